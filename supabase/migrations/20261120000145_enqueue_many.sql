@@ -274,7 +274,7 @@ begin
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', j.workspace_id, j.parent_id from removed as j where j.parent_id is not null
   union
-  select 'orphans', c.workspace_id, c.parent_id from public.jobs as c
+  select 'cancel', c.workspace_id, c.parent_id from public.jobs as c
   where c.parent_id = any (v_ids) and c.finished_at is null;
   return null;
 end $$;

@@ -7,10 +7,9 @@
 
 create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
-  retry_after_seconds double precision,
-  until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision,
-  progress jsonb, logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb,
-  lease_seconds double precision, cost_usd double precision
+  retry_after_seconds double precision, until timestamptz, delay_seconds double precision,
+  wait jsonb, duration_ms double precision, progress jsonb, logs jsonb, logs_from integer,
+  steps jsonb, step jsonb, tags jsonb, lease_seconds double precision, cost_usd double precision
 );
 -- What becomes of a job, and the event that says so, with its data beside status and attempts;
 -- event is null where job.reclaimed says it already. All is null of a plain completion: at the
@@ -29,28 +28,62 @@ begin
   end if;
   return array( -- in one order, so that what locks many never deadlocks
     select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i
-      order by i.job_id);
+    order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end $$;
 
--- How long a retry waits: as a foreign service asked for, else exponentially with jitter, never
--- above the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-create function queue.backoff_seconds(p_job public.jobs, p_retry_after double precision)
-returns double precision language plpgsql as $$
+-- How an attempt ends, by what its worker says and by the rules of its job: with which outcome and
+-- error, and when the job is due again. A retry waits as long as a foreign service asked for, else
+-- exponentially with jitter, never above the cap. Source: Brooker, "Exponential Backoff And
+-- Jitter", AWS Architecture Blog, 2015.
+create function queue.outcome_of(
+  p_item queue.worker_item, p_job public.jobs, p_is_long boolean, p_now timestamptz,
+  out outcome text, out problem jsonb, out run_at timestamptz
+) language plpgsql as $$
+declare
+  v_reason text;
 begin
-  return case when p_retry_after is not null then least(604800, greatest(0, p_retry_after)) else (
-    select (0.8 + 0.2 * random()) * least(t.backoff_cap_seconds,
-      t.backoff_first_seconds * power(t.backoff_factor, p_job.attempts - 1))
-    from queue.job_types as t where t.job_type = p_job.job_type) end;
-end $$;
-
--- What the event of a wait says of it.
-create function queue.wait_data(p_wait jsonb) returns jsonb language plpgsql immutable as $$
-begin
-  return jsonb_build_object('kind', p_wait -> 'kind', 'name', p_wait -> 'name',
-    'question', left(p_wait ->> 'question', 2000), 'options', p_wait -> 'options',
-    'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait -> 'event');
+  outcome := coalesce(p_item.outcome, 'null');
+  problem := case when outcome in ('retry', 'lost', 'failed', 'cancelled') then p_item.error end;
+  if p_is_long then
+    outcome := 'failed';
+    problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
+      "message": "the result is too long; store it and return a reference"}';
+  elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
+    -- its worker may have stopped as it was asked to
+    problem := case when outcome <> 'lost' then problem end;
+    outcome := 'cancelled';
+  elsif outcome in ('retry', 'lost') then
+    v_reason := case when p_job.deadline_at <= p_now then 'deadline_passed'
+      when p_job.attempts >= p_job.max_attempts then 'attempts_spent'
+      when outcome = 'lost' and p_job.lost_attempts + 1
+        >= queue.setting('lost_attempts_max')::integer then 'lost_too_often' end;
+    if v_reason is not null then
+      problem := case when outcome = 'lost' and v_reason <> 'deadline_passed' then problem
+        else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason) end;
+      outcome := 'failed';
+    elsif outcome = 'retry' then
+      run_at := p_now + make_interval(secs => case when p_item.retry_after_seconds is not null
+        then least(604800, greatest(0, p_item.retry_after_seconds)) else (
+          select (0.8 + 0.2 * random()) * least(t.backoff_cap_seconds,
+            t.backoff_first_seconds * power(t.backoff_factor, p_job.attempts - 1))
+          from queue.job_types as t where t.job_type = p_job.job_type) end);
+    end if;
+  elsif outcome = 'failed' then
+    problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
+  elsif outcome = 'snoozed' then
+    -- at least a second: it spends no attempt, so that one into the past would run again and again
+    run_at := greatest(p_now + interval '1 second', coalesce(p_item.until,
+      p_now + make_interval(secs => least(31536000, coalesce(p_item.delay_seconds, 60)))));
+  elsif outcome = 'waiting' then
+    problem := queue.begin_wait(p_job, p_item.wait, p_now);
+    outcome := case when problem is null then 'waiting' else 'failed' end;
+  elsif outcome not in ('completed', 'cancelled', 'released') then
+    problem := jsonb_build_object('type', 'UnknownOutcome', 'reason', 'unknown_outcome',
+      'message', 'unknown outcome ' || left(outcome, 80));
+    outcome := 'failed';
+  end if;
 end $$;
 
 -- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a
@@ -64,77 +97,41 @@ declare
     and pg_column_size(p_item.result) > queue.setting('payload_max_bytes')::integer;
   v_lease queue.leases;
   v_job public.jobs;
-  v_act text := coalesce(p_item.outcome, 'null');
-  v_problem jsonb := case when v_act in ('retry', 'lost', 'failed', 'cancelled')
-    then p_item.error end;
-  v_reason text;
-  v_wrong text[]; -- type, reason and message of what is wrong with the item
+  v_end record;
   v_made queue.transition;
 begin
   select * into v_lease from queue.leases as l
-    where l.job_id = p_item.job_id and l.fence = p_item.fence;
-  if not found or v_act = 'completed' and v_lease.fence = 1 and v_is_long is not true then
+  where l.job_id = p_item.job_id and l.fence = p_item.fence;
+  if not found or p_item.outcome = 'completed' and v_lease.fence = 1 and v_is_long is not true then
     return null;
   end if;
   select * into v_job from public.jobs as j where j.id = p_item.job_id;
-  if not found then
-    return null; -- deleted meanwhile
-  elsif v_is_long then
-    v_wrong := array['ResultTooLarge', 'result_too_large',
-      'the result is too long; store it and return a reference'];
-  elsif v_job.cancel_requested_at is not null and v_act <> 'completed' then
-    -- its worker may have stopped as it was asked to
-    v_problem := case when v_act <> 'lost' then v_problem end;
-    v_act := 'cancelled';
-  elsif v_act in ('retry', 'lost') then
-    v_reason := case
-      when v_job.deadline_at <= p_now then 'deadline_passed'
-      when v_job.attempts >= v_job.max_attempts then 'attempts_spent'
-      when v_act = 'lost' and v_job.lost_attempts + 1 >= queue.setting('lost_attempts_max')::integer
-        then 'lost_too_often' end;
-    if v_reason is null and v_act = 'retry' then
-      v_made.run_at := p_now + make_interval(
-        secs => queue.backoff_seconds(v_job, p_item.retry_after_seconds));
-    elsif v_reason is not null then
-      -- which is the reason
-      v_problem := case when v_act = 'lost' and v_reason <> 'deadline_passed' then v_problem
-        else coalesce(v_problem, '{}') || jsonb_build_object('reason', v_reason) end;
-      v_act := 'failed';
-    end if;
-  elsif v_act = 'failed' then
-    v_problem := '{"reason": "not_retryable"}' || coalesce(v_problem, '{}');
-  elsif v_act = 'snoozed' then
-    -- at least a second: it spends no attempt, so that one into the past would run again and again
-    v_made.run_at := greatest(p_now + interval '1 second', coalesce(p_item.until,
-      p_now + make_interval(secs => least(31536000, coalesce(p_item.delay_seconds, 60)))));
-  elsif v_act = 'waiting' then
-    v_wrong := array['InvalidWait', 'invalid_wait', queue.begin_wait(v_job, p_item.wait, p_now)];
-  elsif v_act not in ('completed', 'cancelled', 'released') then
-    v_wrong := array['UnknownOutcome', 'unknown_outcome', 'unknown outcome ' || left(v_act, 80)];
-  end if;
-  if v_wrong[3] is not null then
-    v_act := 'failed';
-    v_problem := jsonb_build_object('type', v_wrong[1], 'reason', v_wrong[2], 'message',
-      v_wrong[3]);
-  end if;
-  v_made.status := case when v_act in ('completed', 'failed', 'cancelled', 'waiting') then v_act
-    else 'pending' end;
-  v_made.attempts := v_job.attempts - (v_act in ('snoozed', 'released', 'waiting'))::integer;
-  v_made.message := left(coalesce(nullif(v_problem ->> 'message', ''),
-    case when v_act in ('retry', 'failed') then 'no reason given' end), 10000);
-  v_made.problem := v_problem - '{message,traceback,origin}'::text[];
-  v_made.event := case v_act when 'retry' then 'job.retried' when 'lost' then null
-    else 'job.' || v_act end;
-  v_made.data := jsonb_strip_nulls(jsonb_build_object('error_message', left(v_made.message, 1000),
-    'next_retry_at', v_made.run_at,
-    'wait', case v_act when 'waiting' then queue.wait_data(p_item.wait) end));
+  if not found then return null; end if; -- deleted meanwhile
+  v_end := queue.outcome_of(p_item, v_job, v_is_long, p_now);
+  v_made.status := case when v_end.outcome in ('completed', 'failed', 'cancelled', 'waiting')
+    then v_end.outcome else 'pending' end;
+  v_made.attempts := v_job.attempts
+    - (v_end.outcome in ('snoozed', 'released', 'waiting'))::integer;
+  v_made.run_at := v_end.run_at;
+  v_made.message := left(coalesce(nullif(v_end.problem ->> 'message', ''),
+    case when v_end.outcome in ('retry', 'failed') then 'no reason given' end), 10000);
+  v_made.problem := v_end.problem - '{message,traceback,origin}'::text[];
+  v_made.event := case v_end.outcome when 'retry' then 'job.retried' when 'lost' then null
+    else 'job.' || v_end.outcome end;
+  v_made.data := jsonb_strip_nulls(jsonb_build_object(
+    'error_message', left(v_made.message, 1000), 'next_retry_at', v_made.run_at,
+    'wait', case v_end.outcome when 'waiting' then jsonb_build_object('kind', p_item.wait -> 'kind',
+      'name', p_item.wait -> 'name', 'question', left(p_item.wait ->> 'question', 2000),
+      'options', p_item.wait -> 'options', 'event', p_item.wait -> 'event',
+      'until', coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until')) end));
   insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome,
     error_message, error_data, traceback, origin)
   values (v_job.id, v_lease.fence, v_lease.attempt, v_lease.worker, v_lease.leased_at, p_now,
-    case p_item.outcome when 'lost' then 'lost' else v_act end, v_made.message, v_made.problem,
-    case when pg_column_size(v_problem -> 'traceback') <= 20000
-      then nullif(v_problem -> 'traceback', 'null') end,
-    case when jsonb_typeof(v_problem -> 'origin') = 'object' then v_problem -> 'origin' end);
+    case p_item.outcome when 'lost' then 'lost' else v_end.outcome end, v_made.message,
+    v_made.problem, case when pg_column_size(v_end.problem -> 'traceback') <= 20000
+      then nullif(v_end.problem -> 'traceback', 'null') end,
+    case when jsonb_typeof(v_end.problem -> 'origin') = 'object'
+      then v_end.problem -> 'origin' end);
   return v_made;
 end $$;
 
@@ -150,7 +147,7 @@ declare
     select j.id from public.jobs as j where j.id = any (p_ids) and j.finished_at is not null);
 begin
   perform queue.place(j, p_now) from public.jobs as j
-    where j.id = any (p_ids) and j.status = 'pending';
+  where j.id = any (p_ids) and j.status = 'pending';
   for v_gate in
     with gone as (
       update queue.gated as g set ended = true from public.jobs as j
@@ -163,41 +160,35 @@ begin
   loop
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
-  if v_ended <> '{}' then
-    delete from queue.job_keys as u using public.jobs as j
-    where j.id = any (v_ended) and j.unique_key is not null and u.workspace_id = j.workspace_id
-      and u.job_type = j.job_type and u.key = j.unique_key and u.is_unique and u.job_id = j.id;
-    delete from queue.deferred as d using public.jobs as j
-    where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at
-      and d.job_id = j.id;
-    insert into queue.dead (workspace_id, job_id) select j.workspace_id, j.id from public.jobs as j
-      where j.id = any (v_ended) and j.status = 'failed' on conflict do nothing;
-    -- a parent that may wait, live children of one that did not complete
-    insert into queue.signals (kind, workspace_id, job_id)
-    select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
-    where j.id = any (v_ended) and j.parent_id is not null
-    union all
-    select 'orphans', j.workspace_id, j.id from public.jobs as j
-    where j.id = any (v_ended) and j.status in ('failed', 'cancelled')
-      and exists ( -- by one look-up each, whatever the planner estimates
-        select from public.jobs as c
-        where c.parent_id = j.id and c.finished_at is null offset 0);
-  end if;
+  if v_ended = '{}' then return; end if;
+  delete from queue.job_keys as u using public.jobs as j
+  where j.id = any (v_ended) and j.unique_key is not null and u.workspace_id = j.workspace_id
+    and u.job_type = j.job_type and u.key = j.unique_key and u.is_unique and u.job_id = j.id;
+  delete from queue.deferred as d using public.jobs as j
+  where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at
+    and d.job_id = j.id;
+  insert into queue.dead (workspace_id, job_id) select j.workspace_id, j.id from public.jobs as j
+  where j.id = any (v_ended) and j.status = 'failed' on conflict do nothing;
+  -- a parent that may wait, live children of one that did not complete
+  insert into queue.signals (kind, workspace_id, job_id)
+  select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
+  where j.id = any (v_ended) and j.parent_id is not null
+  union all
+  select 'cancel', j.workspace_id, j.id from public.jobs as j
+  where j.id = any (v_ended) and j.status in ('failed', 'cancelled') and exists (
+    -- by one look-up each, whatever the planner estimates
+    select from public.jobs as c where c.parent_id = j.id and c.finished_at is null offset 0);
 end $$;
 
--- What became of jobs in queue.end_attempts: the changes to publish; those that go on, are tied to
--- others or keys, or are among own; own: those whose event does not follow from their row; and the
--- results, null where some item was no plain completion of a lease that held.
-create type queue.ended as (changes queue.change[], rest uuid[], own uuid[], results json);
-
 -- End attempts by what was decided of each, of plain completions all null, in one statement: leases
--- go, jobs move.
+-- go, jobs move. changes: what is to be published. rest: those that go on, are tied to others or
+-- keys, or are among own. own: those whose event does not follow from their row. results: null
+-- where some item was no plain completion of a lease that held.
 create function queue.end_attempts(
-  p_items queue.worker_item[], p_transitions queue.transition[], p_now timestamptz
-) returns queue.ended language plpgsql
+  p_items queue.worker_item[], p_transitions queue.transition[], p_now timestamptz,
+  out changes queue.change[], out rest uuid[], out own uuid[], out results json
+) language plpgsql
 set lock_timeout = '100ms' as $$
-declare
-  v_ended queue.ended;
 begin
   with held as materialized ( -- by the job and its token; a report that renews it is waited for
     select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
@@ -207,15 +198,14 @@ begin
     cross join lateral (
       select o.ctid as place, o.leased_at, o.key from queue.leases as o
       where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
-  gone as (
-    delete from queue.leases where ctid = any (array(select h.place from held as h))),
+  gone as (delete from queue.leases where ctid = any (array(select h.place from held as h))),
   moved as materialized (
     update public.jobs as j set status = g.status, updated_at = p_now, next_retry_at = g.run_at,
       finished_at = case when g.status in ('completed', 'failed', 'cancelled') then p_now end,
       completed_at = case g.status when 'completed' then p_now end,
       result = case g.status when 'completed' then g.result end,
-      progress = case when g.status = 'completed' and j.progress is not null
-        then jsonb_set(j.progress, '{percentage}', '100') else j.progress end,
+      progress = case g.status when 'completed' then jsonb_set(j.progress, '{percentage}', '100')
+        else j.progress end,
       error_message = case when g.status <> 'completed'
         then coalesce(g.message, j.error_message) end,
       error_data = case when g.message is not null then g.problem
@@ -224,8 +214,7 @@ begin
       lost_attempts = j.lost_attempts + (g.outcome is not distinct from 'lost')::integer,
       run_ms = coalesce(j.run_ms, 0)
         + coalesce(g.duration_ms, date_part('epoch', p_now - g.leased_at) * 1000),
-      cost_usd = case when g.cost_usd > 0 then coalesce(j.cost_usd, 0) + g.cost_usd
-        else j.cost_usd end,
+      cost_usd = coalesce(j.cost_usd + g.cost_usd, g.cost_usd, j.cost_usd),
       last_seq = j.last_seq + (g.event is not null)::integer
     from held as g where j.id = any (array[g.job_id])
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence,
@@ -246,8 +235,7 @@ begin
     case when count(*) filter (where m.data is null) = cardinality(p_items)
       then json_agg(json_build_object(
         'job_id', m.id, 'fence', m.fence, 'outcome', 'applied', 'status', 'completed')) end
-  into v_ended from moved as m;
-  return v_ended;
+  into changes, rest, own, results from moved as m;
 end $$;
 
 -- The answer to each item by what is stored, so that a repeat is answered as the first time.
@@ -255,48 +243,14 @@ create function queue.settled_results(p_items queue.worker_item[], p_busy uuid[]
 language sql stable as $$
   select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
     'status', j.status, 'outcome', case
-      when j.id is null then 'not_found'
-      when i.job_id = any (p_busy) then 'busy'
+      when j.id is null then 'not_found' when i.job_id = any (p_busy) then 'busy'
       when a.outcome = 'cancelled' then 'cancelled'
       when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
-        in (i.outcome, 'failed') then 'applied'
-      else 'stale' end)))
+        in (i.outcome, 'failed') then 'applied' else 'stale' end)))
   from unnest(p_items) as i
   left join public.jobs as j on j.id = i.job_id
   left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
 $$;
-
--- Settle items other than plain completions, or that wait for someone: those that someone else
--- holds are left as they are (busy); what the others report is stored, and they are decided by
--- their rows.
-create function queue.settle_decided(
-  p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
-) language plpgsql as $$
-declare
-  v_items queue.worker_item[];
-begin
-  busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
-  at := queue.clock();
-  v_items := array( -- an attempt ends once
-    select distinct on (i.job_id, i.fence) i from unnest(p_items) as i
-    where i.job_id <> all (busy));
-  perform queue.write_reports(v_items, at);
-  ended := queue.end_attempts(v_items,
-    array(select queue.decide(i, at) from unnest(v_items) as i), at);
-end $$;
-
--- Turns of the tenants of settled jobs that were at a limit may start again.
-create function queue.free_turns(p_items queue.worker_item[]) returns void language plpgsql as $$
-begin
-  if exists (select from queue.turns where aside and look_at < 'infinity') then
-    perform queue.bring_back(array(
-      select t.ctid from queue.turns as t
-      where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
-        select j.workspace_id
-        from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
-      for update skip locked));
-  end if;
-end $$;
 
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
 -- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
@@ -305,29 +259,32 @@ create function queue.settle(
   p_items queue.worker_item[], out results json, out changes queue.change[]
 ) language plpgsql as $$
 declare
+  -- completions alone: at the first lease, with a result that fits, and no news
+  v_is_plain boolean := not exists (
+    select from unnest(p_items) as i where i.outcome is distinct from 'completed' or i.fence > 1
+      or pg_column_size(i.result) > 8000
+      or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
   v_now timestamptz := queue.clock();
-  v_ended queue.ended;
-  v_decided record;
+  v_items queue.worker_item[];
   v_busy uuid[] := '{}';
-  v_is_done boolean := false;
+  v_ended record;
 begin
-  -- plain completions alone: at the first lease, with a result that fits, and no news
-  if not exists (
-      select from unnest(p_items) as i where i.outcome is distinct from 'completed' or i.fence > 1
-        or pg_column_size(i.result) > 8000
-        or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+  if v_is_plain then
     begin
       v_ended := queue.end_attempts(p_items, null, v_now);
-      v_is_done := true;
     exception when lock_not_available then
-      v_is_done := false;
+      v_is_plain := false;
     end;
   end if;
-  if not v_is_done then
-    v_decided := queue.settle_decided(p_items);
-    v_ended := v_decided.ended;
-    v_busy := v_decided.busy;
-    v_now := v_decided.at;
+  if not v_is_plain then -- what someone else holds is left as it is
+    v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
+    v_now := queue.clock();
+    v_items := array( -- an attempt ends once
+      select distinct on (i.job_id, i.fence) i from unnest(p_items) as i
+      where i.job_id <> all (v_busy));
+    perform queue.write_reports(v_items, v_now);
+    v_ended := queue.end_attempts(v_items,
+      array(select queue.decide(i, v_now) from unnest(v_items) as i), v_now);
   end if;
   changes := v_ended.changes;
   results := case when v_busy = '{}' then v_ended.results end;
@@ -340,7 +297,14 @@ begin
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq) where e.id = any (v_ended.own);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
-  perform queue.free_turns(p_items);
+  -- turns of their tenants that were at a limit may start again
+  if exists (select from queue.turns where aside and look_at < 'infinity') then
+    perform queue.bring_back(array(
+      select t.ctid from queue.turns as t
+      where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
+        select j.workspace_id from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
+      for update skip locked));
+  end if;
 end $$;
 
 create function public.settle_jobs(p_request jsonb) returns json
@@ -368,18 +332,15 @@ begin
 end $$;
 comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
-  '{job_id, fence, '
-  'outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, '
-  'retry_after_seconds?, '
-  'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered '
-  'as the first; a '
-  'stale fence changes nothing, and what is busy is to be settled again.';
+  '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
+  'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
+  'duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and what is '
+  'busy is to be settled again.';
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked
 -- them.
-create function queue.finish(p_ids uuid[], p_status text, p_error jsonb,
-  p_now timestamptz) returns void
-language plpgsql as $$
+create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz)
+returns void language plpgsql as $$
 declare
   v_ids uuid[];
 begin
@@ -393,19 +354,17 @@ begin
     where id = any (p_ids) and status in ('pending', 'waiting') returning id)
   select array_agg(e.id) into v_ids from ended as e;
   if v_ids is not null then
-    perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
+    perform queue.append_event(v_ids, 'job.' || p_status, case p_status when 'failed'
       then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end,
-      p_now,
-      p_is_counted => true);
+      p_now, p_is_counted => true);
     perform queue.end_places(v_ids, p_now);
   end if;
 end $$;
 
 -- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with
 -- lease_lost where the caller does not hold it. p_undone is the end of the refusal's sentence.
-create function queue.held_job(p_request jsonb, p_job_types text[],
-  p_undone text) returns public.jobs
-language plpgsql as $$
+create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
+returns public.jobs language plpgsql as $$
 declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
@@ -433,7 +392,6 @@ begin
 end $$;
 comment on function public.tick_finished is
   E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without '
-  'a word: '
-  '{worker_id, evidence}; the jobs that it held keep the evidence when their leases expire.';
+  'a word: {worker_id, evidence}, which the jobs that it held keep when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

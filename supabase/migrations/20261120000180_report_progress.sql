@@ -23,30 +23,10 @@ exception when lock_not_available then
     where l.job_id = any (p_ids) and l.job_id <> all (v_locked));
 end $$;
 
--- The items whose leases hold, with the lines that were not stored before: logs begins with the
--- attempt's line logs_from.
-create function queue.held_news(p_items queue.worker_item[]) returns queue.worker_item[]
-language plpgsql stable as $$
-declare
-  v_item queue.worker_item;
-  v_stored integer;
-  v_held queue.worker_item[] := '{}';
-begin
-  foreach v_item in array p_items loop
-    select l.log_lines into v_stored from queue.leases as l
-    where l.job_id = v_item.job_id and l.fence = v_item.fence;
-    if found then
-      v_item.logs := coalesce(jsonb_path_query_array(v_item.logs, '$[$stored to last]',
-        jsonb_build_object('stored', greatest(0, v_stored - v_item.logs_from))), '[]');
-      v_held := v_held || v_item;
-    end if;
-  end loop;
-  return v_held;
-end $$;
-
--- Store finished steps, of which the first result is kept, and the step that each job is in.
--- Workers say how long steps ran, not when they began: their clocks may differ.
-create function queue.store_steps(p_items queue.worker_item[], p_now timestamptz) returns void
+-- Store finished steps, of which the first result is kept, and the step that each job is in; in the
+-- jobs' rows progress and tags (at most 20, the known ones first), and how many events progress and
+-- lines are. Workers say how long steps ran, not when they began: their clocks may differ.
+create function queue.store_state(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 begin
   insert into queue.steps (job_id, name, value, started_at, created_at)
@@ -61,12 +41,6 @@ begin
     step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
   from unnest(p_items) as i
   where l.job_id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.steps, i.step) > 0);
-end $$;
-
--- Store progress and tags (at most 20, the known ones first) in the jobs' rows, and count there the
--- events that progress and lines are.
-create function queue.store_progress(p_items queue.worker_item[], p_now timestamptz) returns void
-language sql as $$
   update public.jobs as j set updated_at = p_now,
     last_seq = j.last_seq + (i.progress is not null)::integer
       + case when j.is_minimal is null then jsonb_array_length(i.logs) else 0 end,
@@ -81,8 +55,8 @@ language sql as $$
       where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
       group by t.tag order by min(t.n)))[1:20] end
   from unnest(p_items) as i
-  where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0)
-$$;
+  where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0);
+end $$;
 
 -- Store lines of logs; gives the changes that they are, none for jobs of minimal events.
 create function queue.store_lines(p_items queue.worker_item[], p_now timestamptz)
@@ -106,27 +80,37 @@ begin
       (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
     select l.id, l.workspace_id, l.attempts, l.level, l.message, l.metadata, l.at
     from lines as l order by l.id, l.seq)
-  select array_agg(row(l.workspace_id, l.session_id, 'job.log',
-    jsonb_build_object('log', jsonb_build_object(
-      'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempts,
-      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)),
-    array[l.id], array[l.seq])::queue.change)
+  select array_agg(row(l.workspace_id, l.session_id, 'job.log', jsonb_build_object('log',
+    jsonb_build_object('level', l.level, 'message', left(l.message, 2000), 'at', l.at,
+      'attempt', l.attempts, 'metadata', case when pg_column_size(l.metadata) <= 2048
+        then l.metadata else '{}' end)), array[l.id], array[l.seq])::queue.change)
   into v_changes from lines as l where l.is_minimal is null;
   return v_changes;
 end $$;
 
 -- Store what workers report of jobs that they hold and the caller has locked, with the events that
--- lines and progress are.
+-- lines and progress are. logs begins with the attempt's line logs_from: what is stored already is
+-- left out.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_items constant queue.worker_item[] := queue.held_news(array(
-    select i from unnest(p_items) as i
-    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0));
+  v_item queue.worker_item;
+  v_stored integer;
+  v_items queue.worker_item[] := '{}';
   v_changes queue.change[];
 begin
+  foreach v_item in array p_items loop
+    continue when num_nonnulls(v_item.progress, v_item.logs, v_item.steps, v_item.step,
+      v_item.tags) = 0;
+    select l.log_lines into v_stored from queue.leases as l
+    where l.job_id = v_item.job_id and l.fence = v_item.fence;
+    continue when not found;
+    v_item.logs := coalesce(jsonb_path_query_array(v_item.logs, '$[$stored to last]',
+      jsonb_build_object('stored', greatest(0, v_stored - v_item.logs_from))), '[]');
+    v_items := v_items || v_item;
+  end loop;
   if v_items = '{}' then return; end if;
-  perform queue.store_steps(v_items, p_now), queue.store_progress(v_items, p_now);
+  perform queue.store_state(v_items, p_now);
   v_changes := queue.store_lines(v_items, p_now) || array(
     select row(j.workspace_id, j.session_id, 'job.progress',
       jsonb_build_object('progress', j.progress, 'attempts', j.attempts),
@@ -139,27 +123,6 @@ begin
   perform queue.publish(v_changes, p_now) where v_changes <> '{}';
 end $$;
 
--- Renew leases of which a fifth is over: workers ask for each job every few seconds. One that is
--- settled, reclaimed or cancelled at this moment is not waited for: its next report comes in time.
-create function queue.renew(p_items queue.worker_item[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_ids constant uuid[] := array(
-    select l.job_id from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id
-    where i.lease_seconds is not null
-      or l.expires_at < p_now + make_interval(secs => 0.8 * l.lease_seconds)
-    order by l.job_id for no key update of l skip locked);
-begin
-  update queue.leases as l set lease_seconds = s.lease_seconds,
-    expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
-  from unnest(p_items) as i
-  join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
-  cross join lateral (
-    select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
-      else o.lease_seconds end as lease_seconds) as s
-  where l.job_id = any (v_ids) and l.job_id = o.job_id;
-end $$;
-
 create function public.report_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
@@ -170,13 +133,28 @@ declare
     select i.job_id from unnest(v_items) as i
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
   v_busy uuid[] := '{}'; -- those with news whose rows someone else holds
+  v_due uuid[];
 begin
   if v_news <> '{}' then
     v_busy := queue.lock_held(v_news);
     perform queue.write_reports(
       array(select i from unnest(v_items) as i where i.job_id <> all (v_busy)), queue.clock());
   end if;
-  perform queue.renew(v_items, queue.clock());
+  -- renew leases of which a fifth is over: workers ask for each job every few seconds. One that is
+  -- settled, reclaimed or cancelled at this moment is not waited for: its next report comes in time
+  v_due := array(
+    select l.job_id from unnest(v_items) as i join queue.leases as l on l.job_id = i.job_id
+    where i.lease_seconds is not null
+      or l.expires_at < queue.clock() + make_interval(secs => 0.8 * l.lease_seconds)
+    order by l.job_id for no key update of l skip locked);
+  update queue.leases as l set lease_seconds = s.lease_seconds,
+    expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
+  from unnest(v_items) as i
+  join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
+  cross join lateral (
+    select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
+      else o.lease_seconds end as lease_seconds) as s
+  where l.job_id = any (v_due) and l.job_id = o.job_id;
   return jsonb_build_object('results', (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'job_id', i.job_id, 'fence', i.fence, 'lease_expires_at', l.expires_at,
@@ -264,15 +242,13 @@ declare
 begin
   perform queue.visible_job(p_job_id);
   v_page := queue.step_page(p_job_id, p_after, 1000000);
-  return jsonb_build_object(
-    'steps', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,
-        'result', r.value, 'created_at', t.created_at,
-        'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
-        order by t.created_at, t.name), '[]')
-      from jsonb_each(v_page.results) as r
-      join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0),
-    'next', v_page.next);
+  return jsonb_build_object('next', v_page.next, 'steps', (
+    select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,
+      'result', r.value, 'created_at', t.created_at,
+      'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
+      order by t.created_at, t.name), '[]')
+    from jsonb_each(v_page.results) as r
+    join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0));
 end $$;
 comment on function public.job_steps is
   'Finished steps of a job: {steps: [{name, kind, result, created_at, took_ms}], next}.';

@@ -12,18 +12,19 @@ create table queue.waits (
   workspace_id uuid not null,
   kind text not null, -- sleep, ask, event or children
   name text not null, -- the step that receives the value
-  data jsonb not null default '{}', -- question and options, or job_ids
+  data jsonb not null default '{}', -- question, options and the answer given, or job_ids
   event_name text,
   timeout_at timestamptz, -- when it ends by itself; null for never
   default_value jsonb, -- what the step gets then
   created_at timestamptz not null,
   gathered integer not null default 0, -- the results of so many are copied
   -- of a wait that would never end its worker reads the name, and its job fails
-  constraint a_wait_is_a_sleep_ask_event_or_children check (kind in ('sleep', 'ask', 'event',
-    'children')),
+  constraint a_wait_is_a_sleep_ask_event_or_children
+    check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when check (kind <> 'sleep' or timeout_at is not null),
   constraint a_wait_for_an_event_names_it check (kind <> 'event' or coalesce(event_name, '') <> ''),
-  constraint a_wait_for_children_lists_at_most_10000_ids check (jsonb_array_length(data -> 'job_ids') <= 10000)
+  constraint a_wait_for_children_lists_at_most_10000_ids
+    check (jsonb_array_length(data -> 'job_ids') <= 10000)
 );
 create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
@@ -32,9 +33,9 @@ create index waits_by_event on queue.waits (workspace_id, event_name) where even
 -- What maintenance is to look at beside what its time makes due.
 create table queue.signals (
   id bigint generated always as identity primary key,
-  -- check: the waiting job job_id may go on; orphans: job_id ended badly or was cancelled, so do
-  -- its live children; retried: it runs again, so do those; event: one was emitted; resumed: a
-  -- pause ended; refused: a task was refused for job_id, see queue.do_in_parts
+  -- check: the waiting job job_id may go on; cancel: job_id ended badly or was cancelled, so do its
+  -- live children; retry: it runs again, so do those; event: one was emitted; resumed: a pause
+  -- ended; refused: a task was refused for job_id, see queue.do_in_parts
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
@@ -61,62 +62,38 @@ create index named_events_by_time on queue.named_events (emitted_at);
 insert into queue.tasks (name, every) values ('waits', '0'); -- at each call
 
 -- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong
--- with it, else null.
-create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns text
+-- with it as an error, else null.
+create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
   v_kind constant text := p_wait ->> 'kind';
   v_until timestamptz;
-  v_ids uuid[];
 begin
-  v_ids := array(select jsonb_array_elements_text(p_wait -> 'job_ids'));
   v_until := coalesce((p_wait ->> 'timeout_at')::timestamptz, (p_wait ->> 'until')::timestamptz);
-  -- the least pause of what spends no attempt, as of a snooze
-  if v_until < p_now + interval '1 second' then
+  if v_kind = 'children' and exists (
+      select from jsonb_array_elements_text(p_wait -> 'job_ids') as c (id)
+      where not exists (select from public.jobs as o
+        where o.id = c.id::uuid and o.parent_id = p_job.id offset 0)) then
+    -- the ends of jobs that are not its children signal nothing: it looks again now and then
+    v_until := p_now + interval '10 seconds';
+  elsif v_until < p_now + interval '1 second' then -- as of a snooze, which spends no attempt
     v_until := p_now + interval '1 second';
   end if;
   insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at,
     default_value, created_at)
   values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''),
-    v_kind), 200), jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options',
-    p_wait -> 'options', 'job_ids', p_wait -> 'job_ids')),
-    case v_kind when 'event' then left(p_wait ->> 'event', 255) end,
-    -- the ends of jobs that are not its children signal nothing: it looks again now and then
-    case when v_kind = 'children' and exists (
-        select from unnest(v_ids) as c (id)
-        where not exists (select from public.jobs as o where o.id = c.id
-          and o.parent_id = p_job.id offset 0))
-      then p_now + interval '10 seconds'
-      else v_until end,
-    p_wait -> 'default', p_now);
+      v_kind), 200), jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question',
+      'options', p_wait -> 'options', 'job_ids', p_wait -> 'job_ids')),
+    case v_kind when 'event' then left(p_wait ->> 'event', 255) end, v_until, p_wait -> 'default',
+    p_now);
   insert into queue.deferred (run_at, job_id, workspace_id) -- its deadline, as queue.place does
   select p_job.deadline_at, p_job.id, p_job.workspace_id where p_job.deadline_at is not null
   on conflict do nothing;
-  insert into queue.signals (kind, workspace_id, job_id)
-  -- it may be there already
+  insert into queue.signals (kind, workspace_id, job_id) -- what it waits for may be there already
   select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children');
   return null;
 exception when data_exception or integrity_constraint_violation then
-  return sqlerrm;
-end $$;
-
--- Let waiting jobs, whose waits and records the caller holds, continue with the values of their
--- waits.
-create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  with gone as (
-    delete from queue.waits where job_id = any (p_ids) returning job_id, name, kind, created_at)
-  insert into queue.steps (job_id, name, kind, value, started_at, created_at)
-  select g.job_id, g.name, g.kind, v.value, g.created_at, p_now
-  from gone as g join unnest(p_ids, p_values) as v (job_id, value) on v.job_id = g.job_id
-  on conflict do nothing;
-  update public.jobs
-  set status = 'pending', updated_at = p_now, next_retry_at = null, last_seq = last_seq + 1
-  where id = any (p_ids) and status = 'waiting';
-  perform queue.append_event(p_ids, 'job.resumed', '{}', p_now, p_is_counted => true);
-  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids)
-    and j.status = 'pending';
+  return jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', sqlerrm);
 end $$;
 
 -- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later
@@ -128,9 +105,8 @@ declare
   v_ids constant uuid[] := array(select jsonb_array_elements_text(p_wait.data -> 'job_ids'));
   v_gathered integer;
 begin
-  if exists (select from unnest(v_ids) as a (id)
-      where exists (select from public.jobs as j where j.id = a.id
-        and j.finished_at is null offset 0)) then
+  if exists (select from unnest(v_ids) as a (id) where exists (
+      select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
     update queue.waits set gathered = 0, -- one may run again
       timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds'
         else timeout_at end
@@ -139,106 +115,81 @@ begin
   end if;
   with slice as (
     select a.nth, jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'),
-      'result', j.result,
-      'error_message', j.error_message) as value, sum(coalesce(pg_column_size(j.result),
-        0)) over (order by a.nth)
-      - coalesce(pg_column_size(j.result), 0) as bytes_before
+        'result', j.result, 'error_message', j.error_message) as value,
+      sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
+        - coalesce(pg_column_size(j.result), 0) as bytes_before
     from unnest(v_ids) with ordinality as a (id, nth) left join public.jobs as j on j.id = a.id
     where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + 1000),
   copied as (
     insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
-    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c
-      where c.bytes_before < 8000000
+    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now
+    from slice as c where c.bytes_before < 8000000
     -- of a wait that was cancelled
-    on conflict (job_id, name, nth) do update set value = excluded.value
-    returning 1)
+    on conflict (job_id, name, nth) do update set value = excluded.value returning 1)
   select p_wait.gathered + count(*) into v_gathered from copied;
   if v_gathered = cardinality(v_ids) then
     return '{"children": []}'; -- they are steps of their own, from nth 1
   end if;
   update queue.waits set gathered = v_gathered where job_id = p_wait.job_id;
-  insert into queue.signals (kind, workspace_id, job_id) values ('check', p_wait.workspace_id,
-    p_wait.job_id);
+  insert into queue.signals (kind, workspace_id, job_id)
+  values ('check', p_wait.workspace_id, p_wait.job_id);
   return null;
 end $$;
 
--- What a wait ends with now; null where it goes on.
-create function queue.wait_value(p_wait queue.waits, p_now timestamptz) returns jsonb
-language plpgsql as $$
-declare
-  v_payload jsonb;
-begin
-  if p_wait.kind = 'children' then
-    return queue.gather(p_wait, p_now);
-  elsif p_wait.kind = 'event' then
-    select e.payload into v_payload from queue.named_events as e
-    where e.workspace_id = p_wait.workspace_id and e.name = p_wait.event_name;
-    if found then return jsonb_build_object('event', v_payload); end if;
-  end if;
-  return case
-    when coalesce(p_wait.timeout_at > p_now, true) then null
-    when p_wait.kind = 'sleep' then '{"slept": true}'
-    when p_wait.kind = 'ask'
-      then jsonb_build_object('timed_out', true, 'answer', p_wait.default_value)
-    else jsonb_build_object('timed_out', true, 'event', p_wait.default_value) end;
-end $$;
-
--- Let those of the waiting jobs continue that have what they wait for, or whose time has passed.
--- The caller holds their waits and records.
+-- Let those of the waiting jobs continue that have what they wait for, or whose time has passed,
+-- with the value of the wait as a step of its name. The caller holds their waits and records.
 create function queue.waits_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_wait queue.waits;
   v_value jsonb;
-  v_values jsonb[] := '{}';
   v_ended uuid[] := '{}';
 begin
   for v_wait in select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id
   loop
-    v_value := queue.wait_value(v_wait, p_now);
-    if v_value is not null then
-      v_ended := v_ended || v_wait.job_id;
-      v_values := v_values || v_value;
+    v_value := case v_wait.kind when 'children' then queue.gather(v_wait, p_now)
+      when 'ask' then v_wait.data -> 'given' when 'event' then (
+        select jsonb_build_object('event', e.payload) from queue.named_events as e
+        where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name) end;
+    if v_value is null and v_wait.kind <> 'children' and v_wait.timeout_at <= p_now then
+      v_value := case v_wait.kind when 'sleep' then '{"slept": true}' else jsonb_build_object(
+        'timed_out', true, case v_wait.kind when 'ask' then 'answer' else 'event' end,
+        v_wait.default_value) end;
     end if;
+    continue when v_value is null;
+    v_ended := v_ended || v_wait.job_id;
+    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+    values (v_wait.job_id, v_wait.name, v_wait.kind, v_value, v_wait.created_at, p_now)
+    on conflict do nothing;
   end loop;
-  if v_ended <> '{}' then perform queue.end_waits(v_ended, v_values, p_now); end if;
+  if v_ended = '{}' then return 0; end if;
+  delete from queue.waits where job_id = any (v_ended);
+  update public.jobs
+  set status = 'pending', updated_at = p_now, next_retry_at = null, last_seq = last_seq + 1
+  where id = any (v_ended) and status = 'waiting';
+  perform queue.append_event(v_ended, 'job.resumed', '{}', p_now, p_is_counted => true);
+  perform queue.place(j, p_now) from public.jobs as j
+  where j.id = any (v_ended) and j.status = 'pending';
   return cardinality(v_ended);
 end $$;
 
-create function queue.orphans_of(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-begin
-  perform queue.cancel_held(p_ids, 'parent_ended', p_now);
-  return cardinality(p_ids);
-end $$;
-
-create function queue.retried_of(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-begin return queue.retry_held(p_ids, p_now); end $$;
-
--- The next 500 children of a job, from p_signal.name on, that are to end or to run again with it.
--- What became of the job meanwhile counts.
-create function queue.children_to_change(p_signal queue.signals) returns uuid[]
-language sql stable as $$
-  select array(
-    select c.id from public.jobs as c where c.parent_id = p_signal.job_id
-      and c.id >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
-      and case when p_signal.kind = 'retried'
-        then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
-        else c.finished_at is null and c.cancel_requested_at is null end
-      and (p_signal.kind = 'retried') = exists (
-        select from public.jobs as p
-        where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
-    order by c.id limit 500)
-$$;
-
--- Let the next children of a job end or run again with it; how many did. The rest are for a later
--- signal, those too that someone holds just now or that are refused. Null where all are held. After
--- the end of a pause, bring back what it has put aside.
+-- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many
+-- did. What became of the job meanwhile counts. The rest are for a later signal, those too that
+-- someone holds just now or that are refused. Null where all are held. After the end of a pause,
+-- bring back what it has put aside.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_ids constant uuid[] := queue.children_to_change(p_signal);
+  v_ids constant uuid[] := array(
+    select c.id from public.jobs as c where c.parent_id = p_signal.job_id
+      and c.id >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
+      and case p_signal.kind
+        when 'retry' then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
+        else c.finished_at is null and c.cancel_requested_at is null end
+      and (p_signal.kind = 'retry') = exists (
+        select from public.jobs as p
+        where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
+    order by c.id limit 500);
   v_refused uuid[] := queue.refused(p_signal.kind, p_now);
   v_free uuid[] := array(select c from unnest(v_ids) as c where c <> all (v_refused));
   v_next uuid := v_ids[500];
@@ -284,22 +235,10 @@ begin
       where s.id = any (p_signals) and s.kind = 'event' and w.job_id <> all (v_refused) limit 500));
 end $$;
 
--- The signals that are still needed: of jobs that someone holds just now, one of each job; of
--- events that more jobs wait for.
-create function queue.signals_to_keep(p_signals bigint[], p_held uuid[]) returns bigint[]
-language sql stable as $$
-  select array(
-    select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
-    where s.id = any (p_signals) and s.kind = 'check' and s.job_id <> all (p_held) group by s.job_id
-    union all
-    select s.id from queue.signals as s
-    where s.id = any (p_signals) and s.kind = 'event' and exists (
-      select from queue.waits as w
-      where w.workspace_id = s.workspace_id and w.event_name = s.name))
-$$;
-
 -- The maintenance of waits. Those end whose time has passed, and those that signals name and that
--- have what they wait for; children of jobs that ended badly or run again do so too.
+-- have what they wait for; children of jobs that ended badly or run again do so too. Signals that
+-- are still needed stay: of jobs that someone holds just now, one of each; of events that more jobs
+-- wait for.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -319,11 +258,18 @@ begin
       select w.job_id from queue.waits as w join public.jobs as j on j.id = w.job_id
       where w.job_id = any (queue.waits_to_look_at(v_signals, p_now))
       order by w.job_id for no key update of w, j skip locked);
-    v_moved := case when v_held = '{}' then 0
-      else queue.do_in_parts('waits', v_held, p_now) end;
-    v_kept := queue.signals_to_keep(v_signals, v_held);
+    v_moved := case when v_held = '{}' then 0 else queue.do_in_parts('waits', v_held, p_now) end;
+    v_kept := array(
+      select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
+      where s.id = any (v_signals) and s.kind = 'check' and s.job_id <> all (v_held)
+      group by s.job_id
+      union all
+      select s.id from queue.signals as s
+      where s.id = any (v_signals) and s.kind = 'event' and exists (
+        select from queue.waits as w
+        where w.workspace_id = s.workspace_id and w.event_name = s.name));
     for v_parent in select * from queue.signals as s
-      where s.id = any (v_signals) and s.kind in ('orphans', 'retried', 'resumed') order by s.id
+      where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed') order by s.id
     loop
       v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_parent, p_now) end;
       v_kept := case when v_passed is null then v_kept || v_parent.id else v_kept end;
@@ -366,8 +312,10 @@ begin
     perform queue.refuse(422, 'payload_invalid', 'the answer must be one of '
       || (v_wait.data ->> 'options'), 'answer');
   end if;
-  perform queue.end_waits(array[p_job_id],
-    array[jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller())], v_now);
+  update queue.waits set data = data || jsonb_build_object('given',
+    jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller()))
+  where job_id = p_job_id;
+  perform queue.waits_of(array[p_job_id], v_now);
   perform queue.admit('changes', v_wait.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
@@ -375,9 +323,8 @@ end $$;
 comment on function public.answer_job is
   'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
 
-create function public.emit_event(p_workspace_id uuid, p_name text,
-  p_payload jsonb default '{}') returns jsonb
-language plpgsql security definer set search_path = '' as $$
+create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}')
+returns jsonb language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_is_first boolean;
@@ -388,8 +335,7 @@ begin
   end if;
   perform queue.check_json(p_payload, 'payload');
   insert into queue.named_events (workspace_id, name, payload, emitted_at)
-  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id,
-    name) do nothing;
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict do nothing;
   v_is_first := found;
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
@@ -400,7 +346,8 @@ begin
   return jsonb_build_object('first', v_is_first);
 end $$;
 comment on function public.emit_event is
-  E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or after the wait.';
+  E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or '
+  'after the wait.';
 
 -- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
 create function public.spawn_jobs(p_request jsonb) returns jsonb
@@ -415,19 +362,18 @@ begin
   if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
       or v_name is null or char_length(v_name) not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument',
-      'name and children (an array of at most 1000) are required',
-      'children');
+      'name and children (an array of at most 1000) are required', 'children');
   end if;
   v_job := queue.held_job(p_request, null, 'its children were not created');
-  v_made := (select s.value from queue.steps as s where s.job_id = v_job.id and s.name = v_name
-    and s.nth = -1);
-  if v_made is null then -- no user: it is the platform's code that spawns
+  select s.value into v_made from queue.steps as s
+  where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
+  if not found then -- no user: it is the platform's code that spawns
     v_made := jsonb_build_object('job_ids', case v_children when '[]' then '{}' else (queue.enqueue(
       v_job.workspace_id, null, (
-        select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent',
-          v_job.traceparent)
-          || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id)
-            order by c.ordinality)
+        select jsonb_agg(jsonb_build_object('session_id', v_job.session_id,
+            'traceparent', v_job.traceparent) || c.value
+          || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id)
+          order by c.ordinality)
         from jsonb_array_elements(v_children) with ordinality as c), true)).ids end);
     insert into queue.steps (job_id, name, nth, kind, value, created_at)
     values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());

@@ -4,9 +4,10 @@
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
 -- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others
--- end at once. Live children that are not among them are left to maintenance.
-create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns void
-language plpgsql as $$
+-- end at once. Live children that are not among them are left to maintenance. Returns how many.
+create function queue.cancel_of(
+  p_ids uuid[], p_now timestamptz, p_reason text default 'parent_ended'
+) returns integer language plpgsql as $$
 declare
   v_asked uuid[];
 begin
@@ -17,14 +18,15 @@ begin
   perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
   where v_asked is not null;
   perform queue.finish(array(
-    select j.id from public.jobs as j
-    where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
+      select j.id from public.jobs as j
+      where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
     'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now);
   insert into queue.signals (kind, workspace_id, job_id)
-  select 'orphans', j.workspace_id, j.id from public.jobs as j
+  select 'cancel', j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_asked) and exists (
     select from public.jobs as c
     where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null offset 0);
+  return cardinality(p_ids);
 end $$;
 
 -- Cancel jobs and their live children: 5,000 of those here, the rest by maintenance.
@@ -40,8 +42,7 @@ declare
     select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
 begin
   perform queue.lock_jobs(p_ids || v_children);
-  perform queue.cancel_held(v_children, 'parent_ended', p_now);
-  perform queue.cancel_held(p_ids, 'cancelled', p_now);
+  perform queue.cancel_of(v_children, p_now), queue.cancel_of(p_ids, p_now, 'cancelled');
 end $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
@@ -60,8 +61,8 @@ begin
   return queue.job_json(v_job);
 end $$;
 comment on function public.cancel_job is
-  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within five seconds. '
-  '409 when it has completed or failed.';
+  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
+  'within five seconds. 409 when it has completed or failed.';
 
 -- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked
 -- already: this cancels it here and skips the update.
@@ -76,18 +77,17 @@ begin
     perform queue.refuse(409, 'invalid_state', case
       when new.status = old.status
         then 'the times, keys and place of a job are changed by no update; retry_job runs '
-        'it now, enqueue_job with a unique key replaces it'
-      else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs change the status',
-        old.status, left(new.status, 40)) end, old.status);
+          'it now, enqueue_job with a unique key replaces it'
+      else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs '
+        'change the status', old.status, left(new.status, 40)) end, old.status);
   elsif not (queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()) then
     if current_setting('minutehand.has_cancelled', true) = 'yes' then -- as queue.change_jobs
       perform queue.refuse(403, 'forbidden',
-        'only managers of the workspace may cancel many jobs at once',
-        old.workspace_id::text);
+        'only managers of the workspace may cancel many jobs at once', old.workspace_id::text);
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
   end if;
-  perform queue.cancel_held(array[old.id], 'cancelled', queue.clock());
+  perform queue.cancel_of(array[old.id], queue.clock(), 'cancelled');
   perform queue.admit('changes', old.workspace_id, queue.caller());
   return null;
 end $$;
@@ -115,7 +115,7 @@ grant update (status) on public.jobs to authenticated, service_role;
 -- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events
 -- continue. Jobs whose unique key another holds by now stay as they are; children that ended only
 -- because their parent did run again with it, by maintenance. Returns how many.
-create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.retry_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -134,19 +134,19 @@ begin
       cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (
-        select from queue.job_keys as u where u.workspace_id = j.workspace_id
-          and u.job_type = j.job_type
+        select from queue.job_keys as u
+        where u.workspace_id = j.workspace_id and u.job_type = j.job_type
           and u.key = j.unique_key and u.is_unique and u.job_id = j.id))
     returning j.id, j.workspace_id),
   alive as (
-    delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id
-      and d.job_id = r.id)
+    delete from queue.dead as d using retried as r
+    where d.workspace_id = r.workspace_id and d.job_id = r.id)
   select array_agg(r.id order by r.id) into v_ids from retried as r;
   if v_ids is null then return 0; end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
   insert into queue.signals (kind, workspace_id, job_id)
-  select 'retried', j.workspace_id, j.id from public.jobs as j
+  select 'retry', j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_ids) and exists (
     select from public.jobs as c where c.parent_id = j.id and c.status = 'cancelled'
       and c.error_data ->> 'reason' = 'parent_ended' offset 0);
@@ -163,11 +163,11 @@ begin
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
-    if queue.retry_held(array[p_job_id], v_now) = 0 then
+    if queue.retry_of(array[p_job_id], v_now) = 0 then
       perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now',
-        (
-        select u.job_id::text from queue.job_keys as u where u.workspace_id = v_job.workspace_id
-          and u.job_type = v_job.job_type and u.key = v_job.unique_key and u.is_unique));
+        (select u.job_id::text from queue.job_keys as u
+          where u.workspace_id = v_job.workspace_id and u.job_type = v_job.job_type
+            and u.key = v_job.unique_key and u.is_unique));
     end if;
   elsif v_job.status = 'pending' and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now then
     perform queue.take_place(array[p_job_id]);
@@ -183,7 +183,7 @@ begin
     v_job := queue.new_job(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type),
       p_payload, '{}', v_now);
     update public.jobs set payload = p_payload, schema_version = v_job.schema_version
-      where id = p_job_id;
+    where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
   perform queue.admit('changes', v_job.workspace_id, queue.caller());
@@ -191,8 +191,8 @@ begin
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end $$;
 comment on function public.retry_job is
-  E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
-  'it.\n\nFinished steps are kept. 409 in any other state.';
+  E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
+  'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
 
 -- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be
 -- among those that the action applies to: without any, the live or the failed ones. From the newest
@@ -203,14 +203,12 @@ create function queue.change_jobs(
 ) returns jsonb language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
   v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
   v_able constant jsonb := case when p_is_retry then '["failed", "cancelled"]'
-    else '["queued", "scheduled", "retrying", "running", "suspended", "pending", "processing", "waiting"]' end;
-  v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
-  v_filter constant jsonb := jsonb_strip_nulls(p_filter) || case
-    when v_words is not null then '{}'
-    when p_is_retry then '{"status": ["failed"]}'
-    else '{"status": ["pending", "processing", "waiting"]}' end::jsonb;
+    else '["pending", "processing", "waiting", "queued", "scheduled", "retrying", "running",
+      "suspended"]' end;
+  v_filter jsonb := jsonb_strip_nulls(p_filter);
   v_found record;
   v_ids uuid[] := '{}';
   v_count integer;
@@ -219,13 +217,17 @@ begin
   perform queue.take_turn(p_workspace_id);
   if p_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
-  elsif jsonb_strip_nulls(p_filter) = '{}' and not p_is_retry then
+  elsif v_filter = '{}' and not p_is_retry then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
   elsif not v_able @> v_words then
-    perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are '
-      || v_words::text, 'state');
+    perform queue.refuse(400, 'invalid_argument',
+      'this does not apply to jobs that are ' || v_words::text, 'state');
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
+  end if;
+  if v_words is null then
+    v_filter := v_filter || jsonb_build_object('status', case when p_is_retry
+      then '["failed"]' else '["pending", "processing", "waiting"]' end::jsonb);
   end if;
   loop
     v_found := queue.search_jobs(v_filter, array[p_workspace_id], p_cursor, p_limit);
@@ -246,7 +248,7 @@ begin
   end if;
   if p_is_retry then
     perform queue.lock_jobs(v_ids);
-    v_count := queue.retry_held(v_ids, v_now);
+    v_count := queue.retry_of(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
     perform queue.cancel(v_ids, v_now);
@@ -262,8 +264,8 @@ create function public.cancel_jobs(
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false) $$;
 comment on function public.cancel_jobs is
-  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, cursor}.\n\n'
-  'For managers. While there are more, call again with p_cursor.';
+  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
+  'cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
 
 create function public.retry_jobs(
   p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
@@ -271,8 +273,9 @@ create function public.retry_jobs(
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true) $$;
 comment on function public.retry_jobs is
-  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most '
-  'p_limit (1,000): {count, more, cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
+  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, '
+  'at most p_limit (1,000): {count, more, cursor}.\n\nFor managers. While there are more, call '
+  'again with p_cursor.';
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -300,20 +303,19 @@ begin
       'results');
   end if;
   perform queue.check_json(v_results, 'results');
-  v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload,
-    v_job.payload),
-    jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
-      'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
-      'concurrency_key', v_job.concurrency_key, 'session_id', v_job.session_id,
-      'tags', to_jsonb(v_job.tags), 'idempotency_key', p_request ->> 'idempotency_key',
+  v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type,
+    coalesce(v_payload, v_job.payload), jsonb_strip_nulls(jsonb_build_object(
+      'queue', v_job.queue, 'priority', v_job.priority, 'max_attempts', v_job.max_attempts,
+      'timeout_seconds', v_job.timeout_seconds, 'concurrency_key', v_job.concurrency_key,
+      'session_id', v_job.session_id, 'tags', to_jsonb(v_job.tags),
+      'idempotency_key', p_request ->> 'idempotency_key',
       'schema_version', case when v_payload is null then v_job.schema_version end,
       'user_id', case when queue.caller() is null then v_job.user_id end)));
   if v_made -> 'created' = 'false' then
     if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}')
       is distinct from (p_job_id::text, v_from) then
       perform queue.refuse(409, 'idempotency_conflict',
-        'this idempotency key was used with another request',
-        v_made #>> '{job,id}');
+        'this idempotency key was used with another request', v_made #>> '{job,id}');
     end if;
     return v_made;
   end if;
@@ -333,8 +335,8 @@ begin
 end $$;
 comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
-  'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before from_step are kept, with '
-  'the results given in place of theirs.';
+  'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before '
+  'from_step are kept, with the results given in place of theirs.';
 
 -- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now.
 -- False where one may yet put one aside that read the pause before it ended: to be called again.
@@ -382,8 +384,8 @@ begin
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
     values (v_stored, v_name, v_workspace, v_type, queue.clock(),
-      coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason',
-        500))
+      coalesce(queue.caller()::text, p_request ->> 'by', 'service'),
+      left(p_request ->> 'reason', 500))
     on conflict (kind, name) do update set reason = coalesce(pauses.reason, excluded.reason);
   else
     delete from queue.pauses where kind = v_stored and name = v_name;
@@ -412,5 +414,4 @@ comment on function public.pause_jobs is
   'pause their workspace and its job types, operators the rest.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
-  'public.cancel_jobs',
-  'public.retry_jobs', 'public.replay_job', 'public.pause_jobs');
+  'public.cancel_jobs', 'public.retry_jobs', 'public.replay_job', 'public.pause_jobs');

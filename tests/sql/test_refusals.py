@@ -77,7 +77,7 @@ def old(engine: Engine) -> list[str]:
         (expired, "reclaim", "pending"),
         (slept, "waits", "pending"),
         (past_deadline, "promotion", "failed"),
-        (orphaned, "orphans", "cancelled"),
+        (orphaned, "cancel", "cancelled"),
         (old, "retention", None),
     ],
 )
