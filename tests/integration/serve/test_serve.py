@@ -32,6 +32,7 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 TOKEN = "a-worker-secret-of-this-test-alone"
+COMMIT = "c0ffee" * 6 + "c0de"
 
 
 @dataclass
@@ -81,6 +82,7 @@ def served(
         "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
         "MINUTEHAND_APPS": "tests.integration.serve.greeter",
         "WORKER_SECRET_TOKEN": TOKEN,
+        "MINUTEHAND_COMMIT": COMMIT,
         **{f"SUPABASE_{name}": stack.values[f"SUPABASE_{name}"] for name in names},
     }
     command = [sys.executable, "-m", "minutehand.cli", "serve"]
@@ -218,20 +220,28 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
 
 
-@pytest.mark.parametrize("fault", ["served.die", "served.block"])
-def test_a_worker_that_dies_or_hangs_is_replaced(host: Served, fault: str) -> None:
-    """Its job runs again when its lease has expired; of one that hangs the log has the line."""
+@pytest.mark.parametrize(
+    ("fault", "ended"), [("served.die", {"signal": "SIGKILL"}), ("served.block", {"exit_code": 1})]
+)
+def test_a_worker_that_dies_or_hangs_is_replaced(
+    host: Served, fault: str, ended: dict[str, Any]
+) -> None:
+    """The lost attempt keeps why, and what its process ran beside; of one that hangs the line."""
     until(host.is_quiet)
+    beside = host.insert("served.slow", seconds=50)
+    until(lambda: host.status(beside) == "processing")
     job = host.insert(fault)
+    failed = "select error_data -> 'evidence' from public.jobs where id = %s and status = 'failed'"
 
-    attempts = "select attempts from public.jobs where id = %s"
-    until(lambda: host.one(attempts, job) == 1, seconds=30)
-    host.one("select public.cancel_job(%s)", job)
-    until(lambda: host.status(job) == "cancelled")
+    evidence = until(lambda: [*host.connection.execute(failed, (job,))])[0][0]
+    host.one("select public.cancel_job(%s)", beside)
     after = host.insert("served.greet", name="Next")
     until(lambda: host.status(after) == "completed")
 
-    assert fault == "served.die" or "in block" in host.log.read_text()
+    assert evidence.items() >= {"commit": COMMIT, **ended}.items()
+    assert {*evidence["jobs"]} == {beside, job}
+    assert evidence["memory_mb"] > 1
+    assert fault == "served.die" or "in block" in "".join(evidence["stack"])
 
 
 def test_a_stopped_host_hands_its_jobs_back(
