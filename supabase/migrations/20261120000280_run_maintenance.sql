@@ -294,13 +294,16 @@ begin
     where (t.due_at <= p_now or t.done_at > p_now)
       and (case t.name
         when 'promotion' then exists (
-            select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
+            select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until
+              and not exists (
+                select from queue.signals as s where s.kind = 'refused' and s.name = 'promotion'
+                  and s.job_id = d.job_id and s.look_at > p_now))
           or exists (
             select from queue.job_types as y where y.schema_version > 0 and exists (
               select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'waits' then exists (
-            select from queue.signals as s
-            where s.look_at <= p_now and (s.failures = 0 or r.rests_until = '-infinity'))
+            select from queue.signals as s where s.kind <> 'refused' and s.look_at <= p_now
+              and (s.failures = 0 or r.rests_until = '-infinity'))
           or exists (
             select from queue.waits as w
             where w.timeout_at <= p_now and w.timeout_at > r.rests_until)

@@ -100,6 +100,25 @@ def test_a_row_that_is_refused_holds_up_no_other(
     assert refusals(engine) == []
 
 
+def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
+    """Else each worker would call maintenance each second; nor when the job has gone meanwhile."""
+    refuse(engine, past_deadline(engine)[1])
+    due = "select queue.maintenance_is_due(queue.clock(), false)"
+
+    for seconds in (0, 2):
+        engine.advance(seconds)
+        engine.maintain()
+    engine.advance(2)
+    assert not engine.one(due)
+
+    engine.run("drop trigger refuse on public.jobs; delete from public.jobs")
+    for _ in range(2):
+        engine.advance(10)
+        engine.maintain()
+    engine.advance(2)
+    assert not engine.one(due)
+
+
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     """Its promotion moves a line of the engine's alone; the lease is what is refused."""
     first, middle, last = due(engine)
