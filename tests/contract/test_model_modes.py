@@ -1,137 +1,168 @@
-"""A language model's bad days: a work ends in a result or a sentence, or waits for the model."""
+"""A language model's bad days: each work ends in a result or a sentence, or waits for the model."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
-from tests.integration.plans.conftest import ANSWERS, OTHERS, POINTS, Harness
-from tests.support.project import Project, project_of_a_room
+from minutehand.ai.openai_compatible import OpenAICompatible
+from minutehand.worker import Registry
+from minutehand_apps.chat import processors as chat
+from minutehand_apps.plans import processors as plans
+from minutehand_apps.training import processors as training
+from tests.integration.plans.conftest import ANSWERS, OTHERS, POINTS
+from tests.support.harness import AppHarness
+from tests.support.project import project_of_a_room
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
 pytestmark = pytest.mark.timeout(600)
 
-#: How a job ends, the faults it meets, and whether the last of them comes again and again.
-Mode = tuple[str, tuple[Fault, ...], bool]
+
+def said(content: Any, **more: Any) -> Fault:
+    return Fault(said=content, **more)
 
 
-def refusing(status: int, message: str, **headers: str) -> Fault:
+def refusing(status: int, message: str = "out of order", **headers: str) -> Fault:
     return Fault(status, {"error": {"message": message}}, headers)
 
 
-def once(*faults: Fault) -> Mode:
-    return ("completed", faults, False)
-
-
-def always(ends: str, fault: Fault) -> Mode:
-    return (ends, (fault,), True)
-
-
 TOOL = {"content": None, "tool_calls": [{"function": {"name": "search", "arguments": "{}"}}]}
-IN_200 = {"error": {"message": "Provider returned error", "code": 429}}
-MODES: dict[str, Mode] = {
-    # wrapped
-    "fence": always("completed", Fault(said=lambda good: f"Sure!\n```json\n{good}\n```\n")),
-    "preamble": always("completed", Fault(said=lambda good: f"For {{you}}, 3 of 3:\n{good}")),
-    "bom": always("completed", Fault(said=lambda good: f"\ufeff{good}")),
-    "think": always("completed", Fault(said=lambda good: f"<think>\n{{}}\n</think>\n{good}")),
-    "parts": always("completed", Fault(said=lambda good: [{"type": "text", "text": good}])),
-    "members": always("completed", Fault(said=lambda good: f'{good[:-1]}, "more": [1]}}')),
-    "usage": always("completed", Fault(answer={"usage": [7]})),
-    # wrong
-    "no json": always("failed", Fault(said="I cannot.")),
-    "broken once": once(Fault(said=lambda good: good[:-1] + ",}")),
-    "another shape": always("failed", Fault(said='{"name": 1}')),
-    "empty": always("failed", Fault(said="")),
-    "no message": always("failed", Fault(answer={"choices": [{"message": None}]})),
-    "latin-1 once": once(Fault(body='{"a": "\xe9"}'.encode("latin-1"))),
-    "a tool": always("failed", Fault(message=TOOL, finish="tool_calls")),
-    # cut
-    "length once": once(Fault(said=lambda good: good[: len(good) // 2], finish="length")),
-    "length": always("failed", Fault(said=lambda good: good[:9], finish="length")),
-    "length, whole": always("completed", Fault(finish="length")),
-    "only thought": always("failed", Fault(said=None, message={"content": ""}, finish="length")),
-    "cut once": once(Fault(cut=True)),
-    "cut": always("pending", Fault(cut=True)),
-    "too much": always("failed", Fault(said="x" * 2_100_000)),
-    # limited, away
-    "429 short once": once(refusing(429, "slow down", **{"Retry-After": "1"})),
-    "429": always("pending", refusing(429, "slow down", **{"Retry-After": "20"})),
-    "429 without a time": always("pending", refusing(429, "slow down")),
-    "429 in 200": always("pending", Fault(body=IN_200)),
-    "error in 200": always("failed", Fault(body={"error": "no provider"})),
-    "quota": always("failed", Fault(429, {"error": {"code": "insufficient_quota"}})),
-    "503 twice": once(refusing(503, "overloaded"), refusing(503, "overloaded")),
-    "529": always("pending", refusing(529, "overloaded", **{"Retry-After": "9"})),
-    "500 once": once(refusing(500, "out of order")),
-    "500": always("failed", refusing(500, "out of order")),
-    # refused
-    "401": always("failed", refusing(401, f"Incorrect API key provided: {KEY}")),
-    "404": always("failed", refusing(404, "no such model")),
-    "301": always("failed", Fault(301, b"", {"Location": "/v2"})),
-    "context": always("failed", refusing(400, "maximum context length is 8192 tokens")),
-    "refusal": always("failed", Fault(message={"refusal": "I will not."})),
-    "filter": always("failed", Fault(finish="content_filter")),
+LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+#: What comes again and again, by how a work ends that meets it.
+MODES: dict[str, dict[str, Fault]] = {
+    "completed": {
+        "fence": said(lambda good: f"Sure!\n```json\n{good}\n```\n"),
+        "preamble": said(lambda good: f"For {{you}}, 3 of 3:\n{good}"),
+        "afterwards": said(lambda good: f"{good}\nHope it {{helps}}!"),
+        "bom": said(lambda good: f"\ufeff{good}"),
+        "think": said(lambda good: f"<think>\n{{}}\n</think>\n{good}"),
+        "parts": said(lambda good: [{"type": "text", "text": good}]),
+        "members": said(lambda good: f'{good[:-1]}, "more": [1]}}'),
+        "nul": said(lambda good: good.replace("Bak", "\\u0000")),
+        "half a pair": said(lambda good: good.replace("Bak", "\\ud800")),
+        "usage": Fault(answer={"usage": [7]}),
+        "called": Fault(finish="tool_calls"),
+        "length, whole": Fault(finish="length"),
+    },
+    "failed": {
+        "no json": said("I cannot."),
+        "another shape": said('{"name": 1}'),
+        "empty": said(""),
+        "a number": said(7),
+        "deep": said('{"title": ' + "[" * 9000),
+        "too much": said("x" * 2_100_000),
+        "length": said(lambda good: good[:9], finish="length"),
+        "only thought": said(None, message={"content": ""}, finish="length"),
+        "a tool": Fault(message=TOOL, finish="tool_calls"),
+        "refusal": Fault(message={"refusal": "I will not."}),
+        "filter": Fault(finish="content_filter"),
+        "no message": Fault(answer={"choices": [{"message": None}]}),
+        "no choices": Fault(answer={"choices": []}),
+        "error in 200": Fault(body={"error": "no provider"}),
+        "nothing": Fault(body=b""),
+        "quota": Fault(429, {"error": {"code": "insufficient_quota"}}),
+        "context": refusing(400, "maximum context length is 8192 tokens"),
+        "301": Fault(301, b"", {"Location": "/v2"}),
+        "401": refusing(401, f"Incorrect API key provided: {KEY}"),
+        **{str(status): refusing(status) for status in (402, 403, 404, 413, 500)},
+    },
+    "pending": {
+        "hangs": Fault(hang=True),
+        "drips": Fault(drips=True),
+        "cut": Fault(cut=True),
+        "429": refusing(429, **{"Retry-After": "20"}),
+        "429 until a date": refusing(429, **{"Retry-After": LATER}),
+        "429 in 200": Fault(body={"error": {"message": "Provider returned error", "code": 429}}),
+        "502": Fault(502, b"<html>Bad gateway</html>"),
+        **{str(status): refusing(status) for status in (408, 503, 504, 529)},
+    },
 }
-#: What no person should read: words of Python and of its libraries.
-PYTHON = re.compile(
-    r"\bError\b|Traceback|validation error|pydantic|None|expected |<class|httpx|line \d"
+#: What comes so often, and then an answer.
+PASSING = {
+    "broken once": [said(lambda good: good[:-1] + ",}")],
+    "latin-1 once": [Fault(body='{"a": "\xe9"}'.encode("latin-1"))],
+    "length once": [said(lambda good: good[: len(good) // 2], finish="length")],
+    "cut once": [Fault(cut=True)],
+    "hangs once": [Fault(hang=True)],
+    "429 short once": [refusing(429, **{"Retry-After": "1"})],
+    "503 twice": [refusing(503), refusing(503)],
+}
+ENDS = {name: end for end, modes in MODES.items() for name in modes}
+ENDS |= dict.fromkeys(PASSING, "completed")
+#: What no person should read: words of Python, of its libraries, of Postgres; the key.
+INSIDE = re.compile(
+    r"\bError\b|Traceback|validation error|pydantic|None|expected |<class|httpx|line \d|Unicode|"
+    + KEY
 )
+#: What begins a work with a text, by the type of its job.
+BEGIN = {
+    "plan": "select plans.start(jsonb_build_object('prompt', %s::text,"
+    " 'speed_vs_detail', 'fast_but_skip_details'), null)",
+    "chat_message": "select chat.request('chat_' || md5(t) || md5(t),"
+    " jsonb_build_object('text', t)) from (select %s::text as t) as said",
+    "sop_generation": """
+      with made as (
+        insert into public.trainings (workspace_id, title, object_key, transcript)
+        select id, %s, 'workspaces/' || id || '/' || gen_random_uuid(), '{}'
+        from public.workspaces limit 1 returning *),
+      heard as (
+        insert into public.training_chunks (training_id, number, workspace_id, engine, offline,
+          segments)
+        select id, 1, workspace_id, 'e', false, '[{"start": 0, "end": 9, "text": "open it"}]'
+        from made)
+      select training.enqueue(made, 'sop_generation') from made""",
+}
 
 
-@pytest.fixture(scope="module")
-def project(process_database: Renewed) -> Project:
-    """A database behind a Data API that lets guests in, as many as come."""
-    made = project_of_a_room(process_database, "allow_anonymous")
-    made.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
-    return made
+async def test_each_mode_ends_as_it_should(process_database: Renewed) -> None:
+    """No attempt is spent on waiting."""
+    project = project_of_a_room(process_database, "allow_anonymous")
+    project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
+    works = [(job_type, name) for job_type in BEGIN for name in ENDS]
+    for job_type, name in works:
+        project.sql(BEGIN[job_type], f"Plan a bakery [mode {name}]")
 
+    async def look() -> dict[tuple[str, str], dict[str, Any]]:
+        query = "select * from public.jobs where job_type = any (%s) order by created_at"
+        return dict(zip(works, project.sql(query, list(BEGIN)), strict=True))
 
-@pytest.fixture
-async def server() -> AsyncIterator[ModelServer]:
-    """The model, which misbehaves as a prompt says in brackets."""
-    async with ModelServer() as running:
-        running.modes = {name: (faults, forever) for name, (_, faults, forever) in MODES.items()}
-        running.answers = {**ANSWERS, **dict.fromkeys(OTHERS, POINTS)}
-        yield running
+    def are_done(rows: dict[tuple[str, str], dict[str, Any]]) -> bool:
+        waiting = {name for (_, name), row in rows.items() if row["status"] == "pending"}
+        return waiting <= MODES["pending"].keys()
 
+    async with ModelServer() as server:
+        forever = {name: fault for modes in MODES.values() for name, fault in modes.items()}
+        server.modes = {name: ([fault], True) for name, fault in forever.items()}
+        server.modes |= {name: (faults, False) for name, faults in PASSING.items()}
+        server.answers = {
+            **ANSWERS,
+            **dict.fromkeys(OTHERS, POINTS),
+            "decide": {"tier": "standard", "reply": "Bakery"},
+            "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
+        }
+        registry = Registry()
+        apps: list[Any] = [
+            each.register(registry, project.settings) for each in (plans, chat, training)
+        ]
+        for app in apps:
+            app.model = OpenAICompatible(server.url, model="m", key=KEY, answer_seconds=3)
+        async with AppHarness(project, project.settings, registry, apps[0]).open() as harness:
+            rows = await harness.tick_until(look, are_done)
+        for app in apps[1:]:
+            await app.aclose()
 
-async def test_each_mode_ends_as_it_should(project: Project, server: ModelServer) -> None:
-    """No attempt is spent on waiting; no one reads Python's words, or the key."""
-    settings = project.settings.model_copy(update={"allow_anonymous": True})
-    async with Harness(project, server.known_to(settings)).open() as harness:
-        jobs = {}
-        for name in MODES:
-            prompt = f"Plan a bakery [mode {name}]"
-            body = {"prompt": prompt, "speed_vs_detail": "fast_but_skip_details"}
-            made = await harness.call("POST", "", user=None, json=body)
-            jobs[made.json()["job_id"]] = name
-
-        async def look() -> dict[str, dict[str, Any]]:
-            rows = project.sql(
-                "select id::text, status, attempts, error_message, progress from public.jobs"
-                " where id = any (%s::uuid[])",
-                list(jobs),
-            )
-            return {jobs[row["id"]]: row for row in rows}
-
-        def are_done(rows: dict[str, dict[str, Any]]) -> bool:
-            ended = {name for name in rows if rows[name]["status"] in {"completed", "failed"}}
-            return ended >= {name for name, (ends, *_) in MODES.items() if ends != "pending"}
-
-        rows = await harness.tick_until(look, are_done)
-
-    assert {name: rows[name]["status"] for name in MODES} == {
-        name: ends for name, (ends, *_) in MODES.items()
+    assert {work: row["status"] for work, row in rows.items()} == {
+        (job_type, name): ENDS[name] for job_type, name in works
     }
-    for name, row in rows.items():
-        said = [row["error_message"], (row["progress"] or {}).get("message")]
-        assert not any(KEY in text or PYTHON.search(text) for text in said if text), (name, said)
+    for work, row in rows.items():
+        shown = [row["error_message"], (row["progress"] or {}).get("message")]
+        assert not any(INSIDE.search(text) for text in shown if text), (work, shown)
         if row["status"] == "failed":
-            assert len(row["error_message"]) > 20, name
+            assert len(row["error_message"]) > 20, work
         if row["status"] == "pending":
-            assert (row["attempts"], "; it is asked again at " in said[1]) == (0, True), name
+            assert (row["attempts"], "; it is asked again at " in shown[1]) == (0, True), work

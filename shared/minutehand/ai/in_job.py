@@ -19,6 +19,7 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.worker.context import JobContext, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze
+from minutehand.worker.plain import edge
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: How long after its creation a job without a deadline waits for a model without spending attempts.
@@ -133,7 +134,7 @@ def read_shape(completion: Completion, shape: type[Shape]) -> Shape:
     Raises:
         AnswerUnusable: It is not JSON of that shape; the fields at fault are named.
     """
-    data = completion.data()
+    data = edge(completion.data()).value  # whole texts: the database holds no NUL
     while True:
         try:
             return shape.model_validate(data)

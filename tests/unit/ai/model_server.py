@@ -22,12 +22,13 @@ class Fault(misbehaving.Fault):
     """What a request gets instead of an answer.
 
     Attributes:
-        until: Answer only then.
+        until: Answer only then; `drips` sends spaces for ever.
         said: Content in place of the answer's, or what makes it of that.
         message: More of the message, such as a refusal; `answer` of all.
     """
 
     until: asyncio.Event | None = None
+    drips: bool = False
     said: Any = None
     message: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +83,11 @@ class ModelServer(MisbehavingServer):
         fault = queue.pop(0) if queue else self._of_mode(request.body.decode(), name)
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
+        if fault.drips:
+            write(writer, 200, b" " * 999, cut=True)
+        while fault.drips and not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
         if fault.hang:
             await self.hang()
         if fault.until is not None:
