@@ -18,27 +18,19 @@ from minutehand.web.services import Services
 from tests.integration.api.conftest import error_of
 from tests.unit.web.conftest import calling
 
+QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
+COLUMN = QueueError("column secret_column", status=400, code="22P02")
+EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
+#: What is raised, and the status, code and detail that it becomes.
 ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "planned": (ApiError(409, "in_the_way", "It is", detail={"a": 1}), 409, "in_the_way", {"a": 1}),
     "unplanned": (RuntimeError("the password is hunter2"), 500, "internal_error", None),
     "unavailable": (QueueUnavailable("no answer from 10.0.0.7"), 503, "unavailable", None),
-    "quota": (
-        QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded"),
-        *(429, "quota_exceeded", {"limit": "100"}),
-    ),
-    "token": (
-        TokenRefused("JWT expired", status=401, code="PGRST301"),
-        *(401, "unauthorized", "the database refused the token"),
-    ),
-    "schema": (
-        QueueError("no function x", status=404, code="PGRST202"),
-        *(503, "unavailable", None),
-    ),
+    "quota": (QUOTA, 429, "quota_exceeded", {"limit": "100"}),
+    "token": (EXPIRED, 401, "unauthorized", "the database refused the token"),
+    "schema": (QueueError("function x", status=404, code="PGRST202"), 503, "unavailable", None),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
-    "sqlstate": (
-        QueueError("column secret_column", status=400, code="22P02"),
-        *(400, "invalid_argument", {"sqlstate": "22P02"}),
-    ),
+    "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
 }
 
 
