@@ -28,12 +28,11 @@ VALUES: Final = {
     "list": ["{}", "{a,b}", '{"a,b",null}', "a", "{"],
     "span": ["[1,5)", "empty", "(,3]", "x"],
 }
-OPERATORS: Final = {
-    **{"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="},
-    **{"match": "~", "imatch": "~*", "cs": "@>", "cd": "<@", "ov": "&&", "sl": "<<", "sr": ">>"},
-    **{"nxr": "&<", "nxl": "&>", "adj": "-|-", "isdistinct": "is distinct from"},
-    **{"eq(any)": "= any", "lt(all)": "< all"},
-}
+_SIGNS: Final = (
+    "eq =, neq <>, gt >, gte >=, lt <, lte <=, match ~, imatch ~*, cs @>, cd <@, ov &&, sl <<, "
+    "sr >>, nxr &<, nxl &>, adj -|-, isdistinct is distinct from, eq(any) = any, lt(all) < all"
+)
+OPERATORS: Final = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
 #: A filter, and the condition that it is.
 OTHERS: Final = {
     "word=is.null": "word is null",

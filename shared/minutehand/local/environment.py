@@ -69,12 +69,15 @@ def contract(
     gateway = f"{LOOPBACK}:{ports.gateway}"
     api = f"http://{LOOPBACK}:{ports.api}"
     found = {
-        **{"SUPABASE_URL": f"http://{gateway}", "REALTIME_URL": f"ws://{gateway}/realtime/v1"},
-        **{"DATABASE_URL": database_url, **supabase},
+        "SUPABASE_URL": f"http://{gateway}",
+        "REALTIME_URL": f"ws://{gateway}/realtime/v1",
+        "DATABASE_URL": database_url,
+        **supabase,
     }
+    aliases = {other: found[name] for name, other in OTHER_NAMES.items() if name in found}
     return {
         **found,
-        **{other: found[name] for name, other in OTHER_NAMES.items() if name in found},
+        **aliases,
         "API_URL": api,
         "CONSOLE_URL": f"{api}/",
         "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports.aws}",

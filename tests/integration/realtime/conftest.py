@@ -21,25 +21,21 @@ POLICIES = """
     topic text, user_id uuid, can_read boolean, can_write boolean
   );
   grant select on public.rt_rights to authenticated;
-  create policy "rt tests read" on realtime.messages for select to authenticated using (
-    exists (
-      select from public.rt_rights as r
-      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid()) and r.can_read
-    )
-  );
-  create policy "rt tests write" on realtime.messages for insert to authenticated with check (
-    exists (
-      select from public.rt_rights as r
-      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid()) and r.can_write
-    )
-  );
+  create function public.rt_right() returns public.rt_rights language sql stable as $$
+    select r from public.rt_rights as r
+    where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
+  $$;
+  create policy "rt tests read" on realtime.messages for select to authenticated
+    using ((public.rt_right()).can_read);
+  create policy "rt tests write" on realtime.messages for insert to authenticated
+    with check ((public.rt_right()).can_write);
 """
 
 #: How to drop all that a database has; what was there before a module's tests stays.
 DROPS = """
-  select format('drop table %s cascade', oid::regclass) from pg_class
+  select format('drop table if exists %s cascade', oid::regclass) from pg_class
   where relkind = 'r' and relnamespace in ('public'::regnamespace, to_regnamespace('tasks'))
-  union all select format('drop function %s cascade', oid::regprocedure) from pg_proc
+  union all select format('drop function if exists %s cascade', oid::regprocedure) from pg_proc
   where pronamespace = 'public'::regnamespace
   union all select format('drop schema %I', nspname) from pg_namespace where nspname !~ '^pg_'
 """

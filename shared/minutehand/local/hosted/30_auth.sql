@@ -15,37 +15,26 @@ as $$
   )::jsonb
 $$;
 
-create or replace function auth.uid()
-returns uuid
-language sql
-stable
-as $$
-  select coalesce(
-    nullif(current_setting('request.jwt.claim.sub', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
-  )::uuid
-$$;
-
-create or replace function auth.role()
-returns text
-language sql
-stable
-as $$
-  select coalesce(
-    nullif(current_setting('request.jwt.claim.role', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role'
-  )
-$$;
-
-create or replace function auth.email()
-returns text
-language sql
-stable
-as $$
-  select coalesce(
-    nullif(current_setting('request.jwt.claim.email', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'email'
-  )
+-- auth.uid(), auth.role(), auth.email(): a claim of the request's token
+do $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select * from (
+      values ('uid', 'sub', 'uuid'), ('role', 'role', 'text'), ('email', 'email', 'text')
+    ) as one (name, claim, type)
+  loop
+    execute format($f$
+      create or replace function auth.%I() returns %s language sql stable as $body$
+        select coalesce(
+          nullif(current_setting('request.jwt.claim.%s', true), ''),
+          nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> '%3$s'
+        )::%2$s
+      $body$
+    $f$, v_one.name, v_one.type, v_one.claim);
+  end loop;
+end;
 $$;
 
 create table if not exists auth.users (

@@ -40,16 +40,9 @@ as $$ select parts[cardinality(parts)] from string_to_array(name, '/') as parts 
 create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
-do $$
-declare
-  v_table text;
-begin
-  for v_table in select c.oid::regclass from pg_catalog.pg_class as c
-    where c.relnamespace = 'storage'::regnamespace and c.relkind = 'r' loop
-    execute format('alter table %s owner to supabase_storage_admin', v_table);
-    execute format('alter table %s enable row level security', v_table);
-  end loop;
-end;
-$$;
+alter table storage.buckets owner to supabase_storage_admin;
+alter table storage.objects owner to supabase_storage_admin;
+alter table storage.buckets enable row level security;
+alter table storage.objects enable row level security;
 grant all on storage.buckets, storage.objects to postgres with grant option;
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role;

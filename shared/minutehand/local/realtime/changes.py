@@ -18,13 +18,18 @@ from psycopg import sql
 
 from minutehand.local.realtime.authorization import become
 from minutehand.local.realtime.broadcast import Member, fan_out
-from minutehand.local.realtime.database import Connection, Database, DatabaseUnavailable, describe
+from minutehand.local.realtime.database import (
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    describe,
+    wait_until_visible,
+)
 from minutehand.local.realtime.filters import Filter, InvalidEntry, change_id, parse_entry
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import dump
 from minutehand.local.realtime.tokens import Token
-from minutehand.local.realtime.visibility import wait_until_visible
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +22,12 @@ _CONNECTIONS = 4
 #: Longest time one question may take; a busy machine is slow.
 _TIMEOUT_SECONDS = 30
 BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
+#: Longest wait; a commit that waits for a synchronous standby may take longer than that.
+_PATIENCE_SECONDS = 5.0
+#: A session gives its transaction's id up in the instant in which others begin to see the rows.
+_ANY_INVISIBLE = (
+    "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
+)
 
 
 async def connect(url: str, name: str, *, replication: bool = False) -> Connection:
@@ -106,3 +113,24 @@ class Database:
         """Close the idle connections."""
         while self._idle:
             await self._idle.pop().close()
+
+
+async def wait_until_visible(database: Database, transaction_ids: Iterable[int]) -> None:
+    """Return once every session sees these streamed transactions, at worst after a few seconds.
+
+    Postgres hands a commit to its replicas when the log is flushed, a moment before new snapshots
+    see it: a client could learn of a row and not find it.
+    """
+    ids = list(set(transaction_ids))
+    if not ids:
+        return
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        while time.monotonic() < give_up:
+            async with database.transaction() as connection:
+                found = await connection.execute(_ANY_INVISIBLE, [ids])
+                if await found.fetchone() is None:
+                    return
+            await asyncio.sleep(0.001)
+    except (DatabaseUnavailable, psycopg.Error):
+        return  # the stream is about to end as well

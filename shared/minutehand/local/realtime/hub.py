@@ -8,11 +8,15 @@ from typing import Any
 
 from minutehand.local.realtime.broadcast import Rooms
 from minutehand.local.realtime.changes import PostgresChanges
-from minutehand.local.realtime.database import UNREACHABLE, Database, DatabaseUnavailable
+from minutehand.local.realtime.database import (
+    UNREACHABLE,
+    Database,
+    DatabaseUnavailable,
+    wait_until_visible,
+)
 from minutehand.local.realtime.pgoutput import Change
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.tokens import Verifier
-from minutehand.local.realtime.visibility import wait_until_visible
 from minutehand.tasks import end_tasks
 
 
