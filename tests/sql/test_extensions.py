@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - queries stay on one line
 """What a project may switch on later: pg_cron, pg_net, the Vault, Realtime's policies."""
 
 from __future__ import annotations
@@ -29,31 +28,24 @@ def test_what_is_installed_later_is_attached_by_a_call(engine: Engine) -> None:
     for _ in range(2):
         done = engine.rpc("attach_extensions")
         assert (done["pg_cron"], done["problems"]) == ("attached", {})
-    assert sorted(engine.rows("select jobname from cron.job")) == [
-        "minutehand-tick",
-        "minutehand-tidy",
-    ]
+    names = engine.rows("select jobname from cron.job order by 1")
+    assert names == ["minutehand-tick", "minutehand-tidy"]
 
 
-def test_policies_come_back(engine: Engine) -> None:
-    """A project made before Realtime was there; a policy that somebody removed."""
-    engine.run(FOLLOW)
-    assert engine.rpc("attach_extensions")["realtime"] == "attached"
-    kept = "select roles from pg_policies where tablename = 'messages' and policyname like 'minutehand:%'"
-    assert engine.rows(kept) == [["anon", "authenticated"]]
-
-
-def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
-    """And the answer says whose refusal it was."""
+def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
+    """A project made before Realtime was there; the answer says whose refusal it was."""
     create(engine.connection, PG_CRON)
     engine.run(
-        "create or replace function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$"
+        "create or replace function cron.schedule(job_name text, schedule text, command text)"
+        " returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$"
     )
     engine.run(FOLLOW)
 
     done = engine.rpc("attach_extensions")
     assert (done["pg_cron"], done["realtime"]) == ("not_attached", "attached")
     assert done["problems"] == {"pg_cron": "not here (P0001)"}
+    kept = "select roles from pg_policies where policyname like 'minutehand:%'"
+    assert engine.rows(kept) == [["anon", "authenticated"]]
 
 
 def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
@@ -63,16 +55,11 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
     assert (made["pg_cron"], made["pg_net"], made["url"]) == ("attached", "attached", URL)
 
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     with engine.member(ADA) as ada:
-        ada.run(
-            "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')",
-            ACME,
-            ADA,
-        )
-
-    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
-        (URL, f"Bearer {TOKEN}")
-    ]
+        ada.run(insert, ACME, ADA)
+    calls = engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue")
+    assert calls == [(URL, f"Bearer {TOKEN}")]
     assert engine.one("select count(*) from vault.secrets") == 1
 
     made = engine.rpc("connect_worker", p_url=None, p_token=None)  # of a stage that is deleted
@@ -82,10 +69,14 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     assert engine.one("select count(*) from vault.secrets") == 0
 
 
-@pytest.mark.parametrize(
-    ("url", "token", "extensions", "answer"),
-    [("jobs.example.com", TOKEN, (PG_NET, VAULT), "invalid_argument"), (URL, "x" * 15, (PG_NET, VAULT), "invalid_argument"), (URL, TOKEN, (VAULT,), "extension_missing")],
-)  # fmt: skip
+REFUSED = [
+    ("jobs.example.com", TOKEN, (PG_NET, VAULT), "invalid_argument"),
+    (URL, "x" * 15, (PG_NET, VAULT), "invalid_argument"),
+    (URL, TOKEN, (VAULT,), "extension_missing"),
+]
+
+
+@pytest.mark.parametrize(("url", "token", "extensions", "answer"), REFUSED)
 def test_what_cannot_work_is_refused(
     engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
+from tests.support.engine import ACME, GLOBEX, Engine, refusal
 
 HOOK = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
 SIZES = """
@@ -31,19 +31,16 @@ def test_one_maintains_at_a_time_and_the_others_are_told(engine: Engine) -> None
 
 def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
     """Live jobs stay whatever their age, and children while their parent waits for them."""
-    engine.rpc(
-        "set_settings",
-        p_settings={"retention_days": {"completed": 1, "cancelled": 1, "failed": 10}},
-    )
+    kept = {"completed": 1, "cancelled": 1, "failed": 10}
+    engine.rpc("set_settings", p_settings={"retention_days": kept})
     done, failed, live, parent = engine.enqueue_many(4)
     by_id = {lease["job"]["id"]: lease for lease in engine.lease(4)}
     engine.settle(by_id[done], logs=[{"level": "info", "message": "m"}])
     engine.settle(by_id[failed], "failed", error={"type": "E", "message": "m"})
     engine.settle(by_id[live], "snoozed", delay_seconds=86400 * 30)
     [child, other] = engine.spawn(by_id[parent], "s", [{"job_type": "work"}] * 2)
-    engine.settle(
-        by_id[parent], "waiting", wait={"kind": "children", "name": "s", "job_ids": [child, other]}
-    )
+    wait = {"kind": "children", "name": "s", "job_ids": [child, other]}
+    engine.settle(by_id[parent], "waiting", wait=wait)
     engine.settle(engine.lease(1)[0])
 
     def left() -> set[str]:
@@ -61,23 +58,16 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
 def some_life(engine: Engine, day: int) -> None:
     """A day of everything that leaves rows."""
-    keyed: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
-    keys: dict[str, Any] = {
-        "idempotency_key": f"i{day}",
-        "unique": {"key": f"u{day}"},
-        "tags": [f"t{day}"],
-    }
+    keys: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
+    keys |= {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(3, workspace=workspace)
-        engine.enqueue(workspace=workspace, job_type="keyed", **keyed, **keys)
+        engine.enqueue(workspace=workspace, job_type="keyed", **keys)
         engine.enqueue(workspace=workspace, job_type="rated", concurrency_key=f"k{day}")
         engine.rpc("emit_event", p_workspace_id=workspace, p_name=f"e{day}")
     news: dict[str, Any] = {"progress": {"percentage": 1}, "steps": [{"name": "s", "result": 1}]}
-    end: dict[str, Any] = {
-        "wait": {"kind": "event", "name": "w", "event": f"e{day}"},
-        "error": {"type": "E", "message": f"m{day}"},
-        "delay_seconds": 60,
-    }
+    wait = {"kind": "event", "name": "w", "event": f"e{day}"}
+    end = {"wait": wait, "error": {"type": "E", "message": f"m{day}"}, "delay_seconds": 60}
     outcomes = ("completed", "failed", "retry", "cancelled", "waiting", "snoozed")
     for number, lease in enumerate(engine.lease(20, worker=f"w{day}")):
         engine.report(lease, **news, logs=[{"level": "info", "message": "m"}])
@@ -133,8 +123,6 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
     assert engine.lease_call(1, call=2)["maintenance"] is False
     engine.advance(6)
     assert engine.lease_call(1, call=2)["maintenance"] is True
-    lease = engine.lease_one()
-    assert handle(lease)
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:

@@ -13,10 +13,21 @@ URL = "https://hooks.example.com/in"
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 
-def subscribe(engine: Engine, *, workspace: str = ACME, **webhook: Any) -> dict[str, Any]:
-    """Make a webhook."""
-    made = {"url": URL, "sealed_secret": SEALED, **webhook}
-    return dict(engine.rpc("put_webhook", p_workspace_id=workspace, p_webhook=made))
+def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
+    """Make or change a webhook."""
+    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook))
+
+
+def subscribe(engine: Engine, *event_types: str) -> str:
+    """Make a webhook for events, or for all; return its id."""
+    given = {"url": URL, "sealed_secret": SEALED, "event_types": list(event_types) or None}
+    return str(put(engine, **given)["id"])
+
+
+def shown(engine: Engine) -> dict[str, Any]:
+    """The only webhook, as a list shows it."""
+    [webhook] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    return dict(webhook)
 
 
 def read_feed(engine: Engine) -> None:
@@ -31,20 +42,12 @@ def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, A
     read_feed(engine)
     while leases := engine.lease(50, job_types=["webhook_delivery"]):
         for lease in leases:
-            message = engine.rpc("webhook_to_send", p_request=handle(lease))
-            sent.append(message)
-            outcome = {
-                "ok": ok,
-                "status": 200 if ok else 503,
-                "message": "503 from upstream",
-                **said,
-            }
-            if message["send"]:
-                engine.rpc("webhook_sent", p_request={**handle(lease), **outcome})
-            if ok:
-                engine.settle(lease)
-            else:
-                engine.settle(lease, "retry", error={"type": "HTTPStatus", "message": "503"})
+            sent.append(engine.rpc("webhook_to_send", p_request=handle(lease)))
+            outcome = {"ok": ok, "status": 200 if ok else 503, "message": "503 from upstream"}
+            if sent[-1]["send"]:
+                engine.rpc("webhook_sent", p_request={**handle(lease), **outcome, **said})
+            error = None if ok else {"type": "HTTPStatus", "message": "503"}
+            engine.settle(lease, "completed" if ok else "retry", error=error)
     return sent
 
 
@@ -57,7 +60,7 @@ def test_a_change_that_commits_late_is_delivered_late_and_one_rolled_back_never(
     engine: Engine,
 ) -> None:
     """The reader has passed neither."""
-    subscribe(engine, event_types=["job.created"])
+    subscribe(engine, "job.created")
     with engine.beside() as other, engine.beside() as gone:
         other.run("begin")
         late = other.enqueue()
@@ -73,13 +76,12 @@ def test_a_change_that_commits_late_is_delivered_late_and_one_rolled_back_never(
 
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
     """Nothing of it is lost, the endpoint says why, another's events continue."""
-    subscribe(engine, event_types=["job.created"])
+    subscribe(engine, "job.created")
     change = "update queue.job_types set payload_schema = %s where job_type = 'webhook_delivery'"
     engine.run(change, '{"required": ["never"]}')
     job_id = engine.enqueue()
     read_feed(engine)
-    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert "never" in shown["problem"]
+    assert "never" in shown(engine)["problem"]
 
     engine.run(change, None)
     assert types(deliver(engine), job_id) == ["job.created"]
@@ -87,7 +89,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
 def test_a_later_event_of_a_job_waits_while_an_earlier_one_is_tried_again(engine: Engine) -> None:
     """In order per job, whatever fails; another job's events do not wait."""
-    subscribe(engine, event_types=["job.created", "job.completed"])
+    subscribe(engine, "job.created", "job.completed")
     job_id = engine.enqueue()
     assert types(deliver(engine, ok=False), job_id) == ["job.created"]
 
@@ -102,50 +104,50 @@ def test_a_later_event_of_a_job_waits_while_an_earlier_one_is_tried_again(engine
 
 def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: Engine) -> None:
     """Not by a count, which a burst reaches at once; switched on again it starts from nothing."""
-    hook = subscribe(engine, event_types=["job.created"])
+    hook = subscribe(engine, "job.created")
     engine.enqueue_many(50)
     assert len(deliver(engine, ok=False)) == 50
-    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert (shown["enabled"], shown["failures"], shown["disabled_at"]) == (True, 50, None)
+    assert [shown(engine)[name] for name in ("enabled", "failures", "disabled_at")] == [
+        True,
+        50,
+        None,
+    ]
 
     engine.advance(3700)
     deliver(engine, ok=False)
-    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert shown["enabled"] is False
-    assert shown["disabled_at"] > shown["failing_since"]
-    assert "no delivery succeeded since 20" in shown["disabled_reason"]
-    assert "503 from upstream" in shown["disabled_reason"]
+    failed = shown(engine)
+    assert failed["enabled"] is False
+    assert failed["disabled_at"] > failed["failing_since"]
+    assert "no delivery succeeded since 20" in failed["disabled_reason"]
+    assert "503 from upstream" in failed["disabled_reason"]
 
     engine.advance(30)
     engine.enqueue()
     assert {m["reason"] for m in deliver(engine)} == {"webhook_disabled"}
-    again = engine.rpc(
-        "put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "enabled": True}
-    )
+    again = put(engine, id=hook, enabled=True)
     assert (again["failures"], again["disabled_at"], again["failing_since"]) == (0, None, None)
 
 
 def test_one_success_ends_the_time_that_counts(engine: Engine) -> None:
     """An endpoint that fails now and then is not given up."""
-    subscribe(engine, event_types=["job.created"])
+    subscribe(engine, "job.created")
     for ok in (False, True, False):
         engine.enqueue()
         deliver(engine, ok=ok)
         engine.advance(2000)
     engine.enqueue()
     deliver(engine, ok=False)
-    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert shown["enabled"] is True
+    assert shown(engine)["enabled"] is True
 
 
 def test_an_endpoint_that_is_gone_is_disabled_at_once(engine: Engine) -> None:
     """410 is for good."""
-    subscribe(engine, event_types=["job.created"])
+    subscribe(engine, "job.created")
     engine.enqueue()
     deliver(engine, ok=False, status=410)
 
-    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert (shown["enabled"], "410" in shown["disabled_reason"]) == (False, True)
+    assert shown(engine)["enabled"] is False
+    assert "410" in shown(engine)["disabled_reason"]
 
 
 PRIVATE = """
@@ -159,16 +161,15 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b"]
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
     """What only resolvers read as a private address, too."""
     with pytest.raises(psycopg.Error) as refused:
-        subscribe(engine, url=url)
+        put(engine, url=url, sealed_secret=SEALED)
     assert refusal(refused.value) == ("PT400", "invalid_argument", "url")
 
 
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine) -> None:
     """A chat service's address is its password."""
-    subscribe(engine, url="https://hooks.example.com/secret")
+    put(engine, url="https://hooks.example.com/secret", sealed_secret=SEALED)
     with engine.member(BOB) as bob:
-        [shown] = bob.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert shown["url"] == "https://hooks.example.com/…"
+        assert shown(bob)["url"] == "https://hooks.example.com/…"
 
 
 def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) -> None:
@@ -185,7 +186,7 @@ def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) 
 
 def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) -> None:
     """Without any event there is nothing to send."""
-    hook = {"p_workspace_id": ACME, "p_webhook_id": subscribe(engine, event_types=["a.b"])["id"]}
+    hook = {"p_workspace_id": ACME, "p_webhook_id": subscribe(engine, "a.b")}
     with pytest.raises(psycopg.Error) as none:
         engine.rpc("test_webhook", **hook)
     assert refusal(none.value)[:2] == ("PT409", "no_event")
@@ -198,16 +199,11 @@ def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) ->
 
 def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
     """Two signatures for a day while receivers change over, whatever else is changed."""
-    hook, new = subscribe(engine, event_types=["job.created"]), f"{SEALED}bmV3"
-    change = {"p_workspace_id": ACME}
-    engine.rpc("put_webhook", **change, p_webhook={"id": hook["id"], "sealed_secret": new})
+    hook, new = subscribe(engine, "job.created"), f"{SEALED}bmV3"
+    put(engine, id=hook, sealed_secret=new)
 
     for seconds, sealed in ((3600, [new, SEALED]), (82_000, [new, SEALED]), (2000, [new])):
         engine.advance(seconds)
-        engine.rpc(
-            "put_webhook",
-            **change,
-            p_webhook={"id": hook["id"], "description": "d", "url": None, "enabled": None},
-        )
+        put(engine, id=hook, description="d", url=None, enabled=None)
         engine.enqueue()
         assert deliver(engine)[0]["sealed_secrets"] == sealed
