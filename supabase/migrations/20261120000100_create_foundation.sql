@@ -379,8 +379,19 @@ begin
   end if;
 end $$;
 
--- The workspace that a caller acts in: the one named, which must be theirs, else their only one.
--- With several it never chooses: what a person writes would be stored where someone else decided.
+-- What a call without a workspace means: of several the one that its caller joined first, so that
+-- adding them to another moves no call there. All where a project of its own tenants knows no
+-- date.
+create function queue.first_workspaces() returns setof uuid
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  return query select m.workspace_id from public.workspace_members as m
+    where m.user_id = queue.caller() and not exists (
+      select from public.workspace_members as o
+      where o.user_id = m.user_id and o.created_at < m.created_at);
+end $$;
+
+-- The workspace that a caller acts in: the one named, which must be theirs, else their first.
 -- The service is known by its name, not by is_service: functions that guests call ask here too,
 -- without any claims.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
@@ -389,8 +400,7 @@ declare
   v_mine constant jsonb := (
     select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id)
     from queue.tenants as t where t.id in (
-      select m.workspace_id from queue.tenant_members as m
-      where p_workspace_id is null and m.user_id = (select queue.caller())
+      select w from queue.first_workspaces() as w where p_workspace_id is null
       union all
       select p_workspace_id where queue.is_member(p_workspace_id)
         or auth.jwt() ->> 'role' = 'service_role'));

@@ -267,7 +267,10 @@ begin
   perform queue.take_turn(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
-    when not v_is_service then array(select queue.my_workspaces()) end,
+    when not v_is_service then array(
+      select w from queue.my_workspaces() as w
+      where v_filter ?| array['ids', 'parent_id', 'session_id'] or queue.is_operator()
+        or w in (select queue.first_workspaces())) end,
     (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
     v_found.place := v_found.ids[v_limit];

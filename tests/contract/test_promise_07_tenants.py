@@ -383,11 +383,12 @@ def test_a_worker_may_call_its_functions_and_nothing_else(engine: Engine) -> Non
 
 
 def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
-    """A stranger's manager may add anyone; no one has to stay, or may remove another."""
+    """A stranger's manager may add anyone: it changes no call of theirs, and no one has to stay."""
     add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     with engine.member(EVE) as eve:
         eve.run(add, GLOBEX, BOB)
     with engine.member(BOB) as bob:
+        assert bob.rpc("own_workspace") == {"workspace_id": ACME}
         bob.run("delete from public.workspace_members where workspace_id = %s", GLOBEX)
 
     members = "select user_id::text from public.workspace_members where workspace_id = %s"
