@@ -143,6 +143,12 @@ begin
   perform queue.do_announcements(p_now, null) where v_seen.is_new;
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
+    -- of many tenants: more than the budget reaches, whoever follows them
+    if not p_is_minor and v_seen.used + 2 * (
+        select count(distinct e.workspace_id) from unnest(p_events) as e where e.seqs is not null)
+        > v_seen.budget * 6 / 8 then
+      return false;
+    end if;
     select array_agg(m.topic) as topics, array_agg(m.event) as events,
       array_agg(m.payload) as payloads, sum(m.watchers) as watchers,
       coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
