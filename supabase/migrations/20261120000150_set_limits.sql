@@ -16,12 +16,11 @@ create function queue.spend(
 declare
   v_tokens double precision;
 begin
-  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_most - p_amount,
-    p_now)
+  insert into queue.buckets as b (name, tokens, refilled_at)
+  values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
     -- of a start that was committed late: no time counts twice
-    refilled_at = greatest(b.refilled_at, p_now),
-    tokens = least(p_most,
+    refilled_at = greatest(b.refilled_at, p_now), tokens = least(p_most,
       b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
       - p_amount
   returning tokens into v_tokens;
@@ -34,41 +33,26 @@ begin
   end if;
 end $$;
 
--- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is
--- charged, the same caller's other transactions are not, so that none waits.
-create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
-language plpgsql as $$
-declare
-  v_bucket constant text := format('u:%s/%s', p_caller, p_name);
-  v_most constant double precision := queue.setting('user_' || p_name || '_burst');
-  v_rate constant double precision := queue.setting('user_' || p_name || '_per_second');
-begin
-  if queue.try_lock('bucket ' || v_bucket) then
-    perform queue.spend(v_bucket, v_most, v_most / v_rate, p_amount, queue.clock(), p_name);
-  end if;
-end $$;
-
--- How many live jobs a workspace may have.
-create function queue.live_jobs_max(p_workspace_id uuid) returns integer
-language plpgsql stable as $$
-begin
-  return coalesce(
-    (select l.max_pending from queue.tenant_limits as l where l.workspace_id = p_workspace_id),
-    (queue.setting('user_pending_max'))::integer);
-end $$;
-
 -- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
--- seconds at most, so that a backlog does not make each enqueue dearer.
-create function queue.check_live_jobs(p_workspace_id uuid) returns void language plpgsql as $$
+-- seconds at most, so that a backlog does not make each enqueue dearer. Below, p_in_turn, one
+-- transaction after another, so that each counts what those before it made.
+create function queue.check_live_jobs(p_workspace_id uuid, p_in_turn boolean default false)
+returns void language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_max constant integer := queue.live_jobs_max(p_workspace_id);
+  v_max constant integer := coalesce(
+    (select l.max_pending from queue.tenant_limits as l where l.workspace_id = p_workspace_id),
+    queue.setting('user_pending_max')::integer);
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
 begin
   if v_max > 2000 then
     select tokens into v_live from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
+  elsif p_in_turn and not queue.try_lock('quota ' || p_workspace_id) then
+    perform queue.refuse(429, 'rate_limited',
+      'another enqueue of the workspace is being counted; call again',
+      '{"limit": "calls_at_once", "retry_after_seconds": 1}');
   end if;
   if v_live is null then
     v_live := (select count(*) from (
@@ -87,65 +71,50 @@ begin
 end $$;
 
 -- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes
--- something calls this, when it was made. p_kind: jobs, of which a workspace has so many, or
--- changes, whatever else is written or wakes workers. Either counts as p_count enqueues of the
--- person. The service is not limited, guests are by queue.admit_guest.
+-- something calls this last. p_kind: jobs, of which a workspace has so many; changes, whatever else
+-- is written or wakes workers; or streams. Jobs and changes count as p_count enqueues. The service
+-- is not limited, guests are by queue.admit_guest.
 create function queue.admit(
   p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
 ) returns void language plpgsql as $$
+declare
+  v_limit constant text := case p_kind when 'streams' then 'stream_opens' else 'enqueues' end;
+  v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
+  v_burst double precision;
 begin
-  if p_user_id is null then
-    return;
-  elsif p_kind = 'jobs' then
-    -- a small quota one after another until each transaction ends, so that the count sees earlier
-    -- ones
-    if queue.live_jobs_max(p_workspace_id) <= 2000
-        and not queue.try_lock('quota ' || p_workspace_id) then
-      perform queue.refuse_calls('another enqueue of the workspace is being counted; call again');
-    end if;
-    perform queue.check_live_jobs(p_workspace_id);
+  if p_user_id is null then return; end if;
+  if p_kind = 'jobs' then perform queue.check_live_jobs(p_workspace_id, p_in_turn => true); end if;
+  -- while one transaction is charged, the same caller's others are not, so that none waits
+  if queue.try_lock('bucket ' || v_bucket) then
+    v_burst := queue.setting('user_' || v_limit || '_burst');
+    perform queue.spend(v_bucket, v_burst,
+      v_burst / queue.setting('user_' || v_limit || '_per_second')::double precision, p_count,
+      queue.clock(), v_limit);
   end if;
-  perform queue.charge(p_user_id, 'enqueues', p_count);
-end $$;
-
-create function queue.refuse_calls(p_message text) returns void language plpgsql as $$
-begin
-  perform queue.refuse(429, 'rate_limited', p_message,
-    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}');
-end $$;
-
--- One of some places under a name, until the transaction ends; false where all are taken.
-create function queue.try_place(p_name text, p_most integer) returns boolean language plpgsql as $$
-begin
-  for v_place in 1..p_most loop
-    if queue.try_lock(format('%s %s', p_name, v_place)) then return true; end if;
-  end loop;
-  return false;
 end $$;
 
 -- Called first by calls that read or write many rows: a person has six of them at a time, as many
 -- as two pages of the console make together, and a workspace ten. None waits here, where it would
--- hold a connection that others need.
+-- hold a connection that others need. Limits apply to people, not to the service.
 create function queue.take_turn(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
   v_user constant uuid := queue.caller();
 begin
-  if v_user is null then
-    return; -- limits apply to people, not to the service
-  elsif not queue.try_place('call ' || v_user, 6)
-      or p_workspace_id is not null and not queue.try_place('call ' || p_workspace_id, 10) then
-    perform queue.refuse_calls(
-      'too many large calls of yours or of the workspace run; wait for their answers');
-  end if;
+  if v_user is null or (
+      exists (select from generate_series(1, 6) as n
+        where queue.try_lock(format('call %s %s', v_user, n)))
+      and (p_workspace_id is null or exists (select from generate_series(1, 10) as n
+        where queue.try_lock(format('call %s %s', p_workspace_id, n))))) then return; end if;
+  perform queue.refuse(429, 'rate_limited',
+    'too many large calls of yours or of the workspace run; wait for their answers',
+    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}');
 end $$;
 
 create function public.open_stream() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
-  if queue.caller() is not null then
-    perform queue.charge(queue.caller(), 'stream_opens', 1);
-  end if;
+  perform queue.admit('streams', null, queue.caller());
   return jsonb_build_object('opened', true);
 end $$;
 comment on function public.open_stream is
@@ -166,9 +135,9 @@ begin
   end if;
 end $$;
 
-create function public.revoke_worker_keys(p_before timestamptz,
-  p_grace_seconds integer default 0) returns jsonb
-language plpgsql security definer set search_path = '' as $$
+create function public.revoke_worker_keys(
+  p_before timestamptz, p_grace_seconds integer default 0
+) returns jsonb language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_count integer;
@@ -182,8 +151,8 @@ begin
     'before', floor(extract(epoch from p_before)) - 60,
     'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
   -- beside those of before: what they refuse stays refused, whatever the grace of this call
-  on conflict (name) do update set value = s.value || excluded.value,
-  updated_at = excluded.updated_at;
+  on conflict (name) do update
+  set value = s.value || excluded.value, updated_at = excluded.updated_at;
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
@@ -195,8 +164,7 @@ begin
 end $$;
 comment on function public.revoke_worker_keys is
   'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: '
-  '{revoked_before, from, '
-  'types}; a younger one is refused by a second call, a minute later. For operators.';
+  '{revoked_before, from, types}; a younger one by a second call, a minute later. For operators.';
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -222,20 +190,18 @@ exception when check_violation or invalid_text_representation or numeric_value_o
 end $$;
 comment on function public.set_workspace_limits is
   'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts '
-  'one. Managers '
-  'may set own_max_running only.';
+  'one. Managers may set own_max_running only.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read(p_workspace_id);
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null,
-    'own_max_running', null,
-    'max_pending', null)
+      'own_max_running', null, 'max_pending', null)
     || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
       where t.workspace_id = p_workspace_id), '{}')
-    || jsonb_build_object('running',
-      (select count(*) from queue.leases where workspace_id = p_workspace_id),
+    || jsonb_build_object(
+      'running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
       'default_max_pending', queue.setting('user_pending_max'),
       'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
         where s.name like 'user\_%' and s.name <> 'user_pending_max'));
@@ -245,8 +211,7 @@ comment on function public.workspace_limits is
   'in all workspaces.';
 
 create function public.begin_worker_run(p_request jsonb) returns json
-language plpgsql security definer set search_path = ''
-set lock_timeout = '8s' as $$
+language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_run constant uuid := p_request ->> 'run_id';
@@ -327,9 +292,9 @@ select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_
 -- is charged there.
 
 -- The tokens of a bucket at p_now; whole where it has no row yet.
-create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
-  p_now timestamptz)
-returns double precision language plpgsql stable as $$
+create function queue.tokens_of(
+  p_name text, p_most integer, p_seconds double precision, p_now timestamptz
+) returns double precision language plpgsql stable as $$
 begin
   return coalesce((
     select least(p_most, b.tokens + greatest(0,
@@ -337,21 +302,35 @@ begin
     from queue.buckets as b where b.name = p_name), p_most);
 end $$;
 
--- The lanes of a type whose jobs may start: some worker serves them, and they are not paused.
-create function queue.open_lanes(p_job_type text) returns integer[] language plpgsql stable as $$
+-- The lanes of these types and queues (null for all) that are not paused.
+create function queue.open_lanes(p_job_types text[], p_queues text[] default null)
+returns integer[] language plpgsql stable as $$
 begin
   return array(
+    with paused as materialized (
+      select p.kind, p.name from queue.pauses as p where p.kind = any ('{type,queue}'))
     select l.lane from queue.lanes as l
-    where l.job_type = p_job_type and l.served_at is not null and not exists (
-      select from queue.pauses as p where p.kind = any ('{type,queue}')
-        and p.name = case p.kind when 'type' then l.job_type else l.queue end));
+    where (p_job_types is null or l.job_type = any (p_job_types))
+      and (p_queues is null or l.queue = any (p_queues))
+      and not exists (select from paused as p
+        where p.name = case p.kind when 'type' then l.job_type else l.queue end));
+end $$;
+
+-- Have the gates of these lanes looked at: who holds their jobs may leave them as they are.
+create function queue.note_gates(p_lanes integer[]) returns void language plpgsql as $$
+begin
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
+  from queue.gated as g where g.lane = any (p_lanes) and not g.ended
+  order by g.workspace_id, g.job_type, g.key;
 end $$;
 
 -- Put jobs that were let through a gate and may not start any more back behind it, so that they
 -- hold no slot of their key. One that someone holds stays. The note is for a pause that ends
 -- meanwhile.
-create function queue.take_back(p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[])
-returns void language plpgsql as $$
+create function queue.take_back(
+  p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[]
+) returns void language plpgsql as $$
 begin
   with held as materialized (
     select g.ctid as gate, r.found, g.lane from queue.gated as g
@@ -370,109 +349,95 @@ begin
   select distinct h.lane, p_workspace_id, p_key from held as h;
 end $$;
 
--- Have all gates looked at before which jobs wait, after the pause of a type or queue began or
--- ended.
-create function queue.note_gates() returns void language plpgsql as $$
-begin
-  insert into queue.notes (lane, workspace_id, key)
-  select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
-  from queue.gated as g where g.lane > 0 and not g.admitted
-  order by g.workspace_id, g.job_type, g.key;
-end $$;
-
--- Charge the rate of a key for jobs that have begun, at the time each was leased. tokens: what is
--- left at an instant, less one for each job that was let through and pays when it is leased.
-create function queue.charge_key(
+-- How many more jobs of a key may be let through (free), after those that have begun were charged
+-- to its rate, at the time each was leased, and those that have ended are gone. tokens: of its rate
+-- at an instant, less one for each job that was let through and pays when it is leased.
+create function queue.free_of_key(
   p_type queue.job_types, p_workspace_id uuid, p_key text,
-  out tokens double precision, out at timestamptz
+  out free integer, out tokens double precision, out at timestamptz
 ) language plpgsql as $$
 declare
-  v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
-  -- those that are settled at this moment stay: two settlements would wait for each other
-  v_begun constant tid[] := array(
-    select g.ctid from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
-      and g.admitted and g.started_at < 'infinity' for update skip locked);
+  v_bucket constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
+  v_begun tid[];
   v_unpaid integer;
 begin
-  perform queue.spend(v_name, p_type.rate_limit, p_type.rate_per_seconds, 1, g.started_at)
-  from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
-  update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
-  v_unpaid := (
-    select count(*) from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
-      and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
-  at := queue.clock(); -- after the count: one that begins in between counts as not begun
-  tokens := queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, at) - v_unpaid;
+  free := 1000;
+  if p_type.rate_per_key then
+    v_begun := array( -- but those settled at this moment: two settlements would wait for each other
+      select g.ctid from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+        and g.admitted and g.started_at < 'infinity' for update skip locked);
+    perform queue.spend(v_bucket, p_type.rate_limit, p_type.rate_per_seconds, 1, g.started_at)
+    from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
+    update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
+    v_unpaid := (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+        and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
+    at := queue.clock(); -- after the count: one that begins in between counts as not begun
+    tokens := queue.tokens_of(v_bucket, p_type.rate_limit, p_type.rate_per_seconds, at) - v_unpaid;
+    free := greatest(0, floor(tokens + 1e-9))::integer;
+  end if;
+  delete from queue.gated as g
+  where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+    and g.admitted and g.ended
+    -- but one that ended since, which is to be charged
+    and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
+  if p_type.key_concurrency is not null and p_key <> '' then
+    free := greatest(0, least(free, p_type.key_concurrency - (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+        and g.admitted)));
+  end if;
 end $$;
 
--- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where
--- another transaction does so now, the next lease is to look. Under the lock of the gate they are
--- counted, a statement after it was taken, which sees what its last holder committed. p_lane: any
--- of the type.
+-- Let as many of a key's jobs through its gate as may run, of those in lanes that someone serves
+-- and that are not paused; where another transaction does so now, the next lease is to look. Under
+-- the lock of the gate they are counted, a statement after it was taken, which sees what its last
+-- holder committed. p_lane: any of the type.
 create function queue.open_gate(
   p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
 ) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
-  v_charged record;
-  v_tokens double precision; -- null where the key has no rate
+  v_open integer[];
+  v_count record;
+  v_let record;
   v_look_at timestamptz;
-  v_free integer := 1000;
-  v_let integer;
-  v_lanes integer[];
-  v_ord bigint;
-  v_open constant integer[] := queue.open_lanes(p_job_type); -- whose jobs may start
 begin
   if not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key)) then
     insert into queue.notes (lane, workspace_id, key) values (p_lane, p_workspace_id, p_key);
     return;
   end if;
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  v_open := array(select l.lane from unnest(queue.open_lanes(array[p_job_type])) as o (lane)
+    join queue.lanes as l on l.lane = o.lane where l.served_at is not null);
   perform queue.take_back(p_workspace_id, p_job_type, p_key, v_open);
-  if v_type.rate_per_key then
-    v_charged := queue.charge_key(v_type, p_workspace_id, p_key);
-    v_tokens := v_charged.tokens;
-    v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
-  end if;
-  delete from queue.gated as g
-  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
-    and g.ended
-    -- of one that ended since: to be charged
-    and (v_type.rate_per_key and g.started_at < 'infinity') is not true;
-  if v_type.key_concurrency is not null and p_key <> '' then
-    v_free := least(v_free, v_type.key_concurrency - (
-      select count(*) from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-        and g.admitted));
-  end if;
-  if v_free <= 0 and not v_type.rate_per_key then return; end if;
+  v_count := queue.free_of_key(v_type, p_workspace_id, p_key);
+  if v_count.free = 0 and not v_type.rate_per_key then return; end if;
   with let as (
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-        and not g.admitted
+        and not g.admitted and g.lane = any (v_open)
         -- put off since the statement that deleted those that had ended: later
-        and g.lane = any (v_open) and not exists (
-          select from queue.gated as e
+        and not exists (select from queue.gated as e
           where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key
-            and e.admitted
-            and e.ord = g.ord and e.job_id = g.job_id)
-      order by g.ord limit greatest(0, v_free) for update of g skip locked))
+            and e.admitted and e.ord = g.ord and e.job_id = g.job_id)
+      order by g.ord limit v_count.free for update of g skip locked))
     returning lane, ord, job_id),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
-  select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
-  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
-  if v_let = 1000 then -- more at once
-    v_look_at := p_now;
-  elsif v_let < v_free then -- someone holds the others, and may leave them as they are
-    v_look_at := p_now + interval '1 second';
-  elsif v_let + 1 > v_tokens then -- when the rate allows the next
-    v_look_at := v_charged.at + make_interval(secs => greatest(0.001,
-      (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit));
-  end if;
+  select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord
+  into v_let from let as l;
+  perform queue.note_turn(l, p_workspace_id, v_let.ord) from unnest(v_let.lanes) as l;
+  v_look_at := case when v_let.jobs = 1000 then p_now -- more at once
+    -- someone holds the others, and may leave them as they are
+    when v_let.jobs < v_count.free then p_now + interval '1 second'
+    -- when the rate allows the next
+    when v_let.jobs + 1 > v_count.tokens then v_count.at + make_interval(secs => greatest(0.001,
+      (1 + v_let.jobs - v_count.tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end;
   if v_look_at is not null then -- else the key is full: the end of a job looks
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key from queue.gated as g
@@ -487,37 +452,35 @@ create function queue.regate(p_job_type text) returns void language plpgsql as $
 declare
   v_type queue.job_types;
   v_now constant timestamptz := queue.clock();
+  v_lanes constant integer[] := array(
+    select l.lane from queue.lanes as l where l.job_type = p_job_type);
   v_jobs uuid[];
 begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   with unready as materialized (
     delete from queue.ready as r where r.ctid = any (array(
-      select o.ctid from queue.lanes as l
-      join queue.ready as o on o.lane = l.lane join public.jobs as j on j.id = o.job_id
-      where l.job_type = p_job_type and j.status = 'pending' for update of o, j skip locked))
+      select o.ctid from queue.ready as o join public.jobs as j on j.id = o.job_id
+      where o.lane = any (v_lanes) and j.status = 'pending' for update of o, j skip locked))
     returning r.job_id),
   ungated as (
     delete from queue.gated as g where g.ctid = any (array(
       select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
       where o.job_type = p_job_type and o.lane > 0
         and (j.finished_at is not null and not o.ended or j.status = 'pending'
-        and (not o.admitted or o.job_id in (select u.job_id from unready as u)))
-          for update of o, j skip locked))
+          and (not o.admitted or o.job_id in (select u.job_id from unready as u)))
+      for update of o, j skip locked))
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
     select u.job_id from unready as u union select g.job_id from ungated as g) as f;
   -- one settled just now is waited for, and is none any more; what a gate let through leaves it
   with leased as (
     update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
-    from public.jobs as j, queue.lanes as l
-    where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id returning r.*)
+    from public.jobs as j where r.lane = any (v_lanes) and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r
-    where r.key is not null
+  where r.key is not null
   on conflict do nothing; -- the gate let it through before
-  insert into queue.notes (lane, workspace_id, key) -- who holds them may leave them as they are
-  select distinct g.lane, g.workspace_id, g.key from queue.gated as g
-  where g.job_type = p_job_type and g.lane > 0 and not g.admitted;
+  perform queue.note_gates(v_lanes);
   perform queue.place(j, v_now, v_type) from public.jobs as j
-    where j.id = any (v_jobs) and j.status = 'pending';
+  where j.id = any (v_jobs) and j.status = 'pending';
 end $$;

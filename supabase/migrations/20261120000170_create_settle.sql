@@ -299,7 +299,7 @@ begin
   end if;
   -- turns of their tenants that were at a limit may start again
   if exists (select from queue.turns where aside and look_at < 'infinity') then
-    perform queue.bring_back(array(
+    update queue.turns set look_at = '-infinity' where ctid = any (array(
       select t.ctid from queue.turns as t
       where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
         select j.workspace_id from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))

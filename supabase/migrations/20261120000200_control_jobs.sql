@@ -345,7 +345,7 @@ declare
   v_is_last constant boolean := queue.try_lock('pauses');
 begin
   if p_workspace_id = queue.system_workspace() then -- of a type or a queue
-    perform queue.note_gates();
+    perform queue.note_gates(array(select l.lane from queue.lanes as l));
   end if;
   insert into queue.notes (lane, workspace_id, ord)
   select t.lane, t.workspace_id, t.from_ord from queue.turns as t

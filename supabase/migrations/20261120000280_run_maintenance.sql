@@ -249,6 +249,13 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
+  -- turns that are empty and that no lease has come by are closed as of then, and deleted below
+  perform queue.tidy_turns(array(
+    select row(t.lane, t.workspace_id, null, 0)::queue.share from queue.turns as t
+    where not t.aside and t.changed_at < p_now - interval '1 hour' and not exists (
+      select from queue.ready as r
+      where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
+    limit 1000), p_now - interval '2 hours');
   for v_rule in
     select * from (values ('job_keys', 'expires_at <= $1'),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
@@ -276,7 +283,6 @@ begin
     get diagnostics v_rows = row_count;
     v_done := v_done + v_rows;
   end loop;
-  perform queue.delete_turns(p_now);
   return v_done;
 end $$;
 
