@@ -91,6 +91,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "too deep": lambda: nested(5_000),
     "circle": lambda: nested(math.inf),
     "generator": failing,
+    "endless": lambda: {"pages": [iter(int, 1)]},
     "digits": lambda: 10**5_000,
     "large": lambda: {"page": "ä" * 2_000_000},
     "many": lambda: {str(n): "x" * 100 for n in range(20_000)},

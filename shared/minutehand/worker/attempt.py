@@ -34,11 +34,9 @@ class Attempt:
     """A lease being worked on.
 
     Args:
-        sent_at: When the lease was requested, monotonic: our timeouts start
-            there, so it always ends before the database's.
+        sent_at: When the lease was requested: so it always ends before the database's.
         on_news: Called when it has something to report.
         on_end: Called once, when it is over and can be settled.
-        beside: Gives the ids of the jobs at work in this process.
     """
 
     def __init__(

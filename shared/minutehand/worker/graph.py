@@ -61,8 +61,7 @@ async def run_graph(
 
     Raises:
         StagesFailed: Stages failed; raised when all that do not need them have ended.
-        LeaseLost: Raised at once. A wait or the end of the turn, when the stages under way have
-            ended.
+        LeaseLost: Raised at once; a wait or the end of the turn when those under way have ended.
     """
     _check(stages)
     over = {stage.name: asyncio.Event() for stage in stages}

@@ -38,8 +38,8 @@ class LeaseRequests:
         self._vain = run.vain
         self._is_first = True
         self._unanswered = 0
-        self._id = LeaseId() if run.lease_id.is_taken else run.lease_id
-        self._id.is_taken = True
+        self.id = LeaseId() if run.lease_id.is_taken else run.lease_id
+        self.id.is_taken = True
         self._has_room = False
         #: Whether enqueues could count on this tick until its latest request.
         self.owes_a_look = False
@@ -60,10 +60,10 @@ class LeaseRequests:
         self.polled_at = now
         if self.unanswered is not None:
             return self.unanswered
-        if now - self._id.since >= self.LEASE_ID_SECONDS:
+        if now - self.id.since >= self.LEASE_ID_SECONDS:
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
-            self._id.name, self._id.since, self._id.calls = name, now, 0
-        self._id.calls += 1
+            self.id.name, self.id.since, self.id.calls = name, now, 0
+        self.id.calls += 1
         count_due = count_due or self._is_first
         self._is_first = False
         self._summary.calls += 1
@@ -74,8 +74,8 @@ class LeaseRequests:
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
-            tick_id=self._id.name,
-            call=self._id.calls,
+            tick_id=self.id.name,
+            call=self.id.calls,
             limit=max(0, limit),
             job_types=job_types,
             queues=self._run_of.queues,
@@ -87,14 +87,9 @@ class LeaseRequests:
         )
         return self.unanswered
 
-    @property
-    def lease_id(self) -> str:
-        """The id of the latest call."""
-        return self._id.name
-
     def end(self) -> None:
         """Leave the id of the calls to the worker's next run."""
-        self._id.is_taken = False
+        self.id.is_taken = False
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
         """Lease, at most until then, or until work must stop.

@@ -37,7 +37,6 @@ class Worker:
     """Holds what outlives a tick: connections, the registry, the identity.
 
     Args:
-        settings: Where the queue is and how to sign in.
         registry: The processors; the default one when None.
         worker_id: The identity that holds leases; made when None.
         fan_out: How many extra workers a tick may start.

@@ -6,7 +6,7 @@ Nothing in this file raises what a user's class may raise, except `kept`, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -19,6 +19,8 @@ MAX_LEVELS: Final = 100
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _REPLACED: Final = "\ufffd"
+_CONTAINERS: Final = dict | list | tuple | set | frozenset
+_LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
 class Edged(NamedTuple):
@@ -44,6 +46,7 @@ def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
     if value is None or value is True or value is False:
         return Edged(value)
     try:
+        _refuse_unbounded(value, most_bytes)
         return _plain(value, most_bytes)
     except BaseException as error:  # a class may raise anything while it is looked at
         return Edged(None, refused=text(error, 500) or type(error).__name__)
@@ -98,6 +101,27 @@ def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def clean_text(text: str) -> str:
     """`text` with NUL characters and lone surrogates replaced."""
     return text.replace("\x00", _REPLACED).encode("utf-8", "replace").decode()
+
+
+def _refuse_unbounded(value: Any, most_bytes: int) -> None:
+    """Before it is written: an iterator may have no end, and a list may be in itself many times."""
+    left, size = [(value, 0)], 0
+    while left:
+        each, level = left.pop()
+        parts: Iterable[Any] = ()
+        if isinstance(each, _CONTAINERS):
+            parts = [*each, *each.values()] if isinstance(each, dict) else each
+            size += len(each)
+        elif isinstance(each, str | bytes):
+            size += len(each)
+        else:  # of a model
+            own = getattr(each, "__dict__", {}).values()
+            parts = [item for item in own if isinstance(item, Iterator)]
+        if isinstance(each, Iterator):
+            raise ValueError("an iterator may have no end; use a list")
+        if size > most_bytes or level > MAX_LEVELS:
+            raise ValueError(f"value of more than {most_bytes} bytes or {MAX_LEVELS} levels")
+        left += [(part, level + 1) for part in parts if type(part) not in _LEAVES]
 
 
 def _plain(value: Any, most_bytes: int) -> Edged:

@@ -180,9 +180,6 @@ class Registry:
     def __iter__(self) -> Iterator[JobType[Any]]:
         return iter(self._types.values())
 
-    def __len__(self) -> int:
-        return len(self._types)
-
     def __contains__(self, name: str) -> bool:
         return name in self._types
 
@@ -222,7 +219,6 @@ class Registry:
         """Run `middleware` around every attempt of this registry's processors; a decorator.
 
         It counts for processors registered before and after; the first added is the outermost.
-        Its time is part of the attempt's, and its exceptions are the attempt's.
 
         Raises:
             TypeError: It is not an async function of `(job, ctx, call)`.
@@ -240,9 +236,6 @@ class Registry:
 
     def publisher(self, name: str, publish: Publisher) -> None:
         """Have `publish` called in each worker run: before it leases, on wake-ups, every second.
-
-        A run without work then costs one call more. A failure is logged and tried again; the
-        jobs of the run do not notice.
 
         Raises:
             ValueError: The name is taken.
@@ -276,8 +269,7 @@ class Registry:
                 database refuses what would not fit, however it is enqueued.
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
-            part_of: The job type whose jobs spawn these: a worker run over that type runs these
-                as well.
+            part_of: The type whose jobs spawn these: a worker run over that one runs these too.
             schedule: When the clock enqueues such jobs, of no tenant: a cron expression, or
                 `Schedule`s. A deploy changes and removes them.
             options: See `TypeOptions`.

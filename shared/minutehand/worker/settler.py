@@ -77,11 +77,7 @@ class Settler:
         attempts: Mapping[LeaseKey, Attempt],
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
-        """Settle `items`; with `lease`, take the next jobs in the same round trip as the last.
-
-        Returns:
-            The answer to `lease`; None when none was asked for, or it did not get through.
-        """
+        """Settle `items`; with `lease`, take the next jobs in the same round trip as the last."""
         answer: LeaseResponse | None = None
         batches = list(self._batches(items))
         for batch in batches:

@@ -67,22 +67,14 @@ class Slots:
             Pool(tuple(n for n in run.job_types if n in plain), run.options.threads),
         ]
         self._pools = [pool for pool in pools if pool.job_types]
+        #: Jobs that may run at once.
+        self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         self._mean_bytes = 1.0
         self._turns = 0
         #: The last request for both kinds was answered in full: they take turns, so that the few
         #: threads do not bound how many coroutines are leased.
         self._takes_turns = False
-
-    @property
-    def total(self) -> int:
-        """Jobs that may run at once."""
-        return sum(pool.size for pool in self._pools)
-
-    @property
-    def has_free(self) -> bool:
-        """Whether one more job is wanted."""
-        return self.wanted()[1] > 0
 
     def wanted(self) -> tuple[tuple[str, ...], int]:
         """The job types to lease next, and how many jobs."""

@@ -39,7 +39,6 @@ class Tick:
 
     Args:
         fan_out: How many extra workers it may start; None for none.
-        start_extra_workers: Starts them.
         wakeups: Set by others to make it lease at once.
         is_last: No other run is admitted beside this one: it looks for new work while it waits.
         on_turn: Called each time that its loop goes round, at least each `TURN_SECONDS`.
@@ -219,7 +218,8 @@ class Tick:
         return bool(self._held.running) or self._is_last
 
     def _may_lease(self, now: float) -> bool:
-        return now < self._deadlines.stop_leasing and self._slots.has_free and not self._is_stopping
+        is_open = now < self._deadlines.stop_leasing and not self._is_stopping
+        return is_open and self._slots.wanted()[1] > 0
 
     def _should_lease(self, now: float) -> bool:
         if not self._may_lease(now):
@@ -499,7 +499,7 @@ class Tick:
             return
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
         call = self._run_of.queue.tick_finished(
-            tick_id=self._leases.lease_id, summary=self.summary.as_dict()
+            tick_id=self._leases.id.name, summary=self.summary.as_dict()
         )
         try:
             await in_time(call, min(now + SIDE_CALL_SECONDS, self._deadlines.end), self._clock)

@@ -7,7 +7,8 @@ the settings, by a `register(registry, settings)` in its processors module, or i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from minutehand import telemetry
@@ -30,26 +31,26 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
     webhooks.register(registry, settings)
 
     def without(name: str, error: Exception) -> None:
+        if on_error is None:
+            raise error
         default_registry.forget(name)  # what it registered before it failed
-        assert on_error is not None
         on_error(name, error)
 
-    for app in find_apps(settings.apps):
+    @contextmanager
+    def using(name: str) -> Iterator[None]:
         try:
+            yield
+        except Exception as error:  # a user's module may raise anything
+            without(name, error)
+
+    for app in find_apps(settings.apps):
+        registering = {}
+        with using(f"{app.package}.processors"):
             module = app.module("processors", on_error and without)
             registering = _registering(module) if module is not None else {}
-        except Exception as error:  # a user's module may raise anything
-            if on_error is None:
-                raise
-            without(f"{app.package}.processors", error)
-            continue
         for name, register in registering.items():
-            try:
+            with using(name):
                 register(registry, settings)
-            except Exception as error:  # as above
-                if on_error is None:
-                    raise
-                without(name, error)
     for kind in default_registry:
         registry.add(kind)
     if telemetry.is_started():

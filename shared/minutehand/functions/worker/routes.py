@@ -142,7 +142,7 @@ class WorkerRoutes:
     def _health(self) -> dict[str, Any]:
         return {
             "status": "stalled" if self._worker.is_stalled else "healthy",
-            "worker_exists": len(self._worker.registry) > 0,
+            "worker_exists": bool(self._worker.registry.names),
             **self._head(),
             "environment": {"region": self._settings.aws_region, "env": self._settings.stage},
         }
