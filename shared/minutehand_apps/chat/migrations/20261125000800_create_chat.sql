@@ -305,13 +305,14 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
     'pendingQuestions', chat.pending_questions(s.session_id),
     'unreadMessageCount', (select count(*) from public.async_messages as m
       where m.session_id = s.session_id and m.type in ('question', 'info') and m.read_at is null),
-    'queueStatus', ( -- of all sessions: the latest requests alone, since ended jobs are many
+    'queueStatus', ( -- of the workspace, without a session of guests: of the latest requests alone
       select jsonb_build_object('queued', count(*) filter (where j.status = 'pending'),
         'executing', count(*) filter (where j.status = 'processing'))
       from (
         select x.job_id from public.async_messages as x
         where x.type = 'message' order by x.seq desc limit 500) as m
-      join public.jobs as j on j.id = m.job_id))
+      join public.jobs as j on j.id = m.job_id and j.workspace_id
+        = coalesce(s.workspace_id, '00000000-0000-4000-8000-00000000c4a7')))
   from chat.session_or_null(p_session_id) as s
 $$;
 
