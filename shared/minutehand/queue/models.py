@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, NewType, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json
 
 logger = logging.getLogger(__name__)
@@ -120,6 +128,18 @@ class _JobFields(_Core):
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.status in ENDED
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_unreadable(cls, row: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the rest of a row in which SQL by hand has put what no reader can parse."""
+        try:
+            return parse(row)
+        except ValidationError as error:
+            unread = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
+            rest = {name: value for name, value in dict(row).items() if name not in unread}
+            said = f"fields that cannot be read: {', '.join(unread)}"
+            return parse({"created_at": "1970-01-01T00:00:00Z"} | rest | {"error_message": said})
 
 
 class Job(_JobFields):
