@@ -194,8 +194,7 @@ begin
     select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
       i.attempts, i.run_at, i.message, i.problem, i.data, coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event
-    from unnest(p_items, p_transitions) as i
-    cross join lateral (
+    from unnest(p_items, p_transitions) as i cross join lateral (
       select o.ctid as place, o.leased_at, o.key from queue.leases as o
       where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
   gone as (delete from queue.leases where ctid = any (array(select h.place from held as h))),
@@ -247,10 +246,8 @@ language sql stable as $$
       when a.outcome = 'cancelled' then 'cancelled'
       when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
         in (i.outcome, 'failed') then 'applied' else 'stale' end)))
-  from unnest(p_items) as i
-  left join public.jobs as j on j.id = i.job_id
-  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-$$;
+  from unnest(p_items) as i left join public.jobs as j on j.id = i.job_id
+  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence $$;
 
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
 -- or busy where someone else's transaction holds its row. A completion wins over a cancel requested

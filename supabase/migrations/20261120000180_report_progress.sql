@@ -149,8 +149,7 @@ begin
     order by l.job_id for no key update of l skip locked);
   update queue.leases as l set lease_seconds = s.lease_seconds,
     expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
-  from unnest(v_items) as i
-  join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
+  from unnest(v_items) as i join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
   cross join lateral (
     select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
       else o.lease_seconds end as lease_seconds) as s
@@ -182,8 +181,7 @@ create function queue.step_page(
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
     from (
       select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes
-      from queue.steps as s
-      where s.job_id = p_job_id and s.nth >= 0 and (p_after ->> 'nth' is null
+      from queue.steps as s where s.job_id = p_job_id and s.nth >= 0 and (p_after ->> 'nth' is null
         or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer))
       order by s.name, s.nth limit 1001) as l),
   page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
@@ -199,8 +197,7 @@ create function queue.step_page(
         from page as p group by p.name) as s),
     (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
       where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
-    (select coalesce(sum(p.bytes), 0)::bigint from page as p)
-$$;
+    (select coalesce(sum(p.bytes), 0)::bigint from page as p) $$;
 
 -- The results of a job's finished steps by name, as a lease returns them; null where they are
 -- longer than 16,000 bytes: one answer may hold a thousand jobs, and the worker then reads them by
@@ -227,8 +224,7 @@ begin
       'the lease on the job is lost; its steps are not shown', v_id::text);
   end if;
   return (
-    select to_jsonb(p) - 'results'
-    from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
+    select to_jsonb(p) - 'results' from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
 end $$;
 comment on function public.read_steps is
   E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '

@@ -198,7 +198,8 @@ begin
   if p_signal.kind = 'resumed' then
     return case when queue.reopen_turns(p_signal.workspace_id) then 1 end;
   elsif not queue.lock_jobs(v_free, p_waits => false) then
-    v_free := array(select c from unnest(v_free) as c where queue.lock_jobs(array[c], p_waits => false));
+    v_free := array(
+      select c from unnest(v_free) as c where queue.lock_jobs(array[c], p_waits => false));
     v_next := (
       select c from unnest(v_ids) as c
       where c <> all (v_free) and c <> all (v_refused) order by c limit 1);
@@ -224,8 +225,7 @@ declare
   v_refused constant uuid[] := queue.refused('waits', p_now);
 begin
   return array((select w.job_id from queue.waits as w
-      where w.timeout_at <= p_now and w.job_id <> all (v_refused)
-      order by w.timeout_at limit 500)
+      where w.timeout_at <= p_now and w.job_id <> all (v_refused) order by w.timeout_at limit 500)
     union
     select s.job_id from queue.signals as s
     where s.id = any (p_signals) and s.kind = 'check' and s.job_id <> all (v_refused)
@@ -288,8 +288,7 @@ begin
 end $$;
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_wait queue.waits;
@@ -351,8 +350,7 @@ comment on function public.emit_event is
 
 -- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
 create function public.spawn_jobs(p_request jsonb) returns jsonb
-language plpgsql security definer set search_path = ''
-set lock_timeout = '8s' as $$
+language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
 declare
   v_name constant text := p_request ->> 'name';
   v_children constant jsonb := p_request -> 'children';

@@ -46,8 +46,7 @@ begin
 end $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
@@ -67,8 +66,7 @@ comment on function public.cancel_job is
 -- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked
 -- already: this cancels it here and skips the update.
 create function queue.cancel_by_update() returns trigger
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
   if tg_op = 'TRUNCATE' then
     perform queue.refuse(409, 'invalid_state',
@@ -146,16 +144,14 @@ begin
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
   insert into queue.signals (kind, workspace_id, job_id)
-  select 'retry', j.workspace_id, j.id from public.jobs as j
-  where j.id = any (v_ids) and exists (
+  select 'retry', j.workspace_id, j.id from public.jobs as j where j.id = any (v_ids) and exists (
     select from public.jobs as c where c.parent_id = j.id and c.status = 'cancelled'
       and c.error_data ->> 'reason' = 'parent_ended' offset 0);
   return cardinality(v_ids);
 end $$;
 
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);

@@ -120,14 +120,12 @@ begin
     where p_states && '{processing,running}' and l.workspace_id between v_low and v_high
     limit p_limit)
   union all
-  select w.job_id, j.lane, 'suspended'
-  from (select * from queue.waits as o
+  select w.job_id, j.lane, 'suspended' from (select * from queue.waits as o
     where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high
     limit p_limit) as w
   join public.jobs as j on j.id = any (array[w.job_id])
   union all
-  select d.job_id, j.lane, 'failed'
-  from (select * from queue.dead as o
+  select d.job_id, j.lane, 'failed' from (select * from queue.dead as o
     where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
     order by o.workspace_id desc, o.job_id desc limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]);
@@ -193,8 +191,7 @@ begin
   v_known := case
     when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
     when p_filter ? 'tag' then array(
-      select j.id from public.jobs as j
-      where j.tags @> array[p_filter ->> 'tag']
+      select j.id from public.jobs as j where j.tags @> array[p_filter ->> 'tag']
         and (p_workspaces is null or j.workspace_id = any (p_workspaces)) limit 10001)
     when v_states <> '{}' and not v_states && '{completed,cancelled}'
       and p_workspaces is not null then array(
@@ -376,8 +373,7 @@ returns jsonb language sql stable as $$
     select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at,
       'completed', null, null, null, null
     where p_job.status = 'completed' and p_job.fence = 1) as e
-  left join queue.workers as w on w.worker = e.worker
-$$;
+  left join queue.workers as w on w.worker = e.worker $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -440,20 +436,17 @@ language sql stable as $$
     and coalesce(w.ended_at > p_now - interval '90 seconds', true)
   union
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
-  join queue.workers as w on w.worker = l.worker
-$$;
+  join queue.workers as w on w.worker = l.worker $$;
 
 -- When a worker was last seen.
 create function queue.last_seen() returns timestamptz language sql stable as $$
   select greatest((select max(w.seen_at) from queue.workers as w),
-    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))
-$$;
+    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0)) $$;
 
 -- The published type whose name is most like one that is not: at least half of their pairs of
 -- letters are the same. Null where none is.
 create function queue.nearest_type(p_job_type text) returns text language sql stable as $$
-  select p.job_type
-  from (
+  select p.job_type from (
     select t.job_type, array(select distinct substr(t.job_type, n, 2)
       from generate_series(1, length(t.job_type) - 1) as n) as its
     from queue.job_types as t
@@ -462,8 +455,7 @@ create function queue.nearest_type(p_job_type text) returns text language sql st
     select 2.0 * count(*) filter (where o.pair = any (p.its)) / (cardinality(p.its) + count(*)) as n
     from (select distinct substr(p_job_type, n, 2) as pair
       from generate_series(1, length(p_job_type) - 1) as n) as o) as likeness
-  where likeness.n >= 0.5 order by likeness.n desc, p.job_type limit 1
-$$;
+  where likeness.n >= 0.5 order by likeness.n desc, p.job_type limit 1 $$;
 
 -- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
 -- False while no worker runs, and for a type registered a moment ago: its worker is about to begin.
@@ -476,8 +468,7 @@ returns table (job_type text, queue text, unserved boolean) language sql stable 
         and (t.queue is null or w.queues is null or t.queue = any (w.queues)))
     and not exists (select from queue.job_types as o
       where o.job_type = t.job_type and o.registered_at > p_now - interval '1 minute')
-  from unnest(p_job_types, p_queues) as t (job_type, queue)
-$$;
+  from unnest(p_job_types, p_queues) as t (job_type, queue) $$;
 
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
 create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid)
@@ -485,8 +476,7 @@ returns setof queue.pauses language sql stable rows 1 as $$
   select * from queue.pauses as p
   where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue),
     ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
-  order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
-$$;
+  order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
 
 -- What is to be said of a reason: a sentence, the first whose {names} have values; and steps with
 -- the command and the console's page for each, the likeliest first, after failed:<kind> of its
@@ -614,8 +604,7 @@ language sql stable as $$
   with texts as (
     select a.id, t.name,
       case when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n) end as text
-    from queue.advice as a
-    cross join lateral (values ('sentence', a.sentence), ('words', a.words),
+    from queue.advice as a cross join lateral (values ('sentence', a.sentence), ('words', a.words),
       ('command', 'minutehand ' || a.command), ('path', coalesce(a.path, '/jobs/{job_id}')))
       as t (name, text)
     cross join lateral ( -- every second part is a name; instants are to the second
@@ -634,8 +623,7 @@ language sql stable as $$
       filter (where l.line ? 'sentence'))[1],
     'next', coalesce(jsonb_agg(l.line - 'sentence' order by l.id)
       filter (where l.line ? 'words'), '[]'))
-  from lines as l
-$$;
+  from lines as l $$;
 
 -- What kind of error a job failed with, and the code that says so: by what it is, and never by its
 -- words. Errors of ours are named by us alone, without a module.
@@ -654,8 +642,7 @@ language sql immutable as $$
       when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
         'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT') then 'unavailable' end,
     coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno)
-  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text)
-$$;
+  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text) $$;
 
 -- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
 -- rate of its type; null where there is room.
@@ -689,8 +676,7 @@ begin
         select jsonb_agg(jsonb_build_object('job_id', j.id, 'state', queue.state_of(j.status,
           j.attempts, j.next_retry_at, j.scheduled_for, p_now)) order by h.n)
         from unnest(v_held[:3]) with ordinality as h (id, n)
-        join public.jobs as j on j.id = any (array[h.id])
-        where v_full.reason = 'key_limit'))));
+        join public.jobs as j on j.id = any (array[h.id]) where v_full.reason = 'key_limit'))));
   end if;
   select b.refilled_at + make_interval(secs =>
     (1 - b.tokens) * p_type.rate_per_seconds / p_type.rate_limit) into v_free_at
@@ -788,8 +774,7 @@ begin
 end $$;
 
 create function public.explain_job(p_job_id uuid) returns jsonb
-language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off
 set timezone = 'UTC' -- in which sentences give instants
 as $$
 declare

@@ -19,22 +19,18 @@ insert into queue.tasks (name, every) values ('statistics', '5 seconds');
 
 -- The sum of numbers by name; null of none.
 create function queue.sum_numbers(p_all jsonb[]) returns jsonb language sql immutable as $$
-  select jsonb_object_agg(b.key, b.jobs)
-  from (select e.key, sum(e.value::bigint) as jobs
-    from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b
-$$;
+  select jsonb_object_agg(b.key, b.jobs) from (select e.key, sum(e.value::bigint) as jobs
+    from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b $$;
 
 -- Count what the lines of the feed from p_from on say, before p_end; gives how many jobs' changes.
 create function queue.count_lines(p_from bigint, p_end bigint) returns integer language sql as $$
   with ended as materialized (
     select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
       k.count, e.wait, e.run, count(*) as jobs
-    from queue.feed as l
-    join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
+    from queue.feed as l join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
       ('job.failed', 'failed'), ('job.cancelled', 'cancelled'), ('job.retried', 'retried'),
       ('job.reclaimed', 'lost'), ('job.redriven', 'redriven')) as k (type, count) on k.type = l.type
-    cross join lateral unnest(l.job_ids) as i (id)
-    join public.jobs as j on j.id = any (array[i.id])
+    cross join lateral unnest(l.job_ids) as i (id) join public.jobs as j on j.id = any (array[i.id])
     left join lateral (values (
       least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
       least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
@@ -44,8 +40,7 @@ create function queue.count_lines(p_from bigint, p_end bigint) returns integer l
     select w.id, m.minutes,
       date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
       s.job_type, n.kind, n.name, sum(s.jobs)::bigint as jobs
-    from ended as s cross join (values (1), (60)) as m (minutes)
-    cross join lateral (
+    from ended as s cross join (values (1), (60)) as m (minutes) cross join lateral (
       values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
     cross join lateral (
       values ('count', s.count), ('wait', s.wait), ('run', s.run)) as n (kind, name)
@@ -62,8 +57,7 @@ create function queue.count_lines(p_from bigint, p_end bigint) returns integer l
       counts = queue.sum_numbers(array[s.counts, excluded.counts]),
       waits = queue.sum_numbers(array[s.waits, excluded.waits]),
       runs = queue.sum_numbers(array[s.runs, excluded.runs]))
-  select coalesce(sum(e.jobs), 0)::integer from ended as e
-$$;
+  select coalesce(sum(e.jobs), 0)::integer from ended as e $$;
 
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines or 20,000 jobs
 -- at a time.
@@ -76,8 +70,7 @@ declare
   v_done integer := 0;
 begin
   loop
-    select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 2000, v_last) into v_end
-    from (
+    select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 2000, v_last) into v_end from (
       select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
       where l.number >= v_from and l.number < v_last order by l.number limit 2000) as f;
     v_done := v_done + queue.count_lines(v_from, v_end);
@@ -94,8 +87,7 @@ end $$;
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval,
   p_now timestamptz)
 returns table (at timestamptz, job_type text, line jsonb) language sql stable as $$
-  select n.at, n.job_type, n.counts || p.times
-  from (
+  select n.at, n.job_type, n.counts || p.times from (
     select date_bin(p_step, s.at, p_since) as at, s.job_type,
       queue.sum_numbers(array_agg(s.counts)) as counts,
       queue.sum_numbers(array_agg(s.runs)) as runs, queue.sum_numbers(array_agg(s.waits)) as waits
@@ -114,8 +106,7 @@ returns table (at timestamptz, job_type text, line jsonb) language sql stable as
         select power(1.25, e.key::integer + 0.5) - 1 as ms, sum(e.value::numeric) over () as total,
           sum(e.value::numeric) over (order by e.key::integer) as jobs
         from jsonb_each_text(k.buckets) as e) as b)) as times
-    from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p
-$$;
+    from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p $$;
 
 -- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none
 -- serves the lane); at_limit; blocked (behind the gate of their key); ready. Unserved types warn:
@@ -141,8 +132,7 @@ language sql stable as $$
           select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
             and t.aside and t.look_at is not null) then 'at_limit'
         else 'ready' end as cause
-    from lanes as l
-    cross join lateral (
+    from lanes as l cross join lateral (
       select o.workspace_id, o.ready_at from queue.ready as o
       where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id)
       limit l.most) as r
@@ -171,8 +161,7 @@ language sql stable as $$
         c.words, c.types), '; ' order by c.n) filter (where c.jobs > 0), 'nothing is due'),
       'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
         filter (where c.cause not in ('paused', 'unserved'))))
-  from causes as c
-$$;
+  from causes as c $$;
 
 -- What is wrong in a workspace or (null) in all that people set up: pauses, schedules, webhooks,
 -- types.
@@ -197,8 +186,7 @@ language sql stable as $$
   select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
     jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
   from queue.webhooks as w where not w.enabled and w.disabled_at is not null
-    and (p_workspace_id is null or w.workspace_id = p_workspace_id)
-$$;
+    and (p_workspace_id is null or w.workspace_id = p_workspace_id) $$;
 
 -- The same of the queue itself: the database, workers, what is due, maintenance, and transactions
 -- of clients that hold it back: what has written anything for a minute keeps webhooks and
@@ -293,8 +281,7 @@ comment on function public.explain_queue is
   'backlog}.';
 
 create function public.queue_health() returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_found constant jsonb := public.explain_queue();
 begin
