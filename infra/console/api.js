@@ -328,8 +328,10 @@ export const types = {
   list: async (workspaceId, signal) =>
     (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
   /** One with its schema, limits, workers and schedules. */
-  get: (workspaceId, name, signal) =>
-    rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }, signal),
+  get: async (workspaceId, name, signal) => {
+    const named = { p_job_type: name, p_workspace_id: workspaceId };
+    return (await rpc("list_job_types", named, signal)).types[0];
+  },
 };
 
 export const whole = {

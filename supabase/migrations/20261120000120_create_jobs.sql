@@ -125,12 +125,13 @@ create table queue.tenant_limits (
 );
 
 create table queue.pauses (
-  kind text not null, -- type, queue, workspace, or workspace_type
+  kind text not null, -- job_type, queue, workspace, or workspace_type
   name text not null, -- the type, the queue, the workspace's id, or <workspace id>/<type>
   workspace_id uuid, job_type text, paused_at timestamptz not null default queue.clock(),
   paused_by text, reason text,
   primary key (kind, name),
-  constraint pauses_kind_is_known check (kind in ('type', 'queue', 'workspace', 'workspace_type')),
+  constraint pauses_kind_is_known
+    check (kind in ('job_type', 'queue', 'workspace', 'workspace_type')),
   constraint pauses_reason_is_bounded check (char_length(reason) <= 1000)
 );
 

@@ -308,12 +308,12 @@ returns integer[] language plpgsql stable as $$
 begin
   return array(
     with paused as materialized (
-      select p.kind, p.name from queue.pauses as p where p.kind = any ('{type,queue}'))
+      select p.kind, p.name from queue.pauses as p where p.kind = any ('{job_type,queue}'))
     select l.lane from queue.lanes as l
     where (p_job_types is null or l.job_type = any (p_job_types))
       and (p_queues is null or l.queue = any (p_queues))
       and not exists (select from paused as p
-        where p.name = case p.kind when 'type' then l.job_type else l.queue end));
+        where p.name = case p.kind when 'job_type' then l.job_type else l.queue end));
 end $$;
 
 -- Have the gates of these lanes looked at: who holds their jobs may leave them as they are.

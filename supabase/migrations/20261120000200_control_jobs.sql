@@ -353,7 +353,6 @@ create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_kind constant text := p_request ->> 'kind';
-  v_stored constant text := case v_kind when 'job_type' then 'type' else v_kind end;
   v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);
   v_name text := p_request ->> 'name';
   v_type constant text := case when v_kind in ('job_type', 'workspace_type') then v_name end;
@@ -379,12 +378,12 @@ begin
   v_changed := coalesce(v_workspace, queue.system_workspace());
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
-    values (v_stored, v_name, v_workspace, v_type, queue.clock(),
+    values (v_kind, v_name, v_workspace, v_type, queue.clock(),
       coalesce(queue.caller()::text, p_request ->> 'by', 'service'),
       left(p_request ->> 'reason', 500))
     on conflict (kind, name) do update set reason = coalesce(pauses.reason, excluded.reason);
   else
-    delete from queue.pauses where kind = v_stored and name = v_name;
+    delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
   if (not v_paused or v_workspace is null) and not queue.reopen_turns(v_changed) then
     insert into queue.signals (kind, workspace_id) values ('resumed', v_changed);
@@ -398,7 +397,7 @@ begin
     select jsonb_build_object('paused', true, 'left', jsonb_agg(jsonb_build_object('kind', p.kind,
       'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.words_of(p.kind || '_paused',
         jsonb_build_object('job_type', p.job_type, 'queue', p.name)) -> 'next')))
-    from queue.pauses as p where (p.kind, p.name) = (v_stored, v_name)
+    from queue.pauses as p where (p.kind, p.name) = (v_kind, v_name)
       or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
       or p.kind = 'workspace' and p.workspace_id = v_workspace
     having count(*) > 0), '{}');

@@ -474,9 +474,9 @@ returns table (job_type text, queue text, unserved boolean) language sql stable 
 create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid)
 returns setof queue.pauses language sql stable rows 1 as $$
   select * from queue.pauses as p
-  where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue),
+  where (p.kind, p.name) in (('job_type', p_job_type), ('queue', p_queue),
     ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
-  order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
+  order by array_position(array['job_type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
 
 -- What is to be said of a reason: a sentence, the first whose {names} have values; and steps with
 -- the command and the console's page for each, the likeliest first, after failed:<kind> of its
@@ -538,7 +538,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'retry {job_id}', null),
   ('backing_off', 'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
     'at {run_at}.', 'Run it now, if the cause is gone.', 'retry {job_id}', null),
-  ('type_paused', 'The job type {job_type} has been paused since {paused_at}.',
+  ('job_type_paused', 'The job type {job_type} has been paused since {paused_at}.',
     'The operator resumes the type.', 'resume --type {job_type}', '/types/{job_type}'),
   ('queue_paused', 'The queue {queue} has been paused since {paused_at}.', 'The operator resumes '
     'the queue.', 'resume --queue {queue}', '/types'),

@@ -320,7 +320,7 @@ begin
           and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id
-        or p.kind in ('queue', 'type')),
+        or p.kind in ('queue', 'job_type')),
     'tenants', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('running', (
         select count(*) from queue.leases as l where l.workspace_id = t.workspace_id))
@@ -368,85 +368,68 @@ comment on function public.queue_series is
   'points}.';
 
 create function public.list_job_types(p_workspace_id uuid default null,
-  p_internal boolean default false) returns jsonb
+  p_internal boolean default false, p_job_type text default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_alive constant integer[] := array(select w.worker from queue.alive_workers(v_now) as w);
+  v_types jsonb;
 begin
   perform queue.may_read_all(p_workspace_id);
-  return (
-    with served as materialized (
-      select s.* from (select array_agg(o.job_type) as names from queue.job_types as o) as a
-      cross join lateral queue.served(a.names, null, v_now) as s),
-    seen as ( -- alive, stale (seen lately), or gone
-      select o.job_type, l.worker_id, l.version, l.started_at, l.seen_at, l.queues, case
-          when l.worker = any (v_alive) then 'alive'
-          when l.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state,
-        row_number() over (partition by o.job_type order by l.seen_at desc) as nth
-      from (select * from queue.workers order by seen_at desc limit 200) as l
-      join queue.job_types as o on l.job_types is null or o.job_type = any (l.job_types)),
-    serving as (
-      select n.job_type, jsonb_agg(to_jsonb(n) - '{job_type,nth}'::text[] order by n.nth) as serving
-      from seen as n where n.nth <= 20 group by 1)
-    select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
-      to_jsonb(t) - '{payload_schema,schedules}'::text[] || jsonb_build_object(
-      'published', t.schema_version > 0,
+  with types as materialized (
+    select * from queue.job_types
+    union all -- those that jobs of the workspace wait for
+    select u.* from (
+      select distinct g.job_type from queue.gated as g
+      where g.lane = 0 and (p_workspace_id is null or g.workspace_id = p_workspace_id)) as w
+    cross join lateral queue.type_or_refuse(w.job_type) as u
+    where not exists (select from queue.job_types as k where k.job_type = w.job_type)),
+  asked as materialized (
+    select * from types as t where case when p_job_type is null
+      then not t.internal or coalesce(p_internal, false) else t.job_type = p_job_type end),
+  served as materialized (
+    select s.* from (select array_agg(o.job_type) as names from asked as o) as a
+    cross join lateral queue.served(a.names, null, v_now) as s),
+  seen as ( -- alive, stale (seen lately), or gone
+    select o.job_type, l.worker_id, l.version, l.started_at, l.seen_at, l.queues, case
+        when l.worker = any (v_alive) then 'alive'
+        when l.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state,
+      row_number() over (partition by o.job_type order by l.seen_at desc) as nth
+    from (select * from queue.workers order by seen_at desc limit 200) as l
+    join asked as o on l.job_types is null or o.job_type = any (l.job_types))
+  select jsonb_agg(to_jsonb(t) - case when p_job_type is null then 'payload_schema' else '' end
+    || jsonb_build_object('published', t.schema_version > 0,
       'nearest', case t.schema_version when 0 then queue.nearest_type(t.job_type) end,
-      'paused_at', p.paused_at, 'pause_reason', p.reason,
-      'served', t.schema_version > 0 and not s.unserved, 'day', coalesce(n.line, '{}'),
-      'serving', coalesce(w.serving, '[]'))
-      order by t.job_type), '[]'))
-    from (
-      select * from queue.job_types
-      union all -- those that jobs of the workspace wait for
-      select u.* from (
-        select distinct g.job_type from queue.gated as g
-        where g.lane = 0 and (p_workspace_id is null or g.workspace_id = p_workspace_id)) as w
-      cross join lateral queue.type_or_refuse(w.job_type) as u
-      where not exists (select from queue.job_types as k where k.job_type = w.job_type)) as t
-    left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
-      on n.job_type = t.job_type
-    left join lateral (select * from queue.pauses as o
-      where (o.kind, o.name) in (('type', t.job_type),
-        ('workspace_type', p_workspace_id || '/' || t.job_type))
-      order by o.kind limit 1) as p on true
-    left join served as s on s.job_type = t.job_type
-    left join serving as w on w.job_type = t.job_type
-    where not t.internal or coalesce(p_internal, false));
-end $$;
-comment on function public.list_job_types is
-  'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause '
-  'and a refused '
-  'registration: {now, types}. One that is not published has the nearest name that is.';
-
-create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
-declare
-  v_line constant jsonb := (
-    select t.value from jsonb_array_elements(public.list_job_types(p_workspace_id,
-      true) -> 'types') as t
-    where t.value ->> 'job_type' = p_job_type);
-begin
-  if v_line is null then
-    perform queue.refuse(404, 'unknown_job_type',
-      format('no worker has registered the job type %s', left(p_job_type, 100)));
-  end if;
-  return (
-    select v_line || jsonb_build_object('payload_schema', t.payload_schema,
+      'paused_at', p.paused_at, 'pause_reason', p.reason, 'day', coalesce(n.line, '{}'),
+      'served', t.schema_version > 0 and not s.unserved, 'serving', (
+        select coalesce(jsonb_agg(to_jsonb(w) - '{job_type,nth}'::text[] order by w.nth), '[]')
+        from seen as w where w.job_type = t.job_type and w.nth <= 20),
       'schedules', (
         select coalesce(jsonb_agg(to_jsonb(k) - '{payload,options,created_by}'::text[]
           order by k.name), '[]')
-        from queue.schedules as k where k.job_type = p_job_type
+        from queue.schedules as k where k.job_type = t.job_type and p_job_type is not null
           and (p_workspace_id is null
             or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
-    from (select) as o left join queue.job_types as t on t.job_type = p_job_type);
+    order by t.job_type) into v_types
+  from asked as t
+  left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
+    on n.job_type = t.job_type
+  left join lateral (select * from queue.pauses as o
+    where (o.kind, o.name) in (('job_type', t.job_type),
+      ('workspace_type', p_workspace_id || '/' || t.job_type)) order by o.kind limit 1) as p on true
+  left join served as s on s.job_type = t.job_type;
+  if v_types is null and p_job_type is not null then
+    perform queue.refuse(404, 'unknown_job_type',
+      format('no worker has registered the job type %s', left(p_job_type, 100)));
+  end if;
+  return jsonb_build_object('now', v_now, 'types', coalesce(v_types, '[]'));
 end $$;
-comment on function public.get_job_type is
-  'One job type as in list_job_types, with its payload schema and schedules.';
+comment on function public.list_job_types is
+  'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause '
+  'and a refused registration: {now, types}; the one named also with its payload schema and '
+  'schedules. One that is not published has the nearest name that is.';
 
-select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types',
-  'public.get_job_type');
+select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types');
 select queue.allow('job_worker, service_role', 'public.queue_health');
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats',
   'public.explain_queue');

@@ -43,7 +43,6 @@ MEMBERS = [
     "set_workspace_limits",
     "workspace_limits",
     "list_job_types",
-    "get_job_type",
     "follow_topic",
     "open_stream",
     "event_feed",

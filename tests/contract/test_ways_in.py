@@ -179,12 +179,6 @@ TABLE: dict[str, Ways] = {
         body=LIMIT,
     ),
     "list_job_types": Ways(OF, f"GET /api/types?workspace_id={ACME}", "types", shows="work"),
-    "get_job_type": Ways(
-        {**OF, "p_job_type": "work"},
-        f"GET /api/types/work?workspace_id={ACME}",
-        "types work",
-        shows="work",
-    ),
     "queue_stats": Ways(OF, f"GET /api/status?workspace_id={ACME}", shows="work|live"),
     "event_feed": Ways(
         OF, f"GET {W}/events", client=lambda q, _: q.workspace_feed(ACME), shows="cursor"

@@ -45,7 +45,7 @@ INVARIANTS = {
         where not g.admitted and not t.rate_per_key
           and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
             and not exists (select from queue.pauses p
-              where (p.kind, p.name) in (('type', l.job_type), ('queue', l.queue))))
+              where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue))))
           and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
             and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended)
             < coalesce(t.key_concurrency, 1)

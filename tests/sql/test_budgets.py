@@ -229,7 +229,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
         "queue_stats of one": ("select public.queue_stats(%s)", ACME, 30_000),
         "queue_series": ("select public.queue_series()", None, 500),
         "list_job_types": ("select public.list_job_types()", None, 3000),
-        "get_job_type": ("select public.get_job_type(%s)", "t1", 3000),
+        "a job type": ("select public.list_job_types(p_job_type => %s)", "t1", 3000),
         "list_jobs": ("select public.list_jobs(%s::jsonb)", of_acme, 30_000),
         "count_jobs": ("select public.count_jobs(%s)", ACME, 30_000),
         "dead_letters": ("select public.dead_letters(%s)", ACME, 100),

@@ -81,7 +81,7 @@ def test_a_limit_that_is_used_up_is_named(
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("type", "work"), ("queue", "default"), ("workspace", ACME)]
+    ("kind", "name"), [("job_type", "work"), ("queue", "default"), ("workspace", ACME)]
 )
 def test_a_pause_is_named_with_its_reason(engine: Engine, kind: str, name: str) -> None:
     """Before anything else that might hold it."""
@@ -220,16 +220,16 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     engine.lease(1)
     assert engine.rpc("explain_queue")["findings"] == []
     engine.enqueue()
-    pause = "insert into queue.pauses (kind, name, job_type, reason) values ('type', %s, %s, 'no')"
-    engine.run(pause, "work", "work")
+    pause = {"kind": "job_type", "name": "work", "reason": "no"}
+    engine.rpc("pause_jobs", p_request=pause)
     engine.advance(300)
 
     said = engine.rpc("explain_queue")
 
     found = {each["reason"]: each for each in said["findings"]}
-    assert (said["verdict"], list(found)) == ("fail", ["no_worker", "type_paused"])
-    assert found["type_paused"]["cause"] == "no"
-    assert found["type_paused"]["next"][0]["command"] == "minutehand resume --type work"
+    assert (said["verdict"], list(found)) == ("fail", ["no_worker", "job_type_paused"])
+    assert found["job_type_paused"]["cause"] == "no"
+    assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:

@@ -127,7 +127,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     engine.enqueue_many(3, job_type="keyed", concurrency_key="k")
     engine.lease(10)
     engine.enqueue(job_type="paused")
-    engine.run("insert into queue.pauses (kind, name) values ('type', 'paused')")
+    engine.run("insert into queue.pauses (kind, name) values ('job_type', 'paused')")
     engine.enqueue(job_type="other")
     engine.advance(70)
     engine.lease_call(3, job_types=["full", "keyed", "paused"], lease_seconds=3000)
@@ -169,12 +169,12 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
     assert set(lines) == {"work", "other"}
     assert lines["work"]["day"]["enqueued"] == 5
     assert lines["other"]["refusal"] is not None
-    detail = engine.rpc("get_job_type", p_job_type="other", p_workspace_id=ACME)
+    [detail] = engine.rpc("list_job_types", p_job_type="other", p_workspace_id=ACME)["types"]
     assert (detail["key_concurrency"], detail["source"]) == (2, "app:other")
-    serving = engine.rpc("get_job_type", p_job_type="work")["serving"]
+    serving = lines["work"]["serving"]
     assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     named = [line["job_type"] for line in engine.rpc("list_job_types", p_internal=True)["types"]]
     assert "webhook_delivery" in named
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as missing:
-        ada.rpc("get_job_type", p_job_type="wrok", p_workspace_id=ACME)
+        ada.rpc("list_job_types", p_job_type="wrok", p_workspace_id=ACME)
     assert refusal(missing.value)[1] == "unknown_job_type"

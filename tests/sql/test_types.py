@@ -19,7 +19,7 @@ def publish(engine: Engine, *types: dict[str, Any]) -> Any:
 
 def known(engine: Engine, job_type: str) -> Any:
     """The type as people see it."""
-    return engine.rpc("get_job_type", p_job_type=job_type)
+    return engine.rpc("list_job_types", p_job_type=job_type)["types"][0]
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def _pause(
         # first the pause of this workspace, then the operator's, where the key to it is at hand
         here = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
         result = connection.rpc("pause_jobs", {"p_request": here | change})
-        if any(each["kind"] == "type" for each in result.get("left", ())):
+        if any(each["kind"] == "job_type" for each in result.get("left", ())):
             result = _operate(connection, "job_type", job_type, change) or result
     else:  # it affects every workspace, so only the operator may: no route offers it
         kind = "job_type" if job_type else "queue"

@@ -123,7 +123,8 @@ async def get_type(
     ask: Asked, job_type: Annotated[str, Path(max_length=100)], workspace_id: UUID
 ) -> dict[str, Any]:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
-    return await ask("get_job_type", job_type=job_type, workspace_id=workspace_id)
+    found = await ask("list_job_types", workspace_id=workspace_id, job_type=job_type)
+    return dict(found["types"][0])
 
 
 @router.get("/jobs/{job_id:uuid}")
