@@ -60,6 +60,9 @@ OTHERS: Final = {
         "to_tsvector('english', word) @@ plainto_tsquery('english', 'quoted')"
     ),
 }
+#: The writes of our pages, which show what was written: method, filter, name.
+WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
+SHOWN: Final = {"prefer": "return=representation"}
 TABLES: Final = """
 create table public.scratch_types (
   id int primary key, word text, number bigint, price numeric, at timestamptz, flag boolean,
@@ -71,7 +74,7 @@ insert into public.scratch_types values
   (3, 'back\\slash', 12345678901234567, 'NaN', 'infinity', null, '{}', '{}', '(,3]'),
   (4, '1.0', null, null, null, null, null, null, null);
 create table public.scratch_names (name text collate "C");
-grant select, update, delete on public.scratch_types, public.scratch_names to service_role;
+grant select, insert, update, delete on public.scratch_types, public.scratch_names to service_role;
 notify pgrst, 'reload schema';
 """
 DROP: Final = """
@@ -105,6 +108,11 @@ def wrong_answers(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
         given = _asked(client, "scratch_types", "id", filter)
         if given != expected:
             yield Wrong(filter, expected, given)
+    for method, filter, name in WRITES:
+        asked = f"/scratch_names?select=*{filter}"
+        answer = client.request(method, asked, json={"name": name}, headers=SHOWN).json()
+        if answer != [{"name": name}]:
+            yield Wrong(f"{method} {asked}", [{"name": name}], answer)
 
 
 def generated() -> dict[str, str]:

