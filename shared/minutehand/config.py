@@ -137,10 +137,11 @@ _VARIABLES: Final = {
     "schema_name": "MINUTEHAND_SCHEMA",
 }
 #: What else a field is read from.
-_OTHERWISE: Final = {
+OTHERWISE: Final = {
     "version": "AWS_LAMBDA_FUNCTION_VERSION",
     "language_model_key": "OPENAI_API_KEY",
     "supabase_url": "NEXT_PUBLIC_SUPABASE_URL",
+    "supabase_publishable_key": "NEXT_PUBLIC_SUPABASE_ANON_KEY",
     "supabase_secret_key": "SUPABASE_SERVICE_ROLE_KEY",
 }
 
@@ -221,7 +222,7 @@ class Settings(BaseModel):
         given: dict[str, Any] = {
             name: text
             for name in cls.model_fields
-            for variable in (_OTHERWISE.get(name, ""), _variable(name))
+            for variable in (OTHERWISE.get(name, ""), _variable(name))
             if name != "environ" and (text := read_text(environ, variable))
         }
         # OpenAI's own name does as well, where a model is named

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
+from minutehand.config import OTHERWISE
 from minutehand.project import Project, is_tracked
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -91,12 +92,20 @@ def _value(text: str) -> str:
     return re.sub(r"(^|\s)#.*", "", text).strip()
 
 
+def _in_our_names(values: Mapping[str, str]) -> dict[str, str]:
+    """With what Supabase's guides call otherwise by our names, where those are unset."""
+    names = {field.upper(): theirs for field, theirs in OTHERWISE.items() if "supabase" in field}
+    found = {ours: values.get(ours) or values.get(theirs) for ours, theirs in names.items()}
+    return {**values, **{ours: text for ours, text in found.items() if text}}
+
+
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """An explicit file wins; else the environment, when it names an API; else the local stack."""
     if env_file is not None:
         if not env_file.is_file():
             raise CommandFailed(f"{env_file} is not a file", code="no_env_file")
-        return {**environ, **read_env_file(env_file)}
+        return {**_in_our_names(environ), **_in_our_names(read_env_file(env_file))}
+    environ = _in_our_names(environ)
     if environ.get("API_URL"):
         return dict(environ)
     local = Project.find(environ=environ).root / ".local" / "env"

@@ -93,7 +93,7 @@ async def test_what_a_person_must_mend_fails_at_once(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("delete from public.workspace_settings", "Apollo API key not configured for this"),
+        ("delete from public.workspace_settings", "key not configured for this workspace"),
         # a restored backup may hold keys of another deployment
         (
             "update public.workspace_settings"

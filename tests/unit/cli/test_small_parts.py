@@ -34,6 +34,8 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
 
     assert read_env_file(file) == {"API_URL": "https://api", "SUPABASE_URL": "https://x=y"}
     assert load_values(file, environ)["API_URL"] == "https://api"
+    file.write_text("NEXT_PUBLIC_SUPABASE_URL=https://x\n")
+    assert load_values(file, environ)["SUPABASE_URL"] == "https://x"
     assert load_values(None, environ)["API_URL"] == "http://other"
     unserved = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
     assert load_values(None, unserved) == unserved  # as before any API is deployed
