@@ -1,6 +1,7 @@
 """JSON log lines: one object per line, with the request they belong to.
 
-Standard library only, because every handler imports it; what is logged is left to the callers.
+Standard library only, because every handler imports it. An exception's text is filtered: what a
+processor raises may quote a key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+from minutehand.redaction import without_secrets
 
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
@@ -54,7 +57,7 @@ class JsonFormatter(logging.Formatter):
             if key not in _STANDARD and not key.startswith("_"):
                 line[key] = value
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
         # a lone surrogate, as a text cut in an emoji has, would lose the whole line
         return text.encode("utf-8", "replace").decode()

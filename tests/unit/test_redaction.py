@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import pytest
 
+from minutehand.log import JsonFormatter
 from minutehand.redaction import HIDDEN, MOST_READ, Redactor, _pieces, without_secrets
 
 SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd")
@@ -111,3 +115,13 @@ def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(p
     assert sum(map(len, kept)) < 2 * MOST_READ
     # a cut would show the tail of a secret
     assert without_secrets("z" * 1_200 + " b") == "z" * 400 + HIDDEN + " b"
+
+
+def test_a_log_lines_exception_is_filtered() -> None:
+    """What was raised, and from what, may quote the request that a vendor refused."""
+    try:
+        raise ValueError("refused: api_key=hunter22hunter")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "failed", (), sys.exc_info())
+
+    assert "hunter22" not in JsonFormatter().format(record)

@@ -1,4 +1,4 @@
-"""The environment: read once, wrong values named; and the log's lines."""
+"""The environment: read once, wrong values named."""
 
 from __future__ import annotations
 
