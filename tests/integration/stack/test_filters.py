@@ -107,3 +107,4 @@ def test_what_is_not_done_is_refused_by_name(
     answer = rest.get("/scratch_types", params=params)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert rest.head("/scratch_types", params=params).status_code == status

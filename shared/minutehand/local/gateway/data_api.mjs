@@ -110,7 +110,7 @@ async function answeredByLite(asked, request, app) {
   // without a limit of rows, PostgREST counts them
   const prefer = request.headers.get("prefer")?.replace("count=estimated", "count=exact");
   if (prefer) headers.set("prefer", prefer);
-  const { method } = request;
+  const method = asked.isHead ? "GET" : request.method; // without a body an error has no words
   const body = asked.isGet || method === "DELETE" ? null : asked.body;
   const url = new URL(request.url);
   url.search = new URLSearchParams([...asked.others, ...asked.arguments]);
@@ -132,12 +132,17 @@ function withHeaders(answer, asked) {
   const isEmpty = answer.status === 204 || asked.prefers.return !== "representation";
   if (isEmpty && !asked.isGet && !asked.isCall) headers.delete("content-type");
   else withType(headers, asked);
-  return new Response(answer.body, { status: answer.status, headers });
+  return new Response(asked.isHead ? null : answer.body, { status: answer.status, headers });
 }
 
 async function inItsWords(answer, asked) {
   if (!answer.headers.get("content-type")?.includes("json")) return answer;
   const { code, message, details, hint } = await answer.json();
+  if (code === "SUP" && message.includes("closing quote"))
+    return new Refusal(400, {
+      code: "PGRST100",
+      message: message.replace("Error: ", ""),
+    }).response();
   if (!code) return Response.json({ message }, { status: answer.status });
   // lite names a schema that is always the same
   const said =
