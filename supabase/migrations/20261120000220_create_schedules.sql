@@ -110,7 +110,6 @@ create table queue.schedules (
   missed text not null default 'once', -- runs missed while no worker ran: skip, or once for all
   enabled boolean not null default true,
   next_at timestamptz, -- null when there will be none
-  last_slot_at timestamptz, -- when the latest run was due
   last_job_id uuid,
   problem text, -- why the latest run enqueued no job; null when it did
   source text, -- where the code declares it: module:function; null for one that a person made
@@ -164,9 +163,7 @@ begin
         v_done := v_done + 1;
       end if;
       update queue.schedules set next_at = v_next, problem = null,
-        last_slot_at = case when v_job_id is null then last_slot_at else next_at end,
-        last_job_id = coalesce(v_job_id, last_job_id)
-      where id = v_id;
+        last_job_id = coalesce(v_job_id, last_job_id) where id = v_id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
         null; -- it stays due
@@ -276,31 +273,22 @@ end $$;
 comment on function public.list_schedules is
   'Schedules of a workspace, those with a problem first, at most 1,000: {schedules: […]}.';
 
-create function public.next_runs(p_workspace_id uuid, p_schedule jsonb,
-  p_count integer default 5) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5)
+returns jsonb language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_cron text := p_schedule ->> 'cron';
-  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
   v_at timestamptz := queue.clock();
   v_runs jsonb := '[]';
 begin
   perform queue.may_read(p_workspace_id);
-  if v_cron is null then
-    select cron, timezone into v_cron, v_zone from queue.schedules
-    where workspace_id = p_workspace_id and name = p_schedule ->> 'name';
-    if not found then
-      perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
-    end if;
-  end if;
-  for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
-    v_at := queue.first_run(v_cron, v_zone, v_at);
+  for v_nth in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
+    v_at := queue.first_run(p_schedule ->> 'cron', v_zone, v_at);
     v_runs := v_runs || to_jsonb(v_at);
   end loop;
-  return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
+  return jsonb_build_object('cron', p_schedule ->> 'cron', 'timezone', v_zone, 'runs', v_runs);
 end $$;
 comment on function public.next_runs is
-  'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
+  'When a schedule of {cron, timezone} will run: {cron, timezone, runs: […]}, at most 20.';
 
 select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
   'public.list_schedules', 'public.next_runs');

@@ -16,9 +16,8 @@ $$;
 
 -- Note that a task was refused for a job: it is tried again after five seconds, then twice as long,
 -- at most an hour.
-create function queue.note_refusal(
-  p_task text, p_job_id uuid, p_failure text, p_now timestamptz
-) returns void language sql as $$
+create function queue.note_refusal(p_task text, p_job_id uuid, p_failure text, p_now timestamptz)
+returns void language sql as $$
   insert into queue.signals as s (kind, workspace_id, job_id, name, failure, failures, look_at)
   select 'refused', j.workspace_id, j.id, p_task, left(p_failure, 1000), 1,
     p_now + interval '5 seconds'

@@ -134,14 +134,12 @@ async def delete_schedule(name: ScheduleName, steered: Steered) -> None:
 @router.get("/next-runs")
 async def next_runs(
     steered: Steered,
-    schedule: str | None = None,
-    cron: str | None = None,
+    cron: str,
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> dict[str, Any]:
-    """When a cron expression that is not saved yet, or else a schedule by its name, will run."""
-    wanted = {"name": schedule, "cron": cron, "timezone": timezone}
-    return await steered("next_runs", schedule=wanted, count=count)
+    """When a cron expression will run."""
+    return await steered("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
 
 
 @router.get("/webhooks")
