@@ -43,7 +43,8 @@ create table public.jobs (
 );
 -- an id begins with its instant: lists read these backwards
 create index jobs_by_workspace on public.jobs (workspace_id, id);
-create index jobs_by_session on public.jobs (session_id, id) where session_id is not null;
+create index jobs_by_session on public.jobs (session_id, workspace_id, id)
+where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id) where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
 -- after them: of indexes that cost alike, as all do while statistics say that the table is empty,

@@ -275,8 +275,8 @@ begin
   return coalesce(cardinality(v_said.topics), 0);
 end $$;
 
--- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that
--- session. Jobs of others with the same id are not sent there; their watchers read session_feed.
+-- Whose a session's topic is: the workspace of the guest session, or of all jobs of that session.
+-- Where jobs of two tenants have the same id, nothing is sent: their watchers read session_feed.
 create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -285,8 +285,12 @@ begin
       where s.session_id = p_session_id and s.expires_at > queue.clock()
         and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'))
     else (
-      select j.workspace_id from public.jobs as j
-      where j.session_id = p_session_id order by j.id limit 1) end;
+      select f.workspace_id from (
+        select j.workspace_id from public.jobs as j
+        where j.session_id = p_session_id order by j.workspace_id limit 1) as f
+      where not exists (
+        select from public.jobs as j
+        where j.session_id = p_session_id and j.workspace_id > f.workspace_id)) end;
 end $$;
 
 -- Whether the caller may join a private topic: a job or session of their workspace, or the
@@ -301,8 +305,9 @@ begin
   if v_kind = 'session' and v_of like 'guest\_%' then
     return exists (select from queue.guest_session(v_of));
   elsif v_kind = 'session' then
-    return length(v_of) between 1 and 255
-      and coalesce(queue.session_workspace(v_of) in (select queue.my_workspaces()), false);
+    return exists (
+      select from public.jobs as j
+      where j.session_id = v_of and j.workspace_id in (select queue.my_workspaces()));
   elsif v_kind not in ('workspace', 'job')
       or v_of !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
     return false;
