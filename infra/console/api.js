@@ -303,7 +303,7 @@ export const OF = "/api/workspaces/{workspace_id}";
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
-  /** How many are in each state; statuses in `at_least` have more. */
+  /** How many are in each state; those in `at_least` have more. */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
   /** Failed jobs by what went wrong. */

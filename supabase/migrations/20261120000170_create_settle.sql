@@ -1,9 +1,6 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale
--- one changes nothing. What is reported with it is stored under the locks of its lease and record
--- (queue.write_reports), all but plain completions are decided on (queue.decide), and their
--- attempts kept. Then one statement deletes the leases and moves the jobs. What they held is freed
--- (queue.end_places) before the lease of the same call, which gets the next job of a full key. The
--- other way out, queue.finish, ends jobs that no worker holds.
+-- one changes nothing. What jobs held is freed (queue.end_places) before the lease of the same
+-- call, which gets the next job of a full key. queue.finish ends jobs that no worker holds.
 
 create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
@@ -14,29 +11,24 @@ create type queue.worker_item as (
 -- What becomes of a job, and the event that says so, with its data beside status and attempts;
 -- event is null where job.reclaimed says it already. All is null of a plain completion: at the
 -- first lease, with a result that fits.
-create type queue.transition as (
-  status text, attempts integer, run_at timestamptz, message text, problem jsonb, event text,
-  data jsonb
-);
+create type queue.transition as (status text, attempts integer, run_at timestamptz, message text,
+  problem jsonb, event text, data jsonb);
 
 create function queue.read_items(p_items jsonb) returns queue.worker_item[]
 language plpgsql stable as $$
 begin
   if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000',
-      'items');
+    perform queue.refuse(400, 'invalid_argument', 'items must be an array of up to 1000', 'items');
   end if;
-  return array( -- in one order, so that what locks many never deadlocks
-    select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i
-    order by i.job_id);
+  return array(select i -- in one order: what locks many never deadlocks
+    from jsonb_populate_recordset(null::queue.worker_item, p_items) as i order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end $$;
 
--- How an attempt ends, by what its worker says and by the rules of its job: with which outcome and
--- error, and when the job is due again. A retry waits as long as a foreign service asked for, else
--- exponentially with jitter, never above the cap. Source: Brooker, "Exponential Backoff And
--- Jitter", AWS Architecture Blog, 2015.
+-- How an attempt ends, by what its worker says and by the rules of its job. A retry waits as long
+-- as a foreign service asked for, else exponentially with jitter, never above the cap. Source:
+-- Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 create function queue.outcome_of(
   p_item queue.worker_item, p_job public.jobs, p_is_long boolean, p_now timestamptz,
   out outcome text, out problem jsonb, out run_at timestamptz
@@ -135,10 +127,9 @@ begin
   return v_made;
 end $$;
 
--- Take jobs that a worker held, or that have ended, out of all that they held: those that go on are
--- placed, then the gates of their keys open, so that the lease of the same call gets the next job
--- of a full key; unique keys of those that have ended are freed, and those that wait for them are
--- noted.
+-- Free what jobs held that a worker held, or that have ended: those that go on are placed, then the
+-- gates of their keys open; unique keys of those that have ended are freed, and those that wait for
+-- them are noted.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -180,15 +171,13 @@ begin
     select from public.jobs as c where c.parent_id = j.id and c.finished_at is null offset 0);
 end $$;
 
--- End attempts by what was decided of each, of plain completions all null, in one statement: leases
--- go, jobs move. changes: what is to be published. rest: those that go on, are tied to others or
--- keys, or are among own. own: those whose event does not follow from their row. results: null
--- where some item was no plain completion of a lease that held.
-create function queue.end_attempts(
-  p_items queue.worker_item[], p_transitions queue.transition[], p_now timestamptz,
-  out changes queue.change[], out rest uuid[], out own uuid[], out results json
-) language plpgsql
-set lock_timeout = '100ms' as $$
+-- End attempts by what was decided of each, of plain completions all null: leases go, jobs move.
+-- rest: jobs that go on, are tied to others or keys, or are among own. own: those whose event does
+-- not follow from their row. results: null where some item was no plain completion of a lease that
+-- held. One statement, since each that reads and writes a job once more is felt by every job.
+create function queue.end_attempts(p_items queue.worker_item[], p_transitions queue.transition[],
+  p_now timestamptz, out changes queue.change[], out rest uuid[], out own uuid[], out results json)
+language plpgsql set lock_timeout = '100ms' as $$
 begin
   with held as materialized ( -- by the job and its token; a report that renews it is waited for
     select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
@@ -252,9 +241,8 @@ language sql stable as $$
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
 -- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
 -- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
-create function queue.settle(
-  p_items queue.worker_item[], out results json, out changes queue.change[]
-) language plpgsql as $$
+create function queue.settle(p_items queue.worker_item[], out results json,
+  out changes queue.change[]) language plpgsql as $$
 declare
   -- completions alone: at the first lease, with a result that fits, and no news
   v_is_plain boolean := not exists (
@@ -313,12 +301,9 @@ declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
   v_results json := '[]';
   v_changes queue.change[];
-  v_done record;
 begin
   if v_items <> '{}' then
-    v_done := queue.settle(v_items);
-    v_results := v_done.results;
-    v_changes := v_done.changes;
+    select s.results, s.changes into v_results, v_changes from queue.settle(v_items) as s;
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
     return json_build_object('results', v_results, 'lease',

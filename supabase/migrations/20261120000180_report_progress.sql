@@ -172,10 +172,8 @@ comment on function public.report_jobs is
 -- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first.
 -- results: by name, of the steps that they belong to, those of children put together. next: the
 -- last place when there are more, else null.
-create function queue.step_page(
-  p_job_id uuid, p_after jsonb, p_bytes bigint,
-  out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
-) language sql stable as $$
+create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb,
+  out results jsonb, out next jsonb, out bytes bigint) language sql stable as $$
   with found as materialized (
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
@@ -185,10 +183,9 @@ create function queue.step_page(
         or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer))
       order by s.name, s.nth limit 1001) as l),
   page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
-  select coalesce((
-      select jsonb_agg(
-        jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value) order by p.n)
-      from page as p), '[]'),
+  select
+    (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value)
+      order by p.n), '[]') from page as p),
     (select jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
         else jsonb_build_object('children', s.children) end)
       from (
@@ -217,11 +214,10 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
   v_id constant uuid := p_request ->> 'job_id';
 begin
-  if not exists (
-      select from queue.leases as l
-      where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
-    perform queue.refuse(409, 'lease_lost',
-      'the lease on the job is lost; its steps are not shown', v_id::text);
+  perform from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
+  if not found then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown',
+      v_id::text);
   end if;
   return (
     select to_jsonb(p) - 'results' from queue.step_page(v_id, p_request -> 'after', 1000000) as p);

@@ -1,11 +1,8 @@
 -- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no
--- worker. And spawning, since what is spawned is waited for.
---
--- A wait begins when its worker settles the job as waiting (queue.begin_wait). What may end it (an
--- end of a child, an event) leaves a signal, inserted and never waited for; maintenance reads the
--- signals in a later transaction, which sees what both sides have committed, and lets the job
--- continue (queue.do_waits), as when a time has passed. A person's answer does so at once. The
--- value lands in queue.steps under the wait's name, where the job's next attempt finds it.
+-- worker. And spawning, since what is spawned is waited for. What may end a wait (an end of a
+-- child, an event) leaves a signal, inserted and never waited for; maintenance reads it in a later
+-- transaction, which sees what both sides have committed (queue.do_waits). The value becomes a step
+-- of the wait's name, where the job's next attempt finds it.
 
 create table queue.waits (
   job_id uuid primary key,

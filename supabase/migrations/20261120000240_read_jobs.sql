@@ -1,7 +1,6 @@
--- Jobs as people read them: one, lists, counts, attempts, traces, log lines, dead letters, and why
--- one does not run. Every list is newest first by id, whose beginning is the job's instant. What
--- lives or failed is found in its narrow table however much has ended; the rest is looked for among
--- the newest jobs, in slices that end.
+-- Jobs as people read them: lists, counts, attempts, traces, dead letters, and why one does not
+-- run. Every list is newest first by id, whose beginning is the job's instant. What lives or failed
+-- is found in its narrow table; the rest is looked for among the newest jobs, in slices that end.
 
 -- An error in one line, the exception's type before its message as Python prints it; the engine's
 -- own as it is.
@@ -24,12 +23,10 @@ begin
     '[0-9a-f-]*[0-9][0-9a-f-]*', '#', 'g')), 16);
 end $$;
 
--- A job as clients read it: without columns of the engine, with what null means, and with what is
--- derived: its state, its next run, and where its time went. queue_ms: from being due to the first
--- start. run_ms: all attempts, the running one until now. runs: how often it was leased. The rest
--- is schedule, backoff, sleeps, questions, children. In a list it has a glimpse, the first three
--- simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut, and no
--- choices of a question; get_job has them whole.
+-- A job as clients read it: without columns of the engine, with what null means and what is
+-- derived. queue_ms: from being due to the first start. run_ms: all attempts, the running one until
+-- now. In a list it has a glimpse, the first three simple values of its payload in a line, as `to:
+-- a@b.test, count: 3`, its error cut, and no choices of a question; get_job has them whole.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false) returns jsonb
 language plpgsql stable as $$
 declare
@@ -172,10 +169,8 @@ end $$;
 -- were found; and where to continue, null at the end. States that live or failed, and tags, are
 -- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
 -- at, 10,000 of them or for about 100 ms.
-create function queue.search_jobs(
-  p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[],
-  out place uuid
-) language plpgsql stable as $$
+create function queue.search_jobs(p_filter jsonb, p_workspaces uuid[], p_before uuid,
+  p_limit integer, out ids uuid[], out place uuid) language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_where constant text := queue.conditions_of(p_filter);
@@ -229,10 +224,10 @@ begin
 end $$;
 
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
-  p_limit integer default 50)
-returns json language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
-set enable_sort = off set jit = off as $$
+  p_limit integer default 50) returns json
+language plpgsql stable security definer set search_path = ''
+-- a plan that reads all and sorts it is never what is wanted
+set enable_seqscan = off set enable_sort = off set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_is_service constant boolean := queue.is_service();
@@ -289,8 +284,8 @@ comment on function public.list_jobs is
 -- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
 -- cancelled among the newest 10,000 jobs.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
-language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off
+as $$
 declare
   v_most constant integer := 10000;
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -312,22 +307,18 @@ begin
       union all
       select n.status, n.lane from newest as n where n.status in ('completed', 'cancelled')),
     counted as (
-      select k.status, k.state, count(*) filter (where f.lane = any (v_lanes)) as jobs,
-        v_most <= case when k.status in ('completed', 'cancelled')
-          then (select count(*) from newest) else count(*) end as more
-      from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'),
-        ('processing', 'running'), ('waiting', 'suspended'), ('completed', 'completed'),
-        ('failed', 'failed'), ('cancelled', 'cancelled')) as k (status, state)
-      left join found as f on f.state = k.state group by 1, 2)
-    select jsonb_build_object('counts', jsonb_object_agg(s.status, s.jobs), 'states', (
-        select jsonb_object_agg(c.state, c.jobs) from counted as c),
-      'at_least', coalesce(jsonb_agg(s.status) filter (where s.more), '[]'))
-    from (select c.status, sum(c.jobs) as jobs, bool_or(c.more) as more from counted as c
-      group by 1) as s);
+      select s.state, count(*) filter (where f.lane = any (v_lanes)) as jobs, v_most <= case
+        when s.state in ('completed', 'cancelled') then (select count(*) from newest)
+        -- of one table
+        else sum(count(*)) over (partition by replace(s.state, 'retrying', 'scheduled')) end as more
+      from unnest(array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed',
+        'failed', 'cancelled']) as s (state) left join found as f on f.state = s.state group by 1)
+    select jsonb_build_object('states', jsonb_object_agg(c.state, c.jobs),
+      'at_least', coalesce(jsonb_agg(c.state) filter (where c.more), '[]'))
+    from counted as c);
 end $$;
 comment on function public.count_jobs is
-  'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which '
-  'there are more.';
+  'Jobs of a workspace by state: {states, at_least}; at_least names those of which there are more.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -376,13 +367,10 @@ returns jsonb language sql stable as $$
   left join queue.workers as w on w.worker = e.worker $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
-declare
-  v_job constant public.jobs := queue.visible_job(p_job_id);
-begin
-  return jsonb_build_object('attempts', queue.attempt_lines(v_job, 1000,
-    queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service()));
-end $$;
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('attempts', queue.attempt_lines(j, 1000,
+    queue.is_manager(j.workspace_id) or queue.is_operator() or queue.is_service()))
+  from queue.visible_job(p_job_id) as j $$;
 comment on function public.job_attempts is
   'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; '
   'tracebacks for managers.';
@@ -517,9 +505,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('refused', 'The database refuses a change of its row; it is tried again at {retry_at}.',
     'Correct the trigger or constraint of your own that refuses it, then wait.', 'explain {job_id}',
     null),
-  ('lease_expired', 'Its worker {worker_id} has not reported; the lease expired at {expires_at} '
-    'and the next tick takes it back.', 'Nothing: it is taken back. What became of its worker:',
-    'show {job_id}', null),
+  ('lease_expired', 'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
+    'Nothing: the next tick takes it back. What became of its worker:', 'show {job_id}', null),
   ('cancelling', 'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
     'its next report, at the latest at {expires_at}.', null, null, null),
   ('running', 'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '

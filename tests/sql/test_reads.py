@@ -162,7 +162,6 @@ def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
         for state, count in counted["states"].items():
             listed = pages(engine, 200, workspace_id=ACME, state=[state], **filters)
             assert len(listed) == count, (filters, state)
-        assert sum(counted["counts"].values()) == sum(counted["states"].values())
     live = engine.rpc("queue_stats", p_workspace_id=ACME)["live"]
     states = engine.rpc("count_jobs", p_workspace_id=ACME)["states"]
     assert live == {state: states[state] for state in live}
@@ -174,7 +173,7 @@ def test_counts_beyond_the_bound_say_so(engine: Engine) -> None:
     engine.enqueue(delay_seconds=60)
 
     counted = engine.rpc("count_jobs", p_workspace_id=ACME)
-    assert set(counted["at_least"]) == {"pending", "completed", "cancelled"}
+    assert set(counted["at_least"]) == {"queued", "completed", "cancelled"}
     assert (counted["states"]["queued"], counted["states"]["scheduled"]) == (10_000, 1)
 
 

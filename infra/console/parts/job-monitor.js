@@ -87,7 +87,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       if (!next.delete(id)) next.add(id);
       return next;
     });
-  const isNarrowed = Boolean(filter.job_type || filter.queue);
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
@@ -98,7 +97,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       <td style=${{ height: `${height}px` }}></td>
     </tr>`;
   return html`<div class="monitor">
-    <${Tabs} counts=${counts} chosen=${filter.state} isNarrowed=${isNarrowed} />
+    <${Tabs} counts=${counts} chosen=${filter.state} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
       <${Filters} workspaceId=${workspaceId} filter=${filter} onFilter=${onFilter} rows=${rows} />
@@ -169,18 +168,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
-const MOST_COUNTED = 10_000;
-
-/** Whether there may be more jobs of a state than were counted, of all or of what `isNarrowed`. */
-function hasMore(counts, state, isNarrowed = false) {
-  const count = counts?.states[state];
-  const isBound = counts?.at_least.includes(statusOf(state));
-  const isExact = !isNarrowed && LIVE.includes(statusOf(state)) && count < MOST_COUNTED;
-  return isBound && !isExact;
-}
-
 /** The states as links with their counts; `failures` are the failed ones by what went wrong. */
-export function Tabs({ counts, chosen, grouped = false, isNarrowed }) {
+export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
     return html`<a
@@ -191,7 +180,7 @@ export function Tabs({ counts, chosen, grouped = false, isNarrowed }) {
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
       <span class="group-word">${word}</span>
-      ${count > 0 && html`<span class="group-count num">${atLeast(count, hasMore(counts, name, isNarrowed))}</span>`}
+      ${count > 0 && html`<span class="group-count num">${atLeast(count, counts.at_least.includes(name))}</span>`}
     </a>`;
   };
   return html`<nav class="groups" aria-label="Jobs by state">
@@ -450,8 +439,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
 function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
-  const isNarrowed = Boolean(filter.job_type || filter.queue);
-  const isSure = state && isPlain && !hasMore(counts, state, isNarrowed);
+  const isSure = state && isPlain && !counts?.at_least.includes(state);
   const sure = isSure ? counts?.states[state] : undefined;
   const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
   const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();

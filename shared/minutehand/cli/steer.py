@@ -21,7 +21,10 @@ Everything = Annotated[bool, typer.Option("--all", help="Every job of the worksp
 
 
 #: What an action applies to when no state is named.
-APPLIES_TO = {"cancel": {"pending", "processing", "waiting"}, "retry": {"failed"}}
+APPLIES_TO = {
+    "cancel": ("queued", "scheduled", "retrying", "running", "suspended"),
+    "retry": ("failed",),
+}
 
 
 @workspace_verb
@@ -105,11 +108,9 @@ def _counted(connection: Connection, action: str, chosen: dict[str, Any]) -> str
         return "all jobs that match"
     named = {name: chosen[name] for name in ("job_type", "queue") if name in chosen}
     found = connection.get("/api/jobs/counts", workspace_id=connection.workspace, **named)
-    more = "+" if APPLIES_TO[action] & set(found["at_least"]) else ""
-    states = chosen.get("state", ())
+    states = chosen.get("state") or APPLIES_TO[action]
+    more = "+" if set(states) & set(found["at_least"]) else ""
     count = sum(found["states"].get(state, 0) for state in states)
-    if not states:
-        count = sum(found["counts"][status] for status in APPLIES_TO[action])
     return "1 job" if count == 1 and not more else f"{count}{more} jobs"
 
 

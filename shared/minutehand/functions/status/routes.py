@@ -102,7 +102,7 @@ async def list_jobs(
 async def count_jobs(
     ask: Asked, workspace_id: UUID, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
-    """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
+    """How many jobs a workspace has in each state; `at_least` names those beyond 10,000."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
     return await ask("count_jobs", workspace_id=workspace_id, filter=given)
