@@ -4,7 +4,7 @@
 -- Instants since 1970. Sequences, so that every transaction sees them at once and none waits.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS -- workers, in 1/50 s
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- a caller was asked to start a worker
-create unlogged sequence queue.room_ms minvalue 0 start 0; -- a worker with free slots asked for jobs
+create unlogged sequence queue.room_ms minvalue 0 start 0; -- a worker with free slots asked
 
 -- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of
 -- the server. A listener looks at once, and again 100 ms later.
@@ -14,11 +14,7 @@ declare
   -- an assignment would prepare its cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
 begin
-  if v_at is distinct from pg_sequence_last_value('queue.notified_at') and exists (
-      -- workers look once a minute: what falls due later needs no notification
-      select from unnest(new.job_ids) as i (id) cross join lateral (
-        select from public.jobs as j where j.id = i.id and queue.clock() + interval '1 minute'
-          > coalesce(j.next_retry_at, j.scheduled_for, '-infinity')) as j) then
+  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
     perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
   end if;
   return null;
@@ -579,10 +575,10 @@ begin
   perform queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type),
     array[v_job.id], case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change],
-    v_now);
-  perform queue.admit('jobs', p_workspace_id, v_user);
+    v_now, p_wakes => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute');
+  if v_user is not null then perform queue.admit('jobs', p_workspace_id, v_user); end if;
   return json_build_object('job', (
-    -- as queue.job_json at a quarter of its cost, without what no new job has
+    -- as queue.job_json at a third of its cost, without what no new job has
     select to_json(j) from (
       select v_job.id, v_job.workspace_id, v_job.user_id, v_job.session_id, v_job.queue,
         v_job.job_type, v_job.status, v_job.priority, v_job.payload, v_job.result,

@@ -80,15 +80,18 @@ create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns v
 language plpgsql as $$
 declare
   v_changes queue.change[];
+  v_wakes boolean;
 begin
   select array_agg(row(k.workspace_id, k.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
-  into v_changes
+    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change),
+    min(k.run_at) < p_now + interval '1 minute'
+  into v_changes, v_wakes
   from (
-    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
+      min(coalesce(j.scheduled_for, j.created_at)) as run_at
     from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
-  perform queue.publish(v_changes, p_now);
+  perform queue.publish(v_changes, p_now, v_wakes);
 end $$;
 
 -- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the

@@ -197,9 +197,11 @@ begin
 end $$;
 
 -- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
--- event of its jobs: a line of the feed alone. Progress and logs come alone.
-create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
-language plpgsql strict as $$
+-- event of its jobs: a line of the feed alone. Progress and logs come alone. Not p_wakes: what is
+-- published is due in over a minute, when workers look by themselves.
+create function queue.publish(
+  p_changes queue.change[], p_now timestamptz, p_wakes boolean default true
+) returns void language plpgsql strict as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
   v_number constant bigint
@@ -224,7 +226,7 @@ begin
   insert into queue.feed
     (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_number, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
-    c.type in ('job.created', 'job.redriven', 'job.resumed'),
+    p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
     case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
