@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlsplit
 
-import jwt
-
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
@@ -74,6 +72,8 @@ class WorkerKey:
         self._minted = None
 
     def _mint(self, secret: str) -> str:
+        import jwt  # only here: it takes a worker 70 ms, and a key that is given needs none
+
         # wall time, not monotonic: a frozen Lambda's monotonic clock may stop
         now = self._clock.now().timestamp()
         if self._minted is None or now >= self._refresh_at:
@@ -97,6 +97,8 @@ def secret_headers(secret: str) -> dict[str, str]:
 
 def days_left(token: str | None, now: datetime) -> float | None:
     """Days until a JWT expires, unverified; negative once it has; None when it never does."""
+    import jwt  # as above
+
     try:
         claims = jwt.decode(token or "", options={"verify_signature": False})
         return (float(claims["exp"]) - now.timestamp()) / 86_400
