@@ -1,7 +1,4 @@
-"""Ends a process whose event loop a processor blocks, with the stacks in its log.
-
-Done by a thread of C's, which works while a processor holds Python's lock.
-"""
+"""Ends a process whose event loop is blocked, by a thread that Python's lock does not stop."""
 
 from __future__ import annotations
 

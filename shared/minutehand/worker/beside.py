@@ -1,7 +1,4 @@
-"""What a tick does beside its jobs: maintenance, and outboxes of apps; a failure costs no lease.
-
-What maintenance is, the database says (`run_maintenance`).
-"""
+"""What a tick does beside its jobs: maintenance, and outboxes of apps; a failure costs no lease."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a processor is given besides its job: progress, logs, steps, waits, children.
-
-Progress and logs cost no round trip of their own; storing them is the reporter's work.
-"""
+"""What a processor is given besides its job: progress, logs, steps, waits, children."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The job as its processor sees it, with the payload as the processor's own model.
-
-The row with all its columns is `minutehand.queue.models.Job`.
-"""
+"""The job as its processor sees it; its row is `minutehand.queue.models.Job`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which processor runs which job type, with its limits and its payload's model.
-
-Publishing the types to the database is asked of `JobType.spec`; running them is the tick's.
-"""
+"""Which processor runs which job type, with its limits and its payload's model."""
 
 from __future__ import annotations
 

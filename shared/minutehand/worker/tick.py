@@ -201,8 +201,8 @@ class Tick:
         if self._exchange is None and self._may_lease(now):
             if self._polls:
                 until.append(self._leases.polled_at + self._options.poll_seconds)
-            if self._leases.next_due_at is not None:
-                until.append(self._leases.next_due_at)
+            if (due_at := self._due_at) is not None:
+                until.append(due_at)
         timeout = min(until) - now
         if timeout > 0:
             try:
@@ -211,6 +211,14 @@ class Tick:
             except TimeoutError:
                 return
         self._pulse.clear()
+
+    @property
+    def _due_at(self) -> float | None:
+        """When to lease what falls due; what maintenance is at, at its end or a second later."""
+        at = self._leases.next_due_at
+        if at is None or self.summary.next_due_in_ms != 0 or not self._maintenance.is_wanted:
+            return at
+        return max(at, self._leases.polled_at + self._run_of.vain.MOST_SECONDS)
 
     @property
     def _polls(self) -> bool:
@@ -224,8 +232,7 @@ class Tick:
     def _should_lease(self, now: float) -> bool:
         if not self._may_lease(now):
             return False
-        due_at = self._leases.next_due_at
-        if self._woken or (due_at is not None and now >= due_at):
+        if self._woken or ((due_at := self._due_at) is not None and now >= due_at):
             return True
         return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
 

@@ -37,12 +37,18 @@ SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
 }
 
 
+class Thorough(ModelQueue):
+    async def maintain(self, **options: Any) -> MaintenanceResponse:
+        await asyncio.sleep(0.3)
+        return await super().maintain(**options)
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("is_loop", [True, False])
 def test_nothing_spins(situation: str, is_loop: bool) -> None:
     """A loop on a machine, and a run on Lambda, which leaves what it can do nothing about."""
     rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
-    queue, registry = ModelQueue(rows()), Registry()
+    queue, registry = Thorough(rows()), Registry()
     if situation == "maintenance that fails":
         queue.maintenance_problem = QueueUnavailable("no disk")
     elif situation == "a task that fails":
