@@ -156,11 +156,7 @@ class Peers:
         return [str(self.python()), str(HERE / "peers.py"), what, name], None
 
     def drain(self, meter: Meter, name: str, url: str, jobs: int) -> Seen:
-        """Fill and drain with a peer's program.
-
-        Raises:
-            RuntimeError: It could not be fetched or failed; the message is its last line.
-        """
+        """Fill and drain with a peer's program; RuntimeError with its last line if it failed."""
         command, cwd = self.program("drain", name)
         with subprocess.Popen(
             [*command, url, str(jobs)],

@@ -51,11 +51,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers.
-
-        Raises:
-            RuntimeError: It ended, or did not answer in time.
-        """
+        """Start it and wait until it answers; RuntimeError if it ended or takes too long."""
         self.process = spawn(
             [node_binary(), script("minutehand/local/gateway/server.mjs")],
             env={

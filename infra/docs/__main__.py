@@ -72,11 +72,7 @@ def main() -> int:
 
 
 def write_pages(folder: Path) -> int:
-    """Write the site's pages to `folder` and their configuration beside it; returns how many.
-
-    Raises:
-        DeadLink: A page names a file that is not there.
-    """
+    """Write the site's pages and configuration; returns how many, or raises DeadLink."""
     folder.mkdir(parents=True)
     shutil.copytree(SCREENSHOTS, folder / "img")
     names = {ROOT / page.path: f"{page.topic}.md" for page in PAGES}

@@ -1,9 +1,8 @@
 """`make truth`: hold what runs locally against real servers of Supabase.
 
 With an address and keys any project is asked: `requests` writes nothing but a guest session and one
-row. The other parts need a project for trying, with DATABASE_URL a superuser's; it may be one that
-was tried before. Without, the
-Supabase CLI starts the official images in the versions of compose.yml, for which Docker is needed.
+row. The other parts need a project for trying, also one that was tried before, with DATABASE_URL a
+superuser's. Without, the Supabase CLI starts the images of compose.yml, for which Docker is needed.
 """
 
 from __future__ import annotations
@@ -154,10 +153,9 @@ def _filters(place: Place, database_url: str) -> list[str]:
         return cursor.fetchall() if cursor.description else []
 
     found: list[Wrong] = []
-    with (
-        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection,
-        httpx.Client(base_url=place.rest_url, headers=place.headers("service")) as client,
-    ):
+    service = httpx.Client(base_url=place.rest_url, headers=place.headers("service"))
+    owner = psycopg.connect(database_url, autocommit=True, row_factory=dict_row)
+    with owner as connection, service as client:
         sql(filters.DROP + filters.TABLES)
         try:
             while client.get("/scratch_names").status_code == 404:
@@ -186,10 +184,9 @@ def _containers() -> Iterator[dict[str, str]]:
             Path(folder, "supabase", ".temp", f"{name}-version").write_text(version)
         try:
             subprocess.run([*cli, "start", "--exclude", LEFT_OUT], check=True)
-            status = subprocess.run(
-                [*cli, "status", "-o", "json"], check=True, stdout=subprocess.PIPE
+            known: dict[str, str] = json.loads(
+                subprocess.check_output([*cli, "status", "-o", "json"])
             )
-            known: dict[str, str] = json.loads(status.stdout)
             owner = known["DB_URL"]
             migrations.apply_migrations(owner)
             # of the images' superuser: tests look where a project's owner may not

@@ -114,13 +114,9 @@ def record(place: Place) -> None:
     with httpx.Client(base_url=place.rest_url, timeout=30) as client:
         for pair in pairs:
             pair["answer"] = _answer(client, place, pair["request"])
-    write(RECORDED / "answers.json", pairs)
-
-
-def write(path: Path, pairs: list[dict[str, Any]]) -> None:
-    """One line a pair, so that a change of one answer is a change of one line."""
+    # one line a pair, so that a change of one answer is a change of one line
     lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
-    path.write_text(f"[\n{lines}\n]\n")
+    (RECORDED / "answers.json").write_text(f"[\n{lines}\n]\n")
 
 
 def _answer(client: httpx.Client, place: Place, request: dict[str, Any]) -> dict[str, Any]:

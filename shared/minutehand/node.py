@@ -59,9 +59,6 @@ def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = Fal
 
     Args:
         deploy: With what packages for AWS as well, which the local stack does not need.
-
-    Raises:
-        NodeMissing: npm could not install the packages; the message has its own words.
     """
     if checkout() is not None:
         return resource("node")
@@ -118,11 +115,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _install(home: Path, *, deploy: bool) -> None:
-    """Run `npm ci`.
-
-    Raises:
-        NodeMissing: It failed.
-    """
+    """Run `npm ci`; NodeMissing, with npm's own words, if it failed."""
     with _whole(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         silent = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]

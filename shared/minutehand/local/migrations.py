@@ -191,11 +191,7 @@ def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) ->
 
 
 def check_engine(url: str, project: Project) -> None:
-    """Find the engine in the database.
-
-    Raises:
-        MigrationFailed: It is not there; nothing else of the stack would work.
-    """
+    """Raise MigrationFailed where the engine is not in the database: nothing else would work."""
     with psycopg.connect(url) as connection:
         sign = f"{project.schema_}.lease_jobs"
         row = connection.execute("select to_regproc(%s)", (sign,)).fetchone()
@@ -240,11 +236,7 @@ def supabase_here(root: Path) -> str | None:
 
 
 def own_seeds(root: Path) -> list[Path]:
-    """The files that `[db.seed]` of supabase/config.toml names, as the CLI finds and orders them.
-
-    Raises:
-        MigrationFailed: The file is not TOML, or its patterns are not a list of strings.
-    """
+    """The files that `[db.seed]` of config.toml names, as the CLI finds and orders them."""
     home = root / "supabase"
     seed = _cli_config(root).get("db", {}).get("seed", {})
     patterns = seed.get("sql_paths", ["./seed.sql"])

@@ -124,11 +124,7 @@ class Postgres:
         return not self.data_dir.exists()
 
     def start(self) -> None:
-        """Initialise when empty, end leftovers of a dead launcher, start, wait until it answers.
-
-        Raises:
-            PostgresFailed: With the last lines of the server's log.
-        """
+        """Initialise when empty, end leftovers of a dead launcher, start and wait for it."""
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
@@ -174,11 +170,7 @@ class Postgres:
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
     def wait_ready(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            PostgresFailed: It ended, or did not answer in time.
-        """
+        """Wait until the server answers; PostgresFailed, with its last words, if it does not."""
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while True:

@@ -98,11 +98,7 @@ class Stack:
         return self._state.env_file
 
     async def start(self) -> None:
-        """Start everything and return when every part answers a real request.
-
-        Raises:
-            StackFailed: A part ended or did not answer; migrations.MigrationFailed for a bad file.
-        """
+        """Start everything; StackFailed if a part ends or does not answer a real request."""
         self._state.write_env(self.values)
         if self._remote is not None:
             await self._check_remote()
@@ -119,11 +115,7 @@ class Stack:
         self._state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
-        """Restart any part that dies, and say so; return when `stop` was called.
-
-        Raises:
-            StackFailed: Parts die faster than it makes sense to start them.
-        """
+        """Restart parts that die until `stop`, and say so; StackFailed if they die too fast."""
         self._files = self._found_files()
         while not self._stopping:
             await self._apply_new_files()

@@ -40,11 +40,7 @@ class StateFolder:
         return self.path / "ready"
 
     def lock(self) -> None:
-        """Become the only launcher here, until this process ends.
-
-        Raises:
-            AlreadyRunning: With the pid of the other one.
-        """
+        """Become the only launcher here until this process ends; or AlreadyRunning."""
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

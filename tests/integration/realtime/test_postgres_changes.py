@@ -53,12 +53,8 @@ async def listen(
     reply = await socket.join(topic, access_token=access_token, postgres_changes=list(entries))
     assert reply["status"] == "ok", reply
     system = await socket.expect("system", topic=f"realtime:{topic}")
-    assert system["payload"] == {
-        "extension": "postgres_changes",
-        "status": "ok",
-        "message": "Subscribed to PostgreSQL",
-        "channel": topic,
-    }
+    said = {"status": "ok", "message": "Subscribed to PostgreSQL", "channel": topic}
+    assert system["payload"] == {"extension": "postgres_changes", **said}
     return topic, [item["id"] for item in reply["response"]["postgres_changes"]]
 
 
@@ -83,12 +79,8 @@ async def test_each_kind_of_change_has_its_exact_shape(
     sql.execute("delete from public.open_items")
     insert, update, delete = [await change(socket) for _ in range(3)]
 
-    columns = [
-        {"name": "id", "type": "int8"},
-        {"name": "name", "type": "text"},
-        {"name": "price", "type": "numeric"},
-        {"name": "done", "type": "bool"},
-    ]
+    types = {"id": "int8", "name": "text", "price": "numeric", "done": "bool"}
+    columns = [{"name": name, "type": type} for name, type in types.items()]
     for payload, kind in ((insert, "INSERT"), (update, "UPDATE"), (delete, "DELETE")):
         assert payload["ids"] == ids
         data = payload["data"]

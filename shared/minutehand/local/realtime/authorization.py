@@ -28,11 +28,7 @@ _BECOME = """
 
 
 async def may_read(database: Database, token: Token, topic: str) -> bool:
-    """Whether the token may read broadcasts of `topic`.
-
-    Raises:
-        DatabaseUnavailable: The database is unavailable.
-    """
+    """Whether the token may read broadcasts of `topic`; or DatabaseUnavailable."""
     probe = str(uuid.uuid4())
     try:
         async with database.transaction() as connection:
@@ -49,11 +45,7 @@ async def may_read(database: Database, token: Token, topic: str) -> bool:
 
 
 async def may_write(database: Database, token: Token, topic: str) -> bool:
-    """Whether the token may send broadcasts to `topic`.
-
-    Raises:
-        DatabaseUnavailable: The database is unavailable.
-    """
+    """Whether the token may send broadcasts to `topic`; or DatabaseUnavailable."""
     try:
         async with database.transaction() as connection:
             await become(connection, token, topic)
@@ -67,11 +59,7 @@ async def may_write(database: Database, token: Token, topic: str) -> bool:
 
 
 async def become(connection: Connection, token: Token, topic: str = "") -> None:
-    """Take a token's role and claims until the end of the transaction.
-
-    Raises:
-        psycopg.Error: The role is none that a token may claim.
-    """
+    """Take a token's role and claims for the transaction; psycopg.Error if it may not."""
     values = {
         "topic": topic,
         "claims": dump(dict(token.claims)),

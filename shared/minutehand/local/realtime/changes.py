@@ -140,11 +140,7 @@ class PostgresChanges:
             return
 
     async def _subscription(self, channel: Subscriber, raw: dict[str, Any]) -> Subscription:
-        """Read an entry, and refuse what would fail later while its owner can still be told why.
-
-        Raises:
-            InvalidEntry: No table of that name is published, or a filter does not fit it.
-        """
+        """Read an entry; InvalidEntry for what would fail later, when no one is told why."""
         entry = parse_entry(raw)
         refused = "Unable to subscribe to changes with given parameters."
         async with self._database.transaction() as connection:

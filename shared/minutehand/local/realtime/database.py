@@ -31,14 +31,7 @@ _ANY_INVISIBLE = (
 
 
 async def connect(url: str, name: str, *, replication: bool = False) -> Connection:
-    """Open a connection in UTC, outside any transaction.
-
-    Args:
-        replication: For commands of the replication protocol.
-
-    Raises:
-        DatabaseUnavailable: Postgres is unavailable or full.
-    """
+    """Open a connection in UTC, outside any transaction; or DatabaseUnavailable."""
     try:
         return await psycopg.AsyncConnection.connect(
             url,
@@ -67,11 +60,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction that is always rolled back, unless the caller commits.
-
-        Raises:
-            DatabaseUnavailable: No connection in time, or it broke on the way.
-        """
+        """A transaction that is rolled back unless the caller commits; or DatabaseUnavailable."""
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._slots.acquire()

@@ -9,11 +9,7 @@ from typing import Any
 
 from minutehand.local.realtime.serializer import dump
 
-OPERATORS = {
-    "eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any",
-}  # fmt: skip
-
-
+OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
 #: Commas outside parentheses.
 _BETWEEN = re.compile(r",(?![^(]*\))")
 
@@ -53,11 +49,7 @@ def change_id(entry: dict[str, Any]) -> int:
 
 
 def parse_entry(params: dict[str, Any]) -> Entry:
-    """Read one entry.
-
-    Raises:
-        InvalidEntry: It names no table, or its filter is none.
-    """
+    """Read one entry; InvalidEntry where it names no table, or its filter is none."""
     schema, table = params.get("schema"), params.get("table")
     if not isinstance(schema or table, str):
         raise InvalidEntry(

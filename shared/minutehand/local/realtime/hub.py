@@ -49,11 +49,7 @@ class Hub:
         await self.database.close()
 
     def check_database(self) -> None:
-        """Refuse joins while the database is unavailable; they need not wait for replication.
-
-        Raises:
-            DatabaseUnavailable: It is.
-        """
+        """Raise DatabaseUnavailable while it is; a join need not wait for replication."""
         if self.messages.last_error:
             raise DatabaseUnavailable(UNREACHABLE)
 

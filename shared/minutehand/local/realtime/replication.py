@@ -45,11 +45,7 @@ class WalConnection:
         self._received_lsn = 0
 
     async def run(self, command: str) -> None:
-        """Run one command, or begin to stream.
-
-        Raises:
-            psycopg.Error: Postgres refused it, or went away.
-        """
+        """Run one command, or begin to stream; psycopg.Error if Postgres refuses or goes away."""
         self._pg.send_query(command.encode())
         while (result := await self._result()) is not None:
             if result.status == ExecStatus.COPY_BOTH:
@@ -73,12 +69,7 @@ class WalConnection:
         self._pg.consume_input()
 
     async def stream(self) -> AsyncIterator[list[bytes]]:
-        """Yield what arrived since the last time, one list of pgoutput messages per read.
-
-        Raises:
-            psycopg.Error: The stream ended.
-            TimeoutError: Postgres has not said anything for too long.
-        """
+        """Yield what arrived since the last time; psycopg.Error or TimeoutError at its end."""
         while True:
             messages: list[bytes] = []
             while (got := self._pg.get_copy_data(1))[0] > 0:

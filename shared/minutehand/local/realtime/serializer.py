@@ -39,11 +39,7 @@ def dump(value: Any) -> str:
 
 
 def decode(version: Version, data: str | bytes) -> Inbound:
-    """Read one message.
-
-    Raises:
-        MalformedFrame: It is none.
-    """
+    """Read one message; MalformedFrame if it is none."""
     try:
         if isinstance(data, bytes):
             return _decode_push(data)

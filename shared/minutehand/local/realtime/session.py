@@ -151,13 +151,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
 
     async def authorize(self) -> None:
-        """Verify the join's token and, on a private topic, the right to read.
-
-        Raises:
-            JoinRefused: With the protocol's reason.
-            TokenError: The token is refused.
-            DatabaseUnavailable: The database is unavailable.
-        """
+        """Verify the token and, on a private topic, the right to read; the errors of `_answer`."""
         if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
             self.token = self.hub.verifier.verify(self._asked)
         self.token.check_expiry()

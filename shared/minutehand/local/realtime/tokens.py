@@ -60,11 +60,7 @@ class Verifier:
         self._project_keys = {"anon": publishable_key, "service_role": secret_key}
 
     def verify(self, text: str) -> Token:
-        """Verify a JWT or a project key.
-
-        Raises:
-            TokenError: It is malformed, forged, expired or lacks `role` or `exp`.
-        """
+        """Verify a JWT or a project key; TokenError where it opens nothing."""
         for role, key in self._project_keys.items():
             if hmac.compare_digest(text.encode(), key.encode()):
                 return Token(text, {"role": role, "iss": "supabase"}, None)

@@ -96,6 +96,7 @@ declare
   v_salts bigint[];
   v_none bigint[] := array_fill(0::bigint, array[18]);
   v_mix bigint[];
+  v_last integer;
   p bigint[] := (@extschema@.blowfish_words())[1:18];
   s bigint[] := (@extschema@.blowfish_words())[19:1042];
   l bigint; r bigint; x bigint;
@@ -117,15 +118,20 @@ begin
     end loop;
     v_keys[i + 1] := x; v_salts[i + 1] := l;
   end loop;
-  -- a salted setup first, then key and salt by turns; at the end pass -1 encrypts the text
-  for v_pass in 0 .. 2 * (1 << substring(salt from 5 for 2)::integer) loop
-    v_mix := case when v_pass = 0 or v_pass % 2 = 1 then v_keys else v_salts end;
+  -- a salted setup first, then key and salt by turns; the last pass encrypts the text
+  v_last := 2 * (1 << substring(salt from 5 for 2)::integer) + 1;
+  for v_pass in 0 .. v_last loop
+    v_mix := case when v_pass = v_last then v_none
+      when v_pass = 0 or v_pass % 2 = 1 then v_keys else v_salts end;
     for i in 1 .. 18 loop
       p[i] := p[i] # v_mix[i];
     end loop;
     v_mix := case when v_pass = 0 then v_salts else v_none end;
     l := 0; r := 0;
-    for i in 0 .. 520 loop
+    for i in 0 .. case when v_pass = v_last then 191 else 520 end loop
+      if v_pass = v_last then -- each of its three blocks 64 times
+        l := v_words[i / 64 * 2 + 1]; r := v_words[i / 64 * 2 + 2];
+      end if;
       l := l # v_mix[2 * i % 4 + 1] # p[1]; r := r # v_mix[2 * i % 4 + 2];
       for j in 1 .. 8 loop
         r := r # p[2 * j]
@@ -136,28 +142,14 @@ begin
           + s[(r & 255) + 769]) & 4294967295);
       end loop;
       x := l; l := r # p[18]; r := x;
-      if i < 9 then
+      if v_pass = v_last then
+        v_words[i / 64 * 2 + 1] := l; v_words[i / 64 * 2 + 2] := r;
+      elsif i < 9 then
         p[2 * i + 1] := l; p[2 * i + 2] := r;
       else
         s[2 * i - 17] := l; s[2 * i - 16] := r;
       end if;
     end loop;
-  end loop;
-  for v_block in 0 .. 2 loop
-    l := v_words[2 * v_block + 1]; r := v_words[2 * v_block + 2];
-    for v_time in 1 .. 64 loop
-      l := l # p[1];
-      for j in 1 .. 8 loop
-        r := r # p[2 * j]
-          # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
-          + s[(l & 255) + 769]) & 4294967295);
-        l := l # p[2 * j + 1]
-          # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
-          + s[(r & 255) + 769]) & 4294967295);
-      end loop;
-      x := l; l := r # p[18]; r := x;
-    end loop;
-    v_words[2 * v_block + 1] := l; v_words[2 * v_block + 2] := r;
   end loop;
   return substring(salt from 1 for 29) || @extschema@.bcrypt_encode(substring((
     select decode(string_agg(lpad(to_hex(word), 8, '0'), '' order by n), 'hex')
