@@ -231,8 +231,8 @@ begin
   end loop;
 end $$;
 
--- Let these roles alone call functions, whichever schema they are in. Of those of a worker, in
--- plpgsql, the first statement refuses a revoked key.
+-- Let these roles alone call functions, whichever schema they are in. One that workers call must
+-- refuse a revoked key.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
 language plpgsql as $$
 declare
@@ -242,8 +242,7 @@ begin
     from pg_catalog.pg_proc where oid = any (p_functions)
   loop
     if p_roles ~ 'job_worker' and strpos(v_one.prosrc, 'queue.refuse_revoked();') = 0 then
-      execute replace(pg_get_functiondef(v_one.name), v_one.prosrc,
-        'begin perform queue.refuse_revoked();' || rtrim(v_one.prosrc, E'; \n') || E';\nend;');
+      raise exception '% must begin with: perform queue.refuse_revoked();', v_one.name;
     end if;
     execute format('revoke execute on function %s from public, anon, authenticated, service_role',
       v_one.name);

@@ -199,6 +199,7 @@ declare
   v_code text;
   v_field text;
 begin
+  perform queue.refuse_revoked();
   for v_type in -- in one order, since each is locked
     select (
       select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')

@@ -218,6 +218,7 @@ declare
   v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
   v_running integer;
 begin
+  perform queue.refuse_revoked();
   perform queue.try_lock('admission', p_waits => true); -- one at a time
   -- one that was killed counts until its time is over
   delete from queue.ticks where expires_at <= v_now or tick_id = v_run;
@@ -240,6 +241,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_refused boolean;
 begin
+  perform queue.refuse_revoked();
   delete from queue.ticks where tick_id = (p_request ->> 'run_id')::uuid and expires_at is not null
   returning has_refused into v_refused;
   return json_build_object('ended', found, 'refused', coalesce(v_refused, false));

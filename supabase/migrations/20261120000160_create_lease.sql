@@ -815,7 +815,10 @@ language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 set enable_bitmapscan = off set enable_sort = off set jit = off as $$
-begin return queue.lease(p_request); end $$;
+begin
+  perform queue.refuse_revoked();
+  return queue.lease(p_request);
+end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
   'tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, free_slots, '

@@ -302,6 +302,7 @@ declare
   v_results json := '[]';
   v_changes queue.change[];
 begin
+  perform queue.refuse_revoked();
   if v_items <> '{}' then
     select s.results, s.changes into v_results, v_changes from queue.settle(v_items) as s;
   end if;
@@ -365,6 +366,7 @@ end $$;
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
     summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
   where worker_id = p_request ->> 'worker_id'

@@ -135,6 +135,7 @@ declare
   v_busy uuid[] := '{}'; -- those with news whose rows someone else holds
   v_due uuid[];
 begin
+  perform queue.refuse_revoked();
   if v_news <> '{}' then
     v_busy := queue.lock_held(v_news);
     perform queue.write_reports(
@@ -214,6 +215,7 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
   v_id constant uuid := p_request ->> 'job_id';
 begin
+  perform queue.refuse_revoked();
   perform from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
   if not found then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown',

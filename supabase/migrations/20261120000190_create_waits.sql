@@ -354,6 +354,7 @@ declare
   v_job public.jobs;
   v_made jsonb;
 begin
+  perform queue.refuse_revoked();
   if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
       or v_name is null or char_length(v_name) not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument',

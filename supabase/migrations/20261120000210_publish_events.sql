@@ -366,6 +366,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_expires_at constant timestamptz := clock_timestamp() + interval '1 minute';
 begin
+  perform queue.refuse_revoked();
   delete from queue.streamed_topics where expires_at < clock_timestamp();
   insert into queue.streamed_topics as s (topic, expires_at)
   select distinct t, v_expires_at from jsonb_array_elements_text(p_topics) as t order by t
@@ -605,7 +606,10 @@ insert into queue.settings (name, value) values ('allow_anonymous', 'false'),
 
 create function public.guest_key() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
-begin return jsonb_build_object('key', queue.setting('guest_key')); end $$;
+begin
+  perform queue.refuse_revoked();
+  return jsonb_build_object('key', queue.setting('guest_key'));
+end $$;
 comment on function public.guest_key is
   'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe '
   'header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key '

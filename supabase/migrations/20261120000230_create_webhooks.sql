@@ -231,6 +231,7 @@ declare
   v_hook queue.webhooks;
   v_event public.job_events;
 begin
+  perform queue.refuse_revoked();
   -- what is another tenant's counts as deleted
   select * into v_hook from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
@@ -266,6 +267,7 @@ declare
   v_message constant text := p_request ->> 'message';
   v_hook queue.webhooks;
 begin
+  perform queue.refuse_revoked();
   select w.* into v_hook from queue.leases as l
   join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
   join queue.webhooks as w

@@ -250,6 +250,7 @@ declare
   v_backlog jsonb;
   v_findings jsonb;
 begin
+  perform queue.refuse_revoked();
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
   elsif not (queue.is_operator() or queue.is_service()) then
@@ -285,6 +286,7 @@ language plpgsql security definer set search_path = '' set enable_seqscan = off 
 declare
   v_found constant jsonb := public.explain_queue();
 begin
+  perform queue.refuse_revoked();
   return v_found || jsonb_build_object(
     -- of the database: a call may be read-only by itself
     'read_only', current_setting('default_transaction_read_only')::boolean,
@@ -305,6 +307,7 @@ declare
   v_since constant timestamptz := date_trunc('minute', v_now)
     - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
 begin
+  perform queue.refuse_revoked();
   perform queue.may_read_all(p_workspace_id);
   return jsonb_build_object('now', v_now, 'since', v_since, 'backlog',
     queue.backlog(p_workspace_id, v_now),

@@ -357,6 +357,7 @@ declare
   v_counts jsonb := '{}';
   v_failed text[] := '{}';
 begin
+  perform queue.refuse_revoked();
   if current_setting('transaction_isolation') <> 'read committed' then
     perform queue.refuse(400, 'invalid_argument', 'maintenance needs read committed');
   elsif not queue.try_lock('maintenance') then

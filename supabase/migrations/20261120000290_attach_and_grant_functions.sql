@@ -30,6 +30,7 @@ declare
       or to_regclass('vault.decrypted_secrets') is null then 'absent'
     when queue.setting('worker_url') is null then 'no_worker' else 'attached' end);
 begin
+  perform queue.refuse_revoked();
   foreach v_part in array array['pg_cron', 'realtime'] loop
     continue when v_part = 'pg_cron' and to_regprocedure('cron.schedule(text,text,text)') is null
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;

@@ -68,10 +68,14 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         " and strpos(prosrc, 'queue.refuse_revoked();') = 0"
     )
     assert engine.rows(unguarded) == []
-    engine.run(
-        "create function public.mine() returns integer language plpgsql security definer"
-        " as $$ begin return 1; end $$"
+    mine = (
+        "create or replace function public.mine() returns integer language plpgsql"
+        " security definer as $$ begin {}return 1; end $$"
     )
+    engine.run(mine.format(""))
+    with pytest.raises(psycopg.Error, match="must begin with"):
+        engine.run("select queue.allow('job_worker', 'public.mine')")
+    engine.run(mine.format("perform queue.refuse_revoked(); "))
     engine.run("select queue.allow('job_worker', 'public.mine')")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
     with engine.database.as_role("job_worker", {"iat": 1}) as connection:

@@ -28,12 +28,13 @@ declare
   v_job {schema}.jobs := {engine}.held_job(p_request, array['{job_type}'], 'nothing was changed');
   v_id public.{table}.id%type := v_job.payload ->> '{one}_id';
 begin
+  perform {engine}.refuse_revoked(); -- a worker key that was revoked
 {write}  return (
     select to_jsonb(t) from public.{table} as t
     where t.id = v_id and t.{tenant} = v_job.workspace_id);
 end;
 $$;
-select {engine}.allow('job_worker', 'public.{name}'); -- which also refuses a revoked key
+select {engine}.allow('job_worker', 'public.{name}');
 """
 WRITE = """\
   declare

@@ -37,7 +37,7 @@ where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')
 union all
 select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
-  format('in plpgsql: select queue.allow(''job_worker'', %L)', oid::regproc)
+  'let it begin with: perform queue.refuse_revoked();'
 from pg_proc
 where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0
 union all

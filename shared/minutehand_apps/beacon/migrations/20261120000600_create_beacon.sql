@@ -124,8 +124,7 @@ select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
   o.status as outbox_status,
   (select jsonb_agg(to_jsonb(e) - 'output' order by e.id)
     from public.beacon_execution_states as e where e.job_id = j.id) as executions
-from public.beacon_jobs as j
-join public.beacon_outbox as o on o.id = j.outbox_id
+from public.beacon_jobs as j join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is 'Jobs with their executions and their present state '
 'in the queue.';

@@ -41,8 +41,7 @@ begin
     created_by)
   values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox,
     queue.caller())
-  on conflict (workspace_id, jobspec_id, version) do nothing
-  returning * into v_job;
+  on conflict (workspace_id, jobspec_id, version) do nothing returning * into v_job;
   if not found then
     select * into v_job from public.beacon_jobs
     where workspace_id = v_workspace and jobspec_id = p_spec ->> 'jobspec_id'
@@ -164,8 +163,7 @@ comment on function public.beacon_redrive is
 create function public.beacon_publish(p_limit integer default 50) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the app's tables
-set search_path = ''
-set lock_timeout = '8s' as $$
+set search_path = '' set lock_timeout = '8s' as $$
 declare
   v_row public.beacon_outbox;
   v_job public.beacon_jobs;
@@ -174,6 +172,7 @@ declare
   v_message text;
   v_hint text;
 begin
+  perform queue.refuse_revoked();
   for v_row in
     select * from public.beacon_outbox where status = 'pending' and next_attempt_at <= queue.clock()
     order by next_attempt_at, id limit p_limit
@@ -220,6 +219,7 @@ language plpgsql
 security definer -- the worker holds no rights on the app's tables
 set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
   return (select jsonb_build_object('ended', count(beacon.end_job(o.id,
     case o.status when 'cancelled' then 'cancelled' else 'failed' end,

@@ -9,6 +9,7 @@ declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_job'], 'nothing was started');
   v_job public.beacon_jobs;
 begin
+  perform queue.refuse_revoked();
   update public.beacon_jobs set status = 'processing',
     started_at = coalesce(started_at, queue.clock())
   where queue_job_id = v_held.id and finished_at is null;
@@ -31,6 +32,7 @@ declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_execution'], 'nothing was started');
   v_execution public.beacon_executions;
 begin
+  perform queue.refuse_revoked();
   update public.beacon_executions
   set status = 'processing', queue_job_id = v_held.id,
     started_at = coalesce(started_at, queue.clock())
@@ -50,14 +52,14 @@ comment on function public.beacon_start_execution is
 create function public.beacon_issue(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the app's tables
-set search_path = ''
-set lock_timeout = '8s' as $$
+set search_path = '' set lock_timeout = '8s' as $$
 declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_execution'],
     'no receipt was stored');
   v_receipt jsonb := p_request -> 'receipt';
   v_execution public.beacon_executions;
 begin
+  perform queue.refuse_revoked();
   -- before its executions
   perform 1 from public.beacon_jobs where queue_job_id = v_held.parent_id for share;
   select * into v_execution from public.beacon_executions
@@ -95,6 +97,7 @@ declare
   v_job public.beacon_jobs;
   v_reasons text;
 begin
+  perform queue.refuse_revoked();
   select * into v_job from public.beacon_jobs where queue_job_id = v_held.id for update;
   if v_job.finished_at is null then
     -- children that ended without their processor
@@ -140,6 +143,7 @@ language plpgsql
 security definer -- no role reads the sealed key directly
 set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   if p_made is not null then -- another worker's, had it been first
     insert into beacon.signing_key (kid, x, sealed)
     values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed') on conflict (id) do nothing;
@@ -166,6 +170,7 @@ language plpgsql stable
 security definer -- probes hold no rights on the app's tables
 set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   return (select jsonb_build_object('depth', count(*),
     'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
     'dead', (select count(*) from (select 1 from public.beacon_outbox where status = 'dead'

@@ -461,6 +461,7 @@ declare
   v_job public.jobs := queue.held_job(p_request, array['chat_message'], 'nothing was read');
   v_message public.async_messages;
 begin
+  perform queue.refuse_revoked();
   select * into v_message from public.async_messages
   where job_id = v_job.id and type = 'message';
   return jsonb_build_object('text', v_message.content, 'progress', v_job.progress, 'history', (
@@ -480,6 +481,7 @@ language plpgsql security definer set search_path = '' as $$ -- the worker may w
 declare
   v_job public.jobs := queue.held_job(p_request, array['chat_message'], 'nothing was said');
 begin
+  perform queue.refuse_revoked();
   update public.async_messages
   set work_type = p_request #>> '{work,type}', work_title = left(p_request #>> '{work,title}', 200)
   where job_id = v_job.id and type = 'message' and work_type is null

@@ -123,6 +123,7 @@ declare
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_row constant jsonb := enrichment.record(p_request, false);
 begin
+  perform queue.refuse_revoked();
   return (
     select jsonb_build_object(
       'record', case when v_row ->> 'workspace_id' = v_job.workspace_id::text then v_row end,
@@ -144,6 +145,7 @@ declare
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_answer jsonb;
 begin
+  perform queue.refuse_revoked();
   select c.answer into v_answer from enrichment.calls as c
   where c.job_id = v_job.id and c.answered_at is not null order by c.fence limit 1;
   if v_answer is null then
@@ -165,6 +167,7 @@ set search_path = '' as $$
 declare
   v_workspace_id uuid;
 begin
+  perform queue.refuse_revoked();
   -- no lease is asked for: what was paid is paid, also when the lease expired or the job was
   -- deleted meanwhile
   update enrichment.calls as c
@@ -194,6 +197,7 @@ language plpgsql
 security definer -- the ledger is closed to every role
 set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   delete from enrichment.calls
   where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint
     and answered_at is null;
@@ -216,6 +220,7 @@ declare
   v_metadata constant jsonb := (p_request -> 'metadata') || jsonb_build_object(
     'apollo_enriched_at', queue.clock(), 'apollo_fields', p_request -> 'fields');
 begin
+  perform queue.refuse_revoked();
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
@@ -259,6 +264,7 @@ language plpgsql
 security definer -- the worker's role holds no rights on tables
 set search_path = '' as $$
 begin
+  perform queue.refuse_revoked();
   update public.workspace_settings
   set apollo_paused_until = greatest(apollo_paused_until,
     queue.clock() + make_interval(secs => least((p_request ->> 'seconds')::float, 86400)))

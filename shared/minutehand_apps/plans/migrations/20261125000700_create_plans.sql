@@ -198,6 +198,7 @@ declare
   v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was read');
   v_plan public.plans;
 begin
+  perform queue.refuse_revoked();
   select * into v_plan from public.plans where job_id = v_job.id;
   return jsonb_build_object('prompt', v_plan.prompt, 'speed_vs_detail', v_plan.speed_vs_detail,
     'done', array(
@@ -213,6 +214,7 @@ language plpgsql security definer set search_path = '' as $$ -- the worker may w
 declare
   v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was stored');
 begin
+  perform queue.refuse_revoked();
   insert into public.plan_stages as s (plan_id, name, workspace_id, result, model, reason)
   select p.id, p_request ->> 'name', p.workspace_id, nullif(p_request -> 'result', 'null'),
     p_request ->> 'model', left(p_request ->> 'reason', 2000)

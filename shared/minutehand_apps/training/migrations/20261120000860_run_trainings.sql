@@ -172,6 +172,7 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, false);
 begin
+  perform queue.refuse_revoked();
   return jsonb_build_object(
     'training', case when v_training.id is not null then to_jsonb(v_training) end,
     'generation', (select generation from public.jobs where id = (p_request ->> 'job_id')::uuid),
@@ -194,6 +195,7 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
+  perform queue.refuse_revoked();
   return jsonb_build_object('chunks', (
     select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]')
     from public.training_chunks as c where c.training_id = v_training.id));
@@ -212,6 +214,7 @@ declare
   v_name constant text := p_request ->> 'name';
   v_value constant jsonb := p_request -> 'value';
 begin
+  perform queue.refuse_revoked();
   update public.trainings set media = coalesce(media, case v_name when 'media' then v_value end),
     sound = coalesce(sound, case v_name when 'sound' then v_value end),
     transcript = coalesce(transcript, case v_name when 'transcript' then v_value end),
@@ -239,6 +242,7 @@ set lock_timeout = '8s' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
+  perform queue.refuse_revoked();
   insert into public.training_chunks (training_id, number, workspace_id, segments, language,
     engine, offline)
   select v_training.id, c.number, v_training.workspace_id, c.segments, c.language, c.engine,
@@ -258,6 +262,7 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
+  perform queue.refuse_revoked();
   update public.trainings
   set host_upload = left(p_request ->> 'upload', 200), host_asset = left(p_request ->> 'asset', 200)
   where id = v_training.id;
