@@ -11,8 +11,7 @@
 --       queue.divide_slots  rounds: each tenant as many jobs as its weight
 --     queue.take            the jobs, one by one where a project's own trigger refuses one of them
 --       queue.take_jobs     ready -> leased, in one statement
---     queue.read_leases     the answer, and what is to be done beside
---     queue.note_leases     events, unique keys and rates of those that have any
+--     queue.read_leases     the answer; queue.note_leases: what they leave behind beside it
 --     queue.move_turns      who has had its round goes to the end of the order
 --     queue.tidy_turns      closes empty turns, skips what lies before the first job of others
 --   public.report_jobs      renews it
@@ -133,36 +132,36 @@ begin
     from queue.job_types as y where y.job_type = p_job_type);
 end $$;
 
--- Take the locks of limited types that have turns in these lanes. full_types: those that may start
--- nothing now, since their lock is another lease's (is_busy) or by what runs; is_limited: a limit
--- of a type, also one in each workspace, may hold.
+-- Take the locks of limited types that have turns in these lanes. open: lanes of the types that may
+-- start a job now; of the others what runs is at their limit, or another lease has their lock
+-- (is_busy). is_limited: a limit of a type, also one in each workspace, may hold.
 create function queue.lock_types(
   p_lanes integer[], p_now timestamptz,
-  out full_types text[], out is_busy boolean, out is_limited boolean
+  out open integer[], out is_busy boolean, out is_limited boolean
 ) language plpgsql as $$
 declare
-  v_types text[] := array(
-    select t.job_type from queue.job_types as t
+  v_types constant text[] := array( -- in one order, so that of two leases one gets them all
+    select distinct t.job_type from queue.job_types as t
+    join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
+    join queue.turns as o on o.lane = l.lane and not o.aside
     where t.max_concurrency is not null or t.workspace_concurrency is not null
-      or t.rate_limit is not null and not t.rate_per_key);
-  v_busy text[];
+      or t.rate_limit is not null and not t.rate_per_key order by 1);
+  v_busy text[] := '{}';
 begin
-  full_types := '{}';
-  is_busy := false;
-  is_limited := false;
-  if v_types = '{}' then return; end if;
-  v_types := array( -- in one order, so that of two leases one gets them all
-    select distinct l.job_type from queue.lanes as l join queue.turns as t on t.lane = l.lane
-    where l.job_type = any (v_types) and l.lane = any (p_lanes) and not t.aside order by 1);
+  open := p_lanes;
   is_limited := v_types <> '{}';
-  v_busy := array(
-    select t.job_type from unnest(v_types) as n join queue.job_types as t on t.job_type = n
-    where (t.max_concurrency is not null or t.rate_limit is not null)
-      and not queue.try_lock('type ' || n));
+  if is_limited then
+    v_busy := array(
+      select t.job_type from unnest(v_types) as n join queue.job_types as t on t.job_type = n
+      where (t.max_concurrency is not null or t.rate_limit is not null)
+        and not queue.try_lock('type ' || n));
+    open := array(
+      select l.lane from queue.lanes as l
+      where l.lane = any (p_lanes) and l.job_type <> all (v_busy || array(
+        select n from unnest(v_types) as n
+        where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0)));
+  end if;
   is_busy := v_busy <> '{}';
-  full_types := v_busy || array(
-    select n from unnest(v_types) as n
-    where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0);
 end $$;
 
 -- All turns in these lanes of the first p_most tenants in the order, each at the first place of its
@@ -229,8 +228,7 @@ declare
     where s.is_limited order by 1);
   v_busy constant text[] := array(select n from unnest(v_scopes) as n where not queue.try_lock(n));
 begin
-  is_busy := v_busy <> '{}'
-    or not queue.try_lock('pauses', p_is_shared => true);
+  is_busy := v_busy <> '{}' or not queue.try_lock('pauses', p_is_shared => true);
   with types as materialized (
     select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
     from (select distinct l.job_type from unnest(p_turns) as t
@@ -311,11 +309,10 @@ begin
   into shares, empty, is_cut, round, place;
 end $$;
 
--- Which turns get how many of the slots, and after which order it moves (turns, round, place; turns
--- null: no order). lanes: those that the worker serves now; is_limited: some
--- limit or pause may hold; more: ask again at once, since another lease holds a lock at this moment
--- or more lies behind what was read; null where no turn was found. What a full type has in front
--- hides no other type.
+-- Which turns get how many of the slots; turns, round, place: by which their order changes, see
+-- queue.move_turns. lanes: those that the worker serves now; is_limited: some limit or pause may
+-- hold; more: ask again at once, since another lease holds a lock now or more lies behind what was
+-- read; null where no turn was found. What a full type has in front hides no other type.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz, out lanes integer[], out shares queue.share[],
   out empty queue.share[], out turns queue.turn[], out round double precision, out place bigint,
@@ -334,12 +331,10 @@ begin
   more := case when v_most = 0 then false end;
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
-  turns := queue.first_turns(case when v_types.full_types = '{}' then lanes else array(
-    select l.lane from queue.lanes as l
-    where l.lane = any (lanes) and l.job_type <> all (v_types.full_types)) end, v_tenants);
+  turns := queue.first_turns(v_types.open, v_tenants);
   v_one := turns[1];
   if v_one.lane is null then
-    more := case when v_types.full_types <> '{}' then v_types.is_busy end;
+    more := case when v_types.open <> lanes then v_types.is_busy end;
     return;
   end if;
   is_limited := v_types.is_limited or exists (
@@ -385,7 +380,7 @@ declare
 begin
   with picked as materialized (
     select h.* from unnest(p_shares) as s cross join lateral (
-      select r.ctid as place, j.id, r.ord, r.ready_at from queue.ready as r
+      select r.ctid as place, j.ctid as row, j.id, r.ord, r.ready_at from queue.ready as r
       -- by its key, whatever statistics say of an empty table
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.ord
@@ -402,7 +397,7 @@ begin
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
-    where j.id = any (array[p.id]) and t.job_type = j.job_type
+    where j.ctid = p.row and t.job_type = j.job_type
     returning j.id, j.workspace_id, j.attempts, j.fence, j.lane, p.place, p.ord, p.ready_at,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       case when t.rate_per_key or t.key_concurrency is not null
@@ -419,53 +414,48 @@ begin
   return v_ids;
 end $$;
 
--- Take the jobs of turns; one by one after a trigger of the project's own refused one of them: that
--- one is noted, as maintenance does, and passed over.
+-- Take the jobs of turns; by halves where a trigger of the project's own refuses one of them, down
+-- to that one, which is noted, as maintenance does, and passed over.
 create function queue.take(
   p_shares queue.share[], p_request queue.lease_request, p_now timestamptz
 ) returns uuid[] language plpgsql as $$
 declare
-  v_refused constant uuid[] := array(
+  v_known constant uuid[] := array(
     select s.job_id from queue.signals as s where s.kind = 'refused' and s.name = 'lease');
-  v_past uuid[] := case when v_refused = '{}' then v_refused else queue.refused('lease', p_now) end;
-  v_share queue.share;
-  v_left integer;
-  v_one uuid[];
+  v_past constant uuid[] := case when v_known = '{}' then '{}'
+    else queue.refused('lease', p_now) end;
+  v_half constant integer := cardinality(p_shares) / 2;
+  v_one queue.share := p_shares[1];
+  v_failure text;
   v_ids uuid[];
 begin
   begin
     v_ids := queue.take_jobs(p_shares, p_request, p_now, v_past);
-    p_shares := '{}';
+    if v_known <> '{}' then
+      delete from queue.signals as s
+      where s.kind = 'refused' and s.name = 'lease' and s.job_id = any (v_ids);
+    end if;
+    return v_ids;
   exception when others then
     if not queue.is_refusal(sqlstate) then raise; end if;
+    v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
-  foreach v_share in array p_shares loop
-    v_left := v_share.jobs;
-    v_share.jobs := 1;
-    while v_left > 0 loop
-      begin
-        v_one := queue.take_jobs(array[v_share], p_request, p_now, v_past);
-        exit when v_one is null;
-        v_left := v_left - 1;
-        v_ids := v_ids || v_one;
-      exception when others then
-        if not queue.is_refusal(sqlstate) then raise; end if;
-        select array[r.job_id] into v_one from queue.ready as r
-        join public.jobs as j on j.id = r.job_id
-        where r.lane = v_share.lane and r.workspace_id = v_share.workspace_id
-          and r.ord >= v_share.ord and j.status = 'pending' and r.job_id <> all (v_past)
-          and (j.deadline_at is null or j.deadline_at > p_now)
-        order by r.ord limit 1 for no key update of r, j skip locked;
-        perform queue.note_refusal('lease', v_one[1], format('%s (%s)', sqlerrm, sqlstate), p_now);
-        v_past := v_past || v_one;
-      end;
-    end loop;
-  end loop;
-  if v_refused <> '{}' then -- those that were taken are refused no more
-    delete from queue.signals as s where s.kind = 'refused' and s.name = 'lease'
-      and s.job_id = any (v_refused) and s.job_id = any (v_ids);
+  if v_half > 0 then
+    v_ids := queue.take(p_shares[:v_half], p_request, p_now);
+    return v_ids || queue.take(p_shares[v_half + 1:], p_request, p_now);
+  elsif v_one.jobs > 1 then
+    p_shares[1].jobs := v_one.jobs / 2;
+    v_ids := queue.take(p_shares, p_request, p_now);
+    p_shares[1].jobs := v_one.jobs - v_one.jobs / 2; -- of those that are still ready
+    return v_ids || queue.take(p_shares, p_request, p_now);
   end if;
-  return v_ids;
+  perform queue.note_refusal('lease', r.job_id, v_failure, p_now) from (
+    select o.job_id from queue.ready as o join public.jobs as j on j.id = o.job_id
+    where o.lane = v_one.lane and o.workspace_id = v_one.workspace_id and o.ord >= v_one.ord
+      and j.status = 'pending' and (j.deadline_at is null or j.deadline_at > p_now)
+      and o.job_id <> all (v_past)
+    order by o.ord limit 1 for no key update of o, j skip locked) as r;
+  return case when found then queue.take(p_shares, p_request, p_now) end;
 end $$;
 
 -- What a worker gets of jobs that it has just leased, the changes to publish, and those that leave
@@ -476,33 +466,30 @@ create function queue.read_leases(
 ) language plpgsql as $$
 begin
   with held as materialized (
-    select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
-      j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id,
-      j.traceparent, j.progress, j.deadline_at, j.last_seq, j.fence,
-      coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-      j.is_minimal is null as is_full,
-      coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-      case when j.fence = 1 and j.replay_from is null then '{}' else queue.steps_of(j.id) end
-        as steps,
-      j.unique_key is not null or t.rate_per_key as is_noted
+    select j.id, j.workspace_id, j.session_id, j.attempts, j.last_seq, answer,
+      j.is_minimal is null as is_full, j.unique_key is not null or t.rate_per_key as is_noted
     from unnest(p_ids) as i (id)
     join public.jobs as j on j.id = any (array[i.id])
-    join queue.job_types as t on t.job_type = j.job_type),
+    join queue.job_types as t on t.job_type = j.job_type
+    cross join lateral (
+      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
+        j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id,
+        j.traceparent, j.progress, coalesce(j.timeout_seconds, t.timeout_seconds)
+          as timeout_seconds, j.deadline_at) as job
+    cross join lateral (
+      select j.fence, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+        case when j.fence = 1 and j.replay_from is null then '{}' else queue.steps_of(j.id) end
+          as steps, job) as answer),
   kinds as (
     select h.workspace_id, h.session_id, h.attempts, array_agg(h.id) as ids,
       array_agg(h.last_seq) as seqs
     from held as h where h.is_full group by 1, 2, 3)
-  select coalesce(json_agg(answer), '[]'), (
+  select coalesce(json_agg(h.answer), '[]'), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object(
         'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids,
         k.seqs)::queue.change) from kinds as k),
     array_agg(h.id) filter (where h.is_noted or h.is_full and h.last_seq <> 2)
-  into leases, changes, rest from held as h
-  cross join lateral (
-    select h.id, h.workspace_id, h.user_id, h.session_id, h.queue, h.job_type, h.payload,
-      h.schema_version, h.priority, h.attempts, h.max_attempts, h.created_at, h.parent_id,
-      h.traceparent, h.progress, h.timeout_seconds, h.deadline_at) as job
-  cross join lateral (select h.fence, h.lease_seconds, h.steps, job) as answer;
+  into leases, changes, rest from held as h;
 end $$;
 
 -- What leases leave behind beside the row: an event where it does not follow from the row, a unique
@@ -522,9 +509,9 @@ begin
     and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
 end $$;
 
--- Note what of its round each tenant has had after these shares, and move those to the end of the
--- order, in all lanes that were looked at, who were served or passed, up to the last that was
--- served (p_place, in p_round), and have had their round.
+-- Note what of its round each tenant has had after these shares. Who was served or passed, up to
+-- the last that was served (p_place, in p_round), and has had its round goes to the end of the
+-- order, in all lanes that were looked at.
 create function queue.move_turns(
   p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_place bigint,
   p_lanes integer[]
@@ -607,9 +594,7 @@ begin
       where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1 and exists (
         select from queue.lanes as l join queue.turns as t on t.lane = l.lane and not t.aside
         where l.job_type = y.job_type and l.lane = any (p_lanes))));
-  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at
-  -- once; around v_next, which may be -infinity, since nothing is subtracted from that before
-  -- version 17
+  -- greatest() leaves nulls out, and of -infinity nothing is subtracted before version 17
   return case when v_next is not null
     then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end $$;
@@ -633,10 +618,8 @@ begin
   select from queue.turns where aside and look_at <= p_now limit 1;
   -- one at a time, and no one waits; the rest is for the next leases
   if found and queue.try_lock('turns') then
-    -- a pause that ends looks at gates after it
-    if queue.try_lock('pauses', p_is_shared => true) then
-      perform queue.open_gates(greatest(50, v_at_once), p_now);
-    end if;
+    perform queue.open_gates(greatest(50, v_at_once), p_now)
+    where queue.try_lock('pauses', p_is_shared => true); -- a pause that ends has them opened after
     perform queue.open_turns(v_at_once, p_now);
   end if;
   v_shared := queue.share_slots(p_request, p_now);
@@ -732,82 +715,67 @@ begin
   return v_worker.worker;
 end $$;
 
-create function queue.read_request(p_request jsonb) returns queue.lease_request
-language plpgsql as $$
-declare
-  v_read queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
-begin
-  v_read.call := coalesce(v_read.call, 1);
-  v_read."limit" := coalesce(v_read."limit", 10);
-  if v_read.worker_id is null or v_read.tick_id is null
-      or v_read."limit" not between 0 and 1000 or v_read.lease_seconds not between 1 and 43200 then
-    perform queue.refuse(400, 'invalid_argument',
-      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200',
-      'p_request');
-  elsif current_setting('transaction_isolation') <> 'read committed' then
-    perform queue.refuse(400, 'invalid_argument',
-      'leases need read committed: limits count what others committed');
-  end if;
-  return v_read;
-end $$;
-
 -- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is
 -- leased.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
 declare
-  v_request queue.lease_request := queue.read_request(p_request);
-  v_ms bigint;
+  v_asked queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
   v_now timestamptz;
+  v_ms bigint;
   v_tick record;
   v_given record;
   v_due bigint;
   v_is_short boolean;
 begin
-  -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing
-  -- writes nothing
-  perform queue.try_lock('tick ' || v_request.tick_id, p_waits => true);
+  v_asked.call := coalesce(v_asked.call, 1);
+  v_asked."limit" := coalesce(v_asked."limit", 10);
+  if v_asked.worker_id is null or v_asked.tick_id is null or v_asked."limit" not between 0 and 1000
+      or v_asked.lease_seconds not between 1 and 43200 then
+    perform queue.refuse(400, 'invalid_argument', 'worker_id and tick_id are required; limit is '
+      '0 to 1000, lease_seconds 1 to 43200', 'p_request');
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(400, 'invalid_argument', 'a lease needs read committed, since it counts');
+  end if;
+  -- a repeat waits for the first; for a lock and no row, so that what finds nothing writes nothing
+  perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   v_now := queue.clock();
   select last_call, seen_at > v_now - interval '10 seconds' as is_active into v_tick
-  from queue.ticks where tick_id = v_request.tick_id;
-  if v_request.call <= v_tick.last_call then -- its answer may have been lost
+  from queue.ticks where tick_id = v_asked.tick_id;
+  if v_asked.call <= v_tick.last_call then -- its answer may have been lost
     perform queue.publish(p_changes, v_now);
-    v_given := queue.read_leases(array(
-      select l.job_id from queue.leases as l
-      where l.tick_id = v_request.tick_id and l.tick_call = v_request.call), v_request);
-    return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0,
-      'next_due_in_ms', 0, 'leases', v_given.leases);
+    v_given := queue.read_leases(array(select l.job_id from queue.leases as l
+      where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call), v_asked);
+    return json_build_object('leases', v_given.leases, 'due', 0, 'next_due_in_ms', 0,
+      'maintenance', queue.maintenance_is_due(v_now, true));
   end if;
-  v_request.worker := queue.note_worker(v_request, v_now);
+  v_asked.worker := queue.note_worker(v_asked, v_now);
   -- a worker is here: the next enqueue may ask again
-  if pg_sequence_last_value('queue.wanted_ms') > 0 then
-    perform setval('queue.wanted_ms', 0);
-  end if;
-  v_given := queue.lease_ready(v_request, p_changes, v_now);
+  if pg_sequence_last_value('queue.wanted_ms') > 0 then v_ms := setval('queue.wanted_ms', 0); end if;
+  v_given := queue.lease_ready(v_asked, p_changes, v_now);
   if v_tick.last_call is null then -- a repeat is known by it
     insert into queue.ticks (tick_id, seen_at, worker, last_call)
-    values (v_request.tick_id, v_now, v_request.worker, v_request.call);
+    values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call);
   elsif v_given.leased > 0 then
-    update queue.ticks set seen_at = v_now, worker = v_request.worker, last_call = v_request.call
-    where tick_id = v_request.tick_id;
+    update queue.ticks set seen_at = v_now, worker = v_asked.worker, last_call = v_asked.call
+    where tick_id = v_asked.tick_id;
   end if;
-  if coalesce(v_request.free_slots, v_request."limit" - v_given.leased) > 0 then
-    v_ms := (date_part('epoch', v_now) * 1000)::bigint;
-    perform setval('queue.room_ms', v_ms)
-    where v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) not between 0 and 499;
+  v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+  if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
+      and v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) not between 0 and 499 then
+    v_ms := setval('queue.room_ms', v_ms);
   end if;
-  v_is_short := v_given.leased < v_request."limit" or v_request."limit" = 0;
+  v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
   v_due := (not v_is_short)::integer;
-  if v_request.count_due or v_request.call = 1 then
-    v_due := (select count(*) from (
-      select from unnest(v_given.lanes) as l (lane)
+  if v_asked.count_due or v_asked.call = 1 then
+    v_due := (select count(*) from (select from unnest(v_given.lanes) as l (lane)
       join queue.ready as r on r.lane = l.lane limit 1000) as r);
   end if;
   return json_build_object('leases', v_given.leases, 'due', v_due,
     'maintenance', v_is_short and queue.maintenance_is_due(v_now,
       v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active), -- it leased lately
-    'next_due_in_ms', case when v_is_short
-      then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
+    'next_due_in_ms',
+    case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end $$;
 
 create function public.lease_jobs(p_request jsonb) returns json
