@@ -484,12 +484,22 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'Correct the cause, and run it again: finished steps are kept.', 'retry {job_id}', null),
   ('failed:child', null, 'Correct the child that failed, then run this one again.', 'show {child}',
     '/jobs/{child}'),
-  ('failed:timeout', null, 'Its line in the traceback is where it waited: make that quicker, or '
-    'give the type a longer `timeout`.', 'show {job_id}', null),
+  ('failed:timeout', null, 'Its line in the traceback is where it waited: give that a limit of its '
+    'own, free what it waits for, or give the type a longer `timeout`.', 'show {job_id}', null),
   ('failed:deadline', null, 'It never came to start in time: enqueue it again with a later '
     'deadline.', 'replay {job_id}', null),
-  ('failed:lost', null, 'Its worker ended under it: the last attempt says how.', 'show {job_id}',
-    null),
+  ('failed:lost', null, 'SIGKILL is most often the limit of memory, SIGSEGV a library in C; without '
+    'either, code held the event loop: correct that, and run it again.', 'retry {job_id}', null),
+  ('failed:killed', null, 'A program that it started was ended by {signal}, as the limit of memory '
+    'does: give the worker more, or it less.', 'retry {job_id}', null),
+  ('failed:machine', null, 'Its machine has no room left ({code}): free it, or give the worker more.',
+    'retry {job_id}', null),
+  ('failed:contention', null, 'It met another transaction ({code}): run it again; where that '
+    'returns, lock in one order, and briefly.', 'retry {job_id}', null),
+  ('failed:schema', null, 'The database lacks what its query names ({code}): apply the migration, '
+    'or correct the query.', 'retry {job_id}', null),
+  ('failed:payload', null, 'Its payload is of version {version}, the type of {type_version}: write '
+    'the upcaster between them, deploy, and run it again.', 'retry {job_id}', '/types/{job_type}'),
   ('failed:payload', null, 'Run it again with a payload that fits the type.', 'retry {job_id} '
     '--payload @payload.json', null),
   ('failed:result', null, 'What the processor returned is refused: correct that in code, deploy, '
@@ -515,8 +525,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('asking', 'It waits for an answer to: {question}', 'Answer it.', 'answer {job_id} ANSWER', null),
   ('waiting_for_event', 'It waits for the event {event}.', 'Emit {event}: `select emit_event(…)`, '
     'or POST /api/events.', 'docs sql', null),
-  ('waiting_for_children', 'It waits for its children.', 'See which of its children has not ended.',
-    'show {job_id}', null),
+  ('waiting_for_children', 'It waits for its children.', 'See the first that has not ended.',
+    'show {child}', '/jobs/{child}'),
   ('due', 'It has been due since {run_at} and joins the queue with the next tick.', 'Nothing, for '
     'a minute. After that:', 'doctor --only schedule', '/overview'),
   ('scheduled', 'It is scheduled for {run_at}.', 'Run it now, if it must not wait.',
@@ -621,15 +631,37 @@ language sql immutable as $$
       when e.type in ('DeadlinePassed', 'DeadlineReached') then 'deadline'
       when e.type = 'WorkerLost' then 'lost'
       when e.type = 'PayloadRejected' then 'payload'
-      when e.type = 'ResultRejected' then 'result'
+      when e.type in ('ResultRejected', 'ResultTooLarge') then 'result'
       when e.type = 'minutehand.worker.context.ChildrenFailed' then 'child'
-      when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
+      when e.status in ('401', '403') or e.sqlstate ~ '^28|42501' then 'credentials'
       when e.status = '429' then 'rate'
-      when e.status ^@ '4' then 'request'
+      when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+      when e.sqlstate ~ '^(40|55|57014)' then 'contention'
+      when e.sqlstate ^@ '42' then 'schema'
+      when e.signal is not null then 'killed'
+      when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
       when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
-        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT') then 'unavailable' end,
+        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN') then 'unavailable' end,
     coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno)
-  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text) $$;
+  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text,
+    signal text)
+$$;
+
+-- What lies below a job's error: what the other side answered, how its process ended, or the first
+-- error of a chain. Null where nothing is known.
+create function queue.cause_of(p_job public.jobs) returns text
+language sql stable as $$
+  select coalesce(d.response, 'its process ended: ' || nullif(concat_ws(', ',
+      e.signal, 'exit code ' || e.exit_code, e.memory_mb || ' MB of memory',
+      jsonb_array_length(e.jobs) || ' jobs in it', e.stack ->> 1), ''), (
+    select concat_ws(': ', a.traceback #>> '{causes,-1,type}', a.traceback #>> '{causes,-1,message}')
+    from queue.attempts as a
+    where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
+  from jsonb_to_record(p_job.error_data) as d (type text, response text, evidence jsonb)
+  left join lateral jsonb_to_record(d.evidence)
+    as e (signal text, exit_code text, memory_mb text, jobs jsonb, stack jsonb)
+    on d.type = 'WorkerLost'
+$$;
 
 -- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
 -- rate of its type; null where there is room.
@@ -778,7 +810,7 @@ begin
   v_found := jsonb_build_object('job_id', p_job_id, 'status', v_job.status,
       'estimated_start_at', null, 'data', '{}'::jsonb,
       'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
-      'cause', v_job.error_data #> '{traceback,causes,-1,message}')
+      'cause', queue.cause_of(v_job))
     || v_found;
   return v_found || queue.words_of(v_found ->> 'reason', v_found || jsonb_build_object(
     'job_type', v_job.job_type, 'queue', v_job.queue, 'finished_at', v_job.finished_at,
@@ -789,8 +821,13 @@ begin
     'holder_state', v_found #> '{data,holders,0,state}',
     'child', (
       select j.id from public.jobs as j
-      where v_error.kind = 'child' and j.parent_id = p_job_id and j.status = 'failed'
-      order by j.id limit 1)) || jsonb_strip_nulls(v_found -> 'data'), v_error.kind);
+      where j.parent_id = p_job_id and case v_error.kind when 'child' then j.status = 'failed'
+        else j.finished_at is null end
+      order by j.id limit 1),
+    'signal', v_job.error_data -> 'signal', 'version', v_job.schema_version, 'type_version', (
+      select t.schema_version from queue.job_types as t
+      where t.job_type = v_job.job_type and t.schema_version <> v_job.schema_version)
+    ) || jsonb_strip_nulls(v_found -> 'data'), v_error.kind);
 end $$;
 comment on function public.explain_job is
   'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '

@@ -266,20 +266,41 @@ begin
         select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
         where d.run_at <= v_now - interval '10 seconds')));
   end if;
-  select jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason, 'since', f.since,
-      'cause', f.cause) || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+  select jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason, 'key', k.key,
+      'since', f.since, 'cause', f.cause)
+      || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
     order by f.verdict, f.reason) into v_findings
   from (
     select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog)
     union all
-    select * from queue.findings_of(p_workspace_id, v_now)) as f;
+    select * from queue.findings_of(p_workspace_id, v_now)) as f
+  cross join concat_ws(' ', f.reason, coalesce(f.data ->> 'queue', f.data ->> 'job_type',
+    f.data ->> 'schedule', f.data ->> 'url')) as k (key)
+  where f.verdict = 'fail'
+    or coalesce((queue.setting('silenced') ->> k.key)::timestamptz <= v_now, true);
   return jsonb_build_object('now', v_now, 'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'), 'backlog', v_backlog);
 end $$;
 comment on function public.explain_queue is
   'What is wrong with a workspace, or (null, for operators) with all, the worst first: {now, '
-  'verdict, findings: [{verdict, reason, sentence, since, cause, next: [{words, command, path}]}], '
-  'backlog}.';
+  'verdict, findings: [{verdict, reason, key, sentence, since, cause, next: [{words, command, '
+  'path}]}], backlog}.';
+
+create function public.silence_finding(p_key text, p_until timestamptz) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  if not (queue.is_operator() or queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only the operator silences a finding');
+  end if;
+  insert into queue.settings as s (name, value) values ('silenced', jsonb_build_object(p_key,
+    p_until))
+  on conflict (name) do update set value = excluded.value || (
+    select coalesce(jsonb_object_agg(k.key, k.value), '{}') from jsonb_each_text(s.value) as k
+    where k.value::timestamptz > queue.clock() and k.key <> p_key);
+  return jsonb_build_object('key', p_key, 'until', p_until);
+end $$;
+comment on function public.silence_finding is
+  'Leave a warning of explain_queue out until an instant, by its key; null ends that. For operators.';
 
 create function public.queue_health() returns jsonb
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
@@ -432,7 +453,8 @@ comment on function public.list_job_types is
   'and a refused registration: {now, types}; the one named also with its payload schema and '
   'schedules. One that is not published has the nearest name that is.';
 
-select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types');
+select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types',
+  'public.silence_finding');
 select queue.allow('job_worker, service_role', 'public.queue_health');
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats',
   'public.explain_queue');

@@ -25,6 +25,7 @@ MEMBERS = [
     "emit_event",
     "explain_job",
     "explain_queue",
+    "silence_finding",
     "job_trace",
     "job_attempts",
     "job_steps",

@@ -176,6 +176,13 @@ ERRORS = [
     ({"type": "httpx.ReadTimeout", "message": ""}, "Correct the cause"),
     ({"type": "httpx.HTTPStatusError", "message": "x", "status": 401}, "credentials"),
     ({"type": "psycopg.OperationalError", "message": "x", "sqlstate": "28P01"}, "credentials"),
+    (
+        {"type": "psycopg.errors.DeadlockDetected", "message": "x", "sqlstate": "40P01"},
+        "transaction",
+    ),
+    ({"type": "psycopg.errors.UndefinedTable", "message": "x", "sqlstate": "42P01"}, "lacks"),
+    ({"type": "CalledProcessError", "message": "x", "signal": "SIGKILL"}, "by SIGKILL"),
+    ({"type": "OSError", "message": "x", "errno": "ENOSPC"}, "no room left"),
     ({"type": "httpx.HTTPStatusError", "message": "x", "status": 429}, "rate_limit"),
     ({"type": "httpx.HTTPStatusError", "message": "x", "status": 503}, "(HTTP 503)"),
     ({"type": "PayloadRejected", "message": "x"}, "payload"),
@@ -230,6 +237,17 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert (said["verdict"], list(found)) == ("fail", ["no_worker", "job_type_paused"])
     assert found["job_type_paused"]["cause"] == "no"
     assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
+
+    # an operator knows of the pause, for an hour; a failure is never left out
+    until = engine.one("select queue.clock() + interval '1 hour'")
+    for key in ("no_worker", found["job_type_paused"]["key"]):
+        engine.rpc("silence_finding", p_key=key, p_until=until)
+    left = engine.rpc("explain_queue")["findings"]
+    assert [each["reason"] for each in left] == ["no_worker"]
+    engine.advance(3601)
+    assert {"job_type_paused"} < {
+        each["reason"] for each in engine.rpc("explain_queue")["findings"]
+    }
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:

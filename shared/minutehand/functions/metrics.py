@@ -75,9 +75,13 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for pause in stats["pauses"]:
         paused.labels(pause["kind"], pause["name"]).set(1)
 
-    findings = gauge("finding", "1 for each that explain_queue has.", "verdict", "reason")
-    for finding in stats.get("findings", ()):
-        findings.labels(finding["verdict"], finding["reason"]).set(1)
+    of = ("verdict", "reason", "key", "next")
+    findings = gauge("finding", "What explain_queue finds: 1, or since when in Unix time.", *of)
+    for each in stats.get("findings", ()):
+        [step] = each["next"][:1] or [{}]
+        since = each["since"] and datetime.fromisoformat(each["since"]).timestamp()
+        told = (each["verdict"], each["reason"], each["key"], step.get("words", ""))
+        findings.labels(*told).set(since or 1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:

@@ -126,7 +126,7 @@ class Attempt:
             ran_seconds=self.duration_seconds,
             advanced=self.context.new_steps > 0,
             had_fair_time=self._had_fair_time,
-            module=getattr(self._kind.run, "__module__", "") if self._kind is not None else "",
+            module=self._module,
             evidence=self._evidence,
         )
         item = verdict(self.ending, seen)
@@ -153,9 +153,13 @@ class Attempt:
         origin = {**(self._run_of.options.origin or {}), **own}
         return error.model_copy(update={"origin": origin or None})
 
+    @property
+    def _module(self) -> str:
+        return getattr(self._kind.run, "__module__", "") if self._kind is not None else ""
+
     def _where_it_is(self) -> dict[str, Any]:
         return {
-            "frames": stack_of(self._task, thread_name(self.job_id)),
+            "frames": stack_of(self._task, thread_name(self.job_id), self._module),
             "jobs": self._beside(),
             "commit": (self._run_of.options.origin or {}).get("commit"),
         }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import linecache
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -100,7 +101,11 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("status", status)
             if body := _body(response):
                 codes.setdefault("response", redactor.text(body))
-        if isinstance(each, OSError) and each.errno is not None:
+        if isinstance(each, socket.gaierror):
+            codes.setdefault("errno", "EAI_NONAME")
+        elif isinstance(each, TimeoutError):
+            codes.setdefault("errno", "ETIMEDOUT")
+        elif isinstance(each, OSError) and each.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(each.errno))
         state = attribute(each, "sqlstate")
         if isinstance(state, str) and len(state) == 5:
@@ -133,7 +138,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         return
     seen = {id(error)}
     for _ in range(MOST_CAUSES):
-        below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        # httpcore says "from None", and holds what it was raised from
+        held = next((each for each in error.args[:1] if isinstance(each, BaseException)), None)
+        shown = None if error.__suppress_context__ else error.__context__
+        below = error.__cause__ or shown or held
         if below is None or id(below) in seen:
             return
         seen.add(id(below))
@@ -206,10 +214,10 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
     }
 
 
-def frame_of(frame: FrameType, line: int) -> dict[str, Any] | None:
-    """Where a frame is that has not ended, as a traceback has it; None for the engine's own."""
-    found = _frame(frame, line, "")
-    return None if found is None else _kept([found], 1, Redactor())[0]
+def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
+    """Where frames are that have not ended, the outermost first, as a traceback has them."""
+    found = (_frame(frame, line, package) for frame, line in frames)
+    return _kept([each for each in found if each is not None], MOST_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:

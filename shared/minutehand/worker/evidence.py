@@ -7,30 +7,24 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
-from minutehand.worker.errors import frame_of
-
-MOST_FRAMES: Final = 20
+from minutehand.worker.errors import stack_in
 
 
-def stack_of(task: asyncio.Task[Any] | None, thread: str) -> list[dict[str, Any]]:
-    """The frames that an attempt is in, the innermost first, without values.
+def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
+    """The frames that an attempt is in, as a traceback has them.
 
     Args:
         task: Runs its processor.
         thread: The name of the thread of a plain one.
+        module: Of the processor.
     """
     running = sys._current_frames()
     for each in threading.enumerate():
         if each.name == thread and each.ident in running:
-            return _kept(_outward(running[each.ident]))
-    return [] if task is None else _kept(reversed(list(_awaited(task.get_coro()))))
-
-
-def _kept(frames: Iterator[tuple[FrameType, int]]) -> list[dict[str, Any]]:
-    shown = (frame_of(frame, line) for frame, line in frames)
-    return [each for each in shown if each is not None][:MOST_FRAMES]
+            return stack_in([*_outward(running[each.ident])][::-1], module)
+    return [] if task is None else stack_in(_awaited(task.get_coro()), module)
 
 
 def _outward(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:

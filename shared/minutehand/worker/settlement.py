@@ -149,7 +149,9 @@ def _stopped(seen: Circumstances) -> SettleItem:
     if seen.stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
         error = said("AttemptTimeout", f"the attempt was stopped after {limit}")
-        return _item("retry", error=error.model_copy(update={"evidence": seen.evidence}))
+        evidence = dict(seen.evidence or {})
+        more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
+        return _item("retry", error=error.model_copy(update=more))
     if seen.advanced:
         # each run stores at least one more step, so this ends
         return _item("snoozed", delay_seconds=0.0)
