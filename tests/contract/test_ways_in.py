@@ -131,6 +131,9 @@ TABLE: dict[str, Ways] = {
     "job_trace": Ways(JOB, "GET /api/jobs/JOB/trace", state="completed"),
     "job_attempts": Ways(JOB, "GET /api/jobs/JOB/attempts", state="completed", shows="completed"),
     "job_steps": Ways(JOB, "GET /api/jobs/JOB/steps", state="completed", shows="kept-by-step"),
+    "dead_letters": Ways(
+        OF, f"GET /api/jobs/failures?workspace_id={ACME}", "failures", state="failed", shows="work"
+    ),
     "cancel_jobs": Ways(
         {**OF, "p_filter": MANY["filter"]},
         "POST /api/jobs/cancel",

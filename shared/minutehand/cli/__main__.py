@@ -31,7 +31,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("watch:watch", "Follow a job to its end, or a workspace."),
         "explain": ("show:explain", "Why a job is not running, and when it will."),
         "open": ("show:open_page", "A job, or the console, in the browser."),
-        "types": ("types:types", "Job types: schema, limits, who serves them."),
+        "types": ("whole:types", "Job types: schema, limits, who serves them."),
+        "failures": ("whole:failures", "Failed jobs by what went wrong."),
+        "status": ("whole:status", "What is wrong, and which types load it."),
     },
     "Steer": {
         "cancel": ("steer:cancel", "Cancel a job, or all that match."),

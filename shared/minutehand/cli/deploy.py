@@ -47,7 +47,8 @@ def package(
 ) -> None:
     """Build the zip for AWS and compile the stack, without an account."""
     with refusals(region):
-        write_first(output)
+        for path in write_first_files(Project.find()):
+            output.note(f"wrote {path.name}")
         made, template = make_package(Stage(stage, region or ANY_REGION))
         output.value(
             {**asdict(made), "template": str(template)}, text=f"{described(made)}\n{template}"
@@ -68,12 +69,6 @@ def described(made: Built) -> str:
     """A build in a line, with the end of its Python on Lambda."""
     until = f"Python {made.python}, which Lambda runs until {RUNTIMES[made.python]}"
     return f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, {until}"
-
-
-def write_first(output: Output) -> None:
-    """Write what the first deploy of a project lacks."""
-    for path in write_first_files(Project.find()):
-        output.note(f"wrote {path.name}")
 
 
 def make_package(stage: Stage) -> tuple[Built, Path]:
@@ -111,7 +106,8 @@ def deploy(
         secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
         region = region or ANY_REGION if dry_run else asked_region(region)
         run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
-        write_first(output)
+        for path in write_first_files(Project.find()):
+            output.note(f"wrote {path.name}")
         if secrets_only:
             steps, done = [run.check_secrets, run.check_stack, run.put_secrets], "written"
         elif dry_run:

@@ -1,7 +1,4 @@
-"""Where the command `minutehand` begins: it says which extra a plain install lacks.
-
-The command itself is `minutehand.cli.__main__`.
-"""
+"""Where the command `minutehand` begins: it says which extra a plain install lacks."""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from minutehand.cli.watch import log_line, question
+from minutehand.cli.watch import log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
 from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
-ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER error")
+ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
 STEPS = headed("name:STEP took created_at:DONE result")
 CHILDREN = headed("id:CHILD job_type:TYPE state error")
 #: Of a job's own row: what people ask for, in this order.
@@ -42,7 +42,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, COLOURS.get(state, ""))))
     output.text(job["id"])
     if state not in {"completed", "cancelled"}:
-        _explain(output, job_id, details["explain"])
+        _explain(output, details["explain"])
     output.facts({name: job.get(name) for name in FACTS.split() if job.get(name) != []})
     for name, columns in (("attempts", ATTEMPTS), ("steps", STEPS), ("children", CHILDREN)):
         if details[name]:
@@ -65,13 +65,13 @@ def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> 
         job_id = whole_id(connection, job_id)
         told = connection.get(f"/api/jobs/{job_id}/explain")
         if not output.answered(told):
-            _explain(output, job_id, told)
+            _explain(output, told)
         return
     told = connection.get("/api/status/explain", workspace_id=connection.workspace)
     if output.answered(told):
         return
     for finding in told["findings"]:
-        _say(output, finding, finding["sentence"])
+        say(output, finding, finding["sentence"])
     if not told["findings"]:
         output.text("nothing is wrong")
 
@@ -86,13 +86,14 @@ def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -
     typer.launch(url)
 
 
-def _explain(output: Output, job_id: str, told: dict[str, Any]) -> None:
-    start = told["estimated_start_at"]
+def _explain(output: Output, told: dict[str, Any]) -> None:
+    start, options = told["estimated_start_at"], told["data"].get("options")
     expected = f"  (expected {ago(start)})" if start else ""
-    _say(output, told, question(told["data"], job_id, "\n") or f"{told['sentence']}{expected}")
+    choices = f" [{', '.join(map(str, options))}]" if options else ""
+    say(output, told, f"{told['sentence']}{choices}{expected}")
 
 
-def _say(output: Output, told: dict[str, Any], sentence: str) -> None:
+def say(output: Output, told: dict[str, Any], sentence: str) -> None:
     """A sentence of the database's, its cause, and what to do next."""
     output.text(sentence)
     if told["cause"]:
@@ -108,5 +109,6 @@ def _frames(output: Output, frames: list[dict[str, Any]]) -> None:
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
-    took = line.get("took_ms")
-    return {**line, "took": None if took is None else lasted(took)}
+    took, origin = line.get("took_ms"), line.get("origin") or {}
+    code = origin.get("commit") or origin.get("version")
+    return {**line, "code": code and code[:9], "took": None if took is None else lasted(took)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.jobs import read_payload, tell_enqueued
+from minutehand.cli.jobs import read_jobs, read_payload, tell_enqueued
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
@@ -22,8 +22,8 @@ Everything = Annotated[bool, typer.Option("--all", help="Every job of the worksp
 
 #: What an action applies to when no state is named.
 APPLIES_TO = {
-    "cancel": ("queued", "scheduled", "retrying", "running", "suspended"),
-    "retry": ("failed",),
+    "cancel": ["queued", "scheduled", "retrying", "running", "suspended"],
+    "retry": ["failed"],
 }
 
 
@@ -58,6 +58,9 @@ def retry(
     job_type: JobType = None,
     queue: Queue = None,
     tag: Tag = None,
+    cause: Annotated[
+        str | None, typer.Option(help="Only those that failed of this, as `failures` names it.")
+    ] = None,
     every: Everything = False,
     yes: Yes = False,
 ) -> None:
@@ -66,7 +69,7 @@ def retry(
         body = None if payload is None else {"payload": read_payload(payload)}
         _act(output, connection, job_id, "retry", "will run again", body)
         return
-    matching = {"job_type": job_type, "queue": queue, "tag": tag}
+    matching = {"job_type": job_type, "queue": queue, "tag": tag, "error_fingerprint": cause}
     _act_on_all(output, connection, "retry", matching, every=every, yes=yes)
 
 
@@ -103,15 +106,10 @@ def _act_on_all(
 
 
 def _counted(connection: Connection, action: str, chosen: dict[str, Any]) -> str:
-    """How many jobs an action touches, where they can be counted without a look at each."""
-    if not chosen.keys() <= {"job_type", "queue", "state"}:
-        return "all jobs that match"
-    named = {name: chosen[name] for name in ("job_type", "queue") if name in chosen}
-    found = connection.get("/api/jobs/counts", workspace_id=connection.workspace, **named)
-    states = chosen.get("state") or APPLIES_TO[action]
-    more = "+" if set(states) & set(found["at_least"]) else ""
-    count = sum(found["states"].get(state, 0) for state in states)
-    return "1 job" if count == 1 and not more else f"{count}{more} jobs"
+    """How many jobs an action touches: up to 1,000 they are looked at one by one."""
+    asked = {"workspace_id": connection.workspace, "state": APPLIES_TO[action], **chosen}
+    found = len(read_jobs(connection, asked, 1001))
+    return "1 job" if found == 1 else f"{found} jobs" if found < 1001 else "more than 1,000 jobs"
 
 
 def _act(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 import typer
@@ -61,7 +60,10 @@ def sentence(event: ServerSentEvent) -> Text:
         words.append(None if percentage is None else f"{percentage:>3.0f} %")
         words += [progress.get("stage"), progress.get("message")]
     elif kind == "waiting":
-        words.append(question(data.get("wait") or {}, str(whole.get("job_id", "")), " "))
+        wait = data.get("wait") or {}
+        if wait.get("kind") == "ask":
+            options = f" [{', '.join(map(str, wait['options']))}]" if wait.get("options") else ""
+            words.append(f"{wait.get('question')}{options} → minutehand answer {whole['job_id']} …")
     elif kind in {"failed", "retried"}:
         words.append(data.get("error_message"))
         if due := data.get("next_retry_at"):
@@ -69,16 +71,6 @@ def sentence(event: ServerSentEvent) -> Text:
     at = str(whole.get("at") or whole.get("created_at") or "")[11:23]
     style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
     return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
-
-
-def question(wait: dict[str, Any], job_id: str, between: str) -> str | None:
-    """What a waiting job asks, and how to answer; None when it asks no one."""
-    if wait.get("kind") != "ask":
-        return None
-    options = wait.get("options") or []
-    choices = f" [{', '.join(map(str, options))}]" if options else ""
-    example = shlex.quote(str(options[0])) if options else "…"
-    return f"{wait.get('question')}{choices}{between}→ minutehand answer {job_id} {example}"
 
 
 @workspace_verb

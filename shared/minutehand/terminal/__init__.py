@@ -1,4 +1,1 @@
-"""Building blocks of a verb: options, a connection, output, live events.
-
-For the command's own verbs and for those of apps.
-"""
+"""Building blocks of verbs, the command's own and those of apps."""

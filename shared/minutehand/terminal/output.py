@@ -13,12 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 COLOURS = {
-    "pending": "cyan",
-    "processing": "blue",
     "waiting": "magenta",
     "completed": "green",
     "failed": "red",
@@ -36,8 +33,6 @@ _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 SHORT_ID = 8
 #: In milliseconds, the longest first.
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
-#: As wide as a column stays where the terminal is too narrow for all.
-NARROWEST = 16
 
 
 def shown(text: str, *, lines: bool = True) -> str:
@@ -99,25 +94,21 @@ class Output:
         if any(columns.values()):
             lines.insert(0, heads)
         widths = [max(len(line[nth]) for line in lines) for nth in range(len(columns))]
-        if self.is_piped:  # whole, and nothing behind the last word
-            for line in lines:
-                words = zip(line, widths, strict=True)
-                self.text("  ".join(word.plain.ljust(width) for word, width in words).rstrip())
-            return
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for width in widths:
-            table.add_column(no_wrap=True, overflow="ellipsis", min_width=min(width, NARROWEST))
         for line in lines:
-            table.add_row(*line)
-        self.out.print(table, soft_wrap=False)
+            words = zip(line, widths, strict=True)
+            text = Text("  ").join(
+                Text.assemble(word, " " * (wide - len(word))) for word, wide in words
+            )
+            text.rstrip()
+            if not self.is_piped:
+                text.truncate(self.out.width, overflow="ellipsis")
+            self.text(text, lines=False)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print names and values, without those that are None."""
-        table = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             if value is not None:
-                table.add_row(name, cell("value", value))
-        self.out.print(table, soft_wrap=False)
+                self.text(Text.assemble(f"{name:<16}  ", cell("value", value)))
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error; programs read failures alone there."""

@@ -1,7 +1,4 @@
-"""A uvicorn server that ends event streams first when it stops.
-
-What has no end would hold its shutdown up.
-"""
+"""A uvicorn server that ends event streams first when it stops: they would hold that up."""
 
 from __future__ import annotations
 

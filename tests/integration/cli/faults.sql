@@ -15,7 +15,7 @@ create function theirs.f() returns int language plpgsql as
   'begin perform queue.refuse_revoked(); return 1; end';
 grant execute on function theirs.f to job_worker;
 -- back: drop schema theirs cascade;
--- queue | warn | 1 job waits: no worker serves enrich_acount | minutehand types
+-- queue | warn | none of them serves enrich_acount: 1 due | minutehand types
 insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
 values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
 -- back: delete from queue.gated where lane = 0;
@@ -23,9 +23,9 @@ values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
 update queue.tasks set failures = 9, failure = 'it is referenced', due_at = 'infinity'
 where name = 'retention';
 -- back: update queue.tasks set failures = 0, due_at = now();
--- queue | warn | chat_message is paused. on fire | minutehand resume --type chat_message
+-- queue | warn | +00. on fire | minutehand resume --type chat_message
 insert into queue.pauses (kind, name, job_type, reason)
-values ('type', 'chat_message', 'chat_message', 'on fire');
+values ('job_type', 'chat_message', 'chat_message', 'on fire');
 -- back: delete from queue.pauses;
 -- project | fail | own shows every tenant's rows | alter table own enable row level security
 create table public.own (id int, workspace_id uuid);

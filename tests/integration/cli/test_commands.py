@@ -66,7 +66,8 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
         worker.settle(worker.lease_soon(), "waiting", wait=wait)
 
         shown = run("show", job_id)
-        assert f"Which size? [XL, it's]\n→ minutehand answer {job_id} XL" in shown.stdout
+        assert "It waits for an answer to: Which size? [XL, it's]" in shown.stdout
+        assert f"minutehand answer {job_id}" in shown.stderr
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
         worker.settle(worker.lease_soon(), "completed", result={})
 

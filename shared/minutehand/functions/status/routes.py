@@ -108,6 +108,12 @@ async def count_jobs(
     return await ask("count_jobs", workspace_id=workspace_id, filter=given)
 
 
+@router.get("/jobs/failures")
+async def list_failures(caller: SignedIn, services: Provided, workspace_id: UUID) -> dict[str, Any]:
+    """Failed jobs of a workspace by what went wrong, the largest group first."""
+    return await services.queue_of(caller).call("dead_letters", workspace_id=workspace_id)
+
+
 @router.get("/types")
 async def list_types(
     ask: Asked,

@@ -1,0 +1,81 @@
+"""`minutehand types`, `status`, `failures`: who serves what, what loads it, what fails of what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from minutehand.cli.show import say
+from minutehand.terminal.connection import Connection
+from minutehand.terminal.options import workspace_verb
+from minutehand.terminal.output import Output, headed, p95
+
+SERVED = headed("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
+LOAD = headed("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
+TENANTS = headed("workspace_id:WORKSPACE enqueued failed running")
+GROUPS = headed("jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST error_message:ERROR")
+
+
+@workspace_verb
+def types(
+    output: Output,
+    connection: Connection,
+    job_type: Annotated[str | None, typer.Argument(help="Show one type in full.")] = None,
+) -> None:
+    """List job types: schema, limits, schedules, who serves them."""
+    where: dict[str, Any] = {"workspace_id": connection.workspace}
+    if job_type is not None:
+        shown = connection.get(f"/api/types/{quote(job_type, safe='')}", **where)
+        if not output.answered(shown):
+            output.facts({name: value for name, value in shown.items() if value not in ([], {})})
+        return
+    found = connection.get("/api/types", **where)
+    output.table(found["types"], SERVED, row=_served, empty="no types")
+
+
+@workspace_verb
+def failures(output: Output, connection: Connection) -> None:
+    """List failed jobs by what went wrong, the most first; `retry --cause` runs a group again."""
+    found = connection.get("/api/jobs/failures", workspace_id=connection.workspace)
+    output.table(found["groups"], GROUPS, empty="no failed jobs")
+
+
+@workspace_verb
+def status(output: Output, connection: Connection) -> None:
+    """Show what is wrong and what loads the workspace: types and, for operators, tenants."""
+    where = {"workspace_id": connection.workspace}
+    stats = connection.get("/api/status", **where)
+    if connection.values.get("SUPABASE_SECRET_KEY"):
+        stats["tenants"] = connection.rpc("queue_stats", {}, as_operator=True)["tenants"]
+    wrong = connection.get("/api/status/explain", **where)["findings"]
+    if output.answered({**stats, "findings": wrong}):
+        return
+    for finding in wrong:
+        say(output, finding, finding["sentence"])
+    output.text(stats["backlog"]["detail"])
+    load = [{"job_type": name, **line} for name, line in stats["types"].items()]
+    load.sort(key=lambda line: -line["enqueued"])
+    output.table(load, LOAD, row=_load, empty="no job in the last hour")
+    if stats["tenants"]:
+        output.table(stats["tenants"], TENANTS)
+
+
+def _load(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "queue": p95(line["queue"]), "run": p95(line["run"])}
+
+
+def _served(line: dict[str, Any]) -> dict[str, Any]:
+    day, nearest = line["day"], line["nearest"]
+    served = "yes" if line["served"] else "NO"
+    if not line["published"]:
+        served = f"not published; {nearest}?" if nearest else "not published"
+    return {
+        **line,
+        "served": "paused" if line["paused_at"] else served,
+        "seen_at": line["serving"][0]["seen_at"] if line["serving"] else None,
+        "done": day.get("completed", 0),
+        "failed": day.get("failed", 0),
+        "p95": p95(day.get("run")),
+    }
