@@ -1,21 +1,29 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { rpc, silence, supabase } from "../api.js";
+import { rpc, session, silence, supabase } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { html, quiet, useEffect, useState } from "../lib/ui.js";
+import { actionsOn } from "./toasts.js";
+import { Sentence } from "./when.js";
 
 const EVERY_MS = 10_000;
 
-/** What is to be said: `[text, address, words of the link]`, or `[text, command]`. */
+/** What is to be said: `[text, address, words of the link, key to silence it by]`. */
 async function read(workspace, signal) {
   const { findings } = await rpc("explain_queue", { p_workspace_id: workspace.id }, signal);
-  return findings.map(({ sentence, cause, next: [{ words, path, command } = {}] }) => {
+  return findings.map(({ verdict, key, sentence, cause, next: [{ words, path } = {}] }) => {
     const text = cause ? `${sentence.slice(0, -1)}: ${cause.replace(/\.$/, "")}.` : sentence;
-    return path ? [text, path, words] : [text, command];
+    return [text, path, words, verdict === "warn" && key];
   });
 }
+
+const DAY_MS = 86_400_000;
+
+/** An operator knows of it: it is left out for a day. */
+const silenced = (p_key) =>
+  rpc("silence_finding", { p_key, p_until: new Date(Date.now() + DAY_MS).toISOString() });
 
 const SERVERS = { data: "The Data API", api: "The API" };
 
@@ -39,14 +47,21 @@ export function Incidents({ workspace }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id]);
+  const { user } = useStore(session);
+  const act = actionsOn(found.refresh);
   const lines = [...useSilence(), ...(found.value ?? [])];
   if (freshness === "polling" && lines.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
     ${lines.map(
-      ([text, to, words]) => html`<p key=${text}>
-        ${text} ${words ? html`<a href=${to}>${words}</a>` : to && html`<code>${to}</code>`}
+      ([text, to, words, key]) => html`<p key=${text}>
+        <${Sentence} text=${text} /> ${words && html`<a href=${to}>${words}</a>`}
+        ${
+          key &&
+          user?.isOperator &&
+          quiet("Silence for a day", () => act("Could not silence it", () => silenced(key)))
+        }
       </p>`,
     )}
   </section>`;

@@ -414,10 +414,24 @@ const ACTIONS = {
   },
 };
 
+/** How many jobs an action would touch; from 1,000 on, so many or more. */
+async function countOf(filter, action) {
+  let [count, cursor] = [0, null];
+  do {
+    const page = await api.page({ status: APPLIES[action], ...filter }, cursor, 200);
+    count += page.jobs.length;
+    cursor = page.next;
+  } while (cursor && count < 1000);
+  return cursor ? `${number(count)}+ jobs` : counted(count, "job");
+}
+
 /** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];
-  const many = known === undefined ? "all jobs that match" : counted(known, "job");
+  const many =
+    known === undefined
+      ? await countOf({ ...filter, workspace_id: workspaceId }, action)
+      : counted(known, "job");
   const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
   if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
   let count = 0;

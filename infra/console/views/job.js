@@ -172,6 +172,7 @@ function Explained({ explained, job, isAsking }) {
   const whole = cause && !isFailed ? `${sentence.slice(0, -1)}: ${cause}` : sentence;
   return html`<p class="explain" aria-live="polite">
     <${Sentence} text=${isFailed ? withoutError(whole, job) : whole} />
+    ${explanation?.cause && html` <span class="muted">Cause: ${explanation.cause}</span>`}
     ${
       explanation?.estimated_start_at &&
       html` <span class="muted">Expected to start <${When}

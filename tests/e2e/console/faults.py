@@ -64,7 +64,7 @@ PAUSE = (
 
 #: One of each place where a page shows a cause; why a job waits is held by SQL's tests.
 FAULTS = [
-    Fault("killed", "die", ("was lost", "stopped answering"), "Its worker ended under it"),
+    Fault("killed", "die", ("was lost", "stopped answering"), "SIGKILL is most often"),
     Fault("result too large", "returns", ("the result is too long",), "return a reference"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
     Fault(
@@ -74,7 +74,7 @@ FAULTS = [
         "Correct the cause",
         way=("job", "Open"),
     ),
-    Fault("timeout", "slow", ("stopped after 1 s",), "a longer"),
+    Fault("timeout", "slow", ("stopped after 1 s",), "a longer", line="slow"),
     Fault(
         "service down",
         "service",
@@ -87,7 +87,7 @@ FAULTS = [
     Fault(
         "type paused",
         "strict",
-        ("faulty.strict is paused: we move the ledger.",),
+        ("faulty.strict has been paused", "we move the ledger"),
         "Resume",
         state="",
         way=("A manager of the workspace resumes the type.",),

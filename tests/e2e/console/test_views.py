@@ -216,7 +216,7 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     page.get_by_role("button", name="Pause the type").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     visitor.open("/schedules")
-    expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} is paused")
+    expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
     look(visitor)
 
 
@@ -280,7 +280,7 @@ def test_the_overview_shows_rates_what_fails_and_pauses(
 
     page.get_by_role("button", name="Pause", exact=True).click()
     page.get_by_role("button", name="Pause the workspace").click()
-    expect(page.locator(".incidents")).to_contain_text("is paused")
+    expect(page.locator(".incidents")).to_contain_text("has been paused")
     page.get_by_role("button", name="Resume", exact=True).click()
 
 
