@@ -10,19 +10,15 @@ from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, GLOBEX, Engine
 
-UNTIL = "2199-01-01T00:00:00Z"
 
-
-def explained(engine: Engine, job_id: str) -> tuple[str, str]:
-    """Reason and sentence."""
-    said = engine.rpc("explain_job", p_job_id=job_id)
+def explain(engine: Engine, job_id: str) -> dict[str, Any]:
+    said: dict[str, Any] = engine.rpc("explain_job", p_job_id=job_id)
     assert said["status"] == engine.status(job_id)
-    return said["reason"], said["sentence"]
+    return said
 
 
 def reason(engine: Engine, job_id: str) -> str:
-    """The reason alone."""
-    return explained(engine, job_id)[0]
+    return str(explain(engine, job_id)["reason"])
 
 
 def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
@@ -36,7 +32,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     lease = engine.lease_one()
     assert reason(engine, job_id) == "running"
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
-    assert "Attempt 1 of 5 failed (E: bad luck)" in explained(engine, job_id)[1]
+    assert "Attempt 1 of 5 failed (E: bad luck)" in explain(engine, job_id)["sentence"]
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
@@ -73,7 +69,7 @@ def test_a_limit_that_is_used_up_is_named(
     waits = engine.enqueue(**options)
     engine.lease(5)
 
-    said = engine.rpc("explain_job", p_job_id=waits)
+    said = explain(engine, waits)
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
     if expected == "key_limit":
         assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
@@ -89,7 +85,7 @@ def test_a_pause_is_named_with_its_reason(engine: Engine, kind: str, name: str) 
     pause = "insert into queue.pauses (kind, name, reason) values (%s, %s, 'on fire')"
     engine.run(pause, kind, name)
 
-    said = engine.rpc("explain_job", p_job_id=job_id)
+    said = explain(engine, job_id)
     assert (said["reason"], said["cause"]) == (f"{kind}_paused", "on fire")
     assert re.search(r"paused since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00\.$", said["sentence"])
 
@@ -109,12 +105,12 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     last = engine.enqueue()
     engine.advance(2)
 
-    said = engine.rpc("explain_job", p_job_id=last)
+    said = explain(engine, last)
     assert (said["reason"], said["data"]["ahead"]) == ("behind_others", 1)
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """While others run."""
+    """While others run; a refused registration of it is the cause."""
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -124,20 +120,10 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert reason(engine, job_id) == "next_in_line"
 
     engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, **tick})
+    engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
-    assert reason(engine, job_id) == "no_processor"
-
-
-def test_a_refused_registration_is_said(engine: Engine) -> None:
-    """Its jobs wait for a correction of the code."""
-    engine.register("other")
-    job_id = engine.enqueue(job_type="other")
-    engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
-    engine.advance(120)
-    engine.lease_call(0, job_types=["work"])
-
-    said = engine.rpc("explain_job", p_job_id=job_id)
+    said = explain(engine, job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
 
 
@@ -158,7 +144,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.lease_call(1)
 
     for job_id, task in ((sleeper, "waits"), (starter, "lease")):
-        said = engine.rpc("explain_job", p_job_id=job_id)
+        said = explain(engine, job_id)
         assert (said["reason"], said["data"]["task"]) == ("refused", task)
         assert said["cause"].startswith("no change")
         assert str(at)[:19].replace(" ", "T") <= said["since"] < said["data"]["retry_at"]
@@ -198,7 +184,7 @@ def test_advice_follows_what_an_error_is(
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), "failed", error=error)
 
-    [step] = engine.rpc("explain_job", p_job_id=job_id)["next"]
+    [step] = explain(engine, job_id)["next"]
     assert advice in step["words"]
     assert step["path"].startswith("/")
 

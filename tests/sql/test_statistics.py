@@ -72,24 +72,22 @@ def test_what_commits_late_is_counted_late_and_not_lost(engine: Engine) -> None:
     assert stats(engine)["enqueued"] == 2
 
 
-@pytest.mark.parametrize(
-    ("numbers", "jobs", "end"),
-    [
-        ([], [], 99),
-        ([5, 6], [1, 20], 99),
-        ([5, 6, 7], [1, 20, 1], 7),
-        ([5, 6, 7], [1, 40, 1], 6),
-        ([5, 6], [1000, 1], 6),
-        ([5, 5, 6], [1, 1, 1], 6),
-        ([5, 5, 5], [1, 1, 1], 6),
-    ],
-)
-def test_a_slice_of_the_feed_is_bounded_in_lines_and_in_jobs(
-    engine: Engine, numbers: list[int], jobs: list[int], end: int
-) -> None:
-    """At three lines and thirty jobs: a line may tell of a thousand, more than a statement does."""
+#: Numbers of lines of the feed, jobs of each, and where a slice of three lines or thirty jobs ends.
+SLICES = [
+    ([], [], 99),
+    ([5, 6], [1, 20], 99),
+    ([5, 6, 7], [1, 20, 1], 7),
+    ([5, 6, 7], [1, 40, 1], 6),
+    ([5, 6], [1000, 1], 6),
+    ([5, 5, 5], [1, 1, 1], 6),
+]
+
+
+def test_a_slice_of_the_feed_is_bounded_in_lines_and_in_jobs(engine: Engine) -> None:
+    """A line may tell of a thousand, more than a statement does."""
     slice_end = "select queue.slice_end(%s::bigint[], %s::integer[], 3, 99)"
-    assert engine.one(slice_end, numbers, jobs) == end
+    for numbers, jobs, end in SLICES:
+        assert engine.one(slice_end, numbers, jobs) == end, (numbers, jobs)
 
 
 def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine) -> None:
