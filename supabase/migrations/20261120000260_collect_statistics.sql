@@ -212,8 +212,11 @@ begin
     p_now - make_interval(secs => o.seconds),
     case when v_seen_at is null then 'no worker was ever seen' end,
     jsonb_build_object('seconds', o.seconds, 'job_id', (
-      select r.job_id from queue.ready as r
-      where p_workspace_id is null or r.workspace_id = p_workspace_id order by r.ready_at limit 1))
+      select r.job_id from queue.lanes as l cross join lateral (
+        select * from queue.ready as q
+        where q.lane = l.lane and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+        limit 1) as r -- the first of each lane
+      order by r.ready_at limit 1))
   from (values ((p_backlog ->> 'oldest_due_seconds')::numeric::integer)) as o (seconds)
   where o.seconds > 120
   union all

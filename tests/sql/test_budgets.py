@@ -127,6 +127,8 @@ def test_calls_beside_100_000_waiting_jobs_cost_what_they_cost_beside_none(
         "health": blocks(crowded, "select public.queue_health()"),
     }
     assert {name: count for name, count in bounded.items() if count > 60_000} == {}
+    crowded.advance(200)  # it is overdue: which job waits is found by a look at each lane
+    assert blocks(crowded, "select public.explain_queue(%s)", ACME) <= 600
 
 
 def test_a_lease_beside_ten_thousand_waiting_tenants_reads_a_few(engine: Engine) -> None:
