@@ -94,7 +94,7 @@ class Processors:
                 written = await self._write(job, ctx, training)
             stored = await self._app.store.store(job.id, job.fence, "procedure", written)
         found = stored["procedure"]
-        done = "The procedure is ready" if found else "The transcript is what there is"
+        done = "The procedure is ready" if found else "No procedure: there is no language model"
         ctx.progress(100, "finished", done)
         steps = len(found["steps"]) if found else 0
         return {"training_id": str(training.id), "steps": steps, "author": stored["author"]}
@@ -336,7 +336,6 @@ class Processors:
 
         model = self._app.model
         if model.offline:
-            ctx.log("info", "No language model is configured: the transcript is what there is")
             return {"procedure": None, "author": procedure.OFFLINE, "offline": True}
         chunks = await self._app.store.load_chunks(job.id, job.fence)
         segments = [said for chunk in chunks for said in chunk.segments]

@@ -11,7 +11,7 @@ export function Answers({ job }) {
   return html`<section class="card stack" aria-labelledby="h-answers">
     <h2 id="h-answers">Answers</h2>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Answers">
-      <table class="table">
+      <table class="table cards">
         <thead>
           <tr>
             <th scope="col">Question</th>
@@ -32,16 +32,10 @@ export function Answers({ job }) {
                 <span class="strong wrap">${one.question}</span>
                 ${one.category && html`<div class="muted small">${one.category}</div>`}
               </th>
-              ${columns.map(({ id, status, answers }) => {
+              ${columns.map(({ id, region, status, answers }) => {
                 const answer = answers.get(one.question_id);
-                return html`<td key=${id} class="wrap">
-                  ${
-                    answer
-                      ? answer.response
-                      : html`<span class="muted">
-                        ${STATES[status].word}
-                      </span>`
-                  }
+                return html`<td key=${id} class=${answer ? "wrap" : "muted"} data-label=${region}>
+                  ${answer ? answer.response : STATES[status].word}
                 </td>`;
               })}
             </tr>`,

@@ -15,6 +15,9 @@ import { SubmitDialog } from "./submit-dialog.js";
 
 export const title = () => "Benchmarks";
 
+const regionIn = (job) => (one) =>
+  one.status === job.status ? one.region : `${one.region}: ${STATES[one.status].word}`;
+
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs);
   const rows = jobs.value?.flatMap((page) => page.jobs) ?? [];
@@ -76,9 +79,7 @@ export default function Benchmarks({ workspace }) {
           "State",
           ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
         ),
-        column("Regions", "wrap", (job) =>
-          job.executions.map(({ region, status }) => `${region} ${STATES[status].word}`).join(", "),
-        ),
+        column("Regions", "wrap", (job) => job.executions.map(regionIn(job)).join(", ")),
         column("Submitted", (job) => html`<${When} at=${job.created_at} />`),
       ],
     )}

@@ -12,7 +12,7 @@ import { Failed, Stale, Unread } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichButton, Enriched } from "./records.js";
-import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
+import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
 import NotFound from "../../views/not-found.js";
 
 export const title = () => "Account";
@@ -125,13 +125,13 @@ function Beside({ account, name, label, kind, onSaved }) {
   if (said === null || String(said) === String(account[name] ?? "")) return null;
   const use = () => actionsOn(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
   const says = `Use what Apollo says for ${label.toLowerCase()}`;
-  return html`<span class="muted small">
+  return html`<div class="bar muted small">
     ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:
     ${" "}${kind === "number" ? number(Number(said)) : said}
     <${ActionButton} className="small" run=${use} aria-label=${says}>
       Use
     <//>
-  </span>`;
+  </div>`;
 }
 
 function Fields({ account, onSaved }) {
@@ -180,7 +180,7 @@ function Fields({ account, onSaved }) {
             </dd>
           </div>`,
         )}
-        <div><dt>Source</dt><dd>${account.metadata?.apollo_source ?? "–"}</dd></div>
+        <div><dt>Source</dt><dd>${SOURCES[account.metadata?.apollo_source] ?? "–"}</dd></div>
       </dl>
     </section>`;
   }

@@ -8,7 +8,7 @@ import { ActionButton, confirm } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/states-of-view.js";
-import { apiSettings } from "./data.js";
+import { apiSettings, SOURCES } from "./data.js";
 
 export const title = () => "API settings";
 
@@ -142,12 +142,15 @@ function Loaded({ settings, workspace, refresh }) {
           <dd class="num">${number(settings.enrichment_credits_used)}</dd>
         </div>
         <div>
-          <dt>Unanswered</dt>
-          <dd class="num" title="Calls without an answer, which may or may not have cost a credit">
+          <dt>Calls without an answer</dt>
+          <dd class="num" title="Each may have cost a credit, or not">
             ${number(settings.enrichment_calls_unanswered)}
           </dd>
         </div>
-        <div><dt>Client</dt><dd>${settings.apollo_client ?? "as deployed"}</dd></div>
+        <div>
+          <dt>Answers come from</dt>
+          <dd>${SOURCES[settings.apollo_client] ?? "as this deployment is set up"}</dd>
+        </div>
       </dl>
     </section>
   `;
@@ -157,7 +160,7 @@ function TestResult({ result }) {
   if (result.ok)
     return html`<p role="status">
       <${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}
-      ${result.source === "offline" && html` <span class="muted">(offline client)</span>`}
+      ${result.source === "offline" && html` <span class="muted">(sample data)</span>`}
     </p>`;
   return html`<p role="alert">
     <${Tag} tone="failed">Failed<//> ${result.message ?? result.reason}

@@ -1,9 +1,8 @@
 // What the pages of training read and do, and how a training is shown while it is processed.
 
-import { callRoute, request, supabase, unwrap } from "../../api.js";
+import { callRoute as call, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
-const call = callRoute;
 const at = (id) => ({ training_id: id });
 
 export const { createTranscriptionJob } = trainingClient(request);

@@ -6,7 +6,7 @@ import { useWatched } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
+import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { Loading, Stale, Unread } from "../../parts/states-of-view.js";
@@ -42,7 +42,7 @@ function Training({ id, workspace, remove }) {
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const session = training?.session_id;
-  const freshness = useWatched(
+  useWatched(
     found,
     (options) => (session ? watchSession(supabase(), session, options) : { close() {} }),
     [session],
@@ -66,6 +66,12 @@ function Training({ id, workspace, remove }) {
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);
+  const isReady = training.status === "completed"; // then what it brought comes before its jobs
+  const jobs = html`<${JobMonitor}
+    workspaceId=${workspace.id}
+    trainingId=${id}
+    filter=${filter}
+    onFilter=${(changes) => setFilter({ ...filter, ...changes })} />`;
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -77,7 +83,6 @@ function Training({ id, workspace, remove }) {
     </header>
     <div class="bar">
       <${Tag} tone=${tone}>${word}<//>
-      <${Freshness} value=${freshness} />
       <span class="spacer"></span>
       ${
         !isOver(training.status) &&
@@ -109,16 +114,13 @@ function Training({ id, workspace, remove }) {
         ${training.reason}
       </p>`
     }
-    <${JobMonitor}
-      workspaceId=${workspace.id}
-      trainingId=${id}
-      filter=${filter}
-      onFilter=${(changes) => setFilter({ ...filter, ...changes })} />
+    ${!isReady && jobs}
     <div class="ways">
       ${training.media && html`<${Video} handle=${player} id=${id} title=${training.title} />`}
       ${training.procedure && html`<${Procedure} stored=${training.procedure} jump=${jump} />`}
     </div>
     ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} />`}
+    ${isReady && jobs}
   </article>`;
 }
 
@@ -133,6 +135,7 @@ function useNotice(training) {
   }, [status]);
 }
 
+const LINE = { display: "flex", gap: "0.6rem", alignItems: "start" };
 const Play = ({ seconds, jump }) =>
   html`<button
     type="button"
@@ -145,7 +148,7 @@ const Play = ({ seconds, jump }) =>
 function Procedure({ stored: { procedure, author }, jump }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
-    ${!procedure && html`<p class="wrap">None was made: ${author}</p>`}
+    ${!procedure && html`<p class="wrap">There is none: ${author}.</p>`}
     ${
       procedure &&
       html`
@@ -183,8 +186,9 @@ function Transcript({ of, jump }) {
       tabindex="0"
       aria-label="Transcript">
       ${of.segments.map(
-        (said, index) => html`<li key=${index} class="wrap">
-          <${Play} seconds=${said.start} jump=${jump} /> ${said.text}
+        (said, index) => html`<li key=${index} style=${LINE}>
+          <${Play} seconds=${said.start} jump=${jump} />
+          <span class="wrap" style=${{ alignSelf: "center" }}>${said.text}</span>
         </li>`,
       )}
     </ol>
