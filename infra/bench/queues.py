@@ -180,8 +180,8 @@ class Peers:
     def single(self, name: str, url: str, calls: int, clients: int) -> float:
         """Enqueue calls a second, one job each; ours over PgQueuer's driver."""
         command, cwd = self.program("single", name)
-        told = _run([*command, url, str(calls), str(clients)], cwd=cwd)
-        return float(told.split("SEEN")[1])
+        said = _run([*command, url, str(calls), str(clients)], cwd=cwd)
+        return float(said.split("SEEN")[1])
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:

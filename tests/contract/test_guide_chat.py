@@ -47,7 +47,7 @@ def session(shell: Shell) -> str:
     return shell('SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID')
 
 
-def told(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
+def given(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
     return dict(json.loads(shell(command, **variables)))
 
 
@@ -58,19 +58,19 @@ def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
   -H "Content-Type: application/json" \\
   -H "x-session-id: $SESSION_ID" \\
   -d "$BODY" """
-    return told(shell, command, SESSION_ID=session, BODY=body)
+    return given(shell, command, SESSION_ID=session, BODY=body)
 
 
 def status(shell: Shell, session: str) -> dict[str, Any]:
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
-    return told(shell, command, SESSION_ID=session)
+    return given(shell, command, SESSION_ID=session)
 
 
 def question_of(shell: Shell, session: str) -> dict[str, Any]:
     """Wait for a session's question; GET /api/async-messages as it is then."""
     until(lambda: status(shell, session)["pendingQuestions"])
     command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
-    return told(shell, command, SESSION_ID=session)
+    return given(shell, command, SESSION_ID=session)
 
 
 def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
     "sessionId": "'$SESSION_ID'",
     "content": "Use a blue and white color scheme"
   }' | jq '.'"""
-    return told(shell, command, SESSION_ID=session, MESSAGE=message)
+    return given(shell, command, SESSION_ID=session, MESSAGE=message)
 
 
 def test_quick_start(shell: Shell, sql: Sql) -> None:
@@ -176,9 +176,9 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
     cancel = """curl -X POST https://your-app.com/api/async-cancel \\
   -H "Content-Type: application/json" \\
   -d "$BODY" | jq '.'"""
-    one = told(shell, cancel, BODY=json.dumps({"workId": work}))
+    one = given(shell, cancel, BODY=json.dumps({"workId": work}))
     begun = say(shell, session, BUILD)["work"][0]["id"]
-    every = told(shell, cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True}))
+    every = given(shell, cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True}))
 
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
@@ -224,7 +224,7 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
   -H "Content-Type: application/json" \\
   -d "$BODY" """
     body = json.dumps({"messages": [{"role": "user", "content": HISTORY}]})
-    begun = told(shell, command, BODY=body)
+    begun = given(shell, command, BODY=body)
 
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
@@ -245,7 +245,7 @@ def log_of(stack: RunningStack) -> str:
 
 def test_monitoring(shell: Shell, sql: Sql) -> None:
     command = """curl "https://your-app.com/api/async-status?sessionId=any" | jq '.queueStatus'"""
-    assert set(told(shell, command)) == {"queued", "executing"}
+    assert set(given(shell, command)) == {"queued", "executing"}
     for statement in (
         "SELECT COUNT(*) as total_sessions FROM async_session_state;",
         "SELECT COUNT(*) as total_work FROM async_work_items;",

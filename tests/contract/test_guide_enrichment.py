@@ -88,9 +88,9 @@ def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: Runni
 def test_2_to_5_job_logs_and_account(
     sql: Sql, stack: RunningStack, account: str, job_id: str
 ) -> None:
-    told = worker(stack)
-    assert told["success"] is True
-    assert {"duration_ms", "worker_id", "timestamp"} <= set(told)
+    given = worker(stack)
+    assert given["success"] is True
+    assert {"duration_ms", "worker_id", "timestamp"} <= set(given)
     when(sql, "completed", job_id)
 
     [newest] = sql("""
@@ -186,7 +186,7 @@ def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: s
     """What a subscribed page draws: 10, 20, 30 … 100, in order."""
     worker(stack)
     when(sql, "completed", job_id)
-    told = sql(
+    given = sql(
         "select (data -> 'progress' ->> 'percentage')::float from job_events"
         " where job_id = %s and data ? 'progress' order by seq",
         job_id,
@@ -196,14 +196,14 @@ def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: s
         " and tablename in ('jobs', 'job_logs')"
     )
 
-    shown = [at for (at,) in told if at]
+    shown = [at for (at,) in given if at]
     assert shown == sorted(shown)
     assert shown[-1] == 100
     assert len(published) == 2
 
 
 def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> None:
-    """Ten jobs whose account-1 … account-10 do not exist: taken, tried, and told so."""
+    """Ten jobs whose account-1 … account-10 do not exist: taken, tried, and refused by name."""
     token = stack.sign_in(stack.demo_email)
     printed = bash(f"""
         supabase() {{ echo {token}; }}
@@ -238,12 +238,12 @@ def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> 
 
 def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
     """The check that a probe makes, and the 401 of the troubleshooting section."""
-    told = worker(stack, method="GET")
+    given = worker(stack, method="GET")
     wrong = worker(stack, method="GET", token="wrong")
 
-    assert told["status"] == "healthy"
-    assert told["worker_id"]
-    assert set(told["environment"]) >= {"region", "env"}
+    assert given["status"] == "healthy"
+    assert given["worker_id"]
+    assert set(given["environment"]) >= {"region", "env"}
     assert wrong["error"] == "Unauthorized"
 
 

@@ -136,7 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.keys: dict[str, tuple[str, int]] = {}
         self.not_before: dict[str, float] = {}
         self.results: dict[str, Any] = {}
-        self.told: dict[str, int] = {}
+        self.reported: dict[str, int] = {}
         self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
         for job_type in ("plain", "keyed", "keyed", "few", "rated", "quiet"):
             self.enqueue(0, False, ACME, job_type, 3, "a", 100, None)
@@ -338,8 +338,10 @@ class QueueMachine(RuleBasedStateMachine):
             page = self.watcher.rpc("event_feed", **of)
             self.cursor = page["cursor"]
             for event in page["events"]:
-                assert event["seq"] > self.told.get(event["job_id"], 0), "told twice, or backwards"
-                self.told[event["job_id"]] = event["seq"]
+                assert event["seq"] > self.reported.get(event["job_id"], 0), (
+                    "reported twice, or backwards"
+                )
+                self.reported[event["job_id"]] = event["seq"]
 
     @rule(**CALLS, name=st.sampled_from("pq"))
     def emit(self, index: int, hold: bool, name: str) -> None:
@@ -403,10 +405,10 @@ class QueueMachine(RuleBasedStateMachine):
     def report(self, index: int, hold: bool, picks: list[float], news: bool) -> None:
         """Some leases, live and lost ones, in one call."""
         entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
-        told: dict[str, Any] = {"progress": {"percentage": 7}}
-        told["logs"] = [{"level": "info", "message": "x"}]
-        told["steps"] = [{"name": "s", "result": 1}]
-        items = [{**handle(entry["lease"]), **(told if news else {})} for entry in entries]
+        reported: dict[str, Any] = {"progress": {"percentage": 7}}
+        reported["logs"] = [{"level": "info", "message": "x"}]
+        reported["steps"] = [{"name": "s", "result": 1}]
+        items = [{**handle(entry["lease"]), **(reported if news else {})} for entry in entries]
         at, sure = self.instant(), [self.must_hold(entry) for entry in entries]
         stale = [
             self.fences.get(item["job_id"], 0) > item["fence"] or entry["state"] == "settled"
@@ -600,7 +602,9 @@ class QueueMachine(RuleBasedStateMachine):
             " and type not in ('job.progress', 'job.log') group by 1",
             ACME,
         )
-        assert {job: seq for job, seq in last if self.told.get(job) != seq} == {}, "never told"
+        assert {job: seq for job, seq in last if self.reported.get(job) != seq} == {}, (
+            "never reported"
+        )
         self.nothing_is_broken()
         starts = rows(
             "select extract(epoch from e.created_at)::float from public.job_events as e"

@@ -96,17 +96,17 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
         await ctx.step("fail", fail, tries=3)
 
     errors[:] = [ConnectionError("1"), ProcessorError("2", retry_after=5), ConnectionError("3")]
-    told = await run(use)
-    assert (told.outcome, told.error.message, pauses) == ("retry", "3", [0.5, 5])  # type: ignore[union-attr]
-    assert [line.metadata for line in told.logs] == [{"reason": "1"}, {"reason": "2"}]
+    said = await run(use)
+    assert (said.outcome, said.error.message, pauses) == ("retry", "3", [0.5, 5])  # type: ignore[union-attr]
+    assert [line.metadata for line in said.logs] == [{"reason": "1"}, {"reason": "2"}]
 
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
     # longer than a worker should be held
     errors[:] = [ProcessorError("busy", retry_after=90)]
-    told = await run(use)
-    assert (told.outcome, told.retry_after_seconds) == ("retry", 90)
+    said = await run(use)
+    assert (said.outcome, said.retry_after_seconds) == ("retry", 90)
 
 
 async def test_a_try_of_a_step_has_its_time() -> None:
@@ -116,10 +116,10 @@ async def test_a_try_of_a_step_has_its_time() -> None:
         raise TimeoutError("own")
 
     slow = await run(lambda ctx: ctx.step("slow", lambda: asyncio.sleep(60), timeout=0.01))
-    told = await run(lambda ctx: ctx.step("own", own, timeout=60))
+    said = await run(lambda ctx: ctx.step("own", own, timeout=60))
 
     assert slow.error.type.endswith("StepTimeout")  # type: ignore[union-attr]
-    assert told.error.message == "own"  # type: ignore[union-attr]
+    assert said.error.message == "own"  # type: ignore[union-attr]
 
 
 async def test_waits_end_the_run_and_continue_in_order() -> None:
@@ -137,9 +137,9 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
     test = of(use)
     assert (await test.run()).wait["kind"] == "sleep"  # type: ignore[index]
     test.wake()
-    told = await test.run()
-    assert told.wait["options"] == ["S", "L"]  # type: ignore[index]
-    assert told.wait["default"] == {"answer": "M"}  # type: ignore[index]
+    said = await test.run()
+    assert said.wait["options"] == ["S", "L"]  # type: ignore[index]
+    assert said.wait["default"] == {"answer": "M"}  # type: ignore[index]
     test.time_out()
     assert (await test.run()).wait["event"] == "paid"  # type: ignore[index]
     test.event({"amount": 3})
@@ -170,7 +170,7 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     test.children_end([ValueError("no")])
     await test.run()
     test.children_end([ValueError("no")])
-    told = await test.run()
+    said = await test.run()
 
-    assert told.outcome == "failed"
-    assert told.error.data == {"failed": [test._ids["map:last:spawn"][0]]}  # type: ignore[union-attr]
+    assert said.outcome == "failed"
+    assert said.error.data == {"failed": [test._ids["map:last:spawn"][0]]}  # type: ignore[union-attr]

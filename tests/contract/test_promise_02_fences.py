@@ -87,11 +87,11 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
         {**handle(lease), **news(word)} for lease, word in ((zombie, "stale"), (heir, "present"))
     )
 
-    told = engine.report_all([old, new, old, nobody])
+    said = engine.report_all([old, new, old, nobody])
     waits = {"outcome": "waiting", "wait": ask()}
     ended = engine.settle_all([{**item, **waits} for item in (old, new, nobody)])
 
-    assert {(each["fence"], each["outcome"]) for each in told} == {(1, "lost"), (2, "ok")}
+    assert {(each["fence"], each["outcome"]) for each in said} == {(1, "lost"), (2, "ok")}
     assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
         (zombie["job"]["id"], 1): "stale",
         (heir["job"]["id"], 2): "applied",
@@ -196,12 +196,12 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
     with engine.beside() as other, ThreadPoolExecutor(1) as threads:
         other.run("begin")
         other.spawn(lease, "children", [{"job_type": "work"}])
-        told = threads.submit(
+        said = threads.submit(
             engine.report, lease, logs=NEWS["logs"], steps=[{"name": "a", "result": 1}]
         )
         engine.until_waiting()
         other.run("commit")
-        assert told.result(60) == "ok"
+        assert said.result(60) == "ok"
 
     logged = "select count(*) from public.job_logs where job_id = %s"
     assert engine.one(logged, job_id) == 1

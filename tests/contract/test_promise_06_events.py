@@ -17,13 +17,13 @@ Told = list[tuple[str, int]]
 
 
 def read(engine: Engine, cursor: str | None) -> tuple[Told, str]:
-    told: Told = []
+    given: Told = []
     while True:
         page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor)
-        told += [(event["job_id"], event["seq"]) for event in page["events"]]
+        given += [(event["job_id"], event["seq"]) for event in page["events"]]
         cursor = page["cursor"]
         if not page["more"]:
-            return told, str(cursor)
+            return given, str(cursor)
 
 
 def short(kinds: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A project's Realtime plan is kept by the second; beyond it watchers are told to look again."""
+"""A project's Realtime plan is kept by the second; beyond it watchers are asked to read again."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_a_tenant_that_no_one_watches_holds_back_nothing_that_is_watched(counted
     follow(counted, f"workspace:{ACME}")
     job_id = counted.enqueue()
 
-    told = [payload["job_id"] for _, _, payload in messages(counted, f"workspace:{ACME}")]
-    assert told == [job_id]
+    given = [payload["job_id"] for _, _, payload in messages(counted, f"workspace:{ACME}")]
+    assert given == [job_id]
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:

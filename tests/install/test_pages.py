@@ -132,16 +132,16 @@ def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack
         until(lambda: connection.execute(made).fetchone() == (True,))
         connection.execute(row.encode(), [ACME])
 
-    told = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
+    said = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
-    assert '"message_id": "message to Ada: 12.0 EUR"' in told
+    assert '"message_id": "message to Ada: 12.0 EUR"' in said
     assert "0 failed" in run(project, "minutehand doctor")
 
 
 def test_every_verb_says_what_it_does(project: Stranger) -> None:
     """Also where no app brings verbs."""
-    told = run(project, "minutehand --help")
-    verbs = re.findall(r"^  ([a-z]+)  +\S", told.partition("Run:")[2], re.MULTILINE)
+    said = run(project, "minutehand --help")
+    verbs = re.findall(r"^  ([a-z]+)  +\S", said.partition("Run:")[2], re.MULTILINE)
 
     assert len(verbs) > 20
     run(project, "\n".join(f"minutehand {verb} --help" for verb in verbs))

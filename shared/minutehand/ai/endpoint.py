@@ -62,8 +62,8 @@ class Endpoint:
         Raises:
             LanguageModelError: By type; what is `repeatable` without a long wait was repeated.
         """
-        told: dict[str, Any] = await self._repeating(self._post, content)
-        return told
+        given: dict[str, Any] = await self._repeating(self._post, content)
+        return given
 
     async def _post(self, content: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -83,25 +83,25 @@ class Endpoint:
             # silence may hide an answer that is charged for
             again = error.kind in {"unsent", "broken"}
             raise LanguageModelError(what, code=kind, repeatable=again) from error
-        told = answer.object()
+        given = answer.object()
         if answer.status != 200:
-            raise self._refusal(answer, answer.status, told)
-        if told is None:
+            raise self._refusal(answer, answer.status, given)
+        if given is None:
             raise AnswerUnusable(f"{self._title} did not answer with a JSON object")
-        if wrong := told.get("error"):  # some gateways answer 200 whatever happened behind them
+        if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
             code = wrong.get("code") if isinstance(wrong, dict) else None
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            raise self._refusal(answer, status, told)
-        return told
+            raise self._refusal(answer, status, given)
+        return given
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     def _refusal(
-        self, answer: Answer, status: int, told: Mapping[str, Any] | None
+        self, answer: Answer, status: int, given: Mapping[str, Any] | None
     ) -> LanguageModelError:
-        name, error = self._title, (told or {}).get("error")
+        name, error = self._title, (given or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
         said = without_secrets(str(error.get("message") or f"status {status}"))[:500]
         wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))

@@ -72,11 +72,11 @@ class OpenAICompatible(Endpoint):
         return body
 
     async def _ask(self, prompt: Prompt) -> Completion:
-        told = await self.post(json=self._body(prompt))
-        usage = told.get("usage")
+        given = await self.post(json=self._body(prompt))
+        usage = given.get("usage")
         cost = self._cost(usage if isinstance(usage, dict) else {})
         try:
-            choice = told["choices"][0]
+            choice = given["choices"][0]
             said, finish = choice["message"], choice.get("finish_reason")
             text, refusal = _text(said.get("content")), said.get("refusal")
             is_call = bool(said.get("tool_calls") or said.get("function_call"))

@@ -37,17 +37,17 @@ class TranscriptionEndpoint(Endpoint):
         seconds = len(sound) / BYTES_PER_SECOND
         file = wav(sound)
         try:
-            told = await self._send(file)
+            said = await self._send(file)
         except InputRefused as error:
             if self._format == "json" or "response_format" not in str(error):
                 raise
             self._format = "json"
-            told = await self._send(file)
+            said = await self._send(file)
         if on_heard is not None:
             on_heard(1.0)
-        language = told.get("language")
+        language = said.get("language")
         return Transcript(
-            self._segments(told, seconds),
+            self._segments(said, seconds),
             self.name,
             offline=False,
             language=language[:40] if isinstance(language, str) and language else None,
@@ -57,15 +57,15 @@ class TranscriptionEndpoint(Endpoint):
         fields: dict[str, Any] = {"model": self.name, "response_format": self._format}
         if self._format == "verbose_json":
             fields["timestamp_granularities[]"] = ["segment"]
-        told = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
-        if not isinstance(told.get("text"), str):
+        said = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
+        if not isinstance(said.get("text"), str):
             raise AnswerUnusable(f"The answer of {self.name} is not a transcription")
-        return told
+        return said
 
-    def _segments(self, told: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-        listed = told.get("segments")
+    def _segments(self, said: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
+        listed = said.get("segments")
         if not isinstance(listed, list):
-            text = told["text"].strip()
+            text = said["text"].strip()
             return (Segment(0.0, seconds, text),) if text else ()
         found = []
         for each in listed[:MOST_SEGMENTS]:

@@ -93,11 +93,11 @@ async def _hear(sound: bytes, seconds: int, on_heard: OnHeard | None) -> list[Re
             await child.stdin.drain()
         child.stdin.close()
         async for line in child.stdout:
-            told = json.loads(line)
-            if "words" in told:
-                words = [Recognised(*each) for each in told["words"]]
+            given = json.loads(line)
+            if "words" in given:
+                words = [Recognised(*each) for each in given["words"]]
             elif on_heard is not None:
-                on_heard(told["heard"])
+                on_heard(given["heard"])
         code = await child.wait()
     finally:
         if child.returncode is None:

@@ -66,12 +66,12 @@ def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> 
         dimensions: Keep them few: each combination is a metric that is paid for.
         at_ms: Milliseconds since 1970.
     """
-    told = {
+    said = {
         "Namespace": NAMESPACE,
         "Dimensions": [list(dimensions)],
         "Metrics": [{"Name": name, "Unit": unit} for name, (_, unit) in metrics.items()],
     }
-    head = {"Timestamp": at_ms, "CloudWatchMetrics": [told]}
+    head = {"Timestamp": at_ms, "CloudWatchMetrics": [said]}
     values = {name: value for name, (value, _) in metrics.items()}
     body = {"_aws": head, **dimensions, **values}
     return json.dumps(body, separators=(",", ":"))

@@ -48,7 +48,7 @@ grant select on {clients}.workspaces, {clients}.workspace_members
   to authenticated, service_role;
 """
 
-#: Stops where someone would be a member of nothing without being told so.
+#: Stops where someone would silently be a member of nothing.
 _ROLES = """
 do $$
 declare

@@ -73,8 +73,8 @@ class WebhookStore(FunctionStore):
 
     async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
         """Record the outcome; return whether the webhook is still enabled."""
-        told = {name: value for name, value in asdict(sent).items() if name != "retry_after"}
-        request = {"job_id": job_id, "fence": fence, **told}
+        given = {name: value for name, value in asdict(sent).items() if name != "retry_after"}
+        request = {"job_id": job_id, "fence": fence, **given}
         # a failure that is reported twice counts twice
         noted: dict[str, Any] = await self._functions.call(
             "webhook_sent", {"p_request": request}, repeatable=sent.ok

@@ -38,9 +38,9 @@ class Processors:
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
         ctx.progress(5, "executing", f"{len(started.executions)} executions")
-        told = {"version": 1, "job_id": str(started.job.id)}
+        said = {"version": 1, "job_id": str(started.job.id)}
         children = [
-            {**told, "execution_id": str(each.id), "region": each.region}
+            {**said, "execution_id": str(each.id), "region": each.region}
             for each in started.executions
         ]
         options = EnqueueOptions(priority=job.priority, session_id=job.session_id)

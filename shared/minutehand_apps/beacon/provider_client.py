@@ -122,9 +122,9 @@ class AtProvider:
         await self._call("POST", f"/{task_id}/cancel")
 
     async def _ask(self, kind: type[A], method: str, path: str, **sent: Any) -> A:
-        told = await self._call(method, path, **sent)
+        said = await self._call(method, path, **sent)
         try:
-            return kind.model_validate(told)
+            return kind.model_validate(said)
         except ValidationError as error:
             raise RemoteFailed(
                 f"{self.name} answered in a wrong format: {first_problem(error, 'the answer')}"
@@ -141,10 +141,10 @@ class AtProvider:
             raise RemoteFailed(f"{self.name} {error}") from error
         if answer.status not in {200, 201, 202}:
             raise RemoteFailed(f"{self.name} answered with status {answer.status}")
-        told = answer.object()
-        if told is None:
+        said = answer.object()
+        if said is None:
             raise RemoteFailed(f"{self.name} must answer with a JSON object")
-        return told
+        return said
 
 
 def read_output(data: Any, spec: JobSpec) -> Output:

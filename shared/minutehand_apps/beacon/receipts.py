@@ -217,8 +217,8 @@ def verify(given: Any, keys: Keys) -> Report:
     try:
         bundle = Bundle.model_validate(given)
     except ValidationError as error:
-        told = f"this is neither a bundle nor a receipt: {first_problem(error)}"
-        raise Unreadable(told) from error
+        said = f"this is neither a bundle nor a receipt: {first_problem(error)}"
+        raise Unreadable(said) from error
     read = [_check(report, each, keys, bundle.jobspec) for each in bundle.receipts]
     receipts = [each for each in read if isinstance(each, Receipt)]
     if bundle.closing is None:
@@ -232,8 +232,8 @@ def verify(given: Any, keys: Keys) -> Report:
         report.problems.append("closing: a receipt is of another job")
     here = len({each.execution_id for each in receipts})
     if here != closing.receipts:
-        told = f"the job has {closing.receipts} receipts, and {here} are here"
-        report.problems.append(f"closing: {told}")
+        said = f"the job has {closing.receipts} receipts, and {here} are here"
+        report.problems.append(f"closing: {said}")
     return report
 
 

@@ -67,29 +67,29 @@ class SessionFeed:
         work_id: str | None = f"work_{event.job_id}"
         # what the decision waits for comes before it is known whether the message becomes work
         is_reply = data["work_type"] is None or progress.get("percentage") == 0
-        told = {"type": data["work_type"], "title": data["work_title"]}
+        said = {"type": data["work_type"], "title": data["work_title"]}
         if is_reply:
             kind, work_id = kind.replace("work_", "reply_"), None
-            told = {"messageId": data["message_id"]}
+            said = {"messageId": data["message_id"]}
         if event.type == "job.waiting":
             if brought is None:
                 return None
-            told |= {name: brought.get(name) for name in ("options", "default", "expiresAt")}
-            told |= {"messageId": brought["id"], "question": brought["content"]}
+            said |= {name: brought.get(name) for name in ("options", "default", "expiresAt")}
+            said |= {"messageId": brought["id"], "question": brought["content"]}
         elif event.type == "job.completed" and not is_reply:
-            told["result"] = brought
+            said["result"] = brought
         elif event.type == "job.failed":
-            told["error"] = data.get("error_message")
-        return self._line(cursor, kind, work_id, event.created_at, told | progress)
+            said["error"] = data.get("error_message")
+        return self._line(cursor, kind, work_id, event.created_at, said | progress)
 
     def _line(
         self, cursor: str, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
     ) -> Line:
-        told = {
+        said = {
             "type": kind,
             "workId": work_id,
             "sessionId": self._session_id,
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return Line(cursor, None, told)
+        return Line(cursor, None, said)

@@ -126,14 +126,14 @@ class HttpApollo:
 
 
 def _judge(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
-    told = answer.object()
+    given = answer.object()
     if answer.status == 200:
-        if told is None:
+        if given is None:
             raise ApolloUnavailable(
                 f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
             )
-        return told
-    raise _refusal(path, answer.status, answer.headers, _sentence(told or {}, key))
+        return given
+    raise _refusal(path, answer.status, answer.headers, _sentence(given or {}, key))
 
 
 def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
@@ -179,8 +179,8 @@ def _storable(value: object) -> object:
 
 
 def _cost(answer: dict[str, Any], found: object) -> int:
-    told = answer.get("credits_consumed")
-    return told if type(told) is int and 0 <= told <= MAX_CREDITS else int(found is not None)
+    given = answer.get("credits_consumed")
+    return given if type(given) is int and 0 <= given <= MAX_CREDITS else int(found is not None)
 
 
 def _sentence(answer: dict[str, Any], key: str) -> str:

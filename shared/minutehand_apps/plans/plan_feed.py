@@ -37,8 +37,8 @@ class PlanFeed:
         except QueueError as error:
             if error.status != 404 or not self._is_known:
                 raise
-            told = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
-            return Batch([self._line(told)], end="deleted")
+            said = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
+            return Batch([self._line(said)], end="deleted")
         self._is_known, self.subject = True, f"job:{found['job_id']}"
         lines = [self._line(event) for event in map(_in_words, found["events"])]
         if found["events"]:
@@ -47,9 +47,9 @@ class PlanFeed:
         end = (self._end or "ended") if found["ended"] else None
         return Batch(lines, end=end, more=len(lines) == READ_LIMIT)
 
-    def _line(self, told: Mapping[str, Any]) -> Line:
-        event = {"plan_id": str(self._id), **told}
-        return Line(str(told["seq"]), None, event)
+    def _line(self, said: Mapping[str, Any]) -> Line:
+        event = {"plan_id": str(self._id), **said}
+        return Line(str(said["seq"]), None, event)
 
 
 def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,10 +57,10 @@ def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:
     kind, data = str(event["type"]).removeprefix("job."), event["data"] or {}
     if kind == "log":
         line = data["log"]
-        told = line.get("metadata") or {}
-        kind = told.get("event") or "log"
+        said = line.get("metadata") or {}
+        kind = said.get("event") or "log"
         data = {"level": line["level"], "message": line["message"]}
-        data |= {name: told[name] for name in ("stage", "title") if name in told}
+        data |= {name: said[name] for name in ("stage", "title") if name in said}
     elif kind == "progress":
         kind, data = "stage_progress", data.get("progress") or {}
     else:

@@ -106,9 +106,9 @@ class Ffmpeg:
             raise refused("not_a_video", "The file is not a video that can be read here")
         if media.video is None:
             return media
-        told: deque[str] = deque(maxlen=20)
+        said: deque[str] = deque(maxlen=20)
         check = [*_input(file), "-map", "0:v:0", "-t", "1", "-f", "null", "-"]
-        if await self._run(check, told.append, seconds=PROBE_SECONDS) != 0:
+        if await self._run(check, said.append, seconds=PROBE_SECONDS) != 0:
             raise refused("not_a_video", f"The video's pictures cannot be read ({media.video})")
         return media
 
@@ -134,7 +134,7 @@ class Ffmpeg:
             StageError: `video_too_long`, or `unreadable_audio`.
         """
         pauses: list[list[float]] = []
-        told: deque[str] = deque(maxlen=20)
+        said: deque[str] = deque(maxlen=20)
         cut_off: deque[str] = deque(maxlen=1)
 
         def read(line: str) -> None:
@@ -145,7 +145,7 @@ class Ffmpeg:
             cut_off.extend(_BROKEN_OFF.findall(line)[:1])
             found = _PAUSE.search(line)
             if found is None:
-                told.append(line)
+                said.append(line)
             elif found[1] == "start" and len(pauses) < MOST_PAUSES:
                 pauses.append([max(0.0, float(found[2])), float("inf")])
             elif found[1] == "end" and pauses:
@@ -165,7 +165,7 @@ class Ffmpeg:
             most_bytes=most_bytes,
         )
         length = _size(into) / BYTES_PER_SECOND
-        if code != 0 and any("No space left on device" in line for line in told):
+        if code != 0 and any("No space left on device" in line for line in said):
             raise later("no_room", "The worker's disk has no room for the sound")
         if length > most_seconds:
             raise refused("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")

@@ -118,8 +118,8 @@ class Mux:
         while at < size:
             on_sent(at)
             piece = await read(at, min(PIECE_BYTES, size - at))
-            told = f"bytes {at}-{at + len(piece) - 1}/{size}"
-            arrived = await self._put(url, piece, told, size)
+            span = f"bytes {at}-{at + len(piece) - 1}/{size}"
+            arrived = await self._put(url, piece, span, size)
             if arrived <= at:
                 raise later("host_failed", "The video host takes no more")
             at = arrived
@@ -129,10 +129,10 @@ class Mux:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _put(self, url: str, piece: bytes, told: str, size: int) -> int:
+    async def _put(self, url: str, piece: bytes, span: str, size: int) -> int:
         """Send a piece; how many bytes of the whole have arrived."""
         response = await self._send(
-            "PUT", url, within=PIECE_SECONDS, content=piece, headers={"content-range": told}
+            "PUT", url, within=PIECE_SECONDS, content=piece, headers={"content-range": span}
         )
         if response.status in {200, 201}:
             return size

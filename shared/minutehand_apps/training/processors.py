@@ -383,8 +383,8 @@ class Processors:
         asset = await host.find_asset(asset_id)
         if asset is None or asset.status == "errored":
             await note_host(upload=None, asset=None)
-            told = asset.errors.messages if asset and asset.errors else ("it is gone",)
-            problem = "; ".join(told)[:500]
+            given = asset.errors.messages if asset and asset.errors else ("it is gone",)
+            problem = "; ".join(given)[:500]
             raise refused("host_refused", f"The video host cannot use the video: {problem}")
         if asset.status != "ready":
             return _wait_for_host(job, ctx, "The video host makes the video playable")

@@ -59,7 +59,7 @@ class Providers:
 
 
 class Station(AppHarness):
-    """The whole app: its API, and a worker that ticks when it is told to."""
+    """The whole app: its API, and a worker that ticks on demand."""
 
     below = "/api/v1"
 

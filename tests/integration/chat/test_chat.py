@@ -126,7 +126,7 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
 async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_stream(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Also for a reader who was told of the other's answer before it was known to be work."""
+    """Also for a reader who had the other's answer before it was known to be work."""
     held, work = asyncio.Event(), ANSWERS["decide"] | {"question": ""}
     server.faults["decide"] = [Fault(until=held)]
     server.answers["decide"] = lambda body: (
@@ -197,7 +197,7 @@ async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> No
 
 
 async def test_of_two_answers_the_first_wins(harness: Harness) -> None:
-    """And the second is told so."""
+    """And the second gets an answer that says so."""
     session = harness.begin()
     await harness.say(session, PAGE)
     question = await harness.asking(session)

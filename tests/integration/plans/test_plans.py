@@ -70,8 +70,8 @@ async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
     asked = [seen.name for seen in server.seen]
 
     assert asked.index("strategy") > max(asked.index("assumptions"), asked.index("constraints"))
-    told = await with_model.stream(f"/{plan_id}/stream", user=None)
-    kinds = [(event["type"], event["data"].get("stage")) for _, event in told]
+    said = await with_model.stream(f"/{plan_id}/stream", user=None)
+    kinds = [(event["type"], event["data"].get("stage")) for _, event in said]
     done = kinds.index(("stage_completed", "assumptions"))
     assert kinds.index(("stage_started", "constraints")) < done
 
@@ -81,16 +81,16 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "said"),
     [(CIRCLE, "wait for each other: "), (UNKNOWN, "Paint: no such task; there are A, B, C")],
 )
 async def test_an_order_that_cannot_be_is_mended_once(
-    with_model: Harness, server: ModelServer, wrong: Any, told: str
+    with_model: Harness, server: ModelServer, wrong: Any, said: str
 ) -> None:
     """The model gets to know which tasks are meant; a second one fails the stage alone."""
     good = server.answers["dependencies"]
     server.answers["dependencies"] = lambda body: (
-        good if told in body["messages"][0]["content"] else wrong
+        good if said in body["messages"][0]["content"] else wrong
     )
     assert (await with_model.ended(await with_model.create()))["status"] == "completed"
 
@@ -102,7 +102,7 @@ async def test_an_order_that_cannot_be_is_mended_once(
     assert plan["status"] == "failed"
     assert "## This report is partial" in report
     assert "- Schedule: The answer of test-model cannot be used: " in report
-    assert told in report
+    assert said in report
     assert "## Budget" in report
     assert "Written by test-model" in report
 
@@ -146,8 +146,8 @@ async def test_a_plan_waits_for_a_model_that_is_away(
     done = await with_model.ended(plan_id)
 
     assert (done["status"], done["waits_for"]) == ("completed", None)
-    told = await with_model.stream(f"/{plan_id}/stream", user=None)
-    shown = [e["data"]["percentage"] for _, e in told if e["type"] == "stage_progress"]
+    said = await with_model.stream(f"/{plan_id}/stream", user=None)
+    shown = [e["data"]["percentage"] for _, e in said if e["type"] == "stage_progress"]
     assert shown == sorted(shown)
     assert with_model.project.row(done["job_id"])["attempts"] == 1
 
@@ -164,28 +164,28 @@ async def test_a_cancelled_plan_has_a_partial_report(harness: Harness) -> None:
         "GET", f"/{plan_id}/report", user=None, headers={"Accept": "application/json"}
     )
     assert as_json.json()["partial"] is True
-    told = await harness.stream(f"/{plan_id}/stream", user=None)
-    assert told[-1][1]["type"] == "plan_cancelled"
+    said = await harness.stream(f"/{plan_id}/stream", user=None)
+    assert said[-1][1]["type"] == "plan_cancelled"
 
 
 async def test_events_are_numbered_without_a_gap_and_resume(harness: Harness) -> None:
     """From any of them; after the last there is nothing more to come."""
     plan_id = await harness.create()
     await harness.ended(plan_id)
-    told = await harness.stream(f"/{plan_id}/stream", user=None)
+    said = await harness.stream(f"/{plan_id}/stream", user=None)
 
-    assert [event["seq"] for _, event in told] == list(range(1, len(told) + 1))
-    assert {event["plan_id"] for _, event in told} == {plan_id}
-    assert (told[0][1]["type"], told[-1][1]["type"]) == ("plan_created", "plan_completed")
+    assert [event["seq"] for _, event in said] == list(range(1, len(said) + 1))
+    assert {event["plan_id"] for _, event in said} == {plan_id}
+    assert (said[0][1]["type"], said[-1][1]["type"]) == ("plan_created", "plan_completed")
     path = f"/{plan_id}/stream"
-    for place in (1, len(told) // 2):
+    for place in (1, len(said) // 2):
         rest = await harness.stream(path, user=None, **{"Last-Event-ID": str(place)})
-        assert rest == told[place:]
-    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(len(told))}
+        assert rest == said[place:]
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(len(said))}
     over = await harness.call("GET", path, user=None, headers=headers)
     assert over.status_code == 204
     as_json = await harness.call("GET", f"{path}?after=1", headers={"Accept": "application/json"})
-    assert [event["seq"] for event in as_json.json()["events"]] == list(range(2, len(told) + 1))
+    assert [event["seq"] for event in as_json.json()["events"]] == list(range(2, len(said) + 1))
 
 
 async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:

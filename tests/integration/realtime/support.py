@@ -192,8 +192,8 @@ def decode(data: str | bytes) -> dict[str, Any]:
         payload = {"type": "broadcast", "event": event, "payload": json.loads(body)}
         if metadata:
             payload["meta"] = json.loads(metadata)
-        told = {"topic": topic, "event": "broadcast", "payload": payload}
-        return {"join_ref": None, "ref": None, **told}
+        said = {"topic": topic, "event": "broadcast", "payload": payload}
+        return {"join_ref": None, "ref": None, **said}
     message = json.loads(data)
     if isinstance(message, list):
         return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))

@@ -180,8 +180,8 @@ async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     sql.execute("insert into public.open_items values (1, 'a', 1, false)")
 
     assert reply["status"] == "ok"
-    told = system["payload"]
-    assert (told["extension"], told["status"]) == ("postgres_changes", "error")
-    assert message in told["message"]
+    given = system["payload"]
+    assert (given["extension"], given["status"]) == ("postgres_changes", "error")
+    assert message in given["message"]
     assert (await socket.expect("postgres_changes"))["topic"] != f"realtime:{topic}"
     await socket.silence()

@@ -169,10 +169,10 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
 
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
     """What `/metrics` says, by name and labels."""
-    told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    said = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(told.text)
+        for family in text_string_to_metric_families(said.text)
         for sample in family.samples
     }
 
@@ -189,13 +189,13 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
 
     others: Any = ({}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"})
     refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in others]
-    told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    said = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     until(another_is_counted)
     samples = samples_of(host)
 
     assert {answer.status_code for answer in refused} == {401}
     assert "served.greet" not in "".join(answer.text for answer in refused)
-    assert told.headers["content-type"].startswith("application/openmetrics-text")
+    assert said.headers["content-type"].startswith("application/openmetrics-text")
     assert samples[counted] >= 1
     assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
     assert samples["minutehand_due_jobs", "unserved"] >= 0

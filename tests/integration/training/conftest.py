@@ -28,7 +28,7 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/
 
 
 class QuickEar:
-    """Says what it was told to say; the offline engine itself is heard in the contract's test."""
+    """Says what the test sets; the offline engine itself is used in the contract's test."""
 
     name = "quick"
     offline = True

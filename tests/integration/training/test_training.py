@@ -25,7 +25,7 @@ GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds"
 
 
 class Model:
-    """Answers what it was told to."""
+    """Answers as the test sets."""
 
     name, offline, most_tokens = "model-1", False, 16_000
 

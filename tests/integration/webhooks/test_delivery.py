@@ -123,7 +123,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 async def test_each_event_arrives_signed_and_in_order_per_job(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """Three jobs at once; each one's story is told in its order."""
+    """Three jobs at once; each one's events arrive in order."""
     async with posting(project) as post:
         secret = await post.subscribe(f"{endpoint.origin}/in")
         jobs = [project.insert("work") for _ in range(3)]

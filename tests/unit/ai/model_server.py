@@ -93,8 +93,8 @@ class ModelServer(MisbehavingServer):
         if fault.until is not None:
             await fault.until.wait()
         if fault.status != 200 or fault.body is not None:
-            told = fault.body if fault.body is not None else b"no JSON"
-            write(writer, fault.status, told, fault.headers)
+            given = fault.body if fault.body is not None else b"no JSON"
+            write(writer, fault.status, given, fault.headers)
             return
         text = self._text(body, name)
         if fault.said is not None:

@@ -23,12 +23,12 @@ TOLD = {
 
 
 class SpeechServer(MisbehavingServer):
-    """`POST /v1/audio/transcriptions`: `faults` go first, in order, then `told`."""
+    """`POST /v1/audio/transcriptions`: `faults` go first, in order, then `said`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[Fault] = []
-        self.told: Any = TOLD
+        self.said: Any = TOLD
         self.seen: list[bytes] = []
 
     @property
@@ -48,5 +48,5 @@ class SpeechServer(MisbehavingServer):
         fault = self.faults.pop(0) if self.faults else Fault()
         if request.headers.get("authorization") != f"Bearer {KEY}":
             fault = Fault(401, {"error": {"message": "Incorrect API key provided"}})
-        told = fault.body if fault.body is not None else self.told
-        write(writer, fault.status, told, fault.headers, cut=fault.cut)
+        said = fault.body if fault.body is not None else self.said
+        write(writer, fault.status, said, fault.headers, cut=fault.cut)

@@ -72,8 +72,8 @@ async def test_an_answer_is_counted_and_priced() -> None:
     assert done.text == SAID
     assert done.cost_usd == pytest.approx(0.0002)
     [seen] = server.seen
-    told = seen.body["response_format"]["json_schema"]["schema"]
-    assert told == {
+    sent = seen.body["response_format"]["json_schema"]["schema"]
+    assert sent == {
         "type": "object",
         "properties": {"title": {"type": "string"}},
         "required": ["title"],

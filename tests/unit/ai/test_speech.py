@@ -48,7 +48,7 @@ async def test_segments_come_with_their_times(server: SpeechServer) -> None:
 async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechServer) -> None:
     """Newer ones refuse `verbose_json`; then the whole chunk is one segment, ever after."""
     server.faults = [Fault(400, {"error": {"message": "response_format is not compatible"}})]
-    server.told = {"text": "Turn it off."}
+    server.said = {"text": "Turn it off."}
     model = endpoint(server)
     first = await model.transcribe(SECOND)
     await model.transcribe(SECOND)

@@ -72,8 +72,8 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert rotation.token_after(1) == "one"
     with caplog.at_level(logging.INFO):
         assert rotation.token_after(1) == "two"
-    told = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
-    assert told == ["secrets.rotated"]
+    given = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
+    assert given == ["secrets.rotated"]
     assert [built.closed for built in BUILT] == [True, False]
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "three"}))
     assert rotation.token_after(299) == "two"

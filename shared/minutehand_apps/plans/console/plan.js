@@ -28,12 +28,12 @@ const FORMATS = [
 /** A plan, its report, and its events. */
 async function readPlan(id, signal) {
   const places = { plan_id: id };
-  const [plan, report, told] = await Promise.all([
+  const [plan, report, log] = await Promise.all([
     callRoute("GET /api/plans/{plan_id}", { places, signal }),
     callRoute("GET /api/plans/{plan_id}/report", { places, headers: JSON_ONLY, signal }),
     callRoute("GET /api/plans/{plan_id}/stream", { places, headers: JSON_ONLY, signal }),
   ]);
-  return { ...plan, report, events: told.events };
+  return { ...plan, report, events: log.events };
 }
 
 export default function PlanPage({ id }) {
