@@ -76,7 +76,8 @@ def write_pages(folder: Path) -> int:
     folder.mkdir(parents=True)
     shutil.copytree(SCREENSHOTS, folder / "img")
     names = {ROOT / page.path: f"{page.topic}.md" for page in PAGES}
-    inside = {**MAINTAINERS, **{_name(file): file for file in decisions()}}
+    inside = {**MAINTAINERS}
+    inside |= {f"decisions-{Path(file).parent.name}": file for file in decisions()}
     names |= {ROOT / file: f"{name}.md" for name, file in inside.items()}
     nav: dict[str, list[str]] = {"Start": ["index.md"]}
     moved = []
@@ -112,10 +113,6 @@ def decisions() -> Iterator[str]:
         if "minutehand_apps" not in path.parts:
             yield path.relative_to(ROOT).as_posix()
     yield "supabase/DECISIONS.md"
-
-
-def _name(file: str) -> str:
-    return f"decisions-{Path(file).parent.name}"
 
 
 def _write(folder: Path, name: str, text: str) -> None:

@@ -45,7 +45,6 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "clients": ["tests/e2e/live/test_hostile_wire.py"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
-NO_DOCKER: Final = 3
 #: A test of pytest's summary, or a job of the demo.
 FAILURES: Final = re.compile(
     r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             "Ask a project instead: make truth URL=https://….supabase.co, with its keys in\n"
             "SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_JWT_SECRET."
         )
-        return NO_DOCKER
+        return 3
     with _containers() as values:
         return _run(values, options)
 
