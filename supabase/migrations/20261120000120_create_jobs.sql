@@ -142,6 +142,7 @@ create table queue.lanes (
   -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its
   -- jobs through
   served_at timestamptz,
+  unused_since timestamptz, -- since when no job is in it and nothing names it; a day later it goes
   unique (job_type, queue)
 );
 

@@ -166,9 +166,12 @@ begin
     'internal', p_type -> 'internal' = 'true' is true or v_old.internal is true
       and v_old.registered_at > '-infinity' and auth.jwt() ->> 'role' = 'job_worker' is true));
   v_new.lane := queue.lane_of(v_name, v_new.queue, p_declares => true);
-  delete from queue.job_types where job_type = v_name;
-  -- a migration may add it now
-  insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
+  if v_old.registered_at = '-infinity'
+      or to_jsonb(v_old) - 'registered_at' is distinct from to_jsonb(v_new) - 'registered_at' then
+    delete from queue.job_types where job_type = v_name;
+    -- a migration may add it now
+    insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
+  end if;
   if p_type ? 'schedules' then
     delete from queue.schedules as s
     where s.job_type = v_name and s.source is not null and not exists (

@@ -102,13 +102,17 @@ create function queue.lane_of(p_job_type text, p_queue text, p_within text defau
   p_declares boolean default false) returns integer
 language plpgsql as $$
 declare
-  v_lane integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type
-    and l.queue = p_queue);
+  v_lane integer := (
+    select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue
+      -- not one that is about to be swept
+      and (l.unused_since is null or l.unused_since > queue.clock() - interval '23 hours'));
 begin
   if v_lane is null then
     if not p_declares and p_queue <> 'default'
         and not exists (select from queue.job_types as t where t.queue = p_queue)
-        and not exists (select from queue.workers as w where p_queue = any (w.queues)) then
+        and not exists (
+          select from queue.workers as w
+          where p_queue = any (w.queues) and w.seen_at > queue.clock() - interval '1 day') then
       perform queue.refuse(422, 'unknown_queue',
         format('no job type and no worker names the queue %s; declare it in a type, or serve it',
         left(p_queue, 100)), p_within || 'queue');
@@ -119,7 +123,7 @@ begin
       where w.seen_at > queue.clock() - interval '3 minutes'
         and (w.job_types is null or p_job_type = any (w.job_types))
         and (w.queues is null or p_queue = any (w.queues))))
-    on conflict (job_type, queue) do update set queue = excluded.queue returning l.lane into v_lane;
+    on conflict (job_type, queue) do update set unused_since = null returning l.lane into v_lane;
   end if;
   return v_lane;
 end $$;
@@ -261,6 +265,10 @@ begin
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
+  end if;
+  if p_job.lane is distinct from p_type.lane
+      and not exists (select from queue.lanes as l where l.lane = p_job.lane) then
+    p_job.lane := 0; -- its queue was swept: the type says where it goes
   end if;
   if p_job.lane = 0 then -- take from its type what it left to it, once a worker has published that
     select * into p_type from queue.job_types as t

@@ -97,7 +97,7 @@ create trigger jobs_cancel_by_update
     scheduled_for, deadline_at, concurrency_key on public.jobs
   for each row when (new.fence = old.fence and new.last_seq = old.last_seq
     and new.generation = old.generation and new.lost_attempts = old.lost_attempts
-    and not (old.lane = 0 and new.lane > 0) -- queue.adopt
+    and new.lane = old.lane -- else queue.adopt
     and (new.status, new.priority, new.ord, new.queue, new.job_type, new.workspace_id,
       new.next_retry_at, new.scheduled_for, new.deadline_at, new.concurrency_key)
     is distinct from (old.status, old.priority, old.ord, old.queue, old.job_type,

@@ -457,8 +457,8 @@ create type queue.feed_cursor as (
   seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
 );
 
--- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning, none
--- is now. Null for one of another cluster, or before the feed's beginning: events may be missed.
+-- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning, and
+-- none is now. Null for one of another cluster, or before the feed's beginning.
 create function queue.read_cursor(p_cursor text) returns queue.feed_cursor
 language plpgsql stable as $$
 declare

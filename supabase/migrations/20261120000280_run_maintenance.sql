@@ -248,6 +248,7 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
+  perform queue.undo_registrations(p_now);
   -- turns that are empty and that no lease has come by are closed as of then, and deleted below
   perform queue.tidy_turns(array(
     select row(t.lane, t.workspace_id, null, 0)::queue.share from queue.turns as t
@@ -255,8 +256,21 @@ begin
       select from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
     limit 1000), p_now - interval '2 hours');
+  update queue.lanes as l set unused_since = case when l.unused_since is null then p_now end
+  where (l.unused_since is null) = (
+    not exists (select from queue.job_types as t where t.lane = l.lane)
+    and not exists (
+      select from queue.schedules as s
+      where s.job_type = l.job_type and s.options ->> 'queue' = l.queue)
+    and not exists (
+      select from queue.workers as w
+      where l.queue = any (w.queues) and w.seen_at > p_now - interval '1 day')
+    and not exists (select from queue.turns as t where t.lane = l.lane)
+    and not exists (select from queue.gated as g where g.lane = l.lane)
+    and not exists (select from queue.leases as r where r.lane = l.lane));
   for v_rule in
     select * from (values ('job_keys', 'expires_at <= $1'),
+      ('lanes', 'unused_since < $1 - interval ''1 day'''),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.support.databases import Database
-from tests.support.engine import Engine
+from tests.support.engine import ADA, Engine
 
 
 @pytest.fixture
@@ -82,6 +82,35 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         with pytest.raises(psycopg.Error) as refused:
             connection.execute("select public.mine()")
         assert refused.value.diag.message_hint == "key_revoked"
+
+
+@pytest.mark.parametrize("grace", [0, 300])
+def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, grace: int) -> None:
+    """Its types, their queues and schedules, and its workers; what has live jobs waits for them."""
+    job_id = engine.enqueue()
+    schedule = {"name": "evil", "cron": "@yearly"}
+    thief = [
+        {"job_type": f"thief.{n}", "queue": f"q{n}", "schedules": [schedule]} for n in range(9)
+    ]
+    engine.rpc("register_job_types", p_types=[*thief, {"job_type": "work", "internal": True}])
+    engine.lease_call(0, worker="<b>", job_types=["thief.1"])
+    made = (
+        "select job_type from queue.job_types union all select job_type from queue.lanes"
+        " union all select name from queue.schedules union all select worker_id from queue.workers"
+    )
+    revoked = {"p_before": engine.one("select queue.clock()"), "p_grace_seconds": grace}
+    engine.rpc("revoke_worker_keys", **revoked)
+    if grace:
+        assert "thief.1" in engine.rows(made)
+        engine.advance(361)
+        engine.maintain()
+
+    assert set(engine.rows(made)) == {"webhook_delivery", "work"}
+    with engine.database.as_role("job_worker", {"iat": 4_000_000_000}) as connection:
+        Engine(engine.database, connection).register("work")
+    with engine.member(ADA) as ada:
+        ada.enqueue()
+    assert engine.lease_one(limit=1)["job"]["id"] == job_id
 
 
 #: What someone does to a project, and a word of the fact that it breaks.

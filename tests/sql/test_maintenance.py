@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine, refusal
 
@@ -236,3 +237,25 @@ def test_live_tidies_where_realtime_takes_no_message(engine: Engine) -> None:
     assert engine.rows("select distinct job_ids[1]::text from queue.feed") == [held]
     detail = engine.rpc("queue_health")["maintenance"]["detail"]
     assert detail.startswith("the task announcements fails: column")
+
+
+def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
+    """A job that ended in it and is run again goes where its type says."""
+    engine.register("work", queue="old")
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "m"})
+    engine.register("work", queue="new")
+    for seconds in (7300, 61, 80_000, 7000):
+        engine.enqueue(queue="old" if seconds == 61 else "new")  # declared by nothing, but there
+        engine.run_all()
+        engine.advance(seconds)
+        engine.maintain()
+    for _ in range(2):
+        engine.advance(86_500)
+        engine.maintain()
+    assert engine.rows("select queue from queue.lanes where job_type = 'work'") == ["new"]
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(queue="old")
+    assert refusal(refused.value)[1] == "unknown_queue"
+    engine.rpc("retry_job", p_job_id=job_id)
+    assert engine.lease_one()["job"]["id"] == job_id

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: How long a run without a deadline counts as running if it never reports its end.
 LONGEST_RUN_SECONDS = 86_400.0
+#: Unchanged types are only compared.
+REGISTER_EVERY_SECONDS = 300.0
 
 
 class Worker:
@@ -90,15 +92,16 @@ class Worker:
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
         self._registered: object = None
+        self._registers_at = -math.inf
         self._has_attached = False
 
     async def register(self) -> None:
-        """Publish the registry's job types, once unless it changed."""
-        names = self.registry.names
-        if not names or self._registered == names:
+        """Publish the registry's job types: again if it changed, or its keys were revoked."""
+        names, now = self.registry.names, self.clock.monotonic()
+        if not names or (self._registered == names and now < self._registers_at):
             return
         count = await self.queue.register_job_types(self.registry.specs())
-        self._registered = names
+        self._registered, self._registers_at = names, now + REGISTER_EVERY_SECONDS
         # fewer: one was refused, which `minutehand types` explains, or a newer worker's holds
         level = logging.INFO if count == len(names) else logging.WARNING
         extra = {"event": "worker.registered", "job_types": list(names), "registered": count}
