@@ -89,14 +89,17 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
 
     said = engine.report_all([old, new, old, nobody])
     waits = {"outcome": "waiting", "wait": ask()}
-    ended = engine.settle_all([{**item, **waits} for item in (old, new, nobody)])
+    guess = {**handle(heir), "fence": 9}
+    ended = engine.settle_all([{**item, **waits} for item in (old, new, nobody, guess)])
 
     assert {(each["fence"], each["outcome"]) for each in said} == {(1, "lost"), (2, "ok")}
     assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
         (zombie["job"]["id"], 1): "stale",
         (heir["job"]["id"], 2): "applied",
         (nobody["job_id"], 1): "not_found",
+        (guess["job_id"], 9): "not_found",
     }
+    assert "status" not in ended[3], "of a job that it never leased"
     kept = str(snapshot(engine, heir["job"]["id"]))
     assert ("stale" in kept, "present" in kept) == (False, True)
 
