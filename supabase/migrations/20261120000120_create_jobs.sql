@@ -146,21 +146,21 @@ create table queue.lanes (
   unique (job_type, queue)
 );
 
--- The order in which tenants are served: a round gives each as many jobs as its weight. It is a
+-- The order in which tenants are served: a round gives each as many jobs as its weight. A rank is a
 -- number and not a time, so that a clock that steps back puts no one behind others.
-create sequence queue.places;
+create sequence queue.ranks;
 
 create table queue.turns (
   workspace_id uuid not null, lane integer not null,
   -- the same in all lanes that are served together
-  place bigint not null default nextval('queue.places'),
+  rank bigint not null default nextval('queue.ranks'),
   -- how much of its round it has had; from 1 on it lets others pass
   had double precision not null default 0,
   -- no ready job lies before: dead rows there are never read again
   from_ord bigint not null default 0,
-  changed_at timestamptz not null, -- when it was opened or put aside
-  aside boolean not null default false, -- no lease reads it
-  -- when to look again at one that is aside: at a limit until then; infinity: paused; null: closed,
+  changed_at timestamptz not null, -- when it was opened or blocked
+  blocked boolean not null default false, -- no lease reads it
+  -- when to look again at one that is blocked: at a limit until then; infinity: paused; null: closed,
   -- it has no ready job
   look_at timestamptz,
   primary key (workspace_id, lane)
@@ -169,8 +169,8 @@ create table queue.turns (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
   autovacuum_vacuum_cost_delay = 0
 );
-create index turns_in_order on queue.turns (lane, place, workspace_id) where not aside;
-create index turns_aside on queue.turns (look_at) where aside;
+create index turns_in_order on queue.turns (lane, rank, workspace_id) where not blocked;
+create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
 create table queue.notes (

@@ -214,7 +214,7 @@ begin
     if exists (
         select from queue.turns as t
         where t.lane = p_lane and t.workspace_id = p_workspace_id and t.from_ord <= p_ord
-          and not (t.aside and t.look_at is null))
+          and not (t.blocked and t.look_at is null))
       or exists ( -- it will open the turn, and no lease closes it while this lock is held
         select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane
           and n.key is null and n.ord <= p_ord) then

@@ -28,10 +28,10 @@ create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text
 );
--- A turn with its place in the order, and what its type, its tenant in the type, and its tenant may
+-- A turn with its rank in the order, and what its type, its tenant in the type, and its tenant may
 -- still start: null for any number.
 create type queue.turn as (
-  lane integer, workspace_id uuid, place bigint, had double precision, from_ord bigint,
+  lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
   weight double precision, job_type text, is_paused boolean, type_free integer, own_free integer,
   tenant_free integer
 );
@@ -96,24 +96,24 @@ begin
   opened as (
     select g.lane, g.workspace_id, min(g.ord) as ord
     from gone as g group by 1, 2 order by min(g.id))
-  insert into queue.turns as t (lane, workspace_id, place, had, from_ord, changed_at)
-  select o.lane, o.workspace_id, coalesce(l.place, nextval('queue.places')), coalesce(l.had, 0),
+  insert into queue.turns as t (lane, workspace_id, rank, had, from_ord, changed_at)
+  select o.lane, o.workspace_id, coalesce(l.rank, nextval('queue.ranks')), coalesce(l.had, 0),
     o.ord, p_now
   from opened as o
   left join lateral (
-    select u.place, u.had from queue.turns as u
-    where u.workspace_id = o.workspace_id order by u.place desc limit 1) as l on true
-  on conflict (workspace_id, lane) do update set aside = false, look_at = null, changed_at = p_now,
-    place = case when t.aside then excluded.place else t.place end,
-    had = case when t.aside then excluded.had else t.had end,
+    select u.rank, u.had from queue.turns as u
+    where u.workspace_id = o.workspace_id order by u.rank desc limit 1) as l on true
+  on conflict (workspace_id, lane) do update set blocked = false, look_at = null, changed_at = p_now,
+    rank = case when t.blocked then excluded.rank else t.rank end,
+    had = case when t.blocked then excluded.had else t.had end,
     -- one that was closed has no job but those it was noted for
-    from_ord = case when t.aside and t.look_at is null then excluded.from_ord
+    from_ord = case when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord) end;
-  update queue.turns as t set aside = false, look_at = null, (place, had) = (
-    select o.place, o.had from queue.turns as o -- behind others where it was served meanwhile
-    where o.workspace_id = t.workspace_id order by o.place desc limit 1)
+  update queue.turns as t set blocked = false, look_at = null, (rank, had) = (
+    select o.rank, o.had from queue.turns as o -- behind others where it was served meanwhile
+    where o.workspace_id = t.workspace_id order by o.rank desc limit 1)
   where t.ctid = any (array(
-    select ctid from queue.turns where aside and look_at <= p_now
+    select ctid from queue.turns where blocked and look_at <= p_now
     order by look_at limit 2 * p_most for update skip locked));
 end $$;
 
@@ -143,7 +143,7 @@ declare
   v_types constant text[] := array( -- in one order, so that of two leases one gets them all
     select distinct t.job_type from queue.job_types as t
     join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
-    join queue.turns as o on o.lane = l.lane and not o.aside
+    join queue.turns as o on o.lane = l.lane and not o.blocked
     where t.max_concurrency is not null or t.workspace_concurrency is not null
       or t.rate_limit is not null and not t.rate_per_key order by 1);
   v_busy text[] := '{}';
@@ -164,7 +164,7 @@ begin
   is_busy := v_busy <> '{}';
 end $$;
 
--- All turns in these lanes of the first p_most tenants in the order, each at the first place of its
+-- All turns in these lanes of the first p_most tenants in the order, each at the first rank of its
 -- tenant. The head of each lane is read, somewhat more than lies among the first of all if lanes
 -- are alike; where all of it does, the rest too, no further than the last of these tenants.
 create function queue.first_turns(p_lanes integer[], p_most integer) returns queue.turn[]
@@ -173,38 +173,38 @@ declare
   v_depth constant integer
     := least(p_most, 2 + 3 * p_most / greatest(1, 2 * cardinality(p_lanes)));
   v_heads constant queue.turn[] := array(
-    select row(l.lane, t.workspace_id, t.place, t.had, t.from_ord, 1, null, false, null, null,
+    select row(l.lane, t.workspace_id, t.rank, t.had, t.from_ord, 1, null, false, null, null,
       null)::queue.turn
     from unnest(p_lanes) as l (lane) cross join lateral (
-      select * from queue.turns as o where o.lane = l.lane and not o.aside
-      order by o.place, o.workspace_id limit v_depth) as t);
+      select * from queue.turns as o where o.lane = l.lane and not o.blocked
+      order by o.rank, o.workspace_id limit v_depth) as t);
 begin
   if cardinality(v_heads) <= 1 then return v_heads; end if;
   return array(
     with known as materialized (
-      select h.lane, h.workspace_id, h.place from unnest(v_heads) as h),
-    last as materialized (select k.place from known as k order by k.place offset p_most limit 1),
+      select h.lane, h.workspace_id, h.rank from unnest(v_heads) as h),
+    last as materialized (select k.rank from known as k order by k.rank offset p_most limit 1),
     deep as materialized ( -- lanes that may have more before it
-      select k.lane, max(k.place) as place from known as k group by 1
+      select k.lane, max(k.rank) as rank from known as k group by 1
       having count(*) = v_depth and v_depth < p_most
-        and coalesce(max(k.place) <= (select b.place from last as b), true)),
+        and coalesce(max(k.rank) <= (select b.rank from last as b), true)),
     found as (
-      select k.workspace_id, k.place from known as k
+      select k.workspace_id, k.rank from known as k
       union all
-      select o.workspace_id, o.place from deep as d cross join lateral (
-        select t.workspace_id, t.place from queue.turns as t
-        where t.lane = d.lane and not t.aside and t.place >= d.place
-          and t.place <= coalesce((select b.place from last as b), 9223372036854775807)
-        order by t.place, t.workspace_id limit p_most) as o),
+      select o.workspace_id, o.rank from deep as d cross join lateral (
+        select t.workspace_id, t.rank from queue.turns as t
+        where t.lane = d.lane and not t.blocked and t.rank >= d.rank
+          and t.rank <= coalesce((select b.rank from last as b), 9223372036854775807)
+        order by t.rank, t.workspace_id limit p_most) as o),
     tenants as (
-      select f.workspace_id from found as f group by 1 order by min(f.place), 1 limit p_most)
-    select row(o.lane, w.workspace_id, min(o.place) over tenant,
-      first_value(o.had) over (tenant order by o.place), o.from_ord, coalesce(l.weight, 1), null,
+      select f.workspace_id from found as f group by 1 order by min(f.rank), 1 limit p_most)
+    select row(o.lane, w.workspace_id, min(o.rank) over tenant,
+      first_value(o.had) over (tenant order by o.rank), o.from_ord, coalesce(l.weight, 1), null,
       false, null, null, null)::queue.turn
     from tenants as w
     cross join lateral (
       select * from queue.turns as n
-      where n.workspace_id = w.workspace_id and not n.aside offset 0) as o
+      where n.workspace_id = w.workspace_id and not n.blocked offset 0) as o
     left join queue.tenant_limits as l on l.workspace_id = w.workspace_id
     where o.lane = any (p_lanes) window tenant as (partition by w.workspace_id));
 end $$;
@@ -234,7 +234,7 @@ begin
     from (select distinct l.job_type from unnest(p_turns) as t
       join queue.lanes as l on l.lane = t.lane) as d
     join queue.job_types as y on y.job_type = d.job_type)
-  select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, coalesce(w.weight, 1),
+  select array_agg(row(t.lane, t.workspace_id, t.rank, t.had, t.from_ord, coalesce(w.weight, 1),
     y.job_type, exists (
       select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
         and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])),
@@ -253,7 +253,7 @@ begin
   join types as y on y.job_type = l.job_type
   left join queue.tenant_limits as w on w.workspace_id = t.workspace_id;
   if is_busy then return; end if;
-  update queue.turns as u set aside = true, changed_at = p_now,
+  update queue.turns as u set blocked = true, changed_at = p_now,
     look_at = case when f.is_paused then 'infinity' else p_now + interval '1 second' end
   from (
     select o.found, t.is_paused from unnest(turns) as t cross join lateral (
@@ -266,11 +266,11 @@ end $$;
 -- Divide slots: in each round every tenant gets as many jobs as its weight, one below 1 a job each
 -- 1 / weight rounds, in the order of their places; inside a tenant jobs go by ord. p_depth: how
 -- many jobs of a turn are looked at (is_cut: one has more); null where tenants lie behind these, so
--- that only the round that is under way is shared. empty: turns without a job; round, place: of the
+-- that only the round that is under way is shared. empty: turns without a job; round, rank: of the
 -- last that gets a job.
 create function queue.divide_slots(
   p_turns queue.turn[], p_depth integer, p_most integer, out shares queue.share[],
-  out empty queue.share[], out round double precision, out place bigint, out is_cut boolean
+  out empty queue.share[], out round double precision, out rank bigint, out is_cut boolean
 ) language plpgsql as $$
 begin
   with heads as materialized (
@@ -287,17 +287,17 @@ begin
     from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)),
   typed as (
     select o.*, r.round, row_number() over (partition by o.job_type
-      order by r.round, o.place, o.workspace_id, o.nth) as nth_in_all
+      order by r.round, o.rank, o.workspace_id, o.nth) as nth_in_all
     from owned as o cross join lateral (
       select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as round) as r
     where o.nth <= coalesce(o.tenant_free, p_most) and (p_depth is not null or r.round = 0)),
   picked as materialized (
     select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
-    order by p.round, p.place, p.workspace_id, p.nth limit p_most),
+    order by p.round, p.rank, p.workspace_id, p.nth limit p_most),
   by_turn as (
     select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
     from picked as k group by 1, 2, 3),
-  last as (select k.round, k.place from picked as k order by k.round desc, k.place desc limit 1)
+  last as (select k.round, k.rank from picked as k order by k.round desc, k.rank desc limit 1)
   select (
       select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share)
       from by_turn as s),
@@ -305,17 +305,17 @@ begin
       from heads as h where h.ord is null),
     p_depth is not null and exists (
       select from heads as h group by h.lane, h.workspace_id having count(h.ord) = p_depth),
-    coalesce((select l.round from last as l), 0), (select l.place from last as l)
-  into shares, empty, is_cut, round, place;
+    coalesce((select l.round from last as l), 0), (select l.rank from last as l)
+  into shares, empty, is_cut, round, rank;
 end $$;
 
--- Which turns get how many of the slots; turns, round, place: by which their order changes, see
+-- Which turns get how many of the slots; turns, round, rank: by which their order changes, see
 -- queue.move_turns. lanes: those that the worker serves now; is_limited: some limit or pause may
 -- hold; more: ask again at once, since another lease holds a lock now or more lies behind what was
 -- read; null where no turn was found. What a full type has in front hides no other type.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz, out lanes integer[], out shares queue.share[],
-  out empty queue.share[], out turns queue.turn[], out round double precision, out place bigint,
+  out empty queue.share[], out turns queue.turn[], out round double precision, out rank bigint,
   out is_limited boolean, out more boolean
 ) language plpgsql as $$
 declare
@@ -366,7 +366,7 @@ begin
   shares := v_divided.shares;
   empty := v_divided.empty;
   round := v_divided.round;
-  place := v_divided.place;
+  rank := v_divided.rank;
   more := more or (v_known = v_tenants or v_divided.is_cut)
     and coalesce((select sum(s.jobs) from unnest(shares) as s), 0) < v_most;
 end $$;
@@ -380,7 +380,7 @@ declare
 begin
   with picked as materialized (
     select h.* from unnest(p_shares) as s cross join lateral (
-      select r.ctid as place, j.ctid as row, j.id, r.ord, r.ready_at from queue.ready as r
+      select r.ctid as tid, j.ctid as row, j.id, r.ord, r.ready_at from queue.ready as r
       -- by its key, whatever statistics say of an empty table
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.ord
@@ -398,11 +398,11 @@ begin
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
     where j.ctid = p.row and t.job_type = j.job_type
-    returning j.id, j.workspace_id, j.attempts, j.fence, j.lane, p.place, p.ord, p.ready_at,
+    returning j.id, j.workspace_id, j.attempts, j.fence, j.lane, p.tid, p.ord, p.ready_at,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       case when t.rate_per_key or t.key_concurrency is not null
         then queue.gate_of(t, j.concurrency_key) end as key),
-  gone as (delete from queue.ready where ctid = any (array(select b.place from begun as b))),
+  gone as (delete from queue.ready where ctid = any (array(select b.tid from begun as b))),
   held as (
     insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at,
       expires_at, lease_seconds, attempt, worker, tick_id, tick_call, key)
@@ -510,34 +510,34 @@ begin
 end $$;
 
 -- Note what of its round each tenant has had after these shares. Who was served or passed, up to
--- the last that was served (p_place, in p_round), and has had its round goes to the end of the
+-- the last that was served (p_rank, in p_round), and has had its round goes to the end of the
 -- order, in all lanes that were looked at.
 create function queue.move_turns(
-  p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_place bigint,
+  p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_rank bigint,
   p_lanes integer[]
 ) returns void language plpgsql as $$
 begin
   with tenants as ( -- no join: the planner may not hash one here
-    select g.workspace_id, max(g.place) as place, max(g.had) as before, sum(g.jobs) as jobs,
+    select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
       max(g.had) + sum(g.jobs) / max(g.weight) as had
     from (
-      select t.workspace_id, t.place, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
+      select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
       union all
       select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
     group by 1),
-  moves as materialized ( -- each to its own place, behind those who were before it
-    select t.workspace_id, n.had, case when e.ends then nextval('queue.places') end as place
-    from (select * from tenants order by place, workspace_id) as t
+  moves as materialized ( -- each to its own rank, behind those who were before it
+    select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
+    from (select * from tenants order by rank, workspace_id) as t
     cross join lateral (
-      select (t.jobs > 0 or t.place <= coalesce(p_place, t.place))
+      select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
         and t.had + 1e-9 >= p_round + 1 as ends) as e
     cross join lateral (select greatest(0, t.had - p_round - e.ends::integer) as had) as n
     where e.ends or abs(n.had - t.before) > 1e-6)
-  update queue.turns as t set had = o.had, place = coalesce(o.place, t.place)
+  update queue.turns as t set had = o.had, rank = coalesce(o.rank, t.rank)
   from (
-    select u.found, m.had, m.place from moves as m cross join lateral (
+    select u.found, m.had, m.rank from moves as m cross join lateral (
       select n.ctid as found, n.lane from queue.turns as n
-      where n.workspace_id = m.workspace_id and not n.aside offset 0
+      where n.workspace_id = m.workspace_id and not n.blocked offset 0
       for no key update skip locked) as u
     where u.lane = any (p_lanes)) as o
   where t.ctid = o.found;
@@ -554,7 +554,7 @@ declare
     where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
 begin
   update queue.turns as u set from_ord = coalesce(o.head, o.last_ord, u.from_ord),
-    aside = u.aside or o.closes, look_at = case when not o.closes then u.look_at end,
+    blocked = u.blocked or o.closes, look_at = case when not o.closes then u.look_at end,
     changed_at = case when o.closes then p_now else u.changed_at end
   from unnest(v_free) as s
   cross join lateral (
@@ -581,10 +581,10 @@ begin
     (select min(timeout_at) from queue.waits),
     case when exists (select from queue.notes where key is null) then p_now end,
     (select min(look_at) from queue.notes where key is not null),
-    (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
+    (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.blocked),
     case when exists (select from queue.signals) or p_more is null and exists (
         select from unnest(p_lanes) as l (lane)
-        join queue.turns as t on t.lane = l.lane and not t.aside)
+        join queue.turns as t on t.lane = l.lane and not t.blocked)
       then p_now end,
     -- when the first type whose rate is used up, and of which jobs wait, may start one again
     (select min(p_now + make_interval(secs => greatest(0,
@@ -592,7 +592,7 @@ begin
       from queue.job_types as y cross join lateral (select queue.tokens_of(
         'r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
       where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1 and exists (
-        select from queue.lanes as l join queue.turns as t on t.lane = l.lane and not t.aside
+        select from queue.lanes as l join queue.turns as t on t.lane = l.lane and not t.blocked
         where l.job_type = y.job_type and l.lane = any (p_lanes))));
   -- greatest() leaves nulls out, and of -infinity nothing is subtracted before version 17
   return case when v_next is not null
@@ -615,7 +615,7 @@ begin
   union all
   select from queue.notes where key is not null and look_at <= p_now
   union all
-  select from queue.turns where aside and look_at <= p_now limit 1;
+  select from queue.turns where blocked and look_at <= p_now limit 1;
   -- one at a time, and no one waits; the rest is for the next leases
   if found and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
@@ -649,7 +649,7 @@ begin
   -- a lease that was not filled leaves no one behind, and the order as it is
   if v_shared.turns is not null and (v_shared.is_limited or leased = p_request."limit") then
     perform queue.move_turns(
-      v_shared.turns, v_shared.shares, v_shared.round, v_shared.place, v_shared.lanes);
+      v_shared.turns, v_shared.shares, v_shared.round, v_shared.rank, v_shared.lanes);
   end if;
   -- until an empty turn is closed, its next job needs no note: when several are, or now and then
   if cardinality(v_shared.empty) > 4 or leased >= 20 and leased < p_request."limit"

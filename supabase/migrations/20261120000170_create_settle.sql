@@ -180,13 +180,13 @@ create function queue.end_attempts(p_items queue.worker_item[], p_transitions qu
 language plpgsql set lock_timeout = '100ms' as $$
 begin
   with held as materialized ( -- by the job and its token; a report that renews it is waited for
-    select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
+    select i.job_id, l.tid, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
       i.attempts, i.run_at, i.message, i.problem, i.data, coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event
     from unnest(p_items, p_transitions) as i cross join lateral (
-      select o.ctid as place, o.leased_at, o.key from queue.leases as o
+      select o.ctid as tid, o.leased_at, o.key from queue.leases as o
       where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
-  gone as (delete from queue.leases where ctid = any (array(select h.place from held as h))),
+  gone as (delete from queue.leases where ctid = any (array(select h.tid from held as h))),
   moved as materialized (
     update public.jobs as j set status = g.status, updated_at = p_now, next_retry_at = g.run_at,
       finished_at = case when g.status in ('completed', 'failed', 'cancelled') then p_now end,
@@ -285,10 +285,10 @@ begin
     perform queue.end_places(v_ended.rest, v_now);
   end if;
   -- turns of their tenants that were at a limit may start again
-  if exists (select from queue.turns where aside and look_at < 'infinity') then
+  if exists (select from queue.turns where blocked and look_at < 'infinity') then
     update queue.turns set look_at = '-infinity' where ctid = any (array(
       select t.ctid from queue.turns as t
-      where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
+      where t.blocked and t.look_at < 'infinity' and t.workspace_id = any (array(
         select j.workspace_id from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
       for update skip locked));
   end if;

@@ -173,7 +173,7 @@ end $$;
 -- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many
 -- did. What became of the job meanwhile counts. The rest are for a later signal, those too that
 -- someone holds just now or that are refused. Null where all are held. After the end of a pause,
--- bring back what it has put aside.
+-- bring back what it has blocked.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare

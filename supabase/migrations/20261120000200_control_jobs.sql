@@ -235,7 +235,7 @@ begin
             and u.key = j.unique_key and u.is_unique)
         else j.finished_at is null and j.cancel_requested_at is null end
       order by j.id desc);
-    p_cursor := v_found.place;
+    p_cursor := v_found.last_id;
     exit when p_cursor is null or cardinality(v_ids) >= p_limit or clock_timestamp() > v_until;
   end loop;
   if cardinality(v_ids) > p_limit then
@@ -334,8 +334,8 @@ comment on function public.replay_job is
   'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before '
   'from_step are kept, with the results given in place of theirs.';
 
--- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now.
--- False where one may yet put one aside that read the pause before it ended: to be called again.
+-- Bring back what was blocked for a pause: by notes, since a lease may hold a turn just now.
+-- False where one may yet block one that read the pause before it ended: to be called again.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
   v_is_last constant boolean := queue.try_lock('pauses');
@@ -345,7 +345,7 @@ begin
   end if;
   insert into queue.notes (lane, workspace_id, ord)
   select t.lane, t.workspace_id, t.from_ord from queue.turns as t
-  where t.workspace_id = p_workspace_id and t.aside and t.look_at = 'infinity';
+  where t.workspace_id = p_workspace_id and t.blocked and t.look_at = 'infinity';
   return v_is_last;
 end $$;
 

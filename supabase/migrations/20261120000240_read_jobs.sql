@@ -170,7 +170,7 @@ end $$;
 -- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
 -- at, 10,000 of them or for about 100 ms.
 create function queue.search_jobs(p_filter jsonb, p_workspaces uuid[], p_before uuid,
-  p_limit integer, out ids uuid[], out place uuid) language plpgsql stable as $$
+  p_limit integer, out ids uuid[], out last_id uuid) language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_where constant text := queue.conditions_of(p_filter);
@@ -194,7 +194,7 @@ begin
         cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
   v_known := case when cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
-  place := p_before;
+  last_id := p_before;
   loop
     -- as ranges: an index of ids alone, read past whatever else there is, cannot serve them
     execute format('with p as materialized (
@@ -213,11 +213,11 @@ begin
         select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
         order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc' end)
     into v_read
-    using v_known, p_workspaces, coalesce(place, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), v_slice;
+    using v_known, p_workspaces, coalesce(last_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), v_slice;
     ids := ids || v_read.ids;
     v_left := v_left - v_slice;
-    place := case when v_read.jobs = v_slice then v_read.last end;
-    exit when place is null or cardinality(ids) >= p_limit or v_left <= 0
+    last_id := case when v_read.jobs = v_slice then v_read.last end;
+    exit when last_id is null or cardinality(ids) >= p_limit or v_left <= 0
       or clock_timestamp() > v_until;
     v_slice := least(4 * v_slice, v_left, 2000);
   end loop;
@@ -265,13 +265,13 @@ begin
         or w in (select queue.first_workspaces())) end,
     (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
-    v_found.place := v_found.ids[v_limit];
+    v_found.last_id := v_found.ids[v_limit];
   end if;
   return json_build_object(
     'jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])),
-    'next', case when v_found.place is not null then json_build_object('id', v_found.place) end);
+    'next', case when v_found.last_id is not null then json_build_object('id', v_found.last_id) end);
 exception when invalid_text_representation or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');

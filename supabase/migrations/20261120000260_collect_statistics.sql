@@ -130,7 +130,7 @@ language sql stable as $$
         when l.unserved then 'unserved'
         when l.is_full or exists (
           select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
-            and t.aside and t.look_at is not null) then 'at_limit'
+            and t.blocked and t.look_at is not null) then 'at_limit'
         else 'ready' end as cause
     from lanes as l cross join lateral (
       select o.workspace_id, o.ready_at from queue.ready as o

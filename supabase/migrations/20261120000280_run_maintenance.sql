@@ -83,10 +83,10 @@ begin
           select d.workspace_id from queue.deferred as d
           where d.workspace_id > t.id order by 1 limit 1), t.n + 1
         from tenants as t where t.id is not null and t.n < 250)
-      select f.place
+      select f.tid
       from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
       cross join lateral (
-        select d.ctid as place from queue.deferred as d
+        select d.ctid as tid from queue.deferred as d
         where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
         order by d.run_at limit ceil(250.0 / t.many)) as f);
   end if;
@@ -252,7 +252,7 @@ begin
   -- turns that are empty and that no lease has come by are closed as of then, and deleted below
   perform queue.tidy_turns(array(
     select row(t.lane, t.workspace_id, null, 0)::queue.share from queue.turns as t
-    where not t.aside and t.changed_at < p_now - interval '1 hour' and not exists (
+    where not t.blocked and t.changed_at < p_now - interval '1 hour' and not exists (
       select from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
     limit 1000), p_now - interval '2 hours');
@@ -278,7 +278,7 @@ begin
       -- by the clock of follow_topic
       ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
       -- closed; a lease that opens it again finds none, and makes one
-      ('turns', 'aside and look_at is null and changed_at < $1 - interval ''1 hour'''),
+      ('turns', 'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''),
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
       ('ticks', 'seen_at < $1 - interval ''1 day'''),
       ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them

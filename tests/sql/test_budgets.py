@@ -137,7 +137,7 @@ def test_a_lease_beside_ten_thousand_waiting_tenants_reads_a_few(engine: Engine)
 
 
 def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Engine) -> None:
-    """A gate hides what cannot run; nothing is set aside."""
+    """A gate hides what cannot run; nothing is blocked."""
     engine.register("keyed", key_concurrency=1)
     fill(engine, 10_000, f"'{ACME}'", "'keyed'", "'k' || n / 2")
     while engine.lease(500, job_types=["keyed"]):

@@ -117,7 +117,7 @@ def test_a_job_whose_cancel_is_rolled_back_after_its_gate_opened_passes_it(
 
 
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
-    """It puts the tenant's turn aside for as long as the pause lasts, which is over by then."""
+    """It blocks the tenant's turn for as long as the pause lasts, which is over by then."""
     job_id = engine.enqueue()
     pause = {"kind": "workspace", "name": ACME}
     engine.lease_call(0)
@@ -133,7 +133,7 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
 
 
 def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
-    """A lease that read no pause holds off no resume, and may put no turn aside for one."""
+    """A lease that read no pause holds off no resume, and may block no turn for one."""
     other_workspace = str(uuid.UUID(int=1))
     engine.run("insert into public.workspaces (id, name) values (%s, 'T')", other_workspace)
     jobs = [engine.enqueue(workspace=other_workspace), engine.enqueue()]

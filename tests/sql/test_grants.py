@@ -129,7 +129,7 @@ CHANGES = {
     "alter table queue.ready owner to supabase_admin": "is owned by",
     "alter role job_worker bypassrls": "the attribute bypassrls",
     "revoke job_worker from authenticator granted by postgres": "may become job_worker",
-    "drop index queue.turns_aside": "the index queue.turns_aside",
+    "drop index queue.turns_blocked": "the index queue.turns_blocked",
 }
 
 
