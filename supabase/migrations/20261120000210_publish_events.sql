@@ -92,13 +92,8 @@ declare
     select distinct substr(f.topic, 5)::uuid from queue.followers as f where f.topic like 'job:%');
 begin
   return query
-    with parts as materialized ( -- at most a thousand jobs each
-      select c.workspace_id, c.session_id, c.type, c.data,
-        c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
-        c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
-      from unnest(p_changes) as c
-      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
-      where c.seqs is not null),
+    with parts as (
+      select c.*, row_number() over () as n from unnest(p_changes) as c where c.seqs is not null),
     wanted as (
       select 'workspace:' || p.workspace_id as topic, p.* from parts as p
       where p.type not in ('job.progress', 'job.log')
@@ -566,22 +561,7 @@ comment on function public.event_feed is
   'order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset '
   'says that events may have been missed. places has a cursor after each event.';
 
-create function public.session_feed(
-  p_session_id text, p_cursor text default '1:1:', p_limit integer default 500
-) returns jsonb language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
-begin
-  if not exists (
-      select from public.jobs as j where j.session_id = p_session_id
-        and (j.workspace_id in (select queue.my_workspaces()) or queue.is_service())) then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
-  end if;
-  return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
-end $$;
-comment on function public.session_feed is
-  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far '
-  'back as it is kept.';
-select queue.allow('authenticated, service_role', 'public.event_feed', 'public.session_feed');
+select queue.allow('authenticated, service_role', 'public.event_feed');
 
 -- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to
 -- one user. The id is generated here and is the capability; it opens that session and nothing else.
@@ -690,10 +670,15 @@ create function queue.session_feed(p_session_id text, p_cursor text, p_limit int
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
-  v_workspace uuid;
+  v_workspace constant uuid := (
+    select s.workspace_id from queue.guest_session(p_session_id) as s);
 begin
-  select s.workspace_id into v_workspace from queue.guest_session(p_session_id) as s;
-  if not found then perform queue.refuse(404, 'session_not_found', 'no such session'); end if;
+  if v_workspace is null and not exists (
+      select from public.jobs as j where j.session_id = p_session_id
+        and (j.workspace_id in (select queue.my_workspaces())
+          or auth.jwt() ->> 'role' = 'service_role')) then
+    perform queue.refuse(404, 'session_not_found', 'no such session');
+  end if;
   return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end $$;
 
@@ -704,13 +689,13 @@ comment on function public.guest_session_jobs is
   'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
   'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function public.guest_session_feed(
+create function public.session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
 ) returns jsonb language sql stable set search_path = ''
 begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
-comment on function public.guest_session_feed is
-  'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also '
-  'before it has a job.';
+comment on function public.session_feed is
+  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far '
+  'back as it is kept. Of a guest session also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}')
 returns jsonb language plpgsql security definer set search_path = '' as $$
@@ -743,5 +728,5 @@ comment on function public.open_guest_session is
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
 select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs',
-  'public.guest_session_feed', 'queue.session_jobs', 'queue.session_feed');
+  'public.session_feed', 'queue.session_jobs', 'queue.session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session');

@@ -20,8 +20,7 @@ create table queue.webhooks (
   disabled_reason text, -- and why
   last_delivered_at timestamptz,
   last_status integer, -- of the last delivery; null when there was no answer
-  last_answer text, -- how the last delivery went: of a refusal with the beginning of its body
-  problem text, -- why the last delivery could not be queued or sent
+  last_answer text, -- how the last delivery went, or why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   read_to bigint not null default queue.feed_end(), -- the number before which it has read the feed
@@ -90,9 +89,9 @@ begin
         perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
         v_done := v_done + jsonb_array_length(v_items);
       end if;
-      update queue.webhooks set read_to = v_end, problem = null where id = v_id;
+      update queue.webhooks set read_to = v_end where id = v_id;
     exception when others then
-      update queue.webhooks set problem = left(sqlerrm, 500) where id = v_id;
+      update queue.webhooks set last_answer = left(sqlerrm, 500) where id = v_id;
     end;
   end loop;
   if v_left = 0 and cardinality(v_ids) < 500 then
@@ -291,8 +290,7 @@ begin
     enabled = v_hook.enabled, disabled_at = v_hook.disabled_at,
     disabled_reason = v_hook.disabled_reason, last_status = (p_request ->> 'status')::integer,
     last_delivered_at = case when v_ok then v_now else last_delivered_at end,
-    last_answer = left(v_message, 500), problem = case when not v_ok then left(v_message, 500) end
-  where id = v_hook.id;
+    last_answer = left(v_message, 500) where id = v_hook.id;
   return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false),
     'failures', v_hook.failures);
 end $$;

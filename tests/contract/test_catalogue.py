@@ -52,7 +52,6 @@ MEMBERS = [
     "queue_series",
     "open_guest_session",
     "guest_session_jobs",
-    "guest_session_feed",
 ]
 WORKER = [
     "register_job_types",
@@ -73,7 +72,7 @@ WORKER = [
     "explain_queue",
     "attach_extensions",
 ]
-GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_feed"]
+GUESTS = ["follow_topic", "guest_session_jobs", "session_feed"]
 SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]
 
 

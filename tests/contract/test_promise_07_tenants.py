@@ -275,7 +275,7 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
 
     with anyone(engine) as guest:
         [job] = guest.rpc("guest_session_jobs", p_session_id=session)["jobs"]
-        feed = guest.rpc("guest_session_feed", p_session_id=session)
+        feed = guest.rpc("session_feed", p_session_id=session)
         assert (job["id"], job["status"], job["result"]) == (job_id, "completed", {"answer": 42})
         assert job.keys().isdisjoint({"payload", "user_id", "workspace_id", "error_data"})
         assert {event["job_id"] for event in feed["events"]} == {job_id}
@@ -295,7 +295,7 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
     none = ["", "guest_", f"guest_{'0' * 64}", session.upper(), f"{session} "]
     with anyone(engine) as guest:
         for guess in [plain, short, *none]:
-            for function in ("guest_session_jobs", "guest_session_feed"):
+            for function in ("guest_session_jobs", "session_feed"):
                 answer = refused(guest.rpc, function, p_session_id=guess)
                 assert answer[:2] == ("PT404", "session_not_found")
             assert not may_join(guest, f"session:{guess}")

@@ -191,7 +191,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
     engine.advance(2)
     engine.maintain()
     [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert "already has 3 live jobs" in shown["problem"]
+    assert "already has 3 live jobs" in shown["last_answer"]
     engine.run_all()
     engine.advance(2)
     engine.maintain()

@@ -81,7 +81,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     engine.run(change, '{"required": ["never"]}')
     job_id = engine.enqueue()
     read_feed(engine)
-    assert "never" in shown(engine)["problem"]
+    assert "never" in shown(engine)["last_answer"]
 
     engine.run(change, None)
     assert types(deliver(engine), job_id) == ["job.created"]

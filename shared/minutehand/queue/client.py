@@ -9,7 +9,7 @@ from uuid import UUID
 from minutehand.config import Settings
 from minutehand.queue.data_api import DEFAULT_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
-from minutehand.queue.keys import caller_headers, is_guest_session
+from minutehand.queue.keys import caller_headers
 from minutehand.queue.models import (
     Enqueued,
     EnqueuedBatch,
@@ -144,9 +144,8 @@ class UserQueue(CallerFunctions):
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
         """Events of a session's jobs but for logs; without a cursor, from the beginning."""
-        function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
         return FeedPage.model_validate(
-            await self.call(function, session_id=session_id, cursor=cursor, limit=limit)
+            await self.call("session_feed", session_id=session_id, cursor=cursor, limit=limit)
         )
 
     async def cancel(self, job_id: JobId | str) -> Job:
