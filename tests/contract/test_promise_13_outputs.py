@@ -58,6 +58,12 @@ def exits(*_: Any) -> Any:
     raise SystemExit(3)
 
 
+class Hides:
+    """A value that ends its process at any look at an attribute, its class too."""
+
+    __getattribute__ = exits
+
+
 class Exits(Exception):
     """An error that ends its process at any look."""
 
@@ -97,6 +103,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "many": lambda: {str(n): "x" * 100 for n in range(20_000)},
     "error": Properties,
     "exits": Exits,
+    "hides": Hides,
 }
 
 

@@ -180,12 +180,8 @@ class Attempt:
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
         if self.stop_reason == "lost" or self.ending is not None:
-            raise LeaseLost(
-                f"lease on job {self.job_id} was lost; nothing was stored",
-                status=409,
-                code="PT409",
-                hint="lease_lost",
-            )
+            text = f"lease on job {self.job_id} was lost; nothing was stored"
+            raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)
         self._on_news()

@@ -13,13 +13,7 @@ from minutehand.worker.errors import stack_in
 
 
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """The frames that an attempt is in, as a traceback has them.
-
-    Args:
-        task: Runs its processor.
-        thread: The name of the thread of a plain one.
-        module: Of the processor.
-    """
+    """The frames that an attempt is in, as a traceback has them."""
     running = sys._current_frames()
     for each in threading.enumerate():
         if each.name == thread and each.ident in running:

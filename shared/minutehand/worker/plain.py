@@ -6,6 +6,7 @@ Nothing in this file raises what a user's class may raise, except `kept`, which 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,11 @@ MAX_LEVELS: Final = 100
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _REPLACED: Final = "\ufffd"
+#: Of what holds much.
+_BEGINNING: Final = reprlib.Repr()
+_BEGINNING.maxlevel = 3
+_BEGINNING.maxlist = _BEGINNING.maxdict = 20
+_BEGINNING.maxstring = _BEGINNING.maxother = 500
 _CONTAINERS: Final = dict | list | tuple | set | frozenset
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
@@ -67,6 +73,9 @@ def kept(value: Any) -> Any:
 def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
     """`value` as clean text of at most `most` characters; whatever it is, this returns."""
     try:
+        if isinstance(value, BaseException) and type(value).__str__ is BaseException.__str__:
+            [value] = value.args if len(value.args) == 1 else [value]
+        by = _BEGINNING.repr if isinstance(value, _CONTAINERS) else by
         said = value if type(value) is str else by(value)
     except BaseException:  # as above
         said = f"<{type(value).__name__} without a text>"

@@ -77,7 +77,6 @@ async def have_done(
     Args:
         within: Seconds for it in all, of which `left` are left.
         resume: Work that was left with a service, which is asked first.
-        call_seconds: Longest single call.
         on_failed: Gets the name and the problem of each service that did not do its part.
 
     Raises:

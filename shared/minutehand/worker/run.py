@@ -68,8 +68,7 @@ class Run:
         job_types: What it serves, by name.
         queues: Only jobs of these named queues; None for all.
         summary: Counted into by every part.
-        vain: Of this worker's runs.
-        lease_id: Of this worker's runs, for one of them at a time.
+        vain, lease_id: Of this worker's runs; the id for one of them at a time.
     """
 
     queue: WorkerQueue

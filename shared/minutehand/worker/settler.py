@@ -57,7 +57,9 @@ class Settler:
             )
             if item is not None and not item.is_light:
                 encode(item.wire())
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             logger.exception(
                 "The end of an attempt could not be written; it fails with the reason",
                 extra=self._run_of.extra("attempt.unwritten") | attempt.names,

@@ -167,8 +167,9 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         lifespan="on",
         timeout_graceful_shutdown=2,
     )
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        run_to_end(runner.get_loop(), _Server(config).serve())
+    # no Runner: it would wait for what processors left behind and what does not stop
+    loop = (config.get_loop_factory() or asyncio.new_event_loop)()
+    run_to_end(loop, _Server(config).serve())
     return 0
 
 
