@@ -1,14 +1,12 @@
--- What callers may use: rates and large calls of a person, pending jobs of a workspace, its share
--- and slots, workers that run at once, keys of workers that were revoked, and the gates of keys.
--- Settings of operators, too.
+-- What callers may use: rates and large calls of a person, live jobs of a workspace, its share and
+-- slots, workers that run at once, worker keys that were revoked, settings, and the gates of keys.
 
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
 
--- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: by what a
--- caller is refused where too few are left; null: it goes below none, for starts that have
--- happened.
+-- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: its name in
+-- the 429 where too few are left; null never refuses, since what is charged has happened.
 create function queue.spend(
   p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision,
   p_now timestamptz, p_limit text default null
@@ -25,17 +23,16 @@ begin
       - p_amount
   returning tokens into v_tokens;
   if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
-    perform queue.refuse(429, 'rate_limited',
-      format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
-      jsonb_build_object('limit', p_limit, 'per_second', p_most / p_seconds, 'burst', p_most,
-        'retry_after_seconds',
-        coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
+    perform queue.refuse(429, 'rate_limited', format('too many %s; wait a moment',
+      replace(p_limit, '_', ' ')), jsonb_build_object('limit', p_limit, 'per_second',
+      p_most / p_seconds, 'burst', p_most, 'retry_after_seconds',
+      coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
   end if;
 end $$;
 
 -- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
--- seconds at most, so that a backlog does not make each enqueue dearer. Below, p_in_turn, one
--- transaction after another, so that each counts what those before it made.
+-- seconds at most, so that a backlog makes no enqueue dearer; below (p_in_turn) by one transaction
+-- after another, so that each counts what those before it made.
 create function queue.check_live_jobs(p_workspace_id uuid, p_in_turn boolean default false)
 returns void language plpgsql as $$
 declare
@@ -59,9 +56,8 @@ begin
       select from queue.places(p_workspace_id, '{pending,processing,waiting}', v_max + 1)
       limit v_max + 1) as p);
     if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
-      insert into queue.buckets (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
-      on conflict (name) do update
-      set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
+      insert into queue.buckets as b (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
+      on conflict (name) do update set tokens = v_live, refilled_at = v_now;
     end if;
   end if;
   if v_live > v_max then
@@ -70,10 +66,9 @@ begin
   end if;
 end $$;
 
--- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes
--- something calls this last. p_kind: jobs, of which a workspace has so many; changes, whatever else
--- is written or wakes workers; or streams. Jobs and changes count as p_count enqueues. The service
--- is not limited, guests are by queue.admit_guest.
+-- Admit what a person has made, or refuse it with 429: each way in that makes something calls this
+-- last. p_kind: jobs, of which a workspace has so many; changes, whatever else is written or wakes
+-- workers; streams. Jobs and changes count as p_count enqueues. Guests: see queue.admit_guest.
 create function queue.admit(
   p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
 ) returns void language plpgsql as $$
@@ -94,8 +89,8 @@ begin
 end $$;
 
 -- Called first by calls that read or write many rows: a person has six of them at a time, as many
--- as two pages of the console make together, and a workspace ten. None waits here, where it would
--- hold a connection that others need. Limits apply to people, not to the service.
+-- as two pages of the console, and a workspace ten. None waits here, where it would hold a
+-- connection that others need.
 create function queue.take_turn(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
@@ -181,8 +176,7 @@ begin
     'before', floor(extract(epoch from p_before)) - 60,
     'from', floor(extract(epoch from v_now)) + p_grace_seconds, 'is_undone', false)), v_now)
   -- beside those of before: what they refuse stays refused, whatever the grace of this call
-  on conflict (name) do update
-  set value = s.value || excluded.value, updated_at = excluded.updated_at;
+  on conflict (name) do update set value = s.value || excluded.value, updated_at = v_now;
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
@@ -193,9 +187,8 @@ begin
   return jsonb_build_object('revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
 end $$;
-comment on function public.revoke_worker_keys is
-  'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: '
-  '{revoked_before, from, types}; a younger one by a second call, a minute later. For operators.';
+comment on function public.revoke_worker_keys is 'Refuse worker keys issued a minute before '
+  'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -206,8 +199,7 @@ begin
   perform queue.check_names(p_limits,
     array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
   if queue.caller() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
-    perform queue.refuse(403, 'forbidden',
-      'a manager may set own_max_running; the rest is the operator''s', 'limits');
+    perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running alone', 'limits');
   end if;
   insert into queue.tenant_limits (workspace_id) values (p_workspace_id) on conflict do nothing;
   update queue.tenant_limits as t set (weight, max_running, own_max_running, max_pending) = (
@@ -216,12 +208,10 @@ begin
   where workspace_id = p_workspace_id returning * into v_made;
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
-  perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm,
-    'limits');
+  perform queue.refuse(400, 'invalid_argument', 'a limit is invalid: ' || sqlerrm, 'limits');
 end $$;
-comment on function public.set_workspace_limits is
-  'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts '
-  'one. Managers may set own_max_running only.';
+comment on function public.set_workspace_limits is 'Change limits of a workspace: {weight, '
+  'max_running, own_max_running, max_pending}, null lifts one. Managers: own_max_running only.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -237,9 +227,8 @@ begin
       'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
         where s.name like 'user\_%' and s.name <> 'user_pending_max'));
 end $$;
-comment on function public.workspace_limits is
-  'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person '
-  'in all workspaces.';
+comment on function public.workspace_limits is 'Limits of a workspace, how many of its jobs run '
+  'now, and per_caller, the limits of one person in all workspaces.';
 
 create function public.begin_worker_run(p_request jsonb) returns json
 language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
@@ -263,9 +252,8 @@ begin
     make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
 end $$;
-comment on function public.begin_worker_run is
-  'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. '
-  'May be repeated.';
+comment on function public.begin_worker_run is 'Admit a run, {run_id, worker_id, most, seconds}, '
+  'unless most are under way: {admitted, free}. May be repeated.';
 
 create function public.end_worker_run(p_request jsonb) returns json
 language plpgsql security definer set search_path = '' as $$
@@ -278,8 +266,7 @@ begin
   return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
 end $$;
 comment on function public.end_worker_run is
-  'End an admitted run: {ended, refused}; refused when another run was refused meanwhile: lease '
-  'again.';
+  'End an admitted run: {ended, refused}; refused: another was meanwhile, so lease again.';
 
 -- Settings are known by name and kind; those of apps too, once their migration has inserted them.
 create function public.set_settings(p_settings jsonb) returns jsonb
@@ -302,12 +289,11 @@ begin
     else jsonb_typeof(s.value) <> jsonb_typeof(t.value) end
   limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument',
-      format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+    perform queue.refuse(400, 'invalid_argument', format(
+      '%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
   end if;
-  insert into queue.settings (name, value, updated_at)
-  select key, value, queue.clock() from jsonb_each(p_settings) order by key
-  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  update queue.settings as t set value = s.value, updated_at = queue.clock()
+  from jsonb_each(p_settings) as s where t.name = s.key;
   -- which is secret
   return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key');
 end $$;
@@ -315,14 +301,12 @@ comment on function public.set_settings is
   'Change settings of the engine, by name; returns all. For operators.';
 
 select queue.allow('authenticated, service_role', 'public.open_stream',
-  'public.set_workspace_limits',
-  'public.workspace_limits');
+  'public.set_workspace_limits', 'public.workspace_limits');
 select queue.allow('job_worker, service_role', 'public.begin_worker_run', 'public.end_worker_run');
 select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_keys');
 
 -- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key
--- (queue.place); settlements and leases open it (queue.open_gate), and a rate that belongs to a key
--- is charged there.
+-- (queue.place); settlements and leases open it (queue.open_gate), which charges a rate of the key.
 
 -- The tokens of a bucket at p_now; whole where it has no row yet.
 create function queue.tokens_of(
@@ -359,8 +343,7 @@ begin
 end $$;
 
 -- Put jobs that were let through a gate and may not start any more back behind it, so that they
--- hold no slot of their key. One that someone holds stays. The note is for a pause that ends
--- meanwhile.
+-- hold no slot of their key; one that someone holds stays. The note: a pause may end meanwhile.
 create function queue.take_back(
   p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[]
 ) returns void language plpgsql as $$
@@ -425,9 +408,9 @@ begin
 end $$;
 
 -- Let as many of a key's jobs through its gate as may run, of those in lanes that someone serves
--- and that are not paused; where another transaction does so now, the next lease is to look. Under
--- the lock of the gate they are counted, a statement after it was taken, which sees what its last
--- holder committed. p_lane: any of the type.
+-- and that are not paused; where another transaction does so now, the next lease is to look. They
+-- are counted a statement after the lock of the gate was taken, which sees what its last holder
+-- committed. p_lane: any of the type.
 create function queue.open_gate(
   p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
 ) returns void language plpgsql as $$
@@ -484,7 +467,6 @@ end $$;
 create function queue.regate(p_job_type text) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
-  v_now constant timestamptz := queue.clock();
   v_lanes constant integer[] := array(
     select l.lane from queue.lanes as l where l.job_type = p_job_type);
   v_jobs uuid[];
@@ -514,6 +496,6 @@ begin
   where r.key is not null
   on conflict do nothing; -- the gate let it through before
   perform queue.note_gates(v_lanes);
-  perform queue.place(j, v_now, v_type) from public.jobs as j
+  perform queue.place(j, queue.clock(), v_type) from public.jobs as j
   where j.id = any (v_jobs) and j.status = 'pending';
 end $$;

@@ -103,7 +103,8 @@ begin
   left join lateral (
     select u.rank, u.had from queue.turns as u
     where u.workspace_id = o.workspace_id order by u.rank desc limit 1) as l on true
-  on conflict (workspace_id, lane) do update set blocked = false, look_at = null, changed_at = p_now,
+  on conflict (workspace_id, lane) do update set
+    blocked = false, look_at = null, changed_at = p_now,
     rank = case when t.blocked then excluded.rank else t.rank end,
     had = case when t.blocked then excluded.had else t.had end,
     -- one that was closed has no job but those it was noted for
@@ -750,8 +751,8 @@ begin
       'maintenance', queue.maintenance_is_due(v_now, true));
   end if;
   v_asked.worker := queue.note_worker(v_asked, v_now);
-  -- a worker is here: the next enqueue may ask again
-  if pg_sequence_last_value('queue.wanted_ms') > 0 then v_ms := setval('queue.wanted_ms', 0); end if;
+  v_ms := pg_sequence_last_value('queue.wanted_ms'); -- a worker is here: who enqueues may ask again
+  if v_ms > 0 then v_ms := setval('queue.wanted_ms', 0); end if;
   v_given := queue.lease_ready(v_asked, p_changes, v_now);
   if v_tick.last_call is null then -- a repeat is known by it
     insert into queue.ticks (tick_id, seen_at, worker, last_call)
@@ -768,8 +769,8 @@ begin
   v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
   v_due := (not v_is_short)::integer;
   if v_asked.count_due or v_asked.call = 1 then
-    v_due := (select count(*) from (select from unnest(v_given.lanes) as l (lane)
-      join queue.ready as r on r.lane = l.lane limit 1000) as r);
+    v_due := (select count(*) from (select from queue.ready as r
+      where r.lane = any (v_given.lanes) limit 1000) as r);
   end if;
   return json_build_object('leases', v_given.leases, 'due', v_due,
     'maintenance', v_is_short and queue.maintenance_is_due(v_now,
