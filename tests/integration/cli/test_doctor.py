@@ -51,6 +51,8 @@ settings | STAGE=prod | not encrypted | https://
 settings | MINUTEHAND_APPS=no_such_app | no_such_app | MINUTEHAND_APPS
 database | DATABASE_URL={wrong_password} | password in DATABASE_URL is wrong | percent-encoded
 queue | DATABASE_URL={read_only} | takes no writes | default_transaction_read_only = off
+database | MINUTEHAND_SCHEMA=minutehnd | its schema is public | MINUTEHAND_SCHEMA=public
+worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | refused | SUPABASE_JWT_SECRET=
 supabase | SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong | refused | API keys
 supabase | SUPABASE_URL=http://127.0.0.1:9 | does not answer | address
 worker-key | SUPABASE_WORKER_KEY={expired} | the worker is refused | token worker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -31,8 +30,8 @@ DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z
 API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…, of Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
+LEGACY_SECRET = f"SUPABASE_JWT_SECRET=…, of Project settings → JWT keys; or {NEW_KEY}"
 SECRET = "minutehand token secret"
-SKEW_SECONDS = 5.0
 
 
 @check("aws", staged=True)
@@ -88,8 +87,14 @@ def _role_of(key: str) -> str | None:
 
 @check("database", "settings")
 def database(target: Target) -> Finding:
-    """It is there, and lets its owner in."""
-    target.ask("select 1")
+    """It is there, lets its owner in, and is the one that the schema was installed in."""
+    ours = "select pronamespace::regnamespace::text from pg_proc where proname = 'lease_jobs'"
+    schemas, wanted = [name for (name,) in target.ask(ours)], target.schemas.clients
+    if schemas and wanted not in schemas:
+        return fail(f"its schema is {schemas[0]}, not {wanted}", f"MINUTEHAND_SCHEMA={schemas[0]}")
+    if not schemas:
+        other = "where it is another project's, correct DATABASE_URL"
+        return fail("it has no schema of ours", f"{target.migrate}; {other}")
     return ok()
 
 
@@ -135,17 +140,16 @@ def queue(target: Target) -> Finding:
     return said(found) if found else ok("nothing waits that should not")
 
 
-def said(found: Sequence[Mapping[str, Any]]) -> Finding:
+def said(found: list[dict[str, Any]]) -> Finding:
     """Findings of the database in its own words: what is wrong, and the first step for each."""
     words = [each[name] for each in found for name in ("sentence", "cause") if each[name]]
     steps = [step for each in found for step in each["next"][:1]]
-    told = [each for step in steps for each in (step["words"], step.get("command", ""))]
-    lines = [each for each in told if each and not each.startswith("minutehand doctor")]
-    return Finding(found[0]["verdict"], " ".join(words), " ".join(dict.fromkeys(lines)))
+    told = (f"{step['words']} {step.get('command', '')}".strip() for step in steps)
+    lines = [each.partition(" minutehand doctor")[0] for each in told]  # it is here
+    return Finding(found[0]["verdict"], " ".join(words), "; ".join(dict.fromkeys(lines)))
 
 
 def _compare(query: str, target: Target) -> Finding:
-    """The first row of a query, if there is one: verdict, detail and fix."""
     return next((Finding(*row) for row in target.ask(query)), ok())
 
 
@@ -154,7 +158,7 @@ for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-
     check(name, "migrations")(partial(_compare, asked))
 
 
-@check("supabase", "settings")
+@check("supabase", "settings", "database")
 def supabase(target: Target) -> Finding:
     """The URL answers, takes the key, and exposes what it should."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
@@ -197,7 +201,7 @@ def clock(target: Target) -> Finding:
         return ok("no other to compare with")
     # The header names a whole second that has begun; its middle is off by half of one at most.
     skew = parsedate_to_datetime(date).timestamp() + 0.5 - (before + time.time()) / 2
-    if abs(skew) > SKEW_SECONDS:
+    if abs(skew) > 5.0:
         return fail(
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
             "switch on time synchronisation: timedatectl set-ntp true",
@@ -236,9 +240,9 @@ def _health(target: Target) -> dict[str, Any]:
     path = "/rest/v1/rpc/queue_health"
     answer = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
     if not answer.is_success:
-        raise CommandFailed(f"the worker is refused: {answer.text[:200]}", fix=NEW_KEY)
-    health: dict[str, Any] = answer.json()
-    return health
+        fix = NEW_KEY if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
+        raise CommandFailed(f"the worker is refused: {answer.text[:200]}", fix=fix)
+    return dict(answer.json())
 
 
 @check("schedule", "worker-key")
@@ -250,7 +254,7 @@ def schedule(target: Target) -> Finding:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
     if target.stage is None:
         return said(found)
-    detail = " ".join(filter(None, (found[0]["sentence"], found[0]["cause"])))
+    detail = said(found).detail
     client, stack = target.stage.client("scheduler"), target.stage.stack
     with told(target.stage.region):
         state = client.get_schedule(Name=f"{stack}-tick")["State"]

@@ -30,9 +30,6 @@ from supabase import AsyncClient
 TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15.0
-MESSAGE_SECONDS: Final = 10.0
-LEASE_CALLS: Final = 20
-LEASE_PAUSE_SECONDS: Final = 0.2
 ATTACH: Final = "in the SQL editor: select attach_extensions(); else see the Realtime logs"
 LEFT: Final = "delete from public.jobs where id = %s"
 LEFT_TYPE: Final = """
@@ -84,19 +81,19 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
                 await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
             for kind, heard in topics.items():
                 with _step(took, f"message on {kind}", "see the project's Realtime logs"):
-                    await heard.wait(heard.message, MESSAGE_SECONDS)
+                    await heard.wait(heard.message, TIMEOUT_SECONDS)
     finally:
         _clean_up(target, job, settled="settled" in took)
 
 
 async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> int:
     # what another worker looks at in this moment is passed over: ask again
-    for call in range(1, LEASE_CALLS + 1):
+    for call in range(1, 21):
         answer = await worker.call("lease_jobs", {"p_request": {**request, "call": call}})
         for lease in answer["leases"]:
             if lease["job"]["id"] == job:
                 return int(lease["fence"])
-        await asyncio.sleep(LEASE_PAUSE_SECONDS)
+        await asyncio.sleep(0.2)
     raise QueueError("the job is due, and no lease was given")
 
 
