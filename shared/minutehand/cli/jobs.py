@@ -69,7 +69,8 @@ def enqueue(
     headers = {"idempotency-key": key or str(uuid.uuid4())}
     job = connection.call("POST", "/api/jobs", json=given, headers=headers)
     if job.get("schema_version") == 0:  # no worker has published its type yet
-        output.note(connection.get(f"/api/jobs/{job['id']}/explain")["sentence"])
+        found = connection.get(f"/api/jobs/{job['id']}/explain")
+        output.note(" ".join([found["sentence"], *(step["words"] for step in found["next"])]))
     tell_enqueued(output, connection, job, watch=watch)
 
 
