@@ -203,7 +203,6 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
 
 
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
-    """Cut off from the queue, its worker must take it that another one has the job by now."""
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
     queue.faults = dict.fromkeys(range(1, 400), "lose_request")
     world = World(queue)
@@ -256,7 +255,6 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
 
 
 def test_a_job_that_began_late_in_a_run_is_not_charged_for_its_end() -> None:
-    """It had less than half of a run; the next one may have more."""
     queue = ModelQueue([Row("early", {"seconds": 60}), Row("late", {"seconds": 300})])
 
     leaping(World(queue, ONE_AT_A_TIME).tick(100))
@@ -301,7 +299,6 @@ def test_a_host_that_goes_down_gives_its_jobs_back() -> None:
 
 
 def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
-    """Nobody renews its leases any more, and nobody would settle."""
     queue = ModelQueue([Row("1", {"seconds": 300})])
     world = World(queue)
 

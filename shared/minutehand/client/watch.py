@@ -172,11 +172,7 @@ class Watcher(ABC):
 
 
 class JobWatcher(Watcher):
-    """Every event of one job; made by `Client.watch_job`.
-
-    Attributes:
-        job: Its row as it was last read.
-    """
+    """Every event of one job, and in `job` its row as it was last read."""
 
     def __init__(self, access: Access, job_id: JobId | str, *, after: int = 0) -> None:
         self.job: Job | None = None

@@ -160,11 +160,7 @@ class UserQueue(CallerFunctions):
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
     ) -> Enqueued:
-        """Run a job again as a new one, whose `replay_of` is its id.
-
-        Args:
-            changes: `from_step`, `payload` and `results` in place of those of kept steps.
-        """
+        """Run a job again as a new one, with another `payload`, from a step or with `results`."""
         made = await self.call(
             "replay_job",
             repeatable=idempotency_key is not None,

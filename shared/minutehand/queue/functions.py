@@ -79,9 +79,7 @@ class CallerFunctions:
     """The functions open to a member or a guest; cheap to make.
 
     Args:
-        headers: Who calls.
         signed: Gives more headers for each call: a token that is valid now, a guest's address.
-        attempts: How often a call is sent at most; None for as often as `api` does.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Failed attempts in Sentry: `around(report_errors)`. Needs the extra `sentry`.
-
-`sentry_sdk.init` is the application's. Each attempt has a scope of its own.
-"""
+"""Failed attempts in Sentry: `around(report_errors)`, and the application's `sentry_sdk.init`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,4 @@
-"""Test processors: run one without a queue, or drain a scratch queue.
-
-Example:
-    test = ProcessorTest(order, Order(item="x"))
-    run = await test.run()
-    assert run.outcome == "waiting"
-    test.answer("L")
-    assert (await test.run()).result == {"size": "L"}
-"""
+"""Test processors: run one without a queue, see the README, or drain a scratch queue."""
 
 from __future__ import annotations
 

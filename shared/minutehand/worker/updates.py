@@ -94,11 +94,7 @@ class Updates:
             self._tags += tags
 
     def take(self, *, most_logs: int = 200, most_bytes: float = math.inf) -> Taken:
-        """Take what is to be sent now; give it back with `restore` if it did not arrive.
-
-        Args:
-            most_bytes: Of log lines, about.
-        """
+        """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
             progress, self._progress = self._progress, None
             if self.dropped_logs and len(self._logs) <= most_logs:

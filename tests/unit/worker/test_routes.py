@@ -99,9 +99,7 @@ async def test_a_run_over_types_takes_their_parts_too() -> None:
 async def test_a_worker_whose_loop_runs_is_woken() -> None:
     """The database asks at each arrival."""
     woken: list[bool] = []
-
     reply = await ask(wake=lambda: woken.append(True))
-
     assert (reply.status, reply.body["running"], woken) == (202, True, [True])
 
 
