@@ -316,11 +316,12 @@ begin
     'read_only', current_setting('default_transaction_read_only')::boolean,
     'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}',
     'last_tick_seconds', extract(epoch from queue.clock() - queue.last_seen()),
-    'maintenance', queue.maintenance_state());
+    'maintenance', queue.maintenance_state(), 'transactions',
+    jsonb_path_query_array(v_found, '$.findings[*] ? (@.reason == "open_transaction")'));
 end $$;
 comment on function public.queue_health is
   'Readiness in one call: explain_queue of all, age of the oldest due job and of the last tick, '
-  'and what maintenance could not do.';
+  'what maintenance could not do, and open transactions that hold it back.';
 
 create function public.queue_stats(p_workspace_id uuid default null,
   p_minutes integer default 60) returns jsonb

@@ -60,6 +60,16 @@ def test_a_life_is_told_without_a_gap(engine: Engine) -> None:
     assert (data["job.completed"]["status"], data["job.completed"]["attempts"]) == ("completed", 1)
 
 
+def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
+    """One statement made them, and what came after it is reached too."""
+    made = "select jsonb_agg(jsonb_build_object('job_type', 'work')) from generate_series(1, 2600)"
+    engine.run(f"select queue.enqueue(%s, null, ({made}), true)", ACME)
+    last = engine.enqueue()
+
+    told, _ = read(engine, "1:1:")
+    assert (len(told), told[-1][0]) == (2601, last)
+
+
 def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
     engine.register("quiet", events="minimal")
     job_id = engine.enqueue(job_type="quiet")
