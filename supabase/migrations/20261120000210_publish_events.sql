@@ -519,7 +519,8 @@ begin
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       ) as f
     window w as (order by f.number, f.id)),
-  slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- of a thousand at most
+  -- what of the first line was read before does not count: it may tell of thousands
+  slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
       concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id, i.nth) as cursor
