@@ -62,12 +62,12 @@ function unknown({ schema, name, keys, isGet, raw }) {
   const listed = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
   const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : listed;
-  const called = `${schema}.${name}${raw ? "" : listed}`;
+  const asked = `${schema}.${name}${raw ? "" : listed}`;
   const unnamed = ` with a single unnamed ${raw ?? "json/jsonb"} parameter`;
   const searched = raw ? unnamed : parameters + (isGet ? "" : ` or${unnamed}`);
   throw new Refusal(404, {
     code: "PGRST202",
-    message: `Could not find the function ${called} in the schema cache`,
+    message: `Could not find the function ${asked} in the schema cache`,
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
