@@ -50,9 +50,7 @@ def enqueue(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
     ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="Idempotency key: one job per key.")
-    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Idempotency: one job a key.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
 ) -> None:
     """Enqueue a job."""
@@ -78,11 +76,11 @@ def tell_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
     """Print a job that was just made, or follow it until it ends."""
-    if not watch:
+    if watch:
+        output.note(f"enqueued {job['id']}")
+        follow_job(output, connection, job["id"])
+    else:
         output.value(job, text=f"{job['id']}  {job['state']}")
-        return
-    output.note(f"enqueued {job['id']}")
-    follow_job(output, connection, job["id"])
 
 
 @workspace_verb
