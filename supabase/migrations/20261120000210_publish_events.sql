@@ -92,8 +92,13 @@ declare
     select distinct substr(f.topic, 5)::uuid from queue.followers as f where f.topic like 'job:%');
 begin
   return query
-    with parts as (
-      select c.*, row_number() over () as n from unnest(p_changes) as c where c.seqs is not null),
+    with parts as materialized ( -- at most a thousand jobs each
+      select c.workspace_id, c.session_id, c.type, c.data,
+        c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
+        c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
+      from unnest(p_changes) as c
+      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
+      where c.seqs is not null),
     wanted as (
       select 'workspace:' || p.workspace_id as topic, p.* from parts as p
       where p.type not in ('job.progress', 'job.log')

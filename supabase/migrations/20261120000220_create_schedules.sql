@@ -267,11 +267,10 @@ begin
   return (
     select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s)
       order by s.problem is null, s.name), '[]'))
-    from (select * from queue.schedules where workspace_id = p_workspace_id order by name
-      limit 1000) as s);
+    from queue.schedules as s where s.workspace_id = p_workspace_id);
 end $$;
 comment on function public.list_schedules is
-  'Schedules of a workspace, those with a problem first, at most 1,000: {schedules: […]}.';
+  'Schedules of a workspace, those with a problem first: {schedules: […]}.';
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5)
 returns jsonb language plpgsql stable security definer set search_path = '' as $$

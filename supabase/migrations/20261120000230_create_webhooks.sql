@@ -215,9 +215,7 @@ begin
       || case when v_whole then '{}' else jsonb_build_object('url',
         regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end
       order by w.created_at, w.id), '[]'))
-    from (
-      select * from queue.webhooks
-      where workspace_id = p_workspace_id order by created_at, id limit 1000) as w);
+    from queue.webhooks as w where w.workspace_id = p_workspace_id);
 end $$;
 comment on function public.list_webhooks is
   'Webhooks of a workspace without their secrets, with failures: {webhooks: […]}.';
@@ -291,12 +289,10 @@ begin
     disabled_reason = v_hook.disabled_reason, last_status = (p_request ->> 'status')::integer,
     last_delivered_at = case when v_ok then v_now else last_delivered_at end,
     last_answer = left(v_message, 500) where id = v_hook.id;
-  return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false),
-    'failures', v_hook.failures);
+  return jsonb_build_object('enabled', coalesce(v_hook.enabled, false), 'failures', v_hook.failures);
 end $$;
 comment on function public.webhook_sent is
-  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, '
-  'failures}.';
+  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {enabled, failures}.';
 
 select queue.allow('authenticated, service_role', 'public.put_webhook', 'public.delete_webhook',
   'public.test_webhook', 'public.list_webhooks');

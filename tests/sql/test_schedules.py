@@ -16,12 +16,10 @@ AFTER = "select queue.first_run(%s, %s, %s)"
 
 def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[str]:
     """The next runs after an instant, in UTC."""
-    found: list[str] = []
-    at: Any = after
+    found: list[Any] = [after]
     for _ in range(count):
-        at = engine.one(AFTER, cron, zone, at)
-        found.append(at.astimezone(UTC).strftime("%Y-%m-%d %H:%M"))
-    return found
+        found.append(engine.one(AFTER, cron, zone, found[-1]))
+    return [at.astimezone(UTC).strftime("%Y-%m-%d %H:%M") for at in found[1:]]
 
 
 def put(engine: Engine, **schedule: Any) -> dict[str, Any]:
@@ -90,11 +88,9 @@ def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
     assert island == ["2026-04-04 14:45", "2026-04-05 15:15"]
 
 
-@pytest.mark.parametrize(
-    "zone", ["EST5EDT", "Etc/GMT-14", "GMT0", "GB-Eire", "W-SU", "America/Port-au-Prince"]
-)
-def test_a_zone_has_any_name_that_postgres_lists(engine: Engine, zone: str) -> None:
-    assert len(runs(engine, "@daily", zone, "2026-01-01T00:00:00Z", 1)) == 1
+def test_a_zone_has_any_name_that_postgres_lists(engine: Engine) -> None:
+    for zone in ("EST5EDT", "Etc/GMT-14", "GMT0", "GB-Eire", "W-SU", "America/Port-au-Prince"):
+        assert len(runs(engine, "@daily", zone, "2026-01-01T00:00:00Z", 1)) == 1
 
 
 def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
@@ -124,7 +120,7 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
     """The type's schema changed under it; another's zone is not known to the server any more."""
-    put(engine, name="a", job_type="work", payload={"n": 1})
+    put(engine, name="a", payload={"n": 1})
     put(engine, name="b", payload={"n": "text"})
     put(engine, name="c")
     engine.run("update queue.schedules set timezone = 'Mars/Base' where name = 'c'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -56,10 +57,7 @@ def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 
 
-def test_a_change_that_commits_late_is_delivered_late_and_one_rolled_back_never(
-    engine: Engine,
-) -> None:
-    """The reader has passed neither."""
+def test_what_commits_late_is_delivered_late_and_what_is_rolled_back_never(engine: Engine) -> None:
     subscribe(engine, "job.created")
     with engine.beside() as other, engine.beside() as gone:
         other.run("begin")
@@ -107,19 +105,15 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     hook = subscribe(engine, "job.created")
     engine.enqueue_many(50)
     assert len(deliver(engine, ok=False)) == 50
-    assert [shown(engine)[name] for name in ("enabled", "failures", "disabled_at")] == [
-        True,
-        50,
-        None,
-    ]
+    assert (shown(engine)["enabled"], shown(engine)["failures"]) == (True, 50)
 
     engine.advance(3700)
     deliver(engine, ok=False)
     failed = shown(engine)
     assert failed["enabled"] is False
     assert failed["disabled_at"] > failed["failing_since"]
-    assert "no delivery succeeded since 20" in failed["disabled_reason"]
-    assert "503 from upstream" in failed["disabled_reason"]
+    reason = "no delivery succeeded since 20.*503 from upstream"
+    assert re.match(reason, failed["disabled_reason"])
 
     engine.advance(30)
     engine.enqueue()
@@ -128,26 +122,17 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (again["failures"], again["disabled_at"], again["failing_since"]) == (0, None, None)
 
 
-def test_one_success_ends_the_time_that_counts(engine: Engine) -> None:
-    """An endpoint that fails now and then is not given up."""
+def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
+    """An endpoint that fails now and then is not given up; one that is gone is at once."""
     subscribe(engine, "job.created")
-    for ok in (False, True, False):
+    for ok in (False, True, False, False):
         engine.enqueue()
         deliver(engine, ok=ok)
-        engine.advance(2000)
-    engine.enqueue()
-    deliver(engine, ok=False)
+        engine.advance(1500)
     assert shown(engine)["enabled"] is True
-
-
-def test_an_endpoint_that_is_gone_is_disabled_at_once(engine: Engine) -> None:
-    """410 is for good."""
-    subscribe(engine, "job.created")
     engine.enqueue()
     deliver(engine, ok=False, status=410)
-
-    assert shown(engine)["enabled"] is False
-    assert "410" in shown(engine)["disabled_reason"]
+    assert (shown(engine)["enabled"], "410" in shown(engine)["disabled_reason"]) == (False, True)
 
 
 PRIVATE = """
