@@ -96,14 +96,13 @@ language plpgsql as $$
 declare
   v_user constant uuid := queue.caller();
 begin
-  if v_user is null or (
-      exists (select from generate_series(1, 6) as n
-        where queue.try_lock(format('call %s %s', v_user, n)))
-      and (p_workspace_id is null or exists (select from generate_series(1, 10) as n
-        where queue.try_lock(format('call %s %s', p_workspace_id, n))))) then return; end if;
+  if v_user is null then return; end if;
   perform queue.refuse(429, 'rate_limited',
     'too many large calls of yours or of the workspace run; wait for their answers',
-    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}');
+    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}')
+  from (values (v_user, 6), (p_workspace_id, 10)) as s (id, most)
+  where s.id is not null and not exists (select from generate_series(1, s.most) as n
+    where queue.try_lock(format('call %s %s', s.id, n)));
 end $$;
 
 create function public.open_stream() returns jsonb
@@ -221,14 +220,11 @@ begin
       'own_max_running', null, 'max_pending', null)
     || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
       where t.workspace_id = p_workspace_id), '{}')
-    || jsonb_build_object(
-      'running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
-      'default_max_pending', queue.setting('user_pending_max'),
-      'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
-        where s.name like 'user\_%' and s.name <> 'user_pending_max'));
+    || jsonb_build_object('running', (
+      select count(*) from queue.leases as l where l.workspace_id = p_workspace_id));
 end $$;
-comment on function public.workspace_limits is 'Limits of a workspace, how many of its jobs run '
-  'now, and per_caller, the limits of one person in all workspaces.';
+comment on function public.workspace_limits is
+  'Limits of a workspace, and how many of its jobs run now.';
 
 create function public.begin_worker_run(p_request jsonb) returns json
 language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$

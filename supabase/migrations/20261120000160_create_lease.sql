@@ -9,10 +9,10 @@
 --       queue.first_turns   all turns of the tenants that are first in the order
 --       queue.limit_turns   limits of tenants likewise; who is at one is passed over for a while
 --       queue.divide_slots  rounds: each tenant as many jobs as its weight
+--       queue.move_turns    who has had its round goes to the end of the order
 --     queue.take            the jobs, one by one where a project's own trigger refuses one of them
 --       queue.take_jobs     ready -> leased, in one statement
 --     queue.read_leases     the answer; queue.note_leases: what they leave behind beside it
---     queue.move_turns      who has had its round goes to the end of the order
 --     queue.tidy_turns      closes empty turns, skips what lies before the first job of others
 --   public.report_jobs      renews it
 --   public.settle_jobs      ends it, and leases the next in the same call
@@ -310,21 +310,56 @@ begin
   into shares, empty, is_cut, round, rank;
 end $$;
 
--- Which turns get how many of the slots; turns, round, rank: by which their order changes, see
--- queue.move_turns. lanes: those that the worker serves now; is_limited: some limit or pause may
--- hold; more: ask again at once, since another lease holds a lock now or more lies behind what was
--- read; null where no turn was found. What a full type has in front hides no other type.
+-- Note what of its round each tenant has had after these shares. Who was served or passed, up to
+-- the last that was served (p_rank, in p_round), and has had its round goes to the end of the
+-- order, in all lanes that were looked at.
+create function queue.move_turns(
+  p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_rank bigint,
+  p_lanes integer[]
+) returns void language plpgsql as $$
+begin
+  with tenants as ( -- no join: the planner may not hash one here
+    select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
+      max(g.had) + sum(g.jobs) / max(g.weight) as had
+    from (
+      select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
+      union all
+      select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
+    group by 1),
+  moves as materialized ( -- each to its own rank, behind those who were before it
+    select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
+    from (select * from tenants order by rank, workspace_id) as t
+    cross join lateral (
+      select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
+        and t.had + 1e-9 >= p_round + 1 as ends) as e
+    cross join lateral (select greatest(0, t.had - p_round - e.ends::integer) as had) as n
+    where e.ends or abs(n.had - t.before) > 1e-6)
+  update queue.turns as t set had = o.had, rank = coalesce(o.rank, t.rank)
+  from (
+    select u.found, m.had, m.rank from moves as m cross join lateral (
+      select n.ctid as found, n.lane from queue.turns as n
+      where n.workspace_id = m.workspace_id and not n.blocked offset 0
+      for no key update skip locked) as u
+    where u.lane = any (p_lanes)) as o
+  where t.ctid = o.found;
+end $$;
+
+-- Which turns get how many of the slots, and which are empty. lanes: those that the worker serves
+-- now; is_limited: some limit or pause may hold; more: ask again at once, since another lease holds
+-- a lock now or more lies behind what was read; null where no turn was found. What a full type has
+-- in front hides no other type.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz, out lanes integer[], out shares queue.share[],
-  out empty queue.share[], out turns queue.turn[], out round double precision, out rank bigint,
-  out is_limited boolean, out more boolean
+  out empty queue.share[], out is_limited boolean, out more boolean
 ) language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
   v_tenants constant integer := v_most + v_most / 10 + 5; -- some more: turns may be empty
   v_types record;
+  v_turns queue.turn[];
   v_one queue.turn;
   v_known integer;
+  v_jobs bigint;
   v_limited record;
   v_divided record;
 begin
@@ -332,23 +367,22 @@ begin
   more := case when v_most = 0 then false end;
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
-  turns := queue.first_turns(v_types.open, v_tenants);
-  v_one := turns[1];
+  v_turns := queue.first_turns(v_types.open, v_tenants);
+  v_one := v_turns[1];
   if v_one.lane is null then
     more := case when v_types.open <> lanes then v_types.is_busy end;
     return;
   end if;
   is_limited := v_types.is_limited or exists (
     select from queue.tenant_limits as w
-    where w.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
+    where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
       and w.running_max is not null
     union all
     select from queue.pauses as p
-    where p.workspace_id = any (array(select t.workspace_id from unnest(turns) as t)));
+    where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
   more := v_types.is_busy;
-  if turns[2] is null and not is_limited then -- alone
-    turns := null;
-    if exists (select from queue.ready as r where r.lane = v_one.lane
+  if v_turns[2] is null and not is_limited then -- alone
+      if exists (select from queue.ready as r where r.lane = v_one.lane
         and r.workspace_id = v_one.workspace_id and r.ord >= v_one.from_ord) then
       shares := array[row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share];
     else
@@ -356,20 +390,22 @@ begin
     end if;
     return;
   end if;
-  v_known := (select count(distinct t.workspace_id) from unnest(turns) as t);
+  v_known := (select count(distinct t.workspace_id) from unnest(v_turns) as t);
   if is_limited then
-    v_limited := queue.limit_turns(turns, p_now);
-    turns := v_limited.turns;
+    v_limited := queue.limit_turns(v_turns, p_now);
+    v_turns := v_limited.turns;
     more := more or v_limited.is_busy;
   end if;
-  v_divided := queue.divide_slots(turns,
+  v_divided := queue.divide_slots(v_turns,
     case when v_known < v_tenants then 4 + 4 * v_most / v_known end, v_most);
   shares := v_divided.shares;
   empty := v_divided.empty;
-  round := v_divided.round;
-  rank := v_divided.rank;
-  more := more or (v_known = v_tenants or v_divided.is_cut)
-    and coalesce((select sum(s.jobs) from unnest(shares) as s), 0) < v_most;
+  v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
+  -- a lease that is not filled leaves no one behind, and the order as it is
+  if is_limited or v_jobs = v_most then
+    perform queue.move_turns(v_turns, shares, v_divided.round, v_divided.rank, lanes);
+  end if;
+  more := more or (v_known = v_tenants or v_divided.is_cut) and v_jobs < v_most;
 end $$;
 
 -- Lease the jobs at the head of each turn, in the order of the answer.
@@ -510,40 +546,6 @@ begin
     and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
 end $$;
 
--- Note what of its round each tenant has had after these shares. Who was served or passed, up to
--- the last that was served (p_rank, in p_round), and has had its round goes to the end of the
--- order, in all lanes that were looked at.
-create function queue.move_turns(
-  p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_rank bigint,
-  p_lanes integer[]
-) returns void language plpgsql as $$
-begin
-  with tenants as ( -- no join: the planner may not hash one here
-    select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
-      max(g.had) + sum(g.jobs) / max(g.weight) as had
-    from (
-      select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
-      union all
-      select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
-    group by 1),
-  moves as materialized ( -- each to its own rank, behind those who were before it
-    select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
-    from (select * from tenants order by rank, workspace_id) as t
-    cross join lateral (
-      select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
-        and t.had + 1e-9 >= p_round + 1 as ends) as e
-    cross join lateral (select greatest(0, t.had - p_round - e.ends::integer) as had) as n
-    where e.ends or abs(n.had - t.before) > 1e-6)
-  update queue.turns as t set had = o.had, rank = coalesce(o.rank, t.rank)
-  from (
-    select u.found, m.had, m.rank from moves as m cross join lateral (
-      select n.ctid as found, n.lane from queue.turns as n
-      where n.workspace_id = m.workspace_id and not n.blocked offset 0
-      for no key update skip locked) as u
-    where u.lane = any (p_lanes)) as o
-  where t.ctid = o.found;
-end $$;
-
 -- Move where turns begin to their first job, or to the last that was leased (ord), and close those
 -- that had none: where no open transaction has put a job into one, and a statement after its lock
 -- was taken, which sees what was committed before.
@@ -646,11 +648,6 @@ begin
       join queue.job_types as y on y.job_type = n.job_type
       where y.rate_limit is not null and not y.rate_per_key;
     end if;
-  end if;
-  -- a lease that was not filled leaves no one behind, and the order as it is
-  if v_shared.turns is not null and (v_shared.is_limited or leased = p_request."limit") then
-    perform queue.move_turns(
-      v_shared.turns, v_shared.shares, v_shared.round, v_shared.rank, v_shared.lanes);
   end if;
   -- until an empty turn is closed, its next job needs no note: when several are, or now and then
   if cardinality(v_shared.empty) > 4 or leased >= 20 and leased < p_request."limit"
