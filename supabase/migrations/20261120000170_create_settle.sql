@@ -179,14 +179,13 @@ create function queue.end_attempts(p_items queue.worker_item[], p_transitions qu
   p_now timestamptz, out changes queue.change[], out rest uuid[], out own uuid[], out results json)
 language plpgsql set lock_timeout = '100ms' as $$
 begin
-  with held as materialized ( -- by the job and its token; a report that renews it is waited for
-    select i.job_id, l.tid, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
+  -- by the job and its token; a report that renews it is waited for, and its row of then is deleted
+  with held as (
+    delete from queue.leases as l using unnest(p_items, p_transitions) as i
+    where l.job_id = any (array[i.job_id]) and l.fence = i.fence
+    returning i.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
       i.attempts, i.run_at, i.message, i.problem, i.data, coalesce(i.status, 'completed') as status,
-      case when i.status is null then 'job.completed' else i.event end as event
-    from unnest(p_items, p_transitions) as i cross join lateral (
-      select o.ctid as tid, o.leased_at, o.key from queue.leases as o
-      where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
-  gone as (delete from queue.leases where ctid = any (array(select h.tid from held as h))),
+      case when i.status is null then 'job.completed' else i.event end as event),
   moved as materialized (
     update public.jobs as j set status = g.status, updated_at = p_now, next_retry_at = g.run_at,
       finished_at = case when g.status in ('completed', 'failed', 'cancelled') then p_now end,

@@ -182,19 +182,20 @@ def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -
 
 
 def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None:
-    """As cancels and reports do: however a worker lists them, neither waits for the other."""
+    """However a worker lists them, none waits for the other; who waited ends the lease of now."""
     engine.enqueue_many(2)
     first, second = sorted(engine.lease(2), key=lambda lease: str(lease["job"]["id"]))
     items = [{**handle(lease), "outcome": "completed"} for lease in (second, first)]
-    lock = "select from queue.leases where job_id = %s for update nowait"
     with engine.beside() as other, ThreadPoolExecutor(1) as threads:
         other.run("begin")
-        other.run(lock, first["job"]["id"])
+        other.report(first, progress={"percentage": 7})
         settling = threads.submit(engine.settle_all, items)
         engine.until_waiting()
+        lock = "select from queue.leases where job_id = %s for update nowait"
         other.run(lock, second["job"]["id"])
         other.run("commit")
         assert {result["outcome"] for result in settling.result()} == {"applied"}
+    assert engine.rows("select 1 from queue.leases") == []
 
 
 @pytest.mark.parametrize("is_paused", [True, False])
