@@ -190,10 +190,9 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
   'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
 
--- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be
--- among those that the action applies to: without any, the live or the failed ones. From the newest
--- on; what cannot change is passed over, for two seconds at most. cursor: where to continue, null
--- at the end.
+-- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, from the newest on,
+-- for two seconds at most: without a state the live or the failed ones. What cannot change is left
+-- out.
 create function queue.change_jobs(
   p_workspace_id uuid, p_filter jsonb, p_limit integer, p_cursor uuid, p_is_retry boolean
 ) returns jsonb language plpgsql as $$
@@ -279,26 +278,18 @@ declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_from constant text := p_request ->> 'from_step';
   v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
-  v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
-  v_kept constant text[] := array(
-    select s.name from queue.steps as s join queue.steps as f on f.job_id = s.job_id
-    where s.job_id = p_job_id and s.nth = 0 and f.name = v_from and f.nth = 0
-      and s.created_at < f.created_at);
+  v_from_at constant timestamptz := (
+    select s.created_at from queue.steps as s
+    where s.job_id = p_job_id and s.name = v_from and s.nth = 0);
   v_made jsonb;
   v_id uuid;
 begin
   perform queue.take_turn(v_job.workspace_id); -- as many steps as its origin has
-  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'],
-    'request');
-  if v_from is not null and not exists (
-      select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
+  perform queue.check_names(p_request, '{from_step,payload,idempotency_key}', 'request');
+  if v_from is not null and v_from_at is null then
     perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from),
       'from_step');
-  elsif v_results - v_kept <> '{}' then
-    perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept',
-      'results');
   end if;
-  perform queue.check_json(v_results, 'results');
   v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type,
     coalesce(v_payload, v_job.payload), jsonb_strip_nulls(jsonb_build_object(
       'queue', v_job.queue, 'priority', v_job.priority, 'max_attempts', v_job.max_attempts,
@@ -318,24 +309,22 @@ begin
   v_id := v_made #>> '{job,id}';
   update public.jobs set replay_of = p_job_id, replay_from = v_from where id = v_id;
   insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
-  select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at,
-    s.created_at
-  from queue.steps as s
-  where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or not v_results ? s.name);
-  -- results that are kept count as enqueues, by their size
-  perform queue.admit('changes', v_job.workspace_id, queue.caller(), (
-    select sum(octet_length(s.value::text)) / 16384 from queue.steps as s where s.job_id = v_id))
-  where v_kept <> '{}';
-  return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j
-    where j.id = v_id));
+  select v_id, s.name, s.nth, s.kind, s.value, s.started_at, s.created_at
+  from queue.steps as s join queue.steps as f
+    on f.job_id = s.job_id and f.name = s.name and f.nth = 0 and f.created_at < v_from_at
+  where s.job_id = p_job_id;
+  if found then -- results that are kept count as enqueues, by their size
+    perform queue.admit('changes', v_job.workspace_id, queue.caller(), (
+      select sum(octet_length(s.value::text)) / 16384 from queue.steps as s where s.job_id = v_id));
+  end if;
+  return v_made || jsonb_build_object('job', public.get_job(v_id));
 end $$;
 comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
-  'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before '
-  'from_step are kept, with the results given in place of theirs.';
+  'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
 
--- Bring back what was blocked for a pause: by notes, since a lease may hold a turn just now.
--- False where one may yet block one that read the pause before it ended: to be called again.
+-- Bring back what was blocked for a pause: by notes, since a lease may hold a turn just now. False
+-- where one may yet block one that read the pause before it ended: to be called again.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
   v_is_last constant boolean := queue.try_lock('pauses');
@@ -368,11 +357,10 @@ begin
     v_name := concat_ws('/', v_workspace, v_type);
     perform queue.may_manage(v_workspace);
   elsif not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type',
-      v_kind);
+    perform queue.refuse(403, 'forbidden', 'only operators pause a queue or a job type', v_kind);
   end if;
-  if v_type is not null and not exists (select from queue.job_types as t
-    where t.job_type = v_type) then
+  perform from queue.job_types as t where t.job_type = v_type;
+  if v_type is not null and not found then
     perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
   end if;
   v_changed := coalesce(v_workspace, queue.system_workspace());

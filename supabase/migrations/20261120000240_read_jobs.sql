@@ -165,10 +165,9 @@ begin
     where p_filter ? c.name);
 end $$;
 
--- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many
--- were found; and where to continue, null at the end. States that live or failed, and tags, are
--- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
--- at, 10,000 of them or for about 100 ms.
+-- Ids of the first jobs before p_before that match a filter, about p_limit; and where to continue.
+-- Up to 10,000 that live, failed or have a tag are found by their narrow table or index; else the
+-- newest jobs are looked at, 10,000 of them or for about 100 ms.
 create function queue.search_jobs(p_filter jsonb, p_workspaces uuid[], p_before uuid,
   p_limit integer, out ids uuid[], out last_id uuid) language plpgsql stable as $$
 declare
@@ -231,7 +230,7 @@ set enable_seqscan = off set enable_sort = off set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_is_service constant boolean := queue.is_service();
-  v_filter jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_named uuid;
   v_found record;
 begin
@@ -239,18 +238,6 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
-  if v_filter ? 'replays' then
-    perform queue.visible_job((v_filter ->> 'replays')::uuid);
-    v_filter := v_filter - 'replays' || jsonb_build_object('ids', (
-      with recursive family as (
-        select (v_filter ->> 'replays')::uuid as id
-        union
-        select o.id from family as f join public.jobs as j on j.id = f.id cross join lateral (
-          select j.replay_of where j.replay_of is not null
-          union all
-          select r.id from public.jobs as r where r.replay_of = j.id) as o (id))
-      select jsonb_agg(f.id) from (select * from family limit 100) as f));
-  end if;
   if v_named is not null then
     perform queue.may_read(v_named);
   elsif v_is_service and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
@@ -271,15 +258,15 @@ begin
     'jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])),
-    'next', case when v_found.last_id is not null then json_build_object('id', v_found.last_id) end);
+    'next', case when v_found.last_id is not null
+      then json_build_object('id', v_found.last_id) end);
 exception when invalid_text_representation or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
 end $$;
 comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer '
-  'than asked for, even none, and still have a next one: 10,000 jobs are looked at for it. The '
-  'filter {replays: id} names a job, what it is a replay of, and all their replays, at most 100.';
+  'than asked for, even none, and still have a next one: 10,000 jobs are looked at for it.';
 
 -- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
 -- cancelled among the newest 10,000 jobs.
@@ -466,9 +453,8 @@ returns setof queue.pauses language sql stable rows 1 as $$
     ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
   order by array_position(array['job_type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
 
--- What is to be said of a reason: a sentence, the first whose {names} have values; and steps with
--- the command and the console's page for each, the likeliest first, after failed:<kind> of its
--- error where a job failed. This is the one place that says it.
+-- What is to be said of a reason, here alone: the first sentence whose {names} have values, and the
+-- steps, the likeliest first; of a job that failed those of failed:<kind> of its error.
 create table queue.advice (
   id integer generated always as identity primary key,
   reason text not null,
@@ -626,42 +612,36 @@ language sql stable as $$
 -- words. Errors of ours are named by us alone, without a module.
 create function queue.kind_of_error(p_error jsonb, out kind text, out code text)
 language sql immutable as $$
-  select case
-      when e.type = 'AttemptTimeout' then 'timeout'
-      when e.type in ('DeadlinePassed', 'DeadlineReached') then 'deadline'
-      when e.type = 'WorkerLost' then 'lost'
-      when e.type = 'PayloadRejected' then 'payload'
-      when e.type in ('ResultRejected', 'ResultTooLarge') then 'result'
-      when e.type = 'minutehand.worker.context.ChildrenFailed' then 'child'
+  select coalesce('{"AttemptTimeout": "timeout", "DeadlinePassed": "deadline", "WorkerLost": "lost",
+      "DeadlineReached": "deadline", "PayloadRejected": "payload", "ResultRejected": "result",
+      "ResultTooLarge": "result", "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb
+      ->> e.type, case
       when e.status in ('401', '403') or e.sqlstate ~ '^28|42501' then 'credentials'
       when e.status = '429' then 'rate'
       when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
-      when e.sqlstate ~ '^(40|55|57014)' then 'contention'
-      when e.sqlstate ^@ '42' then 'schema'
+      when e.sqlstate ~ '^(40|55|57014)' then 'contention' when e.sqlstate ^@ '42' then 'schema'
       when e.signal is not null then 'killed'
       when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
       when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
-        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN') then 'unavailable' end,
+        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN')
+        then 'unavailable' end),
     coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno)
-  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text,
-    signal text)
-$$;
+  from jsonb_to_record(p_error)
+    as e (type text, status text, sqlstate text, errno text, signal text) $$;
 
 -- What lies below a job's error: what the other side answered, how its process ended, or the first
 -- error of a chain. Null where nothing is known.
-create function queue.cause_of(p_job public.jobs) returns text
-language sql stable as $$
+create function queue.cause_of(p_job public.jobs) returns text language sql stable as $$
   select coalesce(d.response, 'its process ended: ' || nullif(concat_ws(', ',
       e.signal, 'exit code ' || e.exit_code, e.memory_mb || ' MB of memory',
       jsonb_array_length(e.jobs) || ' jobs in it', e.stack ->> 1), ''), (
-    select concat_ws(': ', a.traceback #>> '{causes,-1,type}', a.traceback #>> '{causes,-1,message}')
-    from queue.attempts as a
+    select concat_ws(': ', a.traceback #>> '{causes,-1,type}',
+      a.traceback #>> '{causes,-1,message}') from queue.attempts as a
     where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
   from jsonb_to_record(p_job.error_data) as d (type text, response text, evidence jsonb)
   left join lateral jsonb_to_record(d.evidence)
     as e (signal text, exit_code text, memory_mb text, jobs jsonb, stack jsonb)
-    on d.type = 'WorkerLost'
-$$;
+    on d.type = 'WorkerLost' $$;
 
 -- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
 -- rate of its type; null where there is room.
@@ -676,18 +656,17 @@ declare
   v_full record;
   v_free_at timestamptz;
 begin
-  select l.* into v_full from (values
-    (1, 'key_limit', p_type.key_concurrency, cardinality(v_held)),
-    (2, 'workspace_type_limit', p_type.workspace_concurrency, (
-      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
-      where h.workspace_id = p_job.workspace_id and n.job_type = p_job.job_type)),
-    (3, 'workspace_limit', (
-      select t.running_max from queue.tenant_limits as t
-      where t.workspace_id = p_job.workspace_id), (
-      select count(*) from queue.leases as h where h.workspace_id = p_job.workspace_id)),
-    (4, 'type_limit', p_type.max_concurrency, (
-      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
-      where n.job_type = p_job.job_type))) as l (n, reason, most, running)
+  select l.* into v_full from (
+    select count(*) filter (where n.job_type = p_job.job_type) as of_type,
+      count(*) filter (where h.workspace_id = p_job.workspace_id) as own,
+      count(*) filter (where (h.workspace_id, n.job_type) = (p_job.workspace_id, p_job.job_type))
+        as own_of_type
+    from queue.leases as h join queue.lanes as n on n.lane = h.lane) as r
+  cross join lateral (values (1, 'key_limit', p_type.key_concurrency, cardinality(v_held)),
+    (2, 'workspace_type_limit', p_type.workspace_concurrency, r.own_of_type),
+    (3, 'workspace_limit', (select t.running_max from queue.tenant_limits as t
+      where t.workspace_id = p_job.workspace_id), r.own),
+    (4, 'type_limit', p_type.max_concurrency, r.of_type)) as l (n, reason, most, running)
   where l.running >= l.most order by l.n limit 1;
   if found then
     return jsonb_build_object('reason', v_full.reason, 'data', jsonb_strip_nulls(
@@ -743,10 +722,10 @@ begin
       and r.ord >= coalesce((select t.from_ord from queue.turns as t
         where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id), 0)
       and coalesce(j.deadline_at > p_now, true) limit 1000) as a;
-  return jsonb_build_object('reason', case v_ahead when 0 then 'next_in_line'
-      else 'behind_others' end,
-    'estimated_start_at', case v_ahead when 0 then p_now end, 'data', jsonb_strip_nulls(
-      jsonb_build_object('ahead', v_ahead, 'at_least', case v_ahead when 1000 then 1000 end)));
+  return jsonb_build_object('estimated_start_at', case v_ahead when 0 then p_now end,
+    'reason', case v_ahead when 0 then 'next_in_line' else 'behind_others' end,
+    'data', jsonb_build_object('ahead', v_ahead, 'at_least',
+      case v_ahead when 1000 then v_ahead end));
 end $$;
 
 -- Why a job that is not ready is where it is: it has ended, a trigger or constraint of the

@@ -160,7 +160,7 @@ class UserQueue(CallerFunctions):
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
     ) -> Enqueued:
-        """Run a job again as a new one, with another `payload`, from a step or with `results`."""
+        """Run a job again as a new one, with another `payload`, or from a step."""
         made = await self.call(
             "replay_job",
             repeatable=idempotency_key is not None,

@@ -74,9 +74,6 @@ class Replay(Body):
         default=None, description="A finished step: those that finished before it are kept."
     )
     payload: Payload | None = None
-    results: dict[str, Any] | None = Field(
-        default=None, description="Results in place of those of kept steps, by name."
-    )
 
 
 class ManyJobs(Body):

@@ -238,13 +238,6 @@ async def get_attempts(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
     return list((await ask("job_attempts", job_id=job_id))["attempts"])
 
 
-@router.get("/jobs/{job_id:uuid}/replays")
-async def get_replays(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
-    """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
-    found = await ask("list_jobs", filter={"replays": str(job_id)}, limit=100)
-    return list(reversed(found["jobs"]))
-
-
 @router.get("/jobs/{job_id:uuid}/steps")
 async def get_steps(
     job_id: UUID, ask: Asked, after_name: str | None = None, after_nth: int = 0
