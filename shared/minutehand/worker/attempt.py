@@ -244,8 +244,9 @@ class Attempt:
         if kind is None:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
         raw = self.lease.job
+        payload, raw.payload = kind.read_payload(raw.payload, raw.schema_version), None
         job: Job[Any] = Job(
-            payload=kind.read_payload(raw.payload, raw.schema_version),
+            payload=payload,
             attempt=raw.attempts,
             fence=self.fence,
             **{name: getattr(raw, name) for name in _SAME},

@@ -9,17 +9,11 @@ import httpx
 import pytest
 
 from minutehand.clock import FrozenClock
-from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import JobId
 from minutehand.queue.worker_client import MOST_STEP_BYTES, WorkerQueue
-
-SETTINGS = Settings(
-    supabase_url="https://project.example",
-    supabase_publishable_key="sb_publishable_x",
-    supabase_jwt_secret="a-test-secret-of-at-least-32-characters",
-)
+from tests.support.queue_model import SETTINGS
 
 
 class Project:
