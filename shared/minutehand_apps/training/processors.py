@@ -355,7 +355,7 @@ class Processors:
             )
             return procedure.in_order(found)
 
-        ctx.progress(10, "procedure", "The procedure is written")
+        ctx.progress(10, "procedure", "A model writes the procedure")
         found = await ctx.step("procedure", written)  # a model is paid once
         return {"procedure": found, "author": model.name[:200], "offline": False}
 
