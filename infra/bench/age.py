@@ -1,8 +1,7 @@
 """What a queue is like after years: churn many jobs, and print each window's rate, work and size.
 
-Churns a million jobs of many tenants, with keys, retries, failures, delays, schedules and
-retention, and says per window: jobs a second, and the sizes of the tables. A queue that ages well
-has windows that are alike.
+Jobs of many tenants, with keys, retries, failures, delays, schedules and retention. A queue that
+ages well has windows that are alike.
 
 Half-way and at the end it lets the work run out and two years pass. What is in any table then is
 kept permanently: when one has more rows the second time, the command fails and names it.
@@ -11,7 +10,6 @@ kept permanently: when one has more rows the second time, the command fails and 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 import threading
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from infra.bench.scratch import Scratch, scratch_project
 
@@ -34,12 +33,9 @@ TYPES: dict[str, dict[str, Any]] = {
     "quiet": {"events": "minimal"},
     "failing": {"max_attempts": 2, "backoff": {"first_seconds": 0, "cap_seconds": 0}},
 }
-BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
 SIZES = ("public.jobs", "queue.job_events", "queue.feed", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
 HEADER = "     jobs  jobs/s  MB of jobs, events, feed, ready, leases"
-#: What may come and go while the rows are counted: ticks.
-COMING_AND_GOING = 10
 CLOCK = """
 create or replace function queue.clock() returns timestamptz
 language sql volatile parallel safe set search_path = ''
@@ -62,11 +58,7 @@ class Ageing:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, windows: int) -> list[str]:
-        """Churn, printing a line per window.
-
-        Returns:
-            The tables that never stop growing, each as a sentence.
-        """
+        """Churn, printing a line per window; a sentence for each table that only grows."""
         kept: list[dict[str, int]] = []
         with self.scratch.connect() as connection:
             self._prepare(connection)
@@ -87,7 +79,7 @@ class Ageing:
         return [
             f"{table} had {kept[0].get(table, 0)} rows, and {rows} a window later"
             for table, rows in kept[-1].items()
-            if rows > kept[0].get(table, 0) * 1.1 + COMING_AND_GOING
+            if rows > kept[0].get(table, 0) * 1.1 + 10  # ticks come and go
         ]
 
     def _rest(self, connection: Connection) -> dict[str, int]:
@@ -119,7 +111,7 @@ class Ageing:
                 print(f"deadlock: {error}", flush=True)
 
     def _prepare(self, connection: Connection) -> None:
-        types = [{"job_type": name, "backoff": BACKOFF, **TYPES[name]} for name in TYPES]
+        types = [{"job_type": name, "backoff": {"cap_seconds": 1}, **TYPES[name]} for name in TYPES]
         _rpc(connection, "register_job_types", p_types=types)
         connection.execute(
             "insert into public.workspaces (id, name)"
@@ -201,10 +193,7 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
 
 def _rpc(connection: Connection, function: str, **arguments: Any) -> Any:
     places = ", ".join(f"{name} => %({name})s" for name in arguments)
-    values = {
-        name: json.dumps(value) if isinstance(value, dict | list) else value
-        for name, value in arguments.items()
-    }
+    values = {n: Jsonb(v) if isinstance(v, dict | list) else v for n, v in arguments.items()}
     row = connection.execute(f"select public.{function}({places})".encode(), values).fetchone()
     return None if row is None else row[0]
 

@@ -1,11 +1,12 @@
-// pg-boss and graphile-worker by their own means.
-// Runs where only they are installed: `node peers.mjs drain PEER URL JOBS` prints FILLED, then
-// seconds as JSON after SEEN; `node peers.mjs single PEER URL CALLS CLIENTS`, calls a second.
+// pg-boss and graphile-worker: `node peers.mjs drain PEER URL JOBS MS WAY` prints FILLED, then as
+// JSON after SEEN what its worker, `tuned` or as `shipped`, did of jobs of MS milliseconds in ten
+// seconds; `node peers.mjs single PEER URL CALLS CLIENTS`, calls a second.
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
 
-const [what, peer, url, count, clients = "1"] = process.argv.slice(2);
+const [what, peer, url, count, more, way] = process.argv.slice(2);
+const [clients, ms, isTuned] = [what === "single" ? more : 1, Number(more), way === "tuned"];
 const number = Number(count);
 const load = async (name) =>
   import(pathToFileURL(createRequire(`${process.cwd()}/`).resolve(name)).href);
@@ -17,15 +18,27 @@ const seconds = async (work) => {
 const AT_ONCE = { completeJobBatchDelay: 0, failJobBatchDelay: 0 };
 const thousand = (value) => Array.from({ length: 1000 }, () => value);
 
-async function measureDrain(fill, drain) {
+const wait = (time) => new Promise((resolve) => setTimeout(resolve, time));
+let done = 0;
+async function job() {
+  if (ms > 0) await wait(ms);
+  done += 1;
+}
+
+async function measureDrain(fill, start) {
   const filled = await seconds(async () => {
     for (let at = 0; at < number; at += 1000) await fill();
   });
   console.log("FILLED");
   const began = process.cpuUsage();
-  const drained = await seconds(drain);
+  const until = performance.now() + 10_000;
+  const drained = await seconds(async () => {
+    const stop = await start();
+    while (done < number && performance.now() < until) await wait(2);
+    await stop();
+  });
   const { user, system } = process.cpuUsage(began);
-  const seen = { fill: filled, drain: drained, cpu: (user + system) / 1e6 };
+  const seen = { fill: filled, drain: drained, cpu: (user + system) / 1e6, done };
   console.log(`SEEN${JSON.stringify(seen)}`);
   setTimeout(() => process.exit(0), 300); // anyone who reads this looks at the sessions' CPU now
 }
@@ -49,18 +62,13 @@ async function pgBoss() {
   await boss.start();
   await boss.createQueue("noop");
   if (what === "single") return measureSingle(() => boss.send("noop", {}));
-  // its worker, configured not to pause between full batches
-  const drain = async () => {
-    let done = 0;
-    await new Promise((resolve) => {
-      boss.work("noop", { batchSize: 500, burstWhenBatchFull: true }, async (batch) => {
-        done += batch.length;
-        if (done >= number) setImmediate(resolve);
-      });
-    });
-    await boss.offWork("noop"); // the last batch is completed now
+  // tuned, it does not pause between full batches
+  const options = isTuned ? { batchSize: 500, burstWhenBatchFull: true } : {};
+  const start = async () => {
+    await boss.work("noop", options, (batch) => Promise.all(batch.map(job)));
+    return () => boss.offWork("noop"); // the last batch is completed then
   };
-  return measureDrain(() => boss.insert("noop", thousand({ data: {} })), drain);
+  return measureDrain(() => boss.insert("noop", thousand({ data: {} })), start);
 }
 
 async function graphileWorker() {
@@ -70,21 +78,18 @@ async function graphileWorker() {
   const utils = await makeWorkerUtils({ pgPool: pool });
   await utils.migrate();
   if (what === "single") return measureSingle(() => utils.addJob("noop", {}));
-  const drain = async () => {
+  const tuned = { concurrentJobs: 24, localQueue: { size: 500 }, ...AT_ONCE };
+  const start = async () => {
     const runner = await run({
       pgPool: pool,
       noHandleSignals: true,
       logger: new Logger(() => () => {}),
-      taskList: { noop: async () => {} },
-      preset: { worker: { concurrentJobs: 24, localQueue: { size: 500 }, ...AT_ONCE } },
+      taskList: { noop: job },
+      preset: isTuned ? { worker: tuned } : {},
     });
-    const left = "select exists (select from graphile_worker._private_jobs) as some";
-    while ((await pool.query(left)).rows[0].some) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    await runner.stop();
+    return () => runner.stop();
   };
-  return measureDrain(() => utils.addJobs(thousand({ identifier: "noop", payload: {} })), drain);
+  return measureDrain(() => utils.addJobs(thousand({ identifier: "noop", payload: {} })), start);
 }
 
 await { "pg-boss": pgBoss, "graphile-worker": graphileWorker }[peer]();

@@ -36,8 +36,9 @@ from minutehand.local.users import ACME
 from minutehand.node import node_binary
 
 HERE = Path(__file__).parent
+CACHE = Path(tempfile.gettempdir()) / "minutehand-bench-peers"
 BATCH = 500
-PGQUEUER = ("pgqueuer[asyncpg]==1.6.0", "psycopg[binary]")
+PGQUEUER = ("pgqueuer[asyncpg]==1.6.0", "psycopg[binary]", "procrastinate==3.10.0")
 NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0", "pg@8")
 NODE_PEERS = ("pg-boss", "graphile-worker")
 QUEUES = ("minutehand", "minutehand, two workers", "pgqueuer", *NODE_PEERS)
@@ -155,11 +156,11 @@ class Peers:
             return [str(node_binary()), str(HERE / "peers.mjs"), what, name], self.node()
         return [str(self.python()), str(HERE / "peers.py"), what, name], None
 
-    def drain(self, meter: Meter, name: str, url: str, jobs: int) -> Seen:
+    def drain(self, meter: Meter, name: str, url: str, jobs: int, *how: str) -> Seen:
         """Fill and drain with a peer's program; RuntimeError with its last line if it failed."""
         command, cwd = self.program("drain", name)
         with subprocess.Popen(
-            [*command, url, str(jobs)],
+            [*command, url, str(jobs), *(how or ("0", "tuned"))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -173,8 +174,8 @@ class Peers:
                     before = meter.read()
                 elif line.startswith("SEEN"):
                     spent, seen = meter.read() - before, json.loads(line.removeprefix("SEEN"))
-                    cost = (spent + seen["cpu"]) / jobs * 1e6
-                    return Seen(jobs / seen["fill"], jobs / seen["drain"], cost)
+                    cost = (spent + seen["cpu"]) / seen["done"] * 1e6
+                    return Seen(jobs / seen["fill"], seen["done"] / seen["drain"], cost)
             raise RuntimeError((process.stderr.read().strip() or "failed").splitlines()[-1])
 
     def single(self, name: str, url: str, calls: int, clients: int) -> float:
@@ -272,12 +273,11 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=1_600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--queues", nargs="*", default=list(QUEUES))
-    cache = Path(tempfile.gettempdir()) / "minutehand-bench-peers"
     options = parser.parse_args()
     names = tuple(options.queues)
     median = statistics.median
     with tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder:
-        bench, peers = Bench(Path(folder)), Peers(cache)
+        bench, peers = Bench(Path(folder)), Peers(CACHE)
         try:
             print(
                 f"{options.jobs:,} no-op jobs, medians of {options.rounds}; in brackets ÷ pgqueuer"

@@ -1,8 +1,7 @@
-"""The Worker that a user runs, beside SQL by hand: jobs a second, CPU of a job by part.
+"""The Worker that a user runs beside other queues' workers: jobs a second, CPU of a job by part.
 
-Run as a module it is that worker: `minutehand serve`'s loop with one processor. Over
-HTTPS by the local gateway, and over a connection of its own; as shipped and with more slots; jobs
-that do nothing, and jobs of 5 ms.
+Run as a module it is that worker: `minutehand serve`'s loop with one processor. Over HTTPS by the
+local gateway, and directly; as shipped and tuned, ours by 200 slots; jobs of nothing and of 5 ms.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
 
-from infra.bench.queues import Meter, fill
+from infra.bench.queues import CACHE, Meter, Peers, fill
 from infra.bench.scratch import Scratch, scratch_project
 from minutehand.config import Settings
 from minutehand.log import configure_logging
@@ -32,23 +32,15 @@ from minutehand.queue.direct import DirectApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 
-#: Name, slots (0: as shipped), milliseconds of a job, whether the worker has a connection.
-CASES: tuple[tuple[str, int, int, bool], ...] = (
-    ("HTTPS, as shipped", 0, 0, False),
-    ("HTTPS, as shipped, 5 ms", 0, 5, False),
-    ("HTTPS, 200 slots", 200, 0, False),
-    ("direct, as shipped", 0, 0, True),
-    ("direct, as shipped, 5 ms", 0, 5, True),
-    ("direct, 200 slots", 200, 0, True),
-)
+PEERS = ("pgqueuer", "procrastinate", "pg-boss", "graphile-worker")
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 
 
-def measure(project: Scratch, jobs: int, slots: int, ms: int, is_direct: bool) -> dict[str, float]:
+def measure(project: Scratch, jobs: int, ms: int, way: str, how: str) -> dict[str, float]:
     """Drain `jobs` by one worker process."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(ms)}
-    environment |= {"MINUTEHAND_APPS": "", "WORKER_CONCURRENCY": str(slots or "")}
-    if not is_direct:
+    environment |= {"MINUTEHAND_APPS": "", "WORKER_CONCURRENCY": "200" if way == "tuned" else ""}
+    if how == "HTTPS":
         environment.pop("DATABASE_URL", None)
     with psycopg.connect(project.database_url, autocommit=True) as session:
         command = [sys.executable, "-m", "infra.bench.worker"]
@@ -76,6 +68,16 @@ def measure(project: Scratch, jobs: int, slots: int, ms: int, is_direct: bool) -
     parts = zip(("postgres", "gateway", "worker"), before, after, strict=True)
     spent = {name: (end - start) / jobs * 1e6 for name, start, end in parts}
     return {"jobs a second": jobs / seconds, **spent, "all": sum(spent.values())}
+
+
+def measure_peer(project: Scratch, jobs: int, ms: int, way: str, name: str) -> dict[str, float]:
+    """Drain by a peer's own worker, in a database of its own on the same server."""
+    with psycopg.connect(project.postgres.url(), autocommit=True) as session:
+        session.execute("drop database if exists peer with (force)")
+        session.execute("create database peer")
+    url = project.postgres.url(database="peer")
+    seen = Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, str(ms), way)
+    return {"jobs a second": seen.drain, "all": seen.cost}
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -112,12 +114,18 @@ def main() -> None:
     logging.disable(logging.INFO)
     seen: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as project:
+        runs = {}
+        for way in ("shipped", "tuned"):
+            for ms in (0, 5):
+                for how in ("HTTPS", "direct"):
+                    runs[f"{how}, {way}, {ms} ms"] = partial(measure, project, jobs, ms, way, how)
+                for name in PEERS:
+                    run = partial(measure_peer, project, jobs, ms, way, name)
+                    runs[f"{name}, {way}, {ms} ms"] = run
         for _ in range(rounds):
-            for name, slots, ms, is_direct in CASES:
-                seen[name].append(measure(project, jobs, slots, ms, is_direct))
-                print(
-                    name, {key: round(value) for key, value in seen[name][-1].items()}, flush=True
-                )
+            for name, run in runs.items():
+                seen[name].append(run())
+                print(name, json.dumps(seen[name][-1]), flush=True)
     for name, found in seen.items():
         medians = {key: round(statistics.median(one[key] for one in found)) for key in found[0]}
         print(f"{name}: {json.dumps(medians)}")
