@@ -107,10 +107,6 @@ function Shell({ apps, user, workspace, workspaces }) {
           run: () => navigate(to),
         })),
       ),
-      ...["failed", "retrying", "running", "suspended", "scheduled"].map((one) => ({
-        label: `Show ${one} jobs`,
-        run: () => navigate(`/jobs?state=${one}`),
-      })),
       ...workspaces
         .filter((one) => one.id !== workspace?.id)
         .map((one) => ({
