@@ -20,11 +20,8 @@ OtherPayload = Annotated[str | None, typer.Option(help="In place of its own: JSO
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
 
 
-#: What an action applies to when no state is named.
-APPLIES_TO = {
-    "cancel": ["queued", "scheduled", "retrying", "running", "suspended"],
-    "retry": ["failed"],
-}
+#: What an action applies to.
+APPLIES_TO = {"cancel": ["pending", "processing", "waiting"], "retry": ["failed"]}
 
 
 @workspace_verb
@@ -107,7 +104,7 @@ def _act_on_all(
 
 def _counted(connection: Connection, action: str, chosen: dict[str, Any]) -> str:
     """How many jobs an action touches: up to 1,000 they are looked at one by one."""
-    asked = {"workspace_id": connection.workspace, "state": APPLIES_TO[action], **chosen}
+    asked = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **chosen}
     found = len(read_jobs(connection, asked, 1001))
     return "1 job" if found == 1 else f"{found} jobs" if found < 1001 else "more than 1,000 jobs"
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from minutehand.cli.show import say
+from minutehand.cli.show import say, seen
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, headed, p95
@@ -44,12 +44,9 @@ def failures(output: Output, connection: Connection) -> None:
 
 @workspace_verb
 def status(output: Output, connection: Connection) -> None:
-    """Show what is wrong and what loads the workspace: types and, for operators, tenants."""
-    where = {"workspace_id": connection.workspace}
-    stats = connection.get("/api/status", **where)
-    if connection.values.get("SUPABASE_SECRET_KEY"):
-        stats["tenants"] = connection.rpc("queue_stats", {}, as_operator=True)["tenants"]
-    wrong = connection.get("/api/status/explain", **where)["findings"]
+    """Show what is wrong and which types load the workspace; with the operator's key, all."""
+    stats = seen(connection, "queue_stats", "/api/status")
+    wrong = seen(connection, "explain_queue", "/api/status/explain")["findings"]
     if output.answered({**stats, "findings": wrong}):
         return
     for finding in wrong:

@@ -150,7 +150,7 @@ def cell(name: str, value: Any) -> Text:
     """A value as a person reads it."""
     if value is None:
         return Text("-", style="dim")
-    if name == "error":
+    if name in {"error", "error_message"}:
         return Text(shown(str(value).partition("\n")[0], lines=False))
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return Text(shown(", ".join(value)))
