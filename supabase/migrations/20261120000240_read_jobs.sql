@@ -634,13 +634,13 @@ language sql immutable as $$
 create function queue.cause_of(p_job public.jobs) returns text language sql stable as $$
   select coalesce(d.response, 'its process ended: ' || nullif(concat_ws(', ',
       e.signal, 'exit code ' || e.exit_code, e.memory_mb || ' MB of memory',
-      jsonb_array_length(e.jobs) || ' jobs in it', e.stack ->> 1), ''), (
+      'jobs in it: ' || jsonb_array_length(e.jobs), e.line), ''), (
     select concat_ws(': ', a.traceback #>> '{causes,-1,type}',
       a.traceback #>> '{causes,-1,message}') from queue.attempts as a
     where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
   from jsonb_to_record(p_job.error_data) as d (type text, response text, evidence jsonb)
   left join lateral jsonb_to_record(d.evidence)
-    as e (signal text, exit_code text, memory_mb text, jobs jsonb, stack jsonb)
+    as e (signal text, exit_code text, memory_mb text, jobs jsonb, line text)
     on d.type = 'WorkerLost' $$;
 
 -- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the

@@ -11,8 +11,9 @@ import { Sentence } from "./when.js";
 const EVERY_MS = 10_000;
 
 /** What is to be said: `[text, address, words of the link, key to silence it by]`. */
-async function read(workspace, signal) {
-  const { findings } = await rpc("explain_queue", { p_workspace_id: workspace.id }, signal);
+async function read(workspace, isOperator, signal) {
+  const of = { p_workspace_id: isOperator ? null : workspace.id };
+  const { findings } = await rpc("explain_queue", of, signal);
   return findings.map(({ verdict, key, sentence, cause, next: [{ words, path } = {}] }) => {
     const text = cause ? `${sentence.slice(0, -1)}: ${cause.replace(/\.$/, "")}.` : sentence;
     return [text, path, words, verdict === "warn" && key];
@@ -39,7 +40,8 @@ function useSilence() {
 }
 
 export function Incidents({ workspace }) {
-  const found = useRead((signal) => read(workspace, signal), [workspace.id]);
+  const { user } = useStore(session);
+  const found = useRead((signal) => read(workspace, user?.isOperator, signal), [workspace.id]);
   const [freshness, setFreshness] = useState("live");
   usePolling(found, EVERY_MS);
   useEffect(() => {
@@ -47,7 +49,6 @@ export function Incidents({ workspace }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id]);
-  const { user } = useStore(session);
   const act = actionsOn(found.refresh);
   const lines = [...useSilence(), ...(found.value ?? [])];
   if (freshness === "polling" && lines.length === 0)

@@ -6,6 +6,7 @@ done about it, the class and the codes (HTTP status, SQLSTATE, errno, signal) sa
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import linecache
 import signal
@@ -142,7 +143,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         held = next((each for each in error.args[:1] if isinstance(each, BaseException)), None)
         shown = None if error.__suppress_context__ else error.__context__
         below = error.__cause__ or shown or held
-        if below is None or id(below) in seen:
+        if below is None or id(below) in seen or isinstance(below, asyncio.CancelledError):
             return
         seen.add(id(below))
         yield below

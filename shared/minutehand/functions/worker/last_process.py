@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 _ENDED: Final = ".ended"
 #: Most lines of its last stacks that are kept; its own thread's come first.
 _MOST_LINES: Final = 40
+#: Files of Python, of libraries and of the engine.
+_NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
 
 class LastProcess:
@@ -51,13 +54,16 @@ class LastProcess:
             stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
         except (OSError, ValueError):
             left, stacks = {}, ""  # it ended before it had a job
+        lines = stacks.splitlines()
+        own = (line.strip() for line in lines if "File" in line and not _NOT_OWN.search(line))
         evidence = {
+            "line": next(own, None),
             "exit_code": code if code >= 0 else None,
             "signal": signal_of(code),
             "memory_mb": left.get("memory_mb"),
             "jobs": left.get("jobs"),
             "commit": self._commit,
-            "stack": stacks.splitlines()[:_MOST_LINES] or None,
+            "stack": lines[:_MOST_LINES] or None,
         }
         known = {name: value for name, value in evidence.items() if value is not None}
         if "worker_id" in left:
