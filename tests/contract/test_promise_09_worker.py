@@ -171,7 +171,6 @@ def test_no_history_breaks_a_rule_of_the_worker(
 
 
 def test_what_a_lost_report_carried_is_sent_again() -> None:
-    """It is on its way when its job ends, and the last lines are more than one carries."""
     queue = ModelQueue([Row("1", {"seconds": 0.005, "lines": 700})], faults={1: "lose_request"})
 
     leaping(World(queue).tick())
@@ -346,7 +345,6 @@ def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> N
 
 @pytest.mark.parametrize("budget", [math.inf, 35])
 def test_a_slow_settle_is_waited_for_and_not_sent_twice(budget: float) -> None:
-    """Nor is a report or a lease while the first is at work; to give up does not end a call."""
     under_way: Counter[str] = Counter()
     most: Counter[str] = Counter()
 

@@ -58,16 +58,10 @@ def exits(*_: Any) -> Any:
     raise SystemExit(3)
 
 
-class Hides:
-    """A value that ends its process at any look at an attribute, its class too."""
-
-    __getattribute__ = exits
-
-
 class Exits(Exception):
-    """An error that ends its process at any look."""
+    """An error that ends its process at any look, at its class too."""
 
-    __str__ = __repr__ = __float__ = exits
+    __str__ = __repr__ = __float__ = __getattribute__ = exits
     retry_after = response = property(exits)
 
 
@@ -103,7 +97,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     "many": lambda: {str(n): "x" * 100 for n in range(20_000)},
     "error": Properties,
     "exits": Exits,
-    "hides": Hides,
 }
 
 

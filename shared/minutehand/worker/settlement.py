@@ -40,10 +40,9 @@ class Ending:
     @property
     def says_why(self) -> bool:
         """Whether it has a text of the processor's, to be filtered for secrets."""
-        # by its type: `isinstance` may call a class of the user's
         if self.error is not None:
-            return not issubclass(type(self.error), Suspended | asyncio.CancelledError)
-        return issubclass(type(self.value), Retry | Fail | Cancel)
+            return not isinstance(self.error, Suspended | asyncio.CancelledError)
+        return isinstance(self.value, Retry | Fail | Cancel)
 
 
 @dataclass(frozen=True, slots=True)
