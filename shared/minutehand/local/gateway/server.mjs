@@ -5,6 +5,7 @@ import { getRequestListener } from "@hono/node-server";
 import { Database } from "./database.mjs";
 import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
+import { withMetadata } from "./tokens.mjs";
 
 const database = new Database();
 // What has no server here. Its tables are there for migrations and seeds.
@@ -34,7 +35,8 @@ function answerLocally(path) {
 
 async function answer(request) {
   const { pathname } = new URL(request.url);
-  const response = answerLocally(pathname) ?? (await database.fetch(request));
+  let response = answerLocally(pathname) ?? (await database.fetch(request));
+  if (/^\/auth\/v1\/(token|signup|verify)$/.test(pathname)) response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("access-control-allow-origin", "*");
