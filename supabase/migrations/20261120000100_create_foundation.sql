@@ -285,7 +285,7 @@ select workspace_id, user_id, role from public.workspace_members;
 create function queue.caller(p_is_strict boolean default true) returns uuid
 language plpgsql stable as $$
 declare
-  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_subject constant text := v_claims ->> 'sub';
 begin
   if v_subject !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
@@ -341,16 +341,15 @@ end $$;
 -- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the
 -- user who calls, null for the service.
 create function queue.may_read(p_workspace_id uuid) returns uuid language plpgsql stable as $$
-declare -- as queue.is_service reads them, once
+declare -- as queue.is_service and queue.caller read them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-  v_user constant uuid := queue.caller();
 begin
-  if v_user is null
-      and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
+  if (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker'))
+      and v_claims ->> 'sub' is null then
     perform from queue.tenants as t where t.id = p_workspace_id;
     if found or p_workspace_id = queue.system_workspace() then return null; end if;
   elsif queue.is_member(p_workspace_id) then
-    return v_user;
+    return queue.caller();
   end if;
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
 end $$;

@@ -1,44 +1,54 @@
 -- Job types: what each may do, published by the workers that run it, one by one; and the check of
 -- payloads against their schemas, the same for all callers, SQL and browsers included.
 
--- What a value must, beside what is said of its parts: "be at least 1"; null when it fits.
+-- What a value must, beside what is said of its parts: "be at least 1"; null when it fits. By type,
+-- since each expression that is reached is prepared once a transaction.
 create function queue.value_error(p_schema jsonb, p_value jsonb) returns text
 language plpgsql immutable as $$
 declare
   v_type constant text := jsonb_typeof(p_value);
-  v_number constant numeric := case v_type when 'number' then p_value end;
-  v_text constant text := case v_type when 'string' then p_value #>> '{}' end;
-  v_items constant integer := case v_type when 'array' then jsonb_array_length(p_value) end;
+  v_wanted constant text := p_schema ->> 'type';
+  v_text text;
 begin
-  return case
-    when p_schema -> 'const' <> p_value then format('be %s', p_schema -> 'const')
-    when not (p_schema -> 'enum') @> jsonb_build_array(p_value)
-      then format('be one of %s', p_schema -> 'enum')
-    when v_type <> p_schema ->> 'type'
-        and not (v_type = 'number' and p_schema ->> 'type' = 'integer' and v_number % 1 = 0)
-      then format('be %s, not %s', p_schema ->> 'type', left(coalesce(v_number::text, v_type), 40))
-    when v_number < (p_schema -> 'minimum')::numeric
-      then format('be at least %s', p_schema -> 'minimum')
-    when v_number <= (p_schema -> 'exclusiveMinimum')::numeric
-      then format('be greater than %s', p_schema -> 'exclusiveMinimum')
-    when v_number > (p_schema -> 'maximum')::numeric
-      then format('be at most %s', p_schema -> 'maximum')
-    when v_number >= (p_schema -> 'exclusiveMaximum')::numeric
-      then format('be less than %s', p_schema -> 'exclusiveMaximum')
-    when char_length(v_text) < (p_schema -> 'minLength')::integer
-      then format('have at least %s characters', p_schema -> 'minLength')
-    when char_length(v_text) > (p_schema -> 'maxLength')::integer
-      then format('have at most %s characters', p_schema -> 'maxLength')
-    when v_text !~ (p_schema ->> 'pattern') then format('match %s', p_schema ->> 'pattern')
-    when p_schema ->> 'format' = 'uuid'
-      and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then 'be a UUID'
-    when p_schema ->> 'format' = 'date-time'
-        and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
-      then 'be an ISO 8601 instant with an offset'
-    when v_items < (p_schema -> 'minItems')::integer
-      then format('have at least %s items', p_schema -> 'minItems')
-    when v_items > (p_schema -> 'maxItems')::integer
-      then format('have at most %s items', p_schema -> 'maxItems') end;
+  if p_schema ?| '{const,enum}' then
+    return case when p_schema -> 'const' <> p_value then format('be %s', p_schema -> 'const')
+      when not (p_schema -> 'enum') @> jsonb_build_array(p_value)
+        then format('be one of %s', p_schema -> 'enum') end;
+  elsif v_wanted <> v_type and (v_wanted <> 'integer' or v_type <> 'number') then
+    return format('be %s, not %s', v_wanted,
+      case v_type when 'number' then left(p_value::text, 40) else v_type end);
+  elsif v_type = 'string' then
+    v_text := p_value #>> '{}';
+    return case
+      when char_length(v_text) < (p_schema -> 'minLength')::integer
+        then format('have at least %s characters', p_schema -> 'minLength')
+      when char_length(v_text) > (p_schema -> 'maxLength')::integer
+        then format('have at most %s characters', p_schema -> 'maxLength')
+      when v_text !~ (p_schema ->> 'pattern') then format('match %s', p_schema ->> 'pattern')
+      when p_schema ->> 'format' = 'uuid'
+        and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then 'be a UUID'
+      when p_schema ->> 'format' = 'date-time'
+          and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
+        then 'be an ISO 8601 instant with an offset' end;
+  elsif v_type = 'number' then
+    return case
+      when v_wanted = 'integer' and p_value::numeric % 1 <> 0
+        then format('be integer, not %s', left(p_value::text, 40))
+      when p_value::numeric < (p_schema -> 'minimum')::numeric
+        then format('be at least %s', p_schema -> 'minimum')
+      when p_value::numeric <= (p_schema -> 'exclusiveMinimum')::numeric
+        then format('be greater than %s', p_schema -> 'exclusiveMinimum')
+      when p_value::numeric > (p_schema -> 'maximum')::numeric
+        then format('be at most %s', p_schema -> 'maximum')
+      when p_value::numeric >= (p_schema -> 'exclusiveMaximum')::numeric
+        then format('be less than %s', p_schema -> 'exclusiveMaximum') end;
+  elsif v_type = 'array' then
+    return case when jsonb_array_length(p_value) < (p_schema -> 'minItems')::integer
+        then format('have at least %s items', p_schema -> 'minItems')
+      when jsonb_array_length(p_value) > (p_schema -> 'maxItems')::integer
+        then format('have at most %s items', p_schema -> 'maxItems') end;
+  end if;
+  return null;
 end $$;
 
 -- The first way p_value breaks p_schema, as a sentence; null when it fits. The part of JSON Schema
@@ -90,7 +100,7 @@ create function queue.check_json(p_value jsonb, p_field text) returns void
 language plpgsql stable as $$
 declare
   v_text constant text := p_value::text;
-  v_bytes_max constant integer := queue.setting('payload_max_bytes');
+  v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
   -- measured as text: 1e131000 is ten bytes inside and 131,001 for a reader
   if octet_length(v_text) > v_bytes_max then

@@ -9,7 +9,7 @@ create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
 ) returns boolean language plpgsql as $$
 declare
-  v_bytes_max constant integer := queue.setting('payload_max_bytes');
+  v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
   v_trace constant text := queue.request_trace();
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_lanes integer[];
@@ -84,8 +84,8 @@ declare
 begin
   select array_agg(row(k.workspace_id, k.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change),
-    min(k.run_at) < p_now + interval '1 minute'
+    case when k.is_minimal is null
+      then array_fill(1, array[cardinality(k.ids)]) end)::queue.change), min(k.run_at) < p_now + interval '1 minute'
   into v_changes, v_wakes
   from (
     select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
