@@ -18,7 +18,7 @@ from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
-from minutehand.worker.plain import clean_text, decoration, edge, kept, text
+from minutehand.worker.plain import clean_text, decoration, edge, text
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
 from minutehand.worker.updates import Updates
 
@@ -422,10 +422,12 @@ class JobContext:
         ids: list[JobId] = []
         for start in range(0, len(children), SPAWN_BATCH):
             batch_name = key if start == 0 else f"{key}@{start}"
-            batch = [
-                child.model_copy(update={"payload": kept(child.payload)})
-                for child in children[start : start + SPAWN_BATCH]
-            ]
+            batch: list[NewJob] = []
+            for child in children[start : start + SPAWN_BATCH]:
+                payload = edge(child.payload)
+                if payload.refused is not None:
+                    raise ValueError(payload.refused)
+                batch.append(child.model_copy(update={"payload": payload.value}))
             ids += await self._port.spawn(batch_name, batch)
         return ids
 

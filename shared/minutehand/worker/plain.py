@@ -1,13 +1,13 @@
 """The edge of the worker: what a processor hands over becomes plain JSON of bounded size here.
 
-Nothing in this file raises what a user's class may raise, except `kept`, which says why in words.
+Nothing in this file raises what a user's class may raise.
 """
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -30,13 +30,7 @@ _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
 class Edged(NamedTuple):
-    """A value as JSON reads it back: models dumped, tuples as lists.
-
-    Attributes:
-        value: None where it is refused.
-        changed: What was changed to keep it, in words.
-        refused: Why it cannot be kept.
-    """
+    """A value as JSON reads it back, or None; in words what was changed in it, or why not."""
 
     value: Any
     changed: str | None = None
@@ -56,18 +50,6 @@ def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
         return _plain(value, most_bytes)
     except BaseException as error:  # a class may raise anything while it is looked at
         return Edged(None, refused=text(error, 500) or type(error).__name__)
-
-
-def kept(value: Any) -> Any:
-    """`value` made plain, for what a processor hands over and waits for.
-
-    Raises:
-        ValueError: It is refused, see `edge`.
-    """
-    edged = edge(value)
-    if edged.refused is not None:
-        raise ValueError(edged.refused)
-    return edged.value
 
 
 def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
@@ -114,23 +96,29 @@ def clean_text(text: str) -> str:
 
 def _refuse_unbounded(value: Any, most_bytes: int) -> None:
     """Before it is written: an iterator may have no end, and a list may be in itself many times."""
-    left, size = [(value, 0)], 0
+    left, size = [([value], 0)], 0
     while left:
-        each, level = left.pop()
-        parts: Iterable[Any] = ()
-        if isinstance(each, _CONTAINERS):
-            parts = [*each, *each.values()] if isinstance(each, dict) else each
-            size += len(each)
-        elif isinstance(each, str | bytes):
-            size += len(each)
-        else:  # of a model
-            own = getattr(each, "__dict__", {}).values()
-            parts = [item for item in own if isinstance(item, Iterator)]
-        if isinstance(each, Iterator):
-            raise ValueError("an iterator may have no end; use a list")
+        parts, level = left.pop()
+        size += len(parts)
+        for part in parts:
+            if type(part) is str:
+                size += len(part)
+            elif type(part) not in _LEAVES:
+                left.append((_parts_of(part), level + 1))
         if size > most_bytes or level > MAX_LEVELS:
             raise ValueError(f"value of more than {most_bytes} bytes or {MAX_LEVELS} levels")
-        left += [(part, level + 1) for part in parts if type(part) not in _LEAVES]
+
+
+def _parts_of(value: Any) -> list[Any]:
+    """What a value holds; of a model the iterators alone."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, _CONTAINERS):
+        return list(value)
+    if isinstance(value, Iterator):
+        raise ValueError("an iterator may have no end; use a list")
+    own = getattr(value, "__dict__", {}).values()
+    return [item for item in own if isinstance(item, Iterator)]
 
 
 def _plain(value: Any, most_bytes: int) -> Edged:
