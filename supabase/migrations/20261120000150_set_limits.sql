@@ -31,8 +31,7 @@ begin
 end $$;
 
 -- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
--- seconds at most, so that a backlog makes no enqueue dearer; below (p_in_turn) by one transaction
--- after another, so that each counts what those before it made.
+-- seconds, for they are many; below by one transaction after another, which count each other's.
 create function queue.check_live_jobs(p_workspace_id uuid, p_in_turn boolean default false)
 returns void language plpgsql as $$
 declare
@@ -66,9 +65,8 @@ begin
   end if;
 end $$;
 
--- Admit what a person has made, or refuse it with 429: each way in that makes something calls this
--- last. p_kind: jobs, of which a workspace has so many; changes, whatever else is written or wakes
--- workers; streams. Jobs and changes count as p_count enqueues. Guests: see queue.admit_guest.
+-- Admit what a person has made, or refuse it with 429: called last. p_kind: jobs; changes, whatever
+-- else is written or wakes workers; streams. Jobs and changes count as p_count enqueues.
 create function queue.admit(
   p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
 ) returns void language plpgsql as $$
@@ -89,8 +87,7 @@ begin
 end $$;
 
 -- Called first by calls that read or write many rows: a person has six of them at a time, as many
--- as two pages of the console, and a workspace ten. None waits here, where it would hold a
--- connection that others need.
+-- as two pages of the console, a workspace ten. None waits: it would hold a connection.
 create function queue.take_turn(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
@@ -361,9 +358,8 @@ begin
   select distinct h.lane, p_workspace_id, p_key from held as h;
 end $$;
 
--- How many more jobs of a key may be let through (free), after those that have begun were charged
--- to its rate, at the time each was leased, and those that have ended are gone. tokens: of its rate
--- at an instant, less one for each job that was let through and pays when it is leased.
+-- How many more jobs of a key may be let through. Admitted jobs reserve a token of its rate and pay
+-- when leased: here those that have begun are charged, and those that have ended deleted.
 create function queue.free_of_key(
   p_type queue.job_types, p_workspace_id uuid, p_key text,
   out free integer, out tokens double precision, out at timestamptz
@@ -403,10 +399,8 @@ begin
   end if;
 end $$;
 
--- Let as many of a key's jobs through its gate as may run, of those in lanes that someone serves
--- and that are not paused; where another transaction does so now, the next lease is to look. They
--- are counted a statement after the lock of the gate was taken, which sees what its last holder
--- committed. p_lane: any of the type.
+-- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused;
+-- where another transaction does so now, the next lease is to look. p_lane: any of the type.
 create function queue.open_gate(
   p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
 ) returns void language plpgsql as $$

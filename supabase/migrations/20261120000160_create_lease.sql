@@ -18,10 +18,9 @@
 --   public.settle_jobs      ends it, and leases the next in the same call
 --   public.run_maintenance  ends one that has expired
 --
--- It is longer than the claim of others (one statement in River) for three things: tenants take
--- turns over all types, limits hold exactly beside any number of workers, and a call may be
--- repeated. Planner settings are at the entry points: a session's plans may be older than the rows,
--- each row is found by its key and each head in the order of its index.
+-- It is longer than the claim of others (one statement in River) since tenants take turns over all
+-- types, limits hold exactly beside any number of workers, and a call may be repeated. Planner
+-- settings are at the entry points: a session's plans may be older than the rows.
 
 -- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
@@ -38,9 +37,8 @@ create type queue.turn as (
 -- How many jobs of a turn, from ord on; 0: it is empty.
 create type queue.share as (lane integer, workspace_id uuid, ord bigint, jobs integer);
 
--- Open the gates of keys that are noted, and act on all notes of each: the oldest, and of many also
--- the oldest of some tenants, from the first on and from any on, so that none waits behind the keys
--- of another.
+-- Open the gates of keys that are noted, the oldest first; of many also the oldest of some tenants,
+-- from the first and from any on, so that none waits behind the keys of another.
 create function queue.open_gates(p_most integer, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -133,9 +131,8 @@ begin
     from queue.job_types as y where y.job_type = p_job_type);
 end $$;
 
--- Take the locks of limited types that have turns in these lanes. open: lanes of the types that may
--- start a job now; of the others what runs is at their limit, or another lease has their lock
--- (is_busy). is_limited: a limit of a type, also one in each workspace, may hold.
+-- Take the locks of limited types that have turns in these lanes. open: lanes of the types that are
+-- not at their limit and whose lock no other lease has (is_busy: one has).
 create function queue.lock_types(
   p_lanes integer[], p_now timestamptz,
   out open integer[], out is_busy boolean, out is_limited boolean
@@ -165,9 +162,8 @@ begin
   is_busy := v_busy <> '{}';
 end $$;
 
--- All turns in these lanes of the first p_most tenants in the order, each at the first rank of its
--- tenant. The head of each lane is read, somewhat more than lies among the first of all if lanes
--- are alike; where all of it does, the rest too, no further than the last of these tenants.
+-- All turns in these lanes of the first p_most tenants in the order, each at its tenant's first
+-- rank: some of each lane are read, and more where all of these lie before the last tenant.
 create function queue.first_turns(p_lanes integer[], p_most integer) returns queue.turn[]
 language plpgsql as $$
 declare
@@ -210,10 +206,8 @@ begin
     where o.lane = any (p_lanes) window tenant as (partition by w.workspace_id));
 end $$;
 
--- What each turn may still start: the locks of limited tenants are tried, and what runs is counted
--- by the next statement; nothing where another lease has a lock (is_busy). Turns at a limit are
--- passed over for a second or until a settlement, paused ones until their pause ends, after the
--- leases that hold its lock.
+-- What each turn may still start, counted after the locks of limited tenants were tried (is_busy:
+-- another lease has one). Those at a limit or paused are blocked, for a second or until it ends.
 create function queue.limit_turns(
   p_turns queue.turn[], p_now timestamptz, out turns queue.turn[], out is_busy boolean
 ) language plpgsql as $$
@@ -264,11 +258,9 @@ begin
   where u.ctid = f.found;
 end $$;
 
--- Divide slots: in each round every tenant gets as many jobs as its weight, one below 1 a job each
--- 1 / weight rounds, in the order of their places; inside a tenant jobs go by ord. p_depth: how
--- many jobs of a turn are looked at (is_cut: one has more); null where tenants lie behind these, so
--- that only the round that is under way is shared. empty: turns without a job; round, rank: of the
--- last that gets a job.
+-- Divide slots: each round gives every tenant as many jobs as its weight, in the order of ranks;
+-- inside a tenant jobs go by ord. p_depth: how many jobs of a turn are looked at (is_cut: one has
+-- more); null where tenants lie behind these, so that only the present round is shared.
 create function queue.divide_slots(
   p_turns queue.turn[], p_depth integer, p_most integer, out shares queue.share[],
   out empty queue.share[], out round double precision, out rank bigint, out is_cut boolean
@@ -310,9 +302,8 @@ begin
   into shares, empty, is_cut, round, rank;
 end $$;
 
--- Note what of its round each tenant has had after these shares. Who was served or passed, up to
--- the last that was served (p_rank, in p_round), and has had its round goes to the end of the
--- order, in all lanes that were looked at.
+-- Note what of its round each tenant has had. Who was served or passed, up to the last that was
+-- served (p_rank, in p_round), and has had its round goes to the end of the order in all lanes.
 create function queue.move_turns(
   p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_rank bigint,
   p_lanes integer[]
@@ -344,10 +335,8 @@ begin
   where t.ctid = o.found;
 end $$;
 
--- Which turns get how many of the slots, and which are empty. lanes: those that the worker serves
--- now; is_limited: some limit or pause may hold; more: ask again at once, since another lease holds
--- a lock now or more lies behind what was read; null where no turn was found. What a full type has
--- in front hides no other type.
+-- Which turns get how many of the slots, and which are empty. more: ask again at once, since
+-- another lease holds a lock or more lies behind what was read; null where no turn was found.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz, out lanes integer[], out shares queue.share[],
   out empty queue.share[], out is_limited boolean, out more boolean
@@ -457,22 +446,14 @@ create function queue.take(
   p_shares queue.share[], p_request queue.lease_request, p_now timestamptz
 ) returns uuid[] language plpgsql as $$
 declare
-  v_known constant uuid[] := array(
-    select s.job_id from queue.signals as s where s.kind = 'refused' and s.name = 'lease');
-  v_past constant uuid[] := case when v_known = '{}' then '{}'
-    else queue.refused('lease', p_now) end;
+  v_past constant uuid[] := queue.refused('lease', p_now);
   v_half constant integer := cardinality(p_shares) / 2;
   v_one queue.share := p_shares[1];
   v_failure text;
   v_ids uuid[];
 begin
   begin
-    v_ids := queue.take_jobs(p_shares, p_request, p_now, v_past);
-    if v_known <> '{}' then
-      delete from queue.signals as s
-      where s.kind = 'refused' and s.name = 'lease' and s.job_id = any (v_ids);
-    end if;
-    return v_ids;
+    return queue.take_jobs(p_shares, p_request, p_now, v_past);
   exception when others then
     if not queue.is_refusal(sqlstate) then raise; end if;
     v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -547,8 +528,7 @@ begin
 end $$;
 
 -- Move where turns begin to their first job, or to the last that was leased (ord), and close those
--- that had none: where no open transaction has put a job into one, and a statement after its lock
--- was taken, which sees what was committed before.
+-- that had none; where no open transaction has put a job into one, and after its lock was taken.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -572,8 +552,7 @@ begin
 end $$;
 
 -- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
--- p_more: see queue.share_slots; a lease that opened turns meanwhile has committed them and the end
--- of their notes together.
+-- p_more: see queue.share_slots; another lease may have opened turns since.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz)
 returns bigint language plpgsql stable as $$
 declare
@@ -602,7 +581,6 @@ begin
     then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end $$;
 
--- Open gates and turns, share the slots and lease. lanes, more: see queue.share_slots.
 create function queue.lease_ready(
   p_request queue.lease_request, p_changes queue.change[], p_now timestamptz,
   out leases json, out leased integer, out lanes integer[], out more boolean
@@ -659,10 +637,8 @@ begin
   perform queue.publish(p_changes, v_now);
 end $$;
 
--- The number of a worker. Its row is written when it is new, begins a run or serves something else,
--- else once a minute; so are the lanes that it serves. Gates of those that no other served until
--- now, and of those that no one serves any more, are looked at again: under the lock of who opens
--- gates, which has seen lanes as they were; where another has it, again in a second.
+-- The number of a worker, whose row is written when it changes, else once a minute, with the lanes
+-- it serves. Gates of lanes that are newly or no more served are looked at, under their lock.
 create function queue.note_worker(p_request queue.lease_request, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -713,8 +689,7 @@ begin
   return v_worker.worker;
 end $$;
 
--- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is
--- leased.
+-- See public.lease_jobs. p_changes: of what was settled in the same call.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
 declare

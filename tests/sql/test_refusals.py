@@ -131,6 +131,8 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     engine.run("drop trigger refuse on public.jobs")
     engine.advance(6)
     assert engine.lease_one()["job"]["id"] == middle
+    engine.advance(60)
+    engine.maintain()
     assert refusals(engine) == []
 
 
