@@ -143,10 +143,7 @@ begin
   v_live := array(
     select l.job_type from queue.lanes as l where l.lane in (
       select t.lane from queue.turns as t union all select n.lane from queue.notes as n
-      union all select g.lane from queue.gated as g union all select r.lane from queue.leases as r)
-    union
-    select j.job_type from public.jobs as j where j.id in (
-      select d.job_id from queue.deferred as d union all select w.job_id from queue.waits as w));
+      union all select g.lane from queue.gated as g union all select r.lane from queue.leases as r));
   delete from queue.schedules where source is not null;
   delete from queue.job_types where job_type <> all (v_live) and not in_order;
   delete from queue.lanes as l where l.job_type <> all (v_live) and not exists (

@@ -29,18 +29,15 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its readers, until when unless it asks again; and the last such
--- time, in seconds since 1970, by which a publisher knows at once that no one streams.
+-- Topics that a server streams to its readers, until when unless it asks again.
 create unlogged table queue.streamed_topics (
   topic text primary key, expires_at timestamptz not null
 );
-create unlogged sequence queue.streamed_until minvalue 0 start 0; -- noqa: PRS
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
--- may touch six of ours), and how many this second has used. The first who asks in a second
--- (is_new) notes where it began. is_followed: someone follows a topic.
+-- may touch six of ours), and how many this second has used. is_followed: someone follows a topic.
 create function queue.message_budget(
-  out budget integer, out used bigint, out is_new boolean, out is_followed boolean
+  out budget integer, out used bigint, out is_followed boolean
 ) language plpgsql as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
@@ -53,8 +50,7 @@ begin
     exists (select from queue.followers)
   into budget, is_followed
   from queue.settings as s where s.name = 'realtime_messages_per_second';
-  is_new := v_second is distinct from pg_sequence_last_value('queue.messages_second');
-  if is_new then
+  if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
     v_before := setval('queue.messages_before', v_counted);
     v_second := setval('queue.messages_second', v_second);
   end if;
@@ -140,7 +136,6 @@ begin
     return false; -- what a long transaction sends would arrive at its end, all at once
   end if;
   v_seen := queue.message_budget();
-  perform queue.do_announcements(p_now, null) where v_seen.is_new;
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
     -- of many tenants: more than the budget reaches, whoever follows them
@@ -181,21 +176,6 @@ exception when others then
   return true;
 end $$;
 
--- Notify the servers that stream a topic of these changes, with the topic. A transaction that
--- notifies commits under a lock of the whole server, so that no other does.
-create function queue.notify_streams(p_changes queue.change[]) returns void
-language plpgsql as $$
-begin
-  perform pg_notify('minutehand_events', s.topic) from queue.streamed_topics as s
-  where s.expires_at > clock_timestamp() and s.topic in (
-    select 'workspace:' || c.workspace_id from unnest(p_changes) as c
-    where c.type not in ('job.progress', 'job.log')
-    union all
-    select 'session:' || c.session_id from unnest(p_changes) as c where c.type <> 'job.log'
-    union all
-    select 'job:' || i.id from unnest(p_changes) as c cross join unnest(c.job_ids) as i (id));
-end $$;
-
 -- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
 -- event of its jobs: a line of the feed alone. Progress and logs come alone. Not p_wakes: what is
 -- published is due in over a minute, when workers look by themselves.
@@ -220,9 +200,13 @@ begin
     v_is_plain := v_is_plain and v_jobs <= 1000;
     v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
   end if;
-  if pg_sequence_last_value('queue.streamed_until') > date_part('epoch', clock_timestamp()) then
-    perform queue.notify_streams(p_changes);
-  end if;
+  -- where no one streams none is notified: who notifies commits under a lock of the whole server
+  perform pg_notify('minutehand_events', s.topic) from queue.streamed_topics as s
+  where s.expires_at > clock_timestamp() and exists (
+    select from unnest(p_changes) as c
+    where s.topic = 'workspace:' || c.workspace_id and c.type not in ('job.progress', 'job.log')
+      or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
+      or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i)));
   insert into queue.feed
     (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_number, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
@@ -242,9 +226,6 @@ declare
   v_room bigint;
   v_said record; -- topics, since when, cost, and the first line that has to wait
 begin
-  if not exists (select from queue.feed where held) or not queue.try_lock('announcements') then
-    return 0;
-  end if;
   v_ids := array( -- of those that have been committed
     select f.id from queue.feed as f
     where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
@@ -371,7 +352,6 @@ begin
   insert into queue.streamed_topics as s (topic, expires_at)
   select distinct t, v_expires_at from jsonb_array_elements_text(p_topics) as t order by t
   on conflict (topic) do update set expires_at = excluded.expires_at;
-  perform setval('queue.streamed_until', date_part('epoch', v_expires_at)::bigint);
   return jsonb_build_object('again_seconds', 30);
 end $$;
 comment on function public.stream_topics is
@@ -451,38 +431,32 @@ begin
   return v_gone.lines;
 end $$;
 
--- Where a reader of a feed is: it has seen a snapshot, and reads up to until. Within such a batch,
--- the line that was read last, and how many of its events.
+-- A cursor, written as text: who reads has seen a snapshot, and reads up to until. Within such a
+-- batch, the line that was read last, and how many of its events.
 create type queue.feed_cursor as (
-  seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
+  cluster text, seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
 );
 
--- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning, and
--- none is now. Null for one of another cluster, or before the feed's beginning.
+-- Read a cursor; "1:1:" is the beginning, and none is now. Null for one of another cluster, or
+-- before the feed's beginning.
 create function queue.read_cursor(p_cursor text) returns queue.feed_cursor
 language plpgsql stable as $$
 declare
-  v_parts constant text[] := string_to_array(coalesce(p_cursor, pg_current_snapshot()::text), '~');
-  v_is_first constant boolean := coalesce(p_cursor = '1:1:', false);
-  v_read queue.feed_cursor;
+  v_now constant pg_snapshot := pg_current_snapshot();
+  v_at queue.feed_cursor;
 begin
-  if cardinality(v_parts) not in (2, 6) and p_cursor is not null and not v_is_first then
-    raise data_exception;
-  end if;
-  v_read.seen := v_parts[1];
-  v_read.until := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
-  v_read.number := coalesce(v_parts[4]::bigint, case when v_is_first then -9223372036854775808
-    else pg_snapshot_xmin(v_read.seen)::text::bigint end);
-  v_read.id := coalesce(v_parts[5]::bigint, 0);
-  v_read.nth := coalesce(v_parts[6]::bigint, 0);
-  if v_parts[2] <> queue.cluster()
-      or pg_snapshot_xmax(v_read.seen) > pg_snapshot_xmax(pg_current_snapshot())
-      or not v_is_first and exists (
+  v_at := case when p_cursor = '1:1:' then format('(,1:1:,,%s,,)', -9223372036854775808)
+    else coalesce(p_cursor, row(null, v_now, null, null, null, null)::queue.feed_cursor::text) end;
+  if v_at.seen is null then raise data_exception; end if;
+  v_at := row(v_at.cluster, v_at.seen, coalesce(v_at.until, v_now), coalesce(v_at.number,
+    pg_snapshot_xmin(v_at.seen)::text::bigint), coalesce(v_at.id, 0), coalesce(v_at.nth, 0));
+  if v_at.cluster <> queue.cluster() or pg_snapshot_xmax(v_at.seen) > pg_snapshot_xmax(v_now)
+      or v_at.seen::text <> '1:1:' and exists (
         select from queue.tasks as t where t.name = 'live' and t.read_to
-          between pg_snapshot_xmin(v_read.seen)::text::bigint and queue.feed_end()) then
+          between pg_snapshot_xmin(v_at.seen)::text::bigint and queue.feed_end()) then
     return null;
   end if;
-  return v_read;
+  return v_at;
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end $$;
@@ -509,7 +483,8 @@ declare
 begin
   if v_at.seen is null then
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'more', false,
-      'cursor', concat_ws('~', pg_current_snapshot(), v_cluster), 'reset', true);
+      'cursor', row(v_cluster, pg_current_snapshot(), null, null, null, null)
+        ::queue.feed_cursor::text, 'reset', true);
   end if;
   with lines as materialized (
     select f.*, row_number() over w as n,
@@ -528,7 +503,7 @@ begin
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
-      concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id, i.nth) as cursor
+      row(v_cluster, v_at.seen, v_at.until, s.number, s.id, i.nth)::queue.feed_cursor as cursor
     from slice as s
     cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
     where i.seq is not null and s.type <> all (v_hidden)
@@ -540,17 +515,17 @@ begin
   select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type,
       'data', f.data, 'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]')
       as events,
-    coalesce(jsonb_agg(f.cursor order by f.n) filter (where f.n <= c_limit), '[]') as places,
-    case when count(*) > c_limit then max(f.cursor) filter (where f.n = c_limit)
+    coalesce(jsonb_agg(f.cursor::text order by f.n) filter (where f.n <= c_limit), '[]') as places,
+    case when count(*) > c_limit then (array_agg(f.cursor order by f.n))[c_limit]
       when (select count(*) from lines) = c_lines
         or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id,
-          cardinality(s.job_ids))
+        select row(v_cluster, v_at.seen, v_at.until, s.number, s.id, cardinality(s.job_ids))
+          ::queue.feed_cursor
         from slice as s order by s.n desc limit 1) end as cursor
   into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places,
     'more', v_page.cursor is not null, 'cursor', coalesce(v_page.cursor,
-      concat_ws('~', v_at.until, v_cluster)));
+      row(v_cluster, v_at.until, null, null, null, null)::queue.feed_cursor)::text);
 end $$;
 
 create function public.event_feed(

@@ -257,17 +257,13 @@ begin
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
     limit 1000), p_now - interval '2 hours');
   update queue.lanes as l set unused_since = case when l.unused_since is null then p_now end
-  where (l.unused_since is null) = (
-    not exists (select from queue.job_types as t where t.lane = l.lane)
-    and not exists (
-      select from queue.schedules as s
-      where s.job_type = l.job_type and s.options ->> 'queue' = l.queue)
-    and not exists (
-      select from queue.workers as w
-      where l.queue = any (w.queues) and w.seen_at > p_now - interval '1 day')
-    and not exists (select from queue.turns as t where t.lane = l.lane)
-    and not exists (select from queue.gated as g where g.lane = l.lane)
-    and not exists (select from queue.leases as r where r.lane = l.lane));
+  where (l.unused_since is null) = (l.lane not in (
+      select t.lane from queue.job_types as t where t.lane is not null
+      union select t.lane from queue.turns as t union select g.lane from queue.gated as g
+      union select r.lane from queue.leases as r)
+    and l.queue <> all (array(select unnest(w.queues) from queue.workers as w
+      where w.seen_at > p_now - interval '1 day' union select s.options ->> 'queue'
+      from queue.schedules as s where s.options ? 'queue')));
   for v_rule in
     select * from (values ('job_keys', 'expires_at <= $1'),
       ('lanes', 'unused_since < $1 - interval ''1 day'''),
