@@ -22,8 +22,7 @@ def bulk(engine: Engine, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
     for end, jobs in (("rollback", 0), ("commit", 1)):
-        with engine.beside() as other:
-            other.run("begin")
+        with engine.open_transaction() as other:
             other.enqueue()
             assert engine.lease() == []
             other.run(end)
@@ -32,13 +31,11 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
     """Its place in the order was passed before anyone could see it."""
-    with engine.beside() as slow:
-        slow.run("begin")
+    with engine.open_transaction() as slow:
         late = slow.enqueue()
         engine.advance(10)
         engine.enqueue_many(5)
         assert len(engine.lease(3)) == 3
-        slow.run("commit")
     engine.advance(61)
 
     assert late in ids_of(engine.lease(10, lease_seconds=999))
@@ -46,10 +43,8 @@ def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engi
 
 def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
     engine.run("set lock_timeout = '500ms'")
-    with engine.beside() as slow:
-        slow.run("begin")
+    with engine.open_transaction() as slow:
         late = slow.enqueue()
-
         job_id = engine.enqueue()
         lease = engine.lease_one()
         assert lease["job"]["id"] == job_id
@@ -58,7 +53,6 @@ def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
         engine.advance(1)
         engine.settle(engine.lease_one(), "released")
         engine.settle(engine.lease_one())
-        slow.run("commit")
     assert ids_of(engine.lease()) == [late]
 
 

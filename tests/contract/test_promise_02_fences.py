@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -82,21 +81,21 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
 def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engine) -> None:
     """A worker may have the same job again: its id alone does not say whose news they are."""
     zombie, heir = lost_lease(engine)
-    nobody = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
+    missing = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
     old, new = (
         {**handle(lease), **news(word)} for lease, word in ((zombie, "stale"), (heir, "present"))
     )
 
-    said = engine.report_all([old, new, old, nobody])
+    said = engine.report_all([old, new, old, missing])
     waits = {"outcome": "waiting", "wait": ask()}
     guess = {**handle(heir), "fence": 9}
-    ended = engine.settle_all([{**item, **waits} for item in (old, new, nobody, guess)])
+    ended = engine.settle_all([{**item, **waits} for item in (old, new, missing, guess)])
 
     assert {(each["fence"], each["outcome"]) for each in said} == {(1, "lost"), (2, "ok")}
     assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
         (zombie["job"]["id"], 1): "stale",
         (heir["job"]["id"], 2): "applied",
-        (nobody["job_id"], 1): "not_found",
+        (missing["job_id"], 1): "not_found",
         (guess["job_id"], 9): "not_found",
     }
     assert "status" not in ended[3], "of a job that it never leased"
@@ -196,13 +195,10 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
     """An answer `ok` lets the worker forget its lines and steps."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
+    step = {"name": "a", "result": 1}
+    with engine.open_transaction() as other:
         other.spawn(lease, "children", [{"job_type": "work"}])
-        said = threads.submit(
-            engine.report, lease, logs=NEWS["logs"], steps=[{"name": "a", "result": 1}]
-        )
-        engine.until_waiting()
+        said = engine.blocked(engine.report, lease, logs=NEWS["logs"], steps=[step])
         other.run("commit")
         assert said.result(60) == "ok"
 

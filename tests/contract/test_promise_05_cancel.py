@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -133,11 +132,9 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
     """Ended as one that waits, it would leave its worker with a lease."""
     root = engine.enqueue()
     engine.spawn(engine.lease_one(), "s", CHILD)
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
+    with engine.open_transaction() as other:
         [running] = other.lease(call=2)
-        done = threads.submit(engine.rpc, "cancel_job", p_job_id=root)
-        engine.until_waiting()
+        done = engine.blocked(engine.rpc, "cancel_job", p_job_id=root)
         other.run("commit")
         done.result(60)
     engine.maintain()
@@ -147,7 +144,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "completed"])
 def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> None:
-    """Work for a result that nobody will read stops; also what was spawned late."""
+    """Work for a result that no one will read stops; also what was spawned late."""
     parent = engine.enqueue()
     engine.enqueue()
     lease, other = engine.lease(2)
@@ -225,12 +222,10 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
         ACME,
         parent,
     )
-    with engine.beside() as other:  # one that someone holds delays itself alone
-        other.run("begin")
+    with engine.open_transaction() as other:  # one that someone holds delays itself alone
         other.run("select from public.jobs where id = %s for update", deep)
         engine.maintain()
         assert engine.one("select count(*) from public.jobs where finished_at is null") == 1
-        other.run("rollback")
     engine.maintain()
     assert engine.status(deep) == "cancelled"
 

@@ -82,10 +82,8 @@ def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
 def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
     """A cursor by time or by transaction id would have passed it; a rollback tells nothing."""
     _, cursor = read(engine, None)
-    with engine.beside() as slow, engine.beside() as doomed:
-        slow.run("begin")
+    with engine.open_transaction() as slow, engine.open_transaction() as doomed:
         early = slow.enqueue()  # its transaction is older than the next one, and still open
-        doomed.run("begin")
         doomed.enqueue()
         quick = engine.enqueue()
         first, cursor = read(engine, cursor)
@@ -215,12 +213,10 @@ def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
     assert engine.race(emits, waits, leases_too) == [None] * 3
     assert len(engine.lease(100)) == 20
     job_id = wait(engine, kind="event", name="w", event="held")
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         other.run("select from public.jobs where id = %s for update", job_id)
         engine.rpc("emit_event", p_workspace_id=ACME, p_name="held")
         assert engine.lease() == []
-        other.run("commit")
     engine.advance(2)
     assert engine.lease_one()["job"]["id"] == job_id
 

@@ -82,11 +82,9 @@ def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], c
     limit_workspace(engine, max_running=2 if policy else 1)
     engine.enqueue_many(4, job_type="narrow", concurrency_key="k")
     engine.lease_call(0)
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         [held] = other.lease(1, call=call)
         assert engine.lease_call(1, call=2)["leases"] == []
-        other.run("commit")
 
     assert [len(engine.lease(1, call=each)) for each in (2, 3)] == [0, 0]
     engine.settle(held)

@@ -99,8 +99,7 @@ def test_one_transaction_takes_a_part_alone_and_a_rollback_none(counted: Engine)
             counted.enqueue()
     taken = len(messages(counted))
     assert taken <= WINDOW * BUDGET / 2
-    with counted.beside() as other:
-        other.run("begin")
+    with counted.open_transaction() as other:
         for _ in range(10):
             other.enqueue()
         other.run("rollback")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,18 +10,24 @@ import pytest
 from tests.contract.observed import complete
 from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
+HOLD = "select from queue.gated where job_id = %s for update"
+PAUSE = {"kind": "workspace", "name": ACME}
+
+
+def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
+    """Let jobs of one key wait for as many starts a minute."""
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": limit, "per_seconds": 60, "per_key": True})
+    engine.enqueue_many(jobs, concurrency_key="k")
+
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
     """Waiting for it, two settlements of several keys each would wait for each other."""
-    engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
-    engine.enqueue_many(4, concurrency_key="k")
+    wait_for_a_rate(engine, 2, jobs=4)
     first, second = engine.lease(2)
-    with engine.beside() as other:
-        other.run("begin")
-        other.run("select from queue.gated where job_id = %s for update", second["job"]["id"])
+    with engine.open_transaction() as other:
+        other.run(HOLD, second["job"]["id"])
         assert engine.settle(first)["outcome"] == "applied"
-        other.run("commit")
 
     assert engine.lease(call=2) == []
     engine.advance(30)
@@ -30,19 +35,14 @@ def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: En
 
 
 def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engine: Engine) -> None:
-    engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 4, "per_seconds": 60, "per_key": True})
-    engine.enqueue_many(10, concurrency_key="k")
+    wait_for_a_rate(engine, 4, jobs=10)
     complete(engine, engine.lease(4))
     engine.advance(30)
     engine.lease_call(0)
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         [late] = other.lease(1, call=2)
         engine.advance(15)
-        [early] = engine.lease(1, call=2)
-        engine.settle(early)
-        other.run("commit")
+        engine.settle(engine.lease_one(limit=1, call=2))
     engine.settle(late)
 
     assert len(engine.lease(call=2)) == 1
@@ -50,18 +50,13 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
 
 def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine: Engine) -> None:
     """Who opens it passes over a row that is held, and may find it ended a statement later."""
-    engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 4, "per_seconds": 60, "per_key": True})
-    engine.enqueue_many(8, concurrency_key="k")
+    wait_for_a_rate(engine, 4, jobs=8)
     engine.settle(engine.lease(1)[0])
     first, second = engine.lease(2, call=2)
-    with engine.beside() as other, engine.beside() as third, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
-        other.run("select from queue.gated where job_id = %s for update", first["job"]["id"])
-        third.run("begin")
+    with engine.open_transaction() as other, engine.open_transaction() as third:
+        other.run(HOLD, first["job"]["id"])
         third.run("select from queue.buckets where name like 'k:%' for update")
-        settled = threads.submit(engine.settle, second)
-        third.until_waiting()
+        settled = engine.blocked(engine.settle, second)
         other.settle(first)
         other.run("commit")
         third.run("commit")
@@ -75,19 +70,15 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     engine.register("work", lease_seconds=60, key_concurrency=3)
     engine.enqueue_many(3, concurrency_key="k")
     first, second, _ = engine.lease(3)
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
         engine.settle(first)  # its row is left to the next who opens the gate
+    with engine.beside() as opener, engine.open_transaction() as other:
+        other.run(HOLD, first["job"]["id"])
+        opening = engine.blocked(opener.lease, 1, call=2)
+        engine.settle(second, "released")
         other.run("commit")
-        other.run("begin")
-        other.run("select from queue.gated where job_id = %s for update", first["job"]["id"])
-        with engine.beside() as opener, ThreadPoolExecutor(1) as threads:
-            opening = threads.submit(opener.lease, 1, call=2)
-            engine.until_waiting()
-            engine.settle(second, "released")
-            other.run("commit")
-            leases = opening.result()
+        leases = opening.result()
 
     leases += engine.lease(1, call=2)
     assert ids_of(leases) == [second["job"]["id"]]
@@ -105,8 +96,7 @@ def test_a_job_whose_cancel_is_rolled_back_after_its_gate_opened_passes_it(
     engine.enqueue(concurrency_key="k")
     first = engine.lease_one()
     second = engine.enqueue(concurrency_key="k")
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         other.rpc("cancel_job", p_job_id=second)
         engine.settle(first)
         assert engine.lease(call=2) == []
@@ -119,14 +109,11 @@ def test_a_job_whose_cancel_is_rolled_back_after_its_gate_opened_passes_it(
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
     """It blocks the tenant's turn for as long as the pause lasts, which is over by then."""
     job_id = engine.enqueue()
-    pause = {"kind": "workspace", "name": ACME}
     engine.lease_call(0)
-    engine.rpc("pause_jobs", p_request=pause)
-    with engine.beside() as other:
-        other.run("begin")
+    engine.rpc("pause_jobs", p_request=PAUSE)
+    with engine.open_transaction() as other:
         assert other.lease(1, call=2) == []
-        engine.rpc("pause_jobs", p_request={**pause, "paused": False})  # it waits for no lease
-        other.run("commit")
+        engine.rpc("pause_jobs", p_request={**PAUSE, "paused": False})  # it waits for no lease
     engine.maintain()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]
@@ -134,22 +121,16 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
 
 def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
     """A lease that read no pause holds off no resume, and may block no turn for one."""
-    other_workspace = str(uuid.UUID(int=1))
-    engine.run("insert into public.workspaces (id, name) values (%s, 'T')", other_workspace)
-    jobs = [engine.enqueue(workspace=other_workspace), engine.enqueue()]
+    jobs = [engine.enqueue(), engine.enqueue(workspace=GLOBEX)]
     engine.lease_call(0)
-    pause = {"kind": "workspace", "name": ACME}
-    with engine.beside() as other, engine.beside() as third, ThreadPoolExecutor(1) as threads:
-        third.run("begin")
+    pause = {**PAUSE, "name": GLOBEX}
+    with engine.open_transaction() as other, engine.open_transaction() as third:
         third.run("lock table queue.leases in access exclusive mode")
-        other.run("begin")
-        leased = threads.submit(other.lease, 2, call=2)
-        third.until_waiting()
+        leased = engine.blocked(other.lease, 2, call=2)
         engine.rpc("pause_jobs", p_request=pause)
         third.run("commit")
         found = ids_of(leased.result())
         engine.rpc("pause_jobs", p_request={**pause, "paused": False})
-        other.run("commit")
 
     assert sorted(found + ids_of(engine.lease(2, call=2))) == sorted(jobs)
 
@@ -186,12 +167,10 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
     engine.enqueue_many(2)
     first, second = sorted(engine.lease(2), key=lambda lease: str(lease["job"]["id"]))
     items = [{**handle(lease), "outcome": "completed"} for lease in (second, first)]
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
+    lock = "select from queue.leases where job_id = %s for update nowait"
+    with engine.open_transaction() as other:
         other.report(first, progress={"percentage": 7})
-        settling = threads.submit(engine.settle_all, items)
-        engine.until_waiting()
-        lock = "select from queue.leases where job_id = %s for update nowait"
+        settling = engine.blocked(engine.settle_all, items)
         other.run(lock, second["job"]["id"])
         other.run("commit")
         assert {result["outcome"] for result in settling.result()} == {"applied"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from hypothesis.stateful import invariant
 
@@ -38,14 +36,11 @@ def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> 
     """Its retry would find that place taken, and every lease would fail."""
     engine.register("work", key_concurrency=2)
     first, second = engine.enqueue_many(2, concurrency_key="k")
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         assert ids_of(other.lease(1)) == [first]
-        cancel = threading.Thread(target=lambda: engine.rpc("cancel_job", p_job_id=second))
-        cancel.start()
-        other.until_waiting()
+        cancelled = other.blocked(engine.rpc, "cancel_job", p_job_id=second)
         other.run("commit")
-        cancel.join()
+        cancelled.result()
     assert breaches(engine.connection, **INVARIANTS) == {}
     engine.rpc("retry_job", p_job_id=second)
     assert ids_of(engine.lease()) == [second]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -116,8 +116,8 @@ class Engine:
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
         if request["call"] == 1:
             self.maintain()
-        told = self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
-        return dict(told)
+        request |= {"worker_id": worker, "limit": limit}
+        return dict(self.rpc("lease_jobs", p_request=request))
 
     def maintain(self) -> dict[str, int]:
         return dict(self.rpc("run_maintenance", p_request={"budget_ms": 5000})["done"])
@@ -134,7 +134,7 @@ class Engine:
         return str(result["outcome"])
 
     def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self._tell("report_jobs", items)
+        return self._send("report_jobs", items)
 
     def settle(
         self, lease: dict[str, Any], outcome: str = "completed", **item: Any
@@ -143,9 +143,9 @@ class Engine:
         return result
 
     def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self._tell("settle_jobs", items)
+        return self._send("settle_jobs", items)
 
-    def _tell(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _send(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
         return list(self.rpc(function, p_request=request)["results"])
 
@@ -173,6 +173,14 @@ class Engine:
             yield Engine(self.database, connection)
 
     @contextmanager
+    def open_transaction(self) -> Iterator[Engine]:
+        """A session in a transaction, committed at the end unless the test has ended it."""
+        with self.beside() as other:
+            other.run("begin")
+            yield other
+            other.run("commit")
+
+    @contextmanager
     def member(self, user_id: str, role: str = "authenticated") -> Iterator[Engine]:
         """A signed-in person's session, as the Data API opens it."""
         with self.database.as_role(role, {"sub": user_id}) as connection:
@@ -192,6 +200,12 @@ class Engine:
 
         with ThreadPoolExecutor(len(actions)) as threads:
             return list(threads.map(act, actions))
+
+    def blocked(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        """Call it in a thread; return once it waits for a lock."""
+        result = ThreadPoolExecutor(1).submit(call, *args, **options)
+        self.until_waiting()
+        return result
 
     def until_waiting(self) -> None:
         """Wait until a session of the database waits for a lock."""
