@@ -6,20 +6,17 @@ import uuid
 from contextlib import ExitStack
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.contract.observed import complete, refused
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine
 
 
-@pytest.mark.parametrize("criteria", [{}, {"job_type": None}])
-def test_a_bulk_cancel_names_what_it_cancels(engine: Engine, criteria: dict[str, Any]) -> None:
+def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
     """A field that is null is none: the rest would be every job of the workspace."""
-    job_id = engine.enqueue()
-    said = refused(engine.rpc, "cancel_jobs", p_workspace_id=ACME, p_filter=criteria)
-    assert said[:2] == ("PT422", "validation_failed")
-    assert engine.status(job_id) == "pending"
+    for criteria in ({}, {"job_type": None}):
+        said = refused(engine.rpc, "cancel_jobs", p_workspace_id=ACME, p_filter=criteria)
+        assert said[:2] == ("PT422", "validation_failed")
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
@@ -27,43 +24,36 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
     engine.stop_clock()
     engine.run("insert into queue.settings (name, value) values ('visits_per_minute', '2')")
 
-    def visit(header: str) -> str:
+    def visit(header: str) -> None:
         engine.run("select set_config('request.headers', %s, false)", header)
-        try:
-            engine.run("select queue.admit_guest('visits', %s)", ACME)
-        except psycopg.Error as error:
-            return str(refusal(error)[1])
-        return "admitted"
+        engine.run("select queue.admit_guest('visits', %s)", ACME)
 
     one, two = '{"x-forwarded-for": "1.1.1.1, 2001:db8::1"}', '{"cf-connecting-ip": "203.0.113.7"}'
     engine.rpc("set_settings", p_settings={"allow_anonymous": False})
-    assert visit(one) == "unauthorized"
+    assert refused(visit, one)[1] == "unauthorized"
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
-    for header in (one, one.replace("1.1.1.1", "9.9.9.9")):
-        assert visit(header) == "admitted"
-    assert visit(one.replace("::1", "::2")) == "rate_limited"
-    assert visit(two) == "admitted"
+    visit(one)
+    visit(one.replace("1.1.1.1", "9.9.9.9"))
+    assert refused(visit, one.replace("::1", "::2"))[1] == "rate_limited"
+    visit(two)
     engine.advance(30)
-    assert visit(one) == "admitted"
+    visit(one)
 
 
 def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: Engine) -> None:
     """However many they send, none waits: the rest of the connections stays for others."""
-    of_acme = {"p_filter": {"workspace_id": ACME}}
     with ExitStack() as open_calls:
 
-        def call(user: str) -> str | None:
-            """Begin one that does not end; why it was refused."""
+        def call(user: str) -> None:
+            """Begin one that does not end."""
             member = open_calls.enter_context(engine.member(user))
             member.run("begin")
-            try:
-                member.rpc("list_jobs", **of_acme)
-            except psycopg.Error as error:
-                return refusal(error)[1]
-            return None
+            member.rpc("list_jobs", p_filter={"workspace_id": ACME})
 
-        assert [call(ADA) for _ in range(7)] == [None] * 6 + ["rate_limited"]
-        assert [call(BOB) for _ in range(5)] == [None] * 4 + ["rate_limited"]
+        for user, most in ((ADA, 6), (BOB, 4)):
+            for _ in range(most):
+                call(user)
+            assert refused(call, user)[1] == "rate_limited"
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
     with engine.member(ADA) as again:
@@ -73,24 +63,19 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
 def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
     """What one way does not count is the way around the rest."""
     engine.stop_clock()
-    later = engine.enqueue(delay_seconds=900)
-    row = {"job_type": "work", "delay_seconds": 900}
+    of_acme, later = {"p_workspace_id": ACME}, {"p_job_id": engine.enqueue(delay_seconds=900)}
+    schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
+    webhook = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c"}
     ways: dict[str, Any] = {
-        "enqueue_job": {"p_workspace_id": ACME, "p_job_type": "work"},
-        "enqueue_jobs": {"p_workspace_id": ACME, "p_jobs": [row]},
-        "replay_job": {"p_job_id": later},
-        "cancel_job": {"p_job_id": later},
-        "retry_job": {"p_job_id": later},
-        "emit_event": {"p_workspace_id": ACME, "p_name": "e"},
-        "put_schedule": {
-            "p_workspace_id": ACME,
-            "p_schedule": {"name": "s", "cron": "@daily", "job_type": "work"},
-        },
-        "put_webhook": {
-            "p_workspace_id": ACME,
-            "p_webhook": {"url": "https://example.com", "sealed_secret": "mh1.a.b.c"},
-        },
-        "open_guest_session": {"p_workspace_id": ACME, "p_options": {"user_id": BOB}},
+        "enqueue_job": {**of_acme, "p_job_type": "work"},
+        "enqueue_jobs": {**of_acme, "p_jobs": [{"job_type": "work"}]},
+        "replay_job": later,
+        "cancel_job": later,
+        "retry_job": later,
+        "emit_event": {**of_acme, "p_name": "e"},
+        "put_schedule": {**of_acme, "p_schedule": schedule},
+        "put_webhook": {**of_acme, "p_webhook": webhook},
+        "open_guest_session": {**of_acme, "p_options": {"user_id": BOB}},
         "pause_jobs": {"p_request": {"kind": "workspace", "name": ACME}},
     }
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
@@ -106,19 +91,6 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
     with engine.member(BOB) as bob:
         bob.enqueue()  # the rate is each person's, and not the service's
     engine.enqueue_many(10)
-
-
-def test_what_lives_on_has_a_maximum_in_a_workspace(engine: Engine) -> None:
-    engine.rpc("set_settings", p_settings={"schedules_max": 2})
-    schedule = {"cron": "@daily", "job_type": "work"}
-
-    def put(name: str) -> None:
-        with engine.member(ADA) as ada:
-            ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": name, **schedule})
-
-    for name in ("a", "b", "a"):
-        put(name)
-    assert refused(put, "c") == ("PT429", "quota_exceeded", "schedules_max")
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
@@ -158,26 +130,27 @@ def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
 
 
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("name", "value"),
     [
-        ("unknown", [1]),
-        ("payload_max_bytes", [0, "big"]),
-        ("schedules_max", [1.5]),
-        ("allow_anonymous", [1]),
-        ("guest_key", ["x"]),
-        ("worker_keys_revoked", [{}]),
-        ("retention_days", [{"failed": 1}, {"completed": -1, "failed": 1, "cancelled": 1}]),
+        ("unknown", 1),
+        ("payload_max_bytes", 0),
+        ("payload_max_bytes", "big"),
+        ("schedules_max", 1.5),
+        ("allow_anonymous", 1),
+        ("guest_key", "x"),
+        ("worker_keys_revoked", {}),
+        ("retention_days", {"failed": 1}),
+        ("retention_days", {"completed": -1, "failed": 1, "cancelled": 1}),
     ],
 )
-def test_what_is_no_value_of_a_setting_is_refused(engine: Engine, name: str, values: Any) -> None:
+def test_what_is_no_value_of_a_setting_is_refused(engine: Engine, name: str, value: Any) -> None:
     """A typo must not look as if it held."""
-    for value in values:
-        said = refused(engine.rpc, "set_settings", p_settings={name: value})
-        assert said[1] == "invalid_argument"
+    said = refused(engine.rpc, "set_settings", p_settings={name: value})
+    assert said[1] == "invalid_argument"
 
 
 @pytest.mark.parametrize("subject", ["user_2aBcDeF", "", 5, {"a": 1}])
-def test_a_subject_that_is_no_uuid_is_told_so(engine: Engine, subject: Any) -> None:
+def test_a_subject_that_is_no_uuid_is_unauthorized(engine: Engine, subject: Any) -> None:
     """Of another provider's tokens; what policies decide is hidden, with no server error."""
     engine.enqueue()
     claims = {"sub": subject, "app_metadata": {"minutehand_operator": "yes please"}}

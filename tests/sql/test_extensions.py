@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, Engine, refusal
+from tests.contract.observed import refused
+from tests.support.engine import ACME, ADA, Engine
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
 
 URL, TOKEN = "https://jobs.example.com/api/jobs/worker", "a-token-of-enough-characters"
@@ -49,7 +49,7 @@ def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine
 
 
 def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
-    """Without AWS nobody else would wake it for a browser's insert."""
+    """Without AWS no one else would wake it for a browser's insert."""
     create(engine.connection, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
@@ -69,19 +69,17 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     assert engine.one("select count(*) from vault.secrets") == 0
 
 
-REFUSED = [
-    ("jobs.example.com", TOKEN, (PG_NET, VAULT), "invalid_argument"),
-    (URL, "x" * 15, (PG_NET, VAULT), "invalid_argument"),
-    (URL, TOKEN, (VAULT,), "extension_missing"),
-]
-
-
-@pytest.mark.parametrize(("url", "token", "extensions", "answer"), REFUSED)
+@pytest.mark.parametrize(
+    ("url", "token", "extensions", "answer"),
+    [
+        ("jobs.example.com", TOKEN, (PG_NET, VAULT), "invalid_argument"),
+        (URL, "x" * 15, (PG_NET, VAULT), "invalid_argument"),
+        (URL, TOKEN, (VAULT,), "extension_missing"),
+    ],
+)
 def test_what_cannot_work_is_refused(
     engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
 ) -> None:
     """At once, and not at night when nothing is invoked."""
     create(engine.connection, *extensions)
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("connect_worker", p_url=url, p_token=token)
-    assert refusal(refused.value)[1] == answer
+    assert refused(engine.rpc, "connect_worker", p_url=url, p_token=token)[1] == answer

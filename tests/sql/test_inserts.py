@@ -27,9 +27,8 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
         engine.enqueue(job_type="keyed", concurrency_key="k"),
     ]
     lease = engine.lease_one(job_types=["keyed"])
-    engine.report(
-        lease, logs=[{"level": "info", "message": "m"}], steps=[{"name": "s", "result": 1}]
-    )
+    log, step = {"level": "info", "message": "m"}, {"name": "s", "result": 1}
+    engine.report(lease, logs=[log], steps=[step])
 
     engine.run("delete from public.jobs where id = any (%s::uuid[])", gone)
 
