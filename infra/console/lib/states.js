@@ -19,16 +19,11 @@ export const NAMES = Object.keys(STATES);
 /** What a status means as long as nothing more is known of the job. */
 const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-const STATUSES = {
-  queued: "pending",
-  scheduled: "pending",
-  retrying: "pending",
-  running: "processing",
-  suspended: "waiting",
-};
-
 /** The status of a state: what is pending has several. */
-export const statusOf = (state) => STATUSES[state] ?? state;
+export const statusOf = (state) =>
+  state === "scheduled" || state === "retrying"
+    ? "pending"
+    : (Object.keys(OF_STATUS).find((status) => OF_STATUS[status] === state) ?? state);
 
 /** The state people look for, as queue.state_of derives it. Pure. */
 export function stateOfJob(

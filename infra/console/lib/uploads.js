@@ -190,7 +190,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
             else change(id, { sent: arrivedOf(found) });
           } catch (error) {
             if (statusOf(error) === 404) forget(id);
-            else change(id, { state: "waiting", problem: messageOf(error) });
+            else change(id, { state: "waiting", problem: error.message });
           }
         }),
       );
@@ -249,7 +249,6 @@ const arrivedOf = (upload) =>
 const bytesIn = (upload, number) =>
   Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
 const statusOf = (error) => error?.status;
-const messageOf = (error) => String(error?.message ?? error);
 const pauseOf = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
 /** Repeat a call while the server asks for it: 503, 429 and no answer at all. */

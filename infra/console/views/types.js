@@ -21,7 +21,6 @@ export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
 const alive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
-const known = (value) => (value === null || value === undefined ? Number.NaN : Number(value));
 
 /** Refused, not served, paused, failing, in use, the rest: what needs someone comes first. */
 const rankOf = ({ refusal, served, paused_at: paused, day }) =>
@@ -52,7 +51,7 @@ export default function Types({ name, workspace }) {
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
       column("Workers", "num phone-less", (type) => number(alive(type))),
-      column("Completed", "num phone-less", (type) => number(known(type.day.completed ?? 0))),
+      column("Completed", "num phone-less", (type) => number(type.day.completed ?? 0)),
       column("Failed", "num", (type) =>
         type.day.failed > 0
           ? html`<a class="problem"
@@ -62,8 +61,8 @@ export default function Types({ name, workspace }) {
           : "0",
       ),
       column("Success", "num phone-less", (type) => percent(success(type.day))),
-      column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
-      column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
+      column("Queue p95", "num phone-less", (type) => duration(type.day.queue?.p95_ms)),
+      column("Run p95", "num phone-less", (type) => duration(type.day.run?.p95_ms)),
     ]}
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker that has a processor for it starts:</p>
@@ -182,22 +181,10 @@ function Loaded({ type, workspace }) {
   return html`
     ${type.description && html`<p>${type.description}</p>`}
     <section class="grid-cards" aria-label="Last day">
-      ${figure(
-        "Completed",
-        number(known(day.completed ?? 0)),
-        `${number(known(day.enqueued ?? 0))} enqueued`,
-      )}
-      ${figure("Success", percent(success(day)), `${number(known(day.failed ?? 0))} failed, ${number(known(day.retried ?? 0))} retried`)}
-      ${figure(
-        "Queue time",
-        duration(known(day.queue?.p50_ms)),
-        `p95 ${duration(known(day.queue?.p95_ms))}`,
-      )}
-      ${figure(
-        "Run time",
-        duration(known(day.run?.p50_ms)),
-        `p95 ${duration(known(day.run?.p95_ms))}`,
-      )}
+      ${figure("Completed", number(day.completed ?? 0), `${number(day.enqueued ?? 0)} enqueued`)}
+      ${figure("Success", percent(success(day)), `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`)}
+      ${figure("Queue time", duration(day.queue?.p50_ms), `p95 ${duration(day.queue?.p95_ms)}`)}
+      ${figure("Run time", duration(day.run?.p50_ms), `p95 ${duration(day.run?.p95_ms)}`)}
     </section>
     <div class="columns">
       <div class="column main">
