@@ -92,14 +92,13 @@ create table queue.job_types (
     char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
   constraint queue_has_1_to_100_plain_characters check (
     char_length(queue) between 1 and 100 and queue !~ '[[:cntrl:]]'),
-  constraint concurrency_is_at_least_1 check
-    (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
+  constraint concurrency_is_at_least_1
+    check (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
   constraint rate_limit_is_at_least_1_within_a_year check (
     (rate_limit is null) = (rate_per_seconds is null) and rate_limit >= 1
     and rate_per_seconds > 0 and rate_per_seconds <= 31536000),
   constraint lease_and_timeout_are_1_to_43200_seconds check (
-    least(lease_seconds, timeout_seconds) >= 1
-      and greatest(lease_seconds, timeout_seconds) <= 43200),
+    lease_seconds between 1 and 43200 and timeout_seconds between 1 and 43200),
   constraint max_attempts_are_1_to_50 check (max_attempts between 1 and 50),
   constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10 check
     (backoff_first_seconds between 0 and 86400
@@ -120,9 +119,7 @@ create table queue.tenant_limits (
   running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer, -- most live jobs of people; null takes the setting
   constraint tenant_limits_are_positive check (
-    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0
-      and coalesce(own_max_running, 1) >= 0
-    and coalesce(max_pending, 1) >= 0)
+    weight between 0.01 and 100 and least(max_running, own_max_running, max_pending) >= 0)
 );
 
 create table queue.pauses (
@@ -137,10 +134,9 @@ create table queue.pauses (
 );
 
 create table queue.lanes (
-  lane integer generated always as identity primary key, queue text not null,
-  job_type text not null,
-  -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its
-  -- jobs through
+  lane integer generated always as identity primary key,
+  queue text not null, job_type text not null,
+  -- when a worker that serves it asked last, to a minute; null: none does, no gate lets its jobs go
   served_at timestamptz,
   unused_since timestamptz, -- since when no job is in it and nothing names it; a day later it goes
   unique (job_type, queue)
@@ -152,36 +148,25 @@ create sequence queue.ranks;
 
 create table queue.turns (
   workspace_id uuid not null, lane integer not null,
-  -- the same in all lanes that are served together
-  rank bigint not null default nextval('queue.ranks'),
-  -- how much of its round it has had; from 1 on it lets others pass
-  had double precision not null default 0,
-  -- no ready job lies before: dead rows there are never read again
-  from_ord bigint not null default 0,
+  rank bigint not null default nextval('queue.ranks'), -- one in all lanes that are served together
+  had double precision not null default 0, -- how much of its round; from 1 on it lets others pass
+  from_ord bigint not null default 0, -- no ready job lies before: dead rows there are not read
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
-  -- when to look again at one that is blocked: at a limit until then; infinity: paused; null: closed,
-  -- it has no ready job
-  look_at timestamptz,
+  look_at timestamptz, -- of a blocked one: at a limit until then; infinity: paused; null: no job
   primary key (workspace_id, lane)
-) with (
-  fillfactor = 50,
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
-  autovacuum_vacuum_cost_delay = 0
-);
+) with (fillfactor = 50);
 create index turns_in_order on queue.turns (lane, rank, workspace_id) where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
 create table queue.notes (
   id bigint generated always as identity primary key,
-  -- not before: when the rate of a key allows the next
-  look_at timestamptz not null default '-infinity',
+  look_at timestamptz not null default '-infinity', -- when the rate of a key allows the next
   lane integer not null, workspace_id uuid not null,
   ord bigint not null default 0, -- of a turn: none of the jobs that it was left for lies before
   key text -- null for a turn
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
-autovacuum_vacuum_cost_delay = 0);
+);
 -- two kinds of work, so that the keys of one tenant hold up no other's turn
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
@@ -190,25 +175,20 @@ create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
 create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
-  lane integer not null, workspace_id uuid not null, ord bigint not null,
-  ready_at timestamptz not null, -- since when
-  job_id uuid not null,
-  primary key (lane, workspace_id, ord, job_id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-autovacuum_vacuum_cost_delay = 0);
+  lane integer not null, workspace_id uuid not null, ord bigint not null, job_id uuid not null,
+  ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id)
+);
 
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
   run_at timestamptz not null, job_id uuid not null, workspace_id uuid not null,
   primary key (run_at, job_id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-autovacuum_vacuum_cost_delay = 0);
+);
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
 -- Dead letters: jobs that failed and were not retried, few among many that ended.
 create table queue.dead (
-  workspace_id uuid not null, job_id uuid not null,
-  primary key (workspace_id, job_id)
+  workspace_id uuid not null, job_id uuid not null, primary key (workspace_id, job_id)
 );
 
 -- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until
@@ -218,15 +198,10 @@ create table queue.gated (
   job_type text not null, -- its jobs in all queues share the gate of a key
   key text not null, ord bigint not null, job_id uuid not null,
   admitted boolean not null default false,
-  -- it holds no slot any more; who opens the gate next charges and deletes it
-  ended boolean not null default false,
-  -- of a rate per key: its start, infinity once the bucket was charged for it
-  started_at timestamptz,
+  ended boolean not null default false, -- it holds no slot: who opens the gate next deletes it
+  started_at timestamptz, -- of a rate per key; infinity once the bucket was charged for it
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
-) with (
-  fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-  autovacuum_vacuum_cost_delay = 0
-);
+) with (fillfactor = 80);
 create index gated_unpublished on queue.gated (job_type, workspace_id) where lane = 0;
 
 create table queue.leases (
@@ -238,17 +213,24 @@ create table queue.leases (
   fence integer not null, -- each write of the holder must show it
   attempt integer not null, worker integer not null, tick_call integer not null,
   lease_seconds integer not null,
-  -- lines stored of this attempt: a repeated report adds those after them
-  log_lines integer not null default 0,
-  step text, -- the step it is in, as last reported
-  step_started_at timestamptz,
+  log_lines integer not null default 0, -- stored of this attempt: a repeated report adds the rest
+  step text, step_started_at timestamptz, -- the step it is in, as last reported
   key text -- of the gate that admitted it
-) with (
-  fillfactor = 70,
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-  autovacuum_vacuum_cost_delay = 0
-);
+) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
+
+-- Rows of these tables live for seconds: their dead are removed by number, and at once.
+do $$
+declare
+  v_table regclass;
+begin
+  foreach v_table in array array['queue.turns', 'queue.notes', 'queue.ready', 'queue.deferred',
+    'queue.gated', 'queue.leases']::regclass[]
+  loop
+    execute format('alter table %s set (autovacuum_vacuum_scale_factor = 0, '
+      'autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)', v_table);
+  end loop;
+end $$;
 
 -- Each worker's one row: what it serves. Written when it begins a run or serves something else,
 -- else once a minute while it asks for jobs.
@@ -257,9 +239,7 @@ create table queue.workers (
   started_at timestamptz not null default queue.clock(), -- its latest run
   seen_at timestamptz not null default queue.clock(),
   ended_at timestamptz, -- of its latest run; null while that lasts
-  version text,
-  job_types text[], -- null for all
-  queues text[], -- null for all
+  version text, job_types text[], queues text[], -- null for all
   summary jsonb, -- of its latest run
   evidence jsonb -- why its process ended without a word, as its host saw it
 ) with (fillfactor = 50);
@@ -270,10 +250,8 @@ create index workers_by_seen on queue.workers (seen_at);
 create table queue.ticks (
   tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
-  -- of one that was admitted: when its host ends it at the latest
-  expires_at timestamptz,
-  -- whether another run was refused since this one was admitted
-  has_refused boolean not null default false
+  expires_at timestamptz, -- of one that was admitted: when its host ends it at the latest
+  has_refused boolean not null default false -- another run, since this one was admitted
 ) with (fillfactor = 50);
 
 -- What does not follow from the job's row; public.job_events is all.
@@ -306,8 +284,7 @@ create index job_keys_by_expiry on queue.job_keys (expires_at) where expires_at 
 
 create table queue.steps (
   job_id uuid not null, name text not null,
-  -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
-  nth integer not null default 0,
+  nth integer not null default 0, -- its result; from 1: of each gathered child; -1: those spawned
   kind text not null default 'step', -- step, spawn, or the wait it was: sleep, ask, event, children
   value jsonb not null, started_at timestamptz,
   created_at timestamptz not null, -- when it finished
