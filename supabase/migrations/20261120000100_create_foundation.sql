@@ -181,7 +181,7 @@ create table queue.settings (
   name text primary key, value jsonb not null, updated_at timestamptz not null default now()
 );
 insert into queue.settings (name, value) values
-  ('payload_max_bytes', '262144'), ('idempotency_ttl_seconds', '86400'),
+  ('payload_max_bytes', '262144'),
   -- a job whose workers die so often is failed, whatever max_attempts says
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),

@@ -276,11 +276,9 @@ create table queue.job_keys (
   workspace_id uuid not null, job_type text not null, key text not null, is_unique boolean not null,
   job_id uuid not null,
   request_hash text, -- of the payload that came with an idempotency key
-  expires_at timestamptz, -- of an idempotency key
   until text, -- a unique key is freed when its job is leased, or when it has finished
   primary key (workspace_id, job_type, key, is_unique)
 );
-create index job_keys_by_expiry on queue.job_keys (expires_at) where expires_at is not null;
 
 create table queue.steps (
   job_id uuid not null, name text not null,

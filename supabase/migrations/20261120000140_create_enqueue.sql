@@ -150,7 +150,6 @@ declare
     "max_attempts": {"type": "integer", "minimum": 1, "maximum": 50},
     "timeout_seconds": {"type": "number", "minimum": 1, "maximum": 43200},
     "idempotency_key": {"$ref": "#/$defs/text"},
-    "idempotency_ttl_seconds": {"$ref": "#/$defs/seconds"},
     "unique": {"type": "object", "required": ["key"], "additionalProperties": false, "properties": {
       "key": {"$ref": "#/$defs/text"}, "until": {"enum": ["leased", "finished"]},
       "on_conflict": {"enum": ["skip", "replace", "raise"]}}},
@@ -401,9 +400,7 @@ declare
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_id uuid := p_job.id;
 begin
-  if p_job.idempotency_key is not null then
-    v_id := queue.claim_key(p_job, p_options, p_now);
-  end if;
+  if p_job.idempotency_key is not null then v_id := queue.claim_key(p_job); end if;
   if v_id <> p_job.id or p_job.unique_key is null then return v_id; end if;
   loop
     insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
@@ -428,29 +425,22 @@ begin
   return v_id;
 end $$;
 
--- Take an idempotency key; gives the job that has it. A key ends with its job, or when its time is
--- over; 409 where it was used with another payload. p_own: jobs that are written with this one.
-create function queue.claim_key(
-  p_job public.jobs, p_options jsonb, p_now timestamptz, p_own uuid[] default '{}'
-) returns uuid language plpgsql as $$
+-- Take an idempotency key; gives the job that has it, which it ends with. 409 where it was used with
+-- another payload. p_own: jobs that are written with this one.
+create function queue.claim_key(p_job public.jobs, p_own uuid[] default '{}') returns uuid
+language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
-  v_expires_at constant timestamptz := p_now + make_interval(secs => coalesce(
-    nullif(p_options -> 'idempotency_ttl_seconds', 'null'),
-    queue.setting('idempotency_ttl_seconds'))::double precision);
   v_held queue.job_keys;
 begin
-  insert into queue.job_keys as k
-    (workspace_id, job_type, key, is_unique, job_id, request_hash, expires_at)
-  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false, p_job.id, v_hash,
-    v_expires_at)
+  insert into queue.job_keys as k (workspace_id, job_type, key, is_unique, job_id, request_hash)
+  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false, p_job.id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
   returning * into v_held;
   -- in a statement of its own, which sees a job that was committed while this waited for its key
-  if v_held.expires_at <= p_now or v_held.job_id <> all (p_job.id || p_own)
+  if v_held.job_id <> all (p_job.id || p_own)
       and not exists (select from public.jobs as j where j.id = v_held.job_id) then
-    update queue.job_keys as k
-    set request_hash = v_hash, job_id = p_job.id, expires_at = v_expires_at
+    update queue.job_keys as k set request_hash = v_hash, job_id = p_job.id
     where (k.workspace_id, k.job_type, k.key, k.is_unique)
       = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
     return p_job.id;

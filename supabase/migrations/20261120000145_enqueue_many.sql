@@ -51,11 +51,9 @@ begin
   return true;
 end $$;
 
--- Take the idempotency keys of a call in one order. Gives for each item the job that has its key;
--- null where it has none, or one with a time of its own: queue.add takes that.
-create function queue.claim_keys(
-  p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
-) returns uuid[] language plpgsql as $$
+-- Take the idempotency keys of a call in one order; gives for each item the job that has its key.
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[]) returns uuid[]
+language plpgsql as $$
 declare
   v_item record;
   v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
@@ -67,10 +65,10 @@ begin
       'payload', coalesce(nullif(i.value -> 'payload', 'null'), '{}'))) as job
     from jsonb_array_elements(p_items) with ordinality as i (value, n)
     where char_length(i.value ->> 'idempotency_key') between 1 and 255
-      and i.value ->> 'job_type' is not null and not i.value ? 'idempotency_ttl_seconds'
+      and i.value ->> 'job_type' is not null
     order by i.value ->> 'job_type', i.value ->> 'idempotency_key', i.n
   loop
-    v_ids[v_item.n] := queue.claim_key(v_item.job, '{}', p_now, p_ids);
+    v_ids[v_item.n] := queue.claim_key(v_item.job, p_ids);
   end loop;
   return v_ids;
 end $$;
@@ -114,7 +112,7 @@ begin
   if wake then
     v_new := ids;
   else
-    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
   end if;
   -- unique keys in one order, so that no calls deadlock; repeats last, when each key has its job
   for v_item in

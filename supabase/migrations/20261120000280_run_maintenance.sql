@@ -265,8 +265,7 @@ begin
       where w.seen_at > p_now - interval '1 day' union select s.options ->> 'queue'
       from queue.schedules as s where s.options ? 'queue')));
   for v_rule in
-    select * from (values ('job_keys', 'expires_at <= $1'),
-      ('lanes', 'unused_since < $1 - interval ''1 day'''),
+    select * from (values ('lanes', 'unused_since < $1 - interval ''1 day'''),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),

@@ -33,7 +33,6 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "delay_seconds": ([0, 60.5], [-1, 315360001, "long"]),
     "max_attempts": ([1, 50], [0, 51, "many"]),
     "idempotency_key": ([ONCE], ["", "k" * 256]),
-    "idempotency_ttl_seconds": ([60], [-1, 315360001, "long"]),
     "concurrency_key": (["c", "c" * 255], ["", "c" * 256, "c\n"]),
     "session_id": ([ONCE], ["", "s" * 256]),
     "parent_id": ([], ["nobody"]),
@@ -63,13 +62,7 @@ PAIRS: list[tuple[dict[str, Any], bool]] = [
     ({"prioritty": 5}, False),
 ]
 #: Of a call, not of a row; a plain insert has no word for them.
-NOT_COLUMNS = {
-    "delay_seconds",
-    "idempotency_ttl_seconds",
-    "unique",
-    "debounce_seconds",
-    "prioritty",
-}
+NOT_COLUMNS = {"delay_seconds", "unique", "debounce_seconds", "prioritty"}
 
 
 class Refused(Exception):

@@ -141,7 +141,6 @@ export type EnqueueOptions = {
     on_conflict?: "skip" | "replace" | "raise";
   };
   /** For how long the key gives the first job. */
-  idempotency_ttl_seconds?: number;
   /** A later one within this time takes its place. */
   debounce_seconds?: number;
   schema_version?: number;

@@ -229,7 +229,6 @@ class EnqueueOptions(Model):
     delay_seconds: Number | None = None
     max_attempts: int | None = None
     idempotency_key: str | None = None
-    idempotency_ttl_seconds: Number | None = None
     concurrency_key: str | None = None
     session_id: str | None = None
     parent_id: str | None = None
