@@ -5,15 +5,12 @@
 -- of the wait's name, where the job's next attempt finds it.
 
 create table queue.waits (
-  job_id uuid primary key,
-  workspace_id uuid not null,
+  job_id uuid primary key, workspace_id uuid not null, created_at timestamptz not null,
   kind text not null, -- sleep, ask, event or children
   name text not null, -- the step that receives the value
   data jsonb not null default '{}', -- question, options and the answer given, or job_ids
-  event_name text,
-  timeout_at timestamptz, -- when it ends by itself; null for never
+  event_name text, timeout_at timestamptz, -- when it ends by itself; null for never
   default_value jsonb, -- what the step gets then
-  created_at timestamptz not null,
   gathered integer not null default 0, -- the results of so many are copied
   -- of a wait that would never end its worker reads the name, and its job fails
   constraint a_wait_is_a_sleep_ask_event_or_children
@@ -33,33 +30,25 @@ create table queue.signals (
   -- check: the waiting job job_id may go on; cancel: job_id ended badly or was cancelled, so do its
   -- live children; retry: it runs again, so do those; event: one was emitted; resumed: a pause
   -- ended; refused: a task was refused for job_id, see queue.do_in_parts
-  kind text not null,
-  workspace_id uuid not null,
-  job_id uuid,
-  name text, -- of an event, of the task; of children, the id to go on from
+  kind text not null, workspace_id uuid not null, job_id uuid,
+  name text, -- of an event, of the task; of children, the id from which to continue
   look_at timestamptz not null default '-infinity', -- not before
   failure text, -- why it was refused
   failures integer not null default 0, -- how often it was looked at in vain
   created_at timestamptz not null default queue.clock()
-) with (
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
-  autovacuum_vacuum_cost_delay = 0
 );
 create unique index signals_refused on queue.signals (name, job_id) where kind = 'refused';
 
 create table queue.named_events (
-  workspace_id uuid not null,
-  name text not null, -- the first of a name wins
-  payload jsonb not null,
-  emitted_at timestamptz not null,
+  workspace_id uuid not null, name text not null, -- the first of a name wins
+  payload jsonb not null, emitted_at timestamptz not null,
   primary key (workspace_id, name)
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
 insert into queue.tasks (name, every) values ('waits', '0'); -- at each call
 
--- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong
--- with it as an error, else null.
+-- Begin the wait of a job that is settled as waiting; gives what is wrong with it, else null.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
@@ -133,8 +122,8 @@ begin
   return null;
 end $$;
 
--- Let those of the waiting jobs continue that have what they wait for, or whose time has passed,
--- with the value of the wait as a step of its name. The caller holds their waits and records.
+-- Let waiting jobs continue that have what they wait for, or whose time has passed; the value is a
+-- step of the wait's name. The caller holds their waits and records.
 create function queue.waits_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -171,9 +160,8 @@ begin
 end $$;
 
 -- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many
--- did. What became of the job meanwhile counts. The rest are for a later signal, those too that
--- someone holds just now or that are refused. Null where all are held. After the end of a pause,
--- bring back what it has blocked.
+-- did, null where all are held. The rest, and those held or refused, are for a later signal. After
+-- the end of a pause: bring back what it has blocked.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -232,10 +220,8 @@ begin
       where s.id = any (p_signals) and s.kind = 'event' and w.job_id <> all (v_refused) limit 500));
 end $$;
 
--- The maintenance of waits. Those end whose time has passed, and those that signals name and that
--- have what they wait for; children of jobs that ended badly or run again do so too. Signals that
--- are still needed stay: of jobs that someone holds just now, one of each; of events that more jobs
--- wait for.
+-- End waits whose time has passed or whose signal has come, and pass the ends of parents on.
+-- Signals that are still needed stay: of held jobs one each; of events that more jobs wait for.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
