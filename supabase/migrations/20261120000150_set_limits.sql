@@ -332,29 +332,6 @@ begin
   order by g.workspace_id, g.job_type, g.key;
 end $$;
 
--- Put jobs that were let through a gate and may not start any more back behind it, so that they
--- hold no slot of their key; one that someone holds stays. The note: a pause may end meanwhile.
-create function queue.take_back(
-  p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[]
-) returns void language plpgsql as $$
-begin
-  with held as materialized (
-    select g.ctid as gate, r.found, g.lane from queue.gated as g
-    cross join lateral (
-      select o.ctid as found from queue.ready as o
-      where o.lane = g.lane and o.workspace_id = g.workspace_id and o.ord = g.ord
-        and o.job_id = g.job_id
-      for update skip locked) as r
-    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-      and g.admitted and not g.ended and g.lane <> all (p_lanes)
-    for update of g skip locked),
-  unready as (delete from queue.ready where ctid = any (array(select h.found from held as h))),
-  back as (
-    update queue.gated set admitted = false where ctid = any (array(select h.gate from held as h)))
-  insert into queue.notes (lane, workspace_id, key)
-  select distinct h.lane, p_workspace_id, p_key from held as h;
-end $$;
-
 -- How many more jobs of a key may be let through. Admitted jobs reserve a token of its rate and pay
 -- when leased: here those that have begun are charged, and those that have ended deleted.
 create function queue.free_of_key(
@@ -404,6 +381,7 @@ create function queue.open_gate(
 declare
   v_type queue.job_types;
   v_open integer[];
+  v_closed uuid[];
   v_count record;
   v_let record;
   v_look_at timestamptz;
@@ -415,7 +393,16 @@ begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   v_open := array(select l.lane from unnest(queue.open_lanes(array[p_job_type])) as o (lane)
     join queue.lanes as l on l.lane = o.lane where l.served_at is not null);
-  perform queue.take_back(p_workspace_id, p_job_type, p_key, v_open);
+  v_closed := array( -- what was let through and may not start any more holds no slot of its key
+    select j.id from queue.gated as g
+    join queue.ready as r on r.lane = g.lane and r.workspace_id = g.workspace_id
+      and r.ord = g.ord and r.job_id = g.job_id
+    join public.jobs as j on j.id = g.job_id
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+      and g.admitted and not g.ended and g.lane <> all (v_open)
+    for no key update of r, j skip locked);
+  perform queue.take_place(v_closed) where v_closed <> '{}';
+  perform queue.place(j, p_now, v_type) from public.jobs as j where j.id = any (v_closed);
   v_count := queue.free_of_key(v_type, p_workspace_id, p_key);
   if v_count.free = 0 and not v_type.rate_per_key then return; end if;
   with let as (
@@ -459,21 +446,13 @@ declare
   v_jobs uuid[];
 begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  with unready as materialized (
-    delete from queue.ready as r where r.ctid = any (array(
-      select o.ctid from queue.ready as o join public.jobs as j on j.id = o.job_id
-      where o.lane = any (v_lanes) and j.status = 'pending' for update of o, j skip locked))
-    returning r.job_id),
-  ungated as (
-    delete from queue.gated as g where g.ctid = any (array(
-      select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
-      where o.job_type = p_job_type and o.lane > 0
-        and (j.finished_at is not null and not o.ended or j.status = 'pending'
-          and (not o.admitted or o.job_id in (select u.job_id from unready as u)))
-      for update of o, j skip locked))
-    returning g.job_id)
-  select array_agg(job_id) into v_jobs from (
-    select u.job_id from unready as u union select g.job_id from ungated as g) as f;
+  v_jobs := array(
+    select j.id from public.jobs as j where j.status = 'pending' and j.id = any (array(
+      select r.job_id from queue.ready as r where r.lane = any (v_lanes)
+      union all
+      select g.job_id from queue.gated as g where g.lane = any (v_lanes) and not g.admitted))
+    for no key update skip locked);
+  perform queue.take_place(v_jobs);
   -- one settled just now is waited for, and is none any more; what a gate let through leaves it
   with leased as (
     update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
