@@ -61,7 +61,7 @@ def test_a_limit_that_is_used_up_is_named(
     engine: Engine, expected: str, policy: dict[str, Any], limits: dict[str, Any]
 ) -> None:
     """With how much of it is used, and the job that holds a key."""
-    options = {"concurrency_key": "k"} if expected == "key_limit" else {}
+    options: dict[str, Any] = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
     holder = engine.enqueue(**options)
