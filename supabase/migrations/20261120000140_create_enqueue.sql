@@ -400,7 +400,10 @@ declare
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_id uuid := p_job.id;
 begin
-  if p_job.idempotency_key is not null then v_id := queue.claim_key(p_job); end if;
+  if p_job.idempotency_key is not null then
+    v_id := queue.claim_key(p_job.workspace_id, p_job.job_type, p_job.idempotency_key,
+      p_job.payload, p_job.id, array[p_job.id]);
+  end if;
   if v_id <> p_job.id or p_job.unique_key is null then return v_id; end if;
   loop
     insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
@@ -427,23 +430,23 @@ end $$;
 
 -- Take an idempotency key; gives the job that has it, which it ends with. 409 where it was used with
 -- another payload. p_own: jobs that are written with this one.
-create function queue.claim_key(p_job public.jobs, p_own uuid[] default '{}') returns uuid
-language plpgsql as $$
+create function queue.claim_key(
+  p_workspace_id uuid, p_job_type text, p_key text, p_payload jsonb, p_id uuid, p_own uuid[]
+) returns uuid language plpgsql as $$
 declare
-  v_hash constant text := md5(p_job.payload::text);
+  v_hash constant text := md5(p_payload::text);
   v_held queue.job_keys;
 begin
   insert into queue.job_keys as k (workspace_id, job_type, key, is_unique, job_id, request_hash)
-  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false, p_job.id, v_hash)
+  values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
   returning * into v_held;
   -- in a statement of its own, which sees a job that was committed while this waited for its key
-  if v_held.job_id <> all (p_job.id || p_own)
+  if v_held.job_id <> all (p_own)
       and not exists (select from public.jobs as j where j.id = v_held.job_id) then
-    update queue.job_keys as k set request_hash = v_hash, job_id = p_job.id
-    where (k.workspace_id, k.job_type, k.key, k.is_unique)
-      = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
-    return p_job.id;
+    update queue.job_keys as k set request_hash = v_hash, job_id = p_id
+    where (workspace_id, job_type, key, is_unique) = (p_workspace_id, p_job_type, p_key, false);
+    return p_id;
   elsif v_held.request_hash <> v_hash then
     perform queue.refuse(409, 'idempotency_conflict',
       'this idempotency key was used with another payload', v_held.job_id::text);

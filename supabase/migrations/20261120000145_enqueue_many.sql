@@ -53,25 +53,17 @@ end $$;
 
 -- Take the idempotency keys of a call in one order; gives for each item the job that has its key.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[]) returns uuid[]
-language plpgsql as $$
-declare
-  v_item record;
-  v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
-begin
-  for v_item in
-    select i.n, jsonb_populate_record(null::public.jobs, jsonb_build_object(
-      'id', p_ids[i.n], 'workspace_id', p_workspace_id, 'job_type', i.value -> 'job_type',
-      'idempotency_key', i.value -> 'idempotency_key',
-      'payload', coalesce(nullif(i.value -> 'payload', 'null'), '{}'))) as job
-    from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    where char_length(i.value ->> 'idempotency_key') between 1 and 255
-      and i.value ->> 'job_type' is not null
-    order by i.value ->> 'job_type', i.value ->> 'idempotency_key', i.n
-  loop
-    v_ids[v_item.n] := queue.claim_key(v_item.job, p_ids);
-  end loop;
-  return v_ids;
-end $$;
+language sql as $$
+  with items as materialized (
+    select i.n, i.value ->> 'job_type' as job_type, i.value ->> 'idempotency_key' as key,
+      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
+    from jsonb_array_elements(p_items) with ordinality as i (value, n) order by 2, 3, 1),
+  taken as materialized (
+    select i.n, case when char_length(i.key) between 1 and 255 and i.job_type is not null then
+      queue.claim_key(p_workspace_id, i.job_type, i.key, i.payload, p_ids[i.n], p_ids) end as id
+    from items as i)
+  select array_agg(t.id order by t.n) from taken as t
+$$;
 
 -- Publish jobs that a call has made: a line for those that are alike.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
@@ -211,13 +203,10 @@ begin
   elsif new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
-  v_options := jsonb_strip_nulls(jsonb_build_object(
-    'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
-    'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key,
-    'concurrency_key', new.concurrency_key, 'session_id', new.session_id,
-    'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
-    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent,
-    'schema_version', new.schema_version, 'user_id', new.user_id, 'tags', nullif(new.tags, '{}')));
+  v_options := (select jsonb_object_agg(o.key, o.value) from jsonb_each(to_jsonb(new)) as o
+    where o.value <> 'null' and o.key = any ('{queue, priority, scheduled_for, max_attempts,
+      idempotency_key, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds,
+      traceparent, schema_version, user_id, tags}'::text[]));
   new := queue.new_job(new.workspace_id, queue.may_read(new.workspace_id),
     queue.type_or_refuse(new.job_type, '', new.workspace_id), new.payload, v_options, v_now);
   new.id := v_id;
@@ -235,8 +224,7 @@ create trigger jobs_check_insert before insert on public.jobs
 create trigger jobs_after_insert after insert on public.jobs
   for each row when (new.worker is not null) execute function queue.insert_job();
 
--- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates
--- for either side.
+-- What belongs to deleted jobs goes with them.
 create function queue.after_delete() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
