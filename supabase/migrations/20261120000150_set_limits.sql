@@ -7,10 +7,9 @@ insert into queue.settings (name, value) values
 
 -- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: its name in
 -- the 429 where too few are left; null never refuses, since what is charged has happened.
-create function queue.spend(
-  p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision,
-  p_now timestamptz, p_limit text default null
-) returns void language plpgsql as $$
+create function queue.spend(p_bucket text, p_most double precision, p_seconds double precision,
+  p_amount double precision, p_now timestamptz, p_limit text default null) returns void
+language plpgsql as $$
 declare
   v_tokens double precision;
 begin
@@ -67,9 +66,8 @@ end $$;
 
 -- Admit what a person has made, or refuse it with 429: called last. p_kind: jobs; changes, whatever
 -- else is written or wakes workers; streams. Jobs and changes count as p_count enqueues.
-create function queue.admit(
-  p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
-) returns void language plpgsql as $$
+create function queue.admit(p_kind text, p_workspace_id uuid, p_user_id uuid,
+  p_count double precision default 1) returns void language plpgsql as $$
 declare
   v_limit constant text := case p_kind when 'streams' then 'stream_opens' else 'enqueues' end;
   v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
@@ -143,7 +141,8 @@ begin
   v_live := array(
     select l.job_type from queue.lanes as l where l.lane in (
       select t.lane from queue.turns as t union all select n.lane from queue.notes as n
-      union all select g.lane from queue.gated as g union all select r.lane from queue.leases as r));
+      union all select g.lane from queue.gated as g
+      union all select r.lane from queue.leases as r));
   delete from queue.schedules where source is not null;
   delete from queue.job_types where job_type <> all (v_live) and not in_order;
   delete from queue.lanes as l where l.job_type <> all (v_live) and not exists (
@@ -153,9 +152,8 @@ begin
     and not exists (select from queue.leases as l where l.worker = w.worker);
 end $$;
 
-create function public.revoke_worker_keys(
-  p_before timestamptz, p_grace_seconds integer default 0
-) returns jsonb language plpgsql security definer set search_path = '' as $$
+create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0)
+returns jsonb language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_count integer;
@@ -299,9 +297,8 @@ select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_
 -- (queue.place); settlements and leases open it (queue.open_gate), which charges a rate of the key.
 
 -- The tokens of a bucket at p_now; whole where it has no row yet.
-create function queue.tokens_of(
-  p_name text, p_most integer, p_seconds double precision, p_now timestamptz
-) returns double precision language plpgsql stable as $$
+create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
+  p_now timestamptz) returns double precision language plpgsql stable as $$
 begin
   return coalesce((
     select least(p_most, b.tokens + greatest(0,
@@ -334,10 +331,8 @@ end $$;
 
 -- How many more jobs of a key may be let through. Admitted jobs reserve a token of its rate and pay
 -- when leased: here those that have begun are charged, and those that have ended deleted.
-create function queue.free_of_key(
-  p_type queue.job_types, p_workspace_id uuid, p_key text,
-  out free integer, out tokens double precision, out at timestamptz
-) language plpgsql as $$
+create function queue.free_of_key(p_type queue.job_types, p_workspace_id uuid, p_key text,
+  out free integer, out tokens double precision, out at timestamptz) language plpgsql as $$
 declare
   v_bucket constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
   v_begun tid[];
@@ -375,9 +370,8 @@ end $$;
 
 -- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused;
 -- where another transaction does so now, the next lease is to look. p_lane: any of the type.
-create function queue.open_gate(
-  p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
-) returns void language plpgsql as $$
+create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text,
+  p_now timestamptz) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
   v_open integer[];

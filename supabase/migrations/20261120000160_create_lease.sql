@@ -52,8 +52,7 @@ begin
       with recursive tenants as (
         select s.id as workspace_id, null::queue.notes as note, 0 as nth
         from (values (gen_random_uuid()), ('00000000-0000-0000-0000-000000000000')) as s (id)
-        union all
-        select n.workspace_id, n.note, t.nth + 1 from tenants as t
+        union all select n.workspace_id, n.note, t.nth + 1 from tenants as t
         cross join lateral (
           select o.workspace_id, o as note from queue.notes as o
           where o.key is not null and o.workspace_id > t.workspace_id
@@ -133,10 +132,8 @@ end $$;
 
 -- Take the locks of limited types that have turns in these lanes. open: lanes of the types that are
 -- not at their limit and whose lock no other lease has (is_busy: one has).
-create function queue.lock_types(
-  p_lanes integer[], p_now timestamptz,
-  out open integer[], out is_busy boolean, out is_limited boolean
-) language plpgsql as $$
+create function queue.lock_types(p_lanes integer[], p_now timestamptz, out open integer[],
+  out is_busy boolean, out is_limited boolean) language plpgsql as $$
 declare
   v_types constant text[] := array( -- in one order, so that of two leases one gets them all
     select distinct t.job_type from queue.job_types as t
@@ -187,8 +184,7 @@ begin
         and coalesce(max(k.rank) <= (select b.rank from last as b), true)),
     found as (
       select k.workspace_id, k.rank from known as k
-      union all
-      select o.workspace_id, o.rank from deep as d cross join lateral (
+      union all select o.workspace_id, o.rank from deep as d cross join lateral (
         select t.workspace_id, t.rank from queue.turns as t
         where t.lane = d.lane and not t.blocked and t.rank >= d.rank
           and t.rank <= coalesce((select b.rank from last as b), 9223372036854775807)
@@ -198,8 +194,7 @@ begin
     select row(o.lane, w.workspace_id, min(o.rank) over tenant,
       first_value(o.had) over (tenant order by o.rank), o.from_ord, coalesce(l.weight, 1), null,
       false, null, null, null)::queue.turn
-    from tenants as w
-    cross join lateral (
+    from tenants as w cross join lateral (
       select * from queue.turns as n
       where n.workspace_id = w.workspace_id and not n.blocked offset 0) as o
     left join queue.tenant_limits as l on l.workspace_id = w.workspace_id
@@ -208,9 +203,8 @@ end $$;
 
 -- What each turn may still start, counted after the locks of limited tenants were tried (is_busy:
 -- another lease has one). Those at a limit or paused are blocked, for a second or until it ends.
-create function queue.limit_turns(
-  p_turns queue.turn[], p_now timestamptz, out turns queue.turn[], out is_busy boolean
-) language plpgsql as $$
+create function queue.limit_turns(p_turns queue.turn[], p_now timestamptz, out turns queue.turn[],
+  out is_busy boolean) language plpgsql as $$
 declare
   v_scopes constant text[] := array(
     select distinct s.name from unnest(p_turns) as t
@@ -261,10 +255,9 @@ end $$;
 -- Divide slots: each round gives every tenant as many jobs as its weight, in the order of ranks;
 -- inside a tenant jobs go by ord. p_depth: how many jobs of a turn are looked at (is_cut: one has
 -- more); null where tenants lie behind these, so that only the present round is shared.
-create function queue.divide_slots(
-  p_turns queue.turn[], p_depth integer, p_most integer, out shares queue.share[],
-  out empty queue.share[], out round double precision, out rank bigint, out is_cut boolean
-) language plpgsql as $$
+create function queue.divide_slots(p_turns queue.turn[], p_depth integer, p_most integer,
+  out shares queue.share[], out empty queue.share[], out round double precision, out rank bigint,
+  out is_cut boolean) language plpgsql as $$
 begin
   with heads as materialized (
     select t.*, r.ord, row_number() over (
@@ -304,18 +297,15 @@ end $$;
 
 -- Note what of its round each tenant has had. Who was served or passed, up to the last that was
 -- served (p_rank, in p_round), and has had its round goes to the end of the order in all lanes.
-create function queue.move_turns(
-  p_turns queue.turn[], p_shares queue.share[], p_round double precision, p_rank bigint,
-  p_lanes integer[]
-) returns void language plpgsql as $$
+create function queue.move_turns(p_turns queue.turn[], p_shares queue.share[],
+  p_round double precision, p_rank bigint, p_lanes integer[]) returns void language plpgsql as $$
 begin
   with tenants as ( -- no join: the planner may not hash one here
     select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
       max(g.had) + sum(g.jobs) / max(g.weight) as had
     from (
       select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
-      union all
-      select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
+      union all select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
     group by 1),
   moves as materialized ( -- each to its own rank, behind those who were before it
     select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
@@ -337,10 +327,9 @@ end $$;
 
 -- Which turns get how many of the slots, and which are empty. more: ask again at once, since
 -- another lease holds a lock or more lies behind what was read; null where no turn was found.
-create function queue.share_slots(
-  p_request queue.lease_request, p_now timestamptz, out lanes integer[], out shares queue.share[],
-  out empty queue.share[], out is_limited boolean, out more boolean
-) language plpgsql as $$
+create function queue.share_slots(p_request queue.lease_request, p_now timestamptz,
+  out lanes integer[], out shares queue.share[], out empty queue.share[], out is_limited boolean,
+  out more boolean) language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
   v_tenants constant integer := v_most + v_most / 10 + 5; -- some more: turns may be empty
@@ -366,8 +355,7 @@ begin
     select from queue.tenant_limits as w
     where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
       and w.running_max is not null
-    union all
-    select from queue.pauses as p
+    union all select from queue.pauses as p
     where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
   more := v_types.is_busy;
   if v_turns[2] is null and not is_limited then -- alone
@@ -398,9 +386,8 @@ begin
 end $$;
 
 -- Lease the jobs at the head of each turn, in the order of the answer.
-create function queue.take_jobs(
-  p_shares queue.share[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[]
-) returns uuid[] language plpgsql as $$
+create function queue.take_jobs(p_shares queue.share[], p_request queue.lease_request,
+  p_now timestamptz, p_refused uuid[]) returns uuid[] language plpgsql as $$
 declare
   v_ids uuid[];
 begin
@@ -442,9 +429,8 @@ end $$;
 
 -- Take the jobs of turns; by halves where a trigger of the project's own refuses one of them, down
 -- to that one, which is noted, as maintenance does, and passed over.
-create function queue.take(
-  p_shares queue.share[], p_request queue.lease_request, p_now timestamptz
-) returns uuid[] language plpgsql as $$
+create function queue.take(p_shares queue.share[], p_request queue.lease_request, p_now timestamptz)
+returns uuid[] language plpgsql as $$
 declare
   v_past constant uuid[] := queue.refused('lease', p_now);
   v_half constant integer := cardinality(p_shares) / 2;
@@ -478,10 +464,8 @@ end $$;
 
 -- What a worker gets of jobs that it has just leased, the changes to publish, and those that leave
 -- more behind than follows from their row.
-create function queue.read_leases(
-  p_ids uuid[], p_request queue.lease_request, out leases json, out changes queue.change[],
-  out rest uuid[]
-) language plpgsql as $$
+create function queue.read_leases(p_ids uuid[], p_request queue.lease_request, out leases json,
+  out changes queue.change[], out rest uuid[]) language plpgsql as $$
 begin
   with held as materialized (
     select j.id, j.workspace_id, j.session_id, j.attempts, j.last_seq, answer,
@@ -539,8 +523,7 @@ begin
   update queue.turns as u set from_ord = coalesce(o.head, o.last_ord, u.from_ord),
     blocked = u.blocked or o.closes, look_at = case when not o.closes then u.look_at end,
     changed_at = case when o.closes then p_now else u.changed_at end
-  from unnest(v_free) as s
-  cross join lateral (
+  from unnest(v_free) as s cross join lateral (
     select t.ctid as found, s.ord as last_ord, (
       select r.ord from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
@@ -581,10 +564,9 @@ begin
     then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end $$;
 
-create function queue.lease_ready(
-  p_request queue.lease_request, p_changes queue.change[], p_now timestamptz,
-  out leases json, out leased integer, out lanes integer[], out more boolean
-) language plpgsql as $$
+create function queue.lease_ready(p_request queue.lease_request, p_changes queue.change[],
+  p_now timestamptz, out leases json, out leased integer, out lanes integer[], out more boolean)
+language plpgsql as $$
 declare
   v_at_once constant integer := greatest(20, least(200, p_request."limit"));
   v_now timestamptz := p_now;
@@ -593,10 +575,8 @@ declare
   v_read record;
 begin
   perform from queue.notes where key is null
-  union all
-  select from queue.notes where key is not null and look_at <= p_now
-  union all
-  select from queue.turns where blocked and look_at <= p_now limit 1;
+  union all select from queue.notes where key is not null and look_at <= p_now
+  union all select from queue.turns where blocked and look_at <= p_now limit 1;
   -- one at a time, and no one waits; the rest is for the next leases
   if found and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
@@ -665,8 +645,7 @@ begin
         where w.worker_id <> p_request.worker_id and w.seen_at > p_now - interval '3 minutes'
           and (w.job_types is null or l.job_type = any (w.job_types))
           and (w.queues is null or l.queue = any (w.queues))))) as gone
-  into v_lanes from queue.lanes as l
-  cross join lateral (
+  into v_lanes from queue.lanes as l cross join lateral (
     select coalesce(l.job_type = any (p_request.job_types), true)
       and coalesce(l.queue = any (p_request.queues), true) as serves) as o;
   v_gates := v_lanes.added || v_lanes.gone;
@@ -751,9 +730,8 @@ begin
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end $$;
 
-create function public.lease_jobs(p_request jsonb) returns json
-language plpgsql security definer set search_path = ''
-set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
+create function public.lease_jobs(p_request jsonb) returns json language plpgsql security definer
+set search_path = '' set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 begin
