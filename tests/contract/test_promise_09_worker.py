@@ -40,6 +40,7 @@ class Work(BaseModel):
     bytes: int = 0
     resists: float = 0.0
     lines: int = 1
+    answers: bool = False  #: Whether to return when stopped.
 
 
 @dataclass
@@ -69,7 +70,8 @@ class World:
         except asyncio.CancelledError:
             if job.payload.resists:
                 await asyncio.sleep(job.payload.resists)
-            raise
+            if not job.payload.answers:
+                raise
         finally:
             self.alive[job.id] -= 1
             self.ended_at[job.id] = asyncio.get_running_loop().time()
@@ -178,7 +180,6 @@ def test_what_a_lost_report_carried_is_sent_again() -> None:
 
 
 def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
-    """Its job fails, and where that is refused too it runs again; a retry stays one."""
 
     class Refusing(ModelQueue):
         async def settle(self, items: Sequence[SettleItem], **more: Any) -> SettleResponse:
@@ -328,7 +329,8 @@ def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
 @pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
 def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
     """Whatever its lease; what it then returns is not stored, what it returned before is."""
-    queue = ModelQueue([Row("1", {"seconds": 10_000}, lease), Row("2", {"seconds": 1}, lease)])
+    work = {"seconds": 10_000, "answers": True}
+    queue = ModelQueue([Row("1", work, lease), Row("2", {"seconds": 1}, lease)])
     world = World(queue)
 
     async def story() -> None:
@@ -370,7 +372,6 @@ def test_a_slow_settle_is_waited_for_and_not_sent_twice(budget: float) -> None:
 
 
 async def test_a_timed_out_attempt_says_where_it_hung() -> None:
-    """The line, also of a plain function, and the jobs that shared its process."""
     rows = [Row("hangs", {}, timeout=0.2), Row("blocks", {}, timeout=0.2)]
 
     async def inner() -> None:
@@ -461,7 +462,6 @@ def test_what_a_foreign_service_asks_for_is_read_from_its_answer(error: Exceptio
 
 
 def test_short_jobs_are_leased_ahead_and_what_does_not_begin_is_given_back() -> None:
-    """In order, without an attempt spent; long ones are left to workers with a free slot."""
     rows = [Row(str(n), {"seconds": 0.01}) for n in range(400)]
     rows += [Row(f"long {n}", {"seconds": 90}) for n in range(40)]
     queue, begun = ModelQueue(rows), list[str]()
