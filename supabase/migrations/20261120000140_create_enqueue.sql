@@ -1,10 +1,11 @@
 -- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a
 -- plain insert it only checks; triggers do the rest. They, bulks and children are in the next file.
 
--- Instants since 1970. Sequences, so that every transaction sees them at once and none waits.
-create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS -- workers, in 1/50 s
-create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- a caller was asked to start a worker
-create unlogged sequence queue.room_ms minvalue 0 start 0; -- a worker with free slots asked
+-- Instants since 1970: workers were notified (in 1/50 s), a caller was asked to start a worker, a
+-- worker with free slots asked. Sequences, so that every transaction sees them at once.
+create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.room_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of
 -- the server. A listener looks at once, and again 100 ms later.
