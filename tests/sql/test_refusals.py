@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.contract.observed import complete, later, started
 from tests.support.engine import Engine, handle
 
 REFUSE = """
@@ -37,8 +38,8 @@ def expired(engine: Engine) -> list[str]:
 def slept(engine: Engine) -> list[str]:
     ids = engine.enqueue_many(3)
     for lease in engine.lease(3):
-        until = engine.one("select queue.clock() + interval '5 seconds'").isoformat()
-        engine.settle(lease, "waiting", wait={"kind": "sleep", "name": "s", "until": until})
+        nap = {"kind": "sleep", "name": "s", "until": later(engine, 5)}
+        engine.settle(lease, "waiting", wait=nap)
     engine.advance(6)
     return ids
 
@@ -50,23 +51,21 @@ def due(engine: Engine) -> list[str]:
 
 
 def past_deadline(engine: Engine) -> list[str]:
-    soon = engine.one("select queue.clock() + interval '5 seconds'").isoformat()
-    ids = engine.enqueue_many(3, deadline_at=soon)
+    ids = engine.enqueue_many(3, deadline_at=later(engine, 5))
     engine.advance(6)
     return ids
 
 
 def orphaned(engine: Engine) -> list[str]:
-    engine.enqueue()
-    parent = engine.lease_one()
+    parent = started(engine)
     ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
-    engine.settle(parent, "failed", error={"type": "E", "message": "m"})
+    engine.settle(parent, "failed")
     return ids
 
 
 def old(engine: Engine) -> list[str]:
     ids = engine.enqueue_many(3)
-    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in engine.lease(3)])
+    complete(engine, engine.lease(3))
     engine.advance(86400 * 40)
     return ids
 
@@ -87,16 +86,16 @@ def test_a_row_that_is_refused_holds_up_no_other(
     """The others are done in the same call; the one is named, and done once nothing refuses it."""
     first, middle, last = made(engine)
     refuse(engine, middle)
-    states = {"select": "select status from public.jobs where id = any (%s::uuid[])"}
+    states = "select status from public.jobs where id = any (%s::uuid[])"
 
     engine.maintain()
-    assert set(engine.rows(states["select"], [first, last])) == {state} - {None}
+    assert set(engine.rows(states, [first, last])) == {state} - {None}
     assert refusals(engine) == [(task, middle, "no change of")]
 
     engine.run("drop trigger refuse on public.jobs")
     engine.advance(3700)
     engine.maintain()
-    assert set(engine.rows(states["select"], [first, middle, last])) == {state} - {None}
+    assert set(engine.rows(states, [first, middle, last])) == {state} - {None}
     assert refusals(engine) == []
 
 
@@ -153,8 +152,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
     held, free, last = sorted(engine.lease(3), key=lambda lease: ids.index(lease["job"]["id"]))
     progress = {"progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
     engine.advance(30)
-    with engine.beside() as user:
-        user.run("begin")
+    with engine.open_transaction() as user:
         user.run(act.format(held["job"]["id"]))
 
         items = [{**handle(held), **progress}, {**handle(free), **progress}, handle(last)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.support.engine import ACME, Engine, refusal
+from tests.contract.observed import refused
+from tests.support.engine import ACME, Engine
 
 SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 AFTER = "select queue.first_run(%s, %s, %s)"
@@ -28,11 +28,9 @@ def put(engine: Engine, **schedule: Any) -> dict[str, Any]:
     return dict(engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=wanted))
 
 
-def due(engine: Engine, seconds: float) -> None:
-    """Pretend that the next runs lay in the past, early in a minute."""
+def to_next_minute(engine: Engine) -> None:
+    """Move the clock to a second after a full minute, at which schedules are due."""
     engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
-    then = "date_trunc('minute', queue.clock()) - %s * interval '1 second'"
-    engine.run(f"update queue.schedules set next_at = {then}", seconds)
 
 
 @pytest.mark.parametrize(
@@ -66,17 +64,11 @@ NO_CRON = """
 @pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1" * 501])
 def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
     """Also one that never comes due."""
-    with pytest.raises(psycopg.Error) as refused:
-        put(engine, cron=cron)
-
-    assert refusal(refused.value) == ("PT400", "invalid_argument", "cron")
+    assert refused(put, engine, cron=cron) == ("PT400", "invalid_argument", "cron")
 
 
 def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
-    """Berlin skips 02:00-03:00 on 2026-03-29 and has it twice on 2026-10-25.
-
-    Fixed hours run once, every hour each.
-    """
+    """Berlin skips 02:00-03:00 on 2026-03-29, has it twice on 2026-10-25: fixed hours run once."""
     berlin, half_past_two = "Europe/Berlin", "30 2 * * *"
     spring = runs(engine, half_past_two, berlin, "2026-03-28T00:00:00Z", 3)
     assert spring == ["2026-03-28 01:30", "2026-03-29 01:30", "2026-03-30 00:30"]
@@ -96,7 +88,7 @@ def test_a_zone_has_any_name_that_postgres_lists(engine: Engine) -> None:
 def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
     """No leader: the schedule decides."""
     put(engine, payload={"from": "clock"})
-    due(engine, 0)
+    to_next_minute(engine)
 
     engine.race(*[lambda other: other.lease_call(0)] * 8)
 
@@ -108,7 +100,8 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
     """And then it continues at the next minute."""
     count = "select count(*) from public.jobs"
     put(engine, missed=missed)
-    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float") + 59 * 60)
+    engine.advance(59 * 60)
+    to_next_minute(engine)
     for _ in range(2):
         engine.maintain()
     before = engine.one(count)
@@ -126,7 +119,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     engine.run("update queue.schedules set timezone = 'Mars/Base' where name = 'c'")
     number = {"type": "object", "properties": {"n": {"type": "integer"}}}
     engine.register("work", payload_schema=number, schema_version=2)
-    due(engine, 0)
+    to_next_minute(engine)
 
     engine.lease_call(0)
 
@@ -166,11 +159,10 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
-    """The type was removed from the code, and nobody declares that it is gone."""
+    """The type was removed from the code, and no worker declares that it is gone."""
     engine.register("nightly", schedules=[{"name": "n", "cron": "@daily"}])
-    engine.advance(70)
-    engine.lease_call(0, job_types=["work"])
-    due(engine, 0)
+    engine.advance(86_400)
+    engine.lease_call(0, call=2, job_types=["work"])
     engine.maintain()
 
     assert engine.one("select count(*) from public.jobs") == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -37,81 +36,62 @@ def known(engine: Engine, job_type: str) -> Any:
 )
 def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, Any]) -> None:
     """The refusal is stored with the type and shown; its policy of before holds."""
-    publish(engine, {"job_type": "bad", "max_concurrency": 7})
-    answer = publish(
-        engine, {"job_type": "first"}, {"job_type": "bad", **bad}, {"job_type": "last"}
-    )
+    engine.register("bad", max_concurrency=7)
+    names = ("first", "bad", "last")
+    answer = publish(engine, *({"job_type": n, **(bad if n == "bad" else {})} for n in names))
 
-    assert [refused["job_type"] for refused in answer["refused"]] == ["bad"]
-    assert {known(engine, name)["refusal"] for name in ("first", "last")} == {None}
-    shown = known(engine, "bad")
-    assert shown["refusal"]
-    assert shown["max_concurrency"] == 7
-    for name in ("first", "bad", "last"):
+    assert [each["job_type"] for each in answer["refused"]] == ["bad"]
+    assert [known(engine, name)["refusal"] is None for name in names] == [True, False, True]
+    assert known(engine, "bad")["max_concurrency"] == 7
+    for name in names:
         engine.enqueue(job_type=name)
-    publish(engine, {"job_type": "bad"})
+    engine.register("bad")
     assert known(engine, "bad")["refusal"] is None
-
-
-def test_jobs_of_a_type_refused_at_its_first_registration_wait(engine: Engine) -> None:
-    """As those of a type that was never published, with the reason."""
-    publish(engine, {"job_type": "bad", "max_concurrency": 0})
-    job = engine.enqueue(job_type="bad")
-
-    said = engine.rpc("explain_job", p_job_id=job)
-    assert (said["reason"], said["data"]["published"]) == ("no_processor", False)
-    assert "concurrency is at least 1" in said["cause"].replace("_", " ")
-    assert engine.lease() == []
 
 
 def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
     """It does not take the type for one that no one has published."""
     engine.run("update queue.job_types set in_order = true")
-    with engine.beside() as newer, ThreadPoolExecutor(1) as threads:
-        newer.run("begin")
-        publish(newer, {"job_type": "work", "schema_version": 2})
-        waiting = threads.submit(publish, engine, {"job_type": "work", "max_concurrency": 1})
-        engine.until_waiting()
+    with engine.open_transaction() as newer:
+        newer.register("work", schema_version=2)
+        older = engine.blocked(engine.register, "work", max_concurrency=1)
         newer.run("commit")
-        waiting.result()
+        older.result()
 
     work = known(engine, "work")
     assert (work["schema_version"], work["max_concurrency"], work["in_order"]) == (2, None, True)
-    publish(engine, {"job_type": "work", "schema_version": 2, "max_concurrency": 2})
+    engine.register("work", schema_version=2, max_concurrency=2)
     assert known(engine, "work")["max_concurrency"] == 2
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
     """In both directions, gates of keys too."""
-    publish(engine, {"job_type": "work", "key_concurrency": 1})
+
+    def leased_with(**limits: int) -> int:
+        engine.register("work", **limits)
+        return len(engine.lease(4))
+
+    assert leased_with(key_concurrency=1) == 0
     engine.enqueue_many(4, concurrency_key="k")
-    assert len(engine.lease(4)) == 1
-    publish(engine, {"job_type": "work", "key_concurrency": 3})
-    assert len(engine.lease(4)) == 2
-    publish(engine, {"job_type": "work"})
-    assert len(engine.lease(4)) == 1
+    assert [leased_with(key_concurrency=most) for most in (1, 3)] == [1, 2]
+    assert leased_with() == 1
 
     engine.enqueue_many(4)
-    publish(engine, {"job_type": "work", "max_concurrency": 5})
-    assert len(engine.lease(4)) == 1
-    publish(engine, {"job_type": "work", "max_concurrency": 4})
-    assert engine.lease(4) == []
-    publish(engine, {"job_type": "work"})
-    assert len(engine.lease(4)) == 3
+    assert [leased_with(max_concurrency=most) for most in (5, 4)] == [1, 0]
+    assert leased_with() == 3
 
 
 def test_jobs_that_are_held_while_the_limit_of_their_key_goes_start_without_it(
     engine: Engine,
 ) -> None:
     """A person who cancels them thinks again: the gate must neither keep nor count them."""
-    publish(engine, {"job_type": "work", "key_concurrency": 1})
+    engine.register("work", key_concurrency=1)
     jobs = engine.enqueue_many(3, concurrency_key="k")
     engine.lease_call(0)
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         for job_id in jobs:
             other.rpc("cancel_job", p_job_id=job_id)
-        publish(engine, {"job_type": "work"})
+        engine.register("work")
         other.run("rollback")
 
     leases = engine.lease(3, call=2)
@@ -130,7 +110,6 @@ SCHEMA = """{"type": "object", "required": ["to"], "additionalProperties": false
 @pytest.mark.parametrize(
     ("path", "payloads"),
     [
-        (None, [{"to": "a@b", "n": None, "kind": "a", "many": [{"x": 4.9}]}]),
         ("payload.to", [{}, {"to": "a"}]),
         ("payload.n", [{"to": "a@", "n": 0}, {"to": "a@", "n": 1.5}]),
         ("payload.kind", [{"to": "a@", "kind": "c"}]),
@@ -140,16 +119,14 @@ SCHEMA = """{"type": "object", "required": ["to"], "additionalProperties": false
     ],
 )
 def test_a_payload_is_checked_against_its_types_schema(
-    engine: Engine, path: str | None, payloads: list[dict[str, Any]]
+    engine: Engine, path: str, payloads: list[dict[str, Any]]
 ) -> None:
     """As pydantic writes schemas; the refusal names the path."""
-    publish(engine, {"job_type": "mail", "payload_schema": json.loads(SCHEMA)})
+    engine.register("mail", payload_schema=json.loads(SCHEMA))
+    engine.enqueue({"to": "a@b", "n": None, "kind": "a", "many": [{"x": 4.9}]}, job_type="mail")
     for payload in payloads:
-        if path is None:
-            engine.enqueue(payload, job_type="mail")
-        else:
-            said = refused(engine.enqueue, payload, job_type="mail")
-            assert said == ("PT422", "payload_invalid", path)
+        said = refused(engine.enqueue, payload, job_type="mail")
+        assert said == ("PT422", "payload_invalid", path)
 
 
 def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
@@ -157,7 +134,6 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
     lanes = "select count(*) from queue.lanes"
     schedule = {"name": "s", "cron": "@daily", "job_type": "work", "options": {"queue": "bulk"}}
 
-    engine.register("work")
     before = engine.one(lanes)
     for function, arguments in (
         ("enqueue_job", {"p_job_type": "work", "p_options": {"queue": "bulk"}}),

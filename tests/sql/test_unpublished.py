@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
     """A trigger may come before its worker: a seed, a reset, the minutes of a deploy."""
     first = engine.enqueue({"n": 1}, job_type="later")
-    by_insert = engine.one(
-        "insert into public.jobs (workspace_id, job_type, status) values (%s, 'later', 'pending')"
-        " returning id",
-        ACME,
-    )
+    insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'later') returning id"
+    by_insert = str(engine.one(insert, ACME))
     [in_bulk] = engine.enqueue_many(1, job_type="later", priority=1)
     engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "later"}])
 
@@ -21,12 +18,17 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     said = engine.rpc("explain_job", p_job_id=first)
     assert said["reason"] == "no_processor"
     assert "No worker has published the job type later" in said["sentence"]
+    engine.register("later", max_concurrency=0)  # which is refused
+    said = engine.rpc("explain_job", p_job_id=first)
+    assert (said["reason"], said["data"]["published"]) == ("no_processor", False)
+    assert "concurrency is at least 1" in said["cause"].replace("_", " ")
+    assert engine.lease() == []
 
     engine.register("later", queue="slow", max_attempts=2, schema_version=3)
     found = {lease["job"]["id"]: lease["job"] for lease in engine.lease(queues=["slow"])}
     assert len(found) == 4
     assert next(iter(found)) == in_bulk
-    assert str(by_insert) in found
+    assert by_insert in found
     job = found[first]
     assert (job["queue"], job["max_attempts"], job["schema_version"]) == ("slow", 2, 3)
 
@@ -42,25 +44,22 @@ def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
 
     engine.declare("mine")
     engine.register("later", key_concurrency=1)
-    found = [lease["job"]["id"] for lease in engine.lease()]
-    assert sorted(found) == sorted([keyed[0], own, same[0]])
+    assert sorted(ids_of(engine.lease())) == sorted([keyed[0], own, same[0]])
     assert same[0] == same[1]
     assert (engine.job(own)["queue"], engine.job(own)["max_attempts"]) == ("mine", 9)
     assert engine.status(late) == "failed"
     engine.advance(3601)
-    assert timed in [lease["job"]["id"] for lease in engine.lease()]
+    assert timed in ids_of(engine.lease())
 
 
 def test_a_job_that_commits_after_its_type_was_published_runs_too(engine: Engine) -> None:
     """Neither waits for the other."""
-    with engine.beside() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         job = other.enqueue(job_type="later")
         engine.register("later")
         assert engine.lease() == []
-        other.run("commit")
 
-    assert [lease["job"]["id"] for lease in engine.lease()] == [job]
+    assert ids_of(engine.lease()) == [job]
 
 
 def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Engine) -> None:
@@ -70,7 +69,7 @@ def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Eng
     ours = engine.enqueue(job_type="later")
     engine.register("later", internal=True)
 
-    assert [lease["job"]["id"] for lease in engine.lease()] == [ours]
+    assert ids_of(engine.lease()) == [ours]
     assert engine.status(theirs) == "failed"
 
 
@@ -89,10 +88,7 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
     assert refused(engine.enqueue, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
     engine.enqueue(job_type="more7", workspace=GLOBEX)
     assert refused(engine.enqueue, job_type="x" * 101)[1] == "unknown_job_type"
-    engine.run(
-        "delete from queue.gated where job_type like 'more%%' and job_id not in"
-        " (select id from public.jobs)"
-    )
+    engine.run("delete from queue.gated where job_id not in (select id from public.jobs)")
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
