@@ -24,9 +24,8 @@ end $$;
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
--- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked
--- in two seconds. The tick of each minute is the safety net. Where the database invokes the worker,
--- it does so here.
+-- Whether the caller should start a worker: no active tick has room, and no one was asked in two
+-- seconds. The tick of each minute is the net. Where the database invokes the worker, it does here.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
@@ -41,10 +40,8 @@ begin
   return true;
 end $$;
 
--- The type of a new job. One that no worker has published has lane 0 and version 0: its jobs wait
--- until one does, so that a trigger may come before its worker. One more such type is refused where
--- jobs of 20 of them wait in the workspace, or of 1,000 in all: names are misspelt, or someone
--- fills the queue.
+-- The type of a new job; lane 0 and version 0 where no worker has published it, until one does. One
+-- more such type is refused where jobs of 20 of them wait in the workspace, or of 1,000 in all.
 create function queue.type_or_refuse(
   p_job_type text, p_within text default '', p_workspace_id uuid default null
 ) returns queue.job_types language plpgsql stable as $$
@@ -95,12 +92,11 @@ begin
       p_at) * 1000000 - 1577836800000000))::bigint;
 end $$;
 
--- The lane of a type in a queue. p_declares: whoever deploys names the queue, and thereby makes it;
--- others only name one that a type or a worker has named, since a lease reads all lanes of its
--- types, and what one caller could make would be read for all.
-create function queue.lane_of(p_job_type text, p_queue text, p_within text default '',
-  p_declares boolean default false) returns integer
-language plpgsql as $$
+-- The lane of a type in a queue. Who deploys (p_declares) makes it; others name one that a type or
+-- a worker has named, since a lease reads all lanes of its types.
+create function queue.lane_of(
+  p_job_type text, p_queue text, p_within text default '', p_declares boolean default false
+) returns integer language plpgsql as $$
 declare
   v_lane integer := (
     select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue
@@ -110,12 +106,10 @@ begin
   if v_lane is null then
     if not p_declares and p_queue <> 'default'
         and not exists (select from queue.job_types as t where t.queue = p_queue)
-        and not exists (
-          select from queue.workers as w
-          where p_queue = any (w.queues) and w.seen_at > queue.clock() - interval '1 day') then
-      perform queue.refuse(422, 'unknown_queue',
-        format('no job type and no worker names the queue %s; declare it in a type, or serve it',
-        left(p_queue, 100)), p_within || 'queue');
+        and not exists (select from queue.workers as w where p_queue = any (w.queues)
+          and w.seen_at > queue.clock() - interval '1 day') then
+      perform queue.refuse(422, 'unknown_queue', format('no job type and no worker names the queue '
+        '%s; declare it in a type, or serve it', left(p_queue, 100)), p_within || 'queue');
     end if;
     insert into queue.lanes as l (job_type, queue, served_at)
     values (p_job_type, p_queue, (
@@ -197,9 +191,8 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, rtrim(p_within, '.'));
 end $$;
 
--- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
--- lock keeps leases from closing the turn or moving where it begins. A note is left where one does
--- so just now, and from the 200th turn of a transaction on: the server's locks are few.
+-- Say that a tenant has a ready job in a lane; always true. Its lock keeps leases from closing the
+-- turn. A note is left where one does so, and from the 200th turn on: the server's locks are few.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 declare
@@ -313,10 +306,8 @@ begin
   return true;
 end $$;
 
--- Lock jobs' records and the places where they wait. While someone holds one of them it locks none,
--- and tries again, or gives up where p_waits is false: settlements hold a place and wait for the
--- record, plain updates and deletes hold the record and wait for the place, so that no order of the
--- two would do.
+-- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
+-- for the record, deletes the other way round. False: someone holds one, and not p_waits.
 create function queue.lock_jobs(p_ids uuid[], p_waits boolean default true) returns boolean
 language plpgsql set lock_timeout = '1ms' as $$
 begin
@@ -365,28 +356,26 @@ create function queue.replace_pending(
   p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz
 ) returns boolean language plpgsql as $$
 declare
-  v_old public.jobs;
+  v_priority constant integer := (p_options ->> 'priority')::integer;
 begin
   perform queue.lock_jobs(array[p_id]);
-  perform from queue.job_keys as u
-  where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
-    and u.key = p_job.unique_key and u.is_unique and u.job_id = p_id;
-  if not found then return false; end if;
-  select * into v_old from public.jobs where id = p_id and status = 'pending';
-  if found then
+  if not exists (
+      select from queue.job_keys as u where u.job_id = p_id and (u.workspace_id, u.job_type, u.key,
+        u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)) then
+    return false;
+  elsif exists (select from public.jobs where id = p_id and status = 'pending') then
     perform queue.take_place(array[p_id]);
-    v_old.scheduled_for := coalesce(p_job.scheduled_for, v_old.scheduled_for);
-    v_old.next_retry_at := case when p_job.scheduled_for is null then v_old.next_retry_at end;
-    v_old.priority := coalesce((p_options ->> 'priority')::integer, v_old.priority);
-    v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
-    update public.jobs set payload = p_job.payload, tags = p_job.tags,
-      schema_version = p_job.schema_version, priority = v_old.priority, ord = v_old.ord,
-      scheduled_for = v_old.scheduled_for, next_retry_at = v_old.next_retry_at,
-      last_seq = last_seq + 1
-    where id = p_id;
-    perform queue.place(v_old, p_now);
+    update public.jobs as j set payload = p_job.payload, tags = p_job.tags,
+      schema_version = p_job.schema_version, last_seq = j.last_seq + 1,
+      priority = coalesce(v_priority, j.priority),
+      scheduled_for = coalesce(p_job.scheduled_for, j.scheduled_for),
+      next_retry_at = case when p_job.scheduled_for is null then j.next_retry_at end,
+      ord = queue.ord_of(coalesce(v_priority, j.priority),
+        coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at))
+    where j.id = p_id returning * into p_job;
+    perform queue.place(p_job, p_now);
     perform queue.append_event(array[p_id], 'job.replaced', jsonb_strip_nulls(jsonb_build_object(
-      'scheduled_for', v_old.scheduled_for)), p_now, p_is_counted => true);
+      'scheduled_for', p_job.scheduled_for)), p_now, p_is_counted => true);
   end if;
   return true;
 end $$;
@@ -412,9 +401,8 @@ begin
       coalesce(v_unique ->> 'until', 'finished'))
     on conflict do nothing;
     if found then return p_job.id; end if;
-    select u.job_id into v_id from queue.job_keys as u
-    where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
-      and u.key = p_job.unique_key and u.is_unique;
+    select u.job_id into v_id from queue.job_keys as u where (u.workspace_id, u.job_type, u.key,
+      u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
     continue when not found; -- freed between the two statements
     if v_unique ->> 'on_conflict' = 'raise' then
       perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job',
@@ -424,13 +412,13 @@ begin
       or queue.replace_pending(v_id, p_job, p_options, p_now);
   end loop;
   update queue.job_keys as k set job_id = v_id
-  where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
-    and k.key = p_job.idempotency_key and not k.is_unique;
+  where (k.workspace_id, k.job_type, k.key, k.is_unique)
+    = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
   return v_id;
 end $$;
 
--- Take an idempotency key; gives the job that has it, which it ends with. 409 where it was used with
--- another payload. p_own: jobs that are written with this one.
+-- Take an idempotency key; gives the job that has it, which it ends with. 409 where it was used
+-- with another payload. p_own: jobs that are written with this one.
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_payload jsonb, p_id uuid, p_own uuid[]
 ) returns uuid language plpgsql as $$
@@ -510,9 +498,8 @@ begin
   return v_job;
 end $$;
 
--- Add a new job. created: false where its keys belong to an earlier job, which is given; is_ready:
--- see queue.place. p_claimed: the id under which its idempotency key is taken already. The caller
--- publishes job.created and charges people, once for all jobs of its call.
+-- Add a new job, for a caller that publishes and charges it. created: false where its keys belong
+-- to the one that is given. p_claimed: the id under which its idempotency key is taken already.
 create function queue.add(
   p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb,
   p_now timestamptz, p_within text default '', p_claimed uuid default null,
