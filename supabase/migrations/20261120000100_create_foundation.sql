@@ -52,9 +52,8 @@
 --       queue.end_places     frees its key's gate and unique key; signals who waits for it
 --   public.run_maintenance   what time makes due, and retention
 
--- Nothing of somebody else is changed: a schema, table, function or type of a name that is used
--- here stops the migration. Our mark on the two schemas says what may be dropped later; a schema
--- that was there has none and stays.
+-- A schema, table, function or type of a name that is used here stops the migration. Our mark on
+-- the two schemas says what may be dropped later; a schema that was there has none and stays.
 do $$
 declare
   c_names constant text[] := '{
@@ -115,14 +114,12 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The engine's only clock; tests replace it to move time. In plpgsql, which keeps its plan: a SQL
--- function would be planned at each call.
+-- The engine's only clock, which tests replace. A SQL function would be planned at each call.
 create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
--- A version 7 UUID (RFC 9562), so that ids made one after the other rise, and inserts touch
--- neighbouring pages of an index: eleven digits of milliseconds, three of their fraction, and the
--- variant and the rest of a random one.
+-- A version 7 UUID (RFC 9562), so that ids made one after the other rise: eleven digits of
+-- milliseconds, three of their fraction, and the variant and the rest of a random one.
 create function queue.new_id() returns uuid language plpgsql volatile parallel safe as $$
 begin
   return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint)
@@ -142,16 +139,14 @@ begin
     from generate_series(0, p_count - 1) as n);
 end $$;
 
--- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are
--- ranges of ids.
+-- The smallest id of an instant: ranges of time are ranges of ids.
 create function queue.id_at(p_at timestamptz) returns uuid
 language sql immutable parallel safe as $$
   select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'),
     32, '0')::uuid
 $$;
 
--- Raise an error that the Data API answers with HTTP status p_status. p_hint is the stable word
--- that clients map on; p_detail carries a value that they may use.
+-- Raise an error that the Data API answers with HTTP status p_status; clients map on p_hint.
 create function queue.refuse(
   p_status integer, p_hint text, p_message text, p_detail text default null
 ) returns void language plpgsql as $$
@@ -191,11 +186,8 @@ insert into queue.settings (name, value) values
 create function queue.setting(p_name text) returns jsonb language plpgsql stable as $$
 begin return (select value from queue.settings where name = p_name); end $$;
 
--- Take an advisory lock of a name until this transaction ends; false where another holds it, unless
--- p_waits: then this waits, for what no lease needs. A lock is a pair of numbers: of the first word
--- of its name, which is the engine's, and of the rest, which may have a caller's text. So no text
--- meets a lock of another kind, nor those that other functions make of one number; those of turns
--- have a first number above none.
+-- Take an advisory lock until this transaction ends; false where another holds it, unless p_waits.
+-- The first word of its name, the engine's own, is a number: no caller's text meets another.
 create function queue.try_lock(
   p_name text, p_waits boolean default false, p_is_shared boolean default false
 ) returns boolean language plpgsql volatile as $$
@@ -253,10 +245,8 @@ begin
   end loop;
 end $$;
 
--- Tenants and their members: a job belongs to one workspace, and membership decides who sees it. A
--- project with tenants of its own edits queue.is_member and queue.is_manager, and the two views
--- that list.
-
+-- Tenants and their members, who see the jobs of their workspace. A project with tenants of its own
+-- edits queue.is_member and queue.is_manager, and the two views that list.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(), name text not null,
   created_at timestamptz not null default now(),
@@ -300,8 +290,7 @@ end $$;
 create function queue.is_operator() returns boolean language plpgsql stable as $$
 begin return auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true' is true; end $$;
 
--- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())":
--- once a query.
+-- Workspaces of the caller, for policies, once a query: in (select queue.my_workspaces()).
 create function queue.my_workspaces() returns setof uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -338,8 +327,7 @@ begin
     and (auth.jwt() is null or auth.jwt() ->> 'role' in ('service_role', 'job_worker') is true);
 end $$;
 
--- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the
--- user who calls, null for the service.
+-- Refuse outsiders with 404; returns the user who calls, null for the service.
 create function queue.may_read(p_workspace_id uuid) returns uuid language plpgsql stable as $$
 declare -- as queue.is_service and queue.caller read them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
@@ -377,9 +365,8 @@ begin
   end if;
 end $$;
 
--- What a call without a workspace means: of several the one that its caller joined first, so that
--- adding them to another moves no call there. All where a project of its own tenants knows no
--- date.
+-- What a call without a workspace means: the one that its caller joined first, so that adding them
+-- to another moves no call there; all, where a project of its own tenants knows no date.
 create function queue.first_workspaces() returns setof uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -390,8 +377,7 @@ begin
 end $$;
 
 -- The workspace that a caller acts in: the one named, which must be theirs, else their first.
--- The service is known by its name, not by is_service: functions that guests call ask here too,
--- without any claims.
+-- Guests ask here too, without any claims, so the service is known by its role.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare

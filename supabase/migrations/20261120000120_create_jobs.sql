@@ -142,8 +142,7 @@ create table queue.lanes (
   unique (job_type, queue)
 );
 
--- The order in which tenants are served: a round gives each as many jobs as its weight. A rank is a
--- number and not a time, so that a clock that steps back puts no one behind others.
+-- The order in which tenants are served; numbers, so that a clock that steps back moves no one.
 create sequence queue.ranks;
 
 create table queue.turns (
@@ -246,7 +245,7 @@ create table queue.workers (
 create index workers_by_seen on queue.workers (seen_at);
 
 -- Runs of workers: the latest call of each that was its first or got jobs, by which a repeat is
--- known; and those that were admitted, see begin_worker_run.
+-- known; and admitted ones, see begin_worker_run.
 create table queue.ticks (
   tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
@@ -318,8 +317,7 @@ create index feed_by_session on queue.feed (session_id, number, id) where sessio
 create index feed_held on queue.feed (id) where held;
 create index feed_by_number on queue.feed (number);
 
--- What a statement has done to jobs of one tenant and session that is alike for all: a line of the
--- feed.
+-- What a statement has done to jobs of one tenant and session alike: a line of the feed.
 create type queue.change as (
   workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
 );
@@ -371,9 +369,8 @@ begin
   return v_job;
 end $$;
 
--- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a
--- message. p_is_counted: the caller has raised last_seq, by which queue.cancel_by_update knows the
--- engine.
+-- Give jobs, whose rows the caller holds, one more event each. p_is_counted: the caller has raised
+-- last_seq, by which queue.cancel_by_update knows the engine.
 create function queue.append_event(
   p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
 ) returns void language plpgsql as $$

@@ -74,8 +74,8 @@ declare
 begin
   select array_agg(row(k.workspace_id, k.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when k.is_minimal is null
-      then array_fill(1, array[cardinality(k.ids)]) end)::queue.change), min(k.run_at) < p_now + interval '1 minute'
+    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end
+  )::queue.change), min(k.run_at) < p_now + interval '1 minute'
   into v_changes, v_wakes
   from (
     select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
