@@ -328,8 +328,7 @@ create table queue.tasks (
   name text primary key, every interval not null,
   done_at timestamptz not null default '-infinity', -- its last run
   was_idle boolean not null default false, -- it found nothing: due after an hour, or when jobs ran
-  -- its next run; after a failure five seconds later, then twice as long, at most an hour
-  due_at timestamptz not null default '-infinity',
+  retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
   read_to bigint not null default 0, -- the number before which a reader has read the feed

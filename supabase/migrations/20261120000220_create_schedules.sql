@@ -110,7 +110,7 @@ create table queue.schedules (
   missed text not null default 'once', -- runs missed while no worker ran: skip, or once for all
   enabled boolean not null default true,
   next_at timestamptz, -- null when there will be none
-  last_job_id uuid,
+  last_slot_at timestamptz, last_job_id uuid, -- when the latest run was due, and its job
   problem text, -- why the latest run enqueued no job; null when it did
   source text, -- where the code declares it: module:function; null for one that a person made
   created_by uuid, created_at timestamptz not null default queue.clock(),
@@ -163,6 +163,7 @@ begin
         v_done := v_done + 1;
       end if;
       update queue.schedules set next_at = v_next, problem = null,
+        last_slot_at = case when v_job_id is null then last_slot_at else next_at end,
         last_job_id = coalesce(v_job_id, last_job_id) where id = v_id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then

@@ -4,10 +4,8 @@
 -- and keep it until they have ended: a later event waits while an earlier one is tried again.
 
 create table queue.webhooks (
-  id uuid primary key default queue.new_id(),
-  workspace_id uuid not null,
-  url text not null,
-  description text,
+  id uuid primary key default queue.new_id(), workspace_id uuid not null,
+  url text not null, description text,
   sealed_secret text not null, -- sealed by the API for this workspace: the database cannot open it
   previous_sealed_secret text, -- deliveries are signed with it too for a day after rotated_at
   rotated_at timestamptz,
@@ -18,11 +16,9 @@ create table queue.webhooks (
   failing_since timestamptz, -- when the first of them failed
   disabled_at timestamptz, -- when the engine disabled it
   disabled_reason text, -- and why
-  last_delivered_at timestamptz,
-  last_status integer, -- of the last delivery; null when there was no answer
+  last_delivered_at timestamptz, last_status integer, -- null when there was no answer
   last_answer text, -- how the last delivery went, or why none could be enqueued
-  created_by uuid,
-  created_at timestamptz not null default queue.clock(),
+  created_by uuid, created_at timestamptz not null default queue.clock(),
   read_to bigint not null default queue.feed_end(), -- the number before which it has read the feed
   constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
@@ -289,7 +285,7 @@ begin
     disabled_reason = v_hook.disabled_reason, last_status = (p_request ->> 'status')::integer,
     last_delivered_at = case when v_ok then v_now else last_delivered_at end,
     last_answer = left(v_message, 500) where id = v_hook.id;
-  return jsonb_build_object('enabled', coalesce(v_hook.enabled, false), 'failures', v_hook.failures);
+  return jsonb_build_object('enabled', v_hook.enabled is true, 'failures', v_hook.failures);
 end $$;
 comment on function public.webhook_sent is
   'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {enabled, failures}.';

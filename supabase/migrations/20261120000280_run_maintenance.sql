@@ -307,7 +307,8 @@ begin
     cross join lateral (
       select case when t.was_idle and t.done_at > p_now - interval '1 second'
         and t.done_at <= p_now then t.done_at else '-infinity' end as rests_until) as r
-    where (t.due_at <= p_now or t.done_at > p_now)
+    where (t.done_at > p_now or (t.done_at + t.every <= p_now or t.after_id is not null)
+        and coalesce(t.retry_at, '-infinity') <= p_now)
       and (case t.name
         when 'promotion' then exists (
             select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until
@@ -379,7 +380,9 @@ begin
   -- those whose last run is the longest ago first, each for an equal part of the time that is left:
   -- none keeps another from beginning
   v_tasks := array(
-    select t from queue.tasks as t where t.due_at <= v_now or t.done_at > v_now
+    select t from queue.tasks as t
+    where t.done_at > v_now or (t.done_at + t.every <= v_now or t.after_id is not null)
+      and coalesce(t.retry_at, '-infinity') <= v_now
     order by t.failures > 0, t.done_at, t.every, t.name);
   v_left := cardinality(v_tasks);
   foreach v_task in array v_tasks loop
@@ -394,13 +397,12 @@ begin
         into v_done using v_now, v_share;
       end if;
       update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, failure = null,
-        due_at = case when after_id is null then v_now + every else v_now end
-      where name = v_task.name;
+        retry_at = null where name = v_task.name;
       if v_done > 0 then v_counts := v_counts || jsonb_build_object(v_task.name, v_done); end if;
     exception when query_canceled or others then
       update queue.tasks set done_at = v_now, failures = failures + 1,
         failure = format('%s (%s)', sqlerrm, sqlstate),
-        due_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12))
+        retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12))
       where name = v_task.name;
       raise warning 'the maintenance task % failed: % (%)', v_task.name, sqlerrm, sqlstate;
       v_failed := v_failed || v_task.name;

@@ -139,7 +139,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
         engine.advance(0.6)
         assert engine.lease_call(1, call=5)["maintenance"] is True
 
-    engine.run("update queue.tasks set due_at = queue.clock() + interval '1 hour'")
+    engine.run("update queue.tasks set retry_at = queue.clock() + interval '1 hour'")
     engine.advance(60)
     assert engine.lease_call(1, call=6)["maintenance"] is False, "all of it was put off"
 

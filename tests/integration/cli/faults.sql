@@ -20,9 +20,9 @@ insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
 values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
 -- back: delete from queue.gated where lane = 0;
 -- queue | warn | it is referenced | tried again
-update queue.tasks set failures = 9, failure = 'it is referenced', due_at = 'infinity'
+update queue.tasks set failures = 9, failure = 'it is referenced', retry_at = 'infinity'
 where name = 'retention';
--- back: update queue.tasks set failures = 0, due_at = now();
+-- back: update queue.tasks set failures = 0, retry_at = null;
 -- queue | warn | +00. on fire | minutehand resume --type chat_message
 insert into queue.pauses (kind, name, job_type, reason)
 values ('job_type', 'chat_message', 'chat_message', 'on fire');

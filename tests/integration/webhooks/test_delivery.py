@@ -76,7 +76,7 @@ class Post:
         """
         for _ in range(3):
             await drain(self.worker)
-            self.project.sql("update queue.tasks set due_at = '-infinity'")
+            self.project.sql("update queue.tasks set done_at = '-infinity'")
             self.engine.maintain()
         await drain(self.worker)
         return self.project.sql(
