@@ -114,7 +114,7 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
     for place in range(1, len(whole) - 1):
         rest = await events(harness, session, **{"Last-Event-ID": whole[place][0]})
         assert rest[1:] == whole[place + 1 :]
-    other = f"{whole[-1][0].split('~')[0]}~of-another-database"
+    other = f"(another-database,{whole[-1][0].partition(',')[2]}"
     old = await events(harness, session, **{"Last-Event-ID": other})
     assert [event["type"] for _, event in old[1:]] == ["reset", *kinds[1:]]
     refused = await harness.call(
