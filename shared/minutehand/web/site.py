@@ -66,6 +66,10 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
     }
 
 
+_PARTS = ("text/javascript", "application/javascript", "text/css")
+_OF_PARTS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+
+
 class ConsoleFiles(StaticFiles):
     """Files of the console; a path that names none is a page of its router."""
 
@@ -81,5 +85,7 @@ class ConsoleFiles(StaticFiles):
             if missing.status_code != 404 or not is_page(path):
                 raise
             response = await super().get_response("index.html", scope)
-        response.headers.update(self._headers)
+        # scripts and styles run under their page's policy: most of a small answer would be headers
+        is_part = response.headers.get("content-type", "").startswith(_PARTS)
+        response.headers.update(_OF_PARTS if is_part else self._headers)
         return response

@@ -93,7 +93,7 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     )
     [component] = examples(language="tsx")
     (typed.folder / "component.tsx").write_text(component)
-    [action] = examples(RECIPES)
+    action, *_ = examples(RECIPES)
     ssr = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
     ssr += "declare function createClient(): Promise<SupabaseClient>;\n"
     (typed.folder / "action.ts").write_text(ssr + action)
