@@ -100,13 +100,10 @@ select queue.allow('job_worker, service_role', 'public.attach_extensions');
 select queue.allow('service_role', 'public.connect_worker');
 select public.attach_extensions();
 
--- What the migrations leave, as facts: whose rights apply, who may what, what is on. Each has the
--- statement that makes it true again, or (undo) untrue. They are recorded at the end of this file,
--- for doctor to compare.
+-- What the migrations leave, as the statements that make it so and (undo) not so: owners, grants,
+-- whose rights apply, what is on. They are recorded at the end of this file, for doctor to compare.
 create table queue.facts (
-  object text not null,
-  fact text primary key,
-  mend text not null,
+  object text not null, statement text primary key,
   undo text -- null where more than is recorded does no harm
 );
 
@@ -126,11 +123,10 @@ create function queue.grants_now() returns setof queue.facts language sql stable
     union all
     select 'schema', n.nspname, null, n.nspacl from pg_catalog.pg_namespace as n
     where n.oid in ('public'::regnamespace, 'queue'::regnamespace))
-  select o.name, format('%s is owned by %s', o.name, o.owner),
-    format('alter %s %s owner to %s', o.kind, o.name, o.owner), null
+  select o.name, format('alter %s %s owner to %s', o.kind, o.name, o.owner), null
   from ours as o where o.owner is not null
   union
-  select o.name, format('%s has %s', r.role, g.what), format('grant %s to %s', g.what, r.role),
+  select o.name, format('grant %s to %s', g.what, r.role),
     format('revoke %s from %s', g.what, r.role)
   from ours as o cross join lateral aclexplode(o.acl) as a
   cross join lateral (
@@ -149,46 +145,37 @@ create function queue.facts_now() returns setof queue.facts language sql stable 
     where c.oid::regclass::text in (select g.object from granted as g))
   select * from granted
   union all
-  select f.name, format('%s runs with the rights of its owner', f.name),
-    format('alter function %s security definer', f.name),
+  select f.name, format('alter function %s security definer', f.name),
     format('alter function %s security invoker', f.name)
   from functions as f where f.prosecdef
   union all
-  select f.name, format('%s runs with %s', f.name, c.setting),
-    format('alter function %s set %s', f.name, replace(c.setting, '=""', ' = ''''')), null
-  from functions as f cross join unnest(f.proconfig) as c (setting)
-  where c.setting like 'search_path=%'
+  select f.name, format('alter function %s set %s', f.name, replace(c, '=""', ' = ''''')), null
+  from functions as f cross join unnest(f.proconfig) as c where c like 'search_path=%'
   union all
-  select t.name, format('row level security of %s is on', t.name),
-    format('alter table %s enable row level security', t.name), null
+  select t.name, format('alter table %s enable row level security', t.name), null
   from tables as t where t.relrowsecurity
   union all
-  select t.name, format('the trigger %s of %s is on', g.tgname, t.name),
-    format('alter table %s enable trigger user', t.name), null
+  select t.name, format('alter table %s enable trigger %I', t.name, g.tgname), null
   from tables as t join pg_catalog.pg_trigger as g on g.tgrelid = t.oid
   where not g.tgisinternal and g.tgenabled <> 'D'
   union all
-  select t.name, format('the index %s is there', i.indexrelid::regclass),
-    pg_get_indexdef(i.indexrelid), null
+  select t.name, pg_get_indexdef(i.indexrelid), null
   from tables as t join pg_catalog.pg_index as i on i.indrelid = t.oid
   union all
-  select t.name, format('the policy %s of %s is there', p.policyname, t.name),
-    format('create policy %I on %s for %s to %s', p.policyname, t.name, p.cmd,
+  select t.name, format('create policy %I on %s for %s to %s', p.policyname, t.name, p.cmd,
         array_to_string(p.roles, ', ')) || coalesce(' using (' || p.qual || ')', '')
       || coalesce(' with check (' || p.with_check || ')', ''),
     format('drop policy %I on %s', p.policyname, t.name)
   from tables as t join pg_catalog.pg_policies as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = t.oid
   union all
-  select r.rolname, format('%s has the attribute %s', r.rolname, a.name),
-    format('alter role %s %s', r.rolname, a.name), format('alter role %s no%s', r.rolname, a.name)
-  from pg_catalog.pg_roles as r
-  cross join lateral (values ('superuser', r.rolsuper), ('bypassrls', r.rolbypassrls),
-    ('login', r.rolcanlogin), ('createrole', r.rolcreaterole)) as a (name, has)
-  where r.rolname = 'job_worker' and a.has
+  select r.rolname, format('alter role job_worker %s', a), format('alter role job_worker no%s', a)
+  from pg_catalog.pg_roles as r cross join lateral unnest(array[
+    case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'bypassrls' end,
+    case when r.rolcanlogin then 'login' end, case when r.rolcreaterole then 'createrole' end]) as a
+  where r.rolname = 'job_worker' and a is not null
   union all
-  select 'job_worker', format('%s may become %s', m.member::regrole, m.roleid::regrole),
-    format('grant %s to %s', m.roleid::regrole, m.member::regrole),
+  select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
     format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
   from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid)
 $$;
@@ -196,11 +183,12 @@ $$;
 -- What is no longer as the migrations left it, with the statement that puts it right.
 create function queue.differences() returns table (difference text, fix text)
 language sql stable as $$
-  select case when n.fact is null then 'no longer true: ' || f.fact
-    else 'not by the migrations: ' || n.fact end, coalesce(f.mend, n.undo)
-  from queue.facts as f full join queue.facts_now() as n on n.fact = f.fact
-  where n.fact is null
-    or f.fact is null and n.undo is not null and n.object in (select o.object from queue.facts as o)
+  select case when n.statement is null then 'undone: ' || f.statement
+    else 'not by the migrations: ' || n.statement end, coalesce(f.statement, n.undo)
+  from queue.facts as f full join queue.facts_now() as n on n.statement = f.statement
+  where n.statement is null
+    or f.object is null and n.undo is not null
+      and n.object in (select o.object from queue.facts as o)
 $$;
 
 -- The engine's functions are called by functions in public alone, and its tables by its functions.
@@ -233,4 +221,4 @@ begin
   end loop;
 end $$;
 
-insert into queue.facts select * from queue.facts_now() on conflict (fact) do nothing;
+insert into queue.facts select * from queue.facts_now() on conflict do nothing;

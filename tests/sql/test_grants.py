@@ -106,20 +106,20 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, grace: int) -
 #: What someone does to a project, and a word of the fact that it breaks.
 CHANGES = {
     "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",
-    "revoke execute on function public.lease_jobs from job_worker": "job_worker has execute on",
-    "revoke usage on schema public from public, job_worker": "job_worker has usage on schema",
-    "grant select on queue.ready to anon": "anon has select on table queue.ready",
-    "grant insert, update, delete on public.job_logs to anon": "anon has delete",
+    "revoke execute on function public.lease_jobs from job_worker": "undone: grant execute on",
+    "revoke usage on schema public from public, job_worker": "undone: grant usage on schema",
+    "grant select on queue.ready to anon": "grant select on table queue.ready",
+    "grant insert, update, delete on public.job_logs to anon": "grant delete on table",
     "alter table public.jobs disable row level security": "row level security",
-    "create policy all_see on public.jobs using (true)": "the policy all_see",
-    'drop policy "members create jobs" on public.jobs': "the policy members create jobs",
-    "alter table public.jobs disable trigger user": "the trigger",
-    "alter function public.enqueue_job security invoker": "the rights of its owner",
-    "alter function public.lease_jobs reset search_path": "runs with search_path",
-    "alter table queue.ready owner to supabase_admin": "is owned by",
-    "alter role job_worker bypassrls": "the attribute bypassrls",
-    "revoke job_worker from authenticator granted by postgres": "may become job_worker",
-    "drop index queue.turns_blocked": "the index queue.turns_blocked",
+    "create policy all_see on public.jobs using (true)": "create policy all_see",
+    'drop policy "members create jobs" on public.jobs': 'create policy "members create jobs"',
+    "alter table public.jobs disable trigger user": "enable trigger",
+    "alter function public.enqueue_job security invoker": "security definer",
+    "alter function public.lease_jobs reset search_path": "set search_path",
+    "alter table queue.ready owner to supabase_admin": "owner to",
+    "alter role job_worker bypassrls": "alter role job_worker bypassrls",
+    "revoke job_worker from authenticator granted by postgres": "grant job_worker to authenticator",
+    "drop index queue.turns_blocked": "CREATE INDEX turns_blocked",
 }
 
 
