@@ -350,45 +350,17 @@ begin
     and d.job_id = j.id and d.run_at is distinct from j.deadline_at; -- whose line stays
 end $$;
 
--- Give a pending job the payload, priority and time of a newer one; false when it has left its
--- unique key.
-create function queue.replace_pending(
-  p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz
-) returns boolean language plpgsql as $$
-declare
-  v_priority constant integer := (p_options ->> 'priority')::integer;
-begin
-  perform queue.lock_jobs(array[p_id]);
-  if not exists (
-      select from queue.job_keys as u where u.job_id = p_id and (u.workspace_id, u.job_type, u.key,
-        u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)) then
-    return false;
-  elsif exists (select from public.jobs where id = p_id and status = 'pending') then
-    perform queue.take_place(array[p_id]);
-    update public.jobs as j set payload = p_job.payload, tags = p_job.tags,
-      schema_version = p_job.schema_version, last_seq = j.last_seq + 1,
-      priority = coalesce(v_priority, j.priority),
-      scheduled_for = coalesce(p_job.scheduled_for, j.scheduled_for),
-      next_retry_at = case when p_job.scheduled_for is null then j.next_retry_at end,
-      ord = queue.ord_of(coalesce(v_priority, j.priority),
-        coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at))
-    where j.id = p_id returning * into p_job;
-    perform queue.place(p_job, p_now);
-    perform queue.append_event(array[p_id], 'job.replaced', jsonb_strip_nulls(jsonb_build_object(
-      'scheduled_for', p_job.scheduled_for)), p_now, p_is_counted => true);
-  end if;
-  return true;
-end $$;
-
 -- Take the keys of a new job. Gives the job that has them, which is another where the call repeats
--- an earlier one.
+-- an earlier one; on_conflict 'replace' gives that the payload, priority and time of the new one.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz) returns uuid
 language plpgsql as $$
 declare
   -- a debounced job takes the place of the one that waits
   v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
+  v_priority constant integer := (p_options ->> 'priority')::integer;
   v_id uuid := p_job.id;
+  v_held public.jobs;
 begin
   if p_job.idempotency_key is not null then
     v_id := queue.claim_key(p_job.workspace_id, p_job.job_type, p_job.idempotency_key,
@@ -408,8 +380,25 @@ begin
       perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job',
         v_id::text);
     end if;
-    exit when v_unique ->> 'on_conflict' is distinct from 'replace'
-      or queue.replace_pending(v_id, p_job, p_options, p_now);
+    exit when v_unique ->> 'on_conflict' is distinct from 'replace';
+    perform queue.lock_jobs(array[v_id]);
+    continue when not exists ( -- it has left its key
+      select from queue.job_keys as u where u.job_id = v_id and (u.workspace_id, u.job_type, u.key,
+        u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true));
+    exit when not exists (select from public.jobs where id = v_id and status = 'pending');
+    perform queue.take_place(array[v_id]);
+    update public.jobs as j set payload = p_job.payload, tags = p_job.tags,
+      schema_version = p_job.schema_version, last_seq = j.last_seq + 1,
+      priority = coalesce(v_priority, j.priority),
+      scheduled_for = coalesce(p_job.scheduled_for, j.scheduled_for),
+      next_retry_at = case when p_job.scheduled_for is null then j.next_retry_at end,
+      ord = queue.ord_of(coalesce(v_priority, j.priority),
+        coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at))
+    where j.id = v_id returning * into v_held;
+    perform queue.place(v_held, p_now);
+    perform queue.append_event(array[v_id], 'job.replaced', jsonb_strip_nulls(jsonb_build_object(
+      'scheduled_for', v_held.scheduled_for)), p_now, p_is_counted => true);
+    exit;
   end loop;
   update queue.job_keys as k set job_id = v_id
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
