@@ -33,8 +33,9 @@ class Alarm:
     LEAST_SECONDS = 2.0
     #: What began in so short a time is noted together.
     NOTED_SECONDS = 0.05
-    #: Before the lease is over: what the next process says of this one then comes in time.
-    EARLY_SECONDS = 3.0
+    #: Before the lease is over, or a quarter of it: what the next process says of this one then
+    #: comes in time, on a busy machine too.
+    EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, held: Held) -> None:
         self._clock = run.clock
@@ -69,7 +70,8 @@ class Alarm:
             faulthandler.cancel_dump_traceback_later()
             self._rings_at = math.inf
             return
-        first = min(attempt.lease_until for attempt in running) - self.EARLY_SECONDS
+        early = [min(self.EARLY_SECONDS, each.lease.lease_seconds / 4) for each in running]
+        first = min(each.lease_until - by for each, by in zip(running, early, strict=True))
         self._rings_at = max(now + self.LEAST_SECONDS, first)
         faulthandler.dump_traceback_later(self._rings_at - now, exit=True, file=self._notes.stacks)
 

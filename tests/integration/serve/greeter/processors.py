@@ -42,7 +42,7 @@ class Nothing(BaseModel):
     """No payload."""
 
 
-@processor("served.block", payload=Nothing, lease=20, max_attempts=1)
+@processor("served.block", payload=Nothing, lease=40, max_attempts=1)
 async def block(job: Job[Nothing], ctx: JobContext) -> None:
     """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
