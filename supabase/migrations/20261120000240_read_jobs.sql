@@ -86,8 +86,8 @@ language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states:
--- at most p_limit of each table, with the state as far as the table knows it.
+-- Jobs of a workspace, or (null) of all, that live or failed, by the words of p_states: at most
+-- p_limit of each table, with the state as far as the table knows it.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text) language plpgsql stable as $$
 #variable_conflict use_column
@@ -96,36 +96,33 @@ declare
   v_high constant uuid := coalesce(p_workspace_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
 begin
   return query
-  (select r.job_id, r.lane, 'queued' from queue.lanes as l
-    cross join lateral (select * from queue.ready as o
-      where o.lane = l.lane and o.workspace_id between v_low and v_high limit p_limit) as r
+  (select r.job_id, r.lane, 'queued' from queue.lanes as l cross join lateral (
+      select * from queue.ready as o where o.lane = l.lane
+        and o.workspace_id between v_low and v_high limit p_limit) as r
     where p_states && '{pending,queued}' limit p_limit)
   union all
-  (select g.job_id, g.lane, 'queued' from queue.gated as g
-    where p_states && '{pending,queued}' and g.workspace_id between v_low and v_high
-      and not g.admitted limit p_limit)
+  (select g.job_id, g.lane, 'queued' from queue.gated as g where p_states && '{pending,queued}'
+      and g.workspace_id between v_low and v_high and not g.admitted limit p_limit)
   union all
-  select d.job_id, j.lane,
-    queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
-  from (select * from queue.deferred as o
-    where p_states && '{pending,queued,scheduled,retrying}'
-      and o.workspace_id between v_low and v_high limit p_limit) as d
-  join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
-  where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+  (select l.job_id, l.lane, 'running' from queue.leases as l where
+      p_states && '{processing,running}' and l.workspace_id between v_low and v_high limit p_limit)
   union all
-  (select l.job_id, l.lane, 'running' from queue.leases as l
-    where p_states && '{processing,running}' and l.workspace_id between v_low and v_high
-    limit p_limit)
-  union all
-  select w.job_id, j.lane, 'suspended' from (select * from queue.waits as o
-    where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high
-    limit p_limit) as w
+  select j.id, j.lane, coalesce(w.state, queue.state_of(j.status, j.attempts, j.next_retry_at,
+    j.scheduled_for, queue.clock()))
+  from (
+    (select o.job_id, 'suspended' as state, null::timestamptz as run_at from queue.waits as o where
+        p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high limit p_limit)
+    union all
+    (select o.job_id, 'failed', null from queue.dead as o
+      where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
+      order by o.workspace_id desc, o.job_id desc limit p_limit)
+    union all
+    (select o.job_id, null, o.run_at from queue.deferred as o
+      where p_states && '{pending,queued,scheduled,retrying}'
+        and o.workspace_id between v_low and v_high limit p_limit)) as w
   join public.jobs as j on j.id = any (array[w.job_id])
-  union all
-  select d.job_id, j.lane, 'failed' from (select * from queue.dead as o
-    where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
-    order by o.workspace_id desc, o.job_id desc limit p_limit) as d
-  join public.jobs as j on j.id = any (array[d.job_id]);
+  where w.state is not null -- a line may be a deadline's
+    or j.status = 'pending' and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
 end $$;
 
 -- A filter as conditions of SQL, each with its "and"; null for an empty one. An unknown name or
@@ -400,9 +397,6 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs',
   'public.count_jobs', 'public.dead_letters', 'public.job_attempts', 'public.job_trace');
 
--- Why is my job not running? One sentence, a reason, since when, its cause and what to do next, for
--- each place that a job can be in. Those who show it add nothing.
-
 -- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended,
 -- or one that holds a lease that has not expired. Looked for once a call.
 create function queue.alive_workers(p_now timestamptz) returns setof queue.workers
@@ -676,9 +670,8 @@ begin
         from unnest(v_held[:3]) with ordinality as h (id, n)
         join public.jobs as j on j.id = any (array[h.id]) where v_full.reason = 'key_limit'))));
   end if;
-  select b.refilled_at + make_interval(secs =>
-    (1 - b.tokens) * p_type.rate_per_seconds / p_type.rate_limit) into v_free_at
-  from queue.buckets as b
+  select b.refilled_at + make_interval(secs => (1 - b.tokens) * p_type.rate_per_seconds
+    / p_type.rate_limit) into v_free_at from queue.buckets as b
   where b.name = case when p_type.rate_per_key then format('k:%s/%s/%s', p_job.workspace_id,
     p_job.job_type, coalesce(p_job.concurrency_key, '')) else 'r:' || p_job.job_type end;
   return case when v_free_at > p_now then jsonb_build_object('reason', 'rate_limited',

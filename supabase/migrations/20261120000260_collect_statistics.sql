@@ -81,12 +81,11 @@ begin
   return v_done;
 end $$;
 
--- Numbers of each type and step since an instant, of a workspace or (null) of all: counts,
--- percentiles of run and queue time within about 12 %. From lines of minutes for the last day, else
--- of hours.
+-- Numbers of each type and step since an instant, of a workspace or (null) of all: counts, and
+-- percentiles within about 12 %. From lines of minutes for the last day, else of hours.
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval,
-  p_now timestamptz)
-returns table (at timestamptz, job_type text, line jsonb) language sql stable as $$
+  p_now timestamptz) returns table (at timestamptz, job_type text, line jsonb)
+language sql stable as $$
   select n.at, n.job_type, n.counts || p.times from (
     select date_bin(p_step, s.at, p_since) as at, s.job_type,
       queue.sum_numbers(array_agg(s.counts)) as counts,
@@ -109,8 +108,7 @@ returns table (at timestamptz, job_type text, line jsonb) language sql stable as
     from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p $$;
 
 -- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none
--- serves the lane); at_limit; blocked (behind the gate of their key); ready. Unserved types warn:
--- the rest is well, and restarting it would not help.
+-- serves the lane), which warns; at_limit; blocked (behind the gate of their key); ready.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
   with lanes as materialized (
@@ -163,34 +161,8 @@ language sql stable as $$
         filter (where c.cause not in ('paused', 'unserved'))))
   from causes as c $$;
 
--- What is wrong in a workspace or (null) in all that people set up: pauses, schedules, webhooks,
--- types.
-create function queue.findings_of(p_workspace_id uuid, p_now timestamptz)
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
-language sql stable as $$
-  select 'warn', 'refused_type', t.registered_at, t.refusal,
-    jsonb_build_object('job_type', t.job_type)
-  from queue.job_types as t where t.refusal is not null
-  union all
-  select 'warn', p.kind || '_paused', p.paused_at, p.reason,
-    jsonb_build_object('job_type', p.job_type, 'queue', p.name, 'paused_at', p.paused_at)
-  from queue.pauses as p
-  where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
-  union all
-  select 'warn', 'late_schedule', s.next_at, s.problem, jsonb_build_object('schedule', s.name,
-    'problem', case when s.problem is null then 'is late' else 'made no job' end)
-  from queue.schedules as s
-  where s.enabled and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
-    and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-  union all
-  select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
-    jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
-  from queue.webhooks as w where not w.enabled and w.disabled_at is not null
-    and (p_workspace_id is null or w.workspace_id = p_workspace_id) $$;
-
--- The same of the queue itself: the database, workers, what is due, maintenance, and transactions
--- of clients that hold it back: what has written anything for a minute keeps webhooks and
--- statistics waiting, what has read for five minutes keeps dead rows.
+-- What is wrong with the queue itself. A client's transaction that has written anything for a
+-- minute keeps webhooks and statistics waiting, one that has read for five minutes keeps dead rows.
 create function queue.findings_of_queue(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable as $$
@@ -254,16 +226,10 @@ declare
   v_findings jsonb;
 begin
   perform queue.refuse_revoked();
-  if p_workspace_id is not null then
-    perform queue.may_read(p_workspace_id);
-  elsif not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only the operator reads all workspaces',
-      'workspace_id');
-  end if;
+  perform queue.may_read_all(p_workspace_id);
   v_backlog := queue.backlog(p_workspace_id, v_now);
   if p_workspace_id is null then
-    -- also what is due but not promoted: workers do that, so that nothing would count as due while
-    -- none can work
+    -- also what is due but not promoted: workers do that, and none may be there
     v_backlog := v_backlog || jsonb_build_object('oldest_due_seconds', greatest(
       (v_backlog ->> 'oldest_due_seconds')::numeric, (
         select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
@@ -276,7 +242,25 @@ begin
   from (
     select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog)
     union all
-    select * from queue.findings_of(p_workspace_id, v_now)) as f
+    select 'warn', 'refused_type', t.registered_at, t.refusal,
+      jsonb_build_object('job_type', t.job_type)
+    from queue.job_types as t where t.refusal is not null
+    union all
+    select 'warn', p.kind || '_paused', p.paused_at, p.reason,
+      jsonb_build_object('job_type', p.job_type, 'queue', p.name, 'paused_at', p.paused_at)
+    from queue.pauses as p
+    where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
+    union all
+    select 'warn', 'late_schedule', s.next_at, s.problem, jsonb_build_object('schedule', s.name,
+      'problem', case when s.problem is null then 'is late' else 'made no job' end)
+    from queue.schedules as s
+    where s.enabled and (s.problem is not null or s.next_at < v_now - interval '3 minutes')
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+    union all
+    select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
+      jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
+    from queue.webhooks as w where not w.enabled and w.disabled_at is not null
+      and (p_workspace_id is null or w.workspace_id = p_workspace_id)) as f
   cross join concat_ws(' ', f.reason, coalesce(f.data ->> 'queue', f.data ->> 'job_type',
     f.data ->> 'schedule', f.data ->> 'url')) as k (key)
   where f.verdict = 'fail'
@@ -295,15 +279,15 @@ begin
   if not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only the operator silences a finding');
   end if;
-  insert into queue.settings as s (name, value) values ('silenced', jsonb_build_object(p_key,
-    p_until))
+  insert into queue.settings as s (name, value)
+  values ('silenced', jsonb_build_object(p_key, p_until))
   on conflict (name) do update set value = excluded.value || (
     select coalesce(jsonb_object_agg(k.key, k.value), '{}') from jsonb_each_text(s.value) as k
     where k.value::timestamptz > queue.clock() and k.key <> p_key);
   return jsonb_build_object('key', p_key, 'until', p_until);
 end $$;
 comment on function public.silence_finding is
-  'Leave a warning of explain_queue out until an instant, by its key; null ends that. For operators.';
+  'Leave a warning of explain_queue out until an instant, by its key; null ends it. For operators.';
 
 create function public.queue_health() returns jsonb
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
@@ -334,21 +318,18 @@ declare
 begin
   perform queue.refuse_revoked();
   perform queue.may_read_all(p_workspace_id);
-  return jsonb_build_object('now', v_now, 'since', v_since, 'backlog',
-    queue.backlog(p_workspace_id, v_now),
-    'live', (public.count_jobs(
-      p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
+  return jsonb_build_object('now', v_now, 'since', v_since,
+    'backlog', queue.backlog(p_workspace_id, v_now), 'live',
+    (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
     'types', (select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n),
     'throughput', (select coalesce(jsonb_agg(m.counts || jsonb_build_object('minute', m.at)
       order by m.at), '[]')
       from (select s.at, queue.sum_numbers(array_agg(s.counts)) as counts from queue.stats as s
         where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
-          and s.minutes = 1
-          and s.at >= v_since group by 1) as m),
+          and s.minutes = 1 and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
-      where p_workspace_id is null or p.workspace_id = p_workspace_id
-        or p.kind in ('queue', 'job_type')),
+      where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)),
     'tenants', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('running', (
         select count(*) from queue.leases as l where l.workspace_id = t.workspace_id))
@@ -358,16 +339,14 @@ begin
           sum((s.counts ->> 'failed')::bigint) as failed
         from queue.stats as s
         where s.workspace_id <> '00000000-0000-0000-0000-000000000000' and s.minutes = 1
-          and s.at >= v_since
-        group by 1 order by 2 desc limit 20) as t) end,
+          and s.at >= v_since group by 1 order by 2 desc limit 20) as t) end,
     'workers', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc), '[]')
       from (select * from queue.workers order by seen_at desc limit 20) as w) end);
 end $$;
 comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a '
-  'workspace, for '
-  'operators, of all, with the workers last seen and the 20 tenants that enqueued most.';
+  'workspace, for operators, of all, with the workers last seen and the 20 busiest tenants.';
 
 create function public.queue_series(p_workspace_id uuid default null,
   p_minutes integer default 60) returns jsonb
@@ -377,23 +356,21 @@ declare
   v_now constant timestamptz := queue.clock();
   v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
   v_step constant interval := make_interval(mins => case when v_minutes <= 90 then 1
-    when v_minutes <= 360 then 5
-    when v_minutes <= 1440 then 15 when v_minutes <= 10080 then 120 else 360 end);
+    when v_minutes <= 360 then 5 when v_minutes <= 1440 then 15
+    when v_minutes <= 10080 then 120 else 360 end);
   v_since constant timestamptz
     := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
 begin
   perform queue.may_read_all(p_workspace_id);
-  return jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds',
-    extract(epoch from v_step),
-    'points', (
+  return jsonb_build_object('now', v_now, 'since', v_since,
+    'step_seconds', extract(epoch from v_step), 'points', (
       select coalesce(jsonb_agg(n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
         order by n.at, n.job_type), '[]')
       from queue.type_numbers(p_workspace_id, v_since, v_step, v_now) as n));
 end $$;
 comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, '
-  'since, step_seconds, '
-  'points}.';
+  'since, step_seconds, points}.';
 
 create function public.list_job_types(p_workspace_id uuid default null,
   p_internal boolean default false, p_job_type text default null) returns jsonb
