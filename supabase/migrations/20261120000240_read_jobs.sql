@@ -407,11 +407,6 @@ language sql stable as $$
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
   join queue.workers as w on w.worker = l.worker $$;
 
--- When a worker was last seen.
-create function queue.last_seen() returns timestamptz language sql stable as $$
-  select greatest((select max(w.seen_at) from queue.workers as w),
-    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0)) $$;
-
 -- The published type whose name is most like one that is not: at least half of their pairs of
 -- letters are the same. Null where none is.
 create function queue.nearest_type(p_job_type text) returns text language sql stable as $$
@@ -602,10 +597,11 @@ language sql stable as $$
       filter (where l.line ? 'words'), '[]'))
   from lines as l $$;
 
--- What kind of error a job failed with, and the code that says so: by what it is, and never by its
--- words. Errors of ours are named by us alone, without a module.
-create function queue.kind_of_error(p_error jsonb, out kind text, out code text)
-language sql immutable as $$
+-- What kind of error a job met last, and the code that says so: by what it is, never by its words,
+-- ours named by us alone. And what lies below: what the other side answered, how its process ended,
+-- or the first error of a chain.
+create function queue.error_of(p_job public.jobs, out kind text, out code text, out cause text)
+language sql stable as $$
   select coalesce('{"AttemptTimeout": "timeout", "DeadlinePassed": "deadline", "WorkerLost": "lost",
       "DeadlineReached": "deadline", "PayloadRejected": "payload", "ResultRejected": "result",
       "ResultTooLarge": "result", "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb
@@ -619,23 +615,19 @@ language sql immutable as $$
       when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
         'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN')
         then 'unavailable' end),
-    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno)
-  from jsonb_to_record(p_error)
-    as e (type text, status text, sqlstate text, errno text, signal text) $$;
-
--- What lies below a job's error: what the other side answered, how its process ended, or the first
--- error of a chain. Null where nothing is known.
-create function queue.cause_of(p_job public.jobs) returns text language sql stable as $$
-  select coalesce(d.response, 'its process ended: ' || nullif(concat_ws(', ',
-      e.signal, 'exit code ' || e.exit_code, e.memory_mb || ' MB of memory',
-      'jobs in it: ' || jsonb_array_length(e.jobs), e.line), ''), (
-    select concat_ws(': ', a.traceback #>> '{causes,-1,type}',
-      a.traceback #>> '{causes,-1,message}') from queue.attempts as a
-    where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
-  from jsonb_to_record(p_job.error_data) as d (type text, response text, evidence jsonb)
-  left join lateral jsonb_to_record(d.evidence)
-    as e (signal text, exit_code text, memory_mb text, jobs jsonb, line text)
-    on d.type = 'WorkerLost' $$;
+    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno),
+    coalesce(e.response, 'its process ended: ' || nullif(concat_ws(', ', p.signal,
+        'exit code ' || p.exit_code, p.memory_mb || ' MB of memory',
+        'jobs in it: ' || jsonb_array_length(p.jobs), p.line), ''), (
+      select concat_ws(': ', a.traceback #>> '{causes,-1,type}',
+        a.traceback #>> '{causes,-1,message}')
+      from queue.attempts as a
+      where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
+  from jsonb_to_record(p_job.error_data) as e (type text, status text, sqlstate text, errno text,
+    signal text, response text, evidence jsonb)
+  left join lateral jsonb_to_record(e.evidence)
+    as p (signal text, exit_code text, memory_mb text, jobs jsonb, line text)
+    on e.type = 'WorkerLost' $$;
 
 -- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
 -- rate of its type; null where there is room.
@@ -701,7 +693,8 @@ begin
     return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),
       'since', v_pause.paused_at, 'cause', v_pause.reason);
   elsif not exists (select from queue.alive_workers(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'since', queue.last_seen());
+    return jsonb_build_object('reason', 'no_worker', 'since',
+      (select max(w.seen_at) from queue.workers as w));
   elsif (select s.unserved
       from queue.served(array[p_job.job_type], array[p_job.queue], p_now) as s) then
     return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal,
@@ -778,11 +771,12 @@ begin
     perform queue.take_turn(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  v_error := queue.kind_of_error(case v_job.status when 'failed' then v_job.error_data end);
+  v_error := queue.error_of(v_job);
+  v_error.kind := case v_job.status when 'failed' then v_error.kind end;
   v_found := jsonb_build_object('job_id', p_job_id, 'status', v_job.status,
       'estimated_start_at', null, 'data', '{}'::jsonb,
       'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
-      'cause', queue.cause_of(v_job))
+      'cause', v_error.cause)
     || v_found;
   return v_found || queue.words_of(v_found ->> 'reason', v_found || jsonb_build_object(
     'job_type', v_job.job_type, 'queue', v_job.queue, 'finished_at', v_job.finished_at,

@@ -22,43 +22,6 @@ create function queue.sum_numbers(p_all jsonb[]) returns jsonb language sql immu
   select jsonb_object_agg(b.key, b.jobs) from (select e.key, sum(e.value::bigint) as jobs
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b $$;
 
--- Count what the lines of the feed from p_from on say, before p_end; gives how many jobs' changes.
-create function queue.count_lines(p_from bigint, p_end bigint) returns integer language sql as $$
-  with ended as materialized (
-    select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
-      k.count, e.wait, e.run, count(*) as jobs
-    from queue.feed as l join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
-      ('job.failed', 'failed'), ('job.cancelled', 'cancelled'), ('job.retried', 'retried'),
-      ('job.reclaimed', 'lost'), ('job.redriven', 'redriven')) as k (type, count) on k.type = l.type
-    cross join lateral unnest(l.job_ids) as i (id) join public.jobs as j on j.id = any (array[i.id])
-    left join lateral (values (
-      least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
-      least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
-      on k.count in ('completed', 'failed')
-    where l.number >= p_from and l.number < p_end group by 1, 2, 3, 4, 5, 6),
-  cells as (
-    select w.id, m.minutes,
-      date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
-      s.job_type, n.kind, n.name, sum(s.jobs)::bigint as jobs
-    from ended as s cross join (values (1), (60)) as m (minutes) cross join lateral (
-      values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
-    cross join lateral (
-      values ('count', s.count), ('wait', s.wait), ('run', s.run)) as n (kind, name)
-    where n.name is not null group by 1, 2, 3, 4, 5, 6),
-  stored as (
-    insert into queue.stats as s (workspace_id, minutes, at, job_type, counts, waits, runs)
-    select c.id, c.minutes, c.at, c.job_type,
-      '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0, "retried": 0, "lost": 0,
-        "redriven": 0}' || jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'count'),
-      jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
-      jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
-    from cells as c group by 1, 2, 3, 4 order by 1, 2, 3, 4
-    on conflict (workspace_id, minutes, at, job_type) do update set
-      counts = queue.sum_numbers(array[s.counts, excluded.counts]),
-      waits = queue.sum_numbers(array[s.waits, excluded.waits]),
-      runs = queue.sum_numbers(array[s.runs, excluded.runs]))
-  select coalesce(sum(e.jobs), 0)::integer from ended as e $$;
-
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines or 20,000 jobs
 -- at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
@@ -73,7 +36,42 @@ begin
     select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 2000, v_last) into v_end from (
       select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
       where l.number >= v_from and l.number < v_last order by l.number limit 2000) as f;
-    v_done := v_done + queue.count_lines(v_from, v_end);
+    with ended as materialized (
+      select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
+        k.count, e.wait, e.run, count(*) as jobs
+      from queue.feed as l join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
+        ('job.failed', 'failed'), ('job.cancelled', 'cancelled'), ('job.retried', 'retried'),
+        ('job.reclaimed', 'lost'), ('job.redriven', 'redriven')) as k (type, count)
+        on k.type = l.type
+      cross join lateral unnest(l.job_ids) as i (id)
+      join public.jobs as j on j.id = any (array[i.id])
+      left join lateral (values (
+        least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
+        least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
+        on k.count in ('completed', 'failed')
+      where l.number >= v_from and l.number < v_end group by 1, 2, 3, 4, 5, 6),
+    cells as (
+      select w.id, m.minutes,
+        date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
+        s.job_type, n.kind, n.name, sum(s.jobs)::bigint as jobs
+      from ended as s cross join (values (1), (60)) as m (minutes) cross join lateral (
+        values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
+      cross join lateral (
+        values ('count', s.count), ('wait', s.wait), ('run', s.run)) as n (kind, name)
+      where n.name is not null group by 1, 2, 3, 4, 5, 6),
+    stored as (
+      insert into queue.stats as s (workspace_id, minutes, at, job_type, counts, waits, runs)
+      select c.id, c.minutes, c.at, c.job_type,
+        '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0, "retried": 0, "lost": 0,
+          "redriven": 0}' || jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'count'),
+        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
+        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
+      from cells as c group by 1, 2, 3, 4 order by 1, 2, 3, 4
+      on conflict (workspace_id, minutes, at, job_type) do update set
+        counts = queue.sum_numbers(array[s.counts, excluded.counts]),
+        waits = queue.sum_numbers(array[s.waits, excluded.waits]),
+        runs = queue.sum_numbers(array[s.runs, excluded.runs]))
+    select v_done + coalesce(sum(e.jobs), 0) into v_done from ended as e;
     v_from := v_end;
     exit when v_end = v_last or clock_timestamp() > p_until;
   end loop;
@@ -163,11 +161,11 @@ language sql stable as $$
 
 -- What is wrong with the queue itself. A client's transaction that has written anything for a
 -- minute keeps webhooks and statistics waiting, one that has read for five minutes keeps dead rows.
-create function queue.findings_of_queue(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
+create function queue.findings_of_queue(
+  p_workspace_id uuid, p_now timestamptz, p_backlog jsonb, p_seen_at timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable as $$
 declare
-  v_seen_at constant timestamptz := queue.last_seen();
   v_revoked_at constant timestamptz := to_timestamp(
     (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision);
 begin
@@ -175,14 +173,14 @@ begin
   select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
   where current_setting('default_transaction_read_only')::boolean
   union all
-  select case when p_now - v_seen_at > interval '200 seconds' then 'fail' else 'warn' end,
-    'no_worker', v_seen_at, case when v_revoked_at > v_seen_at - interval '1 minute'
+  select case when p_now - p_seen_at > interval '200 seconds' then 'fail' else 'warn' end,
+    'no_worker', p_seen_at, case when v_revoked_at > p_seen_at - interval '1 minute'
       then 'worker keys were revoked at ' || v_revoked_at::timestamptz(0) end, '{}'
-  where coalesce(p_now - v_seen_at > interval '90 seconds', true)
+  where coalesce(p_now - p_seen_at > interval '90 seconds', true)
   union all
-  select case when v_seen_at is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
+  select case when p_seen_at is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
     p_now - make_interval(secs => o.seconds),
-    case when v_seen_at is null then 'no worker was ever seen' end,
+    case when p_seen_at is null then 'no worker was ever seen' end,
     jsonb_build_object('seconds', o.seconds, 'job_id', (
       select r.job_id from queue.lanes as l cross join lateral (
         select * from queue.ready as q
@@ -222,6 +220,8 @@ set timezone = 'UTC' -- in which sentences give instants
 as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_seen_at constant timestamptz := greatest((select max(w.seen_at) from queue.workers as w),
+    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0)); -- a worker
   v_backlog jsonb;
   v_findings jsonb;
 begin
@@ -240,7 +240,7 @@ begin
       || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
     order by f.verdict, f.reason) into v_findings
   from (
-    select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog)
+    select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
     union all
     select 'warn', 'refused_type', t.registered_at, t.refusal,
       jsonb_build_object('job_type', t.job_type)
@@ -266,12 +266,13 @@ begin
   where f.verdict = 'fail'
     or coalesce((queue.setting('silenced') ->> k.key)::timestamptz <= v_now, true);
   return jsonb_build_object('now', v_now, 'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
-    'findings', coalesce(v_findings, '[]'), 'backlog', v_backlog);
+    'findings', coalesce(v_findings, '[]'), 'backlog', v_backlog,
+    'last_tick_seconds', extract(epoch from v_now - v_seen_at));
 end $$;
 comment on function public.explain_queue is
   'What is wrong with a workspace, or (null, for operators) with all, the worst first: {now, '
   'verdict, findings: [{verdict, reason, key, sentence, since, cause, next: [{words, command, '
-  'path}]}], backlog}.';
+  'path}]}], backlog, last_tick_seconds}.';
 
 create function public.silence_finding(p_key text, p_until timestamptz) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -299,7 +300,6 @@ begin
     -- of the database: a call may be read-only by itself
     'read_only', current_setting('default_transaction_read_only')::boolean,
     'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}',
-    'last_tick_seconds', extract(epoch from queue.clock() - queue.last_seen()),
     'maintenance', queue.maintenance_state(), 'transactions',
     jsonb_path_query_array(v_found, '$.findings[*] ? (@.reason == "open_transaction")'));
 end $$;
