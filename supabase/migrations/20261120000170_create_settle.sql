@@ -225,20 +225,6 @@ begin
   into changes, rest, own, results from moved as m;
 end $$;
 
--- The answer to each item by what is stored, so that a repeat is answered as the first time. Of a
--- job that was not leased under the fence it tells nothing.
-create function queue.settled_results(p_items queue.worker_item[], p_busy uuid[]) returns json
-language sql stable as $$
-  select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
-    'status', case when coalesce(a.fence, j.fence) = i.fence then j.status end, 'outcome', case
-      when j.id is null then 'not_found' when i.job_id = any (p_busy) then 'busy'
-      when a.outcome = 'cancelled' then 'cancelled'
-      when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
-        in (i.outcome, 'failed') then 'applied' else 'stale' end)))
-  from unnest(p_items) as i
-  left join public.jobs as j on j.id = i.job_id and i.fence between 1 and j.fence
-  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence $$;
-
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
 -- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
 -- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
@@ -273,9 +259,17 @@ begin
       array(select queue.decide(i, v_now) from unnest(v_items) as i), v_now);
   end if;
   changes := v_ended.changes;
-  results := case when v_busy = '{}' then v_ended.results end;
-  if results is null then
-    results := queue.settled_results(p_items, v_busy);
+  results := v_ended.results;
+  if results is null or v_busy <> '{}' then -- by what is stored: a repeat is answered as the first
+    select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
+      'status', case when coalesce(a.fence, j.fence) = i.fence then j.status end, 'outcome', case
+        when j.id is null then 'not_found' when i.job_id = any (v_busy) then 'busy'
+        when a.outcome = 'cancelled' then 'cancelled'
+        when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
+          in (i.outcome, 'failed') then 'applied' else 'stale' end))) into results
+    from unnest(p_items) as i
+    left join public.jobs as j on j.id = i.job_id and i.fence between 1 and j.fence
+    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence;
   end if;
   if v_ended.rest is not null then
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)

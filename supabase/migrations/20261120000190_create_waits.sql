@@ -203,23 +203,6 @@ begin
   return v_done;
 end $$;
 
--- The waiting jobs that may have to continue: whose time has passed, or which signals name.
-create function queue.waits_to_look_at(p_signals bigint[], p_now timestamptz) returns uuid[]
-language plpgsql stable as $$
-declare
-  v_refused constant uuid[] := queue.refused('waits', p_now);
-begin
-  return array((select w.job_id from queue.waits as w
-      where w.timeout_at <= p_now and w.job_id <> all (v_refused) order by w.timeout_at limit 500)
-    union
-    select s.job_id from queue.signals as s
-    where s.id = any (p_signals) and s.kind = 'check' and s.job_id <> all (v_refused)
-    union
-    (select w.job_id from queue.signals as s
-      join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
-      where s.id = any (p_signals) and s.kind = 'event' and w.job_id <> all (v_refused) limit 500));
-end $$;
-
 -- End waits whose time has passed or whose signal has come, and pass the ends of parents on.
 -- Signals that are still needed stay: of held jobs one each; of events that more jobs wait for.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
@@ -227,6 +210,7 @@ language plpgsql as $$
 declare
   v_signals bigint[];
   v_kept bigint[];
+  v_refused uuid[];
   v_held uuid[];
   v_parent queue.signals;
   v_passed integer;
@@ -237,9 +221,19 @@ begin
     v_signals := array(
       select s.id from queue.signals as s where s.kind <> 'refused' and s.look_at <= p_now
       order by s.id limit 500 for update skip locked);
-    v_held := array(
+    v_refused := queue.refused('waits', p_now);
+    v_held := array( -- whose time has passed, or which signals name
       select w.job_id from queue.waits as w join public.jobs as j on j.id = w.job_id
-      where w.job_id = any (queue.waits_to_look_at(v_signals, p_now))
+      where w.job_id <> all (v_refused) and w.job_id = any (array(
+        (select o.job_id from queue.waits as o where o.timeout_at <= p_now
+            and o.job_id <> all (v_refused) order by o.timeout_at limit 500)
+        union
+        select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'check'
+        union
+        (select o.job_id from queue.signals as s
+          join queue.waits as o on o.workspace_id = s.workspace_id and o.event_name = s.name
+          where s.id = any (v_signals) and s.kind = 'event' and o.job_id <> all (v_refused)
+          limit 500)))
       order by w.job_id for no key update of w, j skip locked);
     v_moved := case when v_held = '{}' then 0 else queue.do_in_parts('waits', v_held, p_now) end;
     v_kept := array(
