@@ -10,76 +10,33 @@ from tests.support.databases import Database
 from tests.support.engine import Engine
 
 ROLES = ["anon", "authenticated", "service_role", "job_worker"]
-MEMBERS = [
-    "own_workspace",
-    "list_workspaces",
-    "enqueue_job",
-    "enqueue_jobs",
-    "get_job",
-    "list_jobs",
-    "count_jobs",
-    "cancel_job",
-    "retry_job",
-    "replay_job",
-    "answer_job",
-    "emit_event",
-    "explain_job",
-    "explain_queue",
-    "silence_finding",
-    "job_trace",
-    "job_attempts",
-    "job_steps",
-    "dead_letters",
-    "cancel_jobs",
-    "retry_jobs",
-    "pause_jobs",
-    "put_schedule",
-    "delete_schedule",
-    "list_schedules",
-    "next_runs",
-    "put_webhook",
-    "delete_webhook",
-    "test_webhook",
-    "list_webhooks",
-    "set_workspace_limits",
-    "workspace_limits",
-    "list_job_types",
-    "follow_topic",
-    "open_stream",
-    "event_feed",
-    "session_feed",
-    "queue_stats",
-    "queue_series",
-    "open_guest_session",
-    "guest_session_jobs",
-]
-WORKER = [
-    "register_job_types",
-    "lease_jobs",
-    "settle_jobs",
-    "report_jobs",
-    "read_steps",
-    "spawn_jobs",
-    "tick_finished",
-    "begin_worker_run",
-    "end_worker_run",
-    "run_maintenance",
-    "webhook_to_send",
-    "webhook_sent",
-    "guest_key",
-    "stream_topics",
-    "queue_health",
-    "explain_queue",
-    "attach_extensions",
-]
+MEMBERS = """
+own_workspace list_workspaces enqueue_job enqueue_jobs get_job list_jobs count_jobs cancel_job
+retry_job replay_job answer_job emit_event explain_job explain_queue silence_finding job_trace
+job_attempts job_steps dead_letters cancel_jobs retry_jobs pause_jobs put_schedule
+delete_schedule list_schedules next_runs put_webhook delete_webhook test_webhook list_webhooks
+set_workspace_limits workspace_limits list_job_types follow_topic open_stream event_feed
+session_feed queue_stats queue_series open_guest_session guest_session_jobs"""
+WORKER = """
+register_job_types lease_jobs settle_jobs report_jobs read_steps spawn_jobs tick_finished
+begin_worker_run end_worker_run run_maintenance webhook_to_send webhook_sent guest_key
+stream_topics queue_health explain_queue attach_extensions"""
 GUESTS = ["follow_topic", "guest_session_jobs", "session_feed"]
 SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]
+
+OURS = """
+create temporary view ours as
+  select *, pronamespace = 'queue'::regnamespace as is_private,
+    pronamespace = 'public'::regnamespace and prosrc like '%queue.%' as is_rpc
+  from pg_proc where pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+"""
 
 
 @pytest.fixture
 def catalogue(database: Database) -> Iterator[Engine]:
-    """A superuser of an empty project."""
+    """A superuser of an empty project; the view `ours` has its functions."""
     with database.connect() as connection:
+        connection.execute(OURS)
         yield Engine(database, connection)
 
 
@@ -94,12 +51,13 @@ def test_each_public_function_is_granted_to_its_callers_alone(catalogue: Engine)
         " and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
     )
     assert to_all == []
-    known = {*MEMBERS, *WORKER, *SERVICE}
+    members, worker = set(MEMBERS.split()), set(WORKER.split())
+    known = members | worker | set(SERVICE)
     expected = {
         "anon": set(GUESTS),
-        "authenticated": set(MEMBERS),
+        "authenticated": members,
         "service_role": known,
-        "job_worker": {*WORKER, "queue_stats"},
+        "job_worker": worker | {"queue_stats"},
     }
     for role, names in expected.items():
         assert set(catalogue.rows(granted, role)) & known == names, role
@@ -166,9 +124,8 @@ LINTS = {
           and not coalesce(c.reloptions @> array['security_invoker=true']
             or c.reloptions @> array['security_invoker=on'], false)""",
     "0011 function with a mutable search path": """
-        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace,
-          'queue'::regnamespace)
-          and not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
+        select p.oid::regprocedure from ours p
+        where not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
     "0013 table in an exposed schema without row level security": """
         select c.oid::regclass from pg_class c where c.relkind in ('r', 'p')
           and not c.relrowsecurity
@@ -184,12 +141,10 @@ LINTS = {
           and (pg_get_expr(polqual, polrelid) = 'true'
             or pg_get_expr(polwithcheck, polrelid) = 'true')""",
     "0028 definer function that anon may execute": """
-        select p.oid::regprocedure from pg_proc p where p.prosecdef
-          and p.pronamespace = 'public'::regnamespace
+        select p.oid::regprocedure from ours p where p.prosecdef and not p.is_private
           and has_function_privilege('anon', p.oid, 'execute')""",
     "0029 trigger function that anyone may execute": """
-        select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype
-          and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select p.oid::regprocedure from ours p where p.prorettype = 'trigger'::regtype
           and (has_function_privilege('anon', p.oid, 'execute')
             or has_function_privilege('authenticated', p.oid, 'execute'))""",
     "index that is the beginning of another": """
@@ -203,13 +158,37 @@ LINTS = {
           and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text
             || ' ' like i.indoption::text || ' %'""",
     "definer function whose search path is not empty": """
-        select p.oid::regprocedure from pg_proc p where p.prosecdef
-          and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select p.oid::regprocedure from ours p where p.prosecdef
           and not p.proconfig @> array['search_path=""']""",
     "an RPC name with two signatures": """
-        select min(p.oid::regprocedure::text) from pg_proc p
-          where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select min(p.oid::regprocedure::text) from ours p
         group by pronamespace, proname having count(*) > 1""",
+    # of the house
+    "index of jobs that names what changes": """
+        select i.indexrelid::regclass from pg_index i
+        where i.indrelid = 'public.jobs'::regclass and pg_get_indexdef(i.indexrelid)
+          ~ 'status|fence|attempts|last_seq|progress|result|_at|ord\\M|worker'""",
+    "guests' function that takes a call without claims for the service": """
+        select p.proname from ours p where has_function_privilege('anon', p.oid, 'execute')
+          and p.prosrc ~ 'is_service\\(|may_(read|manage)'""",
+    # for policies, defaults of rows, and guests, whose functions act with a guest's rights
+    "private function that someone may execute": """
+        select r.rolname, p.proname from ours p, pg_roles r
+        where r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role') and p.is_private
+          and has_function_privilege(r.oid, p.oid, 'execute') and not (r.rolname <> 'job_worker'
+            and p.proname in ('follow', 'may_follow', 'session_feed', 'session_jobs')
+          or r.rolname ~ '^(auth|serv)' and p.proname in ('caller', 'clock', 'new_id', 'is_manager',
+            'is_member', 'is_operator', 'my_workspaces'))""",
+    "public function that returns a set": "select proname from ours where proretset and is_rpc",
+    "what the Data API shows without a comment": """
+        select proname from ours where is_rpc and obj_description(oid, 'pg_proc') is null""",
+    "planner switch below a public function": """
+        select p.proname from ours p where p.is_private and p.prorettype <> 'trigger'::regtype
+          and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)')
+          and not has_function_privilege('anon', p.oid, 'execute')""",
+    "function of more than 60 lines": """
+        select proname from ours
+        where array_length(string_to_array(prosrc, E'\\n'), 1) > 62""",
 }
 
 

@@ -139,6 +139,8 @@ def test_a_bulk_means_what_its_items_would_mean_one_after_another(engine: Engine
     answer = bulk(engine, [{"payload": {"v": v}, "unique": unique} for v in (1, 2, 3)])
     [only] = {line["job"]["id"] for line in answer}
     assert engine.job(only)["payload"] == {"v": 3}
+    page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
+    assert [event["seq"] for event in page["events"] if event["job_id"] == only] == [1, 2, 3]
 
 
 def test_a_key_of_a_bulk_whose_unique_job_is_an_earlier_one_is_that_job_everywhere(

@@ -1,64 +1,11 @@
-"""Rules of the house that the catalogue can answer, and the guard of revoked keys."""
+"""The guard of revoked keys, and what differs from the migrations."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
 
-from tests.support.databases import Database
 from tests.support.engine import ADA, Engine
-
-
-@pytest.fixture
-def catalogue(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's connection to an empty project."""
-    with database.connect() as connection:
-        yield connection
-
-
-#: Of the house; Supabase's are in `contract/test_catalogue.py`.
-LINTS = {
-    "index of jobs that names what changes": """
-        select i.indexrelid::regclass from pg_index i
-        where i.indrelid = 'public.jobs'::regclass and pg_get_indexdef(i.indexrelid)
-          ~ 'status|fence|attempts|last_seq|progress|result|_at|ord\\M|worker'""",
-    "guests' function that takes a call without claims for the service": """
-        select p.name from ours p where has_function_privilege('anon', p.oid, 'execute')
-          and p.prosrc ~ 'is_service\\(|may_(read|manage)'""",
-    # for policies, defaults of rows, and guests, whose functions act with a guest's rights
-    "private function that someone may execute": """
-        select r.rolname, p.name from ours p, pg_roles r
-        where r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role') and p.is_private
-          and has_function_privilege(r.oid, p.oid, 'execute') and not (r.rolname <> 'job_worker'
-            and p.proname in ('follow', 'may_follow', 'session_feed', 'session_jobs')
-          or r.rolname ~ '^(auth|serv)' and p.proname in ('caller', 'clock', 'new_id', 'is_manager',
-            'is_member', 'is_operator', 'my_workspaces'))""",
-    "public function that returns a set": """
-        select p.name from ours p where p.proretset and p.is_public""",
-    "what the Data API shows without a comment": """
-        select p.name from ours p
-        where p.is_public and obj_description(p.oid, 'pg_proc') is null""",
-    "planner switch below a public function": """
-        select p.name from ours p where p.is_private and p.prorettype <> 'trigger'::regtype
-          and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)')
-          and not has_function_privilege('anon', p.oid, 'execute')""",
-    "function of more than 80 lines": """
-        select p.name from ours p
-        where array_length(string_to_array(p.prosrc, E'\\n'), 1) > 82""",
-}
-OURS = """with ours as (
-  select p.*, p.oid::regprocedure::text as name, p.pronamespace = 'queue'::regnamespace
-    as is_private, p.pronamespace = 'public'::regnamespace and p.prosrc like '%queue.%' as is_public
-  from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace))"""
-
-
-@pytest.mark.parametrize("lint", LINTS)
-def test_the_linter_finds_nothing(catalogue: psycopg.Connection[Any], lint: str) -> None:
-    """Each is a rule of the house; the query names the offenders."""
-    assert catalogue.execute((OURS + LINTS[lint]).encode()).fetchall() == []
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
@@ -125,19 +72,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_from_the_migrations_is_named_with_its_mend(
-    catalogue: psycopg.Connection[Any], change: str
+    engine: Engine, change: str
 ) -> None:
     """And nothing else: the statements that are named put it right."""
     differences = "select difference, fix from queue.differences()"
-    assert catalogue.execute(differences).fetchall() == []
+    assert engine.rows(differences) == []
 
-    with catalogue.transaction(force_rollback=True):
-        catalogue.execute("set local search_path = ''")
-        catalogue.execute(change.encode())
-        found = catalogue.execute(differences).fetchall()
+    with engine.connection.transaction(force_rollback=True):
+        engine.run("set local search_path = ''")
+        engine.run(change)
+        found = engine.rows(differences)
         for _, fix in found:
-            catalogue.execute(fix.encode())
-        left = catalogue.execute(differences).fetchall()
+            engine.run(fix)
+        left = engine.rows(differences)
 
     assert CHANGES[change] in str(found)
     assert left == []

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from tests.contract.observed import complete, messages
-from tests.support.engine import ACME, ADA, Engine, handle
+from tests.support.engine import ADA, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
@@ -64,17 +64,3 @@ def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine) -> Non
 
     assert messages(engine, f"job:{job_ids[0]}") == []
     assert len(messages(engine, f"job:{job_ids[-1]}")) == 1
-
-
-def test_a_job_replaced_in_the_call_that_made_it_is_published_created_first(engine: Engine) -> None:
-    unique = {"key": "k", "on_conflict": "replace"}
-    jobs = [{"job_type": "work", "unique": unique, "payload": {"v": v}} for v in (1, 2)]
-    jobs.append({"job_type": "work"})
-    first, again, other = engine.rpc(
-        "enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs, p_return="ids"
-    )["ids"]
-    assert first == again
-
-    page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
-    assert [e["seq"] for e in page["events"] if e["job_id"] == first] == [1, 2]
-    assert [e["seq"] for e in page["events"] if e["job_id"] == other] == [1]

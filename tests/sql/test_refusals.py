@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.contract.observed import complete, later, started
+from tests.contract.observed import later, started
 from tests.support.engine import Engine, handle
 
 REFUSE = """
@@ -28,63 +26,42 @@ def refusals(engine: Engine) -> list[tuple[str, str, str]]:
     return [(one["task"], one["job_id"], one["reason"][:12]) for one in found]
 
 
-def expired(engine: Engine) -> list[str]:
-    ids = engine.enqueue_many(3)
-    assert len(engine.lease(3)) == 3
-    engine.advance(61)
-    return ids
-
-
-def slept(engine: Engine) -> list[str]:
-    ids = engine.enqueue_many(3)
-    for lease in engine.lease(3):
+def three_jobs(engine: Engine, task: str) -> list[str]:
+    """Make jobs that a task of maintenance has to change now."""
+    if task == "cancel":
+        parent = started(engine)
+        ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
+        engine.settle(parent, "failed")
+        return ids
+    if task in {"due", "promotion"}:
+        at = {"due": "scheduled_for", "promotion": "deadline_at"}[task]
+        ids = engine.enqueue_many(3, **{at: later(engine, 5)})
+    else:
+        ids = engine.enqueue_many(3)
         nap = {"kind": "sleep", "name": "s", "until": later(engine, 5)}
-        engine.settle(lease, "waiting", wait=nap)
-    engine.advance(6)
-    return ids
-
-
-def due(engine: Engine) -> list[str]:
-    ids = engine.enqueue_many(3, delay_seconds=5)
-    engine.advance(6)
-    return ids
-
-
-def past_deadline(engine: Engine) -> list[str]:
-    ids = engine.enqueue_many(3, deadline_at=later(engine, 5))
-    engine.advance(6)
-    return ids
-
-
-def orphaned(engine: Engine) -> list[str]:
-    parent = started(engine)
-    ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
-    engine.settle(parent, "failed")
-    return ids
-
-
-def old(engine: Engine) -> list[str]:
-    ids = engine.enqueue_many(3)
-    complete(engine, engine.lease(3))
-    engine.advance(86400 * 40)
+        outcomes = {"waits": "waiting", "retention": "completed"}
+        for lease in engine.lease(3):
+            if task in outcomes:
+                engine.settle(lease, outcomes[task], wait=nap)
+    engine.advance({"reclaim": 61, "retention": 40 * 86400}.get(task, 6))
     return ids
 
 
 @pytest.mark.parametrize(
-    ("made", "task", "state"),
+    ("task", "state"),
     [
-        (expired, "reclaim", "pending"),
-        (slept, "waits", "pending"),
-        (past_deadline, "promotion", "failed"),
-        (orphaned, "cancel", "cancelled"),
-        (old, "retention", None),
+        ("reclaim", "pending"),
+        ("waits", "pending"),
+        ("promotion", "failed"),
+        ("cancel", "cancelled"),
+        ("retention", None),
     ],
 )
 def test_a_row_that_is_refused_holds_up_no_other(
-    engine: Engine, made: Callable[[Engine], list[str]], task: str, state: str | None
+    engine: Engine, task: str, state: str | None
 ) -> None:
     """The others are done in the same call; the one is named, and done once nothing refuses it."""
-    first, middle, last = made(engine)
+    first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)
     states = "select status from public.jobs where id = any (%s::uuid[])"
 
@@ -101,7 +78,7 @@ def test_a_row_that_is_refused_holds_up_no_other(
 
 def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
     """Else each worker would call maintenance each second; nor when the job has gone meanwhile."""
-    refuse(engine, past_deadline(engine)[1])
+    refuse(engine, three_jobs(engine, "promotion")[1])
     due = "select queue.maintenance_is_due(queue.clock(), false)"
 
     for seconds in (0, 2):
@@ -120,7 +97,7 @@ def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> 
 
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     """Its promotion moves a line of the engine's alone; the lease is what is refused."""
-    first, middle, last = due(engine)
+    first, middle, last = three_jobs(engine, "due")
     refuse(engine, middle)
     engine.maintain()
     assert {lease["job"]["id"] for lease in engine.lease(3)} == {first, last}
