@@ -11,7 +11,13 @@ $$;
 
 insert into queue.settings (name, value) values
   ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids the numbers of the feed are
-  ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
+  ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
+  ('allow_anonymous', 'false'),
+  -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
+  ('client_address_header', '"cf-connecting-ip"'),
+  -- with which the API signs the address of a guest whose call it passes on
+  ('guest_key', to_jsonb(
+    encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
 -- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences
@@ -340,7 +346,6 @@ comment on function public.follow_topic is
   'Report that a client follows a private topic: {receivers, again_seconds, '
   'check_seconds}.\n\nCall it before joining and every again_seconds while joined: topics of '
   'jobs and sessions get messages only while someone follows them.';
-select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
 create function public.stream_topics(p_topics jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -356,7 +361,6 @@ begin
 end $$;
 comment on function public.stream_topics is
   'Be notified of topics on the channel minutehand_events, for a minute: {again_seconds}.';
-select queue.allow('job_worker, service_role', 'public.stream_topics');
 
 -- The number before which every line of the feed is committed.
 create function queue.feed_end() returns bigint language sql stable as $$
@@ -542,8 +546,6 @@ comment on function public.event_feed is
   'order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset '
   'says that events may have been missed. places has a cursor after each event.';
 
-select queue.allow('authenticated, service_role', 'public.event_feed');
-
 -- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to
 -- one user. The id is generated here and is the capability; it opens that session and nothing else.
 create table queue.guest_sessions (
@@ -555,13 +557,6 @@ create table queue.guest_sessions (
 );
 create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
-
-insert into queue.settings (name, value) values ('allow_anonymous', 'false'),
-  -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
-  ('client_address_header', '"cf-connecting-ip"'),
-  -- with which the API signs the address of a guest whose call it passes on
-  ('guest_key', to_jsonb(
-    encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
 create function public.guest_key() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -705,7 +700,7 @@ comment on function public.open_guest_session is
   'expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id '
   'if omitted). It shows the jobs that are enqueued with this session_id.';
 
-select queue.allow('job_worker, service_role', 'public.guest_key');
-select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs',
-  'public.session_feed', 'queue.session_jobs', 'queue.session_feed');
-select queue.allow('authenticated, service_role', 'public.open_guest_session');
+select queue.allow('job_worker, service_role', 'public.stream_topics', 'public.guest_key');
+select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow',
+  'public.guest_session_jobs', 'public.session_feed', 'queue.session_jobs', 'queue.session_feed');
+select queue.allow('authenticated, service_role', 'public.event_feed', 'public.open_guest_session');

@@ -167,13 +167,13 @@ begin
 end $$;
 
 create function queue.retention_of(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-begin
-  delete from public.jobs where ctid = any (array(
-    select j.ctid from public.jobs as j
-    where j.id = any (p_ids) order by j.id for update skip locked));
-  return cardinality(p_ids);
-end $$;
+language sql as $$
+  with gone as (
+    delete from public.jobs where ctid = any (array(
+      select j.ctid from public.jobs as j
+      where j.id = any (p_ids) order by j.id for update skip locked)) returning 1)
+  select count(*)::integer from gone
+$$;
 
 -- Promote jobs or reclaim leases, slice by slice. What someone holds stays due.
 create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
