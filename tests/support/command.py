@@ -35,7 +35,6 @@ class Run:
         return json.loads(self(*arguments, "--json", **options).stdout)
 
     def refused(self, *arguments: str, **options: Any) -> dict[str, Any]:
-        """How it fails with exit code 1: `error`, `code` and `fix`."""
         failed = self(*arguments, "--json", **{"code": 1, **options})
         return dict(json.loads(failed.stderr.splitlines()[-1]))
 

@@ -46,7 +46,6 @@ class Database:
         self._session: psycopg.Connection[Any] | None = None
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        """Open an autocommit connection, as the superuser unless `user` says otherwise."""
         options.setdefault("autocommit", True)
         return psycopg.connect(self.url, **options)
 

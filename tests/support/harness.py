@@ -24,7 +24,6 @@ Seen = TypeVar("Seen")
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that is brought about beside it; the test's own time-out ends it."""
     while not condition():  # noqa: ASYNC110 - what is waited for knows no event
         await asyncio.sleep(0.01)
 

@@ -19,8 +19,6 @@ ADA = USER
 
 @dataclass
 class Project:
-    """One test's own project: its settings, and eyes on the tables behind it."""
-
     settings: Settings
     database: Database
 

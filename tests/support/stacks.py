@@ -26,8 +26,6 @@ TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
 class RunningStack:
-    """A stack that runs, with every name of `.local/env` as a lower-case attribute."""
-
     def __init__(
         self, folder: Path, launcher: subprocess.Popen[bytes], values: Mapping[str, str]
     ) -> None:
@@ -63,7 +61,6 @@ class RunningStack:
         return session
 
     def token(self, sub: str | None, role: str = "authenticated", expires_in: float = 600) -> str:
-        """Mint a token as Auth would; a negative `expires_in` makes an expired one."""
         now = int(time.time())
         claims: dict[str, Any] = {
             "role": role,
@@ -76,7 +73,6 @@ class RunningStack:
         return jwt.encode(claims, self.supabase_jwt_secret, algorithm="HS256")
 
     def headers(self, token: str | None = None, *, apikey: str | None = None) -> dict[str, str]:
-        """Build the headers of a Data API call, as nobody when `token` is None."""
         headers = {"apikey": apikey or self.supabase_publishable_key}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
