@@ -124,34 +124,6 @@ begin
   end if;
 end $$;
 
--- Undo what the holders of revoked keys may have registered, once they are refused: types without
--- live jobs, with their lanes, all schedules that code declares, and workers that no job names.
--- Honest workers register again within five minutes, and what is enqueued meanwhile waits for them.
-create function queue.undo_registrations(p_now timestamptz) returns void language plpgsql as $$
-declare
-  v_live text[]; -- types
-begin
-  update queue.settings set value = (
-    select jsonb_agg(case when (r ->> 'from')::numeric <= date_part('epoch', p_now)
-      then r || '{"is_undone": true}' else r end) from jsonb_array_elements(value) as r)
-  where name = 'worker_keys_revoked' and exists (
-    select from jsonb_array_elements(value) as r
-    where (r ->> 'from')::numeric <= date_part('epoch', p_now) and r -> 'is_undone' = 'false');
-  if not found then return; end if;
-  v_live := array(
-    select l.job_type from queue.lanes as l where l.lane in (
-      select t.lane from queue.turns as t union all select n.lane from queue.notes as n
-      union all select g.lane from queue.gated as g
-      union all select r.lane from queue.leases as r));
-  delete from queue.schedules where source is not null;
-  delete from queue.job_types where job_type <> all (v_live) and not in_order;
-  delete from queue.lanes as l where l.job_type <> all (v_live) and not exists (
-    select from queue.job_types as t where t.job_type = l.job_type);
-  delete from queue.workers as w
-  where not exists (select from public.jobs as j where j.worker = w.worker)
-    and not exists (select from queue.leases as l where l.worker = w.worker);
-end $$;
-
 create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0)
 returns jsonb language plpgsql security definer set search_path = '' as $$
 declare
@@ -165,16 +137,25 @@ begin
   values ('worker_keys_revoked', jsonb_build_array(jsonb_build_object(
     -- keys that workers mint for themselves begin half a minute before their making
     'before', floor(extract(epoch from p_before)) - 60,
-    'from', floor(extract(epoch from v_now)) + p_grace_seconds, 'is_undone', false)), v_now)
+    'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
   -- beside those of before: what they refuse stays refused, whatever the grace of this call
   on conflict (name) do update set value = s.value || excluded.value, updated_at = v_now;
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
-  -- so that the next registration of each type replaces what the holder of a stolen key registered
+  -- what a stolen key registered cannot be told from what others did: what has no jobs goes, and
+  -- the next registration, within five minutes, replaces the rest
   update queue.job_types set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;
-  perform queue.undo_registrations(v_now);
+  delete from queue.schedules where source is not null;
+  delete from queue.job_types where not in_order and job_type not in (
+    select l.job_type from queue.lanes as l where l.lane in (
+      select t.lane from queue.turns as t union all select n.lane from queue.notes as n
+      union all select g.lane from queue.gated as g union all select r.lane from queue.leases as r));
+  delete from queue.lanes as l where l.job_type not in (select t.job_type from queue.job_types as t);
+  delete from queue.workers as w
+  where not exists (select from public.jobs as j where j.worker = w.worker)
+    and not exists (select from queue.leases as r where r.worker = w.worker);
   return jsonb_build_object('revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
 end $$;

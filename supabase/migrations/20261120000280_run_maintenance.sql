@@ -248,7 +248,6 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  perform queue.undo_registrations(p_now);
   -- turns that are empty and that no lease has come by are closed as of then, and deleted below
   perform queue.tidy_turns(array(
     select row(t.lane, t.workspace_id, null, 0)::queue.share from queue.turns as t
