@@ -23,10 +23,8 @@ begin
     '[0-9a-f-]*[0-9][0-9a-f-]*', '#', 'g')), 16);
 end $$;
 
--- A job as clients read it: without columns of the engine, with what null means and what is
--- derived. queue_ms: from being due to the first start. run_ms: all attempts, the running one until
--- now. In a list it has a glimpse, the first three simple values of its payload in a line, as `to:
--- a@b.test, count: 3`, its error cut, and no choices of a question; get_job has them whole.
+-- A job as clients read it: queue_ms is from being due to the first start, run_ms of all attempts.
+-- In a list the first three simple values of its payload are in a line, and its error is cut.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false) returns jsonb
 language plpgsql stable as $$
 declare
@@ -162,9 +160,8 @@ begin
     where p_filter ? c.name);
 end $$;
 
--- Ids of the first jobs before p_before that match a filter, about p_limit; and where to continue.
--- Up to 10,000 that live, failed or have a tag are found by their narrow table or index; else the
--- newest jobs are looked at, 10,000 of them or for about 100 ms.
+-- Ids of the first jobs before p_before that match a filter, and where to continue: what lives,
+-- failed or has a tag by its table or index, else among the newest 10,000, for about 100 ms.
 create function queue.search_jobs(p_filter jsonb, p_workspaces uuid[], p_before uuid,
   p_limit integer, out ids uuid[], out last_id uuid) language plpgsql stable as $$
 declare
@@ -597,9 +594,8 @@ language sql stable as $$
       filter (where l.line ? 'words'), '[]'))
   from lines as l $$;
 
--- What kind of error a job met last, and the code that says so: by what it is, never by its words,
--- ours named by us alone. And what lies below: what the other side answered, how its process ended,
--- or the first error of a chain.
+-- What kind of error a job met last and the code that says so, by what it is, never by its words;
+-- and its cause: what the other side answered, how its process ended, or the first of a chain.
 create function queue.error_of(p_job public.jobs, out kind text, out code text, out cause text)
 language sql stable as $$
   select coalesce('{"AttemptTimeout": "timeout", "DeadlinePassed": "deadline", "WorkerLost": "lost",
