@@ -10,7 +10,7 @@
 --       queue.limit_turns   limits of tenants likewise; who is at one is passed over for a while
 --       queue.divide_slots  rounds: each tenant as many jobs as its weight
 --       queue.move_turns    who has had its round goes to the end of the order
---     queue.take            the jobs, one by one where a project's own trigger refuses one of them
+--     queue.take            the jobs, by halves where a project's own trigger refuses one of them
 --       queue.take_jobs     ready -> leased, in one statement
 --     queue.read_leases     the answer; queue.note_leases: what they leave behind beside it
 --     queue.tidy_turns      closes empty turns, skips what lies before the first job of others
