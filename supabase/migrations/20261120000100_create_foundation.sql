@@ -327,32 +327,30 @@ begin
     and (auth.jwt() is null or auth.jwt() ->> 'role' in ('service_role', 'job_worker') is true);
 end $$;
 
--- Refuse outsiders with 404; returns the user who calls, null for the service.
-create function queue.may_read(p_workspace_id uuid) returns uuid language plpgsql stable as $$
+-- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: as
+-- queue.take_turn lets it, and of every workspace where null is given by operators or the service.
+create function queue.may_read(p_workspace_id uuid, p_reads_much boolean default false) returns uuid
+language plpgsql stable as $$
 declare -- as queue.is_service and queue.caller read them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  v_is_all constant boolean := p_workspace_id is null and p_reads_much;
+  v_user uuid;
 begin
   if (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker'))
       and v_claims ->> 'sub' is null then
     perform from queue.tenants as t where t.id = p_workspace_id;
-    if found or p_workspace_id = queue.system_workspace() then return null; end if;
-  elsif queue.is_member(p_workspace_id) then
-    return queue.caller();
+    if found or v_is_all or p_workspace_id = queue.system_workspace() then return null; end if;
+  else
+    v_user := queue.caller();
   end if;
-  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-end $$;
-
--- The same for calls that read much, where null means every workspace, for operators and the
--- service; see queue.take_turn.
-create function queue.may_read_all(p_workspace_id uuid) returns void language plpgsql stable as $$
-begin
-  if p_workspace_id is not null then
-    perform queue.may_read(p_workspace_id);
-  elsif not (queue.is_operator() or queue.is_service()) then
+  if v_is_all and not queue.is_operator() then
     perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace',
       'p_workspace_id');
+  elsif not (v_is_all or queue.is_member(p_workspace_id)) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
-  perform queue.take_turn(p_workspace_id);
+  if p_reads_much then perform queue.take_turn(p_workspace_id); end if;
+  return v_user;
 end $$;
 
 -- Refuse outsiders with 404, and members who do not manage the workspace with 403.

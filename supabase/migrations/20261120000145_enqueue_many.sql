@@ -87,8 +87,7 @@ end $$;
 -- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the
 -- platform's own code passes null and may name the job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
-  out ids uuid[], out created boolean[], out wake boolean
-) language plpgsql as $$
+  out ids uuid[], out created boolean[], out wake boolean) language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);

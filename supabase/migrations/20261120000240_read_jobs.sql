@@ -275,7 +275,7 @@ declare
       and coalesce(v_filter ->> 'queue' = l.queue, true))
     || case v_filter when '{}' then 0 end; -- those of types that are not published have no lane yet
 begin
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
   perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
   return (
     with newest as materialized (

@@ -226,7 +226,7 @@ declare
   v_findings jsonb;
 begin
   perform queue.refuse_revoked();
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
   v_backlog := queue.backlog(p_workspace_id, v_now);
   if p_workspace_id is null then
     -- also what is due but not promoted: workers do that, and none may be there
@@ -317,7 +317,7 @@ declare
     - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
 begin
   perform queue.refuse_revoked();
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
   return jsonb_build_object('now', v_now, 'since', v_since,
     'backlog', queue.backlog(p_workspace_id, v_now), 'live',
     (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
@@ -361,7 +361,7 @@ declare
   v_since constant timestamptz
     := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
 begin
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
   return jsonb_build_object('now', v_now, 'since', v_since,
     'step_seconds', extract(epoch from v_step), 'points', (
       select coalesce(jsonb_agg(n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
@@ -380,7 +380,7 @@ declare
   v_alive constant integer[] := array(select w.worker from queue.alive_workers(v_now) as w);
   v_types jsonb;
 begin
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
   with types as materialized (
     select * from queue.job_types
     union all -- those that jobs of the workspace wait for
