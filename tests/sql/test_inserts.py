@@ -1,4 +1,4 @@
-"""Plain statements beside the functions: deletes, and inserts for many tenants."""
+"""Plain jobs and plain statements: bulks, deletes, inserts for many tenants."""
 
 from __future__ import annotations
 
@@ -49,6 +49,23 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 
     assert engine.rows("select distinct workspace_id::text from public.jobs") == [GLOBEX]
     assert that_name(engine, "workspace_id", [ACME]) <= {"queue.feed", "queue.stats"}
+
+
+def test_a_bulk_of_plain_jobs_leaves_the_rows_that_one_alone_leaves(engine: Engine) -> None:
+    """It is a way of its own, for a tenth of the cost."""
+    engine.stop_clock()
+    engine.register("quiet", queue="slow", max_attempts=2, schema_version=3, events="minimal")
+    left = (
+        "select distinct to_jsonb(j) - '{id,ord,created_at}'::text[], r.lane, r.workspace_id,"
+        " r.ord = j.ord, r.ready_at = j.created_at"
+        " from public.jobs as j left join queue.ready as r on r.job_id = j.id"
+        " where j.job_type = %s"
+    )
+    for job_type in ("work", "quiet"):
+        alone = engine.enqueue(job_type=job_type)
+        several = engine.enqueue_many(2, job_type=job_type)
+        assert len(engine.rows(left, job_type)) == 1
+        assert engine.events(alone) == engine.events(several[1])
 
 
 def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:

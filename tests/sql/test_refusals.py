@@ -139,11 +139,9 @@ def test_a_users_open_transaction_delays_its_job_alone(
         engine.maintain()
         stored = engine.rows("select job_id::text from queue.steps")
         assert set(stored) == {free["job"]["id"]} | ({ids[0]} if outcomes[0] == "ok" else set())
-        ended = engine.settle_all(
-            [{**handle(each), "outcome": "completed"} for each in (held, free, last)]
-        )
-        by_id = {each["job_id"]: each["outcome"] for each in ended}
-        assert [by_id[each] for each in ids] == [outcomes[1], "applied", "applied"]
+        done = [{**handle(each), "outcome": "completed"} for each in (held, free, last)]
+        ended = {each["job_id"]: each["outcome"] for each in engine.settle_all(done)}
+        assert [ended[each] for each in ids] == [outcomes[1], "applied", "applied"]
         user.run("rollback")
 
     if outcomes[1] == "busy":

@@ -132,7 +132,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
 
 
 def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
-    """Workspace, name, cron and source of every schedule, persons' aside."""
+    """Workspace, name, cron and source of each schedule that code declares."""
     return engine.rows(
         "select workspace_id::text, name, cron, source from queue.schedules"
         " where name like 'code:%' order by 1, 2"

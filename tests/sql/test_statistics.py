@@ -92,7 +92,7 @@ def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
-    """A verdict for readiness: unserved types warn."""
+    """And readiness warns of types that no worker serves."""
     engine.register("other")
     engine.register("full", max_concurrency=1)
     engine.register("keyed", key_concurrency=1)
@@ -116,16 +116,6 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     engine.enqueue_many(max(100, 10_000 // lanes), job_type="other")
     detail = engine.rpc("queue_health")["backlog"]["detail"]
     assert re.search(r"\d\+ wait: no worker serves", detail)
-
-
-def test_what_nothing_takes_grows_old(engine: Engine) -> None:
-    """Also where no one has promoted it: workers do that."""
-    engine.enqueue(delay_seconds=60)
-    engine.advance(1100)
-
-    health = engine.rpc("queue_health")
-    assert health["oldest_due_seconds"] > 1000
-    assert health["last_tick_seconds"] is None
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> None:
