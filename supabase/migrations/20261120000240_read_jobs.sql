@@ -185,7 +185,7 @@ begin
       and p_workspaces is not null then array(
         select p.job_id from unnest(p_workspaces) as w (id)
         cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
-  v_known := case when cardinality(v_known) <= 10000 then v_known end;
+  v_known := case when p_filter ? 'ids' or cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
   last_id := p_before;
   loop
@@ -197,11 +197,9 @@ begin
         (array_agg(id order by n desc))[1] as last from p', v_where, case
       when v_known is not null then 'public.jobs as j where j.id = any ($1) and j.id < $3
         and ($2 is null or j.workspace_id = any ($2)) order by j.id desc'
-      when v_head is not null then format('public.jobs as j
-        where j.%1$I between %2$L and %2$L and j.id < $3
-          and ($2 is null or j.workspace_id = any ($2))
+      when v_head is not null then format('public.jobs as j where j.%1$I between %2$L and %2$L
+        and j.id < $3 and ($2 is null or j.workspace_id = any ($2))
         order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
-      when p_workspaces is null then 'public.jobs as j where j.id < $3 order by j.id desc'
       else 'unnest($2) as w (id) cross join lateral (
         select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
         order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc' end)
@@ -460,12 +458,13 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'own, free what it waits for, or give the type a longer `timeout`.', 'show {job_id}', null),
   ('failed:deadline', null, 'It never came to start in time: enqueue it again with a later '
     'deadline.', 'replay {job_id}', null),
-  ('failed:lost', null, 'SIGKILL is most often the limit of memory, SIGSEGV a library in C; without '
-    'either, code held the event loop: correct that, and run it again.', 'retry {job_id}', null),
+  ('failed:lost', null, 'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
+    'without either, code held the event loop: correct that, and run it again.', 'retry {job_id}',
+    null),
   ('failed:killed', null, 'A program that it started was ended by {signal}, as the limit of memory '
     'does: give the worker more, or it less.', 'retry {job_id}', null),
-  ('failed:machine', null, 'Its machine has no room left ({code}): free it, or give the worker more.',
-    'retry {job_id}', null),
+  ('failed:machine', null, 'Its machine has no room left ({code}): free it, or give the worker '
+    'more.', 'retry {job_id}', null),
   ('failed:contention', null, 'It met another transaction ({code}): run it again; where that '
     'returns, lock in one order, and briefly.', 'retry {job_id}', null),
   ('failed:schema', null, 'The database lacks what its query names ({code}): apply the migration, '
