@@ -393,8 +393,7 @@ declare
 begin
   with picked as materialized (
     select h.* from unnest(p_shares) as s cross join lateral (
-      select r.ctid as tid, j.ctid as row, j.id, r.ord, r.ready_at from queue.ready as r
-      -- by its key, whatever statistics say of an empty table
+      select r.ctid as tid, j.id, r.ord, r.ready_at from queue.ready as r
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.ord
         and j.status = 'pending' and (j.deadline_at is null or j.deadline_at > p_now)
@@ -410,7 +409,8 @@ begin
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
-    where j.ctid = p.row and t.job_type = j.job_type
+    -- by its key, whatever statistics say of an empty table, and as it is now: it may have moved
+    where j.id = any (array[p.id]) and t.job_type = j.job_type
     returning j.id, j.workspace_id, j.attempts, j.fence, j.lane, p.tid, p.ord, p.ready_at,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       case when t.rate_per_key or t.key_concurrency is not null
