@@ -41,9 +41,8 @@ create function queue.first_run(p_cron text, p_timezone text, p_after timestampt
 returns timestamptz language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
-    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *'
-    when '@midnight' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
-    when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
+    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
+    when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
     when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
   v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
   v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
