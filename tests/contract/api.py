@@ -33,7 +33,7 @@ class Api:
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **more: Any
     ) -> httpx.Response:
-        """One request, Ada's unless another is named; as nobody for None."""
+        """One request, Ada's unless another is named; without a token for None."""
         headers = dict(more.pop("headers", {}))
         if user:
             headers["authorization"] = f"Bearer {user_token(user)}"

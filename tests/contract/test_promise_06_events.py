@@ -13,11 +13,11 @@ from minutehand.queue.realtime import events_of_message
 from tests.contract.observed import ask, history, later, messages, refused, started
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 
-Told = list[tuple[str, int]]
+Seen = list[tuple[str, int]]
 
 
-def read(engine: Engine, cursor: str | None) -> tuple[Told, str]:
-    given: Told = []
+def read(engine: Engine, cursor: str | None) -> tuple[Seen, str]:
+    given: Seen = []
     while True:
         page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor)
         given += [(event["job_id"], event["seq"]) for event in page["events"]]
@@ -30,7 +30,7 @@ def short(kinds: Iterable[str]) -> list[str]:
     return [kind.removeprefix("job.") for kind in kinds]
 
 
-def test_a_life_is_told_without_a_gap(engine: Engine) -> None:
+def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     engine.stop_clock()
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -66,11 +66,11 @@ def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
     engine.run(f"select queue.enqueue(%s, null, ({made}), true)", ACME)
     last = engine.enqueue()
 
-    told, _ = read(engine, "1:1:")
-    assert (len(told), told[-1][0]) == (2601, last)
+    seen, _ = read(engine, "1:1:")
+    assert (len(seen), seen[-1][0]) == (2601, last)
 
 
-def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
+def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
     engine.register("quiet", events="minimal")
     job_id = engine.enqueue(job_type="quiet")
     engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "kept as a line"}])
@@ -79,8 +79,8 @@ def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
     assert engine.one("select count(*) from public.job_logs") == 1
 
 
-def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
-    """A cursor by time or by transaction id would have passed it; a rollback tells nothing."""
+def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
+    """A cursor by time or by transaction id would have passed it; a rollback leaves nothing."""
     _, cursor = read(engine, None)
     with engine.open_transaction() as slow, engine.open_transaction() as doomed:
         early = slow.enqueue()  # its transaction is older than the next one, and still open
@@ -95,7 +95,7 @@ def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
     assert read(engine, cursor)[0] == []
 
 
-def told_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
+def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
     """Every event that was sent to a topic, alike ones with the time of the first."""
     return [
         {name: value for name, value in event.items() if name != "at"}
@@ -126,9 +126,9 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
         jobs[0],
     )
     for topic, hidden in zip(topics, ([], ["job.progress", "job.log"], ["job.log"]), strict=True):
-        assert told_on(engine, topic) == [each for each in logged if each["type"] not in hidden]
+        assert sent_on(engine, topic) == [each for each in logged if each["type"] not in hidden]
     assert len(messages(engine, topics[0])) == 4
-    assert {event["job_id"] for event in told_on(engine, f"workspace:{GLOBEX}")} <= {jobs[1]}
+    assert {event["job_id"] for event in sent_on(engine, f"workspace:{GLOBEX}")} <= {jobs[1]}
 
 
 def wait(engine: Engine, **wait_: Any) -> str:

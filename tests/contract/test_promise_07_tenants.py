@@ -326,12 +326,12 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
     """Some projects sign such tokens for devices; the service is named by its role."""
     job_id = engine.enqueue()
     with engine.database.as_role("authenticated") as connection:
-        nobody = Engine(engine.database, connection)
-        assert nobody.rows("select id from public.jobs") == []
-        assert refused(nobody.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
+        anonymous = Engine(engine.database, connection)
+        assert anonymous.rows("select id from public.jobs") == []
+        assert refused(anonymous.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
         for kind, name in (("job_type", "work"), ("workspace", ACME)):
             request = {"kind": kind, "name": name}
-            assert refused(nobody.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
+            assert refused(anonymous.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
 
 
 def revoke(engine: Engine, grace: int) -> None:

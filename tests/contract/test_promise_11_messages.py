@@ -32,7 +32,7 @@ def most_in_a_window(engine: Engine) -> int:
     return max((2 * sum(0 <= at - first < WINDOW for at in sent) for first in sent), default=0)
 
 
-def until_told_again(engine: Engine, topic: str) -> None:
+def until_announced(engine: Engine, topic: str) -> None:
     def look() -> bool:
         engine.advance(1)
         engine.maintain()
@@ -50,7 +50,7 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
 
     assert 0 < len(messages(counted, topic)) < 150
     assert most_in_a_window(counted) <= WINDOW * BUDGET
-    until_told_again(counted, topic)
+    until_announced(counted, topic)
     page = counted.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor)
     assert len(page["events"]) == 150
     assert most_in_a_window(counted) <= WINDOW * BUDGET
@@ -68,7 +68,7 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
     said = [event for _, event, _ in messages(counted, f"job:{job_id}")]
     assert 0 < said.count("job.progress") < 60
     if "job.completed" not in said:
-        until_told_again(counted, f"job:{job_id}")
+        until_announced(counted, f"job:{job_id}")
 
 
 def test_a_tenant_that_no_one_watches_holds_back_nothing_that_is_watched(counted: Engine) -> None:
