@@ -486,9 +486,8 @@ declare
   v_page record;
 begin
   if v_at.seen is null then
-    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'more', false,
-      'cursor', row(v_cluster, pg_current_snapshot(), null, null, null, null)
-        ::queue.feed_cursor::text, 'reset', true);
+    return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
+      'cursor', format('(%s,"%s",,,,)', v_cluster, pg_current_snapshot()));
   end if;
   with lines as materialized (
     select f.*, row_number() over w as n,
@@ -501,8 +500,7 @@ begin
       (select * from queue.feed as o
         where o.session_id = p_session_id and o.number <= v_last
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
-      ) as f
-    window w as (order by f.number, f.id)),
+      ) as f window w as (order by f.number, f.id)),
   -- what of the first line was read before does not count: it may tell of thousands
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
