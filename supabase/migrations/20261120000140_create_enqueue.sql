@@ -261,9 +261,9 @@ begin
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
   end if;
-  if p_job.lane is distinct from p_type.lane
-      and not exists (select from queue.lanes as l where l.lane = p_job.lane) then
-    p_job.lane := 0; -- its queue was swept: the type says where it goes
+  if p_job.lane is distinct from p_type.lane then
+    perform from queue.lanes as l where l.lane = p_job.lane;
+    if not found then p_job.lane := 0; end if; -- its queue was swept: the type says where it goes
   end if;
   if p_job.lane = 0 then -- take from its type what it left to it, once a worker has published that
     select * into p_type from queue.job_types as t
@@ -285,12 +285,12 @@ begin
     end if;
     if p_type.rate_per_key or p_type.key_concurrency is not null then
       v_key := queue.gate_of(p_type, p_job.concurrency_key);
-    end if;
-    if p_type.in_order and exists (
-        select from queue.gated as g
-        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type and g.key = v_key
-          and g.admitted and not g.ended and g.job_id = p_job.id) then
-      v_key := null; -- it was put off, and kept its key
+      if p_type.in_order and exists (
+          select from queue.gated as g where g.workspace_id = p_job.workspace_id
+            and g.job_type = p_job.job_type and g.key = v_key
+            and g.admitted and not g.ended and g.job_id = p_job.id) then
+        v_key := null; -- it was put off, and kept its key
+      end if;
     end if;
   end if;
   if v_key is null then
