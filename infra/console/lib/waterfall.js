@@ -195,24 +195,6 @@ export function ticksOf({ from, to }, origin, most = 8) {
   return ticks;
 }
 
-/** A window into the whole, zoomed or moved, and kept inside. */
-export function zoomed(view, whole, factor) {
-  const size = Math.min(whole.to - whole.from, Math.max(5, (view.to - view.from) * factor));
-  const middle = (view.from + view.to) / 2;
-  return inside({ from: middle - size / 2, to: middle + size / 2 }, whole);
-}
-
-export function moved(view, whole, share) {
-  const by = (view.to - view.from) * share;
-  return inside({ from: view.from + by, to: view.to + by }, whole);
-}
-
-function inside(view, whole) {
-  const size = view.to - view.from;
-  const from = Math.max(whole.from, Math.min(view.from, whole.to - size));
-  return { from, to: Math.min(whole.to, from + size) };
-}
-
 /** Where a span lies in the window, in percent, cut at its edges; null outside of it. */
 export function placeOf({ from, to }, view) {
   const size = view.to - view.from;

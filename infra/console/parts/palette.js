@@ -125,8 +125,7 @@ const KEYS = [
   ["J K, ↑ ↓", "In lists and waterfalls: row by row"],
   ["Enter", "Open the row"],
   ["Space", "Select the row, on its box"],
-  ["← →", "In a waterfall: fold and unfold, or move in time"],
-  ["+ − 0", "In a waterfall: zoom, show the whole"],
+  ["← →", "In a waterfall: fold and unfold"],
   ["Esc", "Close the dialog"],
 ];
 const isHelpOpen = createStore(false);

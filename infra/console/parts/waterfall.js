@@ -1,10 +1,10 @@
-// Waterfall: a job and its children on one time axis, zoomed and walked by keyboard.
+// Waterfall: a job and its children on one time axis, walked by keyboard.
 
 import { counted, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
 import { needStyles } from "../lib/styles.js";
 import { classes, html, quiet, useMemo, useRef, useState } from "../lib/ui.js";
-import { extentOf, moved, placeOf, rowsOf, spansOf, ticksOf, zoomed } from "../lib/waterfall.js";
+import { extentOf, placeOf, rowsOf, spansOf, ticksOf } from "../lib/waterfall.js";
 
 needStyles("/styles/waterfall.css");
 
@@ -33,18 +33,11 @@ function labelOfRow(row, origin) {
 /** `detailsOf` a row is drawn below the chart when the row is opened. */
 export function Waterfall({ trace, now, detailsOf }) {
   const [folded, setFolded] = useState({ closed: new Set(), opened: new Set() });
-  const [view, setView] = useState(null); // null: the whole, which grows while something runs
   const [chosen, setChosen] = useState(null); // has the focus of the chart
   const [opened, setOpened] = useState(null);
   const all = useMemo(() => rowsOf(trace, { now, ...folded }), [trace, now, folded]);
   const rows = all.slice(0, MOST_ROWS);
-  const whole = extentOf(rows);
-  const shown = view ?? whole;
-  const origin = whole.from;
-  const zoom = (factor) => {
-    const next = zoomed(shown, whole, factor);
-    setView(next.from <= whole.from && next.to >= whole.to ? null : next);
-  };
+  const view = extentOf(rows); // it grows while something runs
   const toggle = (row) =>
     setFolded((before) => {
       const next = { closed: new Set(before.closed), opened: new Set(before.opened) };
@@ -56,22 +49,10 @@ export function Waterfall({ trace, now, detailsOf }) {
   const shownRow = all.find(({ key }) => key === opened);
   const open = (row) => setOpened(row.key === opened ? null : row.key);
   return html`<div class="waterfall">
-    <div class="bar">
-      <${Sums} job=${root} now=${now} />
-      <span class="spacer"></span>
-      <div class="zoom">
-        ${quiet("−", () => zoom(2), { "aria-label": "Zoom out", disabled: !view })}
-        ${quiet("+", () => zoom(0.5), { "aria-label": "Zoom in" })}
-        ${quiet("Fit", () => setView(null), { disabled: !view })}
-      </div>
-    </div>
+    <${Sums} job=${root} now=${now} />
     <${Chart}
       rows=${rows}
-      view=${shown}
-      whole=${whole}
-      origin=${origin}
-      setView=${setView}
-      zoom=${zoom}
+      view=${view}
       toggle=${toggle}
       open=${open}
       opened=${opened}
@@ -132,8 +113,8 @@ function Sums({ job, now }) {
 }
 
 function Chart(props) {
-  const { rows, view, whole, origin, setView, zoom, toggle, open, opened, chosen, setChosen } =
-    props;
+  const { rows, view, toggle, open, opened, chosen, setChosen } = props;
+  const origin = view.from;
   const box = useRef(null);
   const at = rows.findIndex((row) => row.key === chosen);
   const focusOn = (index) => {
@@ -150,16 +131,8 @@ function Chart(props) {
       ArrowUp: () => focusOn(at - 1),
       Home: () => focusOn(0),
       End: () => focusOn(rows.length - 1),
-      ArrowRight: () =>
-        row?.hasMore && !row.isOpen ? toggle(row) : setView(moved(view, whole, 0.2)),
-      ArrowLeft: () =>
-        row?.hasMore && row.isOpen && row.level > 0
-          ? toggle(row)
-          : setView(moved(view, whole, -0.2)),
-      "+": () => zoom(0.5),
-      "=": () => zoom(0.5),
-      "-": () => zoom(2),
-      0: () => setView(null),
+      ArrowRight: () => row?.hasMore && !row.isOpen && toggle(row),
+      ArrowLeft: () => row?.hasMore && row.isOpen && row.level > 0 && toggle(row),
       Enter: () => row && open(row),
     };
     if (!moves[event.key]) return;

@@ -1,16 +1,14 @@
-// The waterfall's arithmetic: spans, sums, the critical path, zooming, ticks.
+// The waterfall's arithmetic: spans, sums, the critical path, ticks.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   criticalPath,
   extentOf,
-  moved,
   placeOf,
   rowsOf,
   spansOf,
   ticksOf,
-  zoomed,
 } from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
@@ -121,15 +119,6 @@ test("what still runs ends now, and the whole grows with it", () => {
   assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
   assert.deepEqual(extentOf([{ from: 5, to: 5 }]), { from: 5, to: 105 });
   assert.ok(rows.every((row) => row.isCritical));
-});
-
-test("zooming keeps inside the whole and its middle where it was", () => {
-  const whole = { from: 0, to: 1000 };
-  const near = zoomed(whole, whole, 0.5);
-
-  assert.deepEqual(near, { from: 250, to: 750 });
-  assert.deepEqual(zoomed(near, whole, 10), whole);
-  assert.deepEqual(moved(near, whole, 5), { from: 500, to: 1000 });
 });
 
 test("ticks are round, few, and a span outside the window has no place", () => {
