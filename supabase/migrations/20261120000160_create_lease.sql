@@ -629,11 +629,13 @@ declare
   v_is_alone boolean;
 begin
   select * into v_worker from queue.workers where worker_id = p_request.worker_id;
-  v_changed := (v_worker.job_types, v_worker.queues)
-    is distinct from (p_request.job_types, p_request.queues);
+  if v_worker.version = p_request.version and v_worker.job_types @> p_request.job_types then
+    p_request.job_types := v_worker.job_types; -- those left out have no slot now
+  end if;
+  v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
+    is distinct from (p_request.job_types, p_request.queues, p_request.version);
   if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now
-      and v_worker.ended_at is null and not v_changed
-      and v_worker.version is not distinct from p_request.version then
+      and v_worker.ended_at is null and not v_changed then
     return v_worker.worker;
   end if;
   select array_agg(l.lane) filter (where o.serves and (l.served_at is null

@@ -174,6 +174,18 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     assert ids_of(engine.lease()) == [job_id]
 
 
+def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> None:
+    """Full of one kind of job, it asks for the others alone."""
+    engine.register("other")
+    engine.advance(120)
+    for job_types in (["work", "other"], ["other"]):
+        engine.lease_call(0, worker="w1", job_types=job_types, version="v1")
+    engine.advance(70)
+    engine.lease_call(0, worker="w1", job_types=["other"], version="v1")
+
+    assert engine.rpc("explain_job", p_job_id=engine.enqueue())["reason"] == "next_in_line"
+
+
 def test_people_pause_only_what_they_manage(engine: Engine) -> None:
     """A member would stop colleagues; a stranger must not learn that the workspace exists."""
     by_type, by_queue, whole, type_of_it = PAUSES
