@@ -459,8 +459,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('failed:deadline', null, 'It never came to start in time: enqueue it again with a later '
     'deadline.', 'replay {job_id}', null),
   ('failed:lost', null, 'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
-    'without either, code held the event loop: correct that, and run it again.', 'retry {job_id}',
-    null),
+    'without either, code held the event loop: correct it, run it again.', 'retry {job_id}', null),
   ('failed:killed', null, 'A program that it started was ended by {signal}, as the limit of memory '
     'does: give the worker more, or it less.', 'retry {job_id}', null),
   ('failed:machine', null, 'Its machine has no room left ({code}): free it, or give the worker '
@@ -484,8 +483,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('failed:unavailable', null, 'The other side did not answer ({code}): run it again once it does.',
     'retry {job_id}', null),
   ('refused', 'The database refuses a change of its row; it is tried again at {retry_at}.',
-    'Correct the trigger or constraint of your own that refuses it, then wait.', 'explain {job_id}',
-    null),
+    'Correct the trigger or constraint that refuses it, then wait.', 'explain {job_id}', null),
   ('lease_expired', 'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
     'Nothing: the next tick takes it back. What became of its worker:', 'show {job_id}', null),
   ('cancelling', 'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
@@ -500,9 +498,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'show {child}', '/jobs/{child}'),
   ('due', 'It has been due since {run_at} and joins the queue with the next tick.', 'Nothing, for '
     'a minute. After that:', 'doctor --only schedule', '/overview'),
-  ('scheduled', 'It is scheduled for {run_at}.', 'Run it now, if it must not wait.',
-    'retry {job_id}', null),
-  ('snoozed', 'Its processor put it off until {run_at}.', 'Run it now, if it must not wait.',
+  ('scheduled', 'It is scheduled for {run_at}.', 'Run it now, if need be.', 'retry {job_id}', null),
+  ('snoozed', 'Its processor put it off until {run_at}.', 'Run it now, if need be.',
     'retry {job_id}', null),
   ('backing_off', 'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
     'at {run_at}.', 'Run it now, if the cause is gone.', 'retry {job_id}', null),
@@ -515,9 +512,10 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('workspace_type_paused', 'The job type {job_type} has been paused in the workspace since '
     '{paused_at}.', 'A manager of the workspace resumes the type.', 'resume --type {job_type}',
     '/types/{job_type}'),
-  ('no_worker', 'No worker has run since {since}: nothing starts.', 'Start one: `minutehand dev`, '
-    'or `minutehand serve`; on AWS see its schedule.', 'doctor --only schedule', '/overview'),
-  ('no_worker', 'No worker has been seen yet.', null, null, null),
+  ('no_worker', 'No worker has run since {since}: nothing starts.', 'Its key was revoked at '
+    '{revoked_at}: give it a new one.', 'token worker', '/overview'),
+  ('no_worker', 'No worker has been seen yet.', 'Start one: `minutehand dev`, or `minutehand '
+    'serve`; on AWS see its schedule.', 'doctor --only schedule', '/overview'),
   ('no_processor', 'No worker has published the job type {unpublished}.', 'Its registration was '
     'refused: {refusal}. Correct it in code, and deploy.', 'types {job_type}', '/types/{job_type}'),
   ('no_processor', 'Workers run, but none of them serves {types}: {jobs} due.', 'If the name is '

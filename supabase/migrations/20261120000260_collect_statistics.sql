@@ -174,8 +174,8 @@ begin
   where current_setting('default_transaction_read_only')::boolean
   union all
   select case when p_now - p_seen_at > interval '200 seconds' then 'fail' else 'warn' end,
-    'no_worker', p_seen_at, case when v_revoked_at > p_seen_at - interval '1 minute'
-      then 'worker keys were revoked at ' || v_revoked_at::timestamptz(0) end, '{}'
+    'no_worker', p_seen_at, null, jsonb_build_object('revoked_at', case
+      when v_revoked_at > p_seen_at - interval '1 minute' then v_revoked_at end)
   where coalesce(p_now - p_seen_at > interval '90 seconds', true)
   union all
   select case when p_seen_at is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
