@@ -50,8 +50,9 @@ export function Incidents({ workspace }) {
     return () => watch.close();
   }, [workspace.id]);
   const act = actionsOn(found.refresh);
-  const lines = [...useSilence(), ...(found.value ?? [])];
-  if (freshness === "polling" && lines.length === 0)
+  const silences = useSilence();
+  const lines = [...silences, ...(found.value ?? [])];
+  if (freshness === "polling" && silences.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">

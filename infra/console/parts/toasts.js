@@ -28,7 +28,7 @@ export const actionsOn = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
   try {
     const made = await run();
-    if (done) notify(done);
+    if (done) notify(typeof done === "function" ? done(made) : done);
     return made;
   } catch (error) {
     notifyFailure(failure, error);
@@ -37,6 +37,13 @@ export const actionsOn = (refresh) => async (failure, run, done, question) => {
     await refresh();
   }
 };
+
+/** Says the state after a pause is lifted: another may stop the same jobs. */
+export const resumed = (name) => (answer) =>
+  [
+    `${name} is ${answer.paused ? "still paused" : "resumed"}`,
+    ...(answer.left ?? []).flatMap(({ next }) => next.map(({ words }) => words)),
+  ].join(". ");
 
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 

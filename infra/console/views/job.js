@@ -168,11 +168,9 @@ function Explained({ explained, job, isAsking }) {
   const explanation = explained.value?.status === job.status ? explained.value : null;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`;
   const { sentence = "\u00a0", cause } = explanation ?? {};
-  const isFailed = job.status === "failed"; // of which the cause stands below
-  const whole = cause && !isFailed ? `${sentence.slice(0, -1)}: ${cause}` : sentence;
   return html`<p class="explain" aria-live="polite">
-    <${Sentence} text=${isFailed ? withoutError(whole, job) : whole} />
-    ${explanation?.cause && html` <span class="muted">Cause: ${explanation.cause}</span>`}
+    <${Sentence} text=${job.status === "failed" ? withoutError(sentence, job) : sentence} />
+    ${cause && html` <span class="muted">Cause: ${cause}</span>`}
     ${
       explanation?.estimated_start_at &&
       html` <span class="muted">Expected to start <${When}
@@ -196,7 +194,8 @@ function Remedy({ explained, job }) {
 /** The sentence up to the error, which stands below in full. */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
-  const at = [`${job.error_data?.type}: ${message}`, message]
+  const type = String(job.error_data?.type).split(".").at(-1);
+  const at = [`${type}: ${message}`, message]
     .map((said) => (message ? sentence.indexOf(said) : -1))
     .find((found) => found > 0);
   return at ? `${sentence.slice(0, at).replace(/:? *$/, "")}.` : sentence;

@@ -11,7 +11,7 @@ import { Chart } from "../parts/chart.js";
 import { ActionButton, askFor } from "../parts/dialog.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
 import { column, figure, heading, table } from "../parts/table.js";
-import { actionsOn } from "../parts/toasts.js";
+import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { FAILURE, failureKey } from "./jobs.js";
 
@@ -96,8 +96,7 @@ function Pause({ stats, workspace }) {
       `${name} is paused`,
     );
   };
-  const resume = () =>
-    act("Could not resume", () => whole.resume(id, { body: {} }), `${name} is resumed`);
+  const resume = () => act("Could not resume", () => whole.resume(id, { body: {} }), resumed(name));
   return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"}
     run=${isPaused ? resume : pause}>
     ${isPaused ? "Resume" : "Pause"}

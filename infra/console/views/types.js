@@ -1,10 +1,10 @@
 // Job types, what is broken first; the page of one has who serves it and with which jobs in hand,
 // its schema, limits, pause and schedules.
 
-import { jobs, types as api, whole } from "../api.js";
+import { jobs, rpc, session, types as api, whole } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag, WorkerState } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
@@ -13,7 +13,7 @@ import { EnqueueDialog } from "../lib/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Unread } from "../parts/states-of-view.js";
 import { column, fact, figure, heading, jobLink, table } from "../parts/table.js";
-import { actionsOn } from "../parts/toasts.js";
+import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { WHEN } from "./schedules.js";
 
@@ -89,11 +89,18 @@ function TypePage({ name, workspace }) {
   const type = read.value;
   const act = actionsOn(read.refresh);
   const isPaused = Boolean(type?.paused_at);
+  const { user } = useStore(session);
+  const resume = async () => {
+    const answer = await whole.resume(workspace.id, { body: { job_type: name } });
+    const isOfOperator = answer.left?.some(({ kind }) => kind === "job_type");
+    if (!isOfOperator || !user.isOperator) return answer;
+    return rpc("pause_jobs", { p_request: { kind: "job_type", name, paused: false } });
+  };
   const pause = () =>
     act(
       "Could not change",
-      () => whole[isPaused ? "resume" : "pause"](workspace.id, { body: { job_type: name } }),
-      isPaused ? `${name} is resumed` : `${name} is paused`,
+      isPaused ? resume : () => whole.pause(workspace.id, { body: { job_type: name } }),
+      isPaused ? resumed(name) : `${name} is paused`,
       !isPaused && {
         title: `Pause ${name}?`,
         text: `No job of this type starts in ${workspace.name} until you resume.`,

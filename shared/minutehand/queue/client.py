@@ -198,8 +198,10 @@ class UserQueue(CallerFunctions):
         of = str(workspace_id)
         kind, name = ("workspace", of) if job_type is None else ("workspace_type", job_type)
         request = {"kind": kind, "name": name, "workspace_id": of, "paused": paused}
-        await self.call("pause_jobs", request={**request, "reason": reason})
-        return {"workspace_id": of, "job_type": job_type, "paused": paused}
+        made = await self.call("pause_jobs", request={**request, "reason": reason})
+        # the state after, which another pause may keep, never what was asked for
+        state = {"paused": made["paused"], "left": made.get("left", [])}
+        return {"workspace_id": of, "job_type": job_type, **state}
 
 
 def _given(where: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.faults import FAULTS, Fault, FaultyHost, faulty_host
+from tests.e2e.console.faults import FAULTS, PAUSE, Fault, FaultyHost, faulty_host
 from tests.e2e.console.people import ADA, Visitor
 from tests.support.stacks import RunningStack
 
@@ -106,3 +106,16 @@ def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: Faul
     page.locator(".remedy").get_by_role("link", name="Open").click()
     page.get_by_role("button", name="Resume", exact=True).click()
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+
+
+def test_a_resume_says_what_still_stops_the_type(visit: Visit, stack: FaultyHost) -> None:
+    """The operator's pause is not a manager's to lift."""
+    pause = PAUSE.replace("workspace_type", "job_type")
+    fault = Fault("", "strict", (), "", state="", sql=pause % "true", undo=pause % "false")
+    with stack.planted(fault):
+        page = visit(ADA, "/types/faulty.strict").page
+        page.get_by_role("button", name="Resume", exact=True).click()
+
+        expect(page.locator(".toast")).to_contain_text(
+            "still paused. The operator resumes the type"
+        )
