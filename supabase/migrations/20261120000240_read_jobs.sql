@@ -470,8 +470,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'or correct the query.', 'retry {job_id}', null),
   ('failed:payload', null, 'Its payload is of version {version}, the type of {type_version}: write '
     'the upcaster between them, deploy, and run it again.', 'retry {job_id}', '/types/{job_type}'),
-  ('failed:payload', null, 'Run it again with a payload that fits the type.', 'retry {job_id} '
-    '--payload @payload.json', null),
+  ('failed:payload', null, 'Deploy the worker, if it is older than the payload; else run it again '
+    'with one that fits the type.', 'retry {job_id} --payload @payload.json', null),
   ('failed:result', null, 'What the processor returned is refused: correct that in code, deploy, '
     'and run it again.', 'retry {job_id}', null),
   ('failed:credentials', null, 'Correct the credentials that were refused ({code}), then run it '

@@ -58,7 +58,7 @@ export function Incidents({ workspace }) {
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
     ${lines.map(
       ([text, to, words, key]) => html`<p key=${text}>
-        <${Sentence} text=${text} /> ${words && html`<a href=${to}>${words}</a>`}
+        <${Sentence} text=${text} /> ${words && html`<a href=${to}><${Sentence} text=${words} /></a>`}
         ${
           key &&
           user?.isOperator &&
