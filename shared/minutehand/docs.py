@@ -24,6 +24,11 @@ PACKAGE_NAME: Final = "jobs"
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
+#: The clients' schema outside of SQL: a call, `.schema("minutehand")`, `-n minutehand`.
+_CLIENTS: Final = re.compile(
+    r'(?<![\w.])minutehand(?=\.\w+\()|(?<=chema\(")minutehand(?=")'
+    r"|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)"
+)
 _CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
 
 
@@ -110,7 +115,9 @@ def render(text: str, names: Names) -> str:
         return re.sub(r"(?<![\w.])minutehand(?=\.\w)", names.schemas.clients, sql)
 
     def own(found: re.Match[str]) -> str:
-        code = found[0].replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
+        code = re.sub(r"\bminutehand_engine\b", names.schemas.engine, found[0])
+        code = _CLIENTS.sub(names.schemas.clients, code)
+        code = code.replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
         code = code.replace("COPY jobs jobs", f"COPY {folder} {folder}")
         return re.sub(r"\bjobs(?=/(?:processors|tests))", folder, code)
 

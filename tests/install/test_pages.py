@@ -14,7 +14,8 @@ import psycopg
 import pytest
 import yaml
 
-from minutehand.docs import PAGES
+from minutehand.docs import PAGES, Names, render
+from minutehand.install.rewrite import Schemas
 from minutehand.local.migrations import as_user
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
@@ -97,6 +98,15 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
                 compile(block, each.topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             for block in blocks(text, "yaml"):
                 assert yaml.safe_load(block)
+
+
+def test_no_page_keeps_the_default_names_in_another_schema() -> None:
+    """Neither in SQL nor around it."""
+    kept = r'minutehand_engine|schema\("minutehand"\)| -n minutehand\b|minutehand\.\w+\('
+    pages = {each.topic: render(each.printed, Names(Schemas("tasks"))) for each in PAGES}
+    assert {
+        topic: found for topic, text in pages.items() if (found := re.findall(kept, text))
+    } == {}
 
 
 def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: RunningStack) -> None:

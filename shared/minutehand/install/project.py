@@ -23,7 +23,7 @@ from minutehand.project import FILE, Project
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
 #: What the pages of deployment let one write beside the code.
-SECRET_FILES = (".env", "secrets.env", "key.json")
+SECRET_FILES = (".env", "*.env", "key.json", "build/")
 #: What the CLI exposes where config.toml does not say.
 EXPOSED = ["public", "graphql_public"]
 
