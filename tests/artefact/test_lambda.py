@@ -117,7 +117,12 @@ def test_a_killed_tick_loses_nothing(
     worker.kill()
     dying.join()
     project.expire(job)
-    project.sql("select public.run_maintenance()")
+
+    def is_reclaimed() -> bool:
+        project.sql("select public.run_maintenance()")
+        return bool(project.row(job)["status"] == "pending")
+
+    until(is_reclaimed)  # it is looked for once a second
     project.make_due(job)
     worker.invoke(TICK, seconds=120)
 
