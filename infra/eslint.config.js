@@ -1,4 +1,4 @@
-// What prettier and the type check do not see: unused names, shadowed ones, mistakes of hooks and promises.
+// What prettier and types do not see: unused names, shadowed ones, mistakes of hooks and promises.
 
 import js from "@eslint/js";
 import globals from "globals";

@@ -1,6 +1,6 @@
 // Runs in CloudFront before the cache: a path of the console's router is its one page, a path that
-// names a file stays itself, so that a missing file is a 404 and never a page. A job type's name may
-// end like a file's, so the folder decides: as `is_page` of minutehand.web.site. Runtime 2.0, no imports.
+// names a file stays itself, so that a missing file is a 404 and never a page. A job type's name
+// may end like a file's, so the folder decides: as `is_page` of minutehand.web.site. Runtime 2.0.
 // eslint-disable-next-line no-unused-vars -- CloudFront calls it
 function handler(event) {
   const request = event.request;

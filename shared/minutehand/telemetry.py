@@ -146,10 +146,7 @@ def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None
 
 @contextmanager
 def following(traceparent: str | None) -> Iterator[None]:
-    """Note the trace context a request came with, for calls made inside the block.
-
-    A malformed one is dropped, as the standard says.
-    """
+    """Note the trace context a request came with, unless malformed, for calls made inside."""
     is_valid = traceparent is not None and _TRACEPARENT.fullmatch(traceparent)
     token = _received.set(traceparent if is_valid else None)
     try:

@@ -1,5 +1,5 @@
 -- What puts a seeded database back between two tests: part of the template, so that clones have it.
--- The schema `kept` has a copy of each table with rows, and a function whose plans its session keeps.
+-- The schema `kept` has a copy of each table with rows, and a function whose plans are kept.
 set local search_path = '';
 -- what the apps' migrations left to the first worker would be another change by each test's
 select public.attach_extensions();

@@ -1,8 +1,8 @@
 /**
  * Uploads from the browser to routes of `minutehand.web.uploads`, part by part straight to storage.
  *
- * Published as `minutehand/uploads`. Uploads continue while other pages are open; after a reload the
- * server is asked what has arrived: when all of it has, the upload is completed; otherwise the same
+ * Published as `minutehand/uploads`. Uploads continue while other pages are open; after a reload
+ * the server is asked what has arrived: when all has, the upload is completed; otherwise the same
  * file is chosen again, and parts that arrived are not sent again.
  *
  * @example

@@ -303,7 +303,7 @@ export const watchJob = (client, jobId, options = {}) =>
   started(new JobWatch(client, topicsOf(client), jobId, options));
 
 /**
- * Follow the newest jobs of a workspace or a session, by any filter of `list_jobs`. A guest session's
+ * Follow the newest jobs of a workspace or session, by any filter of `list_jobs`. A guest session's
  * id is its key: its jobs need no user, and have no payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
