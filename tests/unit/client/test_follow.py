@@ -61,9 +61,9 @@ class World:
 
     def open(self, after: int) -> FeedWatcher | JobWatcher:
         access = cast("Access", self)
-        return FeedWatcher(access, "workspace", "w") if self.is_feed else JobWatcher(
-            access, JOB, after=after
-        )  # fmt: skip
+        if self.is_feed:
+            return FeedWatcher(access, "workspace", "w")
+        return JobWatcher(access, JOB, after=after)
 
     def socket(self, *_: object, **received: Any) -> World:
         self.topic = SimpleNamespace(**received)
@@ -91,11 +91,10 @@ class World:
             raise QueueUnavailable(database, status=429 if database == "busy" else 0)
 
     def _row(self) -> Job:
-        return Job.model_validate({
-            "id": JOB, "workspace_id": "w", "job_type": "t", "created_at": AT,
-            "status": "completed" if self.ended else "processing",
-            "last_seq": max((each.seq for each in self.log), default=0),
-        })  # fmt: skip
+        row = {"id": JOB, "workspace_id": "w", "job_type": "t", "created_at": AT}
+        status = "completed" if self.ended else "processing"
+        last_seq = max((each.seq for each in self.log), default=0)
+        return Job.model_validate({**row, "status": status, "last_seq": last_seq})
 
     async def get_job(self, _: str) -> Job:
         await self._begin_read()
