@@ -1,13 +1,11 @@
 -- What has happened, for those who watch: the feed, messages to Realtime within the project's plan,
--- and sessions open to guests. A statement's changes become lines of queue.feed, a message to the
--- workspace's topic, and to the topics of its sessions and jobs that someone follows. What is
--- beyond the second's budget is not sent: its line is marked, and each of its topics is later asked
--- to read again (queue.do_announcements).
+-- and sessions open to guests. Changes become lines of queue.feed and messages to the workspace's
+-- topic and to those of its sessions and jobs that someone follows. What is beyond the second's
+-- budget is not sent: its topics are later asked to read again (queue.do_announcements).
 
 -- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
 create function queue.cluster() returns text language sql stable as $$
-  select right(c.system_identifier::text, 8) from pg_control_system() as c
-$$;
+  select right(c.system_identifier::text, 8) from pg_control_system() as c $$;
 
 insert into queue.settings (name, value) values
   ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids the numbers of the feed are
@@ -15,8 +13,7 @@ insert into queue.settings (name, value) values
   ('allow_anonymous', 'false'),
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
   ('client_address_header', '"cf-connecting-ip"'),
-  -- with which the API signs the address of a guest whose call it passes on
-  ('guest_key', to_jsonb(
+  ('guest_key', to_jsonb( -- the API signs with it the address of a guest whose call it passes on
     encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
@@ -27,35 +24,28 @@ create unlogged sequence queue.messages_second minvalue 0; -- the present second
 create unlogged sequence queue.messages_before minvalue 0; -- the count when it began
 
 create unlogged table queue.followers (
-  topic text not null,
-  user_id uuid not null, -- the nil UUID for a guest
+  topic text not null, user_id uuid not null, -- the nil UUID for a guest
   follower_id uuid not null, -- the client, by an id of its own choosing
-  seen_at timestamptz not null,
-  primary key (topic, user_id, follower_id)
-);
+  seen_at timestamptz not null, primary key (topic, user_id, follower_id));
 create index followers_by_user on queue.followers (user_id);
 
 -- Topics that a server streams to its readers, until when unless it asks again.
 create unlogged table queue.streamed_topics (
-  topic text primary key, expires_at timestamptz not null
-);
+  topic text primary key, expires_at timestamptz not null);
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
 -- may touch six of ours), and how many this second has used. is_followed: someone follows a topic.
-create function queue.message_budget(
-  out budget integer, out used bigint, out is_followed boolean
-) language plpgsql as $$
+create function queue.message_budget(out budget integer, out used bigint,
+  out is_followed boolean) language plpgsql as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- read first: when the second is not noted yet, nothing was counted in it until then, so that
-  -- however many note it at once, none notes a count that holds another's messages
+  -- read first: however many note a new second at once, none notes a count with another's messages
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_before bigint := pg_sequence_last_value('queue.messages_before');
 begin
   select case s.value when '"free"' then 80 when '"pro"' then 400 else s.value::integer end,
     exists (select from queue.followers)
-  into budget, is_followed
-  from queue.settings as s where s.name = 'realtime_messages_per_second';
+  into budget, is_followed from queue.settings as s where s.name = 'realtime_messages_per_second';
   if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
     v_before := setval('queue.messages_before', v_counted);
     v_second := setval('queue.messages_second', v_second);
@@ -65,9 +55,8 @@ end $$;
 
 -- A message of one event is that event; one of several has groups of events that differ in their
 -- job and number alone.
-create function queue.message_of(
-  p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb
-) language plpgsql as $$
+create function queue.message_of(p_changes queue.change[], p_now timestamptz,
+  out event text, out payload jsonb) language plpgsql as $$
 declare
   v_one constant queue.change := p_changes[1];
 begin
@@ -104,32 +93,25 @@ begin
     wanted as (
       select 'workspace:' || p.workspace_id as topic, p.* from parts as p
       where p.type not in ('job.progress', 'job.log')
-      union all
-      select 'session:' || p.session_id, p.* from parts as p
-      where p.type <> 'job.log'
+      union all select 'session:' || p.session_id, p.* from parts as p where p.type <> 'job.log'
         and exists (select from queue.followers as f where f.topic = 'session:' || p.session_id)
         and queue.session_workspace(p.session_id) = p.workspace_id
-      union all
-      select 'job:' || i.id, p.workspace_id, p.session_id, p.type, p.data, array[i.id],
-        array[i.seq], p.n
-      from parts as p cross join unnest(p.job_ids, p.seqs) as i (id, seq)
+      union all select 'job:' || i.id, p.workspace_id, p.session_id, p.type, p.data, array[i.id],
+        array[i.seq], p.n from parts as p cross join unnest(p.job_ids, p.seqs) as i (id, seq)
       where i.id = any (v_jobs) and p.type <> 'job.created'),
     bins as ( -- Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
       select w.*, (sum(200 + pg_column_size(w.data) + 45 * cardinality(w.job_ids))
-        over (partition by w.topic order by w.n)) / 100000 as bin
-      from wanted as w)
+        over (partition by w.topic order by w.n)) / 100000 as bin from wanted as w)
     select b.topic, array_agg(row(b.workspace_id, b.session_id, b.type, b.data, b.job_ids,
       b.seqs)::queue.change order by b.n)
     from bins as b group by b.topic, b.bin order by b.topic, b.bin;
 end $$;
 
--- Send events; false, and nothing is sent, where the budget does not reach: progress and logs may
--- use 4/8 of it, states that no one follows 5/8, those that someone follows 6/8, announcements all.
--- p_is_plain: one message to their workspace has all, unless someone follows a session or job. A
--- failure only warns: what matters can also be read.
-create function queue.send(
-  p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
-) returns boolean language plpgsql as $$
+-- Send events; false where the budget does not reach: progress and logs may use 4/8 of it, states
+-- that no one follows 5/8, those that someone follows 6/8, announcements all. p_is_plain: one
+-- message to the workspace has all, unless someone follows more. A failure only warns.
+create function queue.send(p_events queue.change[], p_is_minor boolean, p_is_plain boolean,
+  p_now timestamptz) returns boolean language plpgsql as $$
 declare
   v_seen record;
   v_sent record; -- topics, events, payloads, watchers: how many follow them
@@ -138,23 +120,18 @@ declare
   v_eighths integer := 5;
   v_count bigint;
 begin
-  if clock_timestamp() - now() > interval '1 second' then
-    return false; -- what a long transaction sends would arrive at its end, all at once
-  end if;
+  -- what a long transaction sends would arrive at its end, all at once
+  if clock_timestamp() - now() > interval '1 second' then return false; end if;
   v_seen := queue.message_budget();
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
     -- of many tenants: more than the budget reaches, whoever follows them
     if not p_is_minor and v_seen.used + 2 * (
         select count(distinct e.workspace_id) from unnest(p_events) as e where e.seqs is not null)
-        > v_seen.budget * 6 / 8 then
-      return false;
-    end if;
+        > v_seen.budget * 6 / 8 then return false; end if;
     select array_agg(m.topic) as topics, array_agg(m.event) as events,
       array_agg(m.payload) as payloads, sum(m.watchers) as watchers,
-      coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
-    into v_sent
-    from (
+      coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost into v_sent from (
       select t.topic, o.event, o.payload,
         (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
       from queue.changes_by_topic(p_events) as t
@@ -182,12 +159,10 @@ exception when others then
   return true;
 end $$;
 
--- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
--- event of its jobs: a line of the feed alone. Progress and logs come alone. Not p_wakes: what is
--- published is due in over a minute, when workers look by themselves.
-create function queue.publish(
-  p_changes queue.change[], p_now timestamptz, p_wakes boolean default true
-) returns void language plpgsql strict as $$
+-- Publish what a statement has done to rows that the caller holds. What has no numbers is a line of
+-- the feed alone; progress and logs come alone. Not p_wakes: it is due in over a minute.
+create function queue.publish(p_changes queue.change[], p_now timestamptz,
+  p_wakes boolean default true) returns void language plpgsql strict as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
   v_number constant bigint
@@ -208,8 +183,7 @@ begin
   end if;
   -- where no one streams none is notified: who notifies commits under a lock of the whole server
   perform pg_notify('minutehand_events', s.topic) from queue.streamed_topics as s
-  where s.expires_at > clock_timestamp() and exists (
-    select from unnest(p_changes) as c
+  where s.expires_at > clock_timestamp() and exists (select from unnest(p_changes) as c
     where s.topic = 'workspace:' || c.workspace_id and c.type not in ('job.progress', 'job.log')
       or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
       or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i)));
@@ -217,41 +191,32 @@ begin
     (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_number, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
     p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
-    case when c.seqs is not null then v_held end
-  from unnest(p_changes) as c
+    case when c.seqs is not null then v_held end from unnest(p_changes) as c
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
 end $$;
 
--- Ask those who watch topics whose messages were held back to read again, one message a topic, the
--- longest held first and as far as the budget reaches; returns how many topics. A task of its own:
--- it needs a partition for today, which Realtime makes while someone is connected.
+-- Ask those who watch topics whose messages were held back to read again, the longest held first. A
+-- task of its own: it needs today's partition, which Realtime makes while someone is connected.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_ids bigint[];
-  v_room bigint;
-  v_said record; -- topics, since when, cost, and the first line that has to wait
-begin
-  v_ids := array( -- of those that have been committed
+  v_ids constant bigint[] := array( -- of those that have been committed
     select f.id from queue.feed as f
     where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
-  select b.budget - b.used into v_room from queue.message_budget() as b;
+  v_room constant bigint := (select b.budget - b.used from queue.message_budget() as b);
+  v_said record; -- topics, since when, cost, and the first line that has to wait
+begin
   select array_agg(o.topic) filter (where o.cost <= v_room) as topics,
     array_agg(o.since) filter (where o.cost <= v_room) as since,
     max(o.cost) filter (where o.cost <= v_room) as cost,
-    min(o.first) filter (where o.cost > v_room) as rest
-  into v_said
-  from (
+    min(o.first) filter (where o.cost > v_room) as rest into v_said from (
     select t.topic, min(f.at) as since, min(f.id) as first, sum(1 + greatest(1, (
       select count(*) from queue.followers as w where w.topic = t.topic)))
-      over (order by min(f.id), t.topic) as cost
-    from queue.feed as f cross join lateral (
+      over (order by min(f.id), t.topic) as cost from queue.feed as f cross join lateral (
       select 'workspace:' || f.workspace_id where f.type not in ('job.progress', 'job.log')
-      union all
-      select 'session:' || f.session_id where f.type <> 'job.log'
+      union all select 'session:' || f.session_id where f.type <> 'job.log'
         and queue.session_workspace(f.session_id) = f.workspace_id
-      union all
-      select distinct o.topic from queue.followers as o
+      union all select distinct o.topic from queue.followers as o
       where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)) as t (topic)
     where f.held and f.id = any (v_ids) group by t.topic) as o;
   update queue.feed set held = null
@@ -273,18 +238,15 @@ begin
       select s.workspace_id from queue.guest_sessions as s
       where s.session_id = p_session_id and s.expires_at > queue.clock()
         and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'))
-    else (
-      select f.workspace_id from (
+    else (select f.workspace_id from (
         select j.workspace_id from public.jobs as j
-        where j.session_id = p_session_id order by j.workspace_id limit 1) as f
-      where not exists (
+        where j.session_id = p_session_id order by j.workspace_id limit 1) as f where not exists (
         select from public.jobs as j
         where j.session_id = p_session_id and j.workspace_id > f.workspace_id)) end;
 end $$;
 
--- Whether the caller may join a private topic: a job or session of their workspace, or the
--- workspace. Those to whom a guest session is open may join its topic, and its user those of its
--- jobs.
+-- Whether the caller may join a private topic: their workspace, its jobs and sessions; a guest
+-- session that is open to them, and, for its user, its jobs.
 create function queue.may_follow(p_topic text) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -294,8 +256,7 @@ begin
   if v_kind = 'session' and v_of like 'guest\_%' then
     return exists (select from queue.guest_session(v_of));
   elsif v_kind = 'session' then
-    return exists (
-      select from public.jobs as j
+    return exists (select from public.jobs as j
       where j.session_id = v_of and j.workspace_id in (select queue.my_workspaces()));
   elsif v_kind not in ('workspace', 'job')
       or v_of !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
@@ -303,11 +264,9 @@ begin
   elsif v_kind = 'workspace' then
     return v_of::uuid in (select queue.my_workspaces());
   end if;
-  return exists (
-    select from public.jobs as j
+  return exists (select from public.jobs as j
     where j.id = v_of::uuid and (j.workspace_id in (select queue.my_workspaces())
-      or j.session_id like 'guest\_%' and exists (
-        select from queue.guest_session(j.session_id) as s
+      or j.session_id like 'guest\_%' and exists (select from queue.guest_session(j.session_id) as s
         where s.workspace_id = j.workspace_id and s.user_id = queue.caller())));
 end $$;
 
@@ -320,10 +279,8 @@ begin
     perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow',
       left(p_topic, 300));
   end if;
-  -- more of one user's clients cannot use up the budget: the latest hundred topics are followed,
-  -- for pages that were closed are counted for a while; guests are one user
-  delete from queue.followers where ctid = any (array(
-    select o.ctid from queue.followers as o
+  -- a user's latest hundred topics are followed: more cannot use up the budget; guests are one user
+  delete from queue.followers where ctid = any (array(select o.ctid from queue.followers as o
     where o.user_id = queue.caller() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
     order by o.seen_at desc offset 99 for update skip locked));
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
@@ -338,14 +295,11 @@ begin
 end $$;
 
 create function public.follow_topic(p_topic text, p_follower_id uuid) returns jsonb
-language sql set search_path = ''
-begin atomic -- bound when it is made: guests need no usage of the schema
-  select queue.follow(p_topic, p_follower_id);
-end;
+language sql set search_path = '' -- bound when it is made: guests need no usage of the schema
+begin atomic select queue.follow(p_topic, p_follower_id); end;
 comment on function public.follow_topic is
-  'Report that a client follows a private topic: {receivers, again_seconds, '
-  'check_seconds}.\n\nCall it before joining and every again_seconds while joined: topics of '
-  'jobs and sessions get messages only while someone follows them.';
+  'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\n'
+  'Call it before joining and every again_seconds while joined: jobs and sessions send only then.';
 
 create function public.stream_topics(p_topics jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -364,27 +318,21 @@ comment on function public.stream_topics is
 
 -- The number before which every line of the feed is committed.
 create function queue.feed_end() returns bigint language sql stable as $$
-  select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-$$;
+  select pg_snapshot_xmin(pg_current_snapshot())::text::bigint $$;
 
--- Where a slice of the feed ends, of whose first p_lines lines the numbers and sizes are given:
--- before what is more than these lines or ten times as many jobs, else at p_last. Lines of one
--- number stay together.
-create function queue.slice_end(
-  p_numbers bigint[], p_jobs integer[], p_lines integer, p_last bigint
-) returns bigint language sql immutable as $$
+-- Where a slice of the feed ends, by the numbers and sizes of its lines: before what is more than
+-- p_lines or ten times as many jobs, else at p_last. Lines of one number stay together.
+create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines integer,
+  p_last bigint) returns bigint language sql immutable as $$
   select coalesce(
     min(s.number) filter (where s.number > s.first and (s.jobs > 10 * p_lines or s.n >= p_lines)),
-    case when count(*) >= p_lines then min(s.number) + 1 end, p_last)
-  from (
+    case when count(*) >= p_lines then min(s.number) + 1 end, p_last) from (
     select f.number, min(f.number) over () as first, sum(f.jobs) over w as jobs,
       count(*) over w as n
-    from unnest(p_numbers, p_jobs) as f (number, jobs) window w as (order by f.number)) as s
-$$;
+    from unnest(p_numbers, p_jobs) as f (number, jobs) window w as (order by f.number)) as s $$;
 
--- After a dump of another cluster was restored here: the lines it brought are committed, and go
--- below those of this cluster, in their order, with the positions of all readers; false while there
--- are more. The transaction that brought lines has written numbers that lay ahead of it.
+-- After a dump of another cluster was restored here: the lines it brought, whose numbers lay ahead
+-- of their transaction, go below this cluster's, with all readers; false while there are more.
 create function queue.adopt_feed() returns boolean language plpgsql as $$
 declare
   v_now bigint;
@@ -394,8 +342,7 @@ declare
 begin
   if queue.setting('cluster') = to_jsonb(queue.cluster()) then return true; end if;
   v_now := pg_current_xact_id()::text::bigint;
-  v_brought := array(
-    select distinct f.xmin::text from queue.feed as f
+  v_brought := array(select distinct f.xmin::text from queue.feed as f
     where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin));
   v_shift := greatest(
     (select max(f.number) from queue.feed as f where f.xmin::text = any (v_brought)),
@@ -404,8 +351,7 @@ begin
   if v_brought <> '{}' or exists (
       select from queue.tasks as t, queue.settings as s -- written at the restore
       where s.name = 'cluster' and t.read_to > v_now - age(s.xmin)) then
-    update queue.feed set number = number - v_shift, xid = '3', held = null
-    where ctid = any (array(
+    update queue.feed set number = number - v_shift, xid = '3', held = null where ctid = any (array(
       select f.ctid from queue.feed as f
       where f.number > 0 and f.xmin::text = any (v_brought) order by f.number limit 20000));
     get diagnostics v_lines = row_count;
@@ -426,8 +372,7 @@ declare
   v_gone record;
 begin
   with oldest as (select f.ctid, f.at from queue.feed as f order by f.number limit 5000),
-  gone as (
-    delete from queue.feed where ctid = any (array(
+  gone as (delete from queue.feed where ctid = any (array(
       select o.ctid from oldest as o where o.at < v_before)) returning number)
   select max(g.number) as number, count(*)::integer as lines into v_gone from gone as g;
   update queue.tasks set read_to = greatest(read_to, v_gone.number)
@@ -438,11 +383,9 @@ end $$;
 -- A cursor, written as text: who reads has seen a snapshot, and reads up to until. Within such a
 -- batch, the line that was read last, and how many of its events.
 create type queue.feed_cursor as (
-  cluster text, seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
-);
+  cluster text, seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint);
 
--- Read a cursor; "1:1:" is the beginning, and none is now. Null for one of another cluster, or
--- before the feed's beginning.
+-- Read a cursor ("1:1:" the beginning, none now); null for one of another cluster, or too old.
 create function queue.read_cursor(p_cursor text) returns queue.feed_cursor
 language plpgsql stable as $$
 declare
@@ -465,13 +408,11 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end $$;
 
--- A page of a feed in the order of (number, id): what was not visible in the cursor's snapshot and
--- is visible now is new, whatever the order of commits. It reads at most 1,000 lines: a page may be
--- short, even empty, and still have more. A workspace's feed has states alone, a session's all but
--- logs.
-create function queue.read_feed(
-  p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer
-) returns jsonb language plpgsql stable as $$
+-- A page of a feed by (number, id): new is what the cursor's snapshot does not see and is visible
+-- now, whatever the order of commits. It reads at most 1,000 lines: an empty page may have more. A
+-- workspace's feed has states alone, a session's all but logs.
+create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text,
+  p_limit integer) returns jsonb language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
@@ -489,16 +430,13 @@ begin
     return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
       'cursor', format('(%s,"%s",,,,)', v_cluster, pg_current_snapshot()));
   end if;
-  with lines as materialized (
-    select f.*, row_number() over w as n,
-      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
-    from (
+  with lines as materialized (select f.*, row_number() over w as n,
+      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before from (
       (select * from queue.feed as o
         where p_session_id is null and o.workspace_id = p_workspace_id and o.number <= v_last
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       union all
-      (select * from queue.feed as o
-        where o.session_id = p_session_id and o.number <= v_last
+      (select * from queue.feed as o where o.session_id = p_session_id and o.number <= v_last
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       ) as f window w as (order by f.number, f.id)),
   -- what of the first line was read before does not count: it may tell of thousands
@@ -521,28 +459,25 @@ begin
     case when count(*) > c_limit then (array_agg(f.cursor order by f.n))[c_limit]
       when (select count(*) from lines) = c_lines
         or (select count(*) from slice) < (select count(*) from lines) then (
-        select row(v_cluster, v_at.seen, v_at.until, s.number, s.id, cardinality(s.job_ids))
-          ::queue.feed_cursor
-        from slice as s order by s.n desc limit 1) end as cursor
-  into v_page from found as f;
+        select row(v_cluster, v_at.seen, v_at.until, s.number, s.id,
+          cardinality(s.job_ids))::queue.feed_cursor
+        from slice as s order by s.n desc limit 1) end as cursor into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places,
     'more', v_page.cursor is not null, 'cursor', coalesce(v_page.cursor,
       row(v_cluster, v_at.until, null, null, null, null)::queue.feed_cursor)::text);
 end $$;
 
-create function public.event_feed(
-  p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
-) returns jsonb language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+create function public.event_feed(p_workspace_id uuid, p_cursor text default null,
+  p_limit integer default 500) returns jsonb language plpgsql stable security definer
+set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
   return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end $$;
 comment on function public.event_feed is
   'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
-  'created_at}], places, cursor, more, reset?}.\n\nEach event comes once, those of a job in '
-  'order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset '
-  'says that events may have been missed. places has a cursor after each event.';
+  'created_at}], places, cursor, more, reset?}.\n\nEach once, in order of a job''s seq; without a '
+  'cursor from now, with "1:1:" all. reset: some may be missed; places: the cursor after each.';
 
 -- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to
 -- one user. The id is generated here and is the capability; it opens that session and nothing else.
@@ -551,8 +486,7 @@ create table queue.guest_sessions (
   workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id
   user_id uuid, -- the one user it is for; null for anyone who holds the id
   opened_at timestamptz not null default queue.clock(), expires_at timestamptz not null,
-  constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$')
-);
+  constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'));
 create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 
@@ -563,14 +497,12 @@ begin
   return jsonb_build_object('key', queue.setting('guest_key'));
 end $$;
 comment on function public.guest_key is
-  'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe '
-  'header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key '
-  '|| "address time"))).';
+  'The key, in hexadecimal, that signs the address of a guest: {key}.\n\nIn x-minutehand-client: '
+  'the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
 
--- Count what a guest does in a workspace, or refuse: where guests are allowed, at most the setting
--- <name>_per_minute (null: no limit) from an address (of IPv6 the network /64): what the API
--- signed, else what the gateway saw, nothing that a caller says of itself. People with an account
--- and the service have other limits, or none. For apps.
+-- Count what a guest does in a workspace, or refuse: at most <name>_per_minute (null: no limit) of
+-- an address (IPv6: a /64) that the API signed or the gateway saw, never one that a caller says of
+-- itself. People with an account and the service have other limits, or none. For apps.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
@@ -593,17 +525,15 @@ begin
       else coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
         -- what comes before is the caller's own word
         btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end;
-  exception when invalid_text_representation then
-    v_address := null;
+  exception when invalid_text_representation then v_address := null;
   end;
   v_address := set_masklen(v_address, case family(v_address) when 6 then 64 else 32 end);
   perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id,
     coalesce(host(network(v_address)), 'unknown')), v_most, 60, 1, queue.clock(), p_name);
 end $$;
 
--- The guest session of an id while it is open, if the caller may follow it: as a member of its
--- workspace, as its user (of Auth's anonymous sign-in only where allow_anonymous is true), and one
--- for no user as anyone where that is true.
+-- The guest session of an id while it is open, if the caller may follow it: a member of its
+-- workspace, its user (if anonymous where allow_anonymous is true), or there anyone if it has none.
 create function queue.guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable as $$
   select s from queue.guest_sessions as s
@@ -627,8 +557,7 @@ begin
   end if;
   return jsonb_build_object('session_id', p_session_id, 'expires_at', v_session.expires_at,
     'jobs', (
-    select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]')
-    from (
+    select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]') from (
       select j.id, j.session_id, j.job_type, j.status, j.result, j.error_message, j.attempts,
         j.max_attempts, j.next_retry_at, j.scheduled_for, j.started_at, j.finished_at,
         j.completed_at, j.cancel_requested_at, j.created_at, j.updated_at, j.last_seq,
@@ -642,8 +571,7 @@ create function queue.session_feed(p_session_id text, p_cursor text, p_limit int
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
-  v_workspace constant uuid := (
-    select s.workspace_id from queue.guest_session(p_session_id) as s);
+  v_workspace constant uuid := (select s.workspace_id from queue.guest_session(p_session_id) as s);
 begin
   if v_workspace is null and not exists (
       select from public.jobs as j where j.session_id = p_session_id
@@ -661,13 +589,11 @@ comment on function public.guest_session_jobs is
   'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
   'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function public.session_feed(
-  p_session_id text, p_cursor text default null, p_limit integer default 500
-) returns jsonb language sql stable set search_path = ''
+create function public.session_feed(p_session_id text, p_cursor text default null,
+  p_limit integer default 500) returns jsonb language sql stable set search_path = ''
 begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
 comment on function public.session_feed is
-  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far '
-  'back as it is kept. Of a guest session also before it has a job.';
+  'Events of a session''s jobs, as event_feed, without logs; without a cursor all that are kept.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}')
 returns jsonb language plpgsql security definer set search_path = '' as $$
@@ -694,9 +620,8 @@ begin
   return to_jsonb(v_made);
 end $$;
 comment on function public.open_guest_session is
-  'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, '
-  'expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id '
-  'if omitted). It shows the jobs that are enqueued with this session_id.';
+  'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. '
+  'For managers.\n\nIt shows jobs with its id. Options: ttl_seconds (86400), user_id (any).';
 
 select queue.allow('job_worker, service_role', 'public.stream_topics', 'public.guest_key');
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow',
