@@ -1,43 +1,36 @@
 -- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
--- its jobs. A task goes on until its share of the call's time is over; what fails is noted, tried
--- later, and stops no other. A row that a trigger or foreign key of the project's own refuses is
--- found by halving its slice, noted with its reason, and passed over until its time.
+-- its jobs. What fails is noted, tried later, and stops no other; a row that a trigger or foreign
+-- key of the project's own refuses is found by halving its slice, and passed over until its time.
 
 insert into queue.tasks (name, every) values
   ('promotion', '0'), ('retention', '10 minutes'), ('sweep', '1 minute'),
   -- the leases are read whole: an index of their end would be written by each renewal
   ('reclaim', '1 second');
 
--- Whether an error is the row's own, so that others may go on: not one of locks, of resources, or
--- of the connection.
+-- Whether an error is the row's own, not one of locks, of resources, or of the connection.
 create function queue.is_refusal(p_sqlstate text) returns boolean language sql immutable as $$
-  select p_sqlstate !~ '^(08|40|53|55|57|58|XX)'
-$$;
+  select p_sqlstate !~ '^(08|40|53|55|57|58|XX)' $$;
 
--- Note that a task was refused for a job: it is tried again after five seconds, then twice as long,
--- at most an hour.
+-- Note that a task was refused for a job: it is tried again after 5 seconds, doubling to an hour.
 create function queue.note_refusal(p_task text, p_job_id uuid, p_failure text, p_now timestamptz)
 returns void language sql as $$
   insert into queue.signals as s (kind, workspace_id, job_id, name, failure, failures, look_at)
   select 'refused', j.workspace_id, j.id, p_task, left(p_failure, 1000), 1,
-    p_now + interval '5 seconds'
-  from public.jobs as j where j.id = p_job_id
+    p_now + interval '5 seconds' from public.jobs as j where j.id = p_job_id
   on conflict (name, job_id) where kind = 'refused' do update set failure = excluded.failure,
     failures = s.failures + 1,
-    look_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12))
-$$;
+    look_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12)) $$;
 
 -- The jobs that a task is to pass over now.
 create function queue.refused(p_task text, p_now timestamptz) returns uuid[]
 language plpgsql stable as $$
 begin
-  return array(
-    select s.job_id from queue.signals as s
+  return array(select s.job_id from queue.signals as s
     where s.kind = 'refused' and s.name = p_task and s.look_at > p_now);
 end $$;
 
--- Do a task's part for jobs, by its function queue.<task>_of: for all at once, and where that is
--- refused for each half, down to the one that is to blame. Gives how many were done.
+-- Do queue.<task>_of for all jobs at once, or, where that is refused, for each half, down to the
+-- one to blame; how many were done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -64,29 +57,25 @@ begin
     + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
 end $$;
 
--- Jobs to promote, locked with their lines: those whose type has been published since, and those
--- whose time has come. Of many due lines half are the oldest, half in equal shares for the tenants
--- that have any, so that none waits behind others.
+-- Jobs whose type has been published since, and those whose time has come: of many half the oldest,
+-- half in equal shares for the tenants, so that none waits behind others. Locked with their lines.
 create function queue.jobs_to_promote(p_refused uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
-  v_lines tid[] := array(
-    select d.ctid from queue.deferred as d
+  v_lines tid[] := array(select d.ctid from queue.deferred as d
     where d.run_at <= p_now and d.job_id <> all (p_refused) order by d.run_at limit 500);
 begin
   if cardinality(v_lines) = 500 then
     v_lines := v_lines[:250] || array(
       with recursive tenants as ( -- each by one look-up
         (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
-        union all
-        select (
+        union all select (
           select d.workspace_id from queue.deferred as d
           where d.workspace_id > t.id order by 1 limit 1), t.n + 1
         from tenants as t where t.id is not null and t.n < 250)
       select f.tid
       from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
-      cross join lateral (
-        select d.ctid as tid from queue.deferred as d
+      cross join lateral (select d.ctid as tid from queue.deferred as d
         where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
         order by d.run_at limit ceil(250.0 / t.many)) as f);
   end if;
@@ -96,28 +85,23 @@ begin
       where d.ctid = any (v_lines) for no key update of d, j skip locked) as h
     union
     select h.id from (
-      select j.id from queue.job_types as t
-      cross join lateral (
+      select j.id from queue.job_types as t cross join lateral (
         select g.job_id from queue.gated as g
         where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (p_refused)
-        limit 500 for update skip locked) as g
-      join public.jobs as j on j.id = g.job_id
+        limit 500 for update skip locked) as g join public.jobs as j on j.id = g.job_id
       where t.schema_version > 0 limit 500 for no key update of j skip locked) as h);
 end $$;
 
--- These jobs find their next place, or end: those whose deadline has passed, and those of a person
--- whose type turned out to be internal.
+-- These jobs find their next place, or end: past their deadline, or a person's of an internal type.
 create function queue.promotion_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   -- places before records: one whose wait someone answers now stays due
-  v_held constant uuid[] := array(
-    select w.job_id from queue.waits as w
+  v_held constant uuid[] := array(select w.job_id from queue.waits as w
     where w.job_id = any (p_ids) order by w.job_id for update skip locked);
   v_adopted uuid[];
 begin
-  with gone as (
-    delete from queue.gated as g using public.jobs as j
+  with gone as (delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.lane = 0
     returning g.job_id)
@@ -126,8 +110,7 @@ begin
   where j.id = any (p_ids) and d.job_id = j.id and d.run_at <= p_now
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
     and (j.status <> 'waiting' or j.id = any (v_held));
-  perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
-  from (
+  perform queue.finish(array_agg(e.id), 'failed', e.error, p_now) from (
     select j.id, case when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
         "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
       else '{"type": "Forbidden", "reason": "forbidden",
@@ -136,16 +119,14 @@ begin
     where j.id = any (p_ids)
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held))
       and (j.deadline_at <= p_now or t.internal and j.user_id is not null
-        and j.id = any (v_adopted))) as e
-  group by e.error;
+        and j.id = any (v_adopted))) as e group by e.error;
   perform queue.place(j, p_now) from public.jobs as j
   where j.id = any (p_ids) and j.status = 'pending'
     and (j.id = any (v_adopted) or coalesce(j.next_retry_at, j.scheduled_for) <= p_now);
   return cardinality(p_ids);
 end $$;
 
--- Expired leases, which the caller holds with their jobs, are settled as lost by the rules of a
--- settlement, and tried again at once.
+-- Expired leases, which the caller holds with their jobs, are settled as lost, tried again at once.
 create function queue.reclaim_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -172,8 +153,7 @@ language sql as $$
     delete from public.jobs where ctid = any (array(
       select j.ctid from public.jobs as j
       where j.id = any (p_ids) order by j.id for update skip locked)) returning 1)
-  select count(*)::integer from gone
-$$;
+  select count(*)::integer from gone $$;
 
 -- Promote jobs or reclaim leases, slice by slice. What someone holds stays due.
 create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
@@ -183,19 +163,16 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  if p_task = 'reclaim' then
-    -- leases from before the clock went back would otherwise last so much longer
+  if p_task = 'reclaim' then -- leases from before the clock went back would last so much longer
     update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
-    where l.ctid = any (array(
-      select o.ctid from queue.leases as o
+    where l.ctid = any (array(select o.ctid from queue.leases as o
       where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
       for no key update skip locked));
   end if;
   loop
     v_refused := queue.refused(p_task, p_now);
     v_ids := case p_task when 'promotion' then queue.jobs_to_promote(v_refused, p_now)
-      else array(
-        select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+      else array(select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
         where l.expires_at <= p_now and l.job_id <> all (v_refused)
         order by l.job_id limit 200 for no key update of l, j skip locked) end;
     exit when v_ids = '{}';
@@ -223,13 +200,11 @@ begin
       select j.id, j.finished_at < p_now - make_interval(days => (v_days ->> j.status)::integer)
         and j.id <> all (v_refused) and not exists (
           select from queue.waits as w where w.job_id = j.parent_id and w.kind = 'children')
-        as is_old
-      from public.jobs as j
+        as is_old from public.jobs as j
       where j.id > coalesce(v_after, '00000000-0000-0000-0000-000000000000') and j.id < v_before
       order by j.id limit 500)
     select array_agg(s.id order by s.id) as ids,
-      coalesce(array_agg(s.id) filter (where s.is_old), '{}') as old
-    into v_seen from slice as s;
+      coalesce(array_agg(s.id) filter (where s.is_old), '{}') as old into v_seen from slice as s;
     if v_seen.old <> '{}' then
       v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
     end if;
@@ -263,14 +238,12 @@ begin
     and l.queue <> all (array(select unnest(w.queues) from queue.workers as w
       where w.seen_at > p_now - interval '1 day' union select s.options ->> 'queue'
       from queue.schedules as s where s.options ? 'queue')));
-  for v_rule in
-    select * from (values ('lanes', 'unused_since < $1 - interval ''1 day'''),
+  for v_rule in select * from (values ('lanes', 'unused_since < $1 - interval ''1 day'''),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
       ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-      -- by the clock of follow_topic
-      ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
+      ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''), -- as follow_topic's
       -- closed; a lease that opens it again finds none, and makes one
       ('turns', 'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''),
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
@@ -295,14 +268,12 @@ begin
   return v_done;
 end $$;
 
--- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a
--- task found and could not do, because someone holds the row, is due again a second later. On an
--- idle queue a task that found nothing waits for an hour.
+-- Whether run_maintenance would find something to do; p_active: jobs have run. What someone held is
+-- due again a second later; on an idle queue a task that found nothing waits for an hour.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
-  return exists (
-    select from queue.tasks as t
+  return exists (select from queue.tasks as t
     cross join lateral (
       select case when t.was_idle and t.done_at > p_now - interval '1 second'
         and t.done_at <= p_now then t.done_at else '-infinity' end as rests_until) as r
@@ -314,14 +285,12 @@ begin
               and not exists (
                 select from queue.signals as s where s.kind = 'refused' and s.name = 'promotion'
                   and s.job_id = d.job_id and s.look_at > p_now))
-          or exists (
-            select from queue.job_types as y where y.schema_version > 0 and exists (
+          or exists (select from queue.job_types as y where y.schema_version > 0 and exists (
               select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'waits' then exists (
             select from queue.signals as s where s.kind <> 'refused' and s.look_at <= p_now
               and (s.failures = 0 or r.rests_until = '-infinity'))
-          or exists (
-            select from queue.waits as w
+          or exists (select from queue.waits as w
             where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
         when 'retention' then t.after_id is not null -- a pass is under way
         when 'schedules' then exists (
@@ -334,8 +303,7 @@ begin
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
 end $$;
 
--- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
--- were refused, at most twenty, with the reason.
+-- What maintenance could not do: tasks that fail, and jobs that it passes over, at most twenty.
 create function queue.maintenance_state() returns jsonb language sql stable as $$
   with refused as (
     select s.name as task, s.job_id, left(s.failure, 300) as reason, s.look_at as retry_at
@@ -346,12 +314,10 @@ create function queue.maintenance_state() returns jsonb language sql stable as $
     from queue.tasks as t where t.failures > 0
     union all
     select format('%s passes over job %s: %s', r.task, r.job_id, r.reason) from refused as r)
-  select jsonb_build_object(
-    'verdict', case when count(*) > 0 then 'warn' else 'pass' end,
+  select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
     'detail', coalesce(string_agg(s.words, '; '), 'nothing fails'),
     'refused', (select coalesce(jsonb_agg(to_jsonb(r)), '[]') from refused as r))
-  from sentences as s
-$$;
+  from sentences as s $$;
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = ''
@@ -376,10 +342,8 @@ begin
   elsif not queue.adopt_feed() then
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', true, 'busy', false);
   end if;
-  -- those whose last run is the longest ago first, each for an equal part of the time that is left:
-  -- none keeps another from beginning
-  v_tasks := array(
-    select t from queue.tasks as t
+  -- the longest ago first, each for an equal part of what is left: none keeps another waiting
+  v_tasks := array(select t from queue.tasks as t
     where t.done_at > v_now or (t.done_at + t.every <= v_now or t.after_id is not null)
       and coalesce(t.retry_at, '-infinity') <= v_now
     order by t.failures > 0, t.done_at, t.every, t.name);
@@ -391,8 +355,7 @@ begin
     begin
       if v_task.name in ('promotion', 'reclaim') then
         v_done := queue.do_slices(v_task.name, v_now, v_share);
-      else
-        execute format('select queue.%I($1, $2)', 'do_' || v_task.name)
+      else execute format('select queue.%I($1, $2)', 'do_' || v_task.name)
         into v_done using v_now, v_share;
       end if;
       update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, failure = null,
@@ -412,7 +375,6 @@ begin
 end $$;
 comment on function public.run_maintenance is
   'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
-  '{done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, '
-  'which never depend on it. more: call again; busy: another does it now.';
+  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again; busy: another does it.';
 
 select queue.allow('job_worker, service_role', 'public.run_maintenance');
