@@ -7,8 +7,7 @@ create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.room_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of
--- the server. A listener looks at once, and again 100 ms later.
+-- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
 create function queue.notify_workers() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -24,8 +23,7 @@ end $$;
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
--- Whether the caller should start a worker: no active tick has room, and no one was asked in two
--- seconds. The tick of each minute is the net. Where the database invokes the worker, it does here.
+-- Whether the caller should start a worker: none has room, and no one was asked in two seconds.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
@@ -42,9 +40,8 @@ end $$;
 
 -- The type of a new job; lane 0 and version 0 where no worker has published it, until one does. One
 -- more such type is refused where jobs of 20 of them wait in the workspace, or of 1,000 in all.
-create function queue.type_or_refuse(
-  p_job_type text, p_within text default '', p_workspace_id uuid default null
-) returns queue.job_types language plpgsql stable as $$
+create function queue.type_or_refuse(p_job_type text, p_within text default '',
+  p_workspace_id uuid default null) returns queue.job_types language plpgsql stable as $$
 declare
   v_type queue.job_types;
   v_own integer;
@@ -52,9 +49,8 @@ declare
 begin
   select * into v_type from queue.job_types as t
   where t.job_type = p_job_type and t.schema_version > 0;
-  if found then
-    return v_type;
-  elsif p_job_type is null then
+  if found then return v_type; end if;
+  if p_job_type is null then
     perform queue.refuse(400, 'invalid_argument', 'job_type is required', p_within || 'job_type');
   elsif char_length(p_job_type) not between 1 and 100 or p_job_type ~ '[[:cntrl:]]' then
     perform queue.refuse(422, 'unknown_job_type',
@@ -64,8 +60,7 @@ begin
       where g.lane = 0 and g.job_type = p_job_type and g.workspace_id = p_workspace_id) then
     with recursive waiting as ( -- each type by one look-up
       select min(g.job_type) as job_type from queue.gated as g where g.lane = 0
-      union all
-      select (select min(g.job_type) from queue.gated as g
+      union all select (select min(g.job_type) from queue.gated as g
         where g.lane = 0 and g.job_type > w.job_type)
       from waiting as w where w.job_type is not null)
     select count(*) filter (where w.job_type <> p_job_type), count(*) filter (where exists (
@@ -83,8 +78,7 @@ begin
     'is_minimal', false, 'internal', false, 'rate_per_key', false, 'in_order', false));
 end $$;
 
--- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits
--- until 2162.
+-- A job's place in its tenant's order: priority, then age (52 bits hold microseconds until 2162).
 create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
 language plpgsql immutable as $$
 begin
@@ -94,9 +88,8 @@ end $$;
 
 -- The lane of a type in a queue. Who deploys (p_declares) makes it; others name one that a type or
 -- a worker has named, since a lease reads all lanes of its types.
-create function queue.lane_of(
-  p_job_type text, p_queue text, p_within text default '', p_declares boolean default false
-) returns integer language plpgsql as $$
+create function queue.lane_of(p_job_type text, p_queue text, p_within text default '',
+  p_declares boolean default false) returns integer language plpgsql as $$
 declare
   v_lane integer := (
     select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue
@@ -111,8 +104,7 @@ begin
       perform queue.refuse(422, 'unknown_queue', format('no job type and no worker names the queue '
         '%s; declare it in a type, or serve it', left(p_queue, 100)), p_within || 'queue');
     end if;
-    insert into queue.lanes as l (job_type, queue, served_at)
-    values (p_job_type, p_queue, (
+    insert into queue.lanes as l (job_type, queue, served_at) values (p_job_type, p_queue, (
       select max(w.seen_at) from queue.workers as w
       where w.seen_at > queue.clock() - interval '3 minutes'
         and (w.job_types is null or p_job_type = any (w.job_types))
@@ -129,8 +121,7 @@ begin
     ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
 end $$;
 
--- The fields of a job that its options give, checked as payloads are, which costs a tenth of an
--- enqueue that has options. p_within comes before the name of a field in errors.
+-- The fields of a job that its options give, checked as payloads are; p_within precedes names.
 create function queue.read_options(p_options jsonb, p_within text, p_now timestamptz)
 returns public.jobs language plpgsql stable as $$
 declare
@@ -206,8 +197,7 @@ begin
   end if;
   if v_count <= 200 and current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
-    if exists (
-        select from queue.turns as t
+    if exists (select from queue.turns as t
         where t.lane = p_lane and t.workspace_id = p_workspace_id and t.from_ord <= p_ord
           and not (t.blocked and t.look_at is null))
       or exists ( -- it will open the turn, and no lease closes it while this lock is held
@@ -239,19 +229,16 @@ begin
     p_job.queue := p_type.queue;
     p_job.lane := p_type.lane;
   end;
-  update public.jobs
-  set queue = p_job.queue, lane = p_job.lane,
+  update public.jobs set queue = p_job.queue, lane = p_job.lane,
     max_attempts = coalesce(nullif(max_attempts, 5), p_type.max_attempts),
     schema_version = coalesce(nullif(schema_version, 0), p_type.schema_version)
   where id = p_job.id returning * into p_job;
   return p_job;
 end $$;
 
--- Place a pending job, whose row the caller holds or writes; true unless it waits for a time, or
--- for its type: one before a gate may be let through by the next lease.
-create function queue.place(
-  p_job public.jobs, p_now timestamptz, p_type queue.job_types default null
-) returns boolean language plpgsql as $$
+-- Place a pending job, whose row the caller holds; true unless it waits for a time or its type.
+create function queue.place(p_job public.jobs, p_now timestamptz,
+  p_type queue.job_types default null) returns boolean language plpgsql as $$
 declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
@@ -301,8 +288,7 @@ begin
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
   values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
   if p_job.lane = 0 then return false; end if;
-  insert into queue.notes (lane, workspace_id, key)
-  values (p_job.lane, p_job.workspace_id, v_key);
+  insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
   return true;
 end $$;
 
@@ -330,12 +316,10 @@ begin
   end loop;
 end $$;
 
--- Take jobs, which the caller has locked, from where they wait. From gates first: who opens one
--- just now is waited for, and has made the job ready.
+-- Take locked jobs from where they wait; gates first: who opens one has made the job ready.
 create function queue.take_place(p_ids uuid[]) returns void language plpgsql as $$
 begin
-  with gone as (
-    delete from queue.gated as g using public.jobs as j
+  with gone as (delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
       and not g.ended -- whose start is yet to be charged
@@ -370,8 +354,7 @@ begin
   loop
     insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
     values (p_job.workspace_id, p_job.job_type, p_job.unique_key, true, p_job.id,
-      coalesce(v_unique ->> 'until', 'finished'))
-    on conflict do nothing;
+      coalesce(v_unique ->> 'until', 'finished')) on conflict do nothing;
     if found then return p_job.id; end if;
     select u.job_id into v_id from queue.job_keys as u where (u.workspace_id, u.job_type, u.key,
       u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
@@ -406,11 +389,9 @@ begin
   return v_id;
 end $$;
 
--- Take an idempotency key; gives the job that has it, which it ends with. 409 where it was used
--- with another payload. p_own: jobs that are written with this one.
-create function queue.claim_key(
-  p_workspace_id uuid, p_job_type text, p_key text, p_payload jsonb, p_id uuid, p_own uuid[]
-) returns uuid language plpgsql as $$
+-- Take an idempotency key; gives the job that has it. p_own: jobs that are written with this one.
+create function queue.claim_key(p_workspace_id uuid, p_job_type text, p_key text, p_payload jsonb,
+  p_id uuid, p_own uuid[]) returns uuid language plpgsql as $$
 declare
   v_hash constant text := md5(p_payload::text);
   v_held queue.job_keys;
@@ -433,10 +414,9 @@ begin
 end $$;
 
 -- A new job as its type, payload and options say: checked, and not yet written.
-create function queue.new_job(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb,
-  p_now timestamptz, p_within text default ''
-) returns public.jobs language plpgsql as $$
+create function queue.new_job(p_workspace_id uuid, p_user_id uuid, p_type queue.job_types,
+  p_payload jsonb, p_options jsonb, p_now timestamptz, p_within text default '') returns public.jobs
+language plpgsql as $$
 declare
   v_job public.jobs;
 begin
@@ -451,9 +431,8 @@ begin
     end if;
   end if;
   if p_type.internal and p_user_id is not null then
-    perform queue.refuse(403, 'forbidden',
-      format('only the platform itself enqueues jobs of the type %s', p_type.job_type),
-      p_within || 'job_type');
+    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the '
+      'type %s', p_type.job_type), p_within || 'job_type');
   end if;
   -- a small payload alone needs no full check; of few bytes, 1e400 is long as text
   if p_type.payload_schema is not null or v_job.schema_version is not null
@@ -487,13 +466,12 @@ begin
   return v_job;
 end $$;
 
--- Add a new job, for a caller that publishes and charges it. created: false where its keys belong
--- to the one that is given. p_claimed: the id under which its idempotency key is taken already.
-create function queue.add(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb,
-  p_now timestamptz, p_within text default '', p_claimed uuid default null,
-  out job public.jobs, out created boolean, out is_ready boolean
-) language plpgsql as $$
+-- Add a job, for a caller that publishes and charges it; created: false where its keys are those of
+-- the one that is given. p_claimed: the id that has its idempotency key already.
+create function queue.add(p_workspace_id uuid, p_user_id uuid, p_type queue.job_types,
+  p_payload jsonb, p_options jsonb, p_now timestamptz, p_within text default '',
+  p_claimed uuid default null, out job public.jobs, out created boolean, out is_ready boolean)
+language plpgsql as $$
 declare
   v_id uuid;
   v_holder public.jobs;
@@ -518,21 +496,15 @@ begin
   created := true;
 end $$;
 
--- The state people look for. scheduled has a first start or a snooze to come; retrying waits after
--- a failed attempt; suspended sleeps, asks, or waits for children or an event.
-create function queue.state_of(
-  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz,
-  p_now timestamptz
-) returns text language plpgsql immutable as $$
+-- The state people look for: scheduled has a first start or a snooze to come, retrying has failed,
+-- suspended sleeps, asks, or waits for children or an event.
+create function queue.state_of(p_status text, p_attempts integer, p_next_retry_at timestamptz,
+  p_scheduled_for timestamptz, p_now timestamptz) returns text language plpgsql immutable as $$
 begin
-  return case p_status
-    when 'pending' then case
+  return case p_status when 'pending' then case
       when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now then 'queued'
-      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
-      else 'scheduled' end
-    when 'processing' then 'running'
-    when 'waiting' then 'suspended'
-    else p_status end;
+      when p_next_retry_at is not null and p_attempts > 0 then 'retrying' else 'scheduled' end
+    when 'processing' then 'running' when 'waiting' then 'suspended' else p_status end;
 end $$;
 
 create function public.enqueue_job(
@@ -564,11 +536,10 @@ begin
         v_job.job_type, v_job.status, v_job.priority, v_job.payload, v_job.result,
         v_job.error_message, v_job.error_data, v_job.attempts, v_job.max_attempts, v_job.fence,
         v_job.generation, v_job.lost_attempts, v_job.last_seq, v_job.schema_version,
-        v_job.timeout_seconds, v_job.cost_usd, v_job.created_at, v_job.updated_at,
-        v_job.started_at, v_job.finished_at, v_job.completed_at, v_job.next_retry_at,
-        v_job.scheduled_for, v_job.deadline_at, v_job.cancel_requested_at,
-        v_job.concurrency_key, v_job.idempotency_key, v_job.unique_key, v_job.parent_id,
-        v_job.replay_of, v_job.replay_from, v_job.traceparent,
+        v_job.timeout_seconds, v_job.cost_usd, v_job.created_at, v_job.updated_at, v_job.started_at,
+        v_job.finished_at, v_job.completed_at, v_job.next_retry_at, v_job.scheduled_for,
+        v_job.deadline_at, v_job.cancel_requested_at, v_job.concurrency_key, v_job.idempotency_key,
+        v_job.unique_key, v_job.parent_id, v_job.replay_of, v_job.replay_from, v_job.traceparent,
         coalesce(v_job.tags, '{}') as tags,
         '{"percentage": 0, "stage": null, "message": null}'::json as progress,
         case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end as state,
@@ -580,7 +551,6 @@ end $$;
 comment on function public.enqueue_job is
   E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or '
   'delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, '
-  'session_id, parent_id, tags, deadline_at, schema_version, traceparent. The job exists if and '
-  'only if the transaction commits.';
+  'session_id, parent_id, tags, deadline_at, schema_version, traceparent.';
 
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
