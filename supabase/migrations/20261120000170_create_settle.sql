@@ -6,11 +6,9 @@ create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
   retry_after_seconds double precision, until timestamptz, delay_seconds double precision,
   wait jsonb, duration_ms double precision, progress jsonb, logs jsonb, logs_from integer,
-  steps jsonb, step jsonb, tags jsonb, lease_seconds double precision, cost_usd double precision
-);
--- What becomes of a job, and the event that says so, with its data beside status and attempts;
--- event is null where job.reclaimed says it already. All is null of a plain completion: at the
--- first lease, with a result that fits.
+  steps jsonb, step jsonb, tags jsonb, lease_seconds double precision, cost_usd double precision);
+-- What becomes of a job, and the event that says so, null where job.reclaimed says it already. All
+-- is null of a plain completion: at the first lease, with a result that fits.
 create type queue.transition as (status text, attempts integer, run_at timestamptz, message text,
   problem jsonb, event text, data jsonb);
 
@@ -26,12 +24,10 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end $$;
 
--- How an attempt ends, by what its worker says and by the rules of its job. A retry waits as long
--- as a foreign service asked for, else exponentially with jitter, never above the cap. Source:
--- Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-create function queue.outcome_of(
-  p_item queue.worker_item, p_job public.jobs, p_is_long boolean, p_now timestamptz,
-  out outcome text, out problem jsonb, out run_at timestamptz
+-- How an attempt ends, by its worker and its job's rules. A retry waits as a foreign service asked,
+-- else exponentially with jitter (Brooker, AWS Architecture Blog, 2015), never above the cap.
+create function queue.outcome_of(p_item queue.worker_item, p_job public.jobs, p_is_long boolean,
+  p_now timestamptz, out outcome text, out problem jsonb, out run_at timestamptz
 ) language plpgsql as $$
 declare
   v_reason text;
@@ -78,9 +74,8 @@ begin
   end if;
 end $$;
 
--- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a
--- plain completion, of which all follows from the job's row. lost: its worker reports nothing any
--- more. The caller holds lease and row.
+-- Decide what becomes of a job whose lease and row the caller holds, and keep the attempt; null
+-- where the fence does not hold, and for a plain completion: all follows from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz) returns queue.transition
 language plpgsql as $$
 declare
@@ -127,9 +122,8 @@ begin
   return v_made;
 end $$;
 
--- Free what jobs held that a worker held, or that have ended: those that go on are placed, then the
--- gates of their keys open; unique keys of those that have ended are freed, and those that wait for
--- them are noted.
+-- Free what jobs held that a worker held, or that have ended: those that go on are placed, gates of
+-- keys open, unique keys of those that have ended are freed, and who waits for them is noted.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -140,8 +134,7 @@ begin
   perform queue.place(j, p_now) from public.jobs as j
   where j.id = any (p_ids) and j.status = 'pending';
   for v_gate in
-    with gone as (
-      update queue.gated as g set ended = true from public.jobs as j
+    with gone as (update queue.gated as g set ended = true from public.jobs as j
       where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
         and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted
         and (j.status <> 'pending' or not exists (
@@ -164,24 +157,21 @@ begin
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
   where j.id = any (v_ended) and j.parent_id is not null
-  union all
-  select 'cancel', j.workspace_id, j.id from public.jobs as j
+  union all select 'cancel', j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_ended) and j.status in ('failed', 'cancelled') and exists (
     -- by one look-up each, whatever the planner estimates
     select from public.jobs as c where c.parent_id = j.id and c.finished_at is null offset 0);
 end $$;
 
--- End attempts by what was decided of each, of plain completions all null: leases go, jobs move.
--- rest: jobs that go on, are tied to others or keys, or are among own. own: those whose event does
--- not follow from their row. results: null where some item was no plain completion of a lease that
--- held. One statement, since each that reads and writes a job once more is felt by every job.
+-- End attempts by what was decided of each, in one statement, since every job feels one more. own:
+-- jobs whose event does not follow from their row; rest: those, and jobs that go on or are tied to
+-- others or keys. results: null where some item was no plain completion of a lease that held.
 create function queue.end_attempts(p_items queue.worker_item[], p_transitions queue.transition[],
   p_now timestamptz, out changes queue.change[], out rest uuid[], out own uuid[], out results json)
 language plpgsql set lock_timeout = '100ms' as $$
 begin
   -- by the job and its token; a report that renews it is waited for, and its row of then is deleted
-  with held as (
-    delete from queue.leases as l using unnest(p_items, p_transitions) as i
+  with held as (delete from queue.leases as l using unnest(p_items, p_transitions) as i
     where l.job_id = any (array[i.job_id]) and l.fence = i.fence
     returning i.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
       i.attempts, i.run_at, i.message, i.problem, i.data, coalesce(i.status, 'completed') as status,
@@ -213,8 +203,7 @@ begin
     select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data,
       array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
     from moved as m where m.event is not null group by 1, 2, 3, 4, 5, 6)
-  select (
-      select array_agg(row(k.workspace_id, k.session_id, k.event,
+  select (select array_agg(row(k.workspace_id, k.session_id, k.event,
         jsonb_build_object('status', k.status, 'attempts', k.attempts) || coalesce(k.data, '{}'),
         k.ids, k.seqs)::queue.change) from kinds as k),
     array_agg(m.id) filter (where m.is_tied or not m.is_derived),
@@ -226,8 +215,7 @@ begin
 end $$;
 
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
--- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
--- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
+-- or busy (its row is held). A completion wins over a cancel requested meanwhile, no other does.
 create function queue.settle(p_items queue.worker_item[], out results json,
   out changes queue.change[]) language plpgsql as $$
 declare
@@ -315,8 +303,7 @@ comment on function public.settle_jobs is
   'duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and what is '
   'busy is to be settled again.';
 
--- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked
--- them.
+-- End locked jobs that no worker holds: cancelled, expired, or failed with a reason.
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz)
 returns void language plpgsql as $$
 declare
@@ -364,8 +351,7 @@ begin
   perform queue.refuse_revoked();
   update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
     summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
-  where worker_id = p_request ->> 'worker_id'
-    or worker = (select t.worker from queue.ticks as t
+  where worker_id = p_request ->> 'worker_id' or worker = (select t.worker from queue.ticks as t
       where t.tick_id = (p_request ->> 'tick_id')::uuid);
   return jsonb_build_object('known', found);
 end $$;
