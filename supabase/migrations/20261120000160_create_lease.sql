@@ -18,22 +18,18 @@
 --   public.settle_jobs      ends it, and leases the next in the same call
 --   public.run_maintenance  ends one that has expired
 --
--- It is longer than the claim of others (one statement in River) since tenants take turns over all
--- types, limits hold exactly beside any number of workers, and a call may be repeated. Planner
--- settings are at the entry points: a session's plans may be older than the rows.
+-- It is longer than others' claims since tenants take turns, limits are exact, and a call may be
+-- repeated. Planner settings are at the entry points: a session's plans may be older than the rows.
 
 -- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
-  queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text
-);
--- A turn with its rank in the order, and what its type, its tenant in the type, and its tenant may
--- still start: null for any number.
+  queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text);
+-- A turn, and what its type, its tenant in the type, and its tenant may start: null for any number.
 create type queue.turn as (
   lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
   weight double precision, job_type text, is_paused boolean, type_free integer, own_free integer,
-  tenant_free integer
-);
+  tenant_free integer);
 -- How many jobs of a turn, from ord on; 0: it is empty.
 create type queue.share as (lane integer, workspace_id uuid, ord bigint, jobs integer);
 
@@ -52,12 +48,10 @@ begin
       with recursive tenants as (
         select s.id as workspace_id, null::queue.notes as note, 0 as nth
         from (values (gen_random_uuid()), ('00000000-0000-0000-0000-000000000000')) as s (id)
-        union all select n.workspace_id, n.note, t.nth + 1 from tenants as t
-        cross join lateral (
+        union all select n.workspace_id, n.note, t.nth + 1 from tenants as t cross join lateral (
           select o.workspace_id, o as note from queue.notes as o
           where o.key is not null and o.workspace_id > t.workspace_id
-          order by o.workspace_id, o.look_at, o.id limit 1) as n
-        where t.nth < p_most / 4)
+          order by o.workspace_id, o.look_at, o.id limit 1) as n where t.nth < p_most / 4)
       select t.note from tenants as t where (t.note).look_at <= p_now) || v_notes;
   end if;
   for v_gate in
@@ -77,27 +71,22 @@ begin
   end loop;
 end $$;
 
--- Open the turns that are noted, at the end of the order, or where their tenant is in other lanes;
--- and bring back those that were at a limit.
+-- Open noted turns, at the end of the order or where their tenant is; bring back limited ones.
 create function queue.open_turns(p_most integer, p_now timestamptz) returns void
 language plpgsql as $$
 begin
-  with noted as materialized (
-    select n.lane, n.workspace_id
+  with noted as materialized (select n.lane, n.workspace_id
     from (select * from queue.notes where key is null order by id limit 10 * p_most) as n
     group by 1, 2 order by min(n.id) limit p_most),
-  gone as (
-    delete from queue.notes as n using noted as o
+  gone as (delete from queue.notes as n using noted as o
     where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null
     returning n.id, n.lane, n.workspace_id, n.ord),
-  opened as (
-    select g.lane, g.workspace_id, min(g.ord) as ord
+  opened as (select g.lane, g.workspace_id, min(g.ord) as ord
     from gone as g group by 1, 2 order by min(g.id))
   insert into queue.turns as t (lane, workspace_id, rank, had, from_ord, changed_at)
   select o.lane, o.workspace_id, coalesce(l.rank, nextval('queue.ranks')), coalesce(l.had, 0),
     o.ord, p_now
-  from opened as o
-  left join lateral (
+  from opened as o left join lateral (
     select u.rank, u.had from queue.turns as u
     where u.workspace_id = o.workspace_id order by u.rank desc limit 1) as l on true
   on conflict (workspace_id, lane) do update set
@@ -110,18 +99,15 @@ begin
   update queue.turns as t set blocked = false, look_at = null, (rank, had) = (
     select o.rank, o.had from queue.turns as o -- behind others where it was served meanwhile
     where o.workspace_id = t.workspace_id order by o.rank desc limit 1)
-  where t.ctid = any (array(
-    select ctid from queue.turns where blocked and look_at <= p_now
+  where t.ctid = any (array(select ctid from queue.turns where blocked and look_at <= p_now
     order by look_at limit 2 * p_most for update skip locked));
 end $$;
 
--- How many jobs of a type may start now beside those that run: null for any number. Counted by a
--- statement that begins after the lock of the type was taken.
+-- How many jobs of a type may start: null for any number. Counted after its lock was taken.
 create function queue.free_of_type(p_job_type text, p_now timestamptz) returns integer
 language plpgsql as $$
 begin
-  return (
-    select least(
+  return (select least(
       y.max_concurrency - case when y.max_concurrency is not null then (
         select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
         where o.job_type = y.job_type) end,
@@ -130,8 +116,8 @@ begin
     from queue.job_types as y where y.job_type = p_job_type);
 end $$;
 
--- Take the locks of limited types that have turns in these lanes. open: lanes of the types that are
--- not at their limit and whose lock no other lease has (is_busy: one has).
+-- Lock the limited types that have turns in these lanes. open: lanes of the types that are not at
+-- their limit and whose lock no other lease has (is_busy: one has).
 create function queue.lock_types(p_lanes integer[], p_now timestamptz, out open integer[],
   out is_busy boolean, out is_limited boolean) language plpgsql as $$
 declare
@@ -150,8 +136,7 @@ begin
       select t.job_type from unnest(v_types) as n join queue.job_types as t on t.job_type = n
       where (t.max_concurrency is not null or t.rate_limit is not null)
         and not queue.try_lock('type ' || n));
-    open := array(
-      select l.lane from queue.lanes as l
+    open := array(select l.lane from queue.lanes as l
       where l.lane = any (p_lanes) and l.job_type <> all (v_busy || array(
         select n from unnest(v_types) as n
         where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0)));
@@ -164,26 +149,22 @@ end $$;
 create function queue.first_turns(p_lanes integer[], p_most integer) returns queue.turn[]
 language plpgsql as $$
 declare
-  v_depth constant integer
-    := least(p_most, 2 + 3 * p_most / greatest(1, 2 * cardinality(p_lanes)));
+  v_depth constant integer := least(p_most, 2 + 3 * p_most / greatest(1, 2 * cardinality(p_lanes)));
   v_heads constant queue.turn[] := array(
     select row(l.lane, t.workspace_id, t.rank, t.had, t.from_ord, 1, null, false, null, null,
-      null)::queue.turn
-    from unnest(p_lanes) as l (lane) cross join lateral (
+      null)::queue.turn from unnest(p_lanes) as l (lane) cross join lateral (
       select * from queue.turns as o where o.lane = l.lane and not o.blocked
       order by o.rank, o.workspace_id limit v_depth) as t);
 begin
   if cardinality(v_heads) <= 1 then return v_heads; end if;
   return array(
-    with known as materialized (
-      select h.lane, h.workspace_id, h.rank from unnest(v_heads) as h),
+    with known as materialized (select h.lane, h.workspace_id, h.rank from unnest(v_heads) as h),
     last as materialized (select k.rank from known as k order by k.rank offset p_most limit 1),
     deep as materialized ( -- lanes that may have more before it
       select k.lane, max(k.rank) as rank from known as k group by 1
       having count(*) = v_depth and v_depth < p_most
         and coalesce(max(k.rank) <= (select b.rank from last as b), true)),
-    found as (
-      select k.workspace_id, k.rank from known as k
+    found as (select k.workspace_id, k.rank from known as k
       union all select o.workspace_id, o.rank from deep as d cross join lateral (
         select t.workspace_id, t.rank from queue.turns as t
         where t.lane = d.lane and not t.blocked and t.rank >= d.rank
@@ -194,8 +175,7 @@ begin
     select row(o.lane, w.workspace_id, min(o.rank) over tenant,
       first_value(o.had) over (tenant order by o.rank), o.from_ord, coalesce(l.weight, 1), null,
       false, null, null, null)::queue.turn
-    from tenants as w cross join lateral (
-      select * from queue.turns as n
+    from tenants as w cross join lateral (select * from queue.turns as n
       where n.workspace_id = w.workspace_id and not n.blocked offset 0) as o
     left join queue.tenant_limits as l on l.workspace_id = w.workspace_id
     where o.lane = any (p_lanes) window tenant as (partition by w.workspace_id));
@@ -206,12 +186,9 @@ end $$;
 create function queue.limit_turns(p_turns queue.turn[], p_now timestamptz, out turns queue.turn[],
   out is_busy boolean) language plpgsql as $$
 declare
-  v_scopes constant text[] := array(
-    select distinct s.name from unnest(p_turns) as t
-    join queue.lanes as l on l.lane = t.lane
-    join queue.job_types as y on y.job_type = l.job_type
-    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
-    cross join lateral (values
+  v_scopes constant text[] := array(select distinct s.name from unnest(p_turns) as t
+    join queue.lanes as l on l.lane = t.lane join queue.job_types as y on y.job_type = l.job_type
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id cross join lateral (values
       ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
       ('workspace ' || t.workspace_id, w.running_max is not null)) as s (name, is_limited)
     where s.is_limited order by 1);
@@ -227,8 +204,7 @@ begin
     y.job_type, exists (
       select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
         and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])),
-    y.free,
-    case when 'both ' || t.workspace_id || y.job_type = any (v_busy) then 0
+    y.free, case when 'both ' || t.workspace_id || y.job_type = any (v_busy) then 0
       when y.workspace_concurrency is not null then y.workspace_concurrency - (
         select count(*) from queue.lanes as o
         join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -238,18 +214,15 @@ begin
         select count(*) from queue.lanes as o join queue.leases as r
           on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
   into turns from unnest(p_turns) as t
-  join queue.lanes as l on l.lane = t.lane
-  join types as y on y.job_type = l.job_type
+  join queue.lanes as l on l.lane = t.lane join types as y on y.job_type = l.job_type
   left join queue.tenant_limits as w on w.workspace_id = t.workspace_id;
   if is_busy then return; end if;
   update queue.turns as u set blocked = true, changed_at = p_now,
     look_at = case when f.is_paused then 'infinity' else p_now + interval '1 second' end
-  from (
-    select o.found, t.is_paused from unnest(turns) as t cross join lateral (
+  from (select o.found, t.is_paused from unnest(turns) as t cross join lateral (
       select n.ctid as found from queue.turns as n
       where n.workspace_id = t.workspace_id and n.lane = t.lane for update skip locked) as o
-    where t.is_paused or least(t.own_free, t.tenant_free) <= 0) as f
-  where u.ctid = f.found;
+    where t.is_paused or least(t.own_free, t.tenant_free) <= 0) as f where u.ctid = f.found;
 end $$;
 
 -- Divide slots: each round gives every tenant as many jobs as its weight, in the order of ranks;
@@ -259,11 +232,9 @@ create function queue.divide_slots(p_turns queue.turn[], p_depth integer, p_most
   out shares queue.share[], out empty queue.share[], out round double precision, out rank bigint,
   out is_cut boolean) language plpgsql as $$
 begin
-  with heads as materialized (
-    select t.*, r.ord, row_number() over (
+  with heads as materialized (select t.*, r.ord, row_number() over (
       partition by t.workspace_id, t.job_type order by r.ord) as nth_of_type
-    from unnest(p_turns) as t left join lateral (
-      select o.ord from queue.ready as o
+    from unnest(p_turns) as t left join lateral (select o.ord from queue.ready as o
       where o.lane = t.lane and o.workspace_id = t.workspace_id and o.ord >= t.from_ord
       order by o.ord limit least(coalesce(p_depth, ceil(t.weight)::integer), t.type_free,
         t.own_free, t.tenant_free)) as r on true
@@ -271,8 +242,7 @@ begin
   owned as (
     select h.*, row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
     from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)),
-  typed as (
-    select o.*, r.round, row_number() over (partition by o.job_type
+  typed as (select o.*, r.round, row_number() over (partition by o.job_type
       order by r.round, o.rank, o.workspace_id, o.nth) as nth_in_all
     from owned as o cross join lateral (
       select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as round) as r
@@ -280,12 +250,10 @@ begin
   picked as materialized (
     select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
     order by p.round, p.rank, p.workspace_id, p.nth limit p_most),
-  by_turn as (
-    select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
+  by_turn as (select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
     from picked as k group by 1, 2, 3),
   last as (select k.round, k.rank from picked as k order by k.round desc, k.rank desc limit 1)
-  select (
-      select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share)
+  select (select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share)
       from by_turn as s),
     (select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
       from heads as h where h.ord is null),
@@ -303,26 +271,22 @@ begin
   with tenants as ( -- no join: the planner may not hash one here
     select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
       max(g.had) + sum(g.jobs) / max(g.weight) as had
-    from (
-      select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
+    from (select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
       union all select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
     group by 1),
   moves as materialized ( -- each to its own rank, behind those who were before it
     select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
-    from (select * from tenants order by rank, workspace_id) as t
-    cross join lateral (
+    from (select * from tenants order by rank, workspace_id) as t cross join lateral (
       select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
         and t.had + 1e-9 >= p_round + 1 as ends) as e
     cross join lateral (select greatest(0, t.had - p_round - e.ends::integer) as had) as n
     where e.ends or abs(n.had - t.before) > 1e-6)
   update queue.turns as t set had = o.had, rank = coalesce(o.rank, t.rank)
-  from (
-    select u.found, m.had, m.rank from moves as m cross join lateral (
+  from (select u.found, m.had, m.rank from moves as m cross join lateral (
       select n.ctid as found, n.lane from queue.turns as n
       where n.workspace_id = m.workspace_id and not n.blocked offset 0
       for no key update skip locked) as u
-    where u.lane = any (p_lanes)) as o
-  where t.ctid = o.found;
+    where u.lane = any (p_lanes)) as o where t.ctid = o.found;
 end $$;
 
 -- Which turns get how many of the slots, and which are empty. more: ask again at once, since
@@ -351,8 +315,7 @@ begin
     more := case when v_types.open <> lanes then v_types.is_busy end;
     return;
   end if;
-  is_limited := v_types.is_limited or exists (
-    select from queue.tenant_limits as w
+  is_limited := v_types.is_limited or exists (select from queue.tenant_limits as w
     where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
       and w.running_max is not null
     union all select from queue.pauses as p
@@ -387,12 +350,9 @@ end $$;
 
 -- Lease the jobs at the head of each turn, in the order of the answer.
 create function queue.take_jobs(p_shares queue.share[], p_request queue.lease_request,
-  p_now timestamptz, p_refused uuid[]) returns uuid[] language plpgsql as $$
-declare
-  v_ids uuid[];
+  p_now timestamptz, p_refused uuid[], out ids uuid[]) language plpgsql as $$
 begin
-  with picked as materialized (
-    select h.* from unnest(p_shares) as s cross join lateral (
+  with picked as materialized (select h.* from unnest(p_shares) as s cross join lateral (
       select r.ctid as tid, j.id, r.ord, r.ready_at from queue.ready as r
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.ord
@@ -416,19 +376,15 @@ begin
       case when t.rate_per_key or t.key_concurrency is not null
         then queue.gate_of(t, j.concurrency_key) end as key),
   gone as (delete from queue.ready where ctid = any (array(select b.tid from begun as b))),
-  held as (
-    insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at,
+  held as (insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at,
       expires_at, lease_seconds, attempt, worker, tick_id, tick_call, key)
     select b.id, b.fence, b.lane, b.workspace_id, b.ord, b.ready_at, p_now,
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker,
-      p_request.tick_id, p_request.call, b.key
-    from begun as b returning job_id)
-  select array_agg(h.job_id) into v_ids from held as h;
-  return v_ids;
+      p_request.tick_id, p_request.call, b.key from begun as b returning job_id)
+  select array_agg(h.job_id) into ids from held as h;
 end $$;
 
--- Take the jobs of turns; by halves where a trigger of the project's own refuses one of them, down
--- to that one, which is noted, as maintenance does, and passed over.
+-- Take the jobs of turns; by halves where a project's trigger refuses one, which is passed over.
 create function queue.take(p_shares queue.share[], p_request queue.lease_request, p_now timestamptz)
 returns uuid[] language plpgsql as $$
 declare
@@ -462,30 +418,24 @@ begin
   return case when found then queue.take(p_shares, p_request, p_now) end;
 end $$;
 
--- What a worker gets of jobs that it has just leased, the changes to publish, and those that leave
--- more behind than follows from their row.
+-- What a worker gets of jobs it leased, the changes to publish, and those for queue.note_leases.
 create function queue.read_leases(p_ids uuid[], p_request queue.lease_request, out leases json,
   out changes queue.change[], out rest uuid[]) language plpgsql as $$
 begin
   with held as materialized (
     select j.id, j.workspace_id, j.session_id, j.attempts, j.last_seq, answer,
       j.is_minimal is null as is_full, j.unique_key is not null or t.rate_per_key as is_noted
-    from unnest(p_ids) as i (id)
-    join public.jobs as j on j.id = any (array[i.id])
-    join queue.job_types as t on t.job_type = j.job_type
-    cross join lateral (
+    from unnest(p_ids) as i (id) join public.jobs as j on j.id = any (array[i.id])
+    join queue.job_types as t on t.job_type = j.job_type cross join lateral (
       select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
         j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id,
         j.traceparent, j.progress, coalesce(j.timeout_seconds, t.timeout_seconds)
-          as timeout_seconds, j.deadline_at) as job
-    cross join lateral (
+          as timeout_seconds, j.deadline_at) as job cross join lateral (
       select j.fence, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
         case when j.fence = 1 and j.replay_from is null then '{}' else queue.steps_of(j.id) end
           as steps, job) as answer),
-  kinds as (
-    select h.workspace_id, h.session_id, h.attempts, array_agg(h.id) as ids,
-      array_agg(h.last_seq) as seqs
-    from held as h where h.is_full group by 1, 2, 3)
+  kinds as (select h.workspace_id, h.session_id, h.attempts, array_agg(h.id) as ids,
+      array_agg(h.last_seq) as seqs from held as h where h.is_full group by 1, 2, 3)
   select coalesce(json_agg(h.answer), '[]'), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object(
         'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids,
@@ -494,8 +444,7 @@ begin
   into leases, changes, rest from held as h;
 end $$;
 
--- What leases leave behind beside the row: an event where it does not follow from the row, a unique
--- key that lasted until now, a start that the rate of a key charges.
+-- What leases leave beside the row: an event, a unique key that ends, a start charged to its key.
 create function queue.note_leases(p_ids uuid[], p_worker_id text, p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -516,26 +465,22 @@ end $$;
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_free constant queue.share[] := array(
-    select t from unnest(p_turns) as t
+  v_free constant queue.share[] := array(select t from unnest(p_turns) as t
     where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
 begin
   update queue.turns as u set from_ord = coalesce(o.head, o.last_ord, u.from_ord),
     blocked = u.blocked or o.closes, look_at = case when not o.closes then u.look_at end,
     changed_at = case when o.closes then p_now else u.changed_at end
-  from unnest(v_free) as s cross join lateral (
-    select t.ctid as found, s.ord as last_ord, (
+  from unnest(v_free) as s cross join lateral (select t.ctid as found, s.ord as last_ord, (
       select r.ord from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
-      order by r.ord limit 1) as head
-    from queue.turns as t
+      order by r.ord limit 1) as head from queue.turns as t
     where t.lane = s.lane and t.workspace_id = s.workspace_id for no key update skip locked) as l
   cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
   where u.ctid = o.found;
 end $$;
 
--- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
--- p_more: see queue.share_slots; another lease may have opened turns since.
+-- In how many milliseconds a worker with free slots should ask again; null: when it is woken.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz)
 returns bigint language plpgsql stable as $$
 declare
@@ -549,8 +494,7 @@ begin
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.blocked),
     case when exists (select from queue.signals) or p_more is null and exists (
         select from unnest(p_lanes) as l (lane)
-        join queue.turns as t on t.lane = l.lane and not t.blocked)
-      then p_now end,
+        join queue.turns as t on t.lane = l.lane and not t.blocked) then p_now end,
     -- when the first type whose rate is used up, and of which jobs wait, may start one again
     (select min(p_now + make_interval(secs => greatest(0,
         (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
@@ -642,8 +586,7 @@ begin
       or l.served_at not between p_now - interval '1 minute' and p_now)) as served,
     array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,
     array_agg(l.lane) filter (where not o.serves and (l.served_at <= p_now - interval '3 minutes'
-      or v_changed and l.served_at is not null and not exists (
-        select from queue.workers as w
+      or v_changed and l.served_at is not null and not exists (select from queue.workers as w
         where w.worker_id <> p_request.worker_id and w.seen_at > p_now - interval '3 minutes'
           and (w.job_types is null or l.job_type = any (w.job_types))
           and (w.queues is null or l.queue = any (w.queues))))) as gone
@@ -743,7 +686,6 @@ end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
   'tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, free_slots, '
-  'count_due}. A repeated (tick_id, call) that got leases gets them again. Each lease counts as an '
-  'attempt.';
+  'count_due}. A repeated (tick_id, call) that got leases gets them again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');
