@@ -1,9 +1,7 @@
--- Jobs as people read them: lists, counts, attempts, traces, dead letters, and why one does not
--- run. Every list is newest first by id, whose beginning is the job's instant. What lives or failed
--- is found in its narrow table; the rest is looked for among the newest jobs, in slices that end.
+-- Jobs as people read them, newest first by id, which begins with the instant. What lives or failed
+-- is found in its narrow table, the rest among the newest jobs, in slices that end.
 
--- An error in one line, the exception's type before its message as Python prints it; the engine's
--- own as it is.
+-- An error in one line as Python prints it, type before message; the engine's own as it is.
 create function queue.error_line(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
 declare
@@ -29,8 +27,7 @@ create function queue.job_json(p_job public.jobs, p_is_listed boolean default fa
 language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_due constant timestamptz
-    := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
+  v_due timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
   v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
@@ -49,9 +46,8 @@ begin
     v_queue := date_part('epoch', v_now - v_due) * 1000;
   end if;
   if p_is_listed then
-    v_glimpse := jsonb_build_object('glimpse', (
-      select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', '
-        order by f.n)
+    v_glimpse := jsonb_build_object('glimpse', (select string_agg(concat(left(f.key, 80), ': ',
+      left(f.value #>> '{}', 80)), ', ' order by f.n)
       from (select * from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
         where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f));
     v_omitted := v_omitted || '{payload,result,error_data}'::text[];
@@ -64,17 +60,15 @@ begin
   end if;
   return to_jsonb(p_job) - v_omitted || v_glimpse || jsonb_build_object(
     'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
-    'tags', coalesce(p_job.tags, '{}'),
-    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for,
-      v_now),
+    'tags', coalesce(p_job.tags, '{}'), 'state', queue.state_of(p_job.status, p_job.attempts,
+      p_job.next_retry_at, p_job.scheduled_for, v_now),
     'next_run_at', case p_job.status when 'pending' then v_due else v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
     'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object(
       'kind', v_wait.kind, 'name', v_wait.name, 'question', v_wait.data -> 'question',
       'options', v_wait.data -> 'options', 'job_ids', v_wait.data -> 'job_ids',
       'event', v_wait.event_name, 'until', v_wait.timeout_at, 'default', v_wait.default_value,
-      'since', v_wait.created_at)) end,
-    'running_since', v_since, 'worker_id', v_worker,
+      'since', v_wait.created_at)) end, 'running_since', v_since, 'worker_id', v_worker,
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1),
       'run_ms', round(v_run::numeric, 1), 'runs', p_job.fence));
 end $$;
@@ -84,8 +78,7 @@ language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- Jobs of a workspace, or (null) of all, that live or failed, by the words of p_states: at most
--- p_limit of each table, with the state as far as the table knows it.
+-- Jobs of a workspace or (null) of all that live or failed, at most p_limit of each table.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text) language plpgsql stable as $$
 #variable_conflict use_column
@@ -106,8 +99,7 @@ begin
       p_states && '{processing,running}' and l.workspace_id between v_low and v_high limit p_limit)
   union all
   select j.id, j.lane, coalesce(w.state, queue.state_of(j.status, j.attempts, j.next_retry_at,
-    j.scheduled_for, queue.clock()))
-  from (
+    j.scheduled_for, queue.clock())) from (
     (select o.job_id, 'suspended' as state, null::timestamptz as run_at from queue.waits as o where
         p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high limit p_limit)
     union all
@@ -117,14 +109,12 @@ begin
     union all
     (select o.job_id, null, o.run_at from queue.deferred as o
       where p_states && '{pending,queued,scheduled,retrying}'
-        and o.workspace_id between v_low and v_high limit p_limit)) as w
-  join public.jobs as j on j.id = any (array[w.job_id])
-  where w.state is not null -- a line may be a deadline's
+        and o.workspace_id between v_low and v_high limit p_limit)) as w join public.jobs as j
+  on j.id = any (array[w.job_id]) where w.state is not null -- a line may be a deadline's
     or j.status = 'pending' and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
 end $$;
 
--- A filter as conditions of SQL, each with its "and"; null for an empty one. An unknown name or
--- word would match everything, or nothing: it is refused.
+-- A filter as conditions of SQL, null for an empty one. An unknown name or word is refused.
 create function queue.conditions_of(p_filter jsonb) returns text language plpgsql stable as $$
 declare
   v_wrong text := case
@@ -140,8 +130,7 @@ begin
     perform queue.refuse(400, 'invalid_argument',
       format('unknown %s: %s', v_wrong, p_filter ->> v_wrong), v_wrong);
   end if;
-  return (
-    select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '')
+  return (select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '')
     from (values ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
       ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
         = any (array(select jsonb_array_elements_text(%1$L)))'),
@@ -176,14 +165,12 @@ declare
   v_slice integer := p_limit;
   v_read record;
 begin
-  v_known := case
-    when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
-    when p_filter ? 'tag' then array(
-      select j.id from public.jobs as j where j.tags @> array[p_filter ->> 'tag']
+  v_known := case when p_filter ? 'ids'
+    then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid) when p_filter ? 'tag'
+    then array(select j.id from public.jobs as j where j.tags @> array[p_filter ->> 'tag']
         and (p_workspaces is null or j.workspace_id = any (p_workspaces)) limit 10001)
-    when v_states <> '{}' and not v_states && '{completed,cancelled}'
-      and p_workspaces is not null then array(
-        select p.job_id from unnest(p_workspaces) as w (id)
+    when v_states <> '{}' and not v_states && '{completed,cancelled}' and p_workspaces is not null
+      then array(select p.job_id from unnest(p_workspaces) as w (id)
         cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
   v_known := case when p_filter ? 'ids' or cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
@@ -238,30 +225,22 @@ begin
   perform queue.take_turn(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
-    when not v_is_service then array(
-      select w from queue.my_workspaces() as w
+    when not v_is_service then array(select w from queue.my_workspaces() as w
       where v_filter ?| array['ids', 'parent_id', 'session_id'] or queue.is_operator()
-        or w in (select queue.first_workspaces())) end,
-    (p_cursor ->> 'id')::uuid, v_limit + 1);
-  if cardinality(v_found.ids) > v_limit then
-    v_found.last_id := v_found.ids[v_limit];
-  end if;
-  return json_build_object(
-    'jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
-      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
-      join public.jobs as j on j.id = any (array[f.id])),
-    'next', case when v_found.last_id is not null
+        or w in (select queue.first_workspaces())) end, (p_cursor ->> 'id')::uuid, v_limit + 1);
+  if cardinality(v_found.ids) > v_limit then v_found.last_id := v_found.ids[v_limit]; end if;
+  return json_build_object('jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n),
+    '[]') from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j
+      on j.id = any (array[f.id])), 'next', case when v_found.last_id is not null
       then json_build_object('id', v_found.last_id) end);
 exception when invalid_text_representation or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
 end $$;
-comment on function public.list_jobs is
-  E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer '
-  'than asked for, even none, and still have a next one: 10,000 jobs are looked at for it.';
+comment on function public.list_jobs is E'Jobs, newest first: {jobs, next}; next is the p_cursor '
+  'of the next page.\n\nOne of fewer, even of none, may have a next: 10,000 jobs are looked at.';
 
--- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
--- cancelled among the newest 10,000 jobs.
+-- What lives or failed up to 10,000 of each table, what else ended among the newest 10,000 jobs.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$
@@ -280,9 +259,8 @@ begin
       select o.status, o.lane from public.jobs as o where o.workspace_id = p_workspace_id
       order by o.workspace_id desc, o.id desc limit v_most),
     found as (
-      select p.state, p.lane
-      from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}',
-        v_most) as p
+      select p.state, p.lane from queue.places(p_workspace_id,
+        '{queued,scheduled,retrying,running,suspended,failed}', v_most) as p
       union all
       select n.status, n.lane from newest as n where n.status in ('completed', 'cancelled')),
     counted as (
@@ -293,8 +271,7 @@ begin
       from unnest(array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed',
         'failed', 'cancelled']) as s (state) left join found as f on f.state = s.state group by 1)
     select jsonb_build_object('states', jsonb_object_agg(c.state, c.jobs),
-      'at_least', coalesce(jsonb_agg(c.state) filter (where c.more), '[]'))
-    from counted as c);
+      'at_least', coalesce(jsonb_agg(c.state) filter (where c.more), '[]')) from counted as c);
 end $$;
 comment on function public.count_jobs is
   'Jobs of a workspace by state: {states, at_least}; at_least names those of which there are more.';
@@ -312,11 +289,9 @@ begin
       from (select d.job_id from queue.dead as d where d.workspace_id = p_workspace_id
         order by d.workspace_id desc, d.job_id desc limit 10000) as d
       join public.jobs as j on j.id = any (array[d.job_id]))
-    select jsonb_build_object('groups',
-      coalesce(jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc), '[]'),
-      'more', (select count(*) from letters) = 10000)
-    from (
-      select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at,
+    select jsonb_build_object('groups', coalesce(jsonb_agg(to_jsonb(a)
+      order by a.jobs desc, a.last_at desc), '[]'), 'more', (select count(*) from letters) = 10000)
+    from (select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at,
         max(finished_at) as last_at, (array_agg(id order by finished_at desc, id))[1] as latest_id,
         (array_agg(error_message order by finished_at desc, id))[1] as error_message
       from letters group by 1, 2) as a);
@@ -324,16 +299,15 @@ end $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
 
--- The latest attempts of a job and the running one, the latest last, errors cut. What completed at
--- its first lease is in the job's row. A traceback shows code: it is left out unless p_is_open.
+-- Attempts of a job, the latest last; what completed at its first lease is in the job's row alone.
+-- A traceback shows code: it is left out unless p_is_open.
 create function queue.attempt_lines(p_job public.jobs, p_limit integer, p_is_open boolean)
 returns jsonb language sql stable as $$
   select coalesce(jsonb_agg(to_jsonb(e)
     - array['job_id', 'worker', 'error_data', case when not p_is_open then 'traceback' end]
     || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000),
       'error', left(queue.error_line(e.error_message, e.error_data), 1000),
-      'has_traceback', e.traceback is not null) order by e.fence), '[]')
-  from (
+      'has_traceback', e.traceback is not null) order by e.fence), '[]') from (
     (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc
       limit p_limit)
     union all
@@ -341,8 +315,7 @@ returns jsonb language sql stable as $$
     from queue.leases as l where l.job_id = p_job.id
     union all
     select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at,
-      'completed', null, null, null, null
-    where p_job.status = 'completed' and p_job.fence = 1) as e
+      'completed', null, null, null, null where p_job.status = 'completed' and p_job.fence = 1) as e
   left join queue.workers as w on w.worker = e.worker $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
@@ -351,8 +324,7 @@ language sql stable security definer set search_path = '' as $$
     queue.is_manager(j.workspace_id) or queue.is_operator() or queue.is_service()))
   from queue.visible_job(p_job_id) as j $$;
 comment on function public.job_attempts is
-  'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; '
-  'tracebacks for managers.';
+  'The last 1,000 attempts of a job, the running one last: {attempts}; tracebacks for managers.';
 
 create function public.job_trace(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -363,9 +335,8 @@ declare
     with recursive tree as (
       select v_job.id, 0 as level
       union all
-      select c.id, t.level + 1 from tree as t cross join lateral (
-        select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c
-      where t.level < 6)
+      select c.id, t.level + 1 from tree as t cross join lateral (select j.id from public.jobs as j
+        where j.parent_id = t.id order by j.id) as c where t.level < 6)
     select t.id from tree as t limit v_most + 1);
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
@@ -373,8 +344,7 @@ begin
       'attempts', queue.attempt_lines(j, 100, false),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
         (select t.name, t.kind, t.started_at, t.created_at as ended_at,
-          null::timestamptz as timeout_at
-          from queue.steps as t where t.job_id = j.id and t.nth = 0
+          null::timestamptz as timeout_at from queue.steps as t where t.job_id = j.id and t.nth = 0
           order by t.created_at desc limit 200)
         union all
         select l.step, 'step', l.step_started_at, null, null
@@ -386,14 +356,12 @@ begin
     join public.jobs as j on j.id = any (array[t.id])));
 end $$;
 comment on function public.job_trace is
-  'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 '
-  'jobs of six levels.';
+  'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs',
   'public.count_jobs', 'public.dead_letters', 'public.job_attempts', 'public.job_trace');
 
--- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended,
--- or one that holds a lease that has not expired. Looked for once a call.
+-- Workers seen within three minutes, 90 seconds where the run has ended, or with a lease in force.
 create function queue.alive_workers(p_now timestamptz) returns setof queue.workers
 language sql stable as $$
   select w.* from queue.workers as w where w.seen_at > p_now - interval '3 minutes'
@@ -402,13 +370,10 @@ language sql stable as $$
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
   join queue.workers as w on w.worker = l.worker $$;
 
--- The published type whose name is most like one that is not: at least half of their pairs of
--- letters are the same. Null where none is.
+-- The published type whose name is most like one: at least half of their letter pairs are the same.
 create function queue.nearest_type(p_job_type text) returns text language sql stable as $$
-  select p.job_type from (
-    select t.job_type, array(select distinct substr(t.job_type, n, 2)
-      from generate_series(1, length(t.job_type) - 1) as n) as its
-    from queue.job_types as t
+  select p.job_type from (select t.job_type, array(select distinct substr(t.job_type, n, 2)
+      from generate_series(1, length(t.job_type) - 1) as n) as its from queue.job_types as t
     where t.schema_version > 0 and not t.internal and length(t.job_type) > 1) as p
   cross join lateral (
     select 2.0 * count(*) filter (where o.pair = any (p.its)) / (cardinality(p.its) + count(*)) as n
@@ -416,8 +381,8 @@ create function queue.nearest_type(p_job_type text) returns text language sql st
       from generate_series(1, length(p_job_type) - 1) as n) as o) as likeness
   where likeness.n >= 0.5 order by likeness.n desc, p.job_type limit 1 $$;
 
--- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
--- False while no worker runs, and for a type registered a moment ago: its worker is about to begin.
+-- Of types, each in its queue if one is named: whether workers run, but none of them serves it. Not
+-- so of one registered a moment ago: its worker is about to begin.
 create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
 returns table (job_type text, queue text, unserved boolean) language sql stable as $$
   with workers as materialized ( -- most serve the same
@@ -437,15 +402,11 @@ returns setof queue.pauses language sql stable rows 1 as $$
     ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
   order by array_position(array['job_type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
 
--- What is to be said of a reason, here alone: the first sentence whose {names} have values, and the
--- steps, the likeliest first; of a job that failed those of failed:<kind> of its error.
+-- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error.
 create table queue.advice (
-  id integer generated always as identity primary key,
-  reason text not null,
-  sentence text,
-  words text, -- of a step
-  command text, -- after minutehand
-  path text -- null: the job's page
+  id integer generated always as identity primary key, reason text not null, sentence text,
+  -- of a step: the command comes after minutehand, no path is the job's page
+  words text, command text, path text
 );
 insert into queue.advice (reason, sentence, words, command, path) values
   ('completed', 'It completed at {finished_at}.', null, null, null),
@@ -563,8 +524,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('open_transaction', 'A session holds the queue back.', 'End it, if nobody needs it: `select '
     'pg_terminate_backend({pid})`.', null, '/overview');
 
--- The sentence and the next steps for a reason, their {names} filled from an object; a text of
--- which one has no value is left out, and a step without its words.
+-- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.
 create function queue.words_of(p_reason text, p_with jsonb, p_kind text default null) returns jsonb
 language sql stable as $$
   with texts as (
@@ -577,22 +537,17 @@ language sql stable as $$
       select s.n, case s.n % 2 when 1 then s.part else regexp_replace(p_with ->> s.part,
         '^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?\+00:00$', '\1 \2+00') end as part
       from regexp_split_to_table(t.text, '\{(?=\w+\})|(?<=\{\w+)\}') with ordinality
-        as s (part, n)) as p
-    where a.reason = case t.name when 'sentence' then p_reason
-      else concat_ws(':', p_reason, p_kind) end
-    group by 1, 2),
+        as s (part, n)) as p where a.reason = case t.name when 'sentence' then p_reason
+      else concat_ws(':', p_reason, p_kind) end group by 1, 2),
   lines as (
     select t.id, jsonb_object_agg(t.name, t.text) as line
     from texts as t where t.text is not null group by 1)
-  select jsonb_build_object(
-    'sentence', (array_agg(l.line -> 'sentence' order by l.id)
-      filter (where l.line ? 'sentence'))[1],
-    'next', coalesce(jsonb_agg(l.line - 'sentence' order by l.id)
-      filter (where l.line ? 'words'), '[]'))
-  from lines as l $$;
+  select jsonb_build_object('sentence', (array_agg(l.line -> 'sentence' order by l.id)
+      filter (where l.line ? 'sentence'))[1], 'next', coalesce(jsonb_agg(l.line - 'sentence'
+    order by l.id) filter (where l.line ? 'words'), '[]')) from lines as l $$;
 
--- What kind of error a job met last and the code that says so, by what it is, never by its words;
--- and its cause: what the other side answered, how its process ended, or the first of a chain.
+-- The kind of a job's last error by its code, never by its words; and its cause: what the other
+-- side answered, how its process ended, or the first of a chain.
 create function queue.error_of(p_job public.jobs, out kind text, out code text, out cause text)
 language sql stable as $$
   select coalesce('{"AttemptTimeout": "timeout", "DeadlinePassed": "deadline", "WorkerLost": "lost",
@@ -600,8 +555,7 @@ language sql stable as $$
       "ResultTooLarge": "result", "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb
       ->> e.type, case
       when e.status in ('401', '403') or e.sqlstate ~ '^28|42501' then 'credentials'
-      when e.status = '429' then 'rate'
-      when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+      when e.status = '429' then 'rate' when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
       when e.sqlstate ~ '^(40|55|57014)' then 'contention' when e.sqlstate ^@ '42' then 'schema'
       when e.signal is not null then 'killed'
       when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
@@ -611,24 +565,19 @@ language sql stable as $$
     coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno),
     coalesce(e.response, 'its process ended: ' || nullif(concat_ws(', ', p.signal,
         'exit code ' || p.exit_code, p.memory_mb || ' MB of memory',
-        'jobs in it: ' || jsonb_array_length(p.jobs), p.line), ''), (
-      select concat_ws(': ', a.traceback #>> '{causes,-1,type}',
-        a.traceback #>> '{causes,-1,message}')
-      from queue.attempts as a
-      where a.job_id = p_job.id and a.traceback ? 'causes' order by a.fence desc limit 1))
-  from jsonb_to_record(p_job.error_data) as e (type text, status text, sqlstate text, errno text,
-    signal text, response text, evidence jsonb)
-  left join lateral jsonb_to_record(e.evidence)
-    as p (signal text, exit_code text, memory_mb text, jobs jsonb, line text)
-    on e.type = 'WorkerLost' $$;
+        'jobs in it: ' || jsonb_array_length(p.jobs), p.line), ''), (select concat_ws(': ',
+      a.traceback #>> '{causes,-1,type}', a.traceback #>> '{causes,-1,message}')
+      from queue.attempts as a where a.job_id = p_job.id and a.traceback ? 'causes'
+        order by a.fence desc limit 1)) from jsonb_to_record(p_job.error_data) as e (type text,
+  status text, sqlstate text, errno text, signal text, response text, evidence jsonb)
+  left join lateral jsonb_to_record(e.evidence) as p (signal text, exit_code text, memory_mb text,
+    jobs jsonb, line text) on e.type = 'WorkerLost' $$;
 
--- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
--- rate of its type; null where there is room.
+-- The narrowest limit of a job, or the rate of its type, that is used up; null where there is room.
 create function queue.explain_limit(p_job public.jobs, p_type queue.job_types, p_now timestamptz)
 returns jsonb language plpgsql stable as $$
 declare
-  v_held constant uuid[] := array(
-    select g.job_id from queue.gated as g
+  v_held constant uuid[] := array(select g.job_id from queue.gated as g
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
       and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id
     order by g.ord);
@@ -639,14 +588,12 @@ begin
     select count(*) filter (where n.job_type = p_job.job_type) as of_type,
       count(*) filter (where h.workspace_id = p_job.workspace_id) as own,
       count(*) filter (where (h.workspace_id, n.job_type) = (p_job.workspace_id, p_job.job_type))
-        as own_of_type
-    from queue.leases as h join queue.lanes as n on n.lane = h.lane) as r
+        as own_of_type from queue.leases as h join queue.lanes as n on n.lane = h.lane) as r
   cross join lateral (values (1, 'key_limit', p_type.key_concurrency, cardinality(v_held)),
     (2, 'workspace_type_limit', p_type.workspace_concurrency, r.own_of_type),
     (3, 'workspace_limit', (select t.running_max from queue.tenant_limits as t
-      where t.workspace_id = p_job.workspace_id), r.own),
-    (4, 'type_limit', p_type.max_concurrency, r.of_type)) as l (n, reason, most, running)
-  where l.running >= l.most order by l.n limit 1;
+      where t.workspace_id = p_job.workspace_id), r.own), (4, 'type_limit', p_type.max_concurrency,
+      r.of_type)) as l (n, reason, most, running) where l.running >= l.most order by l.n limit 1;
   if found then
     return jsonb_build_object('reason', v_full.reason, 'data', jsonb_strip_nulls(
       jsonb_build_object('running', v_full.running, 'limit', v_full.most, 'holders', (
@@ -664,8 +611,7 @@ begin
       'per_seconds', p_type.rate_per_seconds)) end;
 end $$;
 
--- What keeps a ready job from starting: a pause, no worker, none that serves it, a limit that is
--- used up, or jobs of its tenant in its lane that are ahead of it and can run.
+-- What keeps a ready job: a pause, no worker that serves it, a limit, or jobs ahead of it.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
@@ -707,8 +653,8 @@ begin
       case v_ahead when 1000 then v_ahead end));
 end $$;
 
--- Why a job that is not ready is where it is: it has ended, a trigger or constraint of the
--- project's own refuses a change of it, it runs, waits, or is put off. Null of a ready one.
+-- Why a job is not ready: it ended, the project's own trigger refuses a change, it runs, waits, or
+-- is put off. Null of a ready one.
 create function queue.explain_row(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
@@ -729,9 +675,8 @@ begin
     return jsonb_build_object('reason', 'refused', 'since', v_refused.created_at,
       'cause', v_refused.failure, 'data', to_jsonb(v_refused) - '{failure,created_at}'::text[]);
   elsif p_job.status = 'processing' then
-    select w.worker_id, l.leased_at, l.expires_at, l.attempt into v_lease
-    from queue.leases as l left join queue.workers as w on w.worker = l.worker
-    where l.job_id = p_job.id;
+    select w.worker_id, l.leased_at, l.expires_at, l.attempt into v_lease from queue.leases as l
+      left join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id;
     return jsonb_build_object('since', v_lease.leased_at, 'data', to_jsonb(v_lease),
       'reason', case when v_lease.expires_at <= p_now then 'lease_expired'
         when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end);
@@ -767,22 +712,16 @@ begin
   v_error := queue.error_of(v_job);
   v_error.kind := case v_job.status when 'failed' then v_error.kind end;
   v_found := jsonb_build_object('job_id', p_job_id, 'status', v_job.status,
-      'estimated_start_at', null, 'data', '{}'::jsonb,
-      'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
-      'cause', v_error.cause)
-    || v_found;
+      'estimated_start_at', null, 'data', '{}'::jsonb, 'since', coalesce(v_job.finished_at,
+      v_job.scheduled_for, v_job.created_at), 'cause', v_error.cause) || v_found;
   return v_found || queue.words_of(v_found ->> 'reason', v_found || jsonb_build_object(
     'job_type', v_job.job_type, 'queue', v_job.queue, 'finished_at', v_job.finished_at,
     'cancel_requested_at', v_job.cancel_requested_at, 'code', v_error.code,
-    'error_line', regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data),
-      300), '\s+', ' ', 'g'),
-    'holder', v_found #> '{data,holders,0,job_id}',
-    'holder_state', v_found #> '{data,holders,0,state}',
-    'child', (
-      select j.id from public.jobs as j
+    'error_line', regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data), 300),
+      '\s+', ' ', 'g'), 'holder', v_found #> '{data,holders,0,job_id}',
+    'holder_state', v_found #> '{data,holders,0,state}', 'child', (select j.id from public.jobs as j
       where j.parent_id = p_job_id and case v_error.kind when 'child' then j.status = 'failed'
-        else j.finished_at is null end
-      order by j.id limit 1),
+        else j.finished_at is null end order by j.id limit 1),
     'signal', v_job.error_data -> 'signal', 'version', v_job.schema_version, 'type_version', (
       select t.schema_version from queue.job_types as t
       where t.job_type = v_job.job_type and t.schema_version <> v_job.schema_version)
