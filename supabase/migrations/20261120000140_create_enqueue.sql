@@ -30,9 +30,7 @@ declare
   v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
 begin
   if v_ms - greatest(pg_sequence_last_value('queue.wanted_ms'),
-      pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then
-    return false; -- those that listen are notified at the commit
-  end if;
+      pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then return false; end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
   perform queue.invoke_worker();
   return true;
@@ -202,9 +200,7 @@ begin
           and not (t.blocked and t.look_at is null))
       or exists ( -- it will open the turn, and no lease closes it while this lock is held
         select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane
-          and n.key is null and n.ord <= p_ord) then
-      return true;
-    end if;
+          and n.key is null and n.ord <= p_ord) then return true; end if;
   end if;
   insert into queue.notes (lane, workspace_id, ord) values (p_lane, p_workspace_id, p_ord);
   return true;
@@ -243,8 +239,7 @@ declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
 begin
-  -- each time: while it ran, maintenance may have seen it pass
-  if p_job.deadline_at is not null then
+  if p_job.deadline_at is not null then -- each time: maintenance may have seen it pass meanwhile
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
   end if;

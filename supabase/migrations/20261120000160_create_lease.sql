@@ -579,9 +579,7 @@ begin
   v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
     is distinct from (p_request.job_types, p_request.queues, p_request.version);
   if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now
-      and v_worker.ended_at is null and not v_changed then
-    return v_worker.worker;
-  end if;
+      and v_worker.ended_at is null and not v_changed then return v_worker.worker; end if;
   select array_agg(l.lane) filter (where o.serves and (l.served_at is null
       or l.served_at not between p_now - interval '1 minute' and p_now)) as served,
     array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,

@@ -1,18 +1,15 @@
--- What people do to jobs: cancel (with their children), retry, run again from a step, pause; and in
--- bulk.
+-- What people do to jobs, also in bulk: cancel with children, retry, run again from a step, pause.
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
 -- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others
 -- end at once. Live children that are not among them are left to maintenance. Returns how many.
-create function queue.cancel_of(
-  p_ids uuid[], p_now timestamptz, p_reason text default 'parent_ended'
-) returns integer language plpgsql as $$
+create function queue.cancel_of(p_ids uuid[], p_now timestamptz,
+  p_reason text default 'parent_ended') returns integer language plpgsql as $$
 declare
   v_asked uuid[];
 begin
-  with asked as (
-    update public.jobs set cancel_requested_at = p_now
+  with asked as (update public.jobs set cancel_requested_at = p_now
     where id = any (p_ids) and status = 'processing' and cancel_requested_at is null returning id)
   select array_agg(a.id) into v_asked from asked as a;
   perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
@@ -23,8 +20,7 @@ begin
     'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now);
   insert into queue.signals (kind, workspace_id, job_id)
   select 'cancel', j.workspace_id, j.id from public.jobs as j
-  where j.id = any (v_asked) and exists (
-    select from public.jobs as c
+  where j.id = any (v_asked) and exists (select from public.jobs as c
     where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null offset 0);
   return cardinality(p_ids);
 end $$;
@@ -33,10 +29,8 @@ end $$;
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void language plpgsql as $$
 declare
   v_children constant uuid[] := array(
-    with recursive tree as (
-      select j.id, 0 as depth from public.jobs as j where j.id = any (p_ids)
-      union
-      select c.id, t.depth + 1 from tree as t cross join lateral (
+    with recursive tree as (select j.id, 0 as depth from public.jobs as j where j.id = any (p_ids)
+      union select c.id, t.depth + 1 from tree as t cross join lateral (
         select j.id from public.jobs as j
         where j.parent_id = t.id and j.finished_at is null offset 0) as c)
     select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
@@ -72,8 +66,7 @@ begin
     perform queue.refuse(409, 'invalid_state',
       'delete from public.jobs; a truncate would leave what belongs to them');
   elsif new.status <> 'cancelled' or old.status in ('completed', 'failed', 'cancelled') then
-    perform queue.refuse(409, 'invalid_state', case
-      when new.status = old.status
+    perform queue.refuse(409, 'invalid_state', case when new.status = old.status
         then 'the times, keys and place of a job are changed by no update; retry_job runs '
           'it now, enqueue_job with a unique key replaces it'
       else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs '
@@ -101,8 +94,7 @@ create trigger jobs_cancel_by_update
     and (new.status, new.priority, new.ord, new.queue, new.job_type, new.workspace_id,
       new.next_retry_at, new.scheduled_for, new.deadline_at, new.concurrency_key)
     is distinct from (old.status, old.priority, old.ord, old.queue, old.job_type,
-      old.workspace_id, old.next_retry_at, old.scheduled_for, old.deadline_at,
-      old.concurrency_key))
+      old.workspace_id, old.next_retry_at, old.scheduled_for, old.deadline_at, old.concurrency_key))
   execute function queue.cancel_by_update();
 create trigger jobs_refuse_truncate before truncate on public.jobs
   for each statement execute function queue.cancel_by_update();
@@ -110,9 +102,8 @@ create policy "members cancel jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events
--- continue. Jobs whose unique key another holds by now stay as they are; children that ended only
--- because their parent did run again with it, by maintenance. Returns how many.
+-- Run ended jobs, whose records the caller holds, again, unless another has their unique key;
+-- maintenance does so with children that ended for their parent. Returns how many.
 create function queue.retry_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -120,24 +111,20 @@ declare
 begin
   insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
   select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type,
-    j.unique_key, true, j.id, 'finished'
-  from public.jobs as j
+    j.unique_key, true, j.id, 'finished' from public.jobs as j
   where j.id = any (p_ids) and j.status in ('failed', 'cancelled') and j.unique_key is not null
-  order by j.workspace_id, j.job_type, j.unique_key, j.id
-  on conflict do nothing;
+  order by j.workspace_id, j.job_type, j.unique_key, j.id on conflict do nothing;
   with retried as (
     update public.jobs as j set status = 'pending', updated_at = p_now, finished_at = null,
       completed_at = null, result = null, attempts = 0, lost_attempts = 0,
       generation = j.generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
       cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
-      and (j.unique_key is null or exists (
-        select from queue.job_keys as u
-        where u.workspace_id = j.workspace_id and u.job_type = j.job_type
-          and u.key = j.unique_key and u.is_unique and u.job_id = j.id))
+      and (j.unique_key is null or exists (select from queue.job_keys as u
+        where u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key
+          and u.is_unique and u.job_id = j.id))
     returning j.id, j.workspace_id),
-  alive as (
-    delete from queue.dead as d using retried as r
+  alive as (delete from queue.dead as d using retried as r
     where d.workspace_id = r.workspace_id and d.job_id = r.id)
   select array_agg(r.id order by r.id) into v_ids from retried as r;
   if v_ids is null then return 0; end if;
@@ -190,12 +177,10 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
   'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
 
--- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, from the newest on,
--- for two seconds at most: without a state the live or the failed ones. What cannot change is left
--- out.
-create function queue.change_jobs(
-  p_workspace_id uuid, p_filter jsonb, p_limit integer, p_cursor uuid, p_is_retry boolean
-) returns jsonb language plpgsql as $$
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, from the newest on, for two
+-- seconds at most: without a state the live or the failed ones. What cannot change is left out.
+create function queue.change_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer,
+  p_cursor uuid, p_is_retry boolean) returns jsonb language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
@@ -228,12 +213,10 @@ begin
     v_found := queue.search_jobs(v_filter, array[p_workspace_id], p_cursor, p_limit);
     v_ids := v_ids || array(
       select j.id from unnest(v_found.ids) as f (id) join public.jobs as j on j.id = f.id
-      where case when p_is_retry then not exists (
-          select from queue.job_keys as u
+      where case when p_is_retry then not exists (select from queue.job_keys as u
           where u.workspace_id = j.workspace_id and u.job_type = j.job_type
             and u.key = j.unique_key and u.is_unique)
-        else j.finished_at is null and j.cancel_requested_at is null end
-      order by j.id desc);
+        else j.finished_at is null and j.cancel_requested_at is null end order by j.id desc);
     p_cursor := v_found.last_id;
     exit when p_cursor is null or cardinality(v_ids) >= p_limit or clock_timestamp() > v_until;
   end loop;
@@ -253,24 +236,21 @@ begin
   return jsonb_build_object('count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
 end $$;
 
-create function public.cancel_jobs(
-  p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
-) returns jsonb
+create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb,
+  p_limit integer default 1000, p_cursor uuid default null) returns jsonb
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false) $$;
 comment on function public.cancel_jobs is
   E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
   'cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
 
-create function public.retry_jobs(
-  p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
-) returns jsonb
+create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000,
+  p_cursor uuid default null) returns jsonb
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true) $$;
 comment on function public.retry_jobs is
-  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, '
-  'at most p_limit (1,000): {count, more, cursor}.\n\nFor managers. While there are more, call '
-  'again with p_cursor.';
+  E'Run failed jobs that match a filter of list_jobs again (cancelled ones if it says so), as '
+  'cancel_jobs does: {count, more, cursor}.\n\nFor managers.';
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -278,8 +258,7 @@ declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_from constant text := p_request ->> 'from_step';
   v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
-  v_from_at constant timestamptz := (
-    select s.created_at from queue.steps as s
+  v_from_at constant timestamptz := (select s.created_at from queue.steps as s
     where s.job_id = p_job_id and s.name = v_from and s.nth = 0);
   v_made jsonb;
   v_id uuid;
@@ -323,8 +302,8 @@ comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
   'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
 
--- Bring back what was blocked for a pause: by notes, since a lease may hold a turn just now. False
--- where one may yet block one that read the pause before it ended: to be called again.
+-- Bring back what a pause blocked: by notes, since a lease may hold a turn. False, to be called
+-- again, where one that read the pause before it ended may yet block one.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
   v_is_last constant boolean := queue.try_lock('pauses');
@@ -376,9 +355,7 @@ begin
   if (not v_paused or v_workspace is null) and not queue.reopen_turns(v_changed) then
     insert into queue.signals (kind, workspace_id) values ('resumed', v_changed);
   end if;
-  if not v_paused then
-    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
-  end if;
+  perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock()) where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
   -- the state after, and not what was asked for: another pause may stop the same jobs
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false) || coalesce((
@@ -387,14 +364,12 @@ begin
         jsonb_build_object('job_type', p.job_type, 'queue', p.name)) -> 'next')))
     from queue.pauses as p where (p.kind, p.name) = (v_kind, v_name)
       or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
-      or p.kind = 'workspace' and p.workspace_id = v_workspace
-    having count(*) > 0), '{}');
+      or p.kind = 'workspace' and p.workspace_id = v_workspace having count(*) > 0), '{}');
 end $$;
 comment on function public.pause_jobs is
   E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
   'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '
-  'paused_by, next}]}, what stops these jobs afterwards.\n\nRunning jobs continue. Managers may '
-  'pause their workspace and its job types, operators the rest.';
+  'paused_by, next}]}, what still stops these jobs.\n\nFor managers; else operators.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
   'public.cancel_jobs', 'public.retry_jobs', 'public.replay_job', 'public.pause_jobs');
