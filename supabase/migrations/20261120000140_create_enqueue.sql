@@ -544,7 +544,8 @@ begin
     'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));
 end $$;
 comment on function public.enqueue_job is
-  E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or '
+  E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
+  'Options: queue, priority, scheduled_for or '
   'delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, '
   'session_id, parent_id, tags, deadline_at, schema_version, traceparent.';
 

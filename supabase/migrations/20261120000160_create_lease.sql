@@ -684,6 +684,7 @@ end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
   'tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, free_slots, '
-  'count_due}. A repeated (tick_id, call) that got leases gets them again.';
+  'count_due}. A lease counts as an attempt; a repeated (tick_id, call) that got '
+  'leases gets them again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -369,7 +369,8 @@ end $$;
 comment on function public.pause_jobs is
   E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
   'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '
-  'paused_by, next}]}, what still stops these jobs.\n\nFor managers; else operators.';
+  'paused_by, next}]}, what still stops these jobs.\n\nRunning jobs continue. A type '
+  'or a queue of all workspaces is paused by operators, the rest by managers.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
   'public.cancel_jobs', 'public.retry_jobs', 'public.replay_job', 'public.pause_jobs');
