@@ -96,6 +96,7 @@ def test_hooks_give_the_job_of_their_id_and_act_on_it(
     expect(status).to_have_text("pending")
     assert page.evaluate("mine.followed.cancel().then((job) => job.status)") == "cancelled"
     expect(status).to_have_text("cancelled")
+    page.wait_for_function("() => ends.length === 3")  # a retry at once would have none
     assert page.evaluate("mine.made.retry({ n: 4 }).then((job) => job.payload.n)") == 4
     page.evaluate("void mine.made.enqueue([])")
     expect(status).to_have_text("payload_invalid")
