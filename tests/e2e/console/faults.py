@@ -178,9 +178,13 @@ def faulty_host(stack: RunningStack, folder: Path) -> Iterator[FaultyHost]:
     host = FaultyHost(folder, stack, changed)
     (folder / "env").write_text("".join(f"{key}={host.values[key]}\n" for key in host.values))
     environment = {
-        **{"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"},
-        **{"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"},
-        **{"API_PORT": str(port), "HOME": str(folder), **host.values},
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "API_PORT": str(port),
+        "HOME": str(folder),
+        **host.values,
     }
     with stack.connect() as connection:
         connection.execute(
