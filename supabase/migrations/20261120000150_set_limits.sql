@@ -247,7 +247,7 @@ begin
   select s.key into v_bad from jsonb_each(p_settings) as s left
     join queue.settings as t on t.name = s.key
   where case
-    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key', 'cluster') then true
+    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key', 'cluster', 'facts') then true
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
@@ -264,8 +264,8 @@ begin
   end if;
   update queue.settings as t set value = s.value, updated_at = queue.clock()
   from jsonb_each(p_settings) as s where t.name = s.key;
-  -- which is secret
-  return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key');
+  return (select jsonb_object_agg(name, value) from queue.settings
+    where name not in ('guest_key', 'facts')); -- one is secret, the other for doctor alone
 end $$;
 comment on function public.set_settings is
   'Change settings of the engine, by name; returns all. For operators.';

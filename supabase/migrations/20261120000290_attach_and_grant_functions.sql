@@ -100,14 +100,12 @@ select queue.allow('job_worker, service_role', 'public.attach_extensions');
 select queue.allow('service_role', 'public.connect_worker');
 select public.attach_extensions();
 
--- What the migrations leave, as the statements that make it so and (undo) not so: owners, grants,
--- whose rights apply, what is on. They are recorded at the end of this file, for doctor to compare.
-create table queue.facts (
-  object text not null, statement text primary key,
-  undo text -- null where more than is recorded does no harm
-);
+-- What the migrations leave, as the statements that make it so: owners, grants, whose rights apply,
+-- what is on. They are recorded at the end of this file as the setting facts, for doctor to compare.
+-- undo: the statement that takes one back; null where more than is recorded does no harm.
+create type queue.fact as (object text, statement text, undo text);
 
-create function queue.grants_now() returns setof queue.facts language sql stable as $$
+create function queue.grants_now() returns setof queue.fact language sql stable as $$
   with ours (kind, name, owner, acl) as (
     select 'table', c.oid::regclass::text, c.relowner::regrole, c.relacl
     from pg_catalog.pg_class as c
@@ -135,7 +133,7 @@ create function queue.grants_now() returns setof queue.facts language sql stable
     on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
 $$;
 
-create function queue.facts_now() returns setof queue.facts language sql stable as $$
+create function queue.facts_now() returns setof queue.fact language sql stable as $$
   with granted as materialized (select * from queue.grants_now()),
   functions as (
     select p.*, p.oid::regprocedure::text as name from pg_catalog.pg_proc as p
@@ -183,12 +181,13 @@ $$;
 -- What is no longer as the migrations left it, with the statement that puts it right.
 create function queue.differences() returns table (difference text, fix text)
 language sql stable as $$
+  with recorded as materialized (
+    select f.* from jsonb_populate_recordset(null::queue.fact, queue.setting('facts')) as f)
   select case when n.statement is null then 'undone: ' || f.statement
     else 'not by the migrations: ' || n.statement end, coalesce(f.statement, n.undo)
-  from queue.facts as f full join queue.facts_now() as n on n.statement = f.statement
+  from recorded as f full join queue.facts_now() as n on n.statement = f.statement
   where n.statement is null
-    or f.object is null and n.undo is not null
-      and n.object in (select o.object from queue.facts as o)
+    or f.object is null and n.undo is not null and n.object in (select o.object from recorded as o)
 $$;
 
 -- The engine's functions are called by functions in public alone, and its tables by its functions.
@@ -221,4 +220,5 @@ begin
   end loop;
 end $$;
 
-insert into queue.facts select * from queue.facts_now() on conflict do nothing;
+insert into queue.settings (name, value)
+select 'facts', jsonb_agg(distinct to_jsonb(f)) from queue.facts_now() as f;
