@@ -322,8 +322,7 @@ create type queue.change as (
   workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
 );
 
--- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which
--- returns how much it did.
+-- What time makes due, a line each, see public.run_maintenance.
 create table queue.tasks (
   name text primary key, every interval not null,
   done_at timestamptz not null default '-infinity', -- its last run

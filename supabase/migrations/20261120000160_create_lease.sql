@@ -396,9 +396,11 @@ declare
 begin
   begin
     return queue.take_jobs(p_shares, p_request, p_now, v_past);
-  exception when others then
-    if not queue.is_refusal(sqlstate) then raise; end if;
-    v_failure := format('%s (%s)', sqlerrm, sqlstate);
+  exception
+    when connection_exception or transaction_rollback or insufficient_resources
+      or object_not_in_prerequisite_state or operator_intervention or system_error
+      or internal_error then raise; -- as in queue.do_in_parts
+    when others then v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
   if v_half > 0 then
     v_ids := queue.take(p_shares[:v_half], p_request, p_now);

@@ -46,8 +46,6 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
-insert into queue.tasks (name, every) values ('waits', '0'); -- at each call
-
 -- Begin the wait of a job that is settled as waiting; gives what is wrong with it, else null.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns jsonb
 language plpgsql as $$

@@ -15,7 +15,6 @@ insert into queue.settings (name, value) values
   ('client_address_header', '"cf-connecting-ip"'),
   ('guest_key', to_jsonb( -- the API signs with it the address of a guest whose call it passes on
     encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
-insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
 -- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences
 -- count at once for everyone, without locks; unlogged: after a crash no one is connected.
@@ -197,8 +196,7 @@ end $$;
 
 -- Ask those who watch topics whose messages were held back to read again, the longest held first. A
 -- task of its own: it needs today's partition, which Realtime makes while someone is connected.
-create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
+create function queue.do_announcements() returns integer language plpgsql as $$
 declare
   v_ids constant bigint[] := array( -- of those that have been committed
     select f.id from queue.feed as f
@@ -206,6 +204,7 @@ declare
   v_room constant bigint := (select b.budget - b.used from queue.message_budget() as b);
   v_said record; -- topics, since when, cost, and the first line that has to wait
 begin
+  if v_ids = '{}' then return 0; end if; -- also where there is no Realtime
   select array_agg(o.topic) filter (where o.cost <= v_room) as topics,
     array_agg(o.since) filter (where o.cost <= v_room) as since,
     max(o.cost) filter (where o.cost <= v_room) as cost,
@@ -364,8 +363,7 @@ begin
 end $$;
 
 -- Old lines of the feed go; read_to is the number before which a cursor may have missed some.
-create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
+create function queue.do_live(p_now timestamptz) returns integer language plpgsql as $$
 declare
   v_before constant timestamptz
     := p_now - make_interval(hours => queue.setting('feed_hours')::integer);

@@ -121,7 +121,6 @@ create table queue.schedules (
 create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
-insert into queue.tasks (name, every) values ('schedules', '1 second');
 
 -- The workspace of jobs that belong to no tenant: without members, only operators see them.
 create function queue.system_workspace() returns uuid language sql immutable parallel safe

@@ -28,7 +28,6 @@ insert into queue.settings (name, value) values
   ('webhooks_max', '100'), -- of a workspace
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
-insert into queue.tasks (name, every) values ('webhooks', '1 second');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds,
   max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal,
   internal, lane)
@@ -40,8 +39,7 @@ on conflict (job_type) do update set in_order = true;
 -- Maintenance: deliveries of some 500 lines or 5,000 jobs of the feed, for the endpoint of each
 -- tenant that is the furthest behind, then for the second of each, and so on. They count as live
 -- jobs of their workspace: where it has as many as it may, they wait. What is refused is noted.
-create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
+create function queue.do_webhooks(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
   v_ids constant uuid[] := array(

@@ -12,16 +12,13 @@ create table queue.stats (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create index stats_by_time on queue.stats (minutes, at);
 
-insert into queue.tasks (name, every) values ('statistics', '5 seconds');
-
 -- The sum of numbers by name; null of none.
 create function queue.sum_numbers(p_all jsonb[]) returns jsonb language sql immutable as $$
   select jsonb_object_agg(b.key, b.jobs) from (select e.key, sum(e.value::bigint) as jobs
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b $$;
 
 -- Maintenance: read the feed as far as all is committed, some 2,000 lines or 20,000 jobs at a time.
-create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
+create function queue.do_statistics(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
   v_from bigint := (select t.read_to from queue.tasks as t where t.name = 'statistics');
@@ -164,11 +161,17 @@ begin
   union all
   select 'warn', 'no_processor', null, null, jsonb_build_object('jobs', u.jobs, 'types', u.types,
     'job_type', split_part(u.types, ', ', 1))
-  from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
-  union all
-  select 'warn', 'failing_maintenance', null, m.state ->> 'detail', '{}'
-  from (select queue.maintenance_state() as state) as m
-  where p_workspace_id is null and m.state ->> 'verdict' = 'warn'
+  from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0;
+  if p_workspace_id is not null then return; end if;
+  return query
+  select 'warn', 'failing_maintenance', null::timestamptz, string_agg(m.words, '; '), '{}'::jsonb
+  from (
+    select format('the task %s fails: %s', t.name, left(t.failure, 300)) as words
+    from queue.tasks as t where t.failures > 0
+    union all
+    (select format('%s passes over job %s: %s', s.name, s.job_id, left(s.failure, 300))
+      from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
+      where s.kind = 'refused' order by s.id limit 20)) as m having count(*) > 0
   union all
   (select 'warn', 'open_transaction', o.xact_start, format(
       '%s (pid %s) has an open transaction for %s s; %s', coalesce(nullif(o.application_name, ''),
@@ -179,7 +182,7 @@ begin
     from pg_catalog.pg_stat_activity as a where a.datname = current_database()
       and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
       and num_nonnulls(a.backend_xid, a.backend_xmin) > 0) as o
-  where p_workspace_id is null and o.seconds >= case when o.backend_xid is null then 300 else 60 end
+  where o.seconds >= case when o.backend_xid is null then 300 else 60 end
   order by o.seconds desc limit 20);
 end $$;
 
@@ -256,20 +259,16 @@ comment on function public.silence_finding is
   'Leave a warning of explain_queue out until an instant, by its key; null ends it. For operators.';
 
 create function public.queue_health() returns jsonb
-language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_found constant jsonb := public.explain_queue();
 begin
   perform queue.refuse_revoked();
   return v_found || jsonb_build_object(
-    -- of the database: a call may be read-only by itself
-    'read_only', current_setting('default_transaction_read_only')::boolean,
-    'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}',
-    'maintenance', queue.maintenance_state(), 'transactions',
-    jsonb_path_query_array(v_found, '$.findings[*] ? (@.reason == "open_transaction")'));
+    'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}');
 end $$;
-comment on function public.queue_health is 'Readiness in one call: explain_queue of all, age of '
-  'the oldest due job, what maintenance could not do, and transactions that hold it back.';
+comment on function public.queue_health is
+  'Readiness in one call: explain_queue of all, and the age of the oldest due job.';
 
 create function public.queue_stats(p_workspace_id uuid default null,
   p_minutes integer default 60) returns jsonb

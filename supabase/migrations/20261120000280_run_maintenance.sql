@@ -2,14 +2,12 @@
 -- its jobs. What fails is noted, tried later, and stops no other; a row that a trigger or foreign
 -- key of the project's own refuses is found by halving its slice, and passed over until its time.
 
-insert into queue.tasks (name, every) values
-  ('promotion', '0'), ('retention', '10 minutes'), ('sweep', '1 minute'),
+insert into queue.tasks (name, every) values -- '0': at each call
+  ('promotion', '0'), ('waits', '0'), ('live', '1 second'), ('announcements', '1 second'),
+  ('schedules', '1 second'), ('webhooks', '1 second'), ('statistics', '5 seconds'),
+  ('sweep', '1 minute'), ('retention', '10 minutes'),
   -- the leases are read whole: an index of their end would be written by each renewal
   ('reclaim', '1 second');
-
--- Whether an error is the row's own, not one of locks, of resources, or of the connection.
-create function queue.is_refusal(p_sqlstate text) returns boolean language sql immutable as $$
-  select p_sqlstate !~ '^(08|40|53|55|57|58|XX)' $$;
 
 -- Note that a task was refused for a job: it is tried again after 5 seconds, doubling to an hour.
 create function queue.note_refusal(p_task text, p_job_id uuid, p_failure text, p_now timestamptz)
@@ -29,8 +27,8 @@ begin
     where s.kind = 'refused' and s.name = p_task and s.look_at > p_now);
 end $$;
 
--- Do queue.<task>_of for all jobs at once, or, where that is refused, for each half, down to the
--- one to blame; how many were done.
+-- Do a task for all jobs at once, or, where that is refused, for each half, down to the one to
+-- blame; how many were done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -38,62 +36,33 @@ declare
   v_done integer;
 begin
   begin
-    execute format('select queue.%I($1, $2)', p_task || '_of') into v_done using p_ids, p_now;
+    v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
+      when 'waits' then queue.waits_of(p_ids, p_now) when 'cancel' then queue.cancel_of(p_ids, p_now)
+      when 'retry' then queue.retry_of(p_ids, p_now) when 'reclaim' then queue.reclaim(p_ids, p_now)
+      when 'retention' then queue.delete_jobs(p_ids) end;
     if exists (select from queue.signals as s where s.kind = 'refused' and s.name = p_task) then
       delete from queue.signals as s
       where s.kind = 'refused' and s.name = p_task and s.job_id = any (p_ids);
     end if;
     return v_done;
-  exception when others then
-    if not queue.is_refusal(sqlstate) then
-      raise;
-    elsif v_half = 0 then
-      raise warning 'maintenance (%) passes over job %: % (%)', p_task, p_ids[1], sqlerrm, sqlstate;
-      perform queue.note_refusal(p_task, p_ids[1], format('%s (%s)', sqlerrm, sqlstate), p_now);
-      return 0;
-    end if;
+  exception
+    when connection_exception or transaction_rollback or insufficient_resources
+      or object_not_in_prerequisite_state or operator_intervention or system_error
+      or internal_error then raise; -- of locks, resources or the connection: no row is to blame
+    when others then
+      if v_half = 0 then
+        raise warning 'maintenance (%) passes over job %: % (%)', p_task, p_ids[1], sqlerrm,
+          sqlstate;
+        perform queue.note_refusal(p_task, p_ids[1], format('%s (%s)', sqlerrm, sqlstate), p_now);
+        return 0;
+      end if;
   end;
   return queue.do_in_parts(p_task, p_ids[:v_half], p_now)
     + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
 end $$;
 
--- Jobs whose type has been published since, and those whose time has come: of many half the oldest,
--- half in equal shares for the tenants, so that none waits behind others. Locked with their lines.
-create function queue.jobs_to_promote(p_refused uuid[], p_now timestamptz) returns uuid[]
-language plpgsql as $$
-declare
-  v_lines tid[] := array(select d.ctid from queue.deferred as d
-    where d.run_at <= p_now and d.job_id <> all (p_refused) order by d.run_at limit 500);
-begin
-  if cardinality(v_lines) = 500 then
-    v_lines := v_lines[:250] || array(
-      with recursive tenants as ( -- each by one look-up
-        (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
-        union all select (
-          select d.workspace_id from queue.deferred as d
-          where d.workspace_id > t.id order by 1 limit 1), t.n + 1
-        from tenants as t where t.id is not null and t.n < 250)
-      select f.tid
-      from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
-      cross join lateral (select d.ctid as tid from queue.deferred as d
-        where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
-        order by d.run_at limit ceil(250.0 / t.many)) as f);
-  end if;
-  return array(
-    select h.id from (
-      select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-      where d.ctid = any (v_lines) for no key update of d, j skip locked) as h
-    union
-    select h.id from (
-      select j.id from queue.job_types as t cross join lateral (
-        select g.job_id from queue.gated as g
-        where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (p_refused)
-        limit 500 for update skip locked) as g join public.jobs as j on j.id = g.job_id
-      where t.schema_version > 0 limit 500 for no key update of j skip locked) as h);
-end $$;
-
 -- These jobs find their next place, or end: past their deadline, or a person's of an internal type.
-create function queue.promotion_of(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   -- places before records: one whose wait someone answers now stays due
@@ -126,8 +95,55 @@ begin
   return cardinality(p_ids);
 end $$;
 
+-- Promote jobs whose type has been published since, and those whose time has come: of many half the
+-- oldest, half in equal shares for the tenants, so that none waits behind others. What someone
+-- holds stays due.
+create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_refused uuid[];
+  v_lines tid[];
+  v_ids uuid[];
+  v_done integer := 0;
+begin
+  loop
+    v_refused := queue.refused('promotion', p_now);
+    v_lines := array(select d.ctid from queue.deferred as d
+      where d.run_at <= p_now and d.job_id <> all (v_refused) order by d.run_at limit 500);
+    if cardinality(v_lines) = 500 then
+      v_lines := v_lines[:250] || array(
+        with recursive tenants as ( -- each by one look-up
+          (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
+          union all select (
+            select d.workspace_id from queue.deferred as d
+            where d.workspace_id > t.id order by 1 limit 1), t.n + 1
+          from tenants as t where t.id is not null and t.n < 250)
+        select f.tid
+        from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
+        cross join lateral (select d.ctid as tid from queue.deferred as d
+          where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (v_refused)
+          order by d.run_at limit ceil(250.0 / t.many)) as f);
+    end if;
+    v_ids := array( -- locked with their lines
+      select h.id from (
+        select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
+        where d.ctid = any (v_lines) for no key update of d, j skip locked) as h
+      union
+      select h.id from (
+        select j.id from queue.job_types as t cross join lateral (
+          select g.job_id from queue.gated as g
+          where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (v_refused)
+          limit 500 for update skip locked) as g join public.jobs as j on j.id = g.job_id
+        where t.schema_version > 0 limit 500 for no key update of j skip locked) as h);
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end $$;
+
 -- Expired leases, which the caller holds with their jobs, are settled as lost, tried again at once.
-create function queue.reclaim_of(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_items constant queue.worker_item[] := array(
@@ -147,39 +163,40 @@ begin
   return cardinality(p_ids);
 end $$;
 
-create function queue.retention_of(p_ids uuid[], p_now timestamptz) returns integer
-language sql as $$
-  with gone as (
-    delete from public.jobs where ctid = any (array(
-      select j.ctid from public.jobs as j
-      where j.id = any (p_ids) order by j.id for update skip locked)) returning 1)
-  select count(*)::integer from gone $$;
-
--- Promote jobs or reclaim leases, slice by slice. What someone holds stays due.
-create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+-- Reclaim expired leases, slice by slice; what someone holds stays due.
+create function queue.do_reclaim(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_refused uuid[];
   v_ids uuid[];
   v_done integer := 0;
 begin
-  if p_task = 'reclaim' then -- leases from before the clock went back would last so much longer
-    update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
-    where l.ctid = any (array(select o.ctid from queue.leases as o
-      where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
-      for no key update skip locked));
-  end if;
+  -- leases from before the clock went back would last so much longer
+  update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
+  where l.ctid = any (array(select o.ctid from queue.leases as o
+    where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
+    for no key update skip locked));
   loop
-    v_refused := queue.refused(p_task, p_now);
-    v_ids := case p_task when 'promotion' then queue.jobs_to_promote(v_refused, p_now)
-      else array(select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
-        where l.expires_at <= p_now and l.job_id <> all (v_refused)
-        order by l.job_id limit 200 for no key update of l, j skip locked) end;
+    v_refused := queue.refused('reclaim', p_now);
+    v_ids := array(select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+      where l.expires_at <= p_now and l.job_id <> all (v_refused)
+      order by l.job_id limit 200 for no key update of l, j skip locked);
     exit when v_ids = '{}';
-    v_done := v_done + queue.do_in_parts(p_task, v_ids, p_now);
+    v_done := v_done + queue.do_in_parts('reclaim', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
+end $$;
+
+create function queue.delete_jobs(p_ids uuid[]) returns integer language plpgsql as $$
+declare
+  v_jobs integer;
+begin
+  delete from public.jobs where ctid = any (array(
+    select j.ctid from public.jobs as j where j.id = any (p_ids) order by j.id
+    for update skip locked));
+  get diagnostics v_jobs = row_count;
+  return v_jobs;
 end $$;
 
 -- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
@@ -216,7 +233,7 @@ begin
 end $$;
 
 -- Rows that belong to no job, in slices by an index of each.
-create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
+create function queue.do_sweep(p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_rule record;
@@ -303,22 +320,6 @@ begin
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
 end $$;
 
--- What maintenance could not do: tasks that fail, and jobs that it passes over, at most twenty.
-create function queue.maintenance_state() returns jsonb language sql stable as $$
-  with refused as (
-    select s.name as task, s.job_id, left(s.failure, 300) as reason, s.look_at as retry_at
-    from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
-    where s.kind = 'refused' order by s.id limit 20),
-  sentences as (
-    select format('the task %s fails: %s', t.name, left(t.failure, 300)) as words
-    from queue.tasks as t where t.failures > 0
-    union all
-    select format('%s passes over job %s: %s', r.task, r.job_id, r.reason) from refused as r)
-  select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
-    'detail', coalesce(string_agg(s.words, '; '), 'nothing fails'),
-    'refused', (select coalesce(jsonb_agg(to_jsonb(r)), '[]') from refused as r))
-  from sentences as s $$;
-
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = ''
 set lock_timeout = '2s' set enable_seqscan = off set jit = off as $$
@@ -353,11 +354,15 @@ begin
     v_share := clock_timestamp() + (v_until - clock_timestamp()) / v_left;
     v_left := v_left - 1;
     begin
-      if v_task.name in ('promotion', 'reclaim') then
-        v_done := queue.do_slices(v_task.name, v_now, v_share);
-      else execute format('select queue.%I($1, $2)', 'do_' || v_task.name)
-        into v_done using v_now, v_share;
-      end if;
+      v_done := case v_task.name when 'promotion' then queue.do_promotion(v_now, v_share)
+        when 'waits' then queue.do_waits(v_now, v_share)
+        when 'reclaim' then queue.do_reclaim(v_now, v_share)
+        when 'schedules' then queue.do_schedules(v_now, v_share)
+        when 'webhooks' then queue.do_webhooks(v_share)
+        when 'statistics' then queue.do_statistics(v_share)
+        when 'live' then queue.do_live(v_now) when 'announcements' then queue.do_announcements()
+        when 'retention' then queue.do_retention(v_now, v_share)
+        when 'sweep' then queue.do_sweep(v_now) end;
       update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, failure = null,
         retry_at = null where name = v_task.name;
       if v_done > 0 then v_counts := v_counts || jsonb_build_object(v_task.name, v_done); end if;

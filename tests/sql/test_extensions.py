@@ -83,3 +83,12 @@ def test_what_cannot_work_is_refused(
     """At once, and not at night when nothing is invoked."""
     create(engine.connection, *extensions)
     assert refused(engine.rpc, "connect_worker", p_url=url, p_token=token)[1] == answer
+
+
+def test_without_realtime_no_task_fails(engine: Engine) -> None:
+    engine.run("alter schema realtime rename to gone")
+    try:
+        engine.enqueue()
+        assert engine.rpc("run_maintenance", p_request={})["failed"] == []
+    finally:
+        engine.run("alter schema gone rename to realtime")

@@ -230,8 +230,9 @@ def test_where_realtime_takes_no_message_no_job_fails_and_the_feed_is_tidied(
     finally:
         engine.run("alter table realtime.messages rename column away to payload")
     assert engine.rows("select distinct job_ids[1]::text from queue.feed") == [held]
-    detail = engine.rpc("queue_health")["maintenance"]["detail"]
-    assert detail.startswith("the task announcements fails: column")
+    found = {each["reason"]: each for each in engine.rpc("queue_health")["findings"]}
+    cause = found["failing_maintenance"]["cause"]
+    assert cause.startswith("the task announcements fails: column")
 
 
 def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:

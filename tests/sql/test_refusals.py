@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.contract.observed import later, started
@@ -21,9 +23,10 @@ def refuse(engine: Engine, job_id: str) -> None:
 
 
 def refusals(engine: Engine) -> list[tuple[str, str, str]]:
-    """Task, job and the beginning of the reason, as health has them."""
-    found = engine.rpc("queue_health")["maintenance"]["refused"]
-    return [(one["task"], one["job_id"], one["reason"][:12]) for one in found]
+    """Task, job and the beginning of the reason, as the finding has them."""
+    found = engine.rpc("queue_health")["findings"]
+    causes = [each["cause"] for each in found if each["reason"] == "failing_maintenance"]
+    return re.findall(r"(\w+) passes over job (\S+): (.{12})", str(causes))
 
 
 def three_jobs(engine: Engine, task: str) -> list[str]:

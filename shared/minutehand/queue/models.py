@@ -202,8 +202,6 @@ class QueueHealth(Report):
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
     last_tick_seconds: float | None = None
-    #: Whether the database refuses every write.
-    read_only: bool = False
     #: What is wrong, as `explain_queue` says it.
     findings: tuple[dict[str, Any], ...] = ()
 
