@@ -1,4 +1,4 @@
-"""Fixtures every room shares: a Postgres, a fresh database per test, the whole stack."""
+"""Fixtures every folder shares: a Postgres, a fresh database per test, the whole stack."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `make bench` fetches the others into a folder of their own under the system's temporary folder. One
 connection each, no-op jobs, every queue by its own bulk call of 1,000; drained in batches of 500.
-Beside the rate stands the CPU of a drained job, worker and Postgres together: on a busy machine
+Beside the rate is the CPU of a drained job, worker and Postgres together: on a busy machine
 that is the figure to trust. Postgres has its defaults; ours has events and messages on.
 """
 

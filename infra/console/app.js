@@ -84,7 +84,8 @@ const firstWorkspace = (
   email,
 ) => `with made as (insert into workspaces (name) values ('Mine') returning id)
 insert into workspace_members (workspace_id, user_id, role)
-select made.id, u.id, 'manager' from made, auth.users as u where u.email = '${email.replaceAll("'", "''")}';`;
+select made.id, u.id, 'manager' from made, auth.users as u
+where u.email = '${email.replaceAll("'", "''")}';`;
 
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
@@ -246,7 +247,8 @@ function View({ route, params, workspace, user, apps }) {
   // before painting: later, it could take the focus from what was chosen meanwhile
   useLayoutEffect(() => {
     if (!module) return;
-    document.title = `${module.title?.(params) ?? "Console"}${workspace ? ` · ${workspace.name}` : ""} · Minutehand`;
+    const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
+    document.title = titles.filter(Boolean).join(" · ");
     if (firstView) firstView = false;
     else box.current?.querySelector("h1")?.focus({ preventScroll: true });
     scrollTo(0, 0);

@@ -1,4 +1,4 @@
-"""`make docs`: the site of the pages that are there; what is for maintainers stands apart.
+"""`make docs`: the site of the pages that are there; what is for maintainers is apart.
 
 A link that leads nowhere ends it, in the pages by this program, in the site by MkDocs; so does a
 site that would fetch anything from elsewhere.

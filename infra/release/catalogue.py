@@ -95,7 +95,7 @@ def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B00
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:
-    """Tell what only one of two catalogues holds, `-` for the left one."""
+    """Print what only one of two catalogues holds, `-` for the left one."""
     return sorted(
         [f"- {line}" for line in set(left) - set(right)]
         + [f"+ {line}" for line in set(right) - set(left)],

@@ -63,7 +63,7 @@ def problems(root: Path = ROOT) -> list[str]:
 
 
 def release(version: str, root: Path = ROOT) -> list[str]:
-    """Add the present files to the list as `version`; return what stands against it."""
+    """Add the present files to the list as `version`; return what prevents it."""
     releases = dict(read(root))
     found = problems(root)
     if version in releases:
@@ -89,7 +89,7 @@ def _version(path: str) -> str:
 
 
 def main() -> int:
-    """Print what stands against the release; 1 when anything does."""
+    """Print what prevents the release; 1 when anything does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
     version = parser.parse_args().version

@@ -89,7 +89,7 @@ class Environment:
         venv.create(folder, symlinks=True)
         made = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # all of them: an environment may stand on another's
+        # all of them: an environment may build on another's
         ours = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(ours))
         made.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))

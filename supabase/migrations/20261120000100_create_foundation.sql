@@ -347,7 +347,7 @@ begin
     perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace',
       'p_workspace_id');
   elsif not (v_is_all or queue.is_member(p_workspace_id)) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse(404, 'workspace_not_found', 'workspace not found', p_workspace_id::text);
   end if;
   if p_reads_much then perform queue.take_turn(p_workspace_id); end if;
   return v_user;
@@ -388,7 +388,7 @@ declare
         or auth.jwt() ->> 'role' = 'service_role'));
 begin
   if v_mine is null then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse(404, 'workspace_not_found', 'workspace not found', p_workspace_id::text);
   elsif jsonb_array_length(v_mine) > 1 then
     perform queue.refuse(400, 'workspace_needed', 'workspace_id must name one of your workspaces',
       v_mine::text);

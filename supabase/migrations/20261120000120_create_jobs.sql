@@ -362,7 +362,7 @@ declare
 begin
   select * into v_job from public.jobs where id = p_job_id;
   if not found or not (queue.is_member(v_job.workspace_id) or queue.is_service()) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
   return v_job;
 end $$;

@@ -221,7 +221,7 @@ begin
   p_job.queue := coalesce(nullif(p_job.queue, 'default'), p_type.queue);
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
-  exception when sqlstate 'PT422' then -- nobody has declared it
+  exception when sqlstate 'PT422' then -- no one has declared it
     p_job.queue := p_type.queue;
     p_job.lane := p_type.lane;
   end;

@@ -31,7 +31,7 @@ language plpgsql as $$
 begin
   insert into queue.steps (job_id, name, value, started_at, created_at)
   select i.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
-    p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
+    p_now - (s.value ->> 'duration_ms')::double precision * interval '1 ms',
     p_now + s.n * interval '1 us' -- in order
   from unnest(p_items) as i
   cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
@@ -239,13 +239,13 @@ begin
   return jsonb_build_object('next', v_page.next, 'steps', (
     select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,
       'result', r.value, 'created_at', t.created_at,
-      'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
+      'duration_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
       order by t.created_at, t.name), '[]')
     from jsonb_each(v_page.results) as r
     join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0));
 end $$;
 comment on function public.job_steps is
-  'Finished steps of a job: {steps: [{name, kind, result, created_at, took_ms}], next}.';
+  'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}.';
 
 select queue.allow('job_worker, service_role', 'public.report_jobs', 'public.read_steps');
 select queue.allow('authenticated, service_role', 'public.job_steps');

@@ -340,7 +340,7 @@ begin
   end if;
   perform from queue.job_types as t where t.job_type = v_type;
   if v_type is not null and not found then
-    perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
+    perform queue.refuse(404, 'unknown_job_type', 'job type not found', left(v_type, 100));
   end if;
   v_changed := coalesce(v_workspace, queue.system_workspace());
   if v_paused then

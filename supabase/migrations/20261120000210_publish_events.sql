@@ -275,7 +275,7 @@ declare
   v_user constant uuid := coalesce(queue.caller(), '00000000-0000-0000-0000-000000000000');
 begin
   if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
-    perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow',
+    perform queue.refuse(404, 'topic_not_found', 'topic not found, or not yours to follow',
       left(p_topic, 300));
   end if;
   -- a user's latest hundred topics are followed: more cannot use up the budget; guests are one user
@@ -551,7 +551,7 @@ declare
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
   if not found then -- missing, ended or another's; without its id, which may be a key
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
   return jsonb_build_object('session_id', p_session_id, 'expires_at', v_session.expires_at,
     'jobs', (
@@ -575,7 +575,7 @@ begin
       select from public.jobs as j where j.session_id = p_session_id
         and (j.workspace_id in (select queue.my_workspaces())
           or auth.jwt() ->> 'role' = 'service_role')) then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
   return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end $$;

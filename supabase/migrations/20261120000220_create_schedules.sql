@@ -94,7 +94,7 @@ begin
   perform queue.refuse(400, 'invalid_argument',
     format('%s never comes due: no such date exists', p_cron), 'cron');
 exception when invalid_parameter_value then
-  perform queue.refuse(400, 'invalid_argument', 'no such time zone: ' || left(p_timezone, 80),
+  perform queue.refuse(400, 'invalid_argument', 'unknown time zone: ' || left(p_timezone, 80),
     'timezone');
 end $$;
 
@@ -253,7 +253,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
   if not found then
-    perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
+    perform queue.refuse(404, 'schedule_not_found', 'schedule not found', p_name);
   end if;
   return jsonb_build_object('deleted', p_name);
 end $$;

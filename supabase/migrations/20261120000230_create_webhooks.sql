@@ -150,7 +150,7 @@ begin
     from jsonb_populate_record(w, p_webhook) as g)
   where w.id = v_id and w.workspace_id = p_workspace_id returning w.* into v_saved;
   if not found then
-    perform queue.refuse(404, 'webhook_not_found', 'no such webhook', v_id::text);
+    perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
   return to_jsonb(v_saved) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end $$;
@@ -164,7 +164,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
   if not found then
-    perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
+    perform queue.refuse(404, 'webhook_not_found', 'webhook not found', p_webhook_id::text);
   end if;
   return jsonb_build_object('deleted', p_webhook_id);
 end $$;
@@ -179,7 +179,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   perform from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
   if not found then
-    perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
+    perform queue.refuse(404, 'webhook_not_found', 'webhook not found', p_webhook_id::text);
   end if;
   select jsonb_build_object('webhook_id', p_webhook_id, 'job_id', j.id, 'seq', (
     select max(e.seq) from public.job_events as e where e.job_id = j.id))

@@ -521,7 +521,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'again.', null, '/webhooks'),
   ('failing_maintenance', 'Maintenance fails.', 'Correct what refuses it: it is tried again within '
     'an hour.', null, '/overview'),
-  ('open_transaction', 'A session holds the queue back.', 'End it, if nobody needs it: `select '
+  ('open_transaction', 'A session holds the queue back.', 'End it, if no one needs it: `select '
     'pg_terminate_backend({pid})`.', null, '/overview');
 
 -- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.

@@ -12,7 +12,7 @@ from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_to
 from tests.artefact.runtime import LambdaFunction
 from tests.support.lambda_events import http_event
 from tests.support.patience import until
-from tests.support.project import ACME, Project, project_of_a_room
+from tests.support.project import ACME, Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 TICK = {"source": "minutehand.tick"}
@@ -21,7 +21,7 @@ TICK = {"source": "minutehand.tick"}
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """A database behind a Data API."""
-    return project_of_a_room(renewed)
+    return project_of_a_file(renewed)
 
 
 @pytest.fixture

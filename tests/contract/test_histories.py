@@ -103,7 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
     """What clients and workers may do, in any order, twice, and too late."""
 
     engines: list[Engine]
-    #: The clock goes on from history to history: what is kept of one is long ago in the next.
+    #: The clock continues from history to history: what is kept of one is long ago in the next.
     ahead = 0.0
 
     class Refused(Exception):

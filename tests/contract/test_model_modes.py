@@ -14,7 +14,7 @@ from minutehand_apps.plans import processors as plans
 from minutehand_apps.training import processors as training
 from tests.integration.plans.conftest import ANSWERS, OTHERS, POINTS
 from tests.support.harness import AppHarness
-from tests.support.project import project_of_a_room
+from tests.support.project import project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
@@ -102,7 +102,7 @@ BEGIN = {
         insert into public.trainings (workspace_id, title, object_key, transcript)
         select id, %s, 'workspaces/' || id || '/' || gen_random_uuid(), '{}'
         from public.workspaces limit 1 returning *),
-      heard as (
+      received as (
         insert into public.training_chunks (training_id, number, workspace_id, engine, offline,
           segments)
         select id, 1, workspace_id, 'e', false, '[{"start": 0, "end": 9, "text": "open it"}]'
@@ -113,7 +113,7 @@ BEGIN = {
 
 async def test_each_mode_ends_as_it_should(process_database: Renewed) -> None:
     """No attempt is spent on waiting."""
-    project = project_of_a_room(process_database, "allow_anonymous")
+    project = project_of_a_file(process_database, "allow_anonymous")
     project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
     works = [(job_type, name) for job_type in BEGIN for name in ENDS]
     for job_type, name in works:

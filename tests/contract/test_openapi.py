@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, ADA
-from tests.support.project import project_of_a_room
+from tests.support.project import project_of_a_file
 from tests.support.renewed import Renewed
 
 Document = dict[str, Any]
@@ -37,7 +37,7 @@ ELSEWHERE = "/api/async-events"
 @pytest.fixture
 async def whole(renewed: Renewed) -> AsyncIterator[Api]:
     """The functions with the routes of every app."""
-    project = project_of_a_room(renewed, "allow_anonymous")
+    project = project_of_a_file(renewed, "allow_anonymous")
     project.settings = project.settings.model_copy(update={"allow_anonymous": True})
     async with serving_api(project) as made:
         made.engine.register("work", lease_seconds=60)

@@ -97,7 +97,8 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
 
     errors[:] = [ConnectionError("1"), ProcessorError("2", retry_after=5), ConnectionError("3")]
     said = await run(use)
-    assert (said.outcome, said.error.message, pauses) == ("retry", "3", [0.5, 5])  # type: ignore[union-attr]
+    assert said.error is not None
+    assert (said.outcome, said.error.message, pauses) == ("retry", "3", [0.5, 5])
     assert [line.metadata for line in said.logs] == [{"reason": "1"}, {"reason": "2"}]
 
     errors[:] = [ProcessorError("final", retryable=False)]
@@ -172,5 +173,6 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     test.children_end([ValueError("no")])
     said = await test.run()
 
-    assert said.outcome == "failed"
-    assert said.error.data == {"failed": [test._ids["map:last:spawn"][0]]}  # type: ignore[union-attr]
+    assert said.error is not None
+    failed = {"failed": [test._ids["map:last:spawn"][0]]}
+    assert (said.outcome, said.error.data) == ("failed", failed)

@@ -194,7 +194,7 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
 
 
 def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
-    """Neither hears the other, nor learns that another has it: both read their own feed."""
+    """Neither receives the other's events, nor learns that it has the session."""
     topic, follow = "session:s", {"p_follower_id": str(uuid.uuid4())}
     theirs = engine.enqueue(workspace=GLOBEX, session_id="s")
     engine.enqueue(session_id="s")

@@ -175,7 +175,7 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
 
 
 def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> None:
-    """Full of one kind of job, it asks for the others alone."""
+    """Full of jobs of one type, it asks for the others alone."""
     engine.register("other")
     engine.advance(120)
     for job_types in (["work", "other"], ["other"]):

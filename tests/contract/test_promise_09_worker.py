@@ -166,9 +166,9 @@ def test_no_history_breaks_a_rule_of_the_worker(
         assert world.runs[row.id] <= 1 + again, "it ran again for no reason"
     for at, kind, job_id in taken:
         if kind == "cancel":
-            heard = 5 + len(faults) * (PATIENCE + 1)
+            noticed = 5 + len(faults) * (PATIENCE + 1)
             resists = rows[int(job_id)].payload["resists"]
-            assert world.ended_at[job_id] <= at + heard + resists, "it was not stopped in time"
+            assert world.ended_at[job_id] <= at + noticed + resists, "it was not stopped in time"
     assert all(len(encode([one.wire() for one in items])) < 1_200_000 for items in queue.settles)
 
 

@@ -17,7 +17,7 @@ from tests.contract.api import Api
 from tests.contract.observed import refused
 from tests.support.engine import ACME, ADA, Engine, handle
 
-#: Stands for a text that is used once.
+#: Replaced by a text that is used once.
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
@@ -35,7 +35,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "idempotency_key": ([ONCE], ["", "k" * 256]),
     "concurrency_key": (["c", "c" * 255], ["", "c" * 256, "c\n"]),
     "session_id": ([ONCE], ["", "s" * 256]),
-    "parent_id": ([], ["nobody"]),
+    "parent_id": ([], ["no-uuid"]),
     "deadline_at": ([LATER], INSTANTS),
     "timeout_seconds": ([1, 43200], [0, 43201, "long"]),
     "unique": (

@@ -31,7 +31,7 @@ Client = Callable[[UserQueue, str], Awaitable[Any]]
 
 @dataclass
 class Ways:
-    """One function; `JOB` stands for the job's id in what is sent.
+    """One function; `JOB` is replaced by the job's id in what is sent.
 
     Attributes:
         sql: Arguments of the public function.

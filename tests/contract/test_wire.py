@@ -131,7 +131,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
 
 
 def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
-    """Whoever reads it, by the same names and of the same types; its cost is summed."""
+    """By the same names for every reader and of the same types; its cost is summed."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = dict(re.findall(r"^  (\w+)\??: (.+?);$", body, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What `minutehand docs` prints in a stranger's project can be typed as it stands there."""
+"""What `minutehand docs` prints in a stranger's project can be typed as it is there."""
 
 from __future__ import annotations
 

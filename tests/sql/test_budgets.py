@@ -213,7 +213,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
 
 
 def trickle(engine: Engine, count: int, tick: str) -> int:
-    """Blocks of a job that is enqueued, leased and settled beside others of its kind."""
+    """Blocks of a job that is enqueued, leased and settled beside others of its type."""
     lease: dict[str, Any] = {"worker_id": "w1", "tick_id": tick, "limit": 5}
     items: list[dict[str, Any]] = []
     used = []

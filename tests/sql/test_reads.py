@@ -204,7 +204,7 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
     """A page reads it in one call."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    done, open_step = {"name": "a", "result": 1, "took_ms": 5}, {"name": "b", "for_ms": 1}
+    done, open_step = {"name": "a", "result": 1, "duration_ms": 5}, {"name": "b", "for_ms": 1}
     engine.report(lease, steps=[done], step=open_step)
     [child] = engine.spawn(lease, "kids", [{"job_type": "work"}])
     engine.settle(lease, "waiting", wait={"kind": "children", "name": "kids", "job_ids": [child]})

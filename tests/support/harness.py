@@ -1,4 +1,4 @@
-"""An app in one hand: its API per user, and ticks on demand; each room adds its own words."""
+"""An app in one hand: its API per user, and ticks on demand; each app adds its own words."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 
 class AppHarness:
-    """The app behind the API of these settings, and a worker that ticks when it is told to."""
+    """The app behind the API of these settings, and a worker that ticks on demand."""
 
-    #: Paths given to `call` stand below this one.
+    #: Paths given to `call` are below this one.
     below = ""
 
     def __init__(
@@ -79,7 +79,7 @@ class AppHarness:
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **options: Any
     ) -> httpx.Response:
-        """Call the API as a user, Ada unless another is named; as nobody for None."""
+        """Call the API as a user, Ada unless another is named; signed out for None."""
         headers = dict(options.pop("headers", {}))
         if user is not None:
             headers["Authorization"] = f"Bearer {user_token(user)}"
@@ -90,8 +90,8 @@ class AppHarness:
     ) -> list[tuple[str, dict[str, Any]]]:
         """What a stream says until it ends: ids, and the events they belong to."""
         accepted = {"Accept": "text/event-stream", **headers}
-        told = await self.call("GET", path, user=user, headers=accepted)
-        return [(one.id, one.json()) async for one in EventSource(told).aiter_sse() if one.data]
+        answer = await self.call("GET", path, user=user, headers=accepted)
+        return [(one.id, one.json()) async for one in EventSource(answer).aiter_sse() if one.data]
 
     async def rest(
         self, method: str, path: str, *, user: str = ADA, **options: Any

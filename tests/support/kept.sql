@@ -28,20 +28,23 @@ declare
   steps text;
 begin
   select string_agg(format('perform setval(%L, %s, %L);', seqrelid::regclass,
-    coalesce(pg_sequence_last_value(seqrelid), seqstart), pg_sequence_last_value(seqrelid) is not null), '')
+    coalesce(pg_sequence_last_value(seqrelid), seqstart),
+    pg_sequence_last_value(seqrelid) is not null), '')
   into steps from pg_sequence;
   for place in
     select oid, oid::regclass as name, (
       select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
       where attrelid = c.oid and attnum > 0 and attgenerated = '' and not attisdropped
     ) as columns
-    from pg_class as c where relkind = 'r' and oid > 16383 and relnamespace <> 'supabase_migrations'::regnamespace
+    from pg_class as c where relkind = 'r' and oid > 16383
+      and relnamespace <> 'supabase_migrations'::regnamespace
     order by oid
   loop
     steps := steps || format('delete from %s;', place.name);
     execute format('select not exists (select from %s)', place.name) into is_empty;
     if not is_empty then
-      execute format('create table kept.t%s as select %s from %s', place.oid, place.columns, place.name);
+      execute format(
+        'create table kept.t%s as select %s from %s', place.oid, place.columns, place.name);
       steps := steps || format('insert into %s (%s) overriding system value table kept.t%s;',
         place.name, place.columns, place.oid);
     end if;
@@ -57,7 +60,8 @@ begin
       end if;
       %s
       -- dead rows are read over: what left many of them is not for another test
-      return (select sum(pg_relation_size(oid)) < 4000000 from pg_class where relkind = 'r' and oid > 16383);
+      return (select sum(pg_relation_size(oid)) < 4000000
+        from pg_class where relkind = 'r' and oid > 16383);
     end $put$
     $$, kept.state(), (select prosrc from pg_proc where oid = 'queue.clock()'::regprocedure),
     pg_get_functiondef('queue.clock()'::regprocedure), steps);

@@ -1,4 +1,4 @@
-"""What a vendor's server on this machine stands on: it speaks the format, and fails on demand."""
+"""The base of a vendor's server on this machine: it speaks the format, and fails on demand."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ class MisbehavingServer:
 def write(
     writer: asyncio.StreamWriter,
     status: int,
-    told: Any,
+    answer: Any,
     headers: Mapping[str, str] | None = None,
     *,
     cut: bool = False,
 ) -> None:
     """Write an answer: bytes as they are, all else as JSON; half of it where it is cut."""
-    raw = told if isinstance(told, bytes) else json.dumps(told).encode()
+    raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     writer.write(
         f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}"

@@ -70,7 +70,7 @@ class Project:
         )
 
 
-def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
+def project_of_a_file(renewed: Renewed, *opened: str) -> Project:
     """The process's project as after the seeds, for a file whose tests make rows of their own.
 
     Args:

@@ -30,8 +30,10 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
         self._selector.select = leap  # type: ignore[attr-defined]
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """As any loop; time stands until it has ended."""
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> Any:
+        """As any loop; time is still until it has ended."""
         called = super().run_in_executor(executor, func, *args)
         self._in_threads.add(called)
         called.add_done_callback(self._in_threads.discard)

@@ -1,4 +1,4 @@
-"""The lines of each room of the tree beside its budget in `pyproject.toml`: numbers only fall."""
+"""The lines of each folder beside its budget in `pyproject.toml`: numbers only fall."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-#: A file counts once, for the first room whose pattern is in its path.
-ROOMS = {
+#: A file counts once, for the first folder whose pattern is in its path.
+FOLDERS = {
     "contract": r"^tests/contract/",
     "plans": r"minutehand_apps/plans|tests/.*/plans/|test_plan(_rules|_pages)|plans\.py",
     "chat": r"minutehand_apps/chat|tests/.*/chat/|test_chat|chat\.test|bench/chat",
@@ -59,7 +59,7 @@ def lines_of(file: Path) -> int:
 
 
 def sizes() -> Counter[str]:
-    """Lines by room of what git tracks."""
+    """Lines by folder of what git tracks."""
     found: Counter[str] = Counter()
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True
@@ -68,13 +68,13 @@ def sizes() -> Counter[str]:
         file = ROOT / path
         if file.suffix not in CODE | PROSE | {".css"} or LOCK.search(path) or not file.is_file():
             continue
-        room = next(name for name, pattern in ROOMS.items() if re.search(pattern, path))
-        found[room] += lines_of(file)
+        folder = next(name for name, pattern in FOLDERS.items() if re.search(pattern, path))
+        found[folder] += lines_of(file)
     return found
 
 
 def test_every_room_keeps_its_budget() -> None:
     """Less, rather than more: what is added replaces something."""
-    assert set(BUDGET) == set(ROOMS)
-    over = {room: (lines, BUDGET[room]) for room, lines in sizes().items() if lines > BUDGET[room]}
+    assert set(BUDGET) == set(FOLDERS)
+    over = {name: (lines, BUDGET[name]) for name, lines in sizes().items() if lines > BUDGET[name]}
     assert over == {}

@@ -15,7 +15,7 @@ import { watchJob } from "./jobs/watch.js";
 
 const TEXTS = {
   loading: "Loading",
-  missing: "No such job, or it is not yours.",
+  missing: "Job not found, or not yours.",
   "signed-out": "Sign in to see this.",
   forbidden: "You may not see this.",
   next: "Next run: {at}",

@@ -74,15 +74,21 @@ export function LastFailure({ job, attempts }) {
   </section>`;
 }
 
+const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
+
 /** CloudWatch's page of a log stream, narrowed to the request where it is known; or null. */
 function cloudWatchOf(origin) {
   // the region goes into the host of the link
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
   const twice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
-  const base = `https://${origin.region}.console.aws.amazon.com/cloudwatch/home?region=${origin.region}#logsV2:log-groups/log-group/${twice(origin.log_group)}`;
-  const filter = origin.request_id ? `$3FfilterPattern$3D${twice(`"${origin.request_id}"`)}` : "";
+  const { region, log_group: group, log_stream: stream, request_id: request } = origin;
   return safeUrl(
-    `${base}/log-events${origin.log_stream ? `/${twice(origin.log_stream)}` : ""}${filter}`,
+    [
+      `https://${region}.console.aws.amazon.com/cloudwatch/home?region=${region}`,
+      `#logsV2:log-groups/log-group/${twice(group)}/log-events`,
+      stream ? `/${twice(stream)}` : "",
+      request ? `$3FfilterPattern$3D${twice(`"${request}"`)}` : "",
+    ].join(""),
   );
 }
 
@@ -150,7 +156,7 @@ function Traceback({ traceback, origin }) {
     ${(traceback.causes ?? []).map(
       (cause, index) => html`<p class="small" key=${index}>
         <span class="muted">Caused by</span> <span class="mono">
-          ${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}
+          ${typeof cause === "string" ? cause : causeOf(cause)}
         </span>
         ${placeOf(cause) && html` at <span class="mono">${placeOf(cause)}</span>`}
       </p>`,

@@ -48,12 +48,13 @@ export function JsonView({ value, label }) {
   const [whole, setWhole] = useState(false);
   const text = useMemo(() => pretty(value), [value]);
   const cut = !whole && text.length > MOST;
+  const shown = cut ? `${text.slice(0, MOST)}…` : text;
   return html`<div class="json">
     <div class="json-bar">
       <span class="muted small num">${bytes(new Blob([text]).size)}</span>
       ${quiet("Copy", () => copy(text, `Copied ${label.toLowerCase()}`))}
     </div>
-    <pre tabindex="0" aria-label=${label}><code>${cut ? `${text.slice(0, MOST)}…` : text}</code></pre>
+    <pre tabindex="0" aria-label=${label}><code>${shown}</code></pre>
     ${cut && quiet(`Show all ${bytes(text.length)}`, () => setWhole(true))}
   </div>`;
 }

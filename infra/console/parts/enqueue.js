@@ -75,13 +75,21 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     onClose();
     navigate(`/jobs/${job.id}`);
   };
+  const typeOptions = {
+    required: true,
+    autocomplete: "off",
+    spellcheck: "false",
+    class: "mono",
+    list: listId,
+    autofocus: !like && !given,
+  };
   return html`<${DialogForm}
     title=${like ? "Duplicate job" : "Enqueue a job"}
     action="Enqueue"
     run=${run}
     onClose=${onClose}
     wide>
-      ${line("Type", type, setType, { required: true, autocomplete: "off", spellcheck: "false", class: "mono", list: listId, autofocus: !like && !given })}
+      ${line("Type", type, setType, typeOptions)}
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
       </datalist>

@@ -39,6 +39,8 @@ function useSilence() {
     ]);
 }
 
+const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
+
 export function Incidents({ workspace }) {
   const { user } = useStore(session);
   const found = useRead((signal) => read(workspace, user?.isOperator, signal), [workspace.id]);
@@ -58,7 +60,7 @@ export function Incidents({ workspace }) {
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
     ${lines.map(
       ([text, to, words, key]) => html`<p key=${text}>
-        <${Sentence} text=${text} /> ${words && html`<a href=${to}><${Sentence} text=${words} /></a>`}
+        <${Sentence} text=${text} /> ${words && linkTo(to, words)}
         ${
           key &&
           user?.isOperator &&

@@ -19,8 +19,10 @@ export const LEVELS = [
 ];
 const indexOf = (level) => LEVELS.findIndex(([name]) => name === level);
 
-const asText = (line) =>
-  `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
+function asText(line) {
+  const words = `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}`;
+  return hasMore(line) ? `${words} ${JSON.stringify(line.metadata)}` : words;
+}
 export const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
 export function JobLog({
@@ -70,6 +72,7 @@ export function JobLog({
       notifyFailure("Could not download", error);
     }
   };
+  const part = shown.length < lines.length && `${shown.length} of `;
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">
     <div class="bar">
@@ -89,7 +92,7 @@ export function JobLog({
         </button>`
       }
       <span class="muted small num">
-        ${earlier && "the latest "}${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
+        ${earlier && "the latest "}${part}${counted(lines.length, "line")}
       </span>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>

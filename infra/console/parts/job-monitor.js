@@ -96,6 +96,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     html`<tr class="spacer-row" aria-hidden="true" key=${name}>
       <td style=${{ height: `${height}px` }}></td>
     </tr>`;
+  const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
     <${Tabs} counts=${counts} chosen=${filter.state} />
     <div class="bar">
@@ -105,7 +106,15 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
-    ${rows.length === 0 && html`<${Nothing} workspaceId=${workspaceId} state=${state} filter=${filter} onFilter=${onFilter} retry=${retry} />`}
+    ${
+      rows.length === 0 &&
+      html`<${Nothing}
+        workspaceId=${workspaceId}
+        state=${state}
+        filter=${filter}
+        onFilter=${onFilter}
+        retry=${retry} />`
+    }
     <div
       class="table-scroll"
       ref=${view.ref}
@@ -121,7 +130,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
                 <input
                   type="checkbox"
                   checked=${allShown}
-                  onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} />
+                  onChange=${chooseAll} />
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
@@ -131,7 +140,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
             <th scope="col" class="c-num num">Attempt</th>
             <th scope="col" class="c-time c-next">Next run</th>
             <th scope="col" class="c-time">Created</th>
-            <th scope="col" class="c-num c-took num">Duration</th>
+            <th scope="col" class="c-num c-duration num">Duration</th>
             <th scope="col" class="c-id">Id</th>
           </tr>
         </thead>
@@ -162,7 +171,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     ${
       rows.length > 0 &&
       html`<p class="muted small foot num">
-        ${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}
+        ${counted(rows.length, "job")}${!state.isAll && " loaded, more below"}
       </p>`
     }
   </div>`;
@@ -180,7 +189,12 @@ export function Tabs({ counts, chosen, grouped = false }) {
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
       <span class="group-word">${word}</span>
-      ${count > 0 && html`<span class="group-count num">${atLeast(count, counts.at_least.includes(name))}</span>`}
+      ${
+        count > 0 &&
+        html`<span class="group-count num">
+          ${atLeast(count, counts.at_least.includes(name))}
+        </span>`
+      }
     </a>`;
   };
   return html`<nav class="groups" aria-label="Jobs by state">
@@ -268,15 +282,19 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           }} />
       </label>
       <datalist id="filters">
-        ${choicesOf(text, known.value ?? [], rows).map((choice) => html`<option value=${choice} key=${choice} />`)}
+        ${choicesOf(text, known.value ?? [], rows).map(
+          (choice) => html`<option value=${choice} key=${choice} />`,
+        )}
       </datalist>
     </form>
     ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
   `;
 }
 
-const firstJob = (workspaceId) =>
-  `select ${settings().schema ?? "public"}.enqueue_job('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
+function firstJob(workspaceId) {
+  const name = `${settings().schema ?? "public"}.enqueue_job`;
+  return `select ${name}('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
+}
 
 function Nothing({ workspaceId, state, filter, onFilter, retry }) {
   if (state.error)
@@ -345,7 +363,7 @@ function Row({ row, index, isChosen, toggle }) {
       ${isQueued ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}
     </td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
-    <td class="c-num c-took num"><${Ran} row=${row} /></td>
+    <td class="c-num c-duration num"><${Ran} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
 }
@@ -468,9 +486,11 @@ function Selection({ picked, counts, filter, query, workspaceId, done }) {
   if (picked.length === 0 && Object.keys(query).length === 0) return null;
   if (actions.length === 0) return null;
   const word = state ? STATES[state].word.toLowerCase() : "";
+  const matching =
+    sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">
-      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`}
+      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : matching}
     </span>
     <span class="spacer"></span>
     ${actions.map((action) =>

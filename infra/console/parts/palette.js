@@ -136,7 +136,12 @@ export function Shortcuts() {
   if (!useStore(isHelpOpen)) return null;
   return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isHelpOpen.set(false)}>
     <dl class="shortcuts">
-      ${KEYS.map(([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`)}
+      ${KEYS.map(
+        ([key, does]) => html`<div key=${key}>
+          <dt><kbd>${key}</kbd></dt>
+          <dd>${does}</dd>
+        </div>`,
+      )}
     </dl>
     <div class="actions">
       <button type="button" onClick=${() => isHelpOpen.set(false)}>Close</button>

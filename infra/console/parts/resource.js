@@ -51,6 +51,7 @@ export function ResourceView({
         ),
       ]
     : columns;
+  const shown = { of: rows, label: name, rows: rows.value, key, cards: Boolean(actions), empty };
   return html`<div class="page">
     ${pageHead(
       name,
@@ -61,7 +62,7 @@ export function ResourceView({
     )}
     ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
     <section class="card" aria-label=${name}>
-      ${listed({ of: rows, label: name, rows: rows.value, key, cards: Boolean(actions), empty }, all)}
+      ${listed(shown, all)}
     </section>
     ${children}
     ${

@@ -24,10 +24,17 @@ const roundly = (ms) =>
 
 /** What a row says without its bar. */
 function labelOfRow(row, origin) {
-  const took = row.isRunning
+  const lasted = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
-  return `${row.word}, ${took}, from ${roundly(Math.round(row.from - origin))}${row.isCritical ? ", on the critical path" : ""}`;
+  const words = [row.word, lasted, `from ${roundly(Math.round(row.from - origin))}`];
+  return [...words, row.isCritical && "on the critical path"].filter(Boolean).join(", ");
+}
+
+/** What one of its bars says. */
+function labelOfBar(bar, row) {
+  const from = utc(new Date(bar.from).toISOString());
+  return `${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${from}`;
 }
 
 /** `detailsOf` a row is drawn below the chart when the row is opened. */
@@ -48,6 +55,9 @@ export function Waterfall({ trace, now, detailsOf }) {
   const [root] = trace.jobs;
   const shownRow = all.find(({ key }) => key === opened);
   const open = (row) => setOpened(row.key === opened ? null : row.key);
+  const others = trace.more
+    ? "children beyond the 300th are in their list"
+    : "fold something to see the rest";
   return html`<div class="waterfall">
     <${Sums} job=${root} now=${now} />
     <${Chart}
@@ -72,7 +82,7 @@ export function Waterfall({ trace, now, detailsOf }) {
     ${
       (all.length > MOST_ROWS || trace.more) &&
       html`<p class="muted small num">
-        The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${trace.more ? "children beyond the 300th are in their list" : "fold something to see the rest"}.
+        The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${others}.
       </p>`
     }
     <p class="muted small waterfall-legend">
@@ -178,6 +188,13 @@ function Chart(props) {
   </div>`;
 }
 
+/** Where a bar's time is written, by percent of the chart. */
+const SIDES = {
+  before: (left) => ({ right: `${100 - left}%` }),
+  inside: () => ({ right: "0" }),
+  after: (_, end) => ({ left: `${end}%` }),
+};
+
 function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirst, choose }) {
   const label =
     row.isRunning && row.kind !== "job"
@@ -185,6 +202,8 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
       : duration(row.to - row.from);
   const place = placeOf(row, view);
   const end = place ? place.left + place.width : 0;
+  const left = place?.left ?? 0;
+  const side = end <= 84 ? "after" : left > 16 ? "before" : "inside";
   return html`<div
     role="row"
     class=${classes("waterfall-row", row.isCritical && "critical")}
@@ -240,15 +259,15 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
             data-tone=${bar.attempt ? outcomeOf(bar.attempt.outcome).tone : row.tone}
             data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined}
             style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
-            title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`
+            title=${labelOfBar(bar, row)}></span>`
         );
       })}
       ${
         place &&
         html`<span
           class="waterfall-time num"
-          data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"}
-          style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>
+          data-side=${side}
+          style=${SIDES[side](left, end)}>
           ${label}
           ${
             row.until > row.to && row.isRunning

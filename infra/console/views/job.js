@@ -191,7 +191,7 @@ function Remedy({ explained, job }) {
   );
 }
 
-/** The sentence up to the error, which stands below in full. */
+/** The sentence up to the error, which is below in full. */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
   const type = String(job.error_data?.type).split(".").at(-1);
@@ -281,9 +281,10 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
 function RowDetails({ row, job, steps, attempts, onReplay }) {
   if (row.key === job.id) return html`<p class="muted">Its payload and result are above.</p>`;
   if (row.kind === "job") return html`<${Child} id=${row.jobId} key=${row.jobId} />`;
+  const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
     return html`<p>
-      ${row.error && html`<span class="problem">${row.error}</span> `}${jobLink(row.jobId)} has the rest.
+      ${problem}${jobLink(row.jobId)} has the rest.
     </p>`;
   if (row.kind === "attempt") {
     const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);

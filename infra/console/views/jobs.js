@@ -82,7 +82,7 @@ function Failures({ workspace }) {
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
             <p>Jobs out of attempts are kept here. A processor gives up at once by</p>
-            <p><code>return Fail("there is no such customer")</code></p>
+            <p><code>return Fail("customer not found")</code></p>
           <//>`,
         },
         [

@@ -134,13 +134,15 @@ function Numbers({ stats, series, words }) {
     values: type.queue,
   }));
   const oldest = stats.backlog.oldest_at;
+  const due = oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due";
+  const lost = `${number(sums.retried)} retried, ${number(sums.lost)} lost with a worker`;
   return html`
     <section class="grid-cards" aria-label="Totals">
-      ${figure("Queued", atLeast(live.queued), oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due")}
+      ${figure("Queued", atLeast(live.queued), due)}
       ${figure("Scheduled", atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
       ${figure("Running", atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
-      ${figure("Failed", number(sums.failed), `${number(sums.retried)} retried, ${number(sums.lost)} lost with a worker`, sums.failed > 0)}
+      ${figure("Failed", number(sums.failed), lost, sums.failed > 0)}
       ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < WELL)}
     </section>
     ${

@@ -43,7 +43,11 @@ export function SignIn() {
         autocomplete: "username",
         required: true,
       })}
-      ${field("Password", password, setPassword, { type: "password", autocomplete: "current-password", required: true })}
+      ${field("Password", password, setPassword, {
+        type: "password",
+        autocomplete: "current-password",
+        required: true,
+      })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>
         ${busy ? "Signing in…" : "Sign in"}

@@ -185,13 +185,17 @@ function Serving({ type, workspace }) {
 function Loaded({ type, workspace }) {
   const { day } = type;
   const seconds = (value) => duration(value * 1000);
+  const bad = `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`;
+  const paused = type.pause_reason ?? html`<${When} at=${type.paused_at} />`;
+  const [first, cap] = [seconds(type.backoff_first_seconds), seconds(type.backoff_cap_seconds)];
+  const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
     <section class="grid-cards" aria-label="Last day">
       ${figure("Completed", number(day.completed ?? 0), `${number(day.enqueued ?? 0)} enqueued`)}
-      ${figure("Success", percent(success(day)), `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`)}
+      ${figure("Success", percent(success(day)), bad)}
       ${figure("Queue time", duration(day.queue?.p50_ms), `p95 ${duration(day.queue?.p95_ms)}`)}
-      ${figure("Run time", duration(day.run?.p50_ms), `p95 ${duration(day.run?.p95_ms)}`)}
+      ${figure("Duration", duration(day.run?.p50_ms), `p95 ${duration(day.run?.p95_ms)}`)}
     </section>
     <div class="columns">
       <div class="column main">
@@ -224,18 +228,18 @@ function Loaded({ type, workspace }) {
       <section class="column side" aria-label="Facts">
         <dl class="facts card">
           ${fact("Refused", type.refusal)}
-          ${fact("Paused", type.paused_at && (type.pause_reason ?? html`<${When} at=${type.paused_at} />`))}
+          ${fact("Paused", type.paused_at && paused)}
           ${fact("Queue", type.queue)}
           ${fact("Schema version", type.schema_version)}
           ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
           ${fact("Timeout", seconds(type.timeout_seconds))}
           ${fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}
-          ${fact("Backoff", `${seconds(type.backoff_first_seconds)}, × ${type.backoff_factor}, at most ${seconds(type.backoff_cap_seconds)}`)}
+          ${fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
           ${fact("At once", type.max_concurrency ?? "no limit")}
           ${fact("Per workspace", type.workspace_concurrency ?? "no limit")}
           ${fact("Per key", type.key_concurrency ?? "no limit")}
-          ${fact("Rate", type.rate_limit ? `${type.rate_limit} per ${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}` : "no limit")}
+          ${fact("Rate", type.rate_limit ? `${type.rate_limit} per ${period}` : "no limit")}
           ${fact("Events", type.is_minimal ? "minimal" : "full")}
         </dl>
       </section>

@@ -29,8 +29,10 @@ async function read(workspaceId, signal) {
 }
 
 /** Its deliveries are jobs. */
-const deliveriesOf = ({ id }) =>
-  `/jobs?job_type=webhook_delivery&payload=${encodeURIComponent(JSON.stringify({ webhook_id: id }))}`;
+function deliveriesOf({ id }) {
+  const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
+  return `/jobs?job_type=webhook_delivery&payload=${payload}`;
+}
 
 export default function Webhooks({ workspace }) {
   const [secret, setSecret] = useState(null);
@@ -86,13 +88,21 @@ export default function Webhooks({ workspace }) {
         (one) => html`
           ${one.last_status && html`<span class="num strong">${one.last_status}</span> `}
           ${one.last_answer ?? "–"}
-          ${one.last_delivered_at && html` <span class="muted small">delivered <${When} at=${one.last_delivered_at} /></span>`}
+          ${
+            one.last_delivered_at &&
+            html` <span class="muted small">
+              delivered <${When} at=${one.last_delivered_at} />
+            </span>`
+          }
         `,
       ),
       column(
         "Deliveries",
         (one) => html`<a href=${deliveriesOf(one)}>Deliveries</a>
-          ${one.failures > 0 && html` <span class="problem">${counted(one.failures, "failure")} in a row</span>`}`,
+          ${
+            one.failures > 0 &&
+            html` <span class="problem">${counted(one.failures, "failure")} in a row</span>`
+          }`,
       ),
       column(
         "State",

@@ -14,7 +14,7 @@ SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANG
 
 
 class NoModel:
-    """Stands where no model is configured: apps ask `offline` first, and have a script."""
+    """In its place where no model is configured: apps ask `offline` first, and have a script."""
 
     name: Final = "no language model"
     offline: Final = True

@@ -63,7 +63,7 @@ class Completion:
     whole: bool = True
 
     def data(self) -> Any:
-        """The JSON object of the answer, which may stand in a fence or behind a sentence.
+        """The JSON object of the answer, which may be in a fence or behind a sentence.
 
         Raises:
             AnswerCutOff: The answer ended at the most tokens allowed.
@@ -90,7 +90,7 @@ class LanguageModel(Protocol):
 
     @property
     def offline(self) -> bool:
-        """Whether there is none, and a script or nothing stands in."""
+        """Whether there is none, and a script or nothing replaces it."""
 
     @property
     def most_tokens(self) -> int:

@@ -14,7 +14,7 @@ SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
 #: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
 #: raises.
-OnHeard = Callable[[float], None]
+OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Transcript:
 
 
 class SpeechToText(Protocol):
-    """Hears speech. Cancelling a call's task ends the work itself."""
+    """Transcribes speech. Cancelling a call's task ends the work itself."""
 
     @property
     def name(self) -> str:
@@ -53,8 +53,8 @@ class SpeechToText(Protocol):
     def offline(self) -> bool:
         """Whether this is the offline one."""
 
-    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
-        """Hear `sound`, raw samples of some minutes at most; silence gives no segments.
+    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `sound`, raw samples of some minutes at most; silence gives no segments.
 
         Raises:
             LanguageModelError: By type, see errors.py.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import AnswerUnusable, InputRefused
-from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnHeard, Segment, Transcript
+from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
 
 MOST_SEGMENTS: Final = 2_000
 
@@ -29,8 +29,8 @@ class TranscriptionEndpoint(Endpoint):
         # newer models know no segments and refuse to be asked for them
         self._format = "verbose_json"
 
-    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
-        """Hear `sound`; see `SpeechToText.transcribe`.
+    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `sound`; see `SpeechToText.transcribe`.
 
         An endpoint without segments returns one for the whole chunk.
         """
@@ -43,8 +43,8 @@ class TranscriptionEndpoint(Endpoint):
                 raise
             self._format = "json"
             said = await self._send(file)
-        if on_heard is not None:
-            on_heard(1.0)
+        if on_share is not None:
+            on_share(1.0)
         language = said.get("language")
         return Transcript(
             self._segments(said, seconds),
@@ -74,7 +74,7 @@ class TranscriptionEndpoint(Endpoint):
             except (KeyError, TypeError, ValueError) as error:
                 raise AnswerUnusable(f"A segment of {self.name} is not as documented") from error
             if start != start or end != end:
-                raise AnswerUnusable(f"A segment of {self.name} has a time that is no number")
+                raise AnswerUnusable(f"The times of {self.name} must be numbers")
             if text.strip():
                 start = round(min(max(start, 0.0), seconds), 3)
                 # Whisper's sometimes end before they begin

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.speech import BYTES_PER_SECOND, OnHeard, Segment, Transcript
+from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
@@ -27,7 +27,7 @@ FRAMES: Final = 100
 PAUSE_SECONDS: Final = 0.3
 MOST_SEGMENT_SECONDS: Final = 12.0
 #: Processor time for a chunk: this, and this many times its length on a slow machine. The clock
-#: tells nothing: others run here too.
+#: says nothing: others run here too.
 LEAST_SECONDS: Final = 60
 SECONDS_EACH: Final = 5
 MOST_LINE_BYTES: Final = 1_000_000
@@ -54,8 +54,8 @@ class OfflineSpeechToText:
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 
-    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
-        """Hear `sound`; see `SpeechToText.transcribe`."""
+    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `sound`; see `SpeechToText.transcribe`."""
         seconds = len(sound) / BYTES_PER_SECOND
         # 38 MB with its model: not every deployment has it
         if find_spec("pocketsphinx") is None:
@@ -65,14 +65,14 @@ class OfflineSpeechToText:
                 "https://api.openai.com/v1",
             )
         async with self._free:
-            words = await _hear(sound, LEAST_SECONDS + SECONDS_EACH * int(seconds), on_heard)
+            words = await _recognised(sound, LEAST_SECONDS + SECONDS_EACH * int(seconds), on_share)
         return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-async def _hear(sound: bytes, seconds: int, on_heard: OnHeard | None) -> list[Recognised]:
+async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> list[Recognised]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("speech_process.py")),
@@ -96,8 +96,8 @@ async def _hear(sound: bytes, seconds: int, on_heard: OnHeard | None) -> list[Re
             given = json.loads(line)
             if "words" in given:
                 words = [Recognised(*each) for each in given["words"]]
-            elif on_heard is not None:
-                on_heard(given["heard"])
+            elif on_share is not None:
+                on_share(given["done"])
         code = await child.wait()
     finally:
         if child.returncode is None:

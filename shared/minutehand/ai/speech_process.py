@@ -34,7 +34,7 @@ def main(parent: int, seconds: int) -> int:
     for start in range(0, len(sound), STEP_BYTES):
         decoder.process_raw(sound[start : start + STEP_BYTES])
         if start // STEP_BYTES % 8 == 0:
-            print(json.dumps({"heard": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
+            print(json.dumps({"done": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
     decoder.end_utt()
     found = decoder.seg() or ()
     words = [(part.word, part.start_frame, part.end_frame) for part in found]

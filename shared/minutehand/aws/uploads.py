@@ -41,7 +41,7 @@ class UploadError(JobServiceError):
 
 
 class UploadNotFound(UploadError):
-    """No such upload: it was aborted, has expired, or is complete."""
+    """The upload was not found: it was aborted, has expired, or is complete."""
 
 
 class UploadIncomplete(UploadError):
@@ -194,7 +194,7 @@ class Uploads(UploadsBucket):
         """Every part that has arrived, by number.
 
         Raises:
-            UploadNotFound: No such upload, any more.
+            UploadNotFound: It is not there, any more.
         """
         found: list[Part] = []
         marker = 0
@@ -298,7 +298,7 @@ def _typed(call: Callable[[], T]) -> T:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in {"NoSuchUpload", "NoSuchKey", "404"}:
-            raise UploadNotFound("no such upload") from error
+            raise UploadNotFound("upload not found") from error
         if code in {"InvalidPart", "InvalidPartOrder", "EntityTooSmall"}:
             raise UploadIncomplete(()) from error
         if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 or code == "SlowDown":

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli.stage import Stage, asked_region, told
+from minutehand.cli.stage import Stage, asked_region, aws_refusals
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
@@ -59,7 +59,7 @@ def package(
 def refusals(region: str) -> Iterator[None]:
     """What AWS refuses, and what the project lacks, as failures of the command."""
     try:
-        with told(region):
+        with aws_refusals(region):
             yield
     except (PackagingError, ConfigurationError, NodeMissing) as error:
         raise CommandFailed(str(error), code="packaging_failed") from error

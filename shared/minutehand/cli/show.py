@@ -15,7 +15,7 @@ from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
 ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
-STEPS = headed("name:STEP took created_at:DONE result")
+STEPS = headed("name:STEP duration created_at:DONE result")
 CHILDREN = headed("id:CHILD job_type:TYPE state error")
 #: Of a job's own row: what people ask for, in this order.
 FACTS = (
@@ -63,16 +63,16 @@ def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> 
     """Say why a job is not running and what to do; without a job, what is wrong as a whole."""
     if job_id is not None:
         job_id = whole_id(connection, job_id)
-        told = connection.get(f"/api/jobs/{job_id}/explain")
-        if not output.answered(told):
-            _explain(output, told)
+        explained = connection.get(f"/api/jobs/{job_id}/explain")
+        if not output.answered(explained):
+            _explain(output, explained)
         return
-    told = seen(connection, "explain_queue", "/api/status/explain")
-    if output.answered(told):
+    explained = seen(connection, "explain_queue", "/api/status/explain")
+    if output.answered(explained):
         return
-    for finding in told["findings"]:
+    for finding in explained["findings"]:
         say(output, finding, finding["sentence"])
-    if not told["findings"]:
+    if not explained["findings"]:
         output.text("nothing is wrong")
 
 
@@ -93,19 +93,19 @@ def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -
     typer.launch(url)
 
 
-def _explain(output: Output, told: dict[str, Any]) -> None:
-    start, options = told["estimated_start_at"], told["data"].get("options")
+def _explain(output: Output, explained: dict[str, Any]) -> None:
+    start, options = explained["estimated_start_at"], explained["data"].get("options")
     expected = f"  (expected {ago(start)})" if start else ""
     choices = f" [{', '.join(map(str, options))}]" if options else ""
-    say(output, told, f"{told['sentence']}{choices}{expected}")
+    say(output, explained, f"{explained['sentence']}{choices}{expected}")
 
 
-def say(output: Output, told: dict[str, Any], sentence: str) -> None:
+def say(output: Output, explained: dict[str, Any], sentence: str) -> None:
     """A sentence of the database's, its cause, and what to do next."""
     output.text(sentence)
-    if told["cause"]:
-        output.text(f"Cause: {told['cause']}")
-    for step in told["next"]:
+    if explained["cause"]:
+        output.text(f"Cause: {explained['cause']}")
+    for step in explained["next"]:
         command = f"  ({step['command']})" if "command" in step else ""
         output.note(f"What to do: {step['words']}{command}")
 
@@ -116,6 +116,6 @@ def _frames(output: Output, frames: list[dict[str, Any]]) -> None:
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
-    took, origin = line.get("took_ms"), line.get("origin") or {}
+    ms, origin = line.get("duration_ms"), line.get("origin") or {}
     code = origin.get("commit") or origin.get("version")
-    return {**line, "code": code and code[:9], "took": None if took is None else lasted(took)}
+    return {**line, "code": code and code[:9], "duration": None if ms is None else lasted(ms)}

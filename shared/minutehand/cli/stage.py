@@ -83,14 +83,14 @@ class Stage:
 
     def outputs(self) -> dict[str, str]:
         """The stack's outputs by name."""
-        with told(self.region):
+        with aws_refusals(self.region):
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
     def secrets_of(self, function: str) -> dict[str, str]:
         """What a function may read; empty when nothing was written."""
         ssm = self.client("ssm")
-        with told(self.region):
+        with aws_refusals(self.region):
             try:
                 name = parameter_name(self.service, self.name, function)
                 found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
@@ -104,7 +104,7 @@ class Stage:
         made = self.outputs()
         values = {"API_URL": made.get("ConsoleUrl") or made.get("HttpApiUrl", "")}
         for name in NEEDED:
-            with told(self.region):
+            with aws_refusals(self.region):
                 function = self.client("lambda").get_function_configuration(
                     FunctionName=f"{self.stack}-{name}"
                 )
@@ -131,18 +131,18 @@ def _file() -> str:
 
 
 @contextmanager
-def told(region: str) -> Iterator[None]:
+def aws_refusals(region: str) -> Iterator[None]:
     """AWS's refusals, and its silence, as one sentence with one fix."""
     from botocore import exceptions as aws
 
     try:
         yield
     except aws.ClientError as error:
-        told = error.response.get("Error", {})
-        code = str(told.get("Code", "unknown"))
+        refusal = error.response.get("Error", {})
+        code = str(refusal.get("Code", "unknown"))
         denied = "token" in code.lower() or "denied" in code.lower() or "signature" in code.lower()
         raise CommandFailed(
-            f"{error.operation_name} in {region}: {told.get('Message', '')} ({code})",
+            f"{error.operation_name} in {region}: {refusal.get('Message', '')} ({code})",
             code=code,
             fix=f"{SIGN_IN}; rights: `minutehand docs aws`, Who may deploy" if denied else None,
         ) from error

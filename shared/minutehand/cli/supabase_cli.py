@@ -21,7 +21,8 @@ from minutehand.terminal.connection import CommandFailed
 
 #: https://<ref>.supabase.co; a ref is twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
-INSTALL = "install the Supabase CLI: npm install --global supabase, or https://supabase.com/docs/guides/cli"
+GUIDE = "https://supabase.com/docs/guides/cli"
+INSTALL = f"install the Supabase CLI: npm install --global supabase, or {GUIDE}"
 OLDEST = 3
 
 

@@ -131,10 +131,10 @@ class Follow:
         self._lossy_until = -math.inf
         #: What checks found and no message has brought since, and when that is held against them.
         self._missed: set[tuple[str, int]] = set()
-        self._judge_at = math.inf
+        self._silence_at = math.inf
         #: A socket brought nothing: the next is not believed before it brings something.
         self._distrusted = False
-        self._heard_at = -math.inf
+        self._received_at = -math.inf
         self._news_at = math.inf
         self._read_at = math.inf
         self._reading: float | None = None
@@ -142,7 +142,7 @@ class Follow:
         self._is_check = False
         self._found = False
         self._last_read = -math.inf
-        self._took = 0.0
+        self._read_seconds = 0.0
         self._reads = 0
         self._failures = 0
         self._unreachable = False
@@ -175,7 +175,7 @@ class Follow:
         """The topic is joined; what is sent may still be lost."""
         self.joined = True
         self._terms = terms
-        self._heard_at = -math.inf
+        self._received_at = -math.inf
         self._deaf_until = now + READY_SECONDS
         self._begin(now)
 
@@ -191,7 +191,7 @@ class Follow:
         self._synced = False
         self._news_at = now
         self._missed.clear()
-        self._judge_at = math.inf
+        self._silence_at = math.inf
 
     def on_lost(self, now: float) -> None:
         """The topic is refused, or no more."""
@@ -210,7 +210,7 @@ class Follow:
             return []
         self.on_ready(now)
         self._distrusted = False
-        self._heard_at = self._news_at = now
+        self._received_at = self._news_at = now
         if event is None:
             self._held = True
             self._looked_at = now
@@ -249,19 +249,19 @@ class Follow:
             return math.inf
         ends = (self._deaf_until, self._lossy_until, self._began + JOIN_SECONDS)
         changes = min((at for at in ends if at > now), default=math.inf)
-        return min(self._judge_at, changes, math.inf if self.is_full else self._due_at(now))
+        return min(self._silence_at, changes, math.inf if self.is_full else self._due_at(now))
 
     def due(self, now: float) -> bool:
         """Whether to read now."""
-        if self._judge_at <= now:
-            self._judge(now)
+        if self._silence_at <= now:
+            self._check_silence(now)
         return self._reading is None and not self.is_full and self._due_at(now) <= now
 
     def _due_at(self, now: float) -> float:
         if self._failures or not self.joined or self._distrusted:
             calm = min(_POLL_SECONDS * 1.6**self._failures, _LONGEST_POLL_SECONDS)
         elif self._reads_anyway(now):
-            calm = max(_FIRST_SILENCE_SECONDS, _REST * self._took)
+            calm = max(_FIRST_SILENCE_SECONDS, _REST * self._read_seconds)
         else:
             return min(self._read_at, self._check_at)
         return min(self._read_at, self._last_read + calm)
@@ -271,11 +271,11 @@ class Follow:
         """When a read proves again that nothing was missed."""
         proved = self._last_read
         if self._sequence is not None:
-            proved = max(proved, self._heard_at)  # a job's numbers show what is missing
+            proved = max(proved, self._received_at)  # a job's numbers show what is missing
         advised = 0.0 if self._terms is None else self._terms.check_seconds
         idle = (proved - self._news_at) / _CHECK_SHARE
         pause = min(max(_FIRST_SILENCE_SECONDS, advised, idle), _SILENCE_SECONDS)
-        return proved + max(pause, _REST * self._took)
+        return proved + max(pause, _REST * self._read_seconds)
 
     def began(self, now: float) -> None:
         """A read begins: what is announced from here on may be too late for it."""
@@ -302,7 +302,7 @@ class Follow:
         if delivered and self._is_check:
             # what a check found, the socket must bring too
             self._missed |= {(event.job_id, event.seq) for event in delivered}
-            self._judge_at = min(self._judge_at, now + _FIRST_SILENCE_SECONDS)
+            self._silence_at = min(self._silence_at, now + _FIRST_SILENCE_SECONDS)
         return delivered
 
     def ended(self, now: float) -> None:
@@ -326,22 +326,22 @@ class Follow:
 
     def _rest(self, now: float) -> None:
         assert self._reading is not None
-        self._took = now - self._reading
+        self._read_seconds = now - self._reading
         self._last_read, self._reading = now, None
         if self._has_gap and not self._held:
             self.ask(now + _REORDER_SECONDS)
 
-    def _judge(self, now: float) -> None:
+    def _check_silence(self, now: float) -> None:
         """If it did not, messages are dropped, or the socket is dead even if it looks alive."""
-        self._judge_at = math.inf
+        self._silence_at = math.inf
         if not self._missed or not self.joined:
             return
-        if self._heard_at + _LOSSY_SECONDS > now:
+        if self._received_at + _LOSSY_SECONDS > now:
             self._lossy_until = now + _LOSSY_SECONDS
         elif not self._distrusted:
             self._distrusted = True
             # a first message may only be late: a new socket would lose it
-            self._judge_at = now + _POLL_SECONDS
+            self._silence_at = now + _POLL_SECONDS
             return
         else:
             self.reconnects += 1

@@ -131,7 +131,7 @@ def locked(project: Project, out: Path) -> Path:
 
 
 def _wanted(project: Project) -> Iterator[str]:
-    """What this package and the project ask for, extras and this package itself aside."""
+    """What this package and the project ask for, without extras and this package itself."""
     yield from _ours()
     file = project.root / "pyproject.toml"
     about = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}

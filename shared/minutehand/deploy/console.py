@@ -105,7 +105,7 @@ def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
 
 
 def forget(cloudfront: Any, distribution: str) -> None:
-    """Tell every edge that what it keeps is old."""
+    """Have every edge drop what it keeps."""
     cloudfront.create_invalidation(
         DistributionId=distribution,
         InvalidationBatch={

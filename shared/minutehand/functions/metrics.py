@@ -80,8 +80,8 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for each in stats.get("findings", ()):
         [step] = each["next"][:1] or [{}]
         since = each["since"] and datetime.fromisoformat(each["since"]).timestamp()
-        told = (each["verdict"], each["reason"], each["key"], step.get("words", ""))
-        findings.labels(*told).set(since or 1)
+        values = (each["verdict"], each["reason"], each["key"], step.get("words", ""))
+        findings.labels(*values).set(since or 1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:

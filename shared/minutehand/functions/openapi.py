@@ -1,7 +1,7 @@
 """`GET /api/openapi.json`: every operation of people's, with the errors it may answer.
 
 Paths and schemas come from the routes themselves; only what they share is added here. Of the
-worker's routes `functions/README.md` tells.
+worker's routes are in `functions/README.md`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def register(registry: Registry, settings: Settings) -> None:
 CALL = """\
         {one} = await database.call_held("{name}", job.id, job.fence)
         if {one} is None:
-            return Fail("there is no such row of {table}")
+            return Fail("row of {table} not found")
 """
 CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={one})\n'
 
@@ -128,7 +128,7 @@ def own_tables(
     for table in dict.fromkeys(filter(None, (*reads.split(","), *written))):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
-                f"{table!r} is no table of public", code="bad_table", fix="e.g. --writes leads"
+                f"{table!r} must be a table of public", code="bad_table", fix="e.g. --writes leads"
             )
         one = table.removesuffix("s")
         here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}

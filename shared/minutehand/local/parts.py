@@ -34,7 +34,7 @@ def answers(url: str) -> Probe:
 
 def ticked(url: str) -> Probe:
     """Build a probe that asks readiness whether a tick was seen: it publishes the job types."""
-    # the other checks judge the queue's state, which must not prevent a start
+    # the other checks are of the queue's state, which must not prevent a start
     return _probe(url, lambda answer: answer.json()["checks"]["last_tick"]["verdict"] == "pass")
 
 

@@ -21,7 +21,7 @@ _held: dict[int, int] = {}  # port to the descriptor that holds its lock
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could bind `port` on loopback right now."""
+    """Return whether a server could bind `port` on loopback right now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # a port in TIME_WAIT after a restart is free for a listener, as for uvicorn and Node
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

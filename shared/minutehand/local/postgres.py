@@ -68,7 +68,7 @@ def system_user() -> pwd.struct_passwd | None:
 
 
 def enterable(folder: Path) -> bool:
-    """Tell whether any account may walk from the root down into `folder`."""
+    """Return whether any account may walk from the root down into `folder`."""
     return all(
         part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents) if part.exists()
     )

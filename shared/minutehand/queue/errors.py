@@ -44,7 +44,7 @@ class JobNotFound(QueueError):
 
 
 class DuplicateJob(QueueError):
-    """A unique job of this kind already exists; `details` is its id."""
+    """A unique job like this one already exists; `details` is its id."""
 
 
 class InvalidState(QueueError):

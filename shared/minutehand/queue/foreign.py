@@ -152,7 +152,7 @@ def repeating(
 
 
 def asked_wait(error: BaseException | None) -> timedelta | None:
-    """How long the service that refused asks to be left alone."""
+    """How long the service that refused asks callers to wait."""
     asked = getattr(error, "retry_after", None)
     return asked if isinstance(asked, timedelta) else None
 

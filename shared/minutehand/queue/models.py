@@ -384,7 +384,7 @@ class StepResult(Model):
     name: str
     result: Any = None
     #: By the worker's steady clock: the database knows when it arrived, and subtracts.
-    took_ms: Number | None = None
+    duration_ms: Number | None = None
 
 
 class RunningStep(Model):

@@ -132,8 +132,8 @@ class Connection:
         value = self.values.get(name, "")
         if not value:
             api = self.values.get("API_URL")
-            told = f"; API_URL is {api}" if api else ""
-            raise CommandFailed(f"{name} is not set{told}", code="missing_setting")
+            known = f"; API_URL is {api}" if api else ""
+            raise CommandFailed(f"{name} is not set{known}", code="missing_setting")
         return value
 
     @property
@@ -281,12 +281,12 @@ def parsed(answer: httpx.Response) -> Any:
     message = body.get("error") or body.get("message") or answer.text[:200] or answer.reason_phrase
     code = body.get("code") if "error" in body else body.get("hint")
     detail = body.get("detail") or body.get("details")
-    told = _told(detail)
-    more = f" ({told})" if told and str(message) not in told else ""
+    sentence = _sentence(detail)
+    more = f" ({sentence})" if sentence and str(message) not in sentence else ""
     raise CommandFailed(f"{message}{more}", code=str(code or answer.status_code))
 
 
-def _told(detail: Any) -> str:
+def _sentence(detail: Any) -> str:
     """An API's detail as words: field problems, named values, or a sentence."""
     if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
         return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)

@@ -27,7 +27,7 @@ _service_bearer = HTTPBearer(
     scheme_name="operatorToken",
     description="WORKER_SECRET_TOKEN, or a service role token.",
 )
-#: Stands in the document for "a user's token, or none": the document's maker writes both out.
+#: In the document, in place of "a user's token, or none": the document's maker writes both out.
 GUESTS = "userTokenOrNone"
 _guest_bearer = HTTPBearer(auto_error=False, scheme_name=GUESTS)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]

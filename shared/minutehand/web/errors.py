@@ -118,7 +118,7 @@ def token_missing() -> ApiError:
 
 def not_found(what: str = "job") -> ApiError:
     """404 for what is missing or not the caller's, without a difference."""
-    return ApiError(404, f"{what}_not_found", f"No such {what}")
+    return ApiError(404, f"{what}_not_found", f"{what.capitalize()} not found")
 
 
 def unavailable(reason: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""Wakes event streams when something happens to what they read, where a database can be heard.
+"""Wakes event streams when something happens to what they read, where a database notifies.
 
 One connection a process, open while there are streams; where there is none, streams poll.
 """
@@ -33,7 +33,7 @@ class News:
         self._url = settings.environ.get("DATABASE_URL", "")
         self._streams: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._named: dict[str, float] = {}  # until when
-        self.is_live = self._is_heard = False
+        self.is_live = self._is_listening = False
         self._task: asyncio.Task[None] | None = None
         self._functions: WorkerFunctions | None = None
         if settings.streaming and keeps_sessions(self._url):
@@ -47,7 +47,7 @@ class News:
         self._streams[topic].add(event)
         if self._functions is not None and self._task is None:
             self._task = asyncio.create_task(self._listen(), name="news")
-        elif self._is_heard:
+        elif self._is_listening:
             event.set()  # the read names the topic
         try:
             yield event
@@ -59,12 +59,12 @@ class News:
             if self._task is not None and not self._streams:
                 self._task.cancel()
                 self._task = None
-                self.is_live = self._is_heard = False
+                self.is_live = self._is_listening = False
 
     async def name(self, topic: str) -> None:
         """Have the database notify of a topic from now on; to be called before each read."""
         now = time.monotonic()
-        if self._functions is None or not self._is_heard or now < self._named.get(topic, 0.0):
+        if self._functions is None or not self._is_listening or now < self._named.get(topic, 0.0):
             return
         self._named[topic] = now + AGAIN_SECONDS
         try:
@@ -78,12 +78,12 @@ class News:
     async def _listen(self) -> None:
         from minutehand.queue.direct import notifications  # only here: its driver is an extra
 
-        async with aclosing(notifications(self._url, CHANNEL)) as heard:
-            async for topic in heard:
+        async with aclosing(notifications(self._url, CHANNEL)) as notified:
+            async for topic in notified:
                 if topic:
                     self._wake(topic)
                     continue
-                self.is_live, self._is_heard = False, topic is not None
+                self.is_live, self._is_listening = False, topic is not None
                 self._named.clear()
                 for each in self._streams:  # of what was committed while no one listened
                     self._wake(each)

@@ -62,7 +62,7 @@ class Pace:
     #: Between reads of the log after news; while there is none it grows to `most_poll`.
     poll: float = 0.2
     most_poll: float = 1.0
-    #: The same while the database notifies: for what no event tells, as the end of a membership.
+    #: The same while the database notifies: for what no event says, as the end of a membership.
     most_look: float = 10.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0

@@ -142,7 +142,7 @@ class Webhooks:
                 ) as response,
             ):
                 said = "" if response.is_success else await _beginning_of(response)
-                return _judge(response.status_code, response.headers, said, datetime.now(UTC))
+                return _sent(response.status_code, response.headers, said, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
             return Sent(ok=False, message="the endpoint did not answer in time")
         except (AddressRefused, httpx.InvalidURL) as error:
@@ -184,7 +184,7 @@ async def _beginning_of(response: httpx.Response) -> str:
     return without_secrets(" ".join(body[:MOST_SAID_BYTES].decode(errors="replace").split()))
 
 
-def _judge(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent:
+def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent:
     if 200 <= status < 300:
         return Sent(ok=True, message="delivered", status=status)
     message = f"the endpoint answered {status}"

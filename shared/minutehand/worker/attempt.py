@@ -19,7 +19,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.middleware import run_within, thread_name
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.settlement import Circumstances, Ending, StopReason, verdict
+from minutehand.worker.settlement import Circumstances, Ending, StopReason, settle_item
 from minutehand.worker.updates import Updates
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Attempt:
         self._on_news = on_news
         self._on_end = on_end
         self._beside = beside
-        self._kind = run.registry.find(self.job_type)
+        self._type = run.registry.find(self.job_type)
         self._clock = run.clock
         self._renewed_at = self._asked_at = sent_at
         self._started_at = now = self._clock.monotonic()
@@ -129,7 +129,7 @@ class Attempt:
             module=self._module,
             evidence=self._evidence,
         )
-        item = verdict(self.ending, seen)
+        item = settle_item(self.ending, seen)
         if item is None:
             return None
         for line in item.logs:
@@ -155,7 +155,7 @@ class Attempt:
 
     @property
     def _module(self) -> str:
-        return getattr(self._kind.run, "__module__", "") if self._kind is not None else ""
+        return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
     def _where_it_is(self) -> dict[str, Any]:
         return {
@@ -240,11 +240,11 @@ class Attempt:
         self._end(ending)
 
     async def _process(self) -> Any:
-        kind = self._kind
-        if kind is None:
+        job_type = self._type
+        if job_type is None:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
         raw = self.lease.job
-        payload, raw.payload = kind.read_payload(raw.payload, raw.schema_version), None
+        payload, raw.payload = job_type.read_payload(raw.payload, raw.schema_version), None
         job: Job[Any] = Job(
             payload=payload,
             attempt=raw.attempts,
@@ -256,7 +256,7 @@ class Attempt:
             # they are too long to come with the lease
             self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
         return await run_within(
-            kind.around, kind.run, job, self.context, in_thread=not kind.is_async
+            job_type.around, job_type.run, job, self.context, in_thread=not job_type.is_async
         )
 
     def _task_done(self, task: asyncio.Task[None]) -> None:

@@ -152,7 +152,7 @@ class JobContext:
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
     ) -> None:
-        """Tell how far the job is; only the latest is sent, at most every 250 ms.
+        """Report how far the job is; only the latest is sent, at most every 250 ms.
 
         Args:
             percentage: 0 to 100; what lies outside is clamped.
@@ -241,13 +241,13 @@ class JobContext:
             returned = edge(await call())
         finally:
             soon.cancel()
-            took_ms = self._updates.leave_step(key)
+            duration_ms = self._updates.leave_step(key)
         if returned.refused is not None:
             raise ValueError(f"the result of step {key} cannot be stored: {returned.refused}")
         if returned.changed is not None:
             self.log("warning", f"In the result of step {key} {returned.changed}")
         value = returned.value
-        self._updates.add_step(StepResult(name=key, result=value, took_ms=took_ms))
+        self._updates.add_step(StepResult(name=key, result=value, duration_ms=duration_ms))
         await self._port.flush()
         self._steps[key] = value
         self.new_steps += 1

@@ -78,9 +78,9 @@ def first_of(error: BaseException) -> BaseException:
 
 
 def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInfo:
-    told = redactor.text(text(message, 2 * MAX_MESSAGE))
-    if len(told) > MAX_MESSAGE:
-        told = told[: MAX_MESSAGE - 1] + "…"
+    shown = redactor.text(text(message, 2 * MAX_MESSAGE))
+    if len(shown) > MAX_MESSAGE:
+        shown = shown[: MAX_MESSAGE - 1] + "…"
     kept: Any = None
     if isinstance(data, Mapping):
         plain = edge(data, most_bytes=MAX_DATA)
@@ -88,7 +88,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
             kept = redactor.data(plain.value) or None
         else:
             kept = {"repr": redactor.text(text(data, MAX_MESSAGE, repr)), "changed": plain.refused}
-    return ErrorInfo(type=clean_text(kind)[:200], message=told, data=kept)
+    return ErrorInfo(type=clean_text(kind)[:200], message=shown, data=kept)
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:

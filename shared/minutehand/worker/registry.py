@@ -196,20 +196,20 @@ class Registry:
         """The job type of that name, or None."""
         return self._types.get(name)
 
-    def add(self, kind: JobType[Any]) -> None:
+    def add(self, job_type: JobType[Any]) -> None:
         """Add a job type, e.g. one that another registry made.
 
         Raises:
             ValueError: The name is taken.
         """
-        if kind.name in self._types:
-            raise ValueError(f"job type {kind.name!r} has a processor already")
-        self._types[kind.name] = kind
+        if job_type.name in self._types:
+            raise ValueError(f"job type {job_type.name!r} has a processor already")
+        self._types[job_type.name] = job_type
 
     def forget(self, module_prefix: str) -> None:
         """Drop the types that came from modules so named: one that failed to import half-way."""
-        for name, kind in list(self._types.items()):
-            if getattr(kind.run, "__module__", "").startswith(module_prefix):
+        for name, job_type in list(self._types.items()):
+            if getattr(job_type.run, "__module__", "").startswith(module_prefix):
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
@@ -227,9 +227,9 @@ class Registry:
 
     def around_all(self, *middleware: Middleware) -> None:
         """Run `middleware` around all other of every type; what a type has already stays there."""
-        for kind in list(self):
-            more = [each for each in middleware if each not in kind.around]
-            self._types[kind.name] = replace(kind, around=(*more, *kind.around))
+        for job_type in list(self):
+            more = [each for each in middleware if each not in job_type.around]
+            self._types[job_type.name] = replace(job_type, around=(*more, *job_type.around))
 
     def publisher(self, name: str, publish: Publisher) -> None:
         """Have `publish` called in each worker run: before it leases, on wake-ups, every second.
@@ -285,20 +285,21 @@ class Registry:
         schedules = schedules_of(schedule, job_type)
 
         def register(run: Any) -> Any:
-            kind = JobType(
-                name=job_type,
-                run=run,
-                payload=payload,
-                is_async=is_async(run),
-                options=options,
-                version=version,
-                upcasters=steps,
-                part_of=part_of,
-                schedules=schedules,
-                around=self._around,  # the list itself: more may be added
-                adapter=TypeAdapter(payload),
+            self.add(
+                JobType(
+                    name=job_type,
+                    run=run,
+                    payload=payload,
+                    is_async=is_async(run),
+                    options=options,
+                    version=version,
+                    upcasters=steps,
+                    part_of=part_of,
+                    schedules=schedules,
+                    around=self._around,  # the list itself: more may be added
+                    adapter=TypeAdapter(payload),
+                )
             )
-            self.add(kind)
             return run
 
         return register

@@ -19,7 +19,7 @@ class Schedule:
             not overlap.
         missed: What becomes of runs missed while no worker ran: one for all (`once`), or none
             (`skip`).
-        name: Tells several schedules of a type apart; the job type when there is one.
+        name: Distinguishes several schedules of a type; the job type when there is one.
     """
 
     cron: str

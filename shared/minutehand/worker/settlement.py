@@ -62,19 +62,19 @@ class Circumstances:
     evidence: Mapping[str, Any] | None = None
 
 
-def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
+def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
     """What to settle, with empty ids; None when the lease is lost and nothing may be stored.
 
     Whatever the processor returned or raised, this returns.
     """
     try:
-        return _verdict(ending, seen)
+        return _settle_item(ending, seen)
     except BaseException as error:  # its values may raise anything at any look at them
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
         return _item("failed", error=said("OutcomeRejected", problem))
 
 
-def _verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
+def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
     """Decide by what came first at the processor.
 
     Once a cancel was delivered to it, what it returns is not stored; a result that it returned

@@ -60,8 +60,8 @@ class Slots:
 
     def __init__(self, run: Run) -> None:
         self._clock = run.clock
-        kinds = {name: run.registry.find(name) for name in run.job_types}
-        plain = {name for name, kind in kinds.items() if kind is not None and not kind.is_async}
+        types = {name: run.registry.find(name) for name in run.job_types}
+        plain = {name for name, each in types.items() if each is not None and not each.is_async}
         pools = [
             Pool(tuple(n for n in run.job_types if n not in plain), run.options.concurrency),
             Pool(tuple(n for n in run.job_types if n in plain), run.options.threads),

@@ -15,7 +15,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
 from minutehand.worker.registry import AsyncProcessor, SyncProcessor
-from minutehand.worker.settlement import Circumstances, Ending, verdict
+from minutehand.worker.settlement import Circumstances, Ending, settle_item
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
@@ -100,7 +100,7 @@ class ProcessorTest(Generic[P]):
         except BaseException as error:
             ending = Ending(error=error)
         await stage.flush()
-        item = verdict(ending, Circumstances(advanced=context.new_steps > 0))
+        item = settle_item(ending, Circumstances(advanced=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
         self._waiting = item.wait
@@ -116,7 +116,7 @@ class ProcessorTest(Generic[P]):
     def answer(self, answer: Any) -> None:
         """A person answers the question the job waits with, by one of its options if it has any."""
         if answer not in ((self._waiting or {}).get("options") or [answer]):
-            raise AssertionError(f"the answer {answer!r} is no option: {self._waiting}")
+            raise AssertionError(f"the answer {answer!r} must be an option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})
 
     def event(self, payload: Any = None) -> None:

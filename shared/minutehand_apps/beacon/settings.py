@@ -13,7 +13,7 @@ from minutehand_apps.beacon.models import Region, ShortText
 
 VARIABLE = "BEACON_PROVIDERS"
 EXAMPLE = '[{"name": "acme", "url": "https://eu.acme.example", "regions": ["eu-west"]}]'
-#: Stands for every region that a spec may name.
+#: Means every region that a spec may name.
 ANY_REGION = "*"
 
 

@@ -45,12 +45,12 @@ def decide(text: str) -> Decision:
 
 def research() -> Findings:
     """Points that say nothing."""
-    return Findings(points=[f"A point would stand here. ({SAMPLE})"])
+    return Findings(points=[f"A point would be here. ({SAMPLE})"])
 
 
 def write() -> str:
     """A text that says nothing."""
-    return f"The text of the result would stand here. ({SAMPLE})"
+    return f"The text of the result would be here. ({SAMPLE})"
 
 
 def page(answer: str | None) -> Page:

@@ -122,10 +122,10 @@ class HttpApollo:
             raise ApolloUnavailable(
                 f"Apollo {error} ({path})", uncertain=not error.unsent
             ) from error
-        return _judge(path, answer, key=self._key)
+        return _body(path, answer, key=self._key)
 
 
-def _judge(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
+def _body(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
     given = answer.object()
     if answer.status == 200:
         if given is None:

@@ -37,16 +37,18 @@ def router(services: Services) -> APIRouter:
         response.headers["Location"] = f"/api/jobs/{job.id}"
         return job
 
-    running = {200: {"model": Job, "description": "Already running: its job."}}
+    running: dict[int | str, dict[str, Any]] = {
+        200: {"model": Job, "description": "Already running: its job."}
+    }
 
-    @routes.post("/accounts/{account_id}/enrich", status_code=201, responses=running)  # type: ignore[arg-type]
+    @routes.post("/accounts/{account_id}/enrich", status_code=201, responses=running)
     async def enrich_account(
         account_id: UUID, caller: SignedIn, services: Provided, response: Response
     ) -> Job:
         """Enrich one account."""
         return await enrich("account", account_id, caller, services, response)
 
-    @routes.post("/contacts/{contact_id}/enrich", status_code=201, responses=running)  # type: ignore[arg-type]
+    @routes.post("/contacts/{contact_id}/enrich", status_code=201, responses=running)
     async def enrich_contact(
         contact_id: UUID, caller: SignedIn, services: Provided, response: Response
     ) -> Job:

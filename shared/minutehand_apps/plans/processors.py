@@ -71,7 +71,7 @@ class _Run:
         self._down: ProcessorError | None = None
 
     async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a stage, tell of it and keep it."""
+        """Make a stage, report it and keep it."""
         self._show(stage)
         self._tell("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)

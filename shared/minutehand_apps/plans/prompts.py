@@ -20,7 +20,7 @@ _ASKS: Final = {
     " are in the work breakdown.",
     "team": "List the roles, and which tasks each does.",
     "budget": "List the costs in one currency, and what comes in as amounts below 0; an amount"
-    " that nothing tells is 0, and its title says that it is unknown.",
+    " that nothing states is 0, and its title says that it is unknown.",
     "milestones": "List the milestones, each with its day.",
     "risks": "List the risks, and what is done about each.",
     "quality": "List how each result is checked.",

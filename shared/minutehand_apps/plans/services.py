@@ -33,7 +33,7 @@ class Plans(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """Writes the plans; samples stand in, where it is offline."""
+        """Writes the plans; samples replace it where it is offline."""
         from minutehand.ai.engines import make_language_model
 
         return make_language_model(self.settings)

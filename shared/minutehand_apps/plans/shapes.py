@@ -119,7 +119,7 @@ class Schedule(Chapter):
             named = [each.task, *each.after]
             if unknown := [name for name in named if _key(name) not in ids]:
                 listed = ", ".join(map(str, after))
-                raise ValueError(f"{', '.join(unknown)}: no such task; there are {listed}")
+                raise ValueError(f"{', '.join(unknown)}: unknown tasks; there are {listed}")
             task, *before = (ids[_key(name)] for name in named)
             after[task].update(before)
         return after

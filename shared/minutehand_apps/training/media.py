@@ -171,8 +171,8 @@ class Ffmpeg:
             raise refused("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:
             raise refused("unreadable_audio", "The video's sound cannot be read")
-        heard = tuple((start, min(end, length)) for start, end in pauses if start < length)
-        return Sound(length, heard, broken_off=bool(cut_off))
+        found = tuple((start, min(end, length)) for start, end in pauses if start < length)
+        return Sound(length, found, broken_off=bool(cut_off))
 
     async def _run(
         self,

@@ -68,7 +68,7 @@ class Loaded(Lenient):
     training: StoredTraining | None
     #: Raised each time the job is run again after its end.
     generation: int = 1
-    heard: list[int] = []
+    transcribed: list[int] = []
     transcription: Transcription | None = None
 
 
@@ -156,7 +156,7 @@ class TrainingState(Lenient):
     transcript: dict[str, Any] | None
     procedure: StoredProcedure | None
     published: dict[str, Any] | None
-    heard: int = Field(description="Chunks of about half a minute that are transcribed.")
+    transcribed: int = Field(description="Chunks of about half a minute that are transcribed.")
     jobs: list[JobState]
 
 

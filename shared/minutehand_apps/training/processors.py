@@ -72,7 +72,7 @@ class Processors:
             with _typed(job, ctx):
                 training = await self._prepare(job, ctx, training)
         if training.transcript is None:
-            await self._have_heard(job, ctx, loaded, training.sound or {})
+            await self._transcribe_all(job, ctx, loaded, training.sound or {})
             transcript = await self._join(job, training)
         else:
             transcript = training.transcript
@@ -126,12 +126,12 @@ class Processors:
         loaded, said = await self._app.store.load(job.id, job.fence), job.payload
         if loaded.training is None:
             return _gone(said)
-        if said.number not in loaded.heard:
+        if said.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, said.training_id, said.number)
             with _typed(job, ctx):
                 sound = await self._app.files.read_part(key, missing="audio_gone")
                 await self._app.store.store_chunk(
-                    job.id, job.fence, await self._hear(ctx, said, sound)
+                    job.id, job.fence, await self._transcribe(ctx, said, sound)
                 )
         return {"number": said.number}
 
@@ -150,7 +150,7 @@ class Processors:
         return training.model_copy(update={"media": media, "sound": sound})
 
     async def _fetch(
-        self, training: StoredTraining, file: Path, tell: Callable[[float], None]
+        self, training: StoredTraining, file: Path, report: Callable[[float], None]
     ) -> int:
         size = await self._app.files.measure(training.object_key)
         if size is None:
@@ -163,7 +163,7 @@ class Processors:
                 f"A video has at most {self._app.videos.upload_bytes} bytes, this one {size}",
             )
         digest = await self._app.files.fetch(
-            training.object_key, file, on_bytes=lambda done, of: tell(done / of if of else 0.5)
+            training.object_key, file, on_bytes=lambda done, of: report(done / of if of else 0.5)
         )
         if training.checksum is not None and not digest.matches(training.checksum):
             raise refused(
@@ -230,21 +230,21 @@ class Processors:
             "missing_seconds": missing if missing > LEAST_MISSING else None,
         }
 
-    async def _have_heard(
+    async def _transcribe_all(
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
     ) -> None:
         """Have each chunk transcribed by its own job; ProcessorError where some were not."""
         from minutehand.queue.models import NewJob
 
-        chunks, heard = sound.get("chunks", []), set(loaded.heard)
+        chunks, transcribed = sound.get("chunks", []), set(loaded.transcribed)
         # a later run has children of its own, though it is the same job
         name = f"training_chunk@{loaded.generation}"
 
-        async def unheard() -> list[int]:
-            return [n for n in range(1, len(chunks) + 1) if n not in heard]
+        async def missing() -> list[int]:
+            return [n for n in range(1, len(chunks) + 1) if n not in transcribed]
 
         # remembered, since the children of later attempts hang on it
-        numbers = await ctx.step(f"to hear@{loaded.generation}", unheard)
+        numbers = await ctx.step(f"to transcribe@{loaded.generation}", missing)
         if not numbers:
             return
         ids = await ctx.spawn(
@@ -282,11 +282,11 @@ class Processors:
                 f"{len(failed)} of {len(chunks)} chunks could not be transcribed: {failed[0]}",
             )
 
-    async def _hear(self, ctx: JobContext, said: ChunkPayload, sound: bytes) -> Chunk:
+    async def _transcribe(self, ctx: JobContext, said: ChunkPayload, sound: bytes) -> Chunk:
         from minutehand.worker.plain import clean_text
 
         transcript = await self._app.speech.transcribe(
-            sound, on_heard=lambda share: _report(ctx, "hear", share)
+            sound, on_share=lambda share: _report(ctx, "transcribe", share)
         )
 
         def at(seconds: float) -> float:
@@ -461,7 +461,7 @@ def _gone(payload: TrainingPayload | ChunkPayload) -> Fail:
 _STAGES: Final[dict[str, tuple[str, float, float]]] = {
     "fetch": ("The recording is fetched", 1, 6),
     "audio": ("The sound is taken out", 6, 20),
-    "hear": ("The words are written down", 0, 100),
+    "transcribe": ("The words are written down", 0, 100),
     "publish": ("The video is sent to the video host", 0, 100),
 }
 

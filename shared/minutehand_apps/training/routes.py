@@ -95,7 +95,7 @@ class TrainingRoutes:
         named = KEY.fullmatch(body.audio_url)
         own = (str(body.company_id), str(caller.subject))
         if named is None or named.group("workspace", "owner") != own:
-            raise ApiError(404, "upload_not_found", "No such upload")
+            raise ApiError(404, "upload_not_found", "Upload not found")
         with standing_on("the uploads bucket"):
             if await self._app.files.find_size(body.audio_url) is None:
                 raise ApiError(409, "upload_incomplete", "The upload is not complete")

@@ -46,7 +46,7 @@ class Training(Dependencies):
 
     @cached_property
     def speech(self) -> SpeechToText:
-        """Hears the videos."""
+        """Transcribes the videos."""
         from minutehand.ai.engines import make_speech_to_text
 
         return self._given[0] or make_speech_to_text(self.settings)

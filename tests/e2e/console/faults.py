@@ -126,9 +126,9 @@ class FaultyHost(RunningStack):
         assert answer.is_success, answer.text
         return answer.json()
 
-    def enqueue(self, kind: str, payload: dict[str, Any], **options: Any) -> str:
+    def enqueue(self, job_type: str, payload: dict[str, Any], **options: Any) -> str:
         """Add a job as Ada; returns its id."""
-        body = {"job_type": f"faulty.{kind}", "payload": payload, **options}
+        body = {"job_type": f"faulty.{job_type}", "payload": payload, **options}
         return str(
             self.call("POST", "/api/jobs", {**body, "workspace_id": self.workspace["id"]})["id"]
         )

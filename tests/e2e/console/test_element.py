@@ -132,4 +132,4 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     assert page.title() != "breached"
     missing = "00000000-0000-7000-8000-000000000000"
     job.evaluate("(job, id) => job.setAttribute('job-id', id)", missing)
-    expect(job.locator(".problem")).to_have_text("No such job, or it is not yours.")
+    expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")

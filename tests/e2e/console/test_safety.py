@@ -22,7 +22,7 @@ HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
-#: Over the wire with headers, until the page is live, the list aside: three seconds at 50 kB/s.
+#: Over the wire with headers, until the page is live, without the list: three seconds at 50 kB/s.
 FIRST_LOAD_BYTES = 150_000
 #: A hundred jobs as the local Data API sends them, which compresses nothing.
 LIST_BYTES = 150_000
@@ -85,12 +85,12 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     bytes_of: dict[str, list[float]] = {}
     wire.on(
         "Network.requestWillBeSent",
-        lambda told: paths.__setitem__(told["requestId"], urlsplit(told["request"]["url"]).path),
+        lambda sent: paths.__setitem__(sent["requestId"], urlsplit(sent["request"]["url"]).path),
     )
 
-    def finished(told: dict[str, Any]) -> None:
-        if path := paths.get(told["requestId"]):  # else the page before asked for it
-            bytes_of.setdefault(path, []).append(told["encodedDataLength"])
+    def finished(sent: dict[str, Any]) -> None:
+        if path := paths.get(sent["requestId"]):  # else the page before asked for it
+            bytes_of.setdefault(path, []).append(sent["encodedDataLength"])
 
     wire.on("Network.loadingFinished", finished)
     visitor.open("/jobs")

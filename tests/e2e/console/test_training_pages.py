@@ -19,7 +19,7 @@ PATIENCE = 300_000  # a real recogniser on a busy machine
 
 
 def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
-    """Uploaded, worked on, played at a place, retried, deleted; nobody reloads anything."""
+    """Uploaded, worked on, played at a place, retried, deleted; no page is reloaded."""
     visitor = visit(ADA, "/trainings")
     page = visitor.page
     expect(page.get_by_text("No videos yet")).to_be_visible()

@@ -176,7 +176,7 @@ def test_a_failed_job_says_why_and_runs_again_with_another_payload(
 
 
 def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: HandWorker) -> None:
-    """No read is waited for without an end: a page says what it does not know, and goes on."""
+    """No read is waited for without an end: a page says what it does not know, and continues."""
     worker.enqueue()
     visitor = visit(ADA, "/jobs", allow=(NETWORK,))
     page = visitor.page

@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class HandWorker:
-    """Leases jobs of one type, which nobody else has a processor for."""
+    """Leases jobs of one type, for which no one else has a processor."""
 
     def __init__(
         self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None

@@ -73,11 +73,11 @@ class Watchers:
                     return message[word]
         raise AssertionError(f"the watchers ended without {word!r}")
 
-    async def told(self, seconds: float = 300) -> list[dict[str, Any]]:
-        """What each watcher was told, once all have ended."""
-        told: list[dict[str, Any]] = await self.says("told", seconds)
+    async def received(self, seconds: float = 300) -> list[dict[str, Any]]:
+        """What each watcher received, once all have ended."""
+        received: list[dict[str, Any]] = await self.says("received", seconds)
         await self._process.wait()
-        return told
+        return received
 
     def kill(self) -> None:
         """End it if it did not end."""
@@ -126,11 +126,11 @@ async def test_watchers_receive_exactly_what_happened(
             broken = wire.cut() if trouble == "cut" else 0
             await asyncio.to_thread(work, worker, leases)
             wire.drop, wire.closed = 0, False
-            told = await watchers.told()
+            received = await watchers.received()
         finally:
             watchers.kill()
 
     truth = history(stack, jobs)
     assert wire.dropped + wire.swallowed + broken > 0
-    assert [one["job"] for one in told if one["seqs"] != truth[one["job"]]] == []
-    assert {one["status"] for one in told} == {"completed"}
+    assert [one["job"] for one in received if one["seqs"] != truth[one["job"]]] == []
+    assert {one["status"] for one in received} == {"completed"}

@@ -88,7 +88,7 @@ class Wire:
     ) -> None:
         """Until either side is gone."""
         lines = (await client[0].readuntil(b"\r\n\r\n")).split(b"\r\n")
-        # compressed frames could not be told apart
+        # compressed frames could not be distinguished
         head = b"\r\n".join(line for line in lines if not line.lower().startswith(COMPRESSION))
         server[1].write(head)
         protocol = None

@@ -30,6 +30,6 @@ def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """An empty project into which the archive and what it stands on were installed."""
+    """An empty project into which the archive and what it depends on were installed."""
     types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
     return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types)

@@ -24,7 +24,7 @@ class Stranger:
 
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
-        """Install the archive, what it stands on, and further packages, each `name@version`."""
+        """Install the archive, what it depends on, and further packages, each `name@version`."""
         package = {"name": "stranger", "private": True, "type": "module"}
         (folder / "package.json").write_text(json.dumps(package))
         ours = json.loads((ROOT / "package.json").read_text("utf-8"))

@@ -108,7 +108,7 @@ def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> Non
         'import { enqueue } from "minutehand";\n'
         'const made = await enqueue(createClient("http://x", "k"), "any", { n: 1 },'
         ' { workspace_id: "w" });\n'
-        "// @ts-expect-error a result that nobody described may be null\n"
+        "// @ts-expect-error a result that no one described may be null\n"
         "export const result: {} = made.job.result;\n"
     )
 

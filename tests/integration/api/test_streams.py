@@ -102,7 +102,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = Pace(streaming=True, poll=900, most_poll=900, most_look=900)
-    heard = "from pg_stat_activity where application_name = 'minutehand_events'"
+    listening = "from pg_stat_activity where application_name = 'minutehand_events'"
     async with serving_api(Project(settings, renewed), pace=never) as api:
         engine = api.engine
         engine.register("work", lease_seconds=60)
@@ -115,8 +115,8 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         named = "select count(*) from queue.streamed_topics"
         await asyncio.to_thread(until, lambda: engine.one(named) == 3)
         engine.settle(engine.lease_one())
-        assert engine.one(f"select count(*) {heard}") == 1
-        engine.run(f"select pg_terminate_backend(pid) {heard}")
+        assert engine.one(f"select count(*) {listening}") == 1
+        engine.run(f"select pg_terminate_backend(pid) {listening}")
         engine.enqueue(session_id="s")
         async with asyncio.timeout(60):
             assert [len((await read).events) for read in reads] == list(wanted.values())
@@ -129,7 +129,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
 async def test_a_feed_cut_after_every_few_events_misses_and_repeats_nothing(
     api: Api, subject: str, hidden: list[str]
 ) -> None:
-    """A cursor stands inside a page, and inside what one transaction wrote."""
+    """A cursor may be inside a page, and inside what one transaction wrote."""
     engine, path = api.engine, f"/api/{subject}/events"
     first = engine.enqueue(session_id="s")
     last = (await api.call("GET", path)).json()["cursor"]

@@ -90,7 +90,7 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
 
 
 async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: RunningStack) -> None:
-    """A colleague is refused like a stranger, and nobody uploads into a workspace not theirs."""
+    """A colleague is refused like a stranger, and no one uploads into a workspace not theirs."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
 

@@ -18,7 +18,7 @@ from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.processors import register
 from minutehand_apps.beacon.services import Beacon
 from tests.support.harness import AppHarness, serving
-from tests.support.project import ACME, Project, project_of_a_room
+from tests.support.project import ACME, Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 ENDED = ("completed", "failed", "cancelled")
@@ -28,7 +28,7 @@ _names = itertools.count(1)
 @pytest.fixture(scope="module")
 def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A seeded database behind a Data API."""
-    made = project_of_a_room(process_database)
+    made = project_of_a_file(process_database)
     keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
     made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
     return made

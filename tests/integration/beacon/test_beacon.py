@@ -148,7 +148,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
 async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     station: Station,
 ) -> None:
-    """Whoever can write the table cannot state what was answered."""
+    """One who can write the table cannot state what was answered."""
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
     station.project.sql(

@@ -15,7 +15,7 @@ from minutehand.worker import Registry
 from minutehand_apps.chat.processors import register
 from minutehand_apps.chat.services import Chat
 from tests.support.harness import AppHarness
-from tests.support.project import Project, project_of_a_room
+from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
@@ -47,7 +47,7 @@ TEXT = "Research AI safety and build a comprehensive report"
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
     """A database behind a Data API that lets guests in."""
-    made = project_of_a_room(process_database, "allow_anonymous")
+    made = project_of_a_file(process_database, "allow_anonymous")
     made.sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
     )

@@ -34,7 +34,7 @@ grant select on public.own to authenticated;
 -- project | warn | authenticated may hold a connection for 3600s | statement_timeout = '8s'
 alter role authenticated set statement_timeout = '3600s';
 -- back: alter role authenticated set statement_timeout = '8s';
--- privileges | fail | undone: grant execute on function public.lease_jobs | lease_jobs(jsonb) to job_worker
+-- privileges | fail | undone: grant execute on function public.lease_jobs | (jsonb) to job_worker
 revoke execute on function public.lease_jobs from job_worker;
 -- back: grant execute on function public.lease_jobs to job_worker;
 -- queue | warn | chat_message was refused. no such day | minutehand types chat_message

@@ -45,7 +45,7 @@ def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> No
 
 
 def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> None:
-    """Nobody types 36 characters; the console shows the last eight."""
+    """No one types 36 characters; the console shows the last eight."""
     job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
     end = job["id"][-10:]
 
@@ -59,7 +59,7 @@ def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> Non
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
-    """Whoever watches in a terminal must not have to look for what is wanted."""
+    """One who watches in a terminal must not have to look for what is wanted."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         job_id = worker.enqueue()
         wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
@@ -75,7 +75,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
 def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
     """A script says --yes."""
     assert run.refused("retry", "--all")["code"] == "not_confirmed"
-    assert run.json("retry", "--type", "nobody_has_this", "--yes")["count"] == 0
+    assert run.json("retry", "--type", "no_such_type", "--yes")["count"] == 0
     assert "minutehand retry --type TYPE" in run.refused("retry")["fix"]
 
 
@@ -83,8 +83,8 @@ def test_a_refusal_says_what_to_do_next(run: Run) -> None:
     """By the API's stable word, whatever its sentence is."""
     assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
     assert "--type, --queue and --all" in run.refused("pause")["error"]
-    told = run.refused("show", "00000000")
-    assert ("begin or end" in told["error"], "minutehand ls" in told["fix"]) == (True, True)
+    refusal = run.refused("show", "00000000")
+    assert ("begin or end" in refusal["error"], "minutehand ls" in refusal["fix"]) == (True, True)
 
 
 def test_without_a_stack_it_says_what_to_start(

@@ -77,8 +77,8 @@ class Deployer:
         """How it ends with exit code 1."""
         done = self.deploy(*arguments)
         assert done.returncode == 1, done.stdout + done.stderr
-        told: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
-        return told
+        refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
+        return refusal
 
     def client(self, service: str) -> Any:
         """A boto3 client of the account."""
@@ -100,21 +100,21 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     deployer.secrets.chmod(0o644)
     assert deployer.refused("dev")["code"] == "secrets_exposed"
     deployer.write_secrets({"WORKER_SECRET_TOKEN": "w"})
-    told = deployer.refused("dev")
-    assert told["code"] == "secrets_missing"
-    assert "BACKGROUND_JOB_TOKEN" in told["error"]
+    refusal = deployer.refused("dev")
+    assert refusal["code"] == "secrets_missing"
+    assert "BACKGROUND_JOB_TOKEN" in refusal["error"]
     deployer.write_secrets(SECRETS)
     deployer.region = ""
-    told = deployer.refused("dev")
-    assert (told["code"], "--region" in told["fix"]) == ("no_region", True)
+    refusal = deployer.refused("dev")
+    assert (refusal["code"], "--region" in refusal["fix"]) == ("no_region", True)
     assert not deployer.account.asked
 
     # a reservation that the account cannot give: CloudFormation would find out after minutes
     deployer.region = "us-east-1"
-    told = deployer.refused("greedy")
+    refusal = deployer.refused("greedy")
 
-    assert told["code"] == "account_limit"
-    assert "request-service-quota-increase" in told["fix"]
+    assert refusal["code"] == "account_limit"
+    assert "request-service-quota-increase" in refusal["fix"]
 
 
 def test_a_stage_is_deployed_beside_another_and_deleted(
@@ -124,8 +124,8 @@ def test_a_stage_is_deployed_beside_another_and_deleted(
     done = deployer.deploy("dev")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["outputs"]["HttpApiUrl"]
+    printed = json.loads(done.stdout)
+    assert printed["outputs"]["HttpApiUrl"]
     assert deployer.account.invoked == ["shop-dev-worker"]
     found = deployer.client("lambda").list_functions()["Functions"]
     names = ("jobs", "status", "worker", "health")
@@ -150,9 +150,9 @@ def test_a_stage_is_deployed_beside_another_and_deleted(
     assert deployer.account.invoked == ["shop-dev-worker", "bakery-dev-worker"]
     shop = Deployer(other, deployer.account, "shop")
     stages.write_text(STAGES.replace("abcdefghijklmnopqrst", "zyxwvutsrqponmlkjihg"))
-    for told in (shop.refused("dev"), shop.refused("dev", "--secrets-only")):
-        assert told["code"] == "another_project"
-        assert "minutehand.toml" in told["fix"]
+    for refusal in (shop.refused("dev"), shop.refused("dev", "--secrets-only")):
+        assert refusal["code"] == "another_project"
+        assert "minutehand.toml" in refusal["fix"]
 
     check_deletion(deployer)
 

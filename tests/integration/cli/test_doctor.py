@@ -113,9 +113,9 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
 
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:
     """For a person each finding with its fix; for a program one JSON list."""
-    told = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})
-    words = told("doctor", "--only", "settings", code=1)
-    findings = told.json("doctor", "--only", "settings", code=1)
+    run = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})
+    words = run("doctor", "--only", "settings", code=1)
+    findings = run.json("doctor", "--only", "settings", code=1)
 
     assert "fail  settings" in words.stdout
     assert "→ SUPABASE_PUBLISHABLE_KEY=" in words.stdout

@@ -26,7 +26,7 @@ async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None
         await session.initialize()
         names = [tool.name for tool in (await session.list_tools()).tools]
         listed = next(name for name in names if "list_jobs" in name)
-        told = await session.call_tool(listed, {"workspace_id": stack.demo_workspace_id})
+        called = await session.call_tool(listed, {"workspace_id": stack.demo_workspace_id})
 
     assert not [name for name in names if "cancel" in name or "create" in name]
-    assert not told.is_error
+    assert not called.is_error

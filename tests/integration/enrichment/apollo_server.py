@@ -56,7 +56,7 @@ class ApolloServer(MisbehavingServer):
 
 
 def organization(domain: str) -> dict[str, Any]:
-    """A company with the fields the reference page shows, and some nobody asked for."""
+    """A company with the fields the reference page shows, and some that no one asked for."""
     return {
         "id": f"org-{domain}",
         "name": f"The {domain} Company",

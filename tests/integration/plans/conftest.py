@@ -13,7 +13,7 @@ from minutehand.worker import Registry
 from minutehand_apps.plans.processors import register
 from minutehand_apps.plans.services import Plans
 from tests.support.harness import AppHarness
-from tests.support.project import Project, project_of_a_room
+from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
@@ -43,7 +43,7 @@ OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "wha
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
     """A database behind a Data API that lets guests in."""
-    return project_of_a_room(process_database, "allow_anonymous")
+    return project_of_a_file(process_database, "allow_anonymous")
 
 
 @pytest.fixture

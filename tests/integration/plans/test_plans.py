@@ -82,7 +82,7 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [(CIRCLE, "wait for each other: "), (UNKNOWN, "Paint: no such task; there are A, B, C")],
+    [(CIRCLE, "wait for each other: "), (UNKNOWN, "Paint: unknown tasks; there are A, B, C")],
 )
 async def test_an_order_that_cannot_be_is_mended_once(
     with_model: Harness, server: ModelServer, wrong: Any, said: str

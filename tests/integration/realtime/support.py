@@ -42,7 +42,7 @@ def token(
 
 
 def unique(prefix: str = "room") -> str:
-    """A topic nobody else uses."""
+    """A topic that no one else uses."""
     return f"{prefix}:{uuid.uuid4().hex[:8]}"
 
 
@@ -210,5 +210,5 @@ def _cut(data: bytes, lengths: bytes) -> list[str]:
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
-    # a busy server may answer a ping late: its silence is for tests to judge
+    # a busy server may answer a ping late: tests check its silence
     return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)

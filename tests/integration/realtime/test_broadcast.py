@@ -69,5 +69,5 @@ async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) 
     await sender.send_raw(head + b"".join(parts) + json.dumps(UNICODE).encode())
 
     for socket in (other, third):
-        heard = (await socket.expect("broadcast"))["payload"]
-        assert heard == {"type": "broadcast", "event": event, "payload": UNICODE}
+        received = (await socket.expect("broadcast"))["payload"]
+        assert received == {"type": "broadcast", "event": event, "payload": UNICODE}

@@ -23,10 +23,10 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
     mine = await socket.join(topic, access_token=token(ADA), private=True)
     other = await socket.join(topic, access_token=token(EVE), private=True)
-    nobody = await socket.join(topic, private=True)
+    signed_out = await socket.join(topic, private=True)
 
     assert mine["status"] == "ok"
-    assert other["response"] == nobody["response"] == {"reason": refusal(topic)}
+    assert other["response"] == signed_out["response"] == {"reason": refusal(topic)}
 
 
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:

@@ -1,4 +1,4 @@
-"""A stack to be broken, for the tests of this room."""
+"""A stack to be broken, for the tests of this folder."""
 
 from __future__ import annotations
 

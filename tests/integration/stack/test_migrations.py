@@ -60,7 +60,7 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
 
 
 def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
-    """What ran on one machine and what stands in the file must not drift apart in silence."""
+    """What ran on one machine and what is in the file must not drift apart in silence."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     apply(database, tmp_path)
     path.write_text("create table public.scratch_first (id int);")

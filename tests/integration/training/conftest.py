@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from infra.bench.scratch import scratch_settings
-from minutehand.ai.speech import OnHeard, Segment, Transcript
+from minutehand.ai.speech import OnShare, Segment, Transcript
 from minutehand.config import Settings
 from minutehand.worker import Registry
 from minutehand_apps.training.processors import register
@@ -38,13 +38,13 @@ class QuickEar:
             Segment(0.1, 2.0, "first turn off the power"),
             Segment(2.5, 5.0, "next open the front door"),
         ]
-        self.heard: list[int] = []
+        self.transcribed: list[int] = []
         self.before: list[Exception] = []
 
-    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
+    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
         if self.before:
             raise self.before.pop(0)
-        self.heard.append(len(sound))
+        self.transcribed.append(len(sound))
         return Transcript(tuple(self.said), self.name, offline=True)
 
     async def aclose(self) -> None:

@@ -153,7 +153,7 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     assert "transcription" in {row["job_type"] for row in found}
 
 
-async def test_half_a_file_says_so_and_a_second_sound_is_heard(
+async def test_half_a_file_says_so_and_a_second_sound_is_used(
     studio: Studio, tmp_path: Path
 ) -> None:
     """What is there is written down; the first sound track may be silent."""

@@ -9,7 +9,7 @@ from minutehand.config import Settings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 KEY = "sk-speech-0001"
-TOLD = {
+SAID = {
     "task": "transcribe",
     "language": "english",
     "duration": 1.0,
@@ -28,7 +28,7 @@ class SpeechServer(MisbehavingServer):
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[Fault] = []
-        self.said: Any = TOLD
+        self.said: Any = SAID
         self.seen: list[bytes] = []
 
     @property
@@ -43,7 +43,7 @@ class SpeechServer(MisbehavingServer):
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Say what was heard."""
+        """Return the words."""
         self.seen.append(request.body)
         fault = self.faults.pop(0) if self.faults else Fault()
         if request.headers.get("authorization") != f"Bearer {KEY}":

@@ -83,11 +83,11 @@ async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.Monke
 async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
     """Silence is nothing."""
     model = OfflineSpeechToText()
-    heard = asyncio.Event()
+    progressed = asyncio.Event()
     running = asyncio.create_task(
-        model.transcribe(bytes(60 * BYTES_PER_SECOND), on_heard=lambda _: heard.set())
+        model.transcribe(bytes(60 * BYTES_PER_SECOND), on_share=lambda _: progressed.set())
     )
-    await heard.wait()
+    await progressed.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -118,8 +118,8 @@ class Refusing(Uploads):
 
     def __init__(self, settings: Settings, status: int, code: str) -> None:
         super().__init__(settings)
-        about = {"HTTPStatusCode": status}
-        self.error = ClientError({"Error": {"Code": code}, "ResponseMetadata": about}, "x")  # type: ignore[typeddict-item]
+        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        self.error = ClientError(answer, "x")
 
     @property
     def _s3(self) -> Any:

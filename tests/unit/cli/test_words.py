@@ -1,4 +1,4 @@
-"""What documents, runbooks and fixes tell people to type is something that can be typed."""
+"""What documents, runbooks and fixes have people type is something that can be typed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROSE = "on else and is in with the talks reads command deploy. import"
 PARTS = ("cli", "deploy", "local", "terminal")
 
 
-def told() -> Iterator[tuple[Path, str]]:
+def lines_to_type() -> Iterator[tuple[Path, str]]:
     """Every command that a document, a runbook, a fix or the database's advice names."""
     files = [
         ROOT / "README.md",
@@ -51,7 +51,7 @@ def test_every_command_that_is_named_exists_with_its_options() -> None:
     known = verbs()
     wrong = []
     seen = 0
-    for path, line in told():
+    for path, line in lines_to_type():
         verb, *words = line.split()
         if verb in PROSE.split():
             continue

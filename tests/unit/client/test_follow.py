@@ -172,7 +172,7 @@ def test_a_subject_is_followed(case: dict[str, Any], monkeypatch: pytest.MonkeyP
 
 
 async def test_a_reader_gets_more_than_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading goes on as soon as there is room; leaving the loop closes the watch."""
+    """Reading continues as soon as there is room; leaving the loop closes the watch."""
     world = World({"log": {"from": 1, "to": 5000}, "ended": True})
     monkeypatch.setattr(watch, "Topic", world.socket)
     watcher = world.open(0)
@@ -188,7 +188,7 @@ async def test_a_reader_gets_more_than_is_kept_for_it(monkeypatch: pytest.Monkey
 
 
 @named("order")
-def test_events_are_told_in_their_order(case: dict[str, Any]) -> None:
+def test_events_arrive_in_their_order(case: dict[str, Any]) -> None:
     sequence = EventSequence(case["after"])
     for step in case["steps"]:
         if "offer" in step:

@@ -138,7 +138,7 @@ async def test_a_token_that_does_not_fit_is_refused(
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
     settings: Settings, es256: Signer
 ) -> None:
-    """A revoked key is forgotten; an outage of Auth locks nobody out."""
+    """A revoked key is forgotten; an outage of Auth locks no one out."""
     server = KeyServer(es256)
     clock = FrozenClock()
     verify = verifier(settings, server, clock)

@@ -82,7 +82,7 @@ async def test_readiness_shows_each_part(
 async def test_each_address_says_what_its_probe_asks_for(
     settings: Settings, address: str, status: int, word: str
 ) -> None:
-    """A balancer takes a host out by 503 alone, and comes back when it is told to."""
+    """A balancer takes a host out by 503 alone, and takes it back by 200."""
     services = Services(settings)
     services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
     transport = httpx.ASGITransport(build_app(settings, services=services))

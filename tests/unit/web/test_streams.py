@@ -24,7 +24,7 @@ QUICK = Pace(streaming=True, keep_alive=900, poll=0.01, most_poll=0.01, stalled_
 
 
 class Script:
-    """A feed that brings what it was told to, one item per read; an error is raised."""
+    """A feed that brings what the test gave it, one item per read; an error is raised."""
 
     subject = f"job:{JOB}"
 
@@ -46,7 +46,7 @@ class Client:
     """What was sent to a client, which may stop taking data or hang up."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.gone = asyncio.Event()
         self.taking = asyncio.Event()
         self.taking.set()
@@ -56,7 +56,7 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def send(self, message: dict[str, Any]) -> None:
-        self.heard += message.get("body", b"")
+        self.received += message.get("body", b"")
         await self.taking.wait()
 
     async def open(
@@ -68,7 +68,7 @@ class Client:
         async with asyncio.timeout(60):
             await response(scope, self.receive, self.send)  # type: ignore[arg-type]
         assert services.streams.count == 0
-        return self.heard.decode()
+        return self.received.decode()
 
 
 @pytest.fixture

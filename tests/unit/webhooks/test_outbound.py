@@ -70,7 +70,7 @@ async def test_odd_spellings_lead_nowhere(url: str) -> None:
 async def test_one_private_address_among_public_ones_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever answers so has something in mind."""
+    """One who answers so has something in mind."""
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
     with pytest.raises(AddressRefused, match=NAME):

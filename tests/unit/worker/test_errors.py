@@ -63,26 +63,26 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
     try:
         reads()
     except Exception as error:
-        told = raised(RuntimeError(f"token={SECRET}"), error)
+        said = raised(RuntimeError(f"token={SECRET}"), error)
         chosen = raised(ProcessorError("sorry"), error)
 
-    assert told.message == "token=[hidden]"
-    assert told.traceback is not None
-    assert told.traceback["frames"][0]["function"] == "raised"
-    [cause] = told.traceback["causes"]
+    assert said.message == "token=[hidden]"
+    assert said.traceback is not None
+    assert said.traceback["frames"][0]["function"] == "raised"
+    [cause] = said.traceback["causes"]
     assert [frame["own"] for frame in cause["frames"][:2]] == [True, True]
     assert cause["frames"][0]["function"] == "reads"
     assert not cause["frames"][-1]["own"]
-    assert SECRET not in str(told.model_dump())
+    assert SECRET not in str(said.model_dump())
     assert chosen.traceback is not None
     assert "causes" not in chosen.traceback
 
 
-def test_of_a_task_group_the_first_error_is_told() -> None:
+def test_of_a_task_group_the_first_error_is_named() -> None:
     """And how many more there are."""
-    told = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
+    said = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
-    assert (told.type, told.message) == ("ValueError", "one (and 1 more in its task group)")
+    assert (said.type, said.message) == ("ValueError", "one (and 1 more in its task group)")
 
 
 async def test_what_a_processor_returns_is_filtered_too() -> None:

@@ -80,8 +80,8 @@ async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
 
     registry.around(named("inner"))
     registry.around_all(named("outer"))
-    [kind] = registry
-    await ProcessorTest(kind.run, {}, around=kind.around).run()
+    [job_type] = registry
+    await ProcessorTest(job_type.run, {}, around=job_type.around).run()
 
     assert said == ["outer", "inner"]
     with pytest.raises(TypeError, match="async"):

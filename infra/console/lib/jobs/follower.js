@@ -43,7 +43,7 @@ export class Follower {
   #failures = 0;
   #unreachable = false;
   #error = null;
-  #heardAt = -Infinity;
+  #receivedAt = -Infinity;
   #lastRead = 0;
   #gapAt = Infinity; // when to read what is known to be missing
   #checkAt = Infinity; // when to prove that nothing else is
@@ -53,7 +53,7 @@ export class Follower {
   #terms = { checkMs: 0 };
   #held = false; // messages were held back, and perhaps still are
   #lookAgainAt = -Infinity;
-  #took = 0; // ms of the last read
+  #readMs = 0; // ms of the last read
   #jitter = 1;
   #checks = 0;
   #isCheck = false;
@@ -91,7 +91,7 @@ export class Follower {
   onSynced() {}
 
   /** Whether the socket brought everything that reads have found since `onSynced`. */
-  get heardAll() {
+  get receivedAll() {
     return true;
   }
 
@@ -196,7 +196,7 @@ export class Follower {
     this.#terms = terms;
     this.#joins += 1;
     this.#synced = false;
-    this.#heardAt = -Infinity;
+    this.#receivedAt = -Infinity;
     this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
     this.#newsAt = Date.now();
@@ -216,7 +216,7 @@ export class Follower {
   #onMessage(payload) {
     if (this.#closed) return;
     if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // messages do arrive
-    this.#heardAt = this.#newsAt = Date.now();
+    this.#receivedAt = this.#newsAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
     // a stream of messages must not postpone the check, unless it shows what is missing
     this.#checkAt =
@@ -232,7 +232,7 @@ export class Follower {
   get #checkPause() {
     const { checkMs } = this.#terms;
     const timing = { ...this.#options, silence: this.silence };
-    return checkPause(Date.now() - this.#newsAt, this.#took, checkMs, timing);
+    return checkPause(Date.now() - this.#newsAt, this.#readMs, checkMs, timing);
   }
 
   /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
@@ -254,7 +254,7 @@ export class Follower {
       }, SLOW_MS);
       try {
         const news = await this.catchUp();
-        this.#took = Date.now() - began;
+        this.#readMs = Date.now() - began;
         if (news) this.#newsAt = Date.now();
         else if (began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
@@ -298,7 +298,7 @@ export class Follower {
     }
     if (this.#readsAnyway) {
       const pause = this.#held ? LOOK_AGAIN_MS : firstSilence;
-      return since + Math.max(pause, LOOK_AGAIN_SHARE * this.#took);
+      return since + Math.max(pause, LOOK_AGAIN_SHARE * this.#readMs);
     }
     if (this.#gapAt < Infinity || !this.isLive) return this.#gapAt;
     return this.#checkAt;
@@ -321,24 +321,24 @@ export class Follower {
     this.#isCheck = isCheck;
     await this.refresh();
     this.#isCheck = false;
-    if (isCheck) this.#judgeIn(this.#options.firstSilence, joins);
+    if (isCheck) this.#checkSilenceIn(this.#options.firstSilence, joins);
   }
 
-  #judgeIn(wait, joins) {
-    later(() => this.#judge(joins), wait);
+  #checkSilenceIn(wait, joins) {
+    later(() => this.#checkSilence(joins), wait);
   }
 
   /** If a check found what the socket never brought, messages are dropped or the socket is dead. */
-  #judge(joins) {
-    if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
-    if (Date.now() < this.#heardAt + LOSSY_MS) {
+  #checkSilence(joins) {
+    if (this.#closed || joins !== this.#joins || !this.#joined || this.receivedAll) return;
+    if (Date.now() < this.#receivedAt + LOSSY_MS) {
       this.#lossyUntil = Date.now() + LOSSY_MS;
       this.onSynced(); // what was dropped is not asked for again
     } else if (this.#distrusted) {
       this.#topics.reconnect();
     } else {
       this.#distrusted = true; // a first message may only be late: a new socket would lose it
-      this.#judgeIn(this.#options.pollingInterval, joins);
+      this.#checkSilenceIn(this.#options.pollingInterval, joins);
     }
     this.notify();
     this.#arm();
@@ -349,9 +349,9 @@ export class Follower {
  * Until a read proves again that nothing was missed: what Realtime drops silently is found within
  * a twentieth of the time since the last news, or as the project's followers allow.
  */
-function checkPause(idle, took, advised, { firstSilence, silence }) {
+function checkPause(idle, readMs, advised, { firstSilence, silence }) {
   const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
-  return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * took);
+  return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * readMs);
 }
 
 /** Call what a page gave. Its error is its own to see, and what follows comes all the same. */

@@ -19,7 +19,7 @@ export class JobGone extends Error {
   }
 }
 
-/** What a job's followers are told. */
+/** What a job's followers receive. */
 export function stateOf(job, known = {}) {
   const status = job?.status ?? null;
   return {
@@ -88,7 +88,7 @@ export class JobWatch extends Follower {
     return true;
   }
 
-  get heardAll() {
+  get receivedAll() {
     return this.#received >= (this.#sequence?.last ?? 0);
   }
 
@@ -246,7 +246,7 @@ export class JobsWatch extends Follower {
     return this.#isOld;
   }
 
-  get heardAll() {
+  get receivedAll() {
     return this.#missed.size === 0;
   }
 

@@ -16,7 +16,7 @@ import psycopg
 
 from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, warn
-from minutehand.cli.stage import told
+from minutehand.cli.stage import aws_refusals
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
@@ -135,8 +135,8 @@ def migrations(target: Target) -> Finding:
 @check("queue", "migrations")
 def queue(target: Target) -> Finding:
     """What the database itself says is wrong, of everything; that no worker runs is below."""
-    [(told,)] = target.ask("select public.explain_queue()")
-    found = [each for each in told["findings"] if each["reason"] != "no_worker"]
+    [(explained,)] = target.ask("select public.explain_queue()")
+    found = [each for each in explained["findings"] if each["reason"] != "no_worker"]
     return said(found) if found else ok("nothing waits that should not")
 
 
@@ -144,8 +144,8 @@ def said(found: list[dict[str, Any]]) -> Finding:
     """Findings of the database in its own words: what is wrong, and the first step for each."""
     words = [each[name] for each in found for name in ("sentence", "cause") if each[name]]
     steps = [step for each in found for step in each["next"][:1]]
-    told = (f"{step['words']} {step.get('command', '')}".strip() for step in steps)
-    lines = [each.partition(" minutehand doctor")[0] for each in told]  # it is here
+    actions = (f"{step['words']} {step.get('command', '')}".strip() for step in steps)
+    lines = [each.partition(" minutehand doctor")[0] for each in actions]  # it is here
     return Finding(found[0]["verdict"], " ".join(words), "; ".join(dict.fromkeys(lines)))
 
 
@@ -194,7 +194,7 @@ def supabase(target: Target) -> Finding:
 
 @check("clock", "supabase")
 def clock(target: Target) -> Finding:
-    """Tokens are judged by clocks."""
+    """Tokens are checked by clocks."""
     before = time.time()
     answer = target.call("GET", "SUPABASE_URL", "/auth/v1/health")
     if not (date := answer.headers.get("date")):
@@ -256,7 +256,7 @@ def schedule(target: Target) -> Finding:
         return said(found)
     detail = said(found).detail
     client, stack = target.stage.client("scheduler"), target.stage.stack
-    with told(target.stage.region):
+    with aws_refusals(target.stage.region):
         state = client.get_schedule(Name=f"{stack}-tick")["State"]
     if state == "ENABLED":
         return fail(detail, f"aws logs tail {stack} --since 10m")

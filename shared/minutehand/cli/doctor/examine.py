@@ -74,9 +74,9 @@ def look(check: Check, target: Target, *, named: bool) -> Finding:
     except httpx.HTTPError as error:
         return fail(f"{error.request.url} does not answer ({type(error).__name__})", ADDRESS)
     except psycopg.Error as error:
-        told = str(error).strip().splitlines()[0]
+        message = str(error).strip().splitlines()[0]
         if not isinstance(error, psycopg.OperationalError):
-            return fail(f"the database refuses the query: {told}", target.migrate)
-        if re.search("password|SASL", told):
-            return fail(f"the password in DATABASE_URL is wrong ({told})", PASSWORD)
-        return fail(f"the database does not answer: {told}", CONNECT)
+            return fail(f"the database refuses the query: {message}", target.migrate)
+        if re.search("password|SASL", message):
+            return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
+        return fail(f"the database does not answer: {message}", CONNECT)

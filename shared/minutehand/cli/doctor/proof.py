@@ -1,4 +1,4 @@
-"""Proves a project with one throw-away job, which every live topic must tell of.
+"""Proves a project with one throw-away job, which every live topic must announce.
 
 What a step costs and what it fails of are reported in a person's words; what it leaves is removed.
 """
@@ -40,14 +40,14 @@ LEFT_TYPE: Final = """
 
 @check("proof", "migrations", "worker-key", staged=True)
 def proof(target: Target) -> Finding:
-    """A job goes all the way, and each kind of topic tells of it."""
-    took: dict[str, float] = {}
-    asyncio.run(_prove(target, target.person.token, target.person.workspace, took))
-    return ok(", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in took.items()))
+    """A job goes all the way, and each kind of topic announces it."""
+    duration: dict[str, float] = {}
+    asyncio.run(_prove(target, target.person.token, target.person.workspace, duration))
+    return ok(", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in duration.items()))
 
 
-async def _prove(target: Target, token: str, workspace: str, took: dict[str, float]) -> None:
-    """Run the steps, with seconds by step into `took`; what they made is removed."""
+async def _prove(target: Target, token: str, workspace: str, duration: dict[str, float]) -> None:
+    """Run the steps, with seconds by step into `duration`; what they made is removed."""
     me = {"worker_id": "doctor", "tick_id": str(uuid4())}
     session, job = f"doctor-{uuid4().hex[:12]}", None
     need = target.person.need
@@ -58,32 +58,32 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
             stack.push_async_callback(access.api.aclose)
             worker = WorkerFunctions(Settings.from_env(target.values))
             stack.push_async_callback(worker.aclose)
-            with _step(took, "registered", target.migrate):
+            with _step(duration, "registered", target.migrate):
                 await worker.call("register_job_types", {"p_types": [SPEC]})
-            with _step(took, "enqueued", "the workspace's limits say what it may enqueue"):
+            with _step(duration, "enqueued", "the workspace's limits say what it may enqueue"):
                 made = await access.reader.enqueue(
                     TYPE, {}, workspace_id=workspace, session_id=session
                 )
                 job = str(made.job.id)
             topics = {
-                kind: Heard(access, f"{kind}:{of}", job)
+                kind: Received(access, f"{kind}:{of}", job)
                 for kind, of in (("job", job), ("workspace", workspace), ("session", session))
             }
             tasks = [asyncio.create_task(each.topic.run()) for each in topics.values()]
             stack.push_async_callback(end_tasks, tasks)
-            with _step(took, "joined", ATTACH):
-                for heard in topics.values():
-                    await heard.wait(heard.joined, READY_SECONDS)
-            with _step(took, "leased", f"minutehand explain {job}"):
+            with _step(duration, "joined", ATTACH):
+                for received in topics.values():
+                    await received.wait(received.joined, READY_SECONDS)
+            with _step(duration, "leased", f"minutehand explain {job}"):
                 fence = await _lease(worker, {**me, "limit": 1, "job_types": [TYPE]}, job)
-            with _step(took, "settled", "minutehand doctor --only schedule"):
+            with _step(duration, "settled", "minutehand doctor --only schedule"):
                 item = {"job_id": job, "fence": fence, "outcome": "completed"}
                 await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
-            for kind, heard in topics.items():
-                with _step(took, f"message on {kind}", "see the project's Realtime logs"):
-                    await heard.wait(heard.message, TIMEOUT_SECONDS)
+            for kind, received in topics.items():
+                with _step(duration, f"message on {kind}", "see the project's Realtime logs"):
+                    await received.wait(received.message, TIMEOUT_SECONDS)
     finally:
-        _clean_up(target, job, settled="settled" in took)
+        _clean_up(target, job, settled="settled" in duration)
 
 
 async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> int:
@@ -98,14 +98,14 @@ async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> 
 
 
 @contextmanager
-def _step(took: dict[str, float], name: str, fix: str) -> Iterator[None]:
+def _step(duration: dict[str, float], name: str, fix: str) -> Iterator[None]:
     began = time.monotonic()
     try:
         yield
     except (QueueError, TimeoutError) as error:
         cause = str(error) or "no answer in time"
         raise CommandFailed(f"not {name}: {cause}", fix=fix) from error
-    took[name] = time.monotonic() - began
+    duration[name] = time.monotonic() - began
 
 
 def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
@@ -118,8 +118,8 @@ def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
         target.person.rpc("cancel_job", {"p_job_id": job})
 
 
-class Heard:
-    """A topic, and what was heard of it: that it was joined for good, and of the job."""
+class Received:
+    """A topic, and what arrived of it: that it was joined for good, and of the job."""
 
     def __init__(self, access: Access, name: str, job_id: str) -> None:
         self.joined, self.message = asyncio.Event(), asyncio.Event()
@@ -145,7 +145,7 @@ class Heard:
         )
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Return once it was heard; raise what Realtime says where it refuses or ends the topic."""
+        """Return once it arrived; raise what Realtime says where it refuses or ends the topic."""
         async with asyncio.timeout(seconds):
             await event.wait()
         if self._lost:

@@ -101,7 +101,7 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
         return _answer({"database": _verdict(FAIL, None, "ms", said(error)), **checks})
     elapsed = round((time.perf_counter() - started) * 1000, 1)
     of_apps = await checks_of_apps(settings)
-    status, body = _answer({**of_apps, **judge(health, elapsed)})
+    status, body = _answer({**of_apps, **checks_of(health, elapsed)})
     return status, {**body, "findings": health.findings}
 
 
@@ -114,7 +114,7 @@ def said(error: Exception) -> str:
     return f"no answer: {type(error).__name__}"  # its words may hold an address
 
 
-def judge(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
+def checks_of(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers: what `explain_queue` found, beside its number."""
     found = {each["reason"]: each for each in health.findings}
 
@@ -123,8 +123,8 @@ def judge(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
         if finding is None:  # it was asked, and nothing is wrong with it
             return _verdict(PASS, value, unit, otherwise)
         steps = " ".join(step["words"] for step in finding["next"][:1])
-        told = (finding["sentence"], finding["cause"], steps)
-        return _verdict(finding["verdict"], value, unit, " ".join(filter(None, told)))
+        words = (finding["sentence"], finding["cause"], steps)
+        return _verdict(finding["verdict"], value, unit, " ".join(filter(None, words)))
 
     oldest, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
     waited = "nothing is due" if oldest is None else f"has waited {oldest:.0f} s"

@@ -44,7 +44,7 @@ RESTART_SECONDS: Final = 0.5
 MOST_RESTART_SECONDS: Final = 30.0
 #: Headers that are passed on.
 _ASKED: Final = frozenset({"authorization", "content-type", "x-request-id"})
-_TOLD: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
+_RETURNED: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
 class WorkerProcess:
@@ -105,10 +105,10 @@ class WorkerProcess:
             headers=_only(request.headers, _ASKED),
             content=await body_of(request),
         )
-        told: Response
+        answer: Response
         try:
-            answer = await self._http.send(asked)
-            told = Response(answer.content, answer.status_code, _only(answer.headers, _TOLD))
+            reply = await self._http.send(asked)
+            answer = Response(reply.content, reply.status_code, _only(reply.headers, _RETURNED))
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not answer",
@@ -117,8 +117,8 @@ class WorkerProcess:
             text = "The worker is starting; try again"
             request_id = request.headers.get("x-request-id")
             away = error_body("worker_unavailable", text, request_id=request_id)
-            told = JSONResponse(away, 503, {"Retry-After": "2"})
-        await told(scope, receive, send)
+            answer = JSONResponse(away, 503, {"Retry-After": "2"})
+        await answer(scope, receive, send)
 
     async def _keep(self) -> None:
         failures = 0

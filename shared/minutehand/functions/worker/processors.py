@@ -51,8 +51,8 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         for name, register in registering.items():
             with using(name):
                 register(registry, settings)
-    for kind in default_registry:
-        registry.add(kind)
+    for job_type in default_registry:
+        registry.add(job_type)
     if telemetry.is_started():
         from minutehand.worker import otel  # only here: it is an extra
 

@@ -133,7 +133,7 @@ class WorkerRoutes:
         registry = self._worker.registry
         if unknown := [name for name in names if name not in registry]:
             # a misspelt type would be processed by no one, and its caller would never know
-            known = sorted(kind.name for kind in registry if kind.part_of is None)
+            known = sorted(each.name for each in registry if each.part_of is None)
             text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
             detail = {"field": "jobTypes", "unknown": unknown, "known": known}
             raise _Refused(422, "unknown_job_type", text, detail)

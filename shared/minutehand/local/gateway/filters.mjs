@@ -126,7 +126,7 @@ class Reader {
     return steps.join("");
   }
 
-  // An operator and its value, as what stands before and after a column.
+  // An operator and its value, as what is before and after a column.
   operation(value) {
     const not = this.read(NOT) ? "not " : "";
     if (this.read(LIST)) return { not, after: ` = any (${literal(arrayOf(this.list()))})` };

@@ -1,5 +1,5 @@
 -- The roles that a hosted project has before its first migration.
--- Cluster wide, so every statement must stand being run again for another database.
+-- Cluster wide, so every statement must allow being run again for another database.
 do $$
 declare
   v_role record;

@@ -1,4 +1,4 @@
--- The Data API of a hosted project notices new tables by itself: an event trigger tells it.
+-- The Data API of a hosted project notices new tables by itself: an event trigger notifies it.
 create or replace function extensions.pgrst_ddl_watch() returns event_trigger
 language plpgsql
 set search_path = ''

@@ -1,4 +1,4 @@
-"""Rooms: which channels have joined a topic, and how one message reaches all of them."""
+"""Which channels have joined a topic, and how one message reaches all of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from minutehand.local.realtime.pgoutput import Change
 from minutehand.local.realtime.serializer import Version, dump, encode, encode_broadcast
 
 #: The event of a broadcast, its payload and its metadata, both in JSON.
-Said = tuple[str, str, str]
+Broadcast = tuple[str, str, str]
 #: What a client's topics begin with on the socket.
 PREFIX: Final = "realtime:"
 
 
 class Member(Protocol):
-    """A channel, as its room sees it."""
+    """A channel, as others of its topic see it."""
 
     version: Version
     topic: str
@@ -37,37 +37,37 @@ def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> 
         member.send(made[member.version])
 
 
-class Rooms:
-    """All rooms of the server: members by topic and privacy."""
+class Members:
+    """The channels that have joined, by topic and privacy."""
 
     def __init__(self) -> None:
-        self._rooms: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
+        self._members: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
 
     def enter(self, channel: Member) -> None:
-        """Add a channel to its room."""
-        self._rooms[channel.topic, channel.private][channel] = None
+        """Add a channel to its topic."""
+        self._members[channel.topic, channel.private][channel] = None
 
     def leave(self, channel: Member) -> None:
-        """Remove a channel; an empty room is forgotten."""
+        """Remove a channel; an empty topic is forgotten."""
         key = (channel.topic, channel.private)
-        members = self._rooms.get(key, {})
+        members = self._members.get(key, {})
         members.pop(channel, None)
         if not members:
-            self._rooms.pop(key, None)
+            self._members.pop(key, None)
 
     def deliver(
         self, topic: str, private: bool, payload: str, *, exclude: Member | None = None
     ) -> None:
-        """Send a client's text broadcast to every member of a room."""
-        members = self._rooms.get((topic, private), {})
+        """Send a client's text broadcast to every member of a topic."""
+        members = self._members.get((topic, private), {})
         fan_out([one for one in members if one is not exclude], topic, "broadcast", payload)
 
     def deliver_binary(
-        self, topic: str, private: bool, said: Said, *, exclude: Member | None = None
+        self, topic: str, private: bool, message: Broadcast, *, exclude: Member | None = None
     ) -> None:
         """Send what came in binary or from the database: in binary to those of version 2."""
-        members = [one for one in self._rooms.get((topic, private), {}) if one is not exclude]
-        event, payload, metadata = said
+        members = [one for one in self._members.get((topic, private), {}) if one is not exclude]
+        event, payload, metadata = message
         frame = encode_broadcast(PREFIX + topic, event, metadata, payload)
         for member in members:
             if member.version == 2:
@@ -76,15 +76,15 @@ class Rooms:
         text = f'{{"type":"broadcast","event":{dump(event)},"payload":{payload}{meta}}}'
         fan_out([one for one in members if one.version == 1], topic, "broadcast", text)
 
-    def heard(self, change: Change) -> bool:
-        """Whether a change is a message for a room that has members."""
+    def is_wanted(self, change: Change) -> bool:
+        """Whether a change is a message for a topic that has members."""
         if change.action != "I":
             return False
         row = change.row()
-        return bool(row["payload"]) and (row["topic"], row["private"] == "t") in self._rooms
+        return bool(row["payload"]) and (row["topic"], row["private"] == "t") in self._members
 
     def deliver_row(self, change: Change) -> None:
         """Broadcast one row of `realtime.messages`."""
         row = change.row()
-        said = (str(row["event"]), str(row["payload"]), dump({"id": row["id"]}))
-        self.deliver_binary(str(row["topic"]), row["private"] == "t", said)
+        message = (str(row["event"]), str(row["payload"]), dump({"id": row["id"]}))
+        self.deliver_binary(str(row["topic"]), row["private"] == "t", message)

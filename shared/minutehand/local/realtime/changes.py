@@ -80,7 +80,7 @@ class Subscription:
     filters: tuple[Filter, ...]
 
     def wants(self, change: Change) -> bool:
-        """Whether table and kind are right; filters are Postgres' to judge."""
+        """Whether table and action are right; Postgres checks the filters."""
         return change.relation.oid in self.tables and self.event in ("*", ACTIONS[change.action])
 
 
@@ -140,7 +140,7 @@ class PostgresChanges:
             return
 
     async def _subscription(self, channel: Subscriber, raw: dict[str, Any]) -> Subscription:
-        """Read an entry; InvalidEntry for what would fail later, when no one is told why."""
+        """Read an entry; InvalidEntry for what would fail later, when no one learns why."""
         entry = parse_entry(raw)
         refused = "Unable to subscribe to changes with given parameters."
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""What every socket and channel of the server shares: the database, the rooms, the streams."""
+"""What every socket and channel of the server shares: the database, the members, the streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from minutehand.local.realtime.broadcast import Rooms
+from minutehand.local.realtime.broadcast import Members
 from minutehand.local.realtime.changes import PostgresChanges
 from minutehand.local.realtime.database import (
     UNREACHABLE,
@@ -26,7 +26,7 @@ class Hub:
     def __init__(self, url: str, verifier: Verifier) -> None:
         self.verifier = verifier
         self.database = Database(url)
-        self.rooms = Rooms()
+        self.members = Members()
         # messages do not wait behind a crowd that joins
         self._deciding = Database(url)
         self.changes = PostgresChanges(url, self._deciding, self.spawn)
@@ -54,7 +54,7 @@ class Hub:
             raise DatabaseUnavailable(UNREACHABLE)
 
     async def _deliver(self, changes: list[Change]) -> None:
-        heard = [change for change in changes if self.rooms.heard(change)]
-        await wait_until_visible(self._deciding, (change.transaction_id for change in heard))
-        for change in heard:
-            self.rooms.deliver_row(change)
+        wanted = [change for change in changes if self.members.is_wanted(change)]
+        await wait_until_visible(self._deciding, (change.transaction_id for change in wanted))
+        for change in wanted:
+            self.members.deliver_row(change)

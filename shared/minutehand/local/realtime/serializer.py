@@ -20,7 +20,7 @@ class Inbound:
 
     join_ref: str | None
     ref: str | None
-    topic: Any  # one that is no text is answered, as one that nobody has joined
+    topic: Any  # one that is no text is answered, as one that no one has joined
     event: str
     payload: Any
     is_binary: bool = False

@@ -112,7 +112,7 @@ class Session:
             self.send(reply(self.version, message, {"reason": str(refused)}, "error"))
             return
         self._channels[message.topic] = channel
-        self.hub.rooms.enter(channel)
+        self.hub.members.enter(channel)
         entries = [{**entry, "id": change_id(entry)} for entry in channel.changes]
         self.send(reply(self.version, message, {"postgres_changes": entries}))
         channel.joined()
@@ -141,7 +141,7 @@ class Channel:
         self.join_ref = message.join_ref or message.ref
         self.private = config.get("private") is True
         self.ack = options.get("ack") is True
-        self.hears_itself = options.get("self") is True
+        self.receives_own = options.get("self") is True
         self.replication_ready = options.get("replication_ready") is True
         self.changes: list[dict[str, Any]] = config.get("postgres_changes") or []
         self.token = session.token
@@ -164,7 +164,7 @@ class Channel:
         return f"You do not have permissions to read from this Channel topic: {self.topic}"
 
     def joined(self) -> None:
-        """Tell the client what follows the join's reply, and start the token's clock."""
+        """Send the client what follows the join's reply, and start the token's clock."""
         if self.replication_ready:
             self.hub.spawn(self._report_replication())
         self._watch_token()
@@ -186,11 +186,11 @@ class Channel:
         self.push("system", {**said, "channel": self.topic})
 
     def close(self) -> None:
-        """Leave every room and forget every subscription; sends nothing to this client."""
+        """Leave every topic and forget every subscription; sends nothing to this client."""
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self.hub.rooms.leave(self)
+        self.hub.members.leave(self)
         self.hub.changes.unsubscribe(self)
 
     def shut_down(self, reason: str) -> None:
@@ -203,13 +203,13 @@ class Channel:
         """Pass a client's broadcast on; without the right to write it vanishes."""
         if self.private and not await self._writes():
             return
-        exclude = None if self.hears_itself else self
-        room = (self.topic, self.private)
+        exclude = None if self.receives_own else self
+        joined = (self.topic, self.private)
         if message.is_binary:
             said = (message.payload["event"], dump(message.payload["payload"]), "")
-            self.hub.rooms.deliver_binary(*room, said, exclude=exclude)
+            self.hub.members.deliver_binary(*joined, said, exclude=exclude)
         else:
-            self.hub.rooms.deliver(*room, dump(message.payload), exclude=exclude)
+            self.hub.members.deliver(*joined, dump(message.payload), exclude=exclude)
         if self.ack:
             self.send(reply(self.version, message, {}))
 

@@ -62,8 +62,8 @@ export default function Benchmarks({ workspace }) {
         key: (job) => job.id,
         attributes: (job) => ({ "data-job": job.jobspec_id }),
         empty: html`<${Empty} title="No benchmarks yet">
-          Write down questions and regions; each region answers them, and each execution gets a signed
-          receipt.
+          Write down questions and regions; each region answers them, and each execution gets a
+          signed receipt.
         <//>`,
       },
       [

@@ -44,11 +44,12 @@ export default function JobPage({ id }) {
       <h1 tabindex="-1">Benchmark</h1>
       <${Unread} of=${found} what="the job" />
     </div>`;
+  const executions = counted(job.executions.length, "execution");
   const cancel = async () => {
     if (
       !(await confirm({
         title: "Cancel this job?",
-        text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`,
+        text: `Of ${executions}, those that are completed keep their receipts.`,
         action: "Cancel the job",
         danger: true,
       }))
@@ -57,6 +58,8 @@ export default function JobPage({ id }) {
     await actionsOn(found.refresh)("Could not cancel", () => beacon.cancel(job.id));
   };
   const { constraints } = job.spec;
+  const asked = counted(job.spec.questions.length, "question");
+  const regions = counted(constraints.regions.length, "region");
   return html`<article class="page">
     <header class="page-head">
       <div>
@@ -73,7 +76,7 @@ export default function JobPage({ id }) {
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">
-      ${counted(job.spec.questions.length, "question")} · ${counted(constraints.regions.length, "region")}, ${constraints.min_regions} needed · submitted <${When}
+      ${asked} · ${regions}, ${constraints.min_regions} needed · submitted <${When}
         at=${job.created_at} />
     </p>
     ${job.error && html`<p class="problem wrap" role="alert">${job.error}</p>`}

@@ -16,12 +16,13 @@ export function Receipts({ id }) {
     }
   };
   const bundle = () => save(`beacon-${shortId(id)}.json`, () => beacon.bundle(id));
+  const keys = () => save("beacon-keys.json", beacon.keys);
   return html`<section class="card stack" aria-labelledby="h-receipts">
     <div class="bar">
       <h2 id="h-receipts">Receipts</h2>
       <span class="spacer"></span>
       <${ActionButton} run=${bundle}>Download the bundle<//>
-      <${ActionButton} className="quiet" run=${() => save("beacon-keys.json", beacon.keys)}>Public key<//>
+      <${ActionButton} className="quiet" run=${keys}>Public key<//>
     </div>
     <p class="muted small">
       Anyone can verify the bundle without this server: <code>

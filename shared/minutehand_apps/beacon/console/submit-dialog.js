@@ -55,13 +55,15 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     wide>
     ${textLine("Name", "name", { required: true, maxlength: 200 })}
     ${area(
-      html`Questions <span class="hint">one per line; “category: question” gives it a category</span>`,
+      html`Questions <span class="hint">one a line; “category: question” gives a category</span>`,
       form.questions,
       set("questions"),
       { rows: 6, required: true },
     )}
     <div class="field-grid">
-      ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
+      ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", {
+        required: true,
+      })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
     </div>
   <//>`;

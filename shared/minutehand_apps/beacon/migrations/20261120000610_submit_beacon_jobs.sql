@@ -110,7 +110,7 @@ begin
   perform 1 from public.beacon_outbox where job_id = p_id for update;
   select * into v_job from public.beacon_jobs where id = p_id;
   if not found or not queue.is_member(v_job.workspace_id) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_id::text);
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_id::text);
   end if;
   if v_job.queue_job_id is not null then
     perform queue.cancel(array[v_job.queue_job_id], queue.clock());

@@ -111,7 +111,7 @@ function Conversation({ id, workspaceId }) {
           callRoute("POST /api/async-cancel", { headers, body: { workId } }),
         )} />`;
   };
-  // what a card says is not said twice: an open question stands in it, and that its work has begun
+  // what a card says is not said twice: an open question is in it, and that its work has begun
   const isShown = (one) =>
     !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
   return html`<article class="page chat">

@@ -95,7 +95,7 @@ declare
   v_session public.async_session_state := chat.session_or_null(p_session_id);
 begin
   if v_session.session_id is null then
-    perform queue.refuse(404, 'session_not_found', 'No such session', p_session_id);
+    perform queue.refuse(404, 'session_not_found', 'Session not found', p_session_id);
   end if;
   return v_session;
 end;
@@ -391,7 +391,7 @@ declare
     order by j.id);
 begin
   if p_work_id is not null and v_all = '{}' then
-    perform queue.refuse(404, 'work_item_not_found', 'No such work', p_work_id);
+    perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
   elsif p_work_id is not null and v_ids = '{}' then
     perform queue.refuse(409, 'invalid_state', 'the work has ended already',
       case when v_all[1].finished_at is null then 'completed' else v_all[1].status end);
@@ -436,7 +436,7 @@ begin
   where m.session_id = v_session.session_id and 'msg_' || m.id = p_message_id
     and m.type = 'question';
   if not found then
-    perform queue.refuse(404, 'message_not_found', 'No such question in this session',
+    perform queue.refuse(404, 'message_not_found', 'Question not found in this session',
       p_message_id);
   end if;
   -- guests may not answer jobs, so the app does it for them: whose session this is was checked

@@ -23,6 +23,7 @@ const COLUMNS = [
 
 export default function Accounts({ workspace }) {
   const [adding, setAdding] = useState(false);
+  const close = () => setAdding(false);
   const action = html`<button type="button" class="primary" onClick=${() => setAdding(true)}>
     New account
   </button>`;
@@ -35,7 +36,7 @@ export default function Accounts({ workspace }) {
       hint="Add one with its domain, and enrich it."
       action=${action}
       workspace=${workspace} />
-    ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${() => setAdding(false)} />`}
+    ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${close} />`}
   `;
 }
 

@@ -18,7 +18,10 @@ export default function Settings({ workspace }) {
     <header class="page-head"><h1 tabindex="-1">API settings</h1></header>
     ${
       found.value
-        ? html`<${Loaded} settings=${found.value} workspace=${workspace} refresh=${found.refresh} />`
+        ? html`<${Loaded}
+          settings=${found.value}
+          workspace=${workspace}
+          refresh=${found.refresh} />`
         : html`<${Unread} of=${found} what="the settings" />`
     }
   </div>`;
@@ -66,6 +69,11 @@ function Loaded({ settings, workspace, refresh }) {
       "The key is removed",
     );
   };
+  const toggle = ({ target: { checked } }) =>
+    save(
+      { apollo_auto_enrich: checked },
+      checked ? "New accounts are enriched by themselves" : "New accounts wait for the button",
+    );
   return html`
     <section class="card stack" aria-labelledby="h-apollo">
       <div class="bar">
@@ -134,7 +142,7 @@ function Loaded({ settings, workspace, refresh }) {
           type="checkbox"
           checked=${settings.apollo_auto_enrich}
           disabled=${!mayManage}
-          onChange=${(event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive
+          onChange=${toggle} /> Enrich new accounts as they arrive
       </label>
       <dl class="facts">
         <div>
@@ -157,9 +165,12 @@ function Loaded({ settings, workspace, refresh }) {
 }
 
 function TestResult({ result }) {
+  const credits = result.credits_remaining;
+  const balance =
+    credits === null ? "The key may not read its balance." : `${number(credits)} credits remaining`;
   if (result.ok)
     return html`<p role="status">
-      <${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}
+      <${Tag} tone="completed">Connected<//> ${balance}
       ${result.source === "offline" && html` <span class="muted">(sample data)</span>`}
     </p>`;
   return html`<p role="alert">

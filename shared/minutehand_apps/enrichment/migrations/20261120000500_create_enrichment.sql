@@ -8,7 +8,7 @@ revoke all on schema enrichment from public;
 create table public.workspace_settings (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
   apollo_api_key_encrypted text, -- sealed with the workspace as context; null while none is set
-  apollo_api_key_last4 text, -- its last four characters, to tell keys apart
+  apollo_api_key_last4 text, -- its last four characters, to recognise it by
   apollo_client text, -- apollo or offline; null takes the deployment's (USE_MOCK_APOLLO)
   -- whether a new account with a domain is enriched by itself
   apollo_auto_enrich boolean not null default false,
@@ -105,7 +105,7 @@ language plpgsql stable set search_path = '' as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
     -- as if it did not exist
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse(404, 'workspace_not_found', 'workspace not found', p_workspace_id::text);
   elsif p_manager and not queue.is_manager(p_workspace_id) then
     perform queue.refuse(403, 'forbidden', 'only a manager of the workspace may do this');
   end if;

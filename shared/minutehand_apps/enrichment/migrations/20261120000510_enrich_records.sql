@@ -256,7 +256,7 @@ end;
 $$;
 comment on function public.enrichment_apply is
 'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
-'person wrote, beside which they stand in metadata.apollo_fields: {missing, updated, kept}; for '
+'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
 'the worker.';
 
 create function public.enrichment_pause(p_request jsonb) returns jsonb

@@ -111,7 +111,11 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       found.value &&
       (rows.length === 0
         ? html`<${Empty} title="No jobs">
-          ${filter.status || filter.type ? "No job matches the filter." : "Upload a video, and its jobs are listed here."}
+          ${
+            filter.status || filter.type
+              ? "No job matches the filter."
+              : "Upload a video, and its jobs are listed here."
+          }
         <//>`
         : html`
           ${table(

@@ -50,10 +50,10 @@ function Training({ id, workspace, remove }) {
   // a job that is made by another is reported with its own first event
   usePolling(found, training && !isOver(training.status) ? 3_000 : null);
   useNotice(training);
-  const heard = training?.heard ?? 0;
+  const transcribed = training?.transcribed ?? 0;
   const transcript = useRead(
-    async (signal) => (heard > 0 ? trainings.transcript(id, signal) : null),
-    [id, heard, training?.status],
+    async (signal) => (transcribed > 0 ? trainings.transcript(id, signal) : null),
+    [id, transcribed, training?.status],
   );
   if (found.error?.status === 404 || found.error?.status === 422)
     return html`<${NotFound} what="training" />`;
@@ -175,7 +175,7 @@ function Transcript({ of, jump }) {
     <div class="bar">
       <h2 id="h-transcript">Transcript${of.complete ? "" : " so far"}</h2>
       <span class="muted small wrap">
-        heard by ${of.engine}
+        transcribed by ${of.engine}
         ${of.offline ? "; it mishears: read it beside the video" : ""}
         ${of.missing_seconds ? `; the file lacks its last ${Math.round(of.missing_seconds)} s` : ""}
       </span>

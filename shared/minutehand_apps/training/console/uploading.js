@@ -39,6 +39,7 @@ export function Uploading({ whose }) {
       notifyFailure("Could not resume", error);
     }
   };
+  const choose = (id, file) => file && resumeUpload(id, file);
   const giveUp = async (one) => {
     try {
       await uploads.abort(one.id);
@@ -55,7 +56,7 @@ export function Uploading({ whose }) {
             <span class="strong wrap">${one.title}</span>
             <${Tag} tone=${WORDS[one.state][1]}>${WORDS[one.state][0]}<//>
             <span class="muted small num wrap">
-              ${one.name} · ${one.state === "waiting" ? bytes(one.size) : `${bytes(one.sent)} of ${bytes(one.size)}`}
+              ${one.name} · ${one.state !== "waiting" && `${bytes(one.sent)} of `}${bytes(one.size)}
             </span>
             <span class="spacer"></span>
             ${
@@ -88,7 +89,7 @@ export function Uploading({ whose }) {
                 <input
                   type="file"
                   accept="video/*"
-                  onChange=${(event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} />
+                  onChange=${({ target }) => choose(one.id, target.files[0])} />
               </label>`
               : html`<${Bar}
                 label=${`Upload of ${one.title}`}

@@ -5,6 +5,8 @@ import { html, useRef } from "../../lib/ui.js";
 import { Unread } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
+const FRAME = { width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" };
+
 export function Video({ id, title, handle }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
   const element = useRef(null);
@@ -43,11 +45,12 @@ export function Video({ id, title, handle }) {
             aria-label=${`Video: ${title}`}
             onError=${expired}
             onLoadedMetadata=${loaded}
-            style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
+            style=${FRAME}></video>
           ${
             found.value.host === "mux" &&
             html`<p class="muted small wrap">
-              At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.
+              At the video host as <code>${found.value.playback_id}</code>; its players need a
+              signed address.
             </p>`
           }
         `

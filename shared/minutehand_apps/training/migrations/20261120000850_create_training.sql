@@ -127,7 +127,8 @@ for each row execute function training.delete_background_job();
 create view public.training_states with (security_invoker = true) as
 select t.id, t.workspace_id, t.title, t.object_key, t.media, t.sound, t.transcript, t.procedure,
   t.published, t.created_at, 'training:' || t.id as session_id,
-  (select count(*) from public.training_chunks as c where c.training_id = t.id)::integer as heard,
+  (select count(*) from public.training_chunks as c where c.training_id = t.id)::integer
+    as transcribed,
   coalesce(j.jobs, '[]') as jobs, j.reason,
   case when j.cancelling > 0 then 'cancelling'
     when j.live > 0 then case when j.begun then 'running' else 'pending' end

@@ -8,7 +8,7 @@ declare
 begin
   select * into v_training from public.trainings where id = p_training_id;
   if not found or not queue.is_member(v_training.workspace_id) then
-    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+    perform queue.refuse(404, 'training_not_found', 'training not found', p_training_id::text);
   end if;
   return v_training;
 end;
@@ -55,7 +55,7 @@ begin
     or p_object_key
       !~ ('^workspaces/' || p_workspace_id || '/' || queue.caller()
         || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
-    perform queue.refuse(404, 'upload_not_found', 'no such upload', 'object_key');
+    perform queue.refuse(404, 'upload_not_found', 'upload not found', 'object_key');
   end if;
   insert into public.trainings (id, workspace_id, title, object_key, checksum, created_by)
   values (coalesce(p_training_id, queue.new_id()), p_workspace_id, p_title, p_object_key,
@@ -176,7 +176,7 @@ begin
   return jsonb_build_object(
     'training', case when v_training.id is not null then to_jsonb(v_training) end,
     'generation', (select generation from public.jobs where id = (p_request ->> 'job_id')::uuid),
-    'heard', (select coalesce(jsonb_agg(c.number order by c.number), '[]')
+    'transcribed', (select coalesce(jsonb_agg(c.number order by c.number), '[]')
       from public.training_chunks as c where c.training_id = v_training.id),
     'transcription', (select jsonb_build_object('status', j.status, 'error', j.error_message,
       'data', j.error_data)
@@ -185,7 +185,7 @@ begin
 end;
 $$;
 comment on function public.training_load is
-'The input of a leased job {job_id, fence}: {training, generation, heard, transcription}; '
+'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
 'training null when gone.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb

@@ -1,6 +1,6 @@
 // Many watchers of many jobs through one URL, as the argument says.
 // Prints {"live": n} when every watcher is live for the first time, and at the end one line with
-// what each watcher was told: {"told": [{job, seqs, freshness, lies}]}.
+// what each watcher received: {"received": [{job, seqs, freshness, lies}]}.
 import { createClient } from "@supabase/supabase-js";
 import { setSchema, watchJob } from "../../../../infra/console/lib/jobs.js";
 
@@ -40,5 +40,5 @@ await Promise.all(all.map((one) => one.watch.ended));
 // ended: a last event may still be on its way from the read that follows
 const settled = () => all.every((one) => one.watch.freshness !== "catching-up");
 for (let n = 0; n < 200 && !settled(); n += 1) await new Promise((go) => setTimeout(go, 50));
-const told = all.map(({ job, seqs, watch }) => ({ job, seqs, status: watch.state.status }));
-process.stdout.end(JSON.stringify({ told }) + "\n", () => process.exit(0));
+const received = all.map(({ job, seqs, watch }) => ({ job, seqs, status: watch.state.status }));
+process.stdout.end(JSON.stringify({ received }) + "\n", () => process.exit(0));
