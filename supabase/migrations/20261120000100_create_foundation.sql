@@ -1,59 +1,61 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
 -- Four notions:
---   lane: a type in a queue
---   turn: a tenant with ready jobs in a lane
---   gate: the limit of a key; its other jobs wait behind it
---   note: what an enqueue leaves for the next lease: a turn to open, or a gate to look at
+--   lane   A job type in a queue.
+--   turn   A tenant that has ready jobs in a lane.
+--   gate   The limit of a concurrency key: further jobs of a full key wait behind it.
+--   note   What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
 --
---   enqueue --> deferred --> gated --> ready ------> leases --> ended
---                 (time)     (gate)    (turn, lane)     |
---                                 waits or deferred <---+
+--   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
+--               its time    its key   its turn   a worker
+--              is to come   is full   is to come  runs it
+--                  ^                                |
+--                  +------ retry, snooze, waits <---+      (a job skips what does not hold it up)
 --
 -- Six rules hold everywhere:
--- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a
---    lease and a settlement are heap-only updates. Where a job is while it lives is a narrow table:
---    queue.gated, ready, leases, deferred or waits.
--- 2. Tenants are served in rounds: each gets as many jobs as its weight, then goes to the end of
---    the order, in all lanes that the worker serves. A lease reads about as many tenants as it asks
---    for jobs; inside a tenant jobs go by ord (priority, then age).
--- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note
---    where the turn is not open. A lease takes the same lock alone to close a turn or to skip what
---    lies before its first job, so "who may still add an older job" needs no transaction ids.
--- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries,
---    and leases that the next statement counts. The limit of a key is a gate: no more of its jobs
---    than may run are ever ready.
--- 5. What follows from the record is not stored: events of a job that went as planned are derived
---    from its row. Each statement leaves a line per tenant and kind in queue.feed, which watchers,
+-- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
+--    end, so a lease and a settlement are heap-only updates. Where a live job is, is a row of a
+--    narrow table: queue.deferred, gated, ready, leases or waits.
+-- 2. Tenants are served in rounds. A round gives each as many jobs as its weight; the tenant then
+--    goes to the end of the order, in all lanes that the worker serves. A lease reads about as many
+--    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
+-- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert; where the turn
+--    is not open they leave a note. A lease takes that lock alone before it closes a turn or skips
+--    what lies before its first job, so that no enqueue can be adding an older one.
+-- 4. Limits are counted, not kept. A limited scope (type, workspace, type in a workspace) is an
+--    advisory lock that a lease tries; the next statement counts its leases. The limit of a key is
+--    a gate: no more of its jobs than may run are ever ready.
+-- 5. What follows from the record is not stored. Events of a job that went as planned are derived
+--    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
 --    webhooks and statistics read.
--- 6. Workers lock the lease before the record, leases skip what is locked, and who cancels or
---    retries waits while it holds no lock (queue.lock_jobs). Nothing that a worker calls waits for
---    a user's open transaction. A lease refuses any isolation but read committed, since it counts.
+-- 6. Workers lock the lease before the record, and leases skip what is locked. A caller who cancels
+--    or retries waits while it holds no lock (queue.lock_jobs), so that no worker waits for a
+--    user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
--- Functions in public are security definer: no caller holds rights on the engine's tables. Those
--- that read much keep sequential scans off: a session's plan may be older than the rows.
+-- Functions in public are security definer: no caller has rights on the engine's tables. Those
+-- that read much turn sequential scans off: a session's plan may be older than the rows.
 --
 -- The life of a job, each step the name of its function:
 --   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
 --     queue.add              checks it, writes the record (queue.add_plain: of many in one)
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
---     queue.publish          a line of the feed and a message to those who watch
+--     queue.publish          a line of the feed, and a message to watchers
 --   public.lease_jobs        a worker asks for jobs
 --     queue.open_gates       notes of keys: as many of their jobs become ready as may run
 --     queue.open_turns       notes of enqueues become turns
---     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets
+--     queue.share_slots      which turns come next; queue.divide_slots: how many jobs each gets
 --     queue.take_jobs        ready -> leased, in one statement
---     queue.move_turns       who has had its round goes to the end of the order
+--     queue.move_turns       tenants that have had their round go to the end of the order
 --     queue.tidy_turns       closes empty turns, skips what lies before the first job of others
---   public.report_jobs       progress, logs and steps of what it holds; renews its leases
---   public.settle_jobs       how its attempts ended; leases the next in the same call
---     queue.settle           leased -> ended, or to its next place
+--   public.report_jobs       progress, logs and steps of running jobs; renews their leases
+--   public.settle_jobs       how attempts ended; leases the next jobs in the same call
+--     queue.settle           leased -> ended, or back to deferred, gated, ready or waits
 --       queue.decide         what becomes of all but plain completions; keeps their attempts
---       queue.end_places     frees its key's gate and unique key; signals who waits for it
+--       queue.end_places     frees the key's gate and the unique key; signals a waiting parent
 --   public.run_maintenance   what time makes due, and retention
 
--- A schema, table, function or type of a name that is used here stops the migration. Our mark on
--- the two schemas says what may be dropped later; a schema that was there has none and stays.
+-- A schema, table, function or type that has one of our names already stops the migration. An
+-- uninstall drops the schemas whose comment is ours; one that was there before keeps its own.
 do $$
 declare
   c_names constant text[] := '{
@@ -78,10 +80,8 @@ begin
   else
     select string_agg(distinct t.name, ', ') into v_taken from (
       select c.relname as name, c.relnamespace as schema from pg_catalog.pg_class as c
-      union all
-      select p.proname, p.pronamespace from pg_catalog.pg_proc as p
-      union all
-      select t.typname, t.typnamespace from pg_catalog.pg_type as t) as t
+      union all select p.proname, p.pronamespace from pg_catalog.pg_proc as p
+      union all select t.typname, t.typnamespace from pg_catalog.pg_type as t) as t
     where t.schema = to_regnamespace('public') and t.name = any (c_names);
     v_taken := 'in the schema public: ' || v_taken;
   end if;
@@ -93,14 +93,14 @@ begin
   create schema queue;
   comment on schema queue is 'Minutehand: the engine; never exposed.';
 end $$;
-revoke all on schema queue from public; -- reached through the functions in public
+revoke all on schema queue from public; -- callers reach it through the functions in public
 
 do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
-      not like 'Minutehand worker:%' then -- grants to it would reach its present users
+      not like 'Minutehand worker:%' then -- its members would get our grants
     raise exception 'there is a role job_worker that is not Minutehand''s'
       using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
   end if;
@@ -114,19 +114,19 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The engine's only clock, which tests replace. A SQL function would be planned at each call.
+-- The engine's only clock, which tests replace. In SQL it would be planned at each call.
 create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
--- A version 7 UUID (RFC 9562), so that ids made one after the other rise: eleven digits of
--- milliseconds, three of their fraction, and the variant and the rest of a random one.
+-- A version 7 UUID (RFC 9562), so that later ids are greater: eleven digits of milliseconds, three
+-- of their fraction, and the variant and the rest of a random one.
 create function queue.new_id() returns uuid language plpgsql volatile parallel safe as $$
 begin
   return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint)
     placing '7' from 13 for 0) || right(gen_random_uuid()::text, 17))::uuid;
 end $$;
 
--- Up to 4,096 of them in rising order, from one draw of randomness.
+-- Up to 4,096 such ids in rising order, from one draw of randomness.
 create function queue.new_ids(p_count integer) returns uuid[]
 language plpgsql volatile parallel safe as $$
 declare
@@ -173,11 +173,10 @@ begin
 end $$;
 
 create table queue.settings (
-  name text primary key, value jsonb not null, updated_at timestamptz not null default now()
-);
+  name text primary key, value jsonb not null, updated_at timestamptz not null default now());
 insert into queue.settings (name, value) values
   ('payload_max_bytes', '262144'),
-  -- a job whose workers die so often is failed, whatever max_attempts says
+  -- a job fails once its workers have died so often, whatever max_attempts says
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- how far back a workspace's feed reaches
@@ -187,7 +186,8 @@ create function queue.setting(p_name text) returns jsonb language plpgsql stable
 begin return (select value from queue.settings where name = p_name); end $$;
 
 -- Take an advisory lock until this transaction ends; false where another holds it, unless p_waits.
--- The first word of its name, the engine's own, is a number: no caller's text meets another.
+-- The name's first word is the engine's and has a number of its own, so that no text of a caller
+-- in the rest collides with another kind of lock.
 create function queue.try_lock(
   p_name text, p_waits boolean default false, p_is_shared boolean default false
 ) returns boolean language plpgsql volatile as $$
@@ -203,8 +203,8 @@ begin
   return pg_try_advisory_xact_lock(v_kind, hashtext(p_name));
 end $$;
 
--- Let members read the rows of their workspaces, the service all, and no one write. A view needs
--- security_invoker.
+-- Let members read the rows of their workspaces, the service all rows, and no one write. A view
+-- must be security_invoker.
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
 language plpgsql as $$
 declare
@@ -223,16 +223,15 @@ begin
   end loop;
 end $$;
 
--- Let these roles alone call functions, whichever schema they are in. One that workers call must
--- refuse a revoked key.
+-- Let only these roles call the functions, in any schema. A worker's function must refuse a revoked
+-- key.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
 language plpgsql as $$
 declare
   v_one record;
 begin
   for v_one in select oid::regproc as name, prosrc, pronamespace::regnamespace as schema
-    from pg_catalog.pg_proc where oid = any (p_functions)
-  loop
+    from pg_catalog.pg_proc where oid = any (p_functions) loop
     if p_roles ~ 'job_worker' and strpos(v_one.prosrc, 'queue.refuse_revoked();') = 0 then
       raise exception '% must begin with: perform queue.refuse_revoked();', v_one.name;
     end if;
@@ -245,22 +244,19 @@ begin
   end loop;
 end $$;
 
--- Tenants and their members, who see the jobs of their workspace. A project with tenants of its own
--- edits queue.is_member and queue.is_manager, and the two views that list.
+-- Tenants, and their members, who see the jobs of their workspace. A project with tenants of its
+-- own edits queue.is_member, queue.is_manager and the two views queue.tenants, tenant_members.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(), name text not null,
   created_at timestamptz not null default now(),
-  constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
-);
+  constraint workspaces_name_has_text check (char_length(name) between 1 and 200));
 comment on table public.workspaces is 'A tenant: people who share jobs and data.';
 
 create table public.workspace_members (
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   user_id uuid not null, role text not null default 'member',
-  created_at timestamptz not null default now(),
-  primary key (user_id, workspace_id),
-  constraint workspace_members_role_is_known check (role in ('manager', 'member'))
-);
+  created_at timestamptz not null default now(), primary key (user_id, workspace_id),
+  constraint workspace_members_role_is_known check (role in ('manager', 'member')));
 create index workspace_members_by_workspace on public.workspace_members (workspace_id);
 comment on table public.workspace_members is
   'Who belongs to which workspace, and as what: managers also change settings, pause work and '
@@ -270,8 +266,8 @@ create view queue.tenants as select id, name from public.workspaces;
 create view queue.tenant_members as
 select workspace_id, user_id, role from public.workspace_members;
 
--- The person who calls; null for the service and for guests. As auth.uid, but that another kind of
--- subject (of Clerk, Firebase) is a 401 with a word; null where a policy asks, which hides rows.
+-- The person who calls; null for the service and for guests. Unlike auth.uid it answers another
+-- kind of subject (of Clerk, Firebase) with a 401 that says so, and with null in a policy.
 create function queue.caller(p_is_strict boolean default true) returns uuid
 language plpgsql stable as $$
 declare
@@ -290,7 +286,7 @@ end $$;
 create function queue.is_operator() returns boolean language plpgsql stable as $$
 begin return auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true' is true; end $$;
 
--- Workspaces of the caller, for policies, once a query: in (select queue.my_workspaces()).
+-- The caller's workspaces. Policies write `in (select queue.my_workspaces())`: once a query.
 create function queue.my_workspaces() returns setof uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -305,8 +301,7 @@ end $$;
 create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  return exists (
-      select from queue.tenant_members as m
+  return exists (select from queue.tenant_members as m
       where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id)
     or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end $$;
@@ -314,24 +309,23 @@ end $$;
 create function queue.is_manager(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  return exists (
-    select from queue.tenant_members as m where m.user_id = (select queue.caller())
-      and m.workspace_id = p_workspace_id and m.role = 'manager');
+  return exists (select from queue.tenant_members as m where m.user_id = (select queue.caller())
+    and m.workspace_id = p_workspace_id and m.role = 'manager');
 end $$;
 
--- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and
--- no person. Only for functions that guests cannot call.
+-- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API. For
+-- functions that guests cannot call.
 create function queue.is_service() returns boolean language plpgsql stable as $$
 begin
   return queue.caller() is null
     and (auth.jwt() is null or auth.jwt() ->> 'role' in ('service_role', 'job_worker') is true);
 end $$;
 
--- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: as
--- queue.take_turn lets it, and of every workspace where null is given by operators or the service.
+-- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: one of
+-- few such calls at a time, where operators and the service may give null for every workspace.
 create function queue.may_read(p_workspace_id uuid, p_reads_much boolean default false) returns uuid
 language plpgsql stable as $$
-declare -- as queue.is_service and queue.caller read them, once
+declare -- read once, as queue.is_service and queue.caller do
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_is_all constant boolean := p_workspace_id is null and p_reads_much;
   v_user uuid;
@@ -363,19 +357,17 @@ begin
   end if;
 end $$;
 
--- What a call without a workspace means: the one that its caller joined first, so that adding them
--- to another moves no call there; all, where a project of its own tenants knows no date.
+-- What a call without a workspace means: the one its caller joined first, so that joining another
+-- changes no call. All of them, where a project's own tenants keep no date.
 create function queue.first_workspaces() returns setof uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
   return query select m.workspace_id from public.workspace_members as m
-    where m.user_id = queue.caller() and not exists (
-      select from public.workspace_members as o
+    where m.user_id = queue.caller() and not exists (select from public.workspace_members as o
       where o.user_id = m.user_id and o.created_at < m.created_at);
 end $$;
 
--- The workspace that a caller acts in: the one named, which must be theirs, else their first.
--- Guests ask here too, without any claims, so the service is known by its role.
+-- Guests call this without any claims, so the service is known by its role alone.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -383,8 +375,7 @@ declare
     select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id)
     from queue.tenants as t where t.id in (
       select w from queue.first_workspaces() as w where p_workspace_id is null
-      union all
-      select p_workspace_id where queue.is_member(p_workspace_id)
+      union all select p_workspace_id where queue.is_member(p_workspace_id)
         or auth.jwt() ->> 'role' = 'service_role'));
 begin
   if v_mine is null then
@@ -396,7 +387,7 @@ begin
   return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end $$;
 comment on function public.own_workspace is
-  'The workspace that a call without one means: {workspace_id}.';
+  'The workspace to act in: the one named, which must be the caller''s, else their first.';
 
 create function public.list_workspaces() returns jsonb
 language sql stable security definer set search_path = '' as $$
@@ -407,7 +398,7 @@ $$;
 comment on function public.list_workspaces is
   'The caller''s workspaces: {workspaces: [{id, name}]}.';
 
--- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
+-- Delete what belongs to a deleted tenant. The argument names the column of the tenant's id.
 create function queue.tenant_deleted() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -418,8 +409,7 @@ begin
   for v_table in select c.relname from pg_catalog.pg_class as c
     join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
     where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p')
-      and c.relname not in ('turns', 'notes') order by c.relname
-  loop
+      and c.relname not in ('turns', 'notes') order by c.relname loop
     execute format('delete from queue.%1$I where ctid = any (array('
       'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
       v_table) using v_workspace;

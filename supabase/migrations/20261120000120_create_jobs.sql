@@ -1,30 +1,28 @@
 -- The record of a job, its log and history, and the narrow tables of where it is while it lives.
 
--- nullif(0, 0) is null, yet a default: types that clients generate may omit the column, and the
--- trigger of plain inserts puts the job type's own value there. Columns in the order of their
--- alignment keep a row at some 220 bytes.
+-- nullif(0, 0) is null, yet a default: generated client types then make the column optional, and
+-- the trigger of plain inserts fills in the job type's value. Columns are in the order of their
+-- alignment, which keeps a row at some 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
   started_at timestamptz, -- the first start, kept over retries and waits
   finished_at timestamptz, completed_at timestamptz, next_retry_at timestamptz,
   scheduled_for timestamptz, deadline_at timestamptz, cancel_requested_at timestamptz,
-  ord bigint, -- its place in its tenant's order, while it is pending
+  ord bigint, -- the order among its tenant's jobs, while it is pending
   id uuid not null default queue.new_id(), workspace_id uuid not null, user_id uuid, parent_id uuid,
   replay_of uuid, lane integer not null default nullif(0, 0), priority integer not null default 100,
   attempts integer not null default 0, max_attempts integer not null default nullif(0, 0),
   fence integer not null default 0, -- token of the latest lease; rises with each, never falls
   last_seq integer not null default nullif(0, 0), -- number of its latest event
-  -- version of the type's payload it was enqueued with
-  schema_version integer not null default nullif(0, 0),
+  schema_version integer not null default nullif(0, 0), -- the payload's, by its type's versions
   generation integer not null default 1, -- raised by each retry of an ended job
   lost_attempts integer not null default 0, -- attempts whose lease expired
   timeout_seconds integer,
-  worker integer, -- who leased it first; 0 until then for a job of a plain insert
-  queue_ms real, -- from being ready to its first start
-  run_ms real, -- run time of its ended attempts together
-  -- what they cost in foreign services, as their processors counted it; null for nothing
-  cost_usd double precision,
+  worker integer, -- that leased it first; 0 until then for a job of a plain insert
+  queue_ms real, -- queue time: from being ready to its first start
+  run_ms real, -- durations of its attempts together
+  cost_usd double precision, -- of foreign services, as its processor counted it; null for none
   queue text not null default nullif('', ''), job_type text not null,
   status text not null default 'pending', payload jsonb not null default '{}',
   progress jsonb, -- {percentage, stage, message}; null before the first report
@@ -34,21 +32,20 @@ create table public.jobs (
   traceparent text, tags text[],
   is_minimal boolean -- no events of creation and lease; null for usual
 ) with (
-  -- room in its page for the next version, so that no index is touched: pages that a lease takes
-  -- whole have it for every second row, and for every fourth at 85; at 60 a completed job would
-  -- keep more than 500 bytes
+  -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
+  -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- an id begins with its instant: lists read these backwards
+-- lists read these backwards: an id begins with its instant
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
 where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id) where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- after them: of indexes that cost alike, as all do while statistics say that the table is empty,
--- the planner takes the latest, and jobs_by_workspace serves an id by reading all of it
+-- last: of indexes of equal cost, as all have while statistics say that the table is empty, the
+-- planner takes the newest; jobs_by_workspace would find an id by reading the whole index
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
@@ -60,8 +57,7 @@ create table public.job_logs (
   log_level text not null default 'info', message text not null,
   metadata jsonb not null default '{}', created_at timestamptz not null default queue.clock(),
   constraint job_logs_level_is_known check (log_level in ('debug', 'info', 'warning', 'error')),
-  constraint job_logs_message_is_bounded check (char_length(message) <= 10000)
-);
+  constraint job_logs_message_is_bounded check (char_length(message) <= 10000));
 create index job_logs_by_job on public.job_logs (job_id, id);
 comment on table public.job_logs is 'Lines that processors wrote while they ran.';
 
@@ -80,14 +76,14 @@ create table queue.job_types (
   backoff_cap_seconds double precision not null default 3600,
   backoff_factor double precision not null default 2,
   is_minimal boolean not null default false, -- no events of creation and lease
-  internal boolean not null default false, -- only the platform enqueues it
+  internal boolean not null default false, -- only the service enqueues it
   schema_version integer not null default 1, payload_schema jsonb,
-  in_order boolean not null default false, -- the next of a key waits for one that is put off, too
+  in_order boolean not null default false, -- a job that is put off keeps the slot of its key
   source text, -- module:function of its processor
   description text,
   refusal text, -- why its last registration was refused; the policy before it holds
   registered_at timestamptz not null default queue.clock(),
-  -- a worker that publishes another value reads the name
+  -- a worker that publishes another value is shown the constraint's name
   constraint job_type_has_1_to_100_plain_characters check (
     char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
   constraint queue_has_1_to_100_plain_characters check (
@@ -103,10 +99,8 @@ create table queue.job_types (
   constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10 check
     (backoff_first_seconds between 0 and 86400
     and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
-  constraint payload_schema_is_an_object check (jsonb_typeof(payload_schema) = 'object')
-);
-
--- what a lease looks at before it counts any
+  constraint payload_schema_is_an_object check (jsonb_typeof(payload_schema) = 'object'));
+-- by which a lease finds the types whose leases it must count
 create index job_types_limited on queue.job_types (job_type)
 where max_concurrency is not null or workspace_concurrency is not null or rate_limit is not null;
 
@@ -119,54 +113,47 @@ create table queue.tenant_limits (
   running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer, -- most live jobs of people; null takes the setting
   constraint tenant_limits_are_positive check (
-    weight between 0.01 and 100 and least(max_running, own_max_running, max_pending) >= 0)
-);
+    weight between 0.01 and 100 and least(max_running, own_max_running, max_pending) >= 0));
 
 create table queue.pauses (
   kind text not null, -- job_type, queue, workspace, or workspace_type
   name text not null, -- the type, the queue, the workspace's id, or <workspace id>/<type>
   workspace_id uuid, job_type text, paused_at timestamptz not null default queue.clock(),
-  paused_by text, reason text,
-  primary key (kind, name),
+  paused_by text, reason text, primary key (kind, name),
   constraint pauses_kind_is_known
     check (kind in ('job_type', 'queue', 'workspace', 'workspace_type')),
-  constraint pauses_reason_is_bounded check (char_length(reason) <= 1000)
-);
+  constraint pauses_reason_is_bounded check (char_length(reason) <= 1000));
 
 create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null, job_type text not null,
-  -- when a worker that serves it asked last, to a minute; null: none does, no gate lets its jobs go
-  served_at timestamptz,
-  unused_since timestamptz, -- since when no job is in it and nothing names it; a day later it goes
-  unique (job_type, queue)
-);
+  served_at timestamptz, -- when a worker last asked for its jobs, to a minute; null: none serves it
+  unused_since timestamptz, -- since when it has no jobs and nothing names it; deleted a day later
+  unique (job_type, queue));
 
--- The order in which tenants are served; numbers, so that a clock that steps back moves no one.
+-- The order in which tenants are served: numbers, since a clock may step back.
 create sequence queue.ranks;
 
 create table queue.turns (
   workspace_id uuid not null, lane integer not null,
   rank bigint not null default nextval('queue.ranks'), -- one in all lanes that are served together
-  had double precision not null default 0, -- how much of its round; from 1 on it lets others pass
-  from_ord bigint not null default 0, -- no ready job lies before: dead rows there are not read
+  had double precision not null default 0, -- how much of its round it has had; at 1 others follow
+  from_ord bigint not null default 0, -- no ready job has a smaller ord: dead rows are not read
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
   look_at timestamptz, -- of a blocked one: at a limit until then; infinity: paused; null: no job
-  primary key (workspace_id, lane)
-) with (fillfactor = 50);
+  primary key (workspace_id, lane)) with (fillfactor = 50);
 create index turns_in_order on queue.turns (lane, rank, workspace_id) where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
+-- A turn to open, or a key whose gate to look at. Inserted and never updated, so that none waits.
 create table queue.notes (
   id bigint generated always as identity primary key,
   look_at timestamptz not null default '-infinity', -- when the rate of a key allows the next
   lane integer not null, workspace_id uuid not null,
-  ord bigint not null default 0, -- of a turn: none of the jobs that it was left for lies before
-  key text -- null for a turn
-);
--- two kinds of work, so that the keys of one tenant hold up no other's turn
+  ord bigint not null default 0, -- of a turn: the smallest ord of its jobs
+  key text); -- null for a turn
+-- read apart, so that the keys of one tenant hold up no turn of another
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -175,64 +162,58 @@ create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
   lane integer not null, workspace_id uuid not null, ord bigint not null, job_id uuid not null,
-  ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id)
-);
+  ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id));
 
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
   run_at timestamptz not null, job_id uuid not null, workspace_id uuid not null,
-  primary key (run_at, job_id)
-);
+  primary key (run_at, job_id));
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters: jobs that failed and were not retried, few among many that ended.
+-- Dead letters: jobs that failed and were not retried. An index of jobs would name their status.
 create table queue.dead (
-  workspace_id uuid not null, job_id uuid not null, primary key (workspace_id, job_id)
-);
+  workspace_id uuid not null, job_id uuid not null, primary key (workspace_id, job_id));
 
--- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until
--- that one ends. In lane 0: jobs of a type that no worker has published yet, until one does.
+-- Jobs whose type limits each key: behind the gate until they may start, admitted until they end.
+-- In lane 0: jobs whose type no worker has published yet.
 create table queue.gated (
   lane integer not null, workspace_id uuid not null,
-  job_type text not null, -- its jobs in all queues share the gate of a key
+  job_type text not null, -- a key has one gate for the type's jobs in all queues
   key text not null, ord bigint not null, job_id uuid not null,
   admitted boolean not null default false,
-  ended boolean not null default false, -- it holds no slot: who opens the gate next deletes it
-  started_at timestamptz, -- of a rate per key; infinity once the bucket was charged for it
-  primary key (workspace_id, job_type, key, admitted, ord, job_id)
-) with (fillfactor = 80);
+  ended boolean not null default false, -- holds no slot any more; queue.free_of_key deletes it
+  started_at timestamptz, -- of a rate per key; infinity once its bucket was charged
+  primary key (workspace_id, job_type, key, admitted, ord, job_id)) with (fillfactor = 80);
 create index gated_unpublished on queue.gated (job_type, workspace_id) where lane = 0;
 
 create table queue.leases (
   job_id uuid primary key, workspace_id uuid not null, tick_id uuid,
-  ord bigint not null, -- its place, where it returns when it is released
+  ord bigint not null, -- of the job, which keeps it when it is released
   ready_at timestamptz not null, leased_at timestamptz not null,
   expires_at timestamptz not null, -- renewals change no index
-  lane integer not null,
-  fence integer not null, -- each write of the holder must show it
+  lane integer not null, fence integer not null, -- each write of the holder must show the fence
   attempt integer not null, worker integer not null, tick_call integer not null,
   lease_seconds integer not null,
   log_lines integer not null default 0, -- stored of this attempt: a repeated report adds the rest
-  step text, step_started_at timestamptz, -- the step it is in, as last reported
-  key text -- of the gate that admitted it
-) with (fillfactor = 70);
+  step text, step_started_at timestamptz, -- the step that runs, as last reported
+  key text) with (fillfactor = 70); -- of the gate that admitted it
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Rows of these tables live for seconds: their dead are removed by number, and at once.
+-- Rows of these tables live for seconds: a thousand dead ones are vacuumed at once, whatever the
+-- table's size.
 do $$
 declare
   v_table regclass;
 begin
   foreach v_table in array array['queue.turns', 'queue.notes', 'queue.ready', 'queue.deferred',
-    'queue.gated', 'queue.leases']::regclass[]
-  loop
+    'queue.gated', 'queue.leases']::regclass[] loop
     execute format('alter table %s set (autovacuum_vacuum_scale_factor = 0, '
       'autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)', v_table);
   end loop;
 end $$;
 
--- Each worker's one row: what it serves. Written when it begins a run or serves something else,
--- else once a minute while it asks for jobs.
+-- What each worker serves: one row, written when it begins a run or serves something else, else
+-- once a minute while it asks for jobs.
 create table queue.workers (
   worker integer generated always as identity primary key, worker_id text not null unique,
   started_at timestamptz not null default queue.clock(), -- its latest run
@@ -240,106 +221,94 @@ create table queue.workers (
   ended_at timestamptz, -- of its latest run; null while that lasts
   version text, job_types text[], queues text[], -- null for all
   summary jsonb, -- of its latest run
-  evidence jsonb -- why its process ended without a word, as its host saw it
-) with (fillfactor = 50);
+  evidence jsonb) with (fillfactor = 50); -- why its process died, as its host saw it
 create index workers_by_seen on queue.workers (seen_at);
 
--- Runs of workers: the latest call of each that was its first or got jobs, by which a repeat is
--- known; and admitted ones, see begin_worker_run.
+-- Runs of workers: their latest call that was the first or got jobs, so that a repeated call is
+-- recognised; and those that begin_worker_run admitted.
 create table queue.ticks (
   tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
-  expires_at timestamptz, -- of one that was admitted: when its host ends it at the latest
-  has_refused boolean not null default false -- another run, since this one was admitted
-) with (fillfactor = 50);
+  expires_at timestamptz, -- of an admitted run: when its host ends it at the latest
+  -- another run was refused since
+  has_refused boolean not null default false) with (fillfactor = 50);
 
--- What does not follow from the job's row; public.job_events is all.
+-- Stored events; the view public.job_events adds those that follow from the job's row.
 create table queue.job_events (
   job_id uuid not null, seq integer not null, workspace_id uuid not null,
   created_at timestamptz not null, type text not null, data jsonb not null,
-  primary key (job_id, seq)
-) with (autovacuum_vacuum_insert_scale_factor = 0.2);
+  primary key (job_id, seq)) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 
--- How ended attempts went, but one that completed at the job's first lease.
+-- Ended attempts, except one that completed at its job's first lease: that follows from the row.
 create table queue.attempts (
   job_id uuid not null, fence integer not null, attempt integer not null, worker integer not null,
   leased_at timestamptz not null, ended_at timestamptz not null,
   outcome text not null, -- completed, retry, failed, snoozed, released, waiting, cancelled or lost
   error_message text, error_data jsonb, traceback jsonb,
   origin jsonb, -- where its log is, as far as the worker knows
-  primary key (job_id, fence)
-);
+  primary key (job_id, fence));
 
 -- Idempotency keys and unique keys, and the job that has each.
 create table queue.job_keys (
   workspace_id uuid not null, job_type text not null, key text not null, is_unique boolean not null,
   job_id uuid not null,
   request_hash text, -- of the payload that came with an idempotency key
-  until text, -- a unique key is freed when its job is leased, or when it has finished
-  primary key (workspace_id, job_type, key, is_unique)
-);
+  until text, -- when a unique key is freed: leased or finished
+  primary key (workspace_id, job_type, key, is_unique));
 
 create table queue.steps (
   job_id uuid not null, name text not null,
-  nth integer not null default 0, -- its result; from 1: of each gathered child; -1: those spawned
-  kind text not null default 'step', -- step, spawn, or the wait it was: sleep, ask, event, children
+  nth integer not null default 0, -- 0: its result; from 1: of each gathered child; -1: a spawn
+  kind text not null default 'step', -- step, spawn, or the kind of a wait
   value jsonb not null, started_at timestamptz,
   created_at timestamptz not null, -- when it finished
   primary key (job_id, name, nth),
-  constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
-);
+  constraint steps_name_is_bounded check (char_length(name) between 1 and 200));
 
 -- Tokens of rates: r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit>.
 create table queue.buckets (
   name text primary key,
-  tokens double precision not null, -- at refilled_at
-  refilled_at timestamptz not null
+  tokens double precision not null, refilled_at timestamptz not null -- tokens at that time
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- by which readers go, with id: of a transaction of this cluster, not below xid, and never
-  -- falling along the events of a job; below zero where a dump brought the line, see
-  -- queue.adopt_feed
+  -- readers go by number and id: a transaction's number in this cluster, at least xid, which never
+  -- falls along a job's events; below zero where a dump brought the line (queue.adopt_feed)
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null, workspace_id uuid not null, session_id text, type text not null,
   data jsonb not null, job_ids uuid[] not null,
-  seqs integer[], -- null where the type keeps no such event: for statistics, and workers' wake-up
-  wakes boolean, -- workers that listen are notified at its commit
-  -- true until those who watch are asked to look again: its message was beyond the budget
-  held boolean,
-  primary key (workspace_id, number, id)
-);
+  seqs integer[], -- null where the type keeps no such event: only statistics and workers read it
+  wakes boolean, -- its commit notifies listening workers
+  held boolean, -- its message exceeded the budget, and watchers were not yet asked to read again
+  primary key (workspace_id, number, id));
 -- random digits do not compress
 alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
 create index feed_by_session on queue.feed (session_id, number, id) where session_id is not null;
 create index feed_held on queue.feed (id) where held;
 create index feed_by_number on queue.feed (number);
 
--- What a statement has done to jobs of one tenant and session alike: a line of the feed.
+-- The same event of several jobs of a tenant and session: what a statement adds to the feed.
 create type queue.change as (
-  workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
-);
+  workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]);
 
--- What time makes due, a line each, see public.run_maintenance.
+-- Maintenance, a line for each task of public.run_maintenance.
 create table queue.tasks (
   name text primary key, every interval not null,
   done_at timestamptz not null default '-infinity', -- its last run
-  was_idle boolean not null default false, -- it found nothing: due after an hour, or when jobs ran
+  was_idle boolean not null default false, -- found nothing: due after an hour, or once jobs ran
   retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
-  read_to bigint not null default 0, -- the number before which a reader has read the feed
-  after_id uuid -- how far a pass over all jobs has come
-) with (fillfactor = 50);
+  read_to bigint not null default 0, -- a reader has read the feed before this number
+  after_id uuid) with (fillfactor = 50); -- how far a pass over all jobs has come
 
--- The history of each job: what is stored, and what follows from the row: that it was made, its
--- first lease, and its end where nothing else happened.
+-- Stored events, and those that follow from the row: creation, the first lease, and completion
+-- where nothing else happened.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
-union all
-select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j
+union all select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j
 cross join lateral (values
   (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type),
     j.created_at, j.is_minimal is null),
@@ -355,7 +324,7 @@ comment on view public.job_events is
   E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, '
   'then listen.';
 
--- The job, if the caller may see it.
+-- The job; 404 unless the caller may see it.
 create function queue.visible_job(p_job_id uuid) returns public.jobs language plpgsql stable as $$
 declare
   v_job public.jobs;
@@ -367,8 +336,8 @@ begin
   return v_job;
 end $$;
 
--- Give jobs, whose rows the caller holds, one more event each. p_is_counted: the caller has raised
--- last_seq, by which queue.cancel_by_update knows the engine.
+-- Append an event to each of these locked jobs. p_is_counted: the caller has raised last_seq,
+-- without which queue.cancel_by_update refuses a change of status.
 create function queue.append_event(
   p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
 ) returns void language plpgsql as $$
@@ -377,8 +346,7 @@ declare
 begin
   with moved as (
     update public.jobs set last_seq = last_seq + (not p_is_counted)::integer, updated_at = p_now
-    where id = any (p_ids)
-    returning id, workspace_id, session_id, last_seq, status, attempts),
+    where id = any (p_ids) returning id, workspace_id, session_id, last_seq, status, attempts),
   stored as (
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, p_type,

@@ -1,8 +1,8 @@
--- Job types: what each may do, published by the workers that run it, one by one; and the check of
--- payloads against their schemas, the same for all callers, SQL and browsers included.
+-- Job types, which workers publish, and the check of payloads against their schemas, the same for
+-- all callers, SQL and browsers included.
 
--- What a value must, beside what is said of its parts: "be at least 1"; null when it fits. By type,
--- since each expression that is reached is prepared once a transaction.
+-- What a value must, apart from its parts, as "be at least 1"; null when it fits. By type, since a
+-- transaction prepares each expression that it reaches.
 create function queue.value_error(p_schema jsonb, p_value jsonb) returns text
 language plpgsql immutable as $$
 declare
@@ -82,11 +82,9 @@ begin
     select format('%s[%s]', p_path, e.n - 1) as path, p_schema -> 'items' as schema, e.value
     from jsonb_array_elements(case v_type when 'array' then p_value end)
       with ordinality as e (value, n)
-    union all
-    select format('%s.%s', p_path, left(f.key, 80)), coalesce(p_schema -> 'properties' -> f.key,
-      p_schema -> 'additionalProperties'), f.value
-    from jsonb_each(case v_type when 'object' then p_value end) as f
-  loop
+    union all select format('%s.%s', p_path, left(f.key, 80)),
+      coalesce(p_schema -> 'properties' -> f.key, p_schema -> 'additionalProperties'), f.value
+    from jsonb_each(case v_type when 'object' then p_value end) as f loop
     v_error := case when v_part.schema = 'false' then v_part.path || ' is not a known field'
       else queue.schema_error(v_part.schema, v_part.value, v_part.path, v_root) end;
     exit when v_error is not null;
@@ -94,15 +92,15 @@ begin
   return v_error;
 end $$;
 
--- Refuse what some clients could not read. One job must not spoil an answer that carries others:
--- JSON parsers stop at about 200 levels, and overflow beyond 1.8e308.
+-- Refuse what some clients cannot read, since one job must not spoil an answer with many: JSON
+-- parsers stop at about 200 levels and overflow beyond 1.8e308.
 create function queue.check_json(p_value jsonb, p_field text) returns void
 language plpgsql stable as $$
 declare
   v_text constant text := p_value::text;
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
-  -- measured as text: 1e131000 is ten bytes inside and 131,001 for a reader
+  -- measured as text: 1e131000 is stored in ten bytes and read in 131,001
   if octet_length(v_text) > v_bytes_max then
     perform queue.refuse(413, 'payload_too_large',
       format('%s exceeds %s bytes; store it and pass a reference', p_field, v_bytes_max), p_field);
@@ -116,8 +114,8 @@ begin
   end if;
 end $$;
 
--- Refuse a payload that its type does not allow. One of an older version is for the worker's
--- upcasters, and is not held to the schema of today. p_within comes before the field's name.
+-- Refuse a payload that its type does not allow. The schema is of the latest version: the worker's
+-- upcasters check older payloads. p_within precedes the field's name.
 create function queue.check_payload(
   p_type queue.job_types, p_payload jsonb, p_version integer, p_within text
 ) returns void language plpgsql stable as $$
@@ -142,9 +140,9 @@ begin
   end if;
 end $$;
 
--- Publish a type: its row, whose values the constraints of queue.job_types bound, and the schedules
--- that its code declares, with the queues they name: new and changed ones apply at once, missing
--- ones go. False where a newer version of it is known, which an older worker does not undo.
+-- Publish a type: its row, which the constraints of queue.job_types check, and the schedules that
+-- its code declares, with their queues: missing ones are deleted. False where a newer version is
+-- known, since an older worker must not undo it.
 create function queue.publish_type(p_type jsonb) returns boolean language plpgsql as $$
 declare
   v_name constant text := p_type ->> 'job_type';
@@ -168,7 +166,7 @@ begin
     'rate_limit', p_type #> '{rate_limit,limit}',
     'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
     'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-    -- null, which is refused, for another word
+    -- null, which the column refuses, for another word
     'is_minimal', case coalesce(p_type ->> 'events', 'full')
       when 'full' then false when 'minimal' then true end,
     'in_order', coalesce(v_old.in_order, false), 'registered_at', queue.clock(),
@@ -179,7 +177,7 @@ begin
   if v_old.registered_at = '-infinity'
       or to_jsonb(v_old) - 'registered_at' is distinct from to_jsonb(v_new) - 'registered_at' then
     delete from queue.job_types where job_type = v_name;
-    -- a migration may add it now
+    -- on conflict: a migration may be adding it
     insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
   end if;
   if p_type ? 'schedules' then
@@ -194,7 +192,7 @@ begin
       coalesce(v_new.source, v_name), queue.clock())
     from jsonb_array_elements(p_type -> 'schedules') as d;
   end if;
-  -- changed limits hold for its jobs that run and wait already
+  -- changed limits apply to jobs that run or wait already
   if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)
       is distinct from
       (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
@@ -214,14 +212,13 @@ declare
 begin
   perform queue.refuse_revoked();
   for v_type in -- in one order, since each is locked
-    select (
-      select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')
-    from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type'
-  loop
+    select (select jsonb_object_agg(f.key, f.value)
+      from jsonb_each(t.value) as f where f.value <> 'null')
+    from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type' loop
     perform queue.try_lock('registration ' || (v_type ->> 'job_type'), p_waits => true);
     begin
       v_count := v_count + queue.publish_type(v_type)::integer;
-    exception -- one that is refused stops no other
+    exception -- a refused type stops no other
       when data_exception or integrity_constraint_violation or sqlstate 'PT400'
         or sqlstate 'PT404' or sqlstate 'PT409' or sqlstate 'PT422' then
       get stacked diagnostics v_code = pg_exception_hint, v_field = pg_exception_detail;
@@ -231,7 +228,7 @@ begin
         'field', case when sqlstate like 'PT%' then v_field end);
       if char_length(v_type ->> 'job_type') between 1 and 100
           and v_type ->> 'job_type' !~ '[[:cntrl:]]' then
-        -- version 0: it is not published before a registration that is not refused
+        -- version 0: not published yet
         insert into queue.job_types as t (job_type, schema_version, refusal)
         values (v_type ->> 'job_type', 0, left(sqlerrm, 1000))
         on conflict (job_type) do update set refusal = excluded.refusal;

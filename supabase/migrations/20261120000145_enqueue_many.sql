@@ -1,10 +1,9 @@
--- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add
--- for each; plain jobs of a call are one statement. And plain inserts into public.jobs, and what
--- goes with a job that is deleted.
+-- Enqueue many: enqueue_jobs, children and schedules call queue.enqueue, which calls queue.add for
+-- each job, or queue.add_plain for all. And the triggers of public.jobs for inserts and deletes.
 
--- Add plain jobs, at a tenth of what queue.add costs one by one: those without options and with a
--- small payload, of types without a schema or a rate per key. False, and none is added, where one
--- of the items is not plain. A test holds the two equal.
+-- Add jobs in one statement, at a tenth of the cost of queue.add, which a test holds equal to it.
+-- False, with none added, unless all are plain: without options, with an object for a payload, of
+-- published types without a schema or a rate per key.
 create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
 ) returns boolean language plpgsql as $$
@@ -14,16 +13,14 @@ declare
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_lanes integer[];
 begin
-  if exists (
-      select from jsonb_array_elements(p_items) as i where case
+  if exists (select from jsonb_array_elements(p_items) as i where case
         when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}'
           then true
         when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
         when octet_length(i.value::text) > 309 then -- as queue.check_json
           octet_length(i.value::text) > v_bytes_max or i.value @? 'strict $.**{102}'
           or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
-    or exists (
-      select from (select distinct i.value ->> 'job_type' as job_type
+    or exists (select from (select distinct i.value ->> 'job_type' as job_type
         from jsonb_array_elements(p_items) as i) as k
       left join queue.job_types as t on t.job_type = k.job_type
       where (t.schema_version > 0 and t.payload_schema is null and not t.rate_per_key
@@ -51,21 +48,21 @@ begin
   return true;
 end $$;
 
--- Take the idempotency keys of a call in one order; gives for each item the job that has its key.
+-- Take the idempotency keys of a call in one order, so that no two calls deadlock; gives for each
+-- item the job that has its key.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[]) returns uuid[]
 language sql as $$
   with items as materialized (
     select i.n, i.value ->> 'job_type' as job_type, i.value ->> 'idempotency_key' as key,
       coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
     from jsonb_array_elements(p_items) with ordinality as i (value, n) order by 2, 3, 1),
-  taken as materialized (
+  claimed as materialized (
     select i.n, case when char_length(i.key) between 1 and 255 and i.job_type is not null then
       queue.claim_key(p_workspace_id, i.job_type, i.key, i.payload, p_ids[i.n], p_ids) end as id
     from items as i)
-  select array_agg(t.id order by t.n) from taken as t
-$$;
+  select array_agg(c.id order by c.n) from claimed as c $$;
 
--- Publish jobs that a call has made: a line for those that are alike.
+-- Publish new jobs: a line of the feed for all that have the same session, type and events.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -77,15 +74,14 @@ begin
     case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end
   )::queue.change), min(k.run_at) < p_now + interval '1 minute'
   into v_changes, v_wakes
-  from (
-    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
+  from (select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
       min(coalesce(j.scheduled_for, j.created_at)) as run_at
     from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
   perform queue.publish(v_changes, p_now, v_wakes);
 end $$;
 
 -- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the
--- platform's own code passes null and may name the job's user in its user_id.
+-- service passes null, and may name a job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
   out ids uuid[], out created boolean[], out wake boolean) language plpgsql as $$
 declare
@@ -93,7 +89,7 @@ declare
   v_count constant integer := jsonb_array_length(p_items);
   v_keyed uuid[]; -- the job of each item that has an idempotency key
   v_new uuid[] := '{}';
-  v_published integer := 0; -- of v_new
+  v_published integer := 0; -- how many of v_new
   v_item record;
   v_made record;
 begin
@@ -105,14 +101,13 @@ begin
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
   end if;
-  -- unique keys in one order, so that no calls deadlock; repeats last, when each key has its job
+  -- unique keys in one order likewise; repeats last, when each key has its job
   for v_item in
     select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within,
       v_keyed[i.n] <> ids[i.n] is true as is_repeat, i.value ->> 'job_type' as job_type,
       lag(i.value #> '{unique,key}') over (order by i.value ->> 'job_type',
         i.value #>> '{unique,key}', i.n) = i.value #> '{unique,key}' as is_again
-    from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    where v_keyed is not null
+    from jsonb_array_elements(p_items) with ordinality as i (value, n) where v_keyed is not null
     order by is_repeat, job_type, i.value #>> '{unique,key}', i.n
   loop
     if v_item.is_repeat then
@@ -122,7 +117,7 @@ begin
           and k.key = v_item.value ->> 'idempotency_key' and not k.is_unique);
       created[v_item.n] := false;
       continue;
-    elsif v_item.is_again then -- it may replace one of this call, whose event comes before
+    elsif v_item.is_again then -- it may replace a job of this call, which is published before
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
     end if;
@@ -141,15 +136,14 @@ begin
       'a job that has one of the keys is being deleted; call again');
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
-    -- also who calls an app's function, which enqueues as the platform
+    -- the person who calls, also where an app's function enqueues for them as the service
     perform queue.admit('jobs', p_workspace_id, queue.caller(), cardinality(v_new));
   end if;
   wake := wake and queue.wake_worker(v_now);
 end $$;
 
-create function public.enqueue_jobs(
-  p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs'
-) returns json language plpgsql security definer set search_path = ''
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb,
+  p_return text default 'jobs') returns json language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.may_read(p_workspace_id);
@@ -157,8 +151,7 @@ declare
 begin
   if jsonb_typeof(p_jobs) is distinct from 'array'
       or jsonb_array_length(p_jobs) not between 1 and 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs',
-      'jobs');
+    perform queue.refuse(400, 'invalid_argument', 'jobs must be an array of 1 to 1000', 'jobs');
   elsif p_return not in ('jobs', 'ids') then
     perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
   end if;
@@ -182,7 +175,7 @@ comment on function public.enqueue_jobs is
   'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an '
   'error''s detail names the element.';
 
--- A plain insert into public.jobs is checked before its row is written, and placed after.
+-- Check a plain insert into public.jobs before its row is written, and place the job after.
 create function queue.insert_job() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -197,7 +190,7 @@ begin
     perform queue.admit('jobs', new.workspace_id, queue.caller());
     return null;
   elsif v_id not between queue.id_at(v_now - interval '1 day')
-      and queue.id_at(v_now + interval '1 day') then -- retention reads it
+      and queue.id_at(v_now + interval '1 day') then -- retention reads ages from ids
     perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id');
   elsif new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
@@ -209,7 +202,7 @@ begin
   new := queue.new_job(new.workspace_id, queue.may_read(new.workspace_id),
     queue.type_or_refuse(new.job_type, '', new.workspace_id), new.payload, v_options, v_now);
   new.id := v_id;
-  new.worker := 0; -- by which the trigger after it knows a plain insert
+  new.worker := 0; -- so the trigger after it knows a plain insert
   v_holder := queue.claim(new, v_options, v_now);
   if v_holder <> new.id then
     perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job',
@@ -217,13 +210,13 @@ begin
   end if;
   return new;
 end $$;
--- the engine names the lane of each job that it inserts; callers have no right to
+-- the engine gives the lane of each job that it inserts; callers may not
 create trigger jobs_check_insert before insert on public.jobs
   for each row when (new.lane is null) execute function queue.insert_job();
 create trigger jobs_after_insert after insert on public.jobs
   for each row when (new.worker is not null) execute function queue.insert_job();
 
--- What belongs to deleted jobs goes with them.
+-- Delete what belongs to deleted jobs.
 create function queue.after_delete() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -231,25 +224,22 @@ declare
 begin
   delete from queue.ready as r using removed as j
   where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id;
-  delete from queue.deferred as d using removed as j
-  where j.finished_at is null and d.job_id = j.id
+  delete from queue.deferred as d using removed as j where j.finished_at is null and d.job_id = j.id
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
-  with gone as (
-    delete from queue.gated as g using removed as j
+  with gone as (delete from queue.gated as g using removed as j
     where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
     returning g.lane, g.workspace_id, g.key)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
-  -- an idempotency key that is used just now is found to be free
-  delete from queue.job_keys where ctid = any (array(
-    select o.ctid from removed as j
+  -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
+  delete from queue.job_keys where ctid = any (array(select o.ctid from removed as j
     cross join lateral
       (values (j.idempotency_key, false), (j.unique_key, true)) as k (key, is_unique)
     join queue.job_keys as o on o.workspace_id = j.workspace_id and o.job_type = j.job_type
       and o.key = k.key and o.is_unique = k.is_unique and o.job_id = j.id
     for update of o skip locked));
-  -- who holds one waits for the record; swept later
+  -- one that a report or settlement holds stays, which waits for the record: it is swept later
   delete from queue.leases where ctid = any (array(
     select l.ctid from queue.leases as l where l.job_id = any (v_ids) for update skip locked));
   delete from queue.waits where job_id = any (v_ids);
@@ -261,8 +251,7 @@ begin
   delete from queue.job_events where job_id = any (v_ids);
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', j.workspace_id, j.parent_id from removed as j where j.parent_id is not null
-  union
-  select 'cancel', c.workspace_id, c.parent_id from public.jobs as c
+  union select 'cancel', c.workspace_id, c.parent_id from public.jobs as c
   where c.parent_id = any (v_ids) and c.finished_at is null;
   return null;
 end $$;
