@@ -114,9 +114,7 @@ create table queue.schedules (
   source text, -- where the code declares it: module:function; null for one that a person made
   created_by uuid, created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
-  constraint schedules_are_named_once unique (workspace_id, name),
-  constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
-  constraint schedules_missed_is_known check (missed in ('skip', 'once'))
+  constraint schedules_are_named_once unique (workspace_id, name)
 ) with (fillfactor = 70);
 create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
@@ -126,9 +124,10 @@ insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of
 create function queue.system_workspace() returns uuid language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Maintenance: the first due schedule of each tenant, then the second of each, and so on. A run
--- more than five minutes late counts as missed where those are skipped. Code that no worker serves
--- any more gets no jobs, which would only pile up. A failure is noted, and stops no other.
+-- Enqueue the runs that are due: the first due schedule of each tenant, then the second of each, and
+-- so on. A run more than five minutes late counts as missed where those are skipped. A schedule of
+-- code that no worker serves gets no jobs, which would only pile up. A failure is noted, and stops
+-- no other.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -173,11 +172,29 @@ begin
   return v_done;
 end $$;
 
--- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its
--- next run: saving twice must neither skip nor repeat one.
+-- Check and write a schedule: of a person, or of the code where p_source says. The same expression
+-- keeps its next run: saving twice must neither skip nor repeat one.
 create function queue.save_schedule(
   p_workspace_id uuid, p_schedule jsonb, p_source text, p_now timestamptz
-) returns queue.schedules language sql as $$
+) returns queue.schedules language plpgsql as $$
+declare
+  -- of the options of a job those that make sense for each run
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
+    "required": ["name", "cron", "job_type"], "properties": {
+    "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
+    "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
+    "missed": {"enum": ["skip", "once"]}, "enabled": {"type": "boolean"},
+    "options": {"type": "object", "additionalProperties": false, "properties": {
+      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
+      "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
+      "tags": true}}}}$json$;
+  v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
+  v_saved queue.schedules;
+begin
+  if v_error is not null then
+    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error,
+      substring(v_error from '^[\w.]*\.(\w+)'));
+  end if;
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
     missed, enabled, next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),
@@ -192,54 +209,28 @@ create function queue.save_schedule(
     updated_at = excluded.updated_at,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
       then s.next_at else excluded.next_at end
-  returning s.*
-$$;
-
--- Refuse one more row of a table than the setting <table>_max allows a workspace.
-create function queue.check_count(p_table text, p_workspace_id uuid) returns void
-language plpgsql as $$
-declare
-  v_most constant integer := queue.setting(p_table || '_max');
-  v_count integer;
-begin
-  execute format('select count(*) from queue.%I where workspace_id = $1', p_table)
-  into v_count using p_workspace_id;
-  if v_count > v_most then
-    perform queue.refuse(429, 'quota_exceeded', format(
-      'the workspace already has %s %s; delete some first', v_most, p_table), p_table || '_max');
-  end if;
+  returning s.* into v_saved;
+  return v_saved;
 end $$;
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  -- of the options of a job those that make sense for each run
-  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
-    "required": ["name", "cron", "job_type"], "properties": {
-    "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
-    "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
-    "missed": {"enum": ["skip", "once"]}, "enabled": {"type": "boolean"},
-    "options": {"type": "object", "additionalProperties": false, "properties": {
-      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
-      "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
-      "tags": true}}}}$json$;
   v_now constant timestamptz := queue.clock();
+  v_most constant integer := queue.setting('schedules_max');
   v_saved queue.schedules;
-  v_error text;
 begin
   perform queue.may_manage(p_workspace_id);
-  v_error := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
-  if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error,
-      substring(v_error from '^[\w.]*\.(\w+)'));
-  end if;
+  v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
   -- as if enqueued now
   perform queue.new_job(p_workspace_id, queue.caller(),
-    queue.type_or_refuse(p_schedule ->> 'job_type', '', p_workspace_id),
-    coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now);
-  v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
-  if v_saved.created_at = v_now then perform queue.check_count('schedules', p_workspace_id); end if;
+    queue.type_or_refuse(v_saved.job_type, '', p_workspace_id), v_saved.payload, v_saved.options,
+    v_now);
+  if v_saved.created_at = v_now and v_most < (
+      select count(*) from queue.schedules where workspace_id = p_workspace_id) then
+    perform queue.refuse(429, 'quota_exceeded',
+      format('the workspace already has %s schedules; delete some first', v_most), 'schedules_max');
+  end if;
   perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_saved);
 end $$;

@@ -28,17 +28,15 @@ insert into queue.settings (name, value) values
   ('webhooks_max', '100'), -- of a workspace
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
-insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds,
-  max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal,
-  internal, lane)
-values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true,
-  queue.lane_of('webhook_delivery', 'default'))
+-- The worker publishes the rest of the type's policy; version 0: not yet.
+insert into queue.job_types (job_type, schema_version, internal, in_order)
+values ('webhook_delivery', 0, true, true)
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- Maintenance: deliveries of some 500 lines or 5,000 jobs of the feed, for the endpoint of each
--- tenant that is the furthest behind, then for the second of each, and so on. They count as live
--- jobs of their workspace: where it has as many as it may, they wait. What is refused is noted.
+-- Enqueue deliveries of some 500 lines or 5,000 jobs of the feed: for the endpoint of each tenant
+-- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
+-- their workspace: where it has as many as it may, they wait. Why none could be enqueued is noted.
 create function queue.do_webhooks(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
@@ -108,6 +106,7 @@ declare
   v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
   -- switched on by a person, it begins from nothing
   v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
+  v_most constant integer := queue.setting('webhooks_max');
   v_host text;
   v_id uuid;
   v_saved queue.webhooks;
@@ -133,7 +132,10 @@ begin
     insert into queue.webhooks (workspace_id, url, sealed_secret, created_by)
     values (p_workspace_id, p_webhook ->> 'url', p_webhook ->> 'sealed_secret', queue.caller())
     returning id into v_id;
-    perform queue.check_count('webhooks', p_workspace_id);
+    if (select count(*) from queue.webhooks where workspace_id = p_workspace_id) > v_most then
+      perform queue.refuse(429, 'quota_exceeded',
+        format('the workspace already has %s webhooks; delete some first', v_most), 'webhooks_max');
+    end if;
     perform queue.admit('changes', p_workspace_id, queue.caller());
   end if;
   update queue.webhooks as w set (url, description, event_types, job_types, enabled, sealed_secret,

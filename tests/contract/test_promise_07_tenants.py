@@ -233,6 +233,7 @@ def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Eng
 
 
 def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
+    engine.publish_deliveries()
     made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
     mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
     delivery: dict[str, Any] = {"job_type": "webhook_delivery", "priority": 0}

@@ -87,6 +87,7 @@ def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
     """Each has an owner in maintenance: what four months leave, the next leave too."""
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
+    engine.publish_deliveries()
     engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
     kept = {"completed": 5, "cancelled": 5, "failed": 5}
     engine.rpc("set_settings", p_settings={"retention_days": kept})
@@ -169,6 +170,7 @@ def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine)
 
 def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Engine) -> None:
     engine.rpc("set_settings", p_settings={"webhooks_max": 1, "schedules_max": 1})
+    engine.publish_deliveries()
     schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
     put_schedule = partial(engine.rpc, "put_schedule", p_workspace_id=ACME)
     for _ in range(2):

@@ -65,6 +65,7 @@ def test_readers_continue_in_another_cluster(engine: Engine, other: Postgres, sp
     """Nothing is missed or sent twice, whether or not its ids pass the old ones before it runs."""
     engine.run(SPEND.format(20_000))
     webhook = {**WEBHOOK, "event_types": ["job.created"]}
+    engine.publish_deliveries()
     engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
     read = engine.enqueue()
     engine.maintain()

@@ -21,6 +21,7 @@ def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
 
 def subscribe(engine: Engine, *event_types: str) -> str:
     """Make a webhook for events, or for all; return its id."""
+    engine.publish_deliveries()
     given = {"url": URL, "sealed_secret": SEALED, "event_types": list(event_types) or None}
     return str(put(engine, **given)["id"])
 

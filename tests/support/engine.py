@@ -67,6 +67,12 @@ class Engine:
     def register(self, job_type: str = "work", **policy: Any) -> None:
         self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
 
+    def publish_deliveries(self) -> None:
+        """Publish the type of webhooks' deliveries, as a worker does."""
+        wait = {"first_seconds": 10}
+        policy = {"key_concurrency": 1, "events": "minimal", "internal": True, "backoff": wait}
+        self.register("webhook_delivery", **policy)
+
     def declare(self, *queues: str) -> None:
         """Make queues that enqueues may name: each by a type that is published in it."""
         for queue in queues:

@@ -199,8 +199,7 @@ def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
     """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Webhooks(settings)
-    # as the migration has them: a job's events go one by one, and endpoints that never answer hold
-    # three slots of a workspace's
+    # a job's events go one by one, and endpoints that never answer hold three slots of a tenant
     registry.processor(
         "webhook_delivery",
         payload=Delivery,
