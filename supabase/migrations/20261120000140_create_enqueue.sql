@@ -288,21 +288,24 @@ begin
 end $$;
 
 -- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
--- for the record, deletes the other way round. False: someone holds one, and not p_waits.
+-- for the record, deletes the other way round. False: someone holds one, and not p_waits. Without
+-- a timeout: of one that fires as the lock is given Postgres says that the user cancelled.
 create function queue.lock_jobs(p_ids uuid[], p_waits boolean default true) returns boolean
-language plpgsql set lock_timeout = '1ms' as $$
+language plpgsql as $$
 begin
   loop
     begin
-      perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update;
+      perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update nowait;
       perform from queue.ready as r join public.jobs as j on r.lane = j.lane
         and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
       where j.id = any (p_ids) and j.status = 'pending'
-      order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
+      order by r.lane, r.workspace_id, r.ord, r.job_id for update of r nowait;
       perform from queue.deferred as d join public.jobs as j
         on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-      where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
-      perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
+      where j.id = any (p_ids) and j.status = 'pending'
+      order by d.run_at, d.job_id for update of d nowait;
+      perform from queue.waits as w where w.job_id = any (p_ids)
+      order by w.job_id for update nowait;
       return true;
     exception when lock_not_available then
       if not p_waits then return false; end if;

@@ -201,7 +201,10 @@ class QueueMachine(RuleBasedStateMachine):
 
         if not set(self.open_since) - {index}:
             return attempt()
-        blocking = "select cardinality(pg_blocking_pids(%s))"
+        blocking = (
+            "select count(*) from pg_stat_activity"
+            " where pid = %s and (wait_event_type = 'Lock' or wait_event = 'PgSleep')"
+        )
         with ThreadPoolExecutor(1) as threads:
             future = threads.submit(attempt)
             while wait([future], timeout=0.004).not_done:

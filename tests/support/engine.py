@@ -214,10 +214,10 @@ class Engine:
         return result
 
     def until_waiting(self) -> None:
-        """Wait until a session of the database waits for a lock."""
+        """Wait until a session waits for a lock, or sleeps before it tries again (lock_jobs)."""
         waiting = (
-            "select from pg_stat_activity"
-            " where wait_event_type = 'Lock' and datname = current_database()"
+            "select from pg_stat_activity where datname = current_database()"
+            " and (wait_event_type = 'Lock' or wait_event = 'PgSleep')"
         )
         with self.database.connect() as connection:
             until(lambda: connection.execute(waiting).rowcount, every=0.02)
