@@ -434,8 +434,11 @@ begin
         j.traceparent, j.progress, coalesce(j.timeout_seconds, t.timeout_seconds)
           as timeout_seconds, j.deadline_at) as job cross join lateral (
       select j.fence, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-        case when j.fence = 1 and j.replay_from is null then '{}' else queue.steps_of(j.id) end
-          as steps, job) as answer),
+        case when j.fence = 1 and j.replay_from is null
+            or not exists (select from queue.steps as s where s.job_id = j.id) then '{}'
+          else ( -- null where they are long: the worker then calls read_steps
+            select p.results from queue.step_page(j.id, null, 16000) as p
+            where p.next is null and p.bytes <= 16000) end as steps, job) as answer),
   kinds as (select h.workspace_id, h.session_id, h.attempts, array_agg(h.id) as ids,
       array_agg(h.last_seq) as seqs from held as h where h.is_full group by 1, 2, 3)
   select coalesce(json_agg(h.answer), '[]'), (

@@ -1,8 +1,8 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
 -- shows its fencing token; of one whose lease is lost nothing is stored.
 
--- Lock leases and records, in this order, and wait for no user's transaction: where one holds some
--- of them for longer than a moment, take the others. Gives the jobs that someone else holds.
+-- Lock leases, then records. Where another transaction holds some for more than a moment, lock the
+-- others, so that no worker waits for a user's transaction. Gives the jobs that are held elsewhere.
 create function queue.lock_held(p_ids uuid[]) returns uuid[] language plpgsql
 set lock_timeout = '100ms' as $$
 declare
@@ -12,20 +12,17 @@ begin
   perform from public.jobs where id = any (p_ids) order by id for no key update;
   return '{}';
 exception when lock_not_available then
-  v_locked := array(
-    select l.job_id from queue.leases as l
+  v_locked := array(select l.job_id from queue.leases as l
     where l.job_id = any (p_ids) order by l.job_id for no key update skip locked);
-  v_locked := array(
-    select j.id from public.jobs as j
+  v_locked := array(select j.id from public.jobs as j
     where j.id = any (v_locked) order by j.id for no key update skip locked);
-  return array(
-    select l.job_id from queue.leases as l
+  return array(select l.job_id from queue.leases as l
     where l.job_id = any (p_ids) and l.job_id <> all (v_locked));
 end $$;
 
--- Store finished steps, of which the first result is kept, and the step that each job is in; in the
--- jobs' rows progress and tags (at most 20, the known ones first), and how many events progress and
--- lines are. Workers say how long steps ran, not when they began: their clocks may differ.
+-- Store finished steps, whose first result is kept, the step that runs, progress, and tags: at most
+-- 20, the known ones first. last_seq counts the events of progress and log lines. Workers report
+-- how long steps ran and not when they began, since their clocks may differ.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -58,39 +55,9 @@ begin
   where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0);
 end $$;
 
--- Store lines of logs; gives the changes that they are, none for jobs of minimal events.
-create function queue.store_lines(p_items queue.worker_item[], p_now timestamptz)
-returns queue.change[] language plpgsql as $$
-declare
-  v_changes queue.change[];
-begin
-  with lines as materialized (
-    select j.id, j.workspace_id, j.session_id, j.attempts, j.is_minimal,
-      j.last_seq - (i.progress is not null)::integer - jsonb_array_length(i.logs)
-        + l.nth::integer as seq,
-      case when l.value ->> 'level' in ('debug', 'warning', 'error') then l.value ->> 'level'
-        else 'info' end as level,
-      left(coalesce(l.value ->> 'message', ''), 10000) as message,
-      coalesce(nullif(l.value -> 'metadata', 'null'), '{}') as metadata,
-      coalesce((l.value ->> 'at')::timestamptz, p_now) as at
-    from unnest(p_items) as i join public.jobs as j on j.id = any (array[i.job_id])
-    cross join lateral jsonb_array_elements(i.logs) with ordinality as l (value, nth)),
-  kept as (
-    insert into public.job_logs
-      (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
-    select l.id, l.workspace_id, l.attempts, l.level, l.message, l.metadata, l.at
-    from lines as l order by l.id, l.seq)
-  select array_agg(row(l.workspace_id, l.session_id, 'job.log', jsonb_build_object('log',
-    jsonb_build_object('level', l.level, 'message', left(l.message, 2000), 'at', l.at,
-      'attempt', l.attempts, 'metadata', case when pg_column_size(l.metadata) <= 2048
-        then l.metadata else '{}' end)), array[l.id], array[l.seq])::queue.change)
-  into v_changes from lines as l where l.is_minimal is null;
-  return v_changes;
-end $$;
-
--- Store what workers report of jobs that they hold and the caller has locked, with the events that
--- lines and progress are. logs begins with the attempt's line logs_from: what is stored already is
--- left out.
+-- Store what workers report of jobs whose leases and records the caller has locked, with an event
+-- for progress and for each log line. logs begins with the attempt's line logs_from: lines that an
+-- earlier report has stored are left out. Jobs of minimal events get none for lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -111,7 +78,27 @@ begin
   end loop;
   if v_items = '{}' then return; end if;
   perform queue.store_state(v_items, p_now);
-  v_changes := queue.store_lines(v_items, p_now) || array(
+  with lines as materialized (
+    select j.id, j.workspace_id, j.session_id, j.attempts, j.is_minimal,
+      j.last_seq - (i.progress is not null)::integer - jsonb_array_length(i.logs)
+        + l.nth::integer as seq,
+      case when l.value ->> 'level' in ('debug', 'warning', 'error') then l.value ->> 'level'
+        else 'info' end as level,
+      left(coalesce(l.value ->> 'message', ''), 10000) as message,
+      coalesce(nullif(l.value -> 'metadata', 'null'), '{}') as metadata,
+      coalesce((l.value ->> 'at')::timestamptz, p_now) as at
+    from unnest(v_items) as i join public.jobs as j on j.id = any (array[i.job_id])
+    cross join lateral jsonb_array_elements(i.logs) with ordinality as l (value, nth)),
+  kept as (insert into public.job_logs
+      (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
+    select l.id, l.workspace_id, l.attempts, l.level, l.message, l.metadata, l.at
+    from lines as l order by l.id, l.seq)
+  select array_agg(row(l.workspace_id, l.session_id, 'job.log', jsonb_build_object('log',
+    jsonb_build_object('level', l.level, 'message', left(l.message, 2000), 'at', l.at,
+      'attempt', l.attempts, 'metadata', case when pg_column_size(l.metadata) <= 2048
+        then l.metadata else '{}' end)), array[l.id], array[l.seq])::queue.change)
+  into v_changes from lines as l where l.is_minimal is null;
+  v_changes := v_changes || array(
     select row(j.workspace_id, j.session_id, 'job.progress',
       jsonb_build_object('progress', j.progress, 'attempts', j.attempts),
       array[j.id], array[j.last_seq])::queue.change
@@ -129,10 +116,9 @@ set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
-  v_news constant uuid[] := array(
-    select i.job_id from unnest(v_items) as i
+  v_news constant uuid[] := array(select i.job_id from unnest(v_items) as i
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
-  v_busy uuid[] := '{}'; -- those with news whose rows someone else holds
+  v_busy uuid[] := '{}'; -- of these, whose rows another transaction holds
   v_due uuid[];
 begin
   perform queue.refuse_revoked();
@@ -141,8 +127,8 @@ begin
     perform queue.write_reports(
       array(select i from unnest(v_items) as i where i.job_id <> all (v_busy)), queue.clock());
   end if;
-  -- renew leases of which a fifth is over: workers ask for each job every few seconds. One that is
-  -- settled, reclaimed or cancelled at this moment is not waited for: its next report comes in time
+  -- renew a lease once a fifth of it is over, since workers report every few seconds; one that is
+  -- locked, as by a settlement, can wait for the next report
   v_due := array(
     select l.job_id from unnest(v_items) as i join queue.leases as l on l.job_id = i.job_id
     where i.lease_seconds is not null
@@ -170,9 +156,9 @@ comment on function public.report_jobs is
   'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, '
   'logs_from?, steps?, step?, tags?, lease_seconds?}. What is busy is to be reported again.';
 
--- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first.
--- results: by name, of the steps that they belong to, those of children put together. next: the
--- last place when there are more, else null.
+-- A page of a job's steps in order: at most 1,000, ending once it has p_bytes bytes. lines: each
+-- result; results: by step, those of a step's children together; next: where the next page begins,
+-- null for none.
 create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb,
   out results jsonb, out next jsonb, out bytes bigint) language sql stable as $$
   with found as materialized (
@@ -187,8 +173,8 @@ create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, ou
   select
     (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value)
       order by p.n), '[]') from page as p),
-    (select jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
-        else jsonb_build_object('children', s.children) end)
+    (select coalesce(jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
+        else jsonb_build_object('children', s.children) end), '{}')
       from (
         select p.name, jsonb_agg(p.value) as value,
           jsonb_agg(p.value order by p.nth) filter (where p.nth > 0) as children
@@ -196,19 +182,6 @@ create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, ou
     (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
       where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
     (select coalesce(sum(p.bytes), 0)::bigint from page as p) $$;
-
--- The results of a job's finished steps by name, as a lease returns them; null where they are
--- longer than 16,000 bytes: one answer may hold a thousand jobs, and the worker then reads them by
--- read_steps.
-create function queue.steps_of(p_job_id uuid) returns jsonb language plpgsql stable as $$
-begin
-  if not exists (select from queue.steps as s where s.job_id = p_job_id and s.nth >= 0) then
-    return '{}';
-  end if;
-  return (
-    select p.results from queue.step_page(p_job_id, null, 16000) as p
-    where p.next is null and p.bytes <= 16000);
-end $$;
 
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
