@@ -400,7 +400,7 @@ returns setof queue.pauses language sql stable rows 1 as $$
   select * from queue.pauses as p
   where (p.kind, p.name) in (('job_type', p_job_type), ('queue', p_queue),
     ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
-  order by array_position(array['job_type', 'queue', 'workspace', 'workspace_type'], p.kind) $$;
+  order by p.kind $$;
 
 -- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error.
 create table queue.advice (
@@ -546,33 +546,6 @@ language sql stable as $$
       filter (where l.line ? 'sentence'))[1], 'next', coalesce(jsonb_agg(l.line - 'sentence'
     order by l.id) filter (where l.line ? 'words'), '[]')) from lines as l $$;
 
--- The kind of a job's last error by its code, never by its words; and its cause: what the other
--- side answered, how its process ended, or the first of a chain.
-create function queue.error_of(p_job public.jobs, out kind text, out code text, out cause text)
-language sql stable as $$
-  select coalesce('{"AttemptTimeout": "timeout", "DeadlinePassed": "deadline", "WorkerLost": "lost",
-      "DeadlineReached": "deadline", "PayloadRejected": "payload", "ResultRejected": "result",
-      "ResultTooLarge": "result", "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb
-      ->> e.type, case
-      when e.status in ('401', '403') or e.sqlstate ~ '^28|42501' then 'credentials'
-      when e.status = '429' then 'rate' when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
-      when e.sqlstate ~ '^(40|55|57014)' then 'contention' when e.sqlstate ^@ '42' then 'schema'
-      when e.signal is not null then 'killed'
-      when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
-      when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
-        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN')
-        then 'unavailable' end),
-    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno),
-    coalesce(e.response, 'its process ended: ' || nullif(concat_ws(', ', p.signal,
-        'exit code ' || p.exit_code, p.memory_mb || ' MB of memory',
-        'jobs in it: ' || jsonb_array_length(p.jobs), p.line), ''), (select concat_ws(': ',
-      a.traceback #>> '{causes,-1,type}', a.traceback #>> '{causes,-1,message}')
-      from queue.attempts as a where a.job_id = p_job.id and a.traceback ? 'causes'
-        order by a.fence desc limit 1)) from jsonb_to_record(p_job.error_data) as e (type text,
-  status text, sqlstate text, errno text, signal text, response text, evidence jsonb)
-  left join lateral jsonb_to_record(e.evidence) as p (signal text, exit_code text, memory_mb text,
-    jobs jsonb, line text) on e.type = 'WorkerLost' $$;
-
 -- The narrowest limit of a job, or the rate of its type, that is used up; null where there is room.
 create function queue.explain_limit(p_job public.jobs, p_type queue.job_types, p_now timestamptz)
 returns jsonb language plpgsql stable as $$
@@ -709,8 +682,31 @@ begin
     perform queue.take_turn(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  v_error := queue.error_of(v_job);
-  v_error.kind := case v_job.status when 'failed' then v_error.kind end;
+  -- the kind of its last error by its code, never by its words; and its cause: what the other side
+  -- answered, how its process ended, or the first of a chain
+  select case when v_job.status = 'failed' then coalesce('{"AttemptTimeout": "timeout",
+      "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
+      "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
+      "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type, case
+      when e.status in ('401', '403') or e.sqlstate ~ '^28|42501' then 'credentials'
+      when e.status = '429' then 'rate' when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+      when e.sqlstate ~ '^(40|55|57014)' then 'contention' when e.sqlstate ^@ '42' then 'schema'
+      when e.signal is not null then 'killed'
+      when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
+      when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
+        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN') then 'unavailable'
+      end) end as kind,
+    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
+    coalesce(e.response, 'its process ended: ' || nullif(concat_ws(', ', p.signal,
+        'exit code ' || p.exit_code, p.memory_mb || ' MB of memory',
+        'jobs in it: ' || jsonb_array_length(p.jobs), p.line), ''), (select concat_ws(': ',
+      a.traceback #>> '{causes,-1,type}', a.traceback #>> '{causes,-1,message}')
+      from queue.attempts as a where a.job_id = p_job_id and a.traceback ? 'causes'
+      order by a.fence desc limit 1)) as cause
+  into v_error from jsonb_to_record(v_job.error_data) as e (type text, status text, sqlstate text,
+    errno text, signal text, response text, evidence jsonb)
+  left join lateral jsonb_to_record(e.evidence) as p (signal text, exit_code text, memory_mb text,
+    jobs jsonb, line text) on e.type = 'WorkerLost';
   v_found := jsonb_build_object('job_id', p_job_id, 'status', v_job.status,
       'estimated_start_at', null, 'data', '{}'::jsonb, 'since', coalesce(v_job.finished_at,
       v_job.scheduled_for, v_job.created_at), 'cause', v_error.cause) || v_found;

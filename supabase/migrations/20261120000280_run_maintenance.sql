@@ -36,10 +36,18 @@ declare
   v_done integer;
 begin
   begin
-    v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
-      when 'waits' then queue.waits_of(p_ids, p_now) when 'cancel' then queue.cancel_of(p_ids, p_now)
-      when 'retry' then queue.retry_of(p_ids, p_now) when 'reclaim' then queue.reclaim(p_ids, p_now)
-      when 'retention' then queue.delete_jobs(p_ids) end;
+    if p_task = 'retention' then
+      delete from public.jobs where ctid = any (array(
+        select j.ctid from public.jobs as j where j.id = any (p_ids) order by j.id
+        for update skip locked));
+      get diagnostics v_done = row_count;
+    else
+      v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
+        when 'reclaim' then queue.reclaim(p_ids, p_now)
+        when 'waits' then queue.waits_of(p_ids, p_now)
+        when 'cancel' then queue.cancel_of(p_ids, p_now)
+        when 'retry' then queue.retry_of(p_ids, p_now) end;
+    end if;
     if exists (select from queue.signals as s where s.kind = 'refused' and s.name = p_task) then
       delete from queue.signals as s
       where s.kind = 'refused' and s.name = p_task and s.job_id = any (p_ids);
@@ -186,17 +194,6 @@ begin
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
-end $$;
-
-create function queue.delete_jobs(p_ids uuid[]) returns integer language plpgsql as $$
-declare
-  v_jobs integer;
-begin
-  delete from public.jobs where ctid = any (array(
-    select j.ctid from public.jobs as j where j.id = any (p_ids) order by j.id
-    for update skip locked));
-  get diagnostics v_jobs = row_count;
-  return v_jobs;
 end $$;
 
 -- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones

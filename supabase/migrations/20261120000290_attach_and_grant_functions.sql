@@ -131,6 +131,10 @@ create function queue.grants_now() returns setof queue.fact language sql stable 
     select format('%s on %s %s', lower(a.privilege_type), o.kind, o.name) as what) as g
   join unnest('{public,anon,authenticated,service_role,job_worker}'::text[]) as r (role)
     on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
+  union all
+  select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
+    format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid)
 $$;
 
 create function queue.facts_now() returns setof queue.fact language sql stable as $$
@@ -172,10 +176,6 @@ create function queue.facts_now() returns setof queue.fact language sql stable a
     case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'bypassrls' end,
     case when r.rolcanlogin then 'login' end, case when r.rolcreaterole then 'createrole' end]) as a
   where r.rolname = 'job_worker' and a is not null
-  union all
-  select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
-    format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid)
 $$;
 
 -- What is no longer as the migrations left it, with the statement that puts it right.
