@@ -24,7 +24,7 @@ from minutehand.log import request_context
 from minutehand.queue.dependencies import calling_from
 from minutehand.web import handlers
 from minutehand.web.bodies import BoundedBody
-from minutehand.web.errors import error_response
+from minutehand.web.errors import ApiError, response_of
 from minutehand.web.services import Services
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,8 @@ class RequestContext:
                 logger.exception("request failed", extra=_described(scope, "http.failed"))
                 if not status:
                     text = "Something went wrong on our side"
-                    await error_response(500, "internal_error", text)(scope, receive, send_named)
+                    answer = response_of(ApiError(500, "internal_error", text))
+                    await answer(scope, receive, send_named)
             finally:
                 duration_ms = round((time.perf_counter() - started) * 1000, 1)
                 logger.info(

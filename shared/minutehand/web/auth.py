@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -15,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from minutehand.queue.keys import SECRET_PREFIX, is_guest_session
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import token_missing, unauthorized
-from minutehand.web.services import Services
+from minutehand.web.services import services_of
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -62,9 +61,8 @@ async def verify(request: Request, token: str | None) -> Caller:
     """Whose `token` is, a user's or the project's own service; else 401."""
     if token is None:
         raise token_missing()
-    services: Services = request.app.state.services
     try:
-        return await services.verifier.verify(token)
+        return await services_of(request).verifier.verify(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
 
@@ -72,15 +70,14 @@ async def verify(request: Request, token: str | None) -> Caller:
 async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Caller]:
     """Dependency: the signed-in user, who has so many requests at once that others have theirs."""
     caller = await verify(request, bearer_token(request))
-    services: Services = request.app.state.services
-    async with services.requests.turn(str(caller.user_id)) if caller.user_id else nullcontext():
+    async with services_of(request).turn(request, caller):
         yield caller
 
 
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
-    """Dependency for event streams: the signed-in user."""
+    """Dependency for event streams, which are counted while they are open: the signed-in user."""
     return await verify(request, _token_of(request, access_token))
 
 
@@ -92,25 +89,28 @@ async def guest_caller(
 ) -> Caller | None:
     """Dependency for a session's events: the user; None for a guest, whose key is the id."""
     token = _token_of(request, access_token)
-    if token is None and is_guest_session(session_id) and _lets_guests_in(request):
+    lets_in = services_of(request).settings.allow_anonymous and is_guest_session(session_id)
+    return None if token is None and lets_in else await verify(request, token)
+
+
+async def waiting_guest(
+    request: Request,
+    _: GuestCredentials,
+    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+) -> Caller | None:
+    """Dependency of an app's route that stays open: it takes turns, or counts, by itself."""
+    token = _token_of(request, access_token)
+    if token is None and services_of(request).settings.allow_anonymous:
         return None
     return await verify(request, token)
 
 
 async def user_or_guest(
-    request: Request,
-    _: GuestCredentials,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
-) -> Caller | None:
+    request: Request, caller: Annotated[Caller | None, Depends(waiting_guest)]
+) -> AsyncIterator[Caller | None]:
     """Dependency of an app's route: the user of a token; None for a guest where let in."""
-    token = _token_of(request, access_token)
-    if token is None and _lets_guests_in(request):
-        return None
-    return await verify(request, token)
-
-
-def _lets_guests_in(request: Request) -> bool:
-    return bool(request.app.state.services.settings.allow_anonymous)
+    async with services_of(request).turn(request, caller):
+        yield caller
 
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.
@@ -121,3 +121,5 @@ StreamReader = Annotated[Caller, Depends(stream_caller)]
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
 #: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
+#: The same for a route that stays open, which holds no turn meanwhile.
+WaitingUserOrGuest = Annotated[Caller | None, Depends(waiting_guest)]

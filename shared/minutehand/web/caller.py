@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv6Network
 from uuid import UUID
+
+from starlette.types import Scope
 
 from minutehand.web.errors import unauthorized
 
@@ -32,6 +35,17 @@ class Caller:
         if self.user_id is None:
             raise unauthorized("this route takes a user's token", presented=True)
         return self.user_id
+
+
+def holder_of(scope: Scope, caller: Caller | None) -> str:
+    """Whom a request counts for: its user; of a guest, who chooses their session, the network."""
+    if caller is not None:
+        return str(caller.user_id)
+    host = scope["client"][0] if scope.get("client") else "unknown"
+    try:
+        return str(IPv6Network((host, 64), strict=False))  # a subscriber has so many addresses
+    except ValueError:
+        return str(host)
 
 
 def token_of(caller: Caller | None) -> str | None:

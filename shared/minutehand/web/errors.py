@@ -66,17 +66,10 @@ class ApiError(HTTPException):
         self.info = detail
 
 
-def error_response(
-    status: int,
-    code: str,
-    error: str,
-    *,
-    detail: Any = None,
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+def response_of(error: ApiError) -> JSONResponse:
     """The error body as a response; the request id is the present context's."""
-    body = error_body(code, error, detail=detail, request_id=current_request_id())
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+    body = error_body(error.code, error.error, detail=error.info, request_id=current_request_id())
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def invalid_argument(field: str, problem: str, *, location: str = "body") -> ApiError:

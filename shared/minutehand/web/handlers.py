@@ -22,7 +22,7 @@ from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
     FieldProblem,
-    error_response,
+    response_of,
     unauthorized,
     unavailable,
     validation_failed,
@@ -36,29 +36,23 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return _planned(error) if isinstance(error, ApiError) else _plain(error)
+        return response_of(error if isinstance(error, ApiError) else _plain(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _planned(_refusal_of(error))
+        return response_of(_refusal_of(error))
 
     @app.exception_handler(PydanticSerializationError)
     async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
         # half of a surrogate pair passes JSON and Python, and no further
-        return error_response(400, *INVALID_JSON, detail=str(error))
+        return response_of(ApiError(400, *INVALID_JSON, detail=str(error)))
 
     @app.exception_handler(QueueError)
     async def by_queue(request: Request, error: QueueError) -> JSONResponse:
-        return _refused_by_queue(error, request)
+        return response_of(_refused_by_queue(error, request))
 
 
-def _planned(error: ApiError) -> JSONResponse:
-    return error_response(
-        error.status_code, error.code, error.error, detail=error.info, headers=error.headers
-    )
-
-
-def _plain(error: HTTPException) -> JSONResponse:
+def _plain(error: HTTPException) -> ApiError:
     """Starlette's own refusals: no such route, wrong method, a body that cannot be parsed."""
     status = error.status_code
     said = str(error.detail)
@@ -66,7 +60,7 @@ def _plain(error: HTTPException) -> JSONResponse:
     code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
         status, (phrase, said)
     )
-    return error_response(status, code, text, headers=error.headers)
+    return ApiError(status, code, text, headers=error.headers)
 
 
 def _refusal_of(error: RequestValidationError) -> ApiError:
@@ -95,43 +89,39 @@ def _problem(problem: dict[str, Any]) -> FieldProblem:
     )
 
 
-def _refused_by_queue(error: QueueError, request: Request) -> JSONResponse:
+def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
-        return error_response(503, "database_read_only", str(error), headers={"Retry-After": "60"})
+        return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
     if isinstance(error, QueueUnavailable):
         logger.warning(
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
-        return _planned(
-            unavailable("The database did not answer; repeat the request in a few seconds")
-        )
+        return unavailable("The database did not answer; repeat the request in a few seconds")
     if isinstance(error, TokenRefused):
-        return _planned(unauthorized("the database refused the token", presented=True))
+        return unauthorized("the database refused the token", presented=True)
     if error.word == "invalid_argument" and error.details and request.method != "GET":
         # the bounds of a body's fields are in SQL
         problem = FieldProblem(field=error.details, problem=error.message)
-        return _planned(validation_failed([problem]))
+        return validation_failed([problem])
     if error.word:
         detail = _detail(error)
         headers = {"Retry-After": str(_retry_after(detail))} if error.status == 429 else {}
-        return error_response(
-            error.status, error.word, error.message, detail=detail, headers=headers
-        )
+        return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
     # a refusal that is not one of ours: its text may speak of tables, so it stays in the log
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
         logger.error(
             "the database lacks what this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
-        return _planned(unavailable("The database is not ready for this request"))
+        return unavailable("The database is not ready for this request")
     logger.warning(
         "the database refused a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
     )
     code, text = _PLAIN_REFUSALS.get(error.status, ("invalid_argument", "A value is not valid"))
-    return error_response(error.status, code, text, detail={"sqlstate": error.code})
+    return ApiError(error.status, code, text, detail={"sqlstate": error.code})
 
 
 _PLAIN_REFUSALS = {

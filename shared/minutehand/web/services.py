@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
@@ -21,7 +21,7 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.web.caller import Caller, token_of
+from minutehand.web.caller import Caller, holder_of, token_of
 from minutehand.web.errors import ApiError, unavailable
 from minutehand.web.news import News
 
@@ -73,8 +73,10 @@ class Pace:
 #: Streams of a process, of which guests hold half, and of one caller.
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_OF_CALLER: Final = 100
-#: Requests of one caller that run, a share of the connections to the database; and that wait.
+#: Requests of one caller that run, a share of the connections to the database, and of all guests;
+#: and of a caller that wait.
 MAX_REQUESTS_OF_CALLER: Final = 8
+MAX_REQUESTS_OF_GUESTS: Final = 16
 MAX_WAITING_OF_CALLER: Final = 200
 _RETRY_AFTER: Final = 5
 
@@ -90,18 +92,18 @@ def _too_many(what: str) -> ApiError:
 
 
 class Requests:
-    """Requests of users: some of each run, the others wait before any takes a connection."""
+    """Requests: some of each caller run, the others wait before any takes a connection."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Semaphore] = {}
         self._under_way: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def turn(self, caller: str) -> AsyncIterator[None]:
+    async def turn(self, caller: str, most: int = MAX_REQUESTS_OF_CALLER) -> AsyncIterator[None]:
         """Wait for a turn of the caller's, and hold it."""
-        if self._under_way[caller] >= MAX_REQUESTS_OF_CALLER + MAX_WAITING_OF_CALLER:
+        if self._under_way[caller] >= most + MAX_WAITING_OF_CALLER:
             raise _too_many("requests")
-        running = self._running.setdefault(caller, asyncio.Semaphore(MAX_REQUESTS_OF_CALLER))
+        running = self._running.setdefault(caller, asyncio.Semaphore(most))
         self._under_way[caller] += 1
         try:
             async with running:
@@ -128,7 +130,7 @@ class OpenStreams:
 
     @contextmanager
     def held(self, caller: str) -> Iterator[None]:
-        """Count a stream of a user, or of a guest's address, until it ends."""
+        """Count a stream of a caller until it ends."""
         if self.count >= self._most:
             raise unavailable("This server has no capacity for more streams")
         if self._of[caller] >= MAX_STREAMS_OF_CALLER:
@@ -185,6 +187,25 @@ class Services:
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
+
+    @asynccontextmanager
+    async def turn(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
+        """Hold a turn of the request's user; of a guest's network, then of all guests'."""
+        holder = holder_of(request.scope, caller)
+        is_service = caller is not None and caller.user_id is None
+        async with (
+            nullcontext() if is_service else self.requests.turn(holder),
+            nullcontext() if caller else self.requests.turn("guests", MAX_REQUESTS_OF_GUESTS),
+        ):
+            yield
+
+    @contextmanager
+    def waiting(self, request: Request, caller: Caller | None) -> Iterator[None]:
+        """Count a stream, or another request that waits, until it ends."""
+        holder = holder_of(request.scope, caller)
+        of_guests = nullcontext() if caller else self.guest_streams.held(holder)
+        with of_guests, self.streams.held(holder):
+            yield
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
         """The queue as `caller` sees it; as an anonymous guest sees it for None."""

@@ -41,8 +41,6 @@ BUFFERED_SECONDS: Final = 12.0
 BEGINNING: Final = "1:1:"
 #: Between looks at a job whose log brings nothing: whether it is there, and has not ended.
 _LOOK_SECONDS: Final = 5.0
-#: Longer than any guest session: the database ends it, and the next read finds that.
-_LONGEST_GUEST_SESSION: Final = timedelta(days=31)
 _ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
@@ -186,13 +184,8 @@ async def answer(
     """
     pace = services.pace
     until = services.clock.monotonic() + min(pace.buffered_wait, wait or pace.buffered_wait)
-    # a guest by the address: the session's id is the guest's own choice
-    address = request.client.host if request.client else "unknown"
-    holder = str(caller.user_id) if caller is not None else address
     with contextlib.ExitStack() as held:
-        if caller is None:
-            held.enter_context(services.guest_streams.held(address))
-        held.enter_context(services.streams.held(holder))
+        held.enter_context(services.waiting(request, caller))
         if caller is not None and not pace.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)
         first = await feed.read()
@@ -214,7 +207,8 @@ async def _chunks(
     is_bare: bool,
 ) -> AsyncIterator[bytes]:
     clock, pace = services.clock, services.pace
-    expires_at = caller.expires_at if caller else clock.now() + _LONGEST_GUEST_SESSION
+    # the database ends a guest session, and the next read finds that
+    expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
     # an id without data is remembered by EventSource and shown to no one
     yield _encoded(retry=int(pace.retry * 1000), id=None if batch.lines else batch.cursor)
     pause = pace.poll

@@ -153,20 +153,11 @@ class Place(BaseModel):
         return plan(self.size_bytes)
 
     @property
-    def workspace_id(self) -> UUID:
-        """The workspace that it goes to."""
-        return UUID(self._part_of_key("workspace"))
-
-    @property
-    def owner(self) -> str:
-        """The user who began it."""
-        return self._part_of_key("owner")
-
-    def _part_of_key(self, part: str) -> str:
-        named = KEY.fullmatch(self.key)
-        if named is None:
+    def named(self) -> re.Match[str]:
+        """The workspace that it goes to, and the owner who began it; ValueError where none is."""
+        if (named := KEY.fullmatch(self.key)) is None:
             raise ValueError("not a key of ours")
-        return named[part]
+        return named
 
     def encode(self) -> str:
         """The upload's id; URL-safe."""
@@ -204,7 +195,7 @@ class UploadRoutes(ABC):
         """Make of a complete file what it becomes, in one transaction; gives fields of `answer`.
 
         Called by each completion, so also for a file that became it before: `place.key` is its
-        idempotency key. The caller is a member of `place.workspace_id` and its owner.
+        idempotency key. The caller is a member of `place.named["workspace"]` and its owner.
 
         Args:
             checksum: `<hex>` of the SHA-256 over the file, or `<hex>-<parts>` over its parts';
@@ -371,10 +362,10 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
     """The upload of an id, if it is the caller's."""
     try:
         place = Place.decode(upload_id)
-        is_owner = place.owner == str(caller.subject)
+        is_owner = place.named["owner"] == str(caller.subject)
     except ValueError as error:
         raise not_found("upload") from error
-    member = ("id", f"eq.{place.workspace_id}")
+    member = ("id", f"eq.{place.named['workspace']}")
     if not is_owner or not await services.queue_of(caller).select("workspaces", member):
         raise not_found("upload")
     return place

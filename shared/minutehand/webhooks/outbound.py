@@ -14,24 +14,11 @@ import httpx
 from minutehand.queue.foreign import trusted
 
 #: Beyond what `ipaddress` calls not global: ranges that lead to an IPv4 address inside, or nowhere.
-_REFUSED = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "100.64.0.0/10",
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "198.18.0.0/15",
-        "::/96",
-        "::ffff:0:0/96",
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "100::/64",
-        "2001::/23",
-        "2002::/16",
-        "3fff::/20",
-        "fec0::/10",
-    )
+_RANGES = (
+    "100.64.0.0/10 192.0.0.0/24 192.88.99.0/24 198.18.0.0/15 ::/96 ::ffff:0:0/96 64:ff9b::/96 "
+    "64:ff9b:1::/48 100::/64 2001::/23 2002::/16 3fff::/20 fec0::/10"
 )
+_REFUSED = [ipaddress.ip_network(text) for text in _RANGES.split()]
 _MOST_TRIED = 4
 
 

@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.queue.functions import CallerFunctions
-from minutehand.web.auth import UserOrGuest
+from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
 from minutehand.web.caller import token_of
 from minutehand.web.errors import ApiError, invalid_argument, not_found
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
@@ -115,8 +115,9 @@ Session = Annotated[str, Depends(_named)]
     response_model=None,
 )
 async def chat(
+    request: Request,
     body: ChatRequest,
-    functions: Functions,
+    caller: WaitingUserOrGuest,
     services: Provided,
     x_session_id: _HEADER_ID = None,
     idempotency_key: IdempotencyHeader = None,
@@ -126,20 +127,23 @@ async def chat(
     if body.messages[-1].role != "user":
         raise invalid_argument("messages", "must end with a message of role user")
     session_id = x_session_id or f"chat_{secrets.token_hex(32)}"
-    made = await functions.call(
-        "chat_request",
-        session_id=session_id,
-        repeatable=key is not None,
-        request={
-            "text": body.messages[-1].content,
-            "client_id": key,
-            "ask_seconds": body.ask_seconds,
-            "workspace_id": body.workspace_id,
-        },
-    )
+    functions = await _acting(caller, services)
+    async with services.turn(request, caller):
+        made = await functions.call(
+            "chat_request",
+            session_id=session_id,
+            repeatable=key is not None,
+            request={
+                "text": body.messages[-1].content,
+                "client_id": key,
+                "ask_seconds": body.ask_seconds,
+                "workspace_id": body.workspace_id,
+            },
+        )
     if made["wake"]:
         await services.waker.wake()
-    found = await _outcome(functions, services, session_id, made["message_id"], began_at)
+    with services.waiting(request, caller):
+        found = await _outcome(functions, services, session_id, made["message_id"], began_at)
     work, reply = found["work"], found["reply"]
     if reply is None and not work and found["status"] in {"failed", "cancelled"}:
         reason = found["error_message"] or "The reply was stopped"
@@ -173,10 +177,11 @@ async def said(functions: Functions, named: Session) -> dict[str, Any]:
 
 
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
-async def page(message_id: UUID, services: Provided) -> HTMLResponse:
+async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
     """The page that a result brought; its address is the key to it."""
     functions = (await _provided(services)).acting_as(None)
-    content = (await functions.call("chat_page", message_id=message_id))["page"]
+    async with services.turn(request, None):
+        content = (await functions.call("chat_page", message_id=message_id))["page"]
     if content is None:
         raise not_found("page")
     shown = render(Page.model_validate(content), content.get("note", ""))
@@ -192,7 +197,7 @@ async def status(functions: Functions, named: Session) -> dict[str, Any]:
 @routes.get("/api/async-events", responses=_STREAM, response_model=None)
 async def events(
     request: Request,
-    caller: UserOrGuest,
+    caller: WaitingUserOrGuest,
     services: Provided,
     named: Session,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4096)] = None,

@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from minutehand.queue.functions import CallerFunctions
-from minutehand.web.auth import UserOrGuest
+from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
 from minutehand.web.caller import token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
@@ -115,7 +115,7 @@ async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus
 async def get_stream(
     request: Request,
     plan_id: UUID,
-    caller: UserOrGuest,
+    caller: WaitingUserOrGuest,
     services: Provided,
     after: Annotated[int | None, Query(ge=0)] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
@@ -131,7 +131,8 @@ async def get_stream(
         after=seq_cursor(last_event_id, after),
     )
     if JSON in accept and MEDIA_TYPE not in accept:
-        batch = await feed.read()
+        async with services.turn(request, caller):
+            batch = await feed.read()
         return {"events": [line.data for line in batch.lines], "ended": batch.end}
     return await answer(
         request, services, caller, feed, wait=BUFFERED_SECONDS, is_bare=True, is_resumed=True

@@ -70,7 +70,7 @@ class UploadRoutes(uploads.UploadRoutes):
         functions = self._app.acting_as(caller.token)
         started = await functions.call(
             "training_start",
-            workspace_id=place.workspace_id,
+            workspace_id=place.named["workspace"],
             title=place.title,
             object_key=place.key,
             training_id=place.wanted_id,

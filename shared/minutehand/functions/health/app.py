@@ -35,22 +35,26 @@ class Readiness(BaseModel):
 
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
-#: The words of `/api/v1/health` for those of readiness.
-WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
 
 @router.head("/health", include_in_schema=False)  # uptime monitors
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
     """Whether the process lives: a balancer keeps it although the database is away."""
-    return _alive(services)
+    settings = services.settings
+    return {
+        "status": "healthy",
+        "version": settings.version,
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "environment": {"region": settings.aws_region, "env": settings.stage},
+    }
 
 
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(services: Provided) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503."""
-    return await _answered(services, WORDS)
+    return await _answered(services, {"ready": "healthy", "not_ready": "down"})
 
 
 @router.head("/api/health/ready", include_in_schema=False)
@@ -64,17 +68,8 @@ async def _answered(services: Services, words: Mapping[str, str]) -> JSONRespons
     status, body = await readiness(services.operator_queue, services.settings)
     body["status"] = words.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
-    return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
-
-
-def _alive(services: Services) -> dict[str, Any]:
-    settings = services.settings
-    return {
-        "status": "healthy",
-        "version": settings.version,
-        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "environment": {"region": settings.aws_region, "env": settings.stage},
-    }
+    alive = await get_health(services)
+    return JSONResponse({**alive, **body}, status_code=status, headers=headers)
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:

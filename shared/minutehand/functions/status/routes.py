@@ -5,7 +5,7 @@ Streams are served here and made in minutehand.web.sse.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -173,9 +173,10 @@ async def get_events(
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
-        events = await queue.events_after(str(job_id), after or 0, limit=limit)
-        if not events:
-            await queue.get_job(str(job_id))  # nothing new, or no job?
+        async with services.turn(request, caller):
+            events = await queue.events_after(str(job_id), after or 0, limit=limit)
+            if not events:
+                await queue.get_job(str(job_id))  # nothing new, or no job?
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
     queue = services.stream_queue_of(caller)
@@ -256,11 +257,16 @@ async def get_trace(job_id: UUID, ask: Asked) -> dict[str, Any]:
     return await ask("job_trace", job_id=job_id)
 
 
-async def _asking(request: Request, services: Provided, _: OperatorCredentials) -> Caller | None:
+async def _asking(
+    request: Request, services: Provided, _: OperatorCredentials
+) -> AsyncIterator[Caller | None]:
     token = bearer_token(request)
     if token and token_matches(token, services.settings.worker_secret_tokens):
-        return None
-    return await verify(request, token)
+        yield None
+        return
+    caller = await verify(request, token)
+    async with services.turn(request, caller):
+        yield caller
 
 
 #: Whom a question about the whole queue comes from; None for the operator.
@@ -298,5 +304,6 @@ async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | Response:
     if MEDIA_TYPE not in request.headers.get("accept", ""):
-        return await feed.page()
+        async with services.turn(request, caller):
+            return await feed.page()
     return await answer(request, services, caller, feed)
