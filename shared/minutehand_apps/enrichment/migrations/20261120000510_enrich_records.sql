@@ -165,47 +165,43 @@ language plpgsql
 security definer -- the ledger is closed to every role
 set search_path = '' as $$
 declare
-  v_workspace_id uuid;
+  v_job constant public.jobs := enrichment.held_job(p_request);
 begin
   perform queue.refuse_revoked();
-  -- no lease is asked for: what was paid is paid, also when the lease expired or the job was
-  -- deleted meanwhile
   update enrichment.calls as c
   set answered_at = queue.clock(), credits = (p_request ->> 'credits')::integer,
-    -- a job that is being deleted is waited for, so that its answer is stored before or not at all
-    answer = case
-      when exists (select from public.jobs as j where j.id = c.job_id for key share) then
-        p_request -> 'answer' end
-  where c.job_id = (p_request ->> 'job_id')::uuid and c.fence = (p_request ->> 'fence')::bigint
-    and c.answered_at is null
-  returning c.workspace_id into v_workspace_id;
+    answer = p_request -> 'answer'
+  where c.job_id = v_job.id and c.fence = (p_request ->> 'fence')::bigint
+    and c.answered_at is null;
   if found then
     insert into public.workspace_settings as s (workspace_id, enrichment_credits_used)
-    values (v_workspace_id, (p_request ->> 'credits')::integer)
+    values (v_job.workspace_id, (p_request ->> 'credits')::integer)
     on conflict (workspace_id) do update
     set enrichment_credits_used = s.enrichment_credits_used + excluded.enrichment_credits_used;
   end if;
-  return jsonb_build_object('counted', v_workspace_id is not null);
+  return jsonb_build_object('counted', found);
 end;
 $$;
 comment on function public.enrichment_finish_call is
-'Record a call''s answer {job_id, fence, answer, credits} and count its credits, once; for the '
-'worker.';
+'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its credits, '
+'once; for the worker.';
 
 create function public.enrichment_abandon_call(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the ledger is closed to every role
 set search_path = '' as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_request);
 begin
   perform queue.refuse_revoked();
   delete from enrichment.calls
-  where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint
-    and answered_at is null;
+  where job_id = v_job.id and fence = (p_request ->> 'fence')::bigint and answered_at is null;
   return jsonb_build_object('abandoned', found::integer);
 end;
 $$;
 comment on function public.enrichment_abandon_call is
-'Forget a call {job_id, fence} that Apollo refused and therefore did not charge; for the worker.';
+'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; for '
+'the worker.';
 
 create function public.enrichment_apply(p_request jsonb) returns jsonb
 language plpgsql
