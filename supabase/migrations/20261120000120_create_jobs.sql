@@ -122,7 +122,7 @@ create table queue.pauses (
   paused_by text, reason text, primary key (kind, name),
   constraint pauses_kind_is_known
     check (kind in ('job_type', 'queue', 'workspace', 'workspace_type')),
-  constraint pauses_reason_is_bounded check (char_length(reason) <= 1000));
+  constraint pauses_are_bounded check (char_length(name) <= 200 and char_length(reason) <= 1000));
 
 create table queue.lanes (
   lane integer generated always as identity primary key,
@@ -221,7 +221,8 @@ create table queue.workers (
   ended_at timestamptz, -- of its latest run; null while that lasts
   version text, job_types text[], queues text[], -- null for all
   summary jsonb, -- of its latest run
-  evidence jsonb) with (fillfactor = 50); -- why its process died, as its host saw it
+  evidence jsonb, -- why its process died, as its host saw it
+  constraint workers_id_is_bounded check (char_length(worker_id) <= 255)) with (fillfactor = 50);
 create index workers_by_seen on queue.workers (seen_at);
 
 -- Runs of workers: their latest call that was the first or got jobs, so that a repeated call is

@@ -57,7 +57,8 @@ language sql as $$
       coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
     from jsonb_array_elements(p_items) with ordinality as i (value, n) order by 2, 3, 1),
   claimed as materialized (
-    select i.n, case when char_length(i.key) between 1 and 255 and i.job_type is not null then
+    select i.n, case when char_length(i.key) between 1 and 255
+        and char_length(i.job_type) <= 100 then
       queue.claim_key(p_workspace_id, i.job_type, i.key, i.payload, p_ids[i.n], p_ids) end as id
     from items as i)
   select array_agg(c.id order by c.n) from claimed as c $$;

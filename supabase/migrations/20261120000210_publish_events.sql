@@ -30,7 +30,8 @@ create index followers_by_user on queue.followers (user_id);
 
 -- Topics that a server streams to its readers, until when unless it asks again.
 create unlogged table queue.streamed_topics (
-  topic text primary key, expires_at timestamptz not null);
+  topic text primary key, expires_at timestamptz not null,
+  constraint streamed_topics_are_bounded check (char_length(topic) <= 300));
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
 -- may touch six of ours), and how many this second has used. is_followed: someone follows a topic.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 import uuid
 from contextlib import ExitStack
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 
 from tests.contract.observed import complete, refused
 from tests.support.engine import ACME, ADA, BOB, EVE, Engine
+
+OF_ACME = {"p_workspace_id": ACME}
 
 
 def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
@@ -63,19 +67,19 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
 def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
     """What one way does not count is the way around the rest."""
     engine.stop_clock()
-    of_acme, later = {"p_workspace_id": ACME}, {"p_job_id": engine.enqueue(delay_seconds=900)}
+    later = {"p_job_id": engine.enqueue(delay_seconds=900)}
     schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
     webhook = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c"}
     ways: dict[str, Any] = {
-        "enqueue_job": {**of_acme, "p_job_type": "work"},
-        "enqueue_jobs": {**of_acme, "p_jobs": [{"job_type": "work"}]},
+        "enqueue_job": {**OF_ACME, "p_job_type": "work"},
+        "enqueue_jobs": {**OF_ACME, "p_jobs": [{"job_type": "work"}]},
         "replay_job": later,
         "cancel_job": later,
         "retry_job": later,
-        "emit_event": {**of_acme, "p_name": "e"},
-        "put_schedule": {**of_acme, "p_schedule": schedule},
-        "put_webhook": {**of_acme, "p_webhook": webhook},
-        "open_guest_session": {**of_acme, "p_options": {"user_id": BOB}},
+        "emit_event": {**OF_ACME, "p_name": "e"},
+        "put_schedule": {**OF_ACME, "p_schedule": schedule},
+        "put_webhook": {**OF_ACME, "p_webhook": webhook},
+        "open_guest_session": {**OF_ACME, "p_options": {"user_id": BOB}},
         "pause_jobs": {"p_request": {"kind": "workspace", "name": ACME}},
     }
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
@@ -91,6 +95,39 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
     with engine.member(BOB) as bob:
         bob.enqueue()  # the rate is each person's, and not the service's
     engine.enqueue_many(10)
+
+
+#: Too long for an index, and not to be compressed.
+LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
+TOPIC = f"session:{LONG}"
+WORK = {**OF_ACME, "p_job_type": "work"}
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("enqueue_jobs", {**OF_ACME, "p_jobs": [{"job_type": LONG, "idempotency_key": "k"}]}),
+        *(
+            ("enqueue_job", {**WORK, "p_options": option})
+            for option in (
+                *({name: LONG} for name in ("idempotency_key", "concurrency_key", "session_id")),
+                {"unique": {"key": LONG}},
+                {"tags": [LONG]},
+                {"queue": LONG},
+            )
+        ),
+        ("emit_event", {**OF_ACME, "p_name": LONG}),
+        ("pause_jobs", {"p_request": {"kind": "queue", "name": LONG}}),
+        ("follow_topic", {"p_topic": TOPIC, "p_follower_id": str(uuid.uuid4())}),
+        ("stream_topics", {"p_topics": [TOPIC]}),
+        ("lease_jobs", {"p_request": {"worker_id": LONG, "tick_id": str(uuid.uuid4())}}),
+    ],
+)
+def test_text_that_an_index_cannot_hold_is_the_callers_mistake(
+    engine: Engine, function: str, arguments: dict[str, Any]
+) -> None:
+    """As a refusal or a named constraint, which the Data API answers with 4xx."""
+    assert refused(engine.rpc, function, **arguments)[0] in {"PT400", "PT404", "PT422", "23514"}
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:

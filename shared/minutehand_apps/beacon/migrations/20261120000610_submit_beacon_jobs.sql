@@ -10,10 +10,12 @@ language sql immutable set search_path = '' as $$
       "questions"],
     "properties": {
       "jobspec_id": {"type": "string", "minLength": 1, "maxLength": 200},
+      "version": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 64},
+        {"type": "integer", "minimum": 0, "maximum": 9007199254740991}]},
       "questions": {"type": "array", "minItems": 1, "maxItems": 500},
       "constraints": {"type": "object", "required": ["regions", "min_regions"], "properties": {
         "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string",
-          "minLength": 1}},
+          "minLength": 1, "maxLength": 63}},
         "min_regions": {"type": "number", "minimum": 1}}}
     }}', p_spec, 'jobspec'),
     case when (p_spec #>> '{constraints,min_regions}')::numeric > jsonb_array_length(

@@ -36,6 +36,8 @@ create table public.async_messages (
   constraint async_messages_type_is_known
   check (type in ('message', 'reply', 'question', 'answer', 'info')),
   constraint async_messages_are_bounded check (char_length(content) between 1 and 50000),
+  constraint async_messages_names_are_bounded
+  check (char_length(client_id) <= 255 and char_length(question ->> 'name') <= 200),
   constraint async_messages_are_sent_once unique (session_id, client_id),
   constraint async_messages_answer_once unique (answers)
 );

@@ -33,7 +33,8 @@ create table public.plan_stages (
   ended_at timestamptz not null default queue.clock(),
   primary key (plan_id, name),
   constraint plan_stages_have_an_end check ((result is null) = (reason is not null)),
-  constraint plan_stages_are_bounded check (octet_length(result::text) <= 200000)
+  constraint plan_stages_are_bounded
+  check (octet_length(result::text) <= 200000 and char_length(name) <= 100)
 );
 comment on table public.plan_stages is 'What the stages of plans found; a report is made of it.';
 create index plan_stages_by_workspace on public.plan_stages (workspace_id);
