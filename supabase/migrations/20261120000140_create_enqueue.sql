@@ -310,6 +310,10 @@ begin
     exception when lock_not_available then
       if not p_waits then return false; end if;
     end;
+    -- each of two transactions may hold a job that the other waits for
+    if clock_timestamp() > statement_timestamp() + interval '8 seconds' then
+      raise lock_not_available using message = 'another transaction holds the job; call again';
+    end if;
     perform pg_sleep(0.005);
   end loop;
 end $$;

@@ -116,31 +116,37 @@ begin
     from queue.job_types as y where y.job_type = p_job_type);
 end $$;
 
--- Lock the limited types that have turns in these lanes. open: lanes of the types that are not at
--- their limit and whose lock no other lease has (is_busy: one has).
+-- Lock the limited types that have turns in these lanes. open: lanes of unlimited types, and of
+-- those locked that are not at their limit. A limited type whose first turn opens after this look
+-- is left for the next lease, since it was not counted. is_busy: another lease has a type's lock.
 create function queue.lock_types(p_lanes integer[], p_now timestamptz, out open integer[],
   out is_busy boolean, out is_limited boolean) language plpgsql as $$
 declare
-  v_types constant text[] := array( -- in one order, so that of two leases one gets them all
+  v_limited constant text[] := array(
     select distinct t.job_type from queue.job_types as t
     join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
-    join queue.turns as o on o.lane = l.lane and not o.blocked
     where t.max_concurrency is not null or t.workspace_concurrency is not null
-      or t.rate_limit is not null and not t.rate_per_key order by 1);
-  v_busy text[] := '{}';
+      or t.rate_limit is not null and not t.rate_per_key);
+  v_types text[];
+  v_busy text[];
 begin
   open := p_lanes;
+  is_busy := false;
+  is_limited := false;
+  if v_limited = '{}' then return; end if;
+  v_types := array( -- in one order, so that of two leases one gets them all
+    select n from unnest(v_limited) as n where exists (select from queue.lanes as l
+      join queue.turns as o on o.lane = l.lane and not o.blocked
+      where l.job_type = n and l.lane = any (p_lanes)) order by 1);
   is_limited := v_types <> '{}';
-  if is_limited then
-    v_busy := array(
-      select t.job_type from unnest(v_types) as n join queue.job_types as t on t.job_type = n
-      where (t.max_concurrency is not null or t.rate_limit is not null)
-        and not queue.try_lock('type ' || n));
-    open := array(select l.lane from queue.lanes as l
-      where l.lane = any (p_lanes) and l.job_type <> all (v_busy || array(
-        select n from unnest(v_types) as n
-        where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0)));
-  end if;
+  v_busy := array(
+    select t.job_type from unnest(v_types) as n join queue.job_types as t on t.job_type = n
+    where (t.max_concurrency is not null or t.rate_limit is not null)
+      and not queue.try_lock('type ' || n));
+  v_types := array(select n from unnest(v_types) as n
+    where n <> all (v_busy) and (queue.free_of_type(n, p_now) <= 0) is not true);
+  open := array(select l.lane from queue.lanes as l where l.lane = any (p_lanes)
+    and (l.job_type <> all (v_limited) or l.job_type = any (v_types)));
   is_busy := v_busy <> '{}';
 end $$;
 
@@ -497,8 +503,10 @@ begin
     case when exists (select from queue.notes where key is null) then p_now end,
     (select min(look_at) from queue.notes where key is not null),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.blocked),
-    case when exists (select from queue.signals) or p_more is null and exists (
-        select from unnest(p_lanes) as l (lane)
+    (select min(case when s.failures = 0 then s.look_at
+        else greatest(s.look_at, p_now + interval '1 second') end) -- held: now and then
+      from queue.signals as s where s.kind <> 'refused'),
+    case when p_more is null and exists (select from unnest(p_lanes) as l (lane)
         join queue.turns as t on t.lane = l.lane and not t.blocked) then p_now end,
     -- when the first type whose rate is used up, and of which jobs wait, may start one again
     (select min(p_now + make_interval(secs => greatest(0,

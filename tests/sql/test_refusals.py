@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import psycopg
 import pytest
 
 from tests.contract.observed import later, started
@@ -150,3 +151,19 @@ def test_a_users_open_transaction_delays_its_job_alone(
     if outcomes[1] == "busy":
         assert engine.report(held, **progress) == "ok"
         assert engine.settle(held)["outcome"] == "applied"
+
+
+def test_two_transactions_that_wait_for_each_others_job_do_not_wait_for_ever(
+    engine: Engine,
+) -> None:
+    one, other = engine.enqueue(), engine.enqueue()
+    with engine.open_transaction() as ada, engine.open_transaction() as bob:
+        ada.rpc("cancel_job", p_job_id=one)
+        bob.rpc("cancel_job", p_job_id=other)
+        calls = [
+            engine.blocked(ada.rpc, "cancel_job", p_job_id=other),
+            engine.blocked(bob.rpc, "cancel_job", p_job_id=one),
+        ]
+        assert psycopg.errors.LockNotAvailable in {type(call.exception()) for call in calls}
+        for session in (ada, bob):
+            session.run("rollback")

@@ -81,6 +81,21 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
     assert leased_with() == 3
 
 
+def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: Engine) -> None:
+    """Its first turn may open between the look at the limits and the look at the turns."""
+    engine.register("limited", max_concurrency=1)
+    engine.register("free")
+    open_lanes = (
+        "select job_type from queue.lanes where lane = any ((queue.lock_types("
+        "array(select lane from queue.lanes), queue.clock())).open) order by 1"
+    )
+
+    assert "limited" not in engine.rows(open_lanes)
+    engine.enqueue(job_type="limited")
+    engine.lease_call(0)
+    assert {"free", "limited"} <= set(engine.rows(open_lanes))
+
+
 def test_jobs_that_are_held_while_the_limit_of_their_key_goes_start_without_it(
     engine: Engine,
 ) -> None:
