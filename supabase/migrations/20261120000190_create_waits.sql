@@ -1,52 +1,51 @@
--- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no
--- worker. And spawning, since what is spawned is waited for. What may end a wait (an end of a
--- child, an event) leaves a signal, inserted and never waited for; maintenance reads it in a later
--- transaction, which sees what both sides have committed (queue.do_waits). The value becomes a step
--- of the wait's name, where the job's next attempt finds it.
+-- Waits: a job that sleeps, asks a person, or waits for an event or its children holds no worker.
+-- What may end a wait, as a child's end or an event, inserts a signal, for which no one waits.
+-- Maintenance reads it in a later transaction, which sees what both sides have committed
+-- (queue.do_waits). The value becomes a step of the wait's name, which the next attempt finds.
 
 create table queue.waits (
   job_id uuid primary key, workspace_id uuid not null, created_at timestamptz not null,
   kind text not null, -- sleep, ask, event or children
   name text not null, -- the step that receives the value
   data jsonb not null default '{}', -- question, options and the answer given, or job_ids
-  event_name text, timeout_at timestamptz, -- when it ends by itself; null for never
+  event_name text,
+  timeout_at timestamptz, -- when it ends by itself; of children: when it looks at them again
   default_value jsonb, -- what the step gets then
-  gathered integer not null default 0, -- the results of so many are copied
-  -- of a wait that would never end its worker reads the name, and its job fails
+  gathered integer not null default 0, -- how many children's results are copied
+  -- a job whose wait would never end fails with the constraint's name
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when check (kind <> 'sleep' or timeout_at is not null),
   constraint a_wait_for_an_event_names_it check (kind <> 'event' or coalesce(event_name, '') <> ''),
   constraint a_wait_for_children_lists_at_most_10000_ids
-    check (jsonb_array_length(data -> 'job_ids') <= 10000)
-);
+    check (jsonb_array_length(data -> 'job_ids') <= 10000));
 create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
 
--- What maintenance is to look at beside what its time makes due.
+-- What maintenance is to look at, beside what is due by its time:
+--   check    the waiting job job_id may continue
+--   cancel   job_id was cancelled or failed: cancel its live children
+--   retry    job_id runs again: so do the children that ended with it
+--   event    a named event was emitted
+--   resumed  a pause ended
+--   refused  the database refused the task `name` for job_id (queue.do_in_parts)
 create table queue.signals (
   id bigint generated always as identity primary key,
-  -- check: the waiting job job_id may go on; cancel: job_id ended badly or was cancelled, so do its
-  -- live children; retry: it runs again, so do those; event: one was emitted; resumed: a pause
-  -- ended; refused: a task was refused for job_id, see queue.do_in_parts
   kind text not null, workspace_id uuid not null, job_id uuid,
-  name text, -- of an event, of the task; of children, the id from which to continue
+  name text, -- of the event or task; of cancel and retry: the child from which to continue
   look_at timestamptz not null default '-infinity', -- not before
   failure text, -- why it was refused
   failures integer not null default 0, -- how often it was looked at in vain
-  created_at timestamptz not null default queue.clock()
-);
+  created_at timestamptz not null default queue.clock());
 create unique index signals_refused on queue.signals (name, job_id) where kind = 'refused';
 
 create table queue.named_events (
   workspace_id uuid not null, name text not null, -- the first of a name wins
-  payload jsonb not null, emitted_at timestamptz not null,
-  primary key (workspace_id, name)
-);
+  payload jsonb not null, emitted_at timestamptz not null, primary key (workspace_id, name));
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Begin the wait of a job that is settled as waiting; gives what is wrong with it, else null.
+-- Begin the wait of a job that is settled as waiting; gives what is wrong with it, or null.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
@@ -58,9 +57,9 @@ begin
       select from jsonb_array_elements_text(p_wait -> 'job_ids') as c (id)
       where not exists (select from public.jobs as o
         where o.id = c.id::uuid and o.parent_id = p_job.id offset 0)) then
-    -- the ends of jobs that are not its children signal nothing: it looks again now and then
+    -- jobs that are not its children send no signal when they end: look again every ten seconds
     v_until := p_now + interval '10 seconds';
-  elsif v_until < p_now + interval '1 second' then -- as of a snooze, which spends no attempt
+  elsif v_until < p_now + interval '1 second' then -- a wait spends no attempt: none into the past
     v_until := p_now + interval '1 second';
   end if;
   insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at,
@@ -70,19 +69,19 @@ begin
       'options', p_wait -> 'options', 'job_ids', p_wait -> 'job_ids')),
     case v_kind when 'event' then left(p_wait ->> 'event', 255) end, v_until, p_wait -> 'default',
     p_now);
-  insert into queue.deferred (run_at, job_id, workspace_id) -- its deadline, as queue.place does
+  insert into queue.deferred (run_at, job_id, workspace_id) -- its deadline, as in queue.place
   select p_job.deadline_at, p_job.id, p_job.workspace_id where p_job.deadline_at is not null
   on conflict do nothing;
-  insert into queue.signals (kind, workspace_id, job_id) -- what it waits for may be there already
+  insert into queue.signals (kind, workspace_id, job_id) -- the event or ends may have come before
   select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children');
   return null;
 exception when data_exception or integrity_constraint_violation then
   return jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', sqlerrm);
 end $$;
 
--- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later
--- attempts of the parent read the same, whatever becomes of a child. Gives what the wait ends with;
--- null while a child lives, of which nothing is copied, or while there are more to copy.
+-- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB, so that
+-- later attempts read the same whatever becomes of a child. Gives the wait's value; null while a
+-- child lives or more are to be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
@@ -91,7 +90,7 @@ declare
 begin
   if exists (select from unnest(v_ids) as a (id) where exists (
       select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
-    update queue.waits set gathered = 0, -- one may run again
+    update queue.waits set gathered = 0, -- a child may have been run again
       timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds'
         else timeout_at end
     where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
@@ -108,11 +107,11 @@ begin
     insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
     select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now
     from slice as c where c.bytes_before < 8000000
-    -- of a wait that was cancelled
+    -- an earlier wait of this name, ended by a cancel, may have left some
     on conflict (job_id, name, nth) do update set value = excluded.value returning 1)
   select p_wait.gathered + count(*) into v_gathered from copied;
   if v_gathered = cardinality(v_ids) then
-    return '{"children": []}'; -- they are steps of their own, from nth 1
+    return '{"children": []}'; -- their results are steps of their own, from nth 1
   end if;
   update queue.waits set gathered = v_gathered where job_id = p_wait.job_id;
   insert into queue.signals (kind, workspace_id, job_id)
@@ -120,17 +119,16 @@ begin
   return null;
 end $$;
 
--- Let waiting jobs continue that have what they wait for, or whose time has passed; the value is a
--- step of the wait's name. The caller holds their waits and records.
-create function queue.waits_of(p_ids uuid[], p_now timestamptz) returns integer
+-- End the waits of these jobs that have what they wait for, or whose time has passed, and place the
+-- jobs. The caller has locked their waits and records.
+create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_wait queue.waits;
   v_value jsonb;
   v_ended uuid[] := '{}';
 begin
-  for v_wait in select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id
-  loop
+  for v_wait in select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id loop
     v_value := case v_wait.kind when 'children' then queue.gather(v_wait, p_now)
       when 'ask' then v_wait.data -> 'given' when 'event' then (
         select jsonb_build_object('event', e.payload) from queue.named_events as e
@@ -157,9 +155,9 @@ begin
   return cardinality(v_ended);
 end $$;
 
--- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many
--- did, null where all are held. The rest, and those held or refused, are for a later signal. After
--- the end of a pause: bring back what it has blocked.
+-- Cancel or retry the next 500 children of a job, from the id p_signal.name on. Returns how many;
+-- null where other transactions hold all. Signals are left for the rest, for those that are held,
+-- and for those that the database refused.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -169,8 +167,7 @@ declare
       and case p_signal.kind
         when 'retry' then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
         else c.finished_at is null and c.cancel_requested_at is null end
-      and (p_signal.kind = 'retry') = exists (
-        select from public.jobs as p
+      and (p_signal.kind = 'retry') = exists (select from public.jobs as p
         where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
     order by c.id limit 500);
   v_refused uuid[] := queue.refused(p_signal.kind, p_now);
@@ -178,13 +175,10 @@ declare
   v_next uuid := v_ids[500];
   v_done integer := 0;
 begin
-  if p_signal.kind = 'resumed' then
-    return case when queue.reopen_turns(p_signal.workspace_id) then 1 end;
-  elsif not queue.lock_jobs(v_free, p_waits => false) then
+  if not queue.lock_jobs(v_free, p_waits => false) then
     v_free := array(
       select c from unnest(v_free) as c where queue.lock_jobs(array[c], p_waits => false));
-    v_next := (
-      select c from unnest(v_ids) as c
+    v_next := (select c from unnest(v_ids) as c
       where c <> all (v_free) and c <> all (v_refused) order by c limit 1);
     if v_free = '{}' then return null; end if;
   end if;
@@ -192,27 +186,26 @@ begin
     v_done := queue.do_in_parts(p_signal.kind, v_free, p_now);
   end if;
   v_refused := queue.refused(p_signal.kind, p_now);
+  insert into queue.signals (kind, workspace_id, job_id, name)
+  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, v_next where v_next is not null;
   insert into queue.signals (kind, workspace_id, job_id, name, look_at)
-  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, n.id, n.look_at
-  from (values (v_next, '-infinity'), (
-    (select c from unnest(v_ids) as c where c = any (v_refused) order by c limit 1),
-    p_now + interval '5 seconds')) as n (id, look_at)
-  where n.id is not null;
+  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, c, p_now + interval '5 seconds'
+  from unnest(v_ids) as c where c = any (v_refused) order by c limit 1;
   return v_done;
 end $$;
 
--- End waits whose time has passed or whose signal has come, and pass the ends of parents on.
--- Signals that are still needed stay: of held jobs one each; of events that more jobs wait for.
+-- Handle signals, and end waits whose time has passed. A signal stays where its job is held by
+-- another transaction, or more jobs wait for its event. Ends when a pass has done nothing.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_signals bigint[];
   v_kept bigint[];
   v_refused uuid[];
-  v_held uuid[];
-  v_parent queue.signals;
+  v_waiting uuid[];
+  v_signal queue.signals;
   v_passed integer;
-  v_moved integer;
+  v_moved integer; -- jobs and signals of this pass
   v_done integer := 0;
 begin
   loop
@@ -220,34 +213,33 @@ begin
       select s.id from queue.signals as s where s.kind <> 'refused' and s.look_at <= p_now
       order by s.id limit 500 for update skip locked);
     v_refused := queue.refused('waits', p_now);
-    v_held := array( -- whose time has passed, or which signals name
+    v_waiting := array( -- whose time has passed, or which signals name
       select w.job_id from queue.waits as w join public.jobs as j on j.id = w.job_id
       where w.job_id <> all (v_refused) and w.job_id = any (array(
         (select o.job_id from queue.waits as o where o.timeout_at <= p_now
             and o.job_id <> all (v_refused) order by o.timeout_at limit 500)
-        union
-        select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'check'
-        union
-        (select o.job_id from queue.signals as s
+        union select s.job_id from queue.signals as s
+        where s.id = any (v_signals) and s.kind = 'check'
+        union (select o.job_id from queue.signals as s
           join queue.waits as o on o.workspace_id = s.workspace_id and o.event_name = s.name
           where s.id = any (v_signals) and s.kind = 'event' and o.job_id <> all (v_refused)
           limit 500)))
       order by w.job_id for no key update of w, j skip locked);
-    v_moved := case when v_held = '{}' then 0 else queue.do_in_parts('waits', v_held, p_now) end;
+    v_moved := case when v_waiting = '{}' then 0
+      else queue.do_in_parts('waits', v_waiting, p_now) end;
     v_kept := array(
       select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
-      where s.id = any (v_signals) and s.kind = 'check' and s.job_id <> all (v_held)
+      where s.id = any (v_signals) and s.kind = 'check' and s.job_id <> all (v_waiting)
       group by s.job_id
-      union all
-      select s.id from queue.signals as s
-      where s.id = any (v_signals) and s.kind = 'event' and exists (
-        select from queue.waits as w
+      union all select s.id from queue.signals as s
+      where s.id = any (v_signals) and s.kind = 'event' and exists (select from queue.waits as w
         where w.workspace_id = s.workspace_id and w.event_name = s.name));
-    for v_parent in select * from queue.signals as s
-      where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed') order by s.id
-    loop
-      v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_parent, p_now) end;
-      v_kept := case when v_passed is null then v_kept || v_parent.id else v_kept end;
+    for v_signal in select * from queue.signals as s
+      where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed') order by s.id loop
+      v_passed := case when clock_timestamp() >= p_until then null
+        when v_signal.kind <> 'resumed' then queue.pass_on(v_signal, p_now)
+        when queue.reopen_turns(v_signal.workspace_id) then 1 end;
+      v_kept := case when v_passed is null then v_kept || v_signal.id else v_kept end;
       v_moved := v_moved + coalesce(v_passed, 0);
     end loop;
     delete from queue.signals as s where s.id = any (v_signals) and s.id <> all (v_kept);
@@ -255,7 +247,7 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- someone holds them: no lease calls for maintenance because of them, see there
+  -- other transactions hold them: queue.maintenance_is_due then passes over these signals
   if v_moved = 0 then
     update queue.signals set failures = failures + 1 where id = any (v_kept);
   end if;
@@ -279,7 +271,7 @@ begin
     perform queue.refuse(409, 'invalid_state', 'the job is not asking anything',
       (select j.status from public.jobs as j where j.id = p_job_id));
   elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
-    perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now',
+    perform queue.refuse(409, 'invalid_state', 'the job is asking something else now',
       v_wait.name);
   elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
       and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
@@ -289,7 +281,7 @@ begin
   update queue.waits set data = data || jsonb_build_object('given',
     jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller()))
   where job_id = p_job_id;
-  perform queue.waits_of(array[p_job_id], v_now);
+  perform queue.end_waits(array[p_job_id], v_now);
   perform queue.admit('changes', v_wait.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
@@ -315,15 +307,16 @@ begin
     insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller(), -- by its size: it is kept
-    1 + octet_length(p_payload::text) / 16384);
+  -- by its size, since it is stored
+  perform queue.admit('changes', p_workspace_id, queue.caller(),
+    1 + coalesce(octet_length(p_payload::text), 0) / 16384);
   return jsonb_build_object('first', v_is_first);
 end $$;
 comment on function public.emit_event is
   E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or '
   'after the wait.';
 
--- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
+-- A spawn is a row of queue.steps with nth -1, which queue.step_page leaves out.
 create function public.spawn_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
 declare
@@ -341,7 +334,7 @@ begin
   v_job := queue.held_job(p_request, null, 'its children were not created');
   select s.value into v_made from queue.steps as s
   where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
-  if not found then -- no user: it is the platform's code that spawns
+  if not found then -- without a user: the service spawns
     v_made := jsonb_build_object('job_ids', case v_children when '[]' then '{}' else (queue.enqueue(
       v_job.workspace_id, null, (
         select jsonb_agg(jsonb_build_object('session_id', v_job.session_id,

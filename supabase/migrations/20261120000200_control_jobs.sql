@@ -1,10 +1,10 @@
--- What people do to jobs, also in bulk: cancel with children, retry, run again from a step, pause.
+-- What people do to jobs, also in bulk: cancel with children, retry, replay from a step, pause.
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others
--- end at once. Live children that are not among them are left to maintenance. Returns how many.
-create function queue.cancel_of(p_ids uuid[], p_now timestamptz,
+-- Cancel jobs that the caller has locked (queue.lock_jobs): running ones are asked to stop, the
+-- others end now. A signal has maintenance cancel their other live children. Returns how many.
+create function queue.cancel_locked(p_ids uuid[], p_now timestamptz,
   p_reason text default 'parent_ended') returns integer language plpgsql as $$
 declare
   v_asked uuid[];
@@ -14,8 +14,7 @@ begin
   select array_agg(a.id) into v_asked from asked as a;
   perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
   where v_asked is not null;
-  perform queue.finish(array(
-      select j.id from public.jobs as j
+  perform queue.finish(array(select j.id from public.jobs as j
       where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
     'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now);
   insert into queue.signals (kind, workspace_id, job_id)
@@ -25,7 +24,7 @@ begin
   return cardinality(p_ids);
 end $$;
 
--- Cancel jobs and their live children: 5,000 of those here, the rest by maintenance.
+-- Cancel jobs and their live children; beyond 5,000 of these, maintenance does it.
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void language plpgsql as $$
 declare
   v_children constant uuid[] := array(
@@ -36,7 +35,8 @@ declare
     select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
 begin
   perform queue.lock_jobs(p_ids || v_children);
-  perform queue.cancel_of(v_children, p_now), queue.cancel_of(p_ids, p_now, 'cancelled');
+  perform queue.cancel_locked(v_children, p_now);
+  perform queue.cancel_locked(p_ids, p_now, 'cancelled');
 end $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
@@ -57,8 +57,8 @@ comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
   'within five seconds. 409 when it has completed or failed.';
 
--- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked
--- already: this cancels it here and skips the update.
+-- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
+-- the job and skips the update. A truncate is refused, since it fires no trigger of a row.
 create function queue.cancel_by_update() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
@@ -72,25 +72,25 @@ begin
       else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs '
         'change the status', old.status, left(new.status, 40)) end, old.status);
   elsif not (queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()) then
-    if current_setting('minutehand.has_cancelled', true) = 'yes' then -- as queue.change_jobs
+    if current_setting('minutehand.has_cancelled', true) = 'yes' then -- as in queue.change_jobs
       perform queue.refuse(403, 'forbidden',
         'only managers of the workspace may cancel many jobs at once', old.workspace_id::text);
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
   end if;
-  perform queue.cancel_of(array[old.id], queue.clock(), 'cancelled');
+  perform queue.cancel_locked(array[old.id], queue.clock(), 'cancelled');
   perform queue.admit('changes', old.workspace_id, queue.caller());
   return null;
 end $$;
 
--- Conditions are read from the catalogue by each statement that updates, so this is short: each
--- change by the engine of one of these columns raises one of the four counters.
+-- Updates of the engine do not fire it: whenever they change one of these columns they also raise
+-- fence, last_seq, generation or lost_attempts. The list is short since each update reads it.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id, next_retry_at,
     scheduled_for, deadline_at, concurrency_key on public.jobs
   for each row when (new.fence = old.fence and new.last_seq = old.last_seq
     and new.generation = old.generation and new.lost_attempts = old.lost_attempts
-    and new.lane = old.lane -- else queue.adopt
+    and new.lane = old.lane -- which queue.adopt changes
     and (new.status, new.priority, new.ord, new.queue, new.job_type, new.workspace_id,
       new.next_retry_at, new.scheduled_for, new.deadline_at, new.concurrency_key)
     is distinct from (old.status, old.priority, old.ord, old.queue, old.job_type,
@@ -102,9 +102,9 @@ create policy "members cancel jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Run ended jobs, whose records the caller holds, again, unless another has their unique key;
--- maintenance does so with children that ended for their parent. Returns how many.
-create function queue.retry_of(p_ids uuid[], p_now timestamptz) returns integer
+-- Run ended jobs again that the caller has locked, unless another has their unique key. A signal
+-- has maintenance retry the children that were cancelled with them. Returns how many.
+create function queue.retry_locked(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -122,8 +122,7 @@ begin
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (select from queue.job_keys as u
         where u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key
-          and u.is_unique and u.job_id = j.id))
-    returning j.id, j.workspace_id),
+          and u.is_unique and u.job_id = j.id)) returning j.id, j.workspace_id),
   alive as (delete from queue.dead as d using retried as r
     where d.workspace_id = r.workspace_id and d.job_id = r.id)
   select array_agg(r.id order by r.id) into v_ids from retried as r;
@@ -146,8 +145,8 @@ begin
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
-    if queue.retry_of(array[p_job_id], v_now) = 0 then
-      perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now',
+    if queue.retry_locked(array[p_job_id], v_now) = 0 then
+      perform queue.refuse(409, 'duplicate_job', 'another job now holds this one''s unique key',
         (select u.job_id::text from queue.job_keys as u
           where u.workspace_id = v_job.workspace_id and u.job_type = v_job.job_type
             and u.key = v_job.unique_key and u.is_unique));
@@ -177,15 +176,15 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
   'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
 
--- Cancel or retry up to p_limit jobs that match a filter of list_jobs, from the newest on, for two
--- seconds at most: without a state the live or the failed ones. What cannot change is left out.
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, the newest first; the search
+-- ends after two seconds. Without a state, live jobs are cancelled and failed ones retried.
 create function queue.change_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer,
   p_cursor uuid, p_is_retry boolean) returns jsonb language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
-  v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
-  v_able constant jsonb := case when p_is_retry then '["failed", "cancelled"]'
+  v_states constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
+  v_allowed constant jsonb := case when p_is_retry then '["failed", "cancelled"]'
     else '["pending", "processing", "waiting", "queued", "scheduled", "retrying", "running",
       "suspended"]' end;
   v_filter jsonb := jsonb_strip_nulls(p_filter);
@@ -199,13 +198,13 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
   elsif v_filter = '{}' and not p_is_retry then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
-  elsif not v_able @> v_words then
+  elsif not v_allowed @> v_states then
     perform queue.refuse(400, 'invalid_argument',
-      'this does not apply to jobs that are ' || v_words::text, 'state');
-  elsif p_limit not between 1 and 1000 then
+      'this does not apply to jobs that are ' || v_states::text, 'state');
+  elsif p_limit between 1 and 1000 is not true then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  if v_words is null then
+  if v_states is null then
     v_filter := v_filter || jsonb_build_object('status', case when p_is_retry
       then '["failed"]' else '["pending", "processing", "waiting"]' end::jsonb);
   end if;
@@ -226,7 +225,7 @@ begin
   end if;
   if p_is_retry then
     perform queue.lock_jobs(v_ids);
-    v_count := queue.retry_of(v_ids, v_now);
+    v_count := queue.retry_locked(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
     perform queue.cancel(v_ids, v_now);
@@ -263,7 +262,7 @@ declare
   v_made jsonb;
   v_id uuid;
 begin
-  perform queue.take_turn(v_job.workspace_id); -- as many steps as its origin has
+  perform queue.take_turn(v_job.workspace_id); -- it may copy many steps
   perform queue.check_names(p_request, '{from_step,payload,idempotency_key}', 'request');
   if v_from is not null and v_from_at is null then
     perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from),
@@ -292,7 +291,7 @@ begin
   from queue.steps as s join queue.steps as f
     on f.job_id = s.job_id and f.name = s.name and f.nth = 0 and f.created_at < v_from_at
   where s.job_id = p_job_id;
-  if found then -- results that are kept count as enqueues, by their size
+  if found then -- copied results count as enqueues, by their size
     perform queue.admit('changes', v_job.workspace_id, queue.caller(), (
       select sum(octet_length(s.value::text)) / 16384 from queue.steps as s where s.job_id = v_id));
   end if;
@@ -302,13 +301,14 @@ comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
   'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
 
--- Bring back what a pause blocked: by notes, since a lease may hold a turn. False, to be called
--- again, where one that read the pause before it ended may yet block one.
+-- Leave notes for the turns that a pause has blocked; after one of a type or queue (the system
+-- workspace's) also for all gates. Notes, since a lease may hold a turn. False, to be called again, where
+-- a lease that has read the old pauses still runs, since it may yet block a turn.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
-  v_is_last constant boolean := queue.try_lock('pauses');
+  v_is_last constant boolean := queue.try_lock('pauses'); -- which leases share
 begin
-  if p_workspace_id = queue.system_workspace() then -- of a type or a queue
+  if p_workspace_id = queue.system_workspace() then
     perform queue.note_gates(array(select l.lane from queue.lanes as l));
   end if;
   insert into queue.notes (lane, workspace_id, ord)
@@ -327,8 +327,8 @@ declare
   v_workspace uuid;
   v_changed uuid;
 begin
-  if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null
-    or v_name is null then
+  if v_name is null
+      or v_kind in ('job_type', 'queue', 'workspace', 'workspace_type') is not true then
     perform queue.refuse(400, 'invalid_argument',
       'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
   elsif v_kind in ('workspace', 'workspace_type') then
@@ -338,7 +338,8 @@ begin
   elsif not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only operators pause a queue or a job type', v_kind);
   end if;
-  perform from queue.job_types as t where t.job_type = v_type;
+  perform from queue.job_types as t where t.job_type = v_type -- a pause outlives its type
+  union all select from queue.pauses as p where (p.kind, p.name) = (v_kind, v_name);
   if v_type is not null and not found then
     perform queue.refuse(404, 'unknown_job_type', 'job type not found', left(v_type, 100));
   end if;
@@ -357,7 +358,7 @@ begin
   end if;
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock()) where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
-  -- the state after, and not what was asked for: another pause may stop the same jobs
+  -- what holds now, which may differ from the request: another pause may stop the same jobs
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false) || coalesce((
     select jsonb_build_object('paused', true, 'left', jsonb_agg(jsonb_build_object('kind', p.kind,
       'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.words_of(p.kind || '_paused',

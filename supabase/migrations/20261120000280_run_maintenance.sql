@@ -44,9 +44,9 @@ begin
     else
       v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
         when 'reclaim' then queue.reclaim(p_ids, p_now)
-        when 'waits' then queue.waits_of(p_ids, p_now)
-        when 'cancel' then queue.cancel_of(p_ids, p_now)
-        when 'retry' then queue.retry_of(p_ids, p_now) end;
+        when 'waits' then queue.end_waits(p_ids, p_now)
+        when 'cancel' then queue.cancel_locked(p_ids, p_now)
+        when 'retry' then queue.retry_locked(p_ids, p_now) end;
     end if;
     if exists (select from queue.signals as s where s.kind = 'refused' and s.name = p_task) then
       delete from queue.signals as s
