@@ -178,11 +178,12 @@ begin
         o.usename, 'a session'), o.pid, o.seconds, case when o.backend_xid is null
         then 'dead rows are kept' else 'webhooks and statistics wait for it' end),
     jsonb_build_object('pid', o.pid) from (
-    select a.*, extract(epoch from clock_timestamp() - a.xact_start)::integer as seconds
+    select a.*, extract(epoch from queue.clock() - a.xact_start)::integer as seconds
     from pg_catalog.pg_stat_activity as a where a.datname = current_database()
       and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
       and num_nonnulls(a.backend_xid, a.backend_xmin) > 0) as o
-  where o.seconds >= case when o.backend_xid is null then 300 else 60 end
+  where o.seconds >= case when o.backend_xid is null then 300 when o.state = 'active' then 60
+    else 30 end -- it has written, and sits idle
   order by o.seconds desc limit 20);
 end $$;
 
