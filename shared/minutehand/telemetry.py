@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-_TURN_ON: Final = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-)
+_TURN_ON: Final = [f"OTEL_EXPORTER_OTLP{of}_ENDPOINT" for of in ("", "_TRACES", "_METRICS")]
 #: The longest that one answer waits for a collector, and the end of a process.
 FLUSH_SECONDS: Final = 0.5
 

@@ -143,7 +143,7 @@ begin
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
-  -- what a stolen key registered cannot be told from what others did: what has no jobs goes, and
+  -- what a stolen key registered looks like what others did: what has no jobs goes, and
   -- the next registration, within five minutes, replaces the rest
   update queue.job_types set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;

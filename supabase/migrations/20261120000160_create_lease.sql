@@ -21,7 +21,7 @@
 -- It is longer than others' claims since tenants take turns, limits are exact, and a call may be
 -- repeated. Planner settings are at the entry points: a session's plans may be older than the rows.
 
--- As a worker sends it, and the number that stands for its name.
+-- As a worker sends it, and the number that replaces its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text);

@@ -125,7 +125,7 @@ begin
   v_seen := queue.message_budget();
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
-    -- of many tenants: more than the budget reaches, whoever follows them
+    -- of many tenants: more than the budget reaches
     if not p_is_minor and v_seen.used + 2 * (
         select count(distinct e.workspace_id) from unnest(p_events) as e where e.seqs is not null)
         > v_seen.budget * 6 / 8 then return false; end if;
@@ -438,7 +438,7 @@ begin
       (select * from queue.feed as o where o.session_id = p_session_id and o.number <= v_last
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       ) as f window w as (order by f.number, f.id)),
-  -- what of the first line was read before does not count: it may tell of thousands
+  -- what of the first line was read before does not count: it may name thousands
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,

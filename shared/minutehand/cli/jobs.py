@@ -69,10 +69,10 @@ def enqueue(
     if job.get("schema_version") == 0:  # no worker has published its type yet
         found = connection.get(f"/api/jobs/{job['id']}/explain")
         output.note(" ".join([found["sentence"], *(step["words"] for step in found["next"])]))
-    tell_enqueued(output, connection, job, watch=watch)
+    say_enqueued(output, connection, job, watch=watch)
 
 
-def tell_enqueued(
+def say_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
     """Print a job that was just made, or follow it until it ends."""

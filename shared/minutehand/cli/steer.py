@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.jobs import read_jobs, read_payload, tell_enqueued
+from minutehand.cli.jobs import read_jobs, read_payload, say_enqueued
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
@@ -154,7 +154,7 @@ def replay(
     path = f"/api/jobs/{whole_id(connection, job_id)}/replay"
     key = {"idempotency-key": str(uuid.uuid4())}
     job = connection.call("POST", path, json=body, headers=key)
-    tell_enqueued(output, connection, job, watch=watch)
+    say_enqueued(output, connection, job, watch=watch)
 
 
 @workspace_verb

@@ -18,7 +18,7 @@ T = TypeVar("T")
 #: Timeout of a call that the tick does not depend on.
 SIDE_CALL_SECONDS = 3.0
 
-#: A backlog should be begun within this time. A short one costs hardly more: run time is billed, on
+#: A backlog should be begun within this time. A short one costs hardly more: seconds are billed, on
 #: any worker.
 TARGET_SECONDS: Final = 5.0
 #: How long a job is taken to run while nothing is known.

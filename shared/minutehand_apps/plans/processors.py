@@ -73,19 +73,19 @@ class _Run:
     async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
         """Make a stage, report it and keep it."""
         self._show(stage)
-        self._tell("stage_started", stage, "info", f"{stage.title}: started")
+        self._report("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
             chapter = await self._make(stage, given)
         except ProcessorError as error:
-            self._tell("stage_failed", stage, "error", f"{stage.title}: {error}")
+            self._report("stage_failed", stage, "error", f"{stage.title}: {error}")
             await keep(reason=str(error))
             raise
         result = chapter.model_dump(mode="json")
         model = self._app.model
         await keep(result=result, model=None if model.offline else model.name)
         self._done.add(stage.name)
-        self._tell("stage_completed", stage, "info", f"{stage.title}: done")
+        self._report("stage_completed", stage, "info", f"{stage.title}: done")
         self._show(stage)
         return result
 
@@ -114,7 +114,7 @@ class _Run:
                 self._down = error
             raise
 
-    def _tell(self, event: str, stage: Stage, level: str, message: str) -> None:
+    def _report(self, event: str, stage: Stage, level: str, message: str) -> None:
         # each line of the log is an event of the job, and so of the plan's stream
         self._ctx.log(level, message, event=event, stage=stage.name, title=stage.title)
 

@@ -14,10 +14,10 @@ from tests.integration.enrichment.conftest import (
     BOB,
     EVE,
     INITECH,
-    NOBODY_LTD,
     PETER,
     SETTINGS,
     SOYLENT,
+    UNKNOWN_LTD,
     Office,
 )
 from tests.support.killable import survive
@@ -118,7 +118,7 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
     """No attempt is spent, and a thousand jobs do not run into the same limit one by one."""
     apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
     first = await online.run("enrich_account", {"account_id": INITECH})
-    other = await online.run("enrich_account", {"account_id": NOBODY_LTD})
+    other = await online.run("enrich_account", {"account_id": UNKNOWN_LTD})
     asked = len(apollo.seen)
     await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key waits for nothing
     online.project.make_due()
@@ -193,11 +193,11 @@ async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
 
 async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> None:
     """The job completes with no match, the account stays as it was, nothing is charged."""
-    before = office.record("accounts", NOBODY_LTD)
-    job = await office.run("enrich_account", {"account_id": NOBODY_LTD})
+    before = office.record("accounts", UNKNOWN_LTD)
+    job = await office.run("enrich_account", {"account_id": UNKNOWN_LTD})
 
     assert (job["status"], job["result"]["outcome"]) == ("completed", "no match")
-    assert (office.record("accounts", NOBODY_LTD), office.credits()) == (before, 0)
+    assert (office.record("accounts", UNKNOWN_LTD), office.credits()) == (before, 0)
 
 
 async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(

@@ -15,7 +15,7 @@ from tests.support.databases import Database
 
 TRIGGER = """
 create table public.rt_notes (id int primary key, word text);
-create function public.rt_tell() returns trigger language plpgsql as $$
+create function public.rt_send() returns trigger language plpgsql as $$
 begin
   perform realtime.broadcast_changes(
     'TOPIC', tg_op, tg_op, tg_table_name, tg_table_schema, new, old, tg_level
@@ -23,9 +23,9 @@ begin
   return null;
 end $$;
 create trigger rows after insert or update or delete on public.rt_notes
-for each row execute function public.rt_tell();
+for each row execute function public.rt_send();
 create trigger statements after truncate on public.rt_notes
-for each statement execute function public.rt_tell();
+for each statement execute function public.rt_send();
 """
 
 

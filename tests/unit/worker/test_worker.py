@@ -131,7 +131,7 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
     assert queue.calls.count("lease") == (2 if admitted else 0)
 
 
-def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() -> None:
+def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
     """What follows a step never runs without it; the id of the calls changes each minute."""
     stored: list[str] = []
     seen: list[list[str]] = []
