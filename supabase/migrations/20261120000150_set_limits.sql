@@ -247,7 +247,8 @@ begin
   select s.key into v_bad from jsonb_each(p_settings) as s left
     join queue.settings as t on t.name = s.key
   where case
-    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key', 'cluster', 'facts') then true
+    when t.name is null then true
+    when s.key in ('worker_keys_revoked', 'guest_key', 'cluster', 'facts') then true
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'

@@ -101,7 +101,7 @@ select queue.allow('service_role', 'public.connect_worker');
 select public.attach_extensions();
 
 -- What the migrations leave, as the statements that make it so: owners, grants, whose rights apply,
--- what is on. They are recorded at the end of this file as the setting facts, for doctor to compare.
+-- what is on. They are kept at the end of this file as the setting facts, for doctor to compare.
 -- undo: the statement that takes one back; null where more than is recorded does no harm.
 create type queue.fact as (object text, statement text, undo text);
 

@@ -91,7 +91,7 @@ def main(environ: Mapping[str, str]) -> int:
         timeout_keep_alive=75,  # as the gateway: clients close first
         timeout_graceful_shutdown=2,  # for requests under way; streams end by themselves
         server_header=False,
-        proxy_headers=False,  # there is no proxy: whoever names an address is the caller
+        proxy_headers=False,  # there is no proxy: what connects is the caller
     )
     Server(config, host.let_streams_go).run()
     return 0
