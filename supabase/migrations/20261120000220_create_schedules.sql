@@ -125,9 +125,9 @@ create function queue.system_workspace() returns uuid language sql immutable par
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
 -- Enqueue the runs that are due: the first due schedule of each tenant, then the second of each,
--- and so on. A run more than five minutes late counts as missed where those are skipped. A schedule of
--- code that no worker serves gets no jobs, which would only pile up. A failure is noted, and stops
--- no other.
+-- and so on. A run more than five minutes late counts as missed where those are skipped. A schedule
+-- of code that no worker serves gets no jobs, which would only pile up. A failure is noted, and
+-- stops no other.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
