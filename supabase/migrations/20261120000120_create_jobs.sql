@@ -226,13 +226,14 @@ create table queue.workers (
 create index workers_by_seen on queue.workers (seen_at);
 
 -- Runs of workers: their latest call that was the first or got jobs, so that a repeated call is
--- recognised; and those that begin_worker_run admitted.
+-- recognised; and those under way where their number is bounded, see queue.admit_run.
 create table queue.ticks (
   tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
-  expires_at timestamptz, -- of an admitted run: when its host ends it at the latest
+  expires_at timestamptz, -- of an admitted one, until it ends: when its host ends it at the latest
   -- another run was refused since
   has_refused boolean not null default false) with (fillfactor = 50);
+create index ticks_under_way on queue.ticks (expires_at) where expires_at is not null;
 
 -- Stored events; the view public.job_events adds those that follow from the job's row.
 create table queue.job_events (

@@ -200,44 +200,6 @@ end $$;
 comment on function public.workspace_limits is
   'Limits of a workspace, and how many of its jobs run now.';
 
-create function public.begin_worker_run(p_request jsonb) returns json
-language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_run constant uuid := p_request ->> 'run_id';
-  v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
-  v_running integer;
-begin
-  perform queue.refuse_revoked();
-  perform queue.try_lock('admission', p_waits => true); -- one at a time
-  -- one that was killed counts until its time is over
-  delete from queue.ticks where expires_at <= v_now or tick_id = v_run;
-  v_running := (select count(*) from queue.ticks where expires_at is not null);
-  if v_running >= v_most then
-    update queue.ticks set has_refused = true where expires_at is not null and not has_refused;
-    return json_build_object('admitted', false, 'free', 0);
-  end if;
-  insert into queue.ticks (tick_id, seen_at, expires_at)
-  values (v_run, v_now, v_now + least(interval '1 day',
-    make_interval(secs => (p_request ->> 'seconds')::double precision)));
-  return json_build_object('admitted', true, 'free', v_most - v_running - 1);
-end $$;
-comment on function public.begin_worker_run is 'Admit a run, {run_id, worker_id, most, seconds}, '
-  'unless most are under way: {admitted, free}. May be repeated.';
-
-create function public.end_worker_run(p_request jsonb) returns json
-language plpgsql security definer set search_path = '' as $$
-declare
-  v_refused boolean;
-begin
-  perform queue.refuse_revoked();
-  delete from queue.ticks where tick_id = (p_request ->> 'run_id')::uuid and expires_at is not null
-  returning has_refused into v_refused;
-  return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
-end $$;
-comment on function public.end_worker_run is
-  'End an admitted run: {ended, refused}; refused: another was meanwhile, so lease again.';
-
 -- Settings are known by name and kind; those of apps too, once their migration has inserted them.
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -273,7 +235,6 @@ comment on function public.set_settings is
 
 select queue.allow('authenticated, service_role', 'public.open_stream',
   'public.set_workspace_limits', 'public.workspace_limits');
-select queue.allow('job_worker, service_role', 'public.begin_worker_run', 'public.end_worker_run');
 select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_keys');
 
 -- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key

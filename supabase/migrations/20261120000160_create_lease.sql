@@ -1,6 +1,7 @@
 -- Lease: which jobs a worker gets. The life of a lease, each step the name of its function:
 --
 --   queue.lease             a call of a worker; a repeat, known by tick_id and call, gets the same
+--     queue.admit_run       where the number of runs is bounded, with the first call of one
 --     queue.note_worker     the worker's row and the lanes it serves, once a minute
 --     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
 --     queue.open_turns      notes of turns: they come to the end of the order, or to their tenant
@@ -14,6 +15,7 @@
 --       queue.take_jobs     ready -> leased, in one statement
 --     queue.read_leases     the answer; queue.note_leases: what they leave behind beside it
 --     queue.tidy_turns      closes empty turns, skips what lies before the first job of others
+--     queue.end_run         with the call that finds no more
 --   public.report_jobs      renews it
 --   public.settle_jobs      ends it, and leases the next in the same call
 --   public.run_maintenance  ends one that has expired
@@ -24,7 +26,8 @@
 -- As a worker sends it, and the number that replaces its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
-  queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text);
+  queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text,
+  run jsonb, ends jsonb);
 -- A turn, and what its type, its tenant in the type, and its tenant may start: null for any number.
 create type queue.turn as (
   lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
@@ -592,7 +595,12 @@ begin
   v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
     is distinct from (p_request.job_types, p_request.queues, p_request.version);
   if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now
-      and v_worker.ended_at is null and not v_changed then return v_worker.worker; end if;
+      and not v_changed then
+    if v_worker.ended_at is not null then
+      update queue.workers set ended_at = null, started_at = p_now where worker = v_worker.worker;
+    end if;
+    return v_worker.worker;
+  end if;
   select array_agg(l.lane) filter (where o.serves and (l.served_at is null
       or l.served_at not between p_now - interval '1 minute' and p_now)) as served,
     array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,
@@ -624,17 +632,49 @@ begin
   return v_worker.worker;
 end $$;
 
--- See public.lease_jobs. p_changes: of what was settled in the same call.
-create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
+-- Admit a run for its time, unless as many as it says are under way: how many more may begin; null
+-- where it is refused. One that was killed counts until its time is over.
+create function queue.admit_run(p_request queue.lease_request, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_free integer;
+begin
+  perform queue.try_lock('admission', p_waits => true); -- one at a time
+  for v_try in 1 .. 2 loop
+    v_free := (p_request.run ->> 'most')::integer - 1 - (select count(*) from queue.ticks as t
+      where t.expires_at > p_now and t.tick_id <> p_request.tick_id);
+    exit when v_free >= 0;
+    -- they lease again before they end; this waits for one that ends just now and does not see it
+    update queue.ticks set has_refused = true
+    where expires_at > p_now and tick_id <> p_request.tick_id;
+  end loop;
+  if v_free < 0 then return null; end if;
+  insert into queue.ticks as t (tick_id, seen_at, expires_at)
+  values (p_request.tick_id, p_now, p_now + least(interval '1 day',
+    make_interval(secs => (p_request.run ->> 'seconds')::double precision)))
+  on conflict (tick_id) do update set expires_at = excluded.expires_at, has_refused = false;
+  return v_free;
+end $$;
+
+-- End a run, and keep its summary with its worker: {ended, refused}.
+create function queue.end_run(p_tick_id uuid, p_worker integer, p_summary jsonb, p_now timestamptz)
+returns jsonb language plpgsql as $$
+declare
+  v_refused boolean;
+begin
+  update queue.ticks set expires_at = null where tick_id = p_tick_id and expires_at is not null
+  returning has_refused into v_refused;
+  if p_summary is not null then
+    update queue.workers set ended_at = p_now, seen_at = p_now, summary = p_summary, evidence = null
+    where worker = p_worker;
+  end if;
+  return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
+end $$;
+
+create function queue.read_lease_request(p_request jsonb) returns queue.lease_request
 language plpgsql as $$
 declare
   v_asked queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
-  v_now timestamptz;
-  v_ms bigint;
-  v_tick record;
-  v_given record;
-  v_due bigint;
-  v_is_short boolean;
 begin
   v_asked.call := coalesce(v_asked.call, 1);
   v_asked."limit" := coalesce(v_asked."limit", 10);
@@ -645,10 +685,27 @@ begin
   elsif current_setting('transaction_isolation') <> 'read committed' then
     perform queue.refuse(400, 'invalid_argument', 'a lease needs read committed, since it counts');
   end if;
-  -- a repeat waits for the first; for a lock and no row, so that what finds nothing writes nothing
+  return v_asked;
+end $$;
+
+-- See public.lease_jobs. p_changes: of what was settled in the same call. A repeat waits for the
+-- first; for a lock and no row, so that what finds nothing writes nothing.
+create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
+language plpgsql as $$
+declare
+  v_asked queue.lease_request := queue.read_lease_request(p_request);
+  v_now timestamptz;
+  v_ms bigint;
+  v_tick record;
+  v_run jsonb; -- where this call begins or ends it
+  v_given record;
+  v_due bigint;
+  v_is_short boolean;
+  v_maintenance boolean;
+begin
   perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   v_now := queue.clock();
-  select last_call, seen_at > v_now - interval '10 seconds' as is_active into v_tick
+  select last_call, seen_at > v_now - interval '10 seconds' as is_active, expires_at into v_tick
   from queue.ticks where tick_id = v_asked.tick_id;
   if v_asked.call <= v_tick.last_call then -- its answer may have been lost
     perform queue.publish(p_changes, v_now);
@@ -656,17 +713,22 @@ begin
       where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call), v_asked);
     return json_build_object('leases', v_given.leases, 'due', 0, 'next_due_in_ms', 0,
       'maintenance', queue.maintenance_is_due(v_now, true));
+  elsif v_asked.run is not null and (v_tick.expires_at > v_now) is not true then
+    v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
+    if v_run ->> 'free' is null then
+      perform queue.publish(p_changes, v_now);
+      return json_build_object('leases', '[]'::json, 'run', v_run);
+    end if;
   end if;
   v_asked.worker := queue.note_worker(v_asked, v_now);
   v_ms := pg_sequence_last_value('queue.wanted_ms'); -- a worker is here: who enqueues may ask again
   if v_ms > 0 then v_ms := setval('queue.wanted_ms', 0); end if;
   v_given := queue.lease_ready(v_asked, p_changes, v_now);
-  if v_tick.last_call is null then -- a repeat is known by it
-    insert into queue.ticks (tick_id, seen_at, worker, last_call)
-    values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call);
-  elsif v_given.leased > 0 then
-    update queue.ticks set seen_at = v_now, worker = v_asked.worker, last_call = v_asked.call
-    where tick_id = v_asked.tick_id;
+  if v_tick.last_call is null or v_given.leased > 0 then -- a repeat is known by it
+    insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
+    values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
+    on conflict (tick_id) do update set (seen_at, worker, last_call)
+      = row(excluded.seen_at, excluded.worker, excluded.last_call);
   end if;
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
   if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
@@ -674,16 +736,19 @@ begin
     v_ms := setval('queue.room_ms', v_ms);
   end if;
   v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
-  v_due := (not v_is_short)::integer;
   if v_asked.count_due or v_asked.call = 1 then
     v_due := (select count(*) from (select from queue.ready as r
       where r.lane = any (v_given.lanes) limit 1000) as r);
   end if;
-  return json_build_object('leases', v_given.leases, 'due', v_due,
-    'maintenance', v_is_short and queue.maintenance_is_due(v_now,
-      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active), -- it leased lately
-    'next_due_in_ms',
-    case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
+  v_maintenance := v_is_short and queue.maintenance_is_due(v_now,
+    v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active); -- it leased lately
+  v_ms := case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end;
+  if v_asked.ends is not null and v_given.leased = 0 and not v_maintenance
+      and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true then
+    v_run := queue.end_run(v_asked.tick_id, v_asked.worker, v_asked.ends -> 'summary', v_now);
+  end if;
+  return json_build_object('leases', v_given.leases, 'maintenance', v_maintenance, 'run', v_run,
+    'due', coalesce(v_due, (not v_is_short)::integer), 'next_due_in_ms', v_ms);
 end $$;
 
 create function public.lease_jobs(p_request jsonb) returns json language plpgsql security definer
@@ -695,9 +760,12 @@ begin
   return queue.lease(p_request);
 end $$;
 comment on function public.lease_jobs is
-  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
-  'tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, free_slots, '
-  'count_due}. A lease counts as an attempt; a repeated (tick_id, call) that got '
-  'leases gets them again.';
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
+  '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
+  'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, summary?}}. A lease counts as an '
+  'attempt; a repeated (tick_id, call) that got leases gets them again. run: at most so many '
+  'tick_ids are under way, answered by {free}, null where this one is refused. ends: if nothing is '
+  'leased, and nothing is due within stay_ms, the run has ended: {ended, refused}; refused: another '
+  'was meanwhile, so lease again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -347,16 +347,22 @@ end $$;
 
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
+declare
+  v_tick constant uuid := p_request ->> 'tick_id';
 begin
   perform queue.refuse_revoked();
-  update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
-    summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
-  where worker_id = p_request ->> 'worker_id' or worker = (select t.worker from queue.ticks as t
-      where t.tick_id = (p_request ->> 'tick_id')::uuid);
-  return jsonb_build_object('known', found);
+  if v_tick is not null then
+    return queue.end_run(v_tick, (select t.worker from queue.ticks as t where t.tick_id = v_tick),
+      p_request -> 'summary', queue.clock());
+  end if;
+  update queue.workers
+  set ended_at = queue.clock(), seen_at = queue.clock(), evidence = p_request -> 'evidence'
+  where worker_id = p_request ->> 'worker_id';
+  return jsonb_build_object('ended', found);
 end $$;
 comment on function public.tick_finished is
-  E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without '
-  'a word: {worker_id, evidence}, which the jobs that it held keep when their leases expire.';
+  E'Note that a worker''s run has ended: {tick_id, summary?}, as a lease may do: {ended, refused}.'
+  '\n\nOr that its process has, without a word: {worker_id, evidence}, which the jobs that it held '
+  'keep when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

@@ -19,7 +19,7 @@ set_workspace_limits workspace_limits list_job_types follow_topic open_stream ev
 session_feed queue_stats queue_series open_guest_session guest_session_jobs"""
 WORKER = """
 register_job_types lease_jobs settle_jobs report_jobs read_steps spawn_jobs tick_finished
-begin_worker_run end_worker_run run_maintenance webhook_to_send webhook_sent guest_key
+run_maintenance webhook_to_send webhook_sent guest_key
 stream_topics queue_health explain_queue attach_extensions"""
 GUESTS = ["follow_topic", "guest_session_jobs", "session_feed"]
 SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]

@@ -58,7 +58,7 @@ def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine)
     """Those of apps neither: a stolen key knows jobs by their ids."""
     request = {**handle(started(engine)), "fence": 99, "worker_id": "w", "tick_id": TICK}
     request |= {"name": "n", "children": []}
-    others = {"begin_worker_run", "end_worker_run", "lease_jobs", "run_maintenance"}
+    others = {"lease_jobs", "run_maintenance"}
     says_so = {"report_jobs", "settle_jobs", "webhook_sent", "tick_finished"}
     asked = set(
         engine.rows(

@@ -6,10 +6,15 @@ import json
 import uuid
 from typing import Any
 
+import httpx
 import pytest
 
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import Job, JobContext, Registry, Worker
 from tests.contract.observed import complete
 from tests.support.engine import ACME, GLOBEX, Engine, handle
+from tests.support.project import Project
 
 pytestmark = pytest.mark.fresh
 
@@ -76,6 +81,35 @@ def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: E
     assert engine.lease_call(1, tick_id=tick, call=2)["leases"] == []
     assert engine.one("select pg_current_xact_id_if_assigned()") is None
     engine.run("rollback")
+
+
+async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project) -> None:
+    """And an idle one a single call, as on Lambda, where each round trip is paid for."""
+    sent: list[str] = []
+
+    class Noting(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            sent.append(request.url.path.rpartition("/")[2])
+            return await super().handle_async_request(request)
+
+    async def work(job: Job[Any], ctx: JobContext) -> None: ...
+
+    registry = Registry()
+    registry.processor("work", payload=dict)(work)
+    api = DataApi(project.settings.supabase_url, transport=Noting())
+    queue = WorkerQueue(project.settings, api=api)
+    worker = Worker(project.settings, registry=registry, queue=queue, most=3)
+    engine.stop_clock()
+    for jobs in (1, 1, 0):
+        engine.enqueue_many(jobs)
+        engine.maintain()  # which would be a call more
+        await worker.tick(budget_seconds=60)
+    await worker.aclose()
+
+    first = ["register_job_types", "lease_jobs", "settle_jobs", "attach_extensions"]
+    assert sent == [*first, "lease_jobs", "settle_jobs", "lease_jobs"]
+    said = engine.one("select summary from queue.workers as w where summary is not null")
+    assert (said["completed"], said["leased"]) == (1, 1)
 
 
 def size(engine: Engine) -> int:

@@ -85,9 +85,7 @@ def answers(engine: Engine) -> dict[str, Any]:
     mine = {"p_workspace_id": ACME}
     made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
     many = engine.rpc("enqueue_jobs", **mine, p_jobs=[{"job_type": "work", "payload": {}}])
-    run = {"run_id": ACME, "most": 1, "seconds": 10}
-    begun = engine.rpc("begin_worker_run", p_request=run)
-    leased = engine.lease_call(2)
+    leased = engine.lease_call(2, run={"most": 1, "seconds": 10})
     first, second = leased["leases"]
     news = {**handle(first), "progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
     reported = engine.rpc("report_jobs", p_request={"items": [news]})
@@ -104,7 +102,7 @@ def answers(engine: Engine) -> dict[str, Any]:
         "enqueue_jobs": (many, models.EnqueuedBatch),
         "new job": (made["job"], models.Job),
         "new job of many": (many["jobs"][0]["job"], models.Job),
-        "begin_worker_run": (begun, models.WorkerRunAdmission),
+        "run": (leased["run"], models.RunState),
         "lease_jobs": (leased, models.LeaseResponse),
         "lease": (first, models.Lease),
         "leased job": (first["job"], models.LeasedJob),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import string
 import uuid
@@ -146,24 +147,40 @@ def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
     engine: Engine,
 ) -> None:
     """An account of ten concurrent invocations has none to reserve."""
+    calls = itertools.count(1)
+    engine.maintain()
 
-    def begin(run_id: str) -> Any:
-        request = {"run_id": run_id, "worker_id": "w", "most": 2, "seconds": 60}
-        return engine.rpc("begin_worker_run", p_request=request)
+    def lease(run_id: str, **more: Any) -> Any:
+        more |= {"run": {"most": 2, "seconds": 60}, "limit": 1, "worker_id": run_id}
+        request = {"tick_id": run_id, "call": next(calls), "free_slots": 0, **more}
+        return engine.rpc("lease_jobs", p_request=request)["run"]
 
     def end(run_id: str) -> Any:
-        return engine.rpc("end_worker_run", p_request={"run_id": run_id})
+        return engine.rpc("tick_finished", p_request={"tick_id": run_id})
 
     first, second, third = (str(uuid.uuid4()) for _ in range(3))
-    for _ in range(2):  # the second is a repeat
-        assert begin(first) == {"admitted": True, "free": 1}
-    assert begin(second)["admitted"]
-    assert begin(third) == {"admitted": False, "free": 0}
+    assert lease(first) == {"free": 1}
+    assert lease(first) is None, "it is under way"
+    assert lease(second) == {"free": 0}
+    assert lease(third) == {"free": None}
     assert end(first) == {"ended": True, "refused": True}
-    assert end(first) == {"ended": False, "refused": False}
-    assert begin(third)["admitted"]
+    assert end(first) == {"ended": True, "refused": False}
+    assert lease(third) == {"free": 0}
+    assert lease(first) == {"free": None}
+    with engine.beside() as other:
+        other.run("begin")
+        request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
+        said = other.rpc("lease_jobs", p_request=request)["run"]
+        assert said == {"ended": True, "refused": True}
+        # it came for a job that the other has not seen
+        beginning = engine.blocked(lease, first)
+        other.run("commit")
+        assert beginning.result(60) == {"free": 0}
+    engine.enqueue(delay_seconds=5)
+    assert lease(first, ends={"stay_ms": 5000}) is None, "it stays for what falls due"
+    assert lease(third) == {"free": None}
     engine.advance(61)
-    assert begin(first) == {"admitted": True, "free": 1}
+    assert lease(third) == {"free": 1}
 
 
 @pytest.mark.parametrize(

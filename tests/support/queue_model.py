@@ -18,6 +18,7 @@ from minutehand.queue.models import (
     MaintenanceResponse,
     ReportItem,
     ReportResult,
+    RunState,
     SettleItem,
     SettleResponse,
     SettleResult,
@@ -129,8 +130,8 @@ class ModelQueue(WorkerQueue):
         return await self._call("maintain", self._maintain)
 
     async def call(self, function: str, arguments: Any, **_: Any) -> Any:
-        """Publish any type and admit each run; no run was refused."""
-        return {"registered": len(arguments.get("p_types", ())), "admitted": True}
+        """Publish any type; no run was refused."""
+        return {"registered": len(arguments.get("p_types", ())), "refused": False}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
         fault = self.faults.pop(name, None) or self.faults.get(len(self.calls))
@@ -179,7 +180,11 @@ class ModelQueue(WorkerQueue):
         left = any(row.status == "pending" for row in self.rows.values())
         at = [row.run_at for row in self.rows.values() if row.status == "deferred"]
         due_in = 0.0 if left else max(0.0, min(at) - self._now) * 1000 if at else None
-        return LeaseResponse(leases=held, next_due_in_ms=due_in, maintenance=bool(self._due()))
+        run = RunState(free=9) if request.run else None
+        due = bool(self._due())
+        if request.ends and not (held or due) and (due_in or 1e9) > request.ends.stay_ms:
+            run = RunState(ended=True)
+        return LeaseResponse(leases=held, next_due_in_ms=due_in, maintenance=due, run=run)
 
     def _begin(self, row: Row) -> Lease:
         row.status = "processing"

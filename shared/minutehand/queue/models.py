@@ -288,6 +288,31 @@ class Lease(Model):
     steps: dict[str, Any] | None = Field(default_factory=dict)
 
 
+class RunBound(Model):
+    """How many runs may be under way, and how long this one at the longest."""
+
+    most: int
+    seconds: Number
+
+
+class RunEnd(Model):
+    """How a run ends if its lease finds nothing, and nothing falls due within `stay_ms`."""
+
+    stay_ms: Number
+    #: To be kept with its worker; None to leave that of an earlier run.
+    summary: dict[str, Any] | None = None
+
+
+class RunState(Model):
+    """What a lease says of the run that it began or ended."""
+
+    #: How many more may begin beside it; None when it was refused itself.
+    free: int | None = None
+    ended: bool = False
+    #: Another was refused while this one was under way: what that came for may be left.
+    refused: bool = False
+
+
 class LeaseRequest(Model):
     """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
 
@@ -304,6 +329,8 @@ class LeaseRequest(Model):
     free_slots: int | None = None
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
+    run: RunBound | None = None
+    ends: RunEnd | None = None
 
 
 class LeaseResponse(Model):
@@ -315,6 +342,7 @@ class LeaseResponse(Model):
     #: Due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
+    run: RunState | None = None
     #: Of the whole answer, in bytes; the client says it.
     size: int = Field(default=0, exclude=True)
 
@@ -360,13 +388,6 @@ class MaintenanceResponse(Model):
     more: bool = False
     #: Whether another worker was at it.
     busy: bool = False
-
-
-class WorkerRunAdmission(Model):
-    """Whether a bounded run may begin, and how many more could beside it."""
-
-    admitted: bool
-    free: int = 0
 
 
 class LogLine(Model):

@@ -22,7 +22,6 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
-    WorkerRunAdmission,
 )
 
 if TYPE_CHECKING:
@@ -119,25 +118,16 @@ class WorkerQueue(WorkerFunctions):
         body = await self.call("register_job_types", {"p_types": types})
         return int(body["registered"])
 
-    async def begin_run(self, run_id: str, *, most: int, seconds: float) -> WorkerRunAdmission:
-        """Ask to run beside at most `most - 1` other workers, for `seconds` at most."""
-        request = {"run_id": run_id, "most": most, "seconds": seconds}
-        return WorkerRunAdmission.model_validate(await self._ask("begin_worker_run", request))
-
-    async def end_run(self, run_id: str) -> bool:
-        """Make room for another worker; whether another run was refused since this one began."""
-        body = await self._ask("end_worker_run", {"run_id": run_id}, attempts=2)
-        return bool(body.get("refused"))
-
     async def attach_extensions(self) -> Mapping[str, Any]:
         """Attach what the project has switched on since its migrations ran; safe to repeat."""
         body: Mapping[str, Any] = await self.call("attach_extensions", {}, attempts=1)
         return body
 
-    async def tick_finished(self, *, tick_id: str, summary: Mapping[str, Any]) -> None:
-        """Leave the tick's summary behind and stop counting as an active worker."""
-        request = {"tick_id": tick_id, "summary": dict(summary)}
-        await self._ask("tick_finished", request, attempts=1)
+    async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
+        """End a run that no lease has ended; whether another was refused while it was admitted."""
+        request = {"tick_id": tick_id, "summary": summary}
+        body = await self._ask("tick_finished", request, attempts=1)
+        return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> None:
         """Leave behind why a worker's process ended, for the jobs that it held."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 
-from minutehand.queue.models import LeaseRequest, LeaseResponse
+from minutehand.queue.models import LeaseRequest, LeaseResponse, RunBound, RunEnd
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import LeaseId, Run
+from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
@@ -22,6 +23,8 @@ class LeaseRequests:
     MOST_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
+    #: Longest time for which a run may be admitted.
+    MOST_RUN_SECONDS = 86_400.0
     #: Answers in a row that had none of what was due at once, after which a tick may leave.
     VAIN_MAX = 6
     #: After a tick's room is withdrawn, one more look: an enqueue that counted on it may not have
@@ -51,16 +54,30 @@ class LeaseRequests:
         self.next_due_at: float | None = None
         #: Jobs that were due and not leased, as far as the database counted.
         self.due = 0
+        #: With what summary the latest request would end the run.
+        self.last: TickSummary | None = None
 
     def request(
-        self, job_types: tuple[str, ...], limit: int, *, staying: bool, count_due: bool | None
+        self,
+        job_types: tuple[str, ...],
+        limit: int,
+        *,
+        staying: bool,
+        count_due: bool | None,
+        last: TickSummary | None,
     ) -> LeaseRequest:
-        """The next request, or the one that was not answered."""
+        """The next request, or the one that was not answered.
+
+        Args:
+            last: The summary of the run should this find nothing; None where it lasts anyway.
+        """
         now = self._clock.monotonic()
         self.polled_at = now
         if self.unanswered is not None:
             return self.unanswered
-        if now - self.id.since >= self.LEASE_ID_SECONDS:
+        most = self._run_of.most
+        # an admitted run is known by it
+        if now - self.id.since >= self.LEASE_ID_SECONDS and (most is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
         self.id.calls += 1
@@ -72,6 +89,10 @@ class LeaseRequests:
         had_room = self._has_room
         self._has_room = staying and asks_again and not self._is_woken
         self.owes_a_look = had_room and not self._has_room
+        self.last = None if self.owes_a_look else last
+        if last is not None:
+            last.calls = self._summary.calls
+        seconds = min(self.MOST_RUN_SECONDS, max(0.0, self._run_of.seconds_left()))
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
@@ -84,8 +105,15 @@ class LeaseRequests:
             # tick that may be about to leave, or that is woken itself
             free_slots=None if self._has_room else 0,
             count_due=count_due,
+            run=None if most is None else RunBound(most=most, seconds=seconds),
+            ends=None if self.last is None else self._end(self.last, now),
         )
         return self.unanswered
+
+    def _end(self, last: TickSummary, now: float) -> RunEnd:
+        stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)
+        summary = last.as_dict() if last.is_worth_reporting else None
+        return RunEnd(stay_ms=round(max(0.0, stay) * 1000), summary=summary)
 
     def end(self) -> None:
         """Leave the id of the calls to the worker's next run."""

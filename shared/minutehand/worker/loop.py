@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -29,8 +29,6 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: How long a run without a deadline counts as running if it never reports its end.
-LONGEST_RUN_SECONDS = 86_400.0
 #: Unchanged types are only compared.
 REGISTER_EVERY_SECONDS = 300.0
 
@@ -133,29 +131,18 @@ class Worker:
         ends_at = self.clock.monotonic() + budget_seconds
         await self.register()
 
-        async def run(most_extra: int | None = None, *, is_last: bool = False) -> TickSummary:
-            policy = self._fan_out if fan_out else None
-            if policy is not None and most_extra is not None:
-                policy = replace(policy, most=min(policy.most, most_extra))
-            tick = Tick(
-                self._run(ends_at, options or self.options, job_types),
-                fan_out=policy,
-                start_extra_workers=self._start_extra_workers,
-                wakeups=wakeups,
-                is_last=is_last,
-                on_turn=self._note_turn,
-            )
-            summary = await tick.run()
-            if self._on_tick is not None:
-                self._on_tick(summary)
-            return summary
-
-        if self._most is None:
-            summary = await run()
-        else:
-            summary = await self._run_admitted(run, self._most, ends_at)
+        tick = Tick(
+            self._run(ends_at, options or self.options, job_types),
+            fan_out=self._fan_out if fan_out else None,
+            start_extra_workers=self._start_extra_workers,
+            wakeups=wakeups,
+            on_turn=self._note_turn,
+        )
+        summary = await tick.run()
+        if self._on_tick is not None:
+            self._on_tick(summary)
         # after the jobs, which never wait for it
-        if not self._has_attached and self._has_time(ends_at):
+        if not self._has_attached and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS:
             await self._attach_extensions()
         return summary
 
@@ -172,6 +159,7 @@ class Worker:
             stopping=self.stopping,
             job_types=tuple(name for name in known if job_types is None or name in job_types),
             queues=self.settings.worker_queues or None,
+            most=self._most,
             vain=self._vain,
             lease_id=self._lease_id,
         )
@@ -185,48 +173,6 @@ class Worker:
 
     def _note_turn(self) -> None:
         self._turned_at = self.clock.monotonic()
-
-    def _has_time(self, ends_at: float) -> bool:
-        return ends_at - self.clock.monotonic() > self.ATTACH_SECONDS
-
-    async def _run_admitted(
-        self, run: Callable[..., Awaitable[TickSummary]], most: int, ends_at: float
-    ) -> TickSummary:
-        """Run a tick if one more may run, and again while another was refused beside it."""
-        summary, was_refused = await self._run_once(run, most, ends_at)
-        while was_refused and self._has_time(ends_at) and not self.stopping.is_set():
-            again, was_refused = await self._run_once(run, most, ends_at)
-            summary = again if again.is_worth_reporting else summary
-        return summary
-
-    async def _run_once(
-        self, run: Callable[..., Awaitable[TickSummary]], most: int, ends_at: float
-    ) -> tuple[TickSummary, bool]:
-        """Run a tick if one more may run; also whether another was refused beside it."""
-        run_id = str(uuid.uuid4())
-        admission = await self.queue.begin_run(
-            run_id,
-            most=most,
-            seconds=min(max(0.0, ends_at - self.clock.monotonic()), LONGEST_RUN_SECONDS),
-        )
-        if not admission.admitted:
-            logger.info(
-                "The most workers allowed are running; they lease the waiting jobs",
-                extra={"event": "tick.crowded_out", "most": most},
-            )
-            return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True), False
-        was_refused = False
-        try:
-            summary = await run(admission.free, is_last=admission.free == 0)
-        finally:
-            try:
-                was_refused = await self.queue.end_run(run_id)
-            except QueueError as error:
-                logger.warning(
-                    "The end of the run was not recorded; it counts until its time is over",
-                    extra={"event": "tick.end_not_noted", "error": str(error)},
-                )
-        return summary, was_refused
 
     async def _attach_extensions(self) -> None:
         """Attach what the project has switched on since its migrations ran; once a worker."""

@@ -68,6 +68,7 @@ class Run:
         job_types: What it serves, by name.
         queues: Only jobs of these named queues; None for all.
         summary: Counted into by every part.
+        most: Most bounded runs of all workers at once; None for no bound.
         vain, lease_id: Of this worker's runs; the id for one of them at a time.
     """
 
@@ -80,6 +81,7 @@ class Run:
     stopping: asyncio.Event
     job_types: tuple[str, ...]
     queues: tuple[str, ...] | None = None
+    most: int | None = None
     vain: Vain = field(default_factory=Vain)
     lease_id: LeaseId = field(default_factory=LeaseId)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(slots=True)
 class TickSummary:
-    """Counts of one tick; `failed` are dead letters, `retried` go round again."""
+    """Counts of one tick, compared by what its jobs did.
+
+    `failed` are dead letters, `retried` go round again.
+    """
 
     worker_id: str
     tick_id: str
@@ -25,17 +28,17 @@ class TickSummary:
     reclaimed: int = 0
     promoted: int = 0
     #: Due jobs left when the tick ended, as far as it knows.
-    due_left: int = 0
+    due_left: int = field(default=0, compare=False)
     extra_workers: int = 0
     calls: int = 0
     reports: int = 0
-    duration_ms: float = 0.0
+    duration_ms: float = field(default=0.0, compare=False)
     busy_ms: float = 0.0
     error: str | None = None
     #: As many workers as the stage allows were running: this one leased nothing.
     crowded_out: bool = False
     #: Milliseconds until the next job falls due; None when none is planned.
-    next_due_in_ms: float | None = None
+    next_due_in_ms: float | None = field(default=None, compare=False)
 
     def count(self, outcome: str) -> None:
         """Add one applied settle."""

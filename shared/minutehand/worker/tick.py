@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, SettleItem
+from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, RunState, SettleItem
 from minutehand.tasks import end_tasks
 from minutehand.worker.alarm import MOST_NAMED, Alarm
 from minutehand.worker.attempt import Attempt
@@ -40,7 +41,6 @@ class Tick:
     Args:
         fan_out: How many extra workers it may start; None for none.
         wakeups: Set by others to make it lease at once.
-        is_last: No other run is admitted beside this one: it looks for new work while it waits.
         on_turn: Called each time that its loop goes round, at least each `TURN_SECONDS`.
     """
 
@@ -56,7 +56,6 @@ class Tick:
         fan_out: FanOut | None = None,
         start_extra_workers: StartExtraWorkers | None = None,
         wakeups: asyncio.Event | None = None,
-        is_last: bool = False,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self.summary = run.summary
@@ -67,7 +66,12 @@ class Tick:
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
         self._wakeups = wakeups
-        self._is_last = is_last
+        #: No other run is admitted beside this one: it looks for new work while it waits.
+        self._is_last = False
+        #: As many runs as may be are under way: this one leases nothing.
+        self._is_crowded_out = False
+        #: The summary with which its latest lease, or a call of its own, has ended it.
+        self._ended_as: TickSummary | None = None
         self._on_turn = on_turn
         self._runs = 0
         #: Of what an empty run says; once it has leased, of more.
@@ -106,8 +110,13 @@ class Tick:
                 await self._publishing.once()
                 sent_at = self._clock.monotonic()
                 request = self._request()
-                self._take(request, await self._leases.ask(request), sent_at)
-                while not self._is_over():
+                try:
+                    response = await self._leases.ask(request)
+                except QueueError:
+                    await self._finish()  # it may have been admitted all the same
+                    raise
+                self._take(request, response, sent_at)
+                while not self._is_over() or await self._finish():
                     try:
                         await self._go_round()
                     except Exception as error:
@@ -115,7 +124,6 @@ class Tick:
         finally:
             self._leases.end()
         self._settler.say_sum()
-        await self._report_end()
         logger.log(
             logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
@@ -227,7 +235,7 @@ class Tick:
 
     def _may_lease(self, now: float) -> bool:
         is_open = now < self._deadlines.stop_leasing and not self._is_stopping
-        return is_open and self._slots.wanted()[1] > 0
+        return is_open and not self._is_crowded_out and self._slots.wanted()[1] > 0
 
     def _should_lease(self, now: float) -> bool:
         if not self._may_lease(now):
@@ -236,14 +244,33 @@ class Tick:
             return True
         return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
 
-    def _request(self, *, count_due: bool | None = None) -> LeaseRequest:
+    def _request(
+        self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
+    ) -> LeaseRequest:
         """The next request for leases; with `count_due` for none, but for the size of a backlog."""
         self._woken = False
         names, limit = self._slots.wanted()
         if count_due or not self._may_lease(self._clock.monotonic()):
             names, limit = self._run_of.job_types, 0
         staying = bool(self._held.running)
-        return self._leases.request(names, limit, staying=staying, count_due=count_due)
+        last = None if count_due else self._last(settling)
+        return self._leases.request(names, limit, staying=staying, count_due=count_due, last=last)
+
+    def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
+        """The summary once these are settled; None where that does not end the run."""
+        holds = self._held.running or self._held.ended or self._unstarted or self._settler.busy
+        if holds or self._slots.next_late_at is not None or self._maintenance.is_wanted:
+            return None
+        self._measure()
+        last = replace(self.summary)
+        for item in settling:
+            last.count(item.outcome)
+        return last
+
+    def _measure(self) -> None:
+        seconds = self._clock.monotonic() - self._deadlines.start
+        self.summary.duration_ms = round(seconds * 1000, 1)
+        self.summary.due_left = self._leases.due
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
@@ -262,6 +289,8 @@ class Tick:
 
     def _take(self, request: LeaseRequest, response: LeaseResponse, sent_at: float) -> None:
         self._leases.note_answer(response)
+        if response.run is not None:
+            self._note_run(response.run)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
@@ -277,6 +306,24 @@ class Tick:
         self.summary.leased += found
         self._slots.add(response.leases, sent_at, limit=request.limit, size=response.size)
         self._begin_jobs()
+
+    def _note_run(self, run: RunState) -> None:
+        """What the database says of this run among others."""
+        if run.ended:
+            self._ended_as = self._leases.last
+            self._look_for_work(run.refused)
+        elif run.free is None:
+            self._is_crowded_out = True
+            self.summary.crowded_out = not self.summary.leased
+            logger.info(
+                "The most workers allowed are running; they lease the waiting jobs",
+                extra=self._run_of.extra("tick.crowded_out") | {"most": self._run_of.most},
+            )
+        else:
+            self._ended_as = None
+            self._is_last = run.free == 0
+            if self._fan_out is not None:
+                self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
     def _begin_jobs(self) -> None:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
@@ -338,7 +385,7 @@ class Tick:
                 else:
                     items.append(item)
             sent_at = self._clock.monotonic()
-            lease = self._request() if self._may_lease(sent_at) else None
+            lease = self._request(items) if self._may_lease(sent_at) else None
             answer = None
             if items:
                 answer = await self._settler.settle(items, dict(held.settling), lease)
@@ -497,21 +544,30 @@ class Tick:
         await self._run_of.stopping.wait()
         self._pulse.set()
 
-    async def _report_end(self) -> None:
-        """Leave the summary behind, unless the tick found nothing: idle is one query."""
-        now = self._clock.monotonic()
-        self.summary.duration_ms = round((now - self._deadlines.start) * 1000, 1)
-        self.summary.due_left = self._leases.due
-        if not self.summary.is_worth_reporting:
-            return
+    async def _finish(self) -> bool:
+        """End the run, unless a lease did, or it found nothing and does not count.
+
+        Returns:
+            Whether it goes on: another run was refused beside it, which may have come for a job
+            that was committed after this one had its last look.
+        """
+        self._measure()
+        is_counted = self._run_of.most is not None and not self._is_crowded_out
+        is_worth_it = self.summary.is_worth_reporting or (is_counted and self._ended_as is None)
+        if self._ended_as == self.summary or not is_worth_it:
+            return False
+        summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
-        call = self._run_of.queue.tick_finished(
-            tick_id=self._leases.id.name, summary=self.summary.as_dict()
-        )
+        call = self._run_of.queue.tick_finished(self._leases.id.name, summary=summary)
+        until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
+        self._ended_as = replace(self.summary)
         try:
-            await in_time(call, min(now + SIDE_CALL_SECONDS, self._deadlines.end), self._clock)
+            refused = await in_time(call, until, self._clock)
         except QueueError as error:
-            self._warn("Tick's summary was not stored", "tick.goodbye_failed", error)
+            self._warn("The end of the run was not stored", "tick.goodbye_failed", error)
+            return False
+        self._look_for_work(refused)
+        return refused and self._may_lease(self._clock.monotonic())
 
     def _warn(self, message: str, event: str, error: QueueError) -> None:
         logger.warning(message, extra=self._run_of.extra(event) | {"error": str(error)})

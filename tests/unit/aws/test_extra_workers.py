@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.models import LeaseResponse, WorkerRunAdmission
+from minutehand.queue.models import LeaseResponse, RunState
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -24,11 +24,9 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
     started: list[int] = []
 
     class Backlogged(ModelQueue):
-        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
-            return WorkerRunAdmission(admitted=True, free=4)
-
         def _lease(self, request: Any) -> LeaseResponse:
-            return super()._lease(request).model_copy(update={"due": due})
+            said = {"due": due, "run": RunState(free=4)}
+            return super()._lease(request).model_copy(update=said)
 
     async def start(count: int) -> int:
         started.append(count)

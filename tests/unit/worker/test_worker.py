@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.models import JobId, SettleResult, WorkerRunAdmission
+from minutehand.queue.models import JobId, LeaseResponse, RunState, SettleResult
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
@@ -115,20 +115,23 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
     """One that was admitted looks again when another was refused meanwhile."""
-    refused = [True, False]
+    refused = [True]
 
     class Bounded(ModelQueue):
-        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
-            return WorkerRunAdmission(admitted=admitted)
-
-        async def end_run(self, run_id: str) -> bool:
-            return refused.pop(0)
+        def _lease(self, request: Any) -> LeaseResponse:
+            if not admitted:
+                return LeaseResponse(run=RunState())
+            said = super()._lease(request)
+            if said.run and said.run.ended:
+                said = said.model_copy(update={"run": RunState(ended=True, refused=bool(refused))})
+                refused.clear()
+            return said
 
     queue = Bounded([Row("1", {})])
     summary = leaping(start(worker, queue, of(nothing), most=1))
 
     assert summary.crowded_out is not admitted
-    assert queue.calls.count("lease") == (2 if admitted else 0)
+    assert queue.calls == (["lease", "settle", "lease"] if admitted else ["lease"])
 
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
