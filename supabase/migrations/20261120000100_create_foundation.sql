@@ -19,17 +19,18 @@
 -- 2. Tenants are served in rounds. A round gives each as many jobs as its weight; the tenant then
 --    goes to the end of the order, in all lanes that the worker serves. A lease reads about as many
 --    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
--- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert; where the turn
---    is not open they leave a note. A lease takes that lock alone before it closes a turn or skips
---    what lies before its first job, so that no enqueue can be adding an older one.
+-- 3. Enqueues without a unique or idempotency key never wait. They try a shared advisory lock on
+--    their turn and insert; where the turn is not open they leave a note. A lease takes that lock
+--    alone before it closes a turn or moves its start to the first job, so that no enqueue can be
+--    adding an older one.
 -- 4. Limits are counted, not kept. A limited scope (type, workspace, type in a workspace) is an
 --    advisory lock that a lease tries; the next statement counts its leases. The limit of a key is
 --    a gate: no more of its jobs than may run are ever ready.
 -- 5. What follows from the record is not stored. Events of a job that went as planned are derived
 --    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
 --    webhooks and statistics read.
--- 6. Workers lock the lease before the record, and leases skip what is locked. A caller who cancels
---    or retries waits while it holds no lock (queue.lock_jobs), so that no worker waits for a
+-- 6. Workers lock the lease before the record, and leases skip what is locked. A cancel or retry
+--    locks all its rows or none before it waits (queue.lock_jobs), so that no worker waits for a
 --    user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
 -- Functions in public are security definer: no caller has rights on the engine's tables. Those
@@ -46,7 +47,7 @@
 --     queue.share_slots      which turns come next; queue.divide_slots: how many jobs each gets
 --     queue.take_jobs        ready -> leased, in one statement
 --     queue.move_turns       tenants that have had their round go to the end of the order
---     queue.tidy_turns       closes empty turns, skips what lies before the first job of others
+--     queue.tidy_turns       closes empty turns, moves the start of others to their first job
 --   public.report_jobs       progress, logs and steps of running jobs; renews their leases
 --   public.settle_jobs       how attempts ended; leases the next jobs in the same call
 --     queue.settle           leased -> ended, or back to deferred, gated, ready or waits
@@ -114,7 +115,8 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The engine's only clock, which tests replace. In SQL it would be planned at each call.
+-- The clock of all rules, which tests replace; ids and wake-ups go by the server's. In SQL it would
+-- be planned at each call.
 create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
@@ -185,9 +187,9 @@ insert into queue.settings (name, value) values
 create function queue.setting(p_name text) returns jsonb language plpgsql stable as $$
 begin return (select value from queue.settings where name = p_name); end $$;
 
--- Take an advisory lock until this transaction ends; false where another holds it, unless p_waits.
--- The name's first word is the engine's and has a number of its own, so that no text of a caller
--- in the rest collides with another kind of lock.
+-- Take an advisory lock until this transaction ends; false where another holds it. p_waits: wait
+-- for it, alone. The name's first word is the engine's and has a number of its own, so that a
+-- caller's text in the rest cannot meet another kind of lock.
 create function queue.try_lock(
   p_name text, p_waits boolean default false, p_is_shared boolean default false
 ) returns boolean language plpgsql volatile as $$
@@ -244,8 +246,8 @@ begin
   end loop;
 end $$;
 
--- Tenants, and their members, who see the jobs of their workspace. A project with tenants of its
--- own edits queue.is_member, queue.is_manager and the two views queue.tenants, tenant_members.
+-- Tenants, and their members, who see the jobs of their workspace. An install for tenants of a
+-- project's own replaces tables and views; the functions below read the two views.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(), name text not null,
   created_at timestamptz not null default now(),
@@ -343,7 +345,7 @@ begin
   elsif not (v_is_all or queue.is_member(p_workspace_id)) then
     perform queue.refuse(404, 'workspace_not_found', 'workspace not found', p_workspace_id::text);
   end if;
-  if p_reads_much then perform queue.take_turn(p_workspace_id); end if;
+  if p_reads_much then perform queue.take_call_slot(p_workspace_id); end if;
   return v_user;
 end $$;
 
@@ -406,6 +408,7 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
+  -- all the engine keeps of it, but turns and notes, which leases and the sweep delete
   for v_table in select c.relname from pg_catalog.pg_class as c
     join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
     where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p')

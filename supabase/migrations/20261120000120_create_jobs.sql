@@ -82,7 +82,7 @@ create table queue.job_types (
   source text, -- module:function of its processor
   description text,
   refusal text, -- why its last registration was refused; the policy before it holds
-  registered_at timestamptz not null default queue.clock(),
+  registered_at timestamptz not null default queue.clock(), -- -infinity: worker keys were revoked
   -- a worker that publishes another value is shown the constraint's name
   constraint job_type_has_1_to_100_plain_characters check (
     char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
@@ -112,7 +112,7 @@ create table queue.tenant_limits (
   -- the smaller, which holds
   running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer, -- most live jobs of people; null takes the setting
-  constraint tenant_limits_are_positive check (
+  constraint tenant_limits_are_not_negative check (
     weight between 0.01 and 100 and least(max_running, own_max_running, max_pending) >= 0));
 
 create table queue.pauses (
@@ -134,6 +134,7 @@ create table queue.lanes (
 -- The order in which tenants are served: numbers, since a clock may step back.
 create sequence queue.ranks;
 
+-- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
 create table queue.turns (
   workspace_id uuid not null, lane integer not null,
   rank bigint not null default nextval('queue.ranks'), -- one in all lanes that are served together
@@ -141,7 +142,7 @@ create table queue.turns (
   from_ord bigint not null default 0, -- no ready job has a smaller ord: dead rows are not read
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
-  look_at timestamptz, -- of a blocked one: at a limit until then; infinity: paused; null: no job
+  look_at timestamptz,
   primary key (workspace_id, lane)) with (fillfactor = 50);
 create index turns_in_order on queue.turns (lane, rank, workspace_id) where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
@@ -164,7 +165,7 @@ create table queue.ready (
   lane integer not null, workspace_id uuid not null, ord bigint not null, job_id uuid not null,
   ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id));
 
--- Pending jobs that may not start before a time, and the deadlines of live jobs.
+-- When maintenance looks at a job: a pending one may start then, or a live one meets its deadline.
 create table queue.deferred (
   run_at timestamptz not null, job_id uuid not null, workspace_id uuid not null,
   primary key (run_at, job_id));
@@ -174,8 +175,8 @@ create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 create table queue.dead (
   workspace_id uuid not null, job_id uuid not null, primary key (workspace_id, job_id));
 
--- Jobs whose type limits each key: behind the gate until they may start, admitted until they end.
--- In lane 0: jobs whose type no worker has published yet.
+-- Jobs whose type limits each key, in three states: behind the gate; admitted, until they end; and
+-- admitted and ended, until the rate is charged. In lane 0: jobs of a type not yet published.
 create table queue.gated (
   lane integer not null, workspace_id uuid not null,
   job_type text not null, -- a key has one gate for the type's jobs in all queues
@@ -303,11 +304,12 @@ create table queue.tasks (
   retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
-  read_to bigint not null default 0, -- a reader has read the feed before this number
+  -- a reader has read the feed before this number; of live: it has deleted the feed up to there
+  read_to bigint not null default 0,
   after_id uuid) with (fillfactor = 50); -- how far a pass over all jobs has come
 
--- Stored events, and those that follow from the row: creation, the first lease, and completion
--- where nothing else happened.
+-- Stored events, and those that follow from the row: creation (never stored), the first lease, and
+-- completion where nothing else happened.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
 union all select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j

@@ -157,7 +157,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
   end if;
   if v_user is not null and jsonb_array_length(p_jobs) > 100 then
-    perform queue.take_turn(p_workspace_id);
+    perform queue.take_call_slot(p_workspace_id);
   end if;
   v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
   if p_return = 'ids' then

@@ -29,9 +29,10 @@ begin
   end if;
 end $$;
 
--- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
--- seconds, for they are many; below by one transaction after another, which count each other's.
-create function queue.check_live_jobs(p_workspace_id uuid, p_in_turn boolean default false)
+-- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
+-- count of the last ten seconds; a smaller one is exact where p_is_exact: its enqueues exclude each
+-- other, so that each counts the jobs of all before.
+create function queue.check_live_jobs(p_workspace_id uuid, p_is_exact boolean default false)
 returns void language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
@@ -44,7 +45,7 @@ begin
   if v_max > 2000 then
     select tokens into v_live from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif p_in_turn and not queue.try_lock('quota ' || p_workspace_id) then
+  elsif p_is_exact and not queue.try_lock('quota ' || p_workspace_id) then
     perform queue.refuse(429, 'rate_limited',
       'another enqueue of the workspace is being counted; call again',
       '{"limit": "calls_at_once", "retry_after_seconds": 1}');
@@ -64,8 +65,8 @@ begin
   end if;
 end $$;
 
--- Admit what a person has made, or refuse it with 429: called last. p_kind: jobs; changes, whatever
--- else is written or wakes workers; streams. Jobs and changes count as p_count enqueues.
+-- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
+-- for all other writes; streams. Jobs and changes count as p_count enqueues.
 create function queue.admit(p_kind text, p_workspace_id uuid, p_user_id uuid,
   p_count double precision default 1) returns void language plpgsql as $$
 declare
@@ -74,8 +75,8 @@ declare
   v_burst double precision;
 begin
   if p_user_id is null then return; end if;
-  if p_kind = 'jobs' then perform queue.check_live_jobs(p_workspace_id, p_in_turn => true); end if;
-  -- while one transaction is charged, the same caller's others are not, so that none waits
+  if p_kind = 'jobs' then perform queue.check_live_jobs(p_workspace_id, p_is_exact => true); end if;
+  -- a caller's transactions of the same moment are charged once, so that none waits for another
   if queue.try_lock('bucket ' || v_bucket) then
     v_burst := queue.setting('user_' || v_limit || '_burst');
     perform queue.spend(v_bucket, v_burst,
@@ -84,9 +85,9 @@ begin
   end if;
 end $$;
 
--- Called first by calls that read or write many rows: a person has six of them at a time, as many
--- as two pages of the console, a workspace ten. None waits: it would hold a connection.
-create function queue.take_turn(p_workspace_id uuid default null) returns void
+-- Called first by calls that read or write many rows: a person may have six at a time, as many as
+-- two pages of the console, a workspace ten. None waits, since it would hold a connection.
+create function queue.take_call_slot(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
   v_user constant uuid := queue.caller();
@@ -109,8 +110,8 @@ end $$;
 comment on function public.open_stream is
   'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
 
--- Refuse a worker's key that was issued before the last rotation. queue.allow makes it the first
--- statement of each function granted to job_worker.
+-- Refuse a worker's key that was issued before the last rotation. Each function granted to
+-- job_worker calls this, which queue.allow checks.
 create function queue.refuse_revoked() returns void language plpgsql stable as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
@@ -135,16 +136,16 @@ begin
   end if;
   insert into queue.settings as s (name, value, updated_at)
   values ('worker_keys_revoked', jsonb_build_array(jsonb_build_object(
-    -- keys that workers mint for themselves begin half a minute before their making
+    -- a minute earlier: keys that workers sign themselves are dated back by half a minute
     'before', floor(extract(epoch from p_before)) - 60,
     'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
-  -- beside those of before: what they refuse stays refused, whatever the grace of this call
+  -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
   on conflict (name) do update set value = s.value || excluded.value, updated_at = v_now;
-  update queue.settings set updated_at = v_now, -- a worker's key reads it
+  update queue.settings set updated_at = v_now, -- a stolen worker key has read it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
-  -- what a stolen key registered looks like what others did: what has no jobs goes, and
-  -- the next registration, within five minutes, replaces the rest
+  -- no one knows what a stolen key has registered: types without jobs are deleted, and the next
+  -- registration, within five minutes, replaces the rest
   update queue.job_types set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;
@@ -200,7 +201,8 @@ end $$;
 comment on function public.workspace_limits is
   'Limits of a workspace, and how many of its jobs run now.';
 
--- Settings are known by name and kind; those of apps too, once their migration has inserted them.
+-- A setting has the name and the kind of value of a row that a migration has inserted, ours or an
+-- app's.
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -237,10 +239,10 @@ select queue.allow('authenticated, service_role', 'public.open_stream',
   'public.set_workspace_limits', 'public.workspace_limits');
 select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_keys');
 
--- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key
--- (queue.place); settlements and leases open it (queue.open_gate), which charges a rate of the key.
+-- Gates: no more jobs of a key are ready than may run. A job waits behind the gate of its key
+-- (queue.place); settlements and leases open it (queue.open_gate) and charge the key's rate.
 
--- The tokens of a bucket at p_now; whole where it has no row yet.
+-- The tokens of a bucket at p_now; it is full where it has no row yet.
 create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
   p_now timestamptz) returns double precision language plpgsql stable as $$
 begin
@@ -264,7 +266,7 @@ begin
         where p.name = case p.kind when 'job_type' then l.job_type else l.queue end));
 end $$;
 
--- Have the gates of these lanes looked at: who holds their jobs may leave them as they are.
+-- Leave a note for each gate of these lanes, so that the next lease looks at it.
 create function queue.note_gates(p_lanes integer[]) returns void language plpgsql as $$
 begin
   insert into queue.notes (lane, workspace_id, key)
@@ -273,8 +275,8 @@ begin
   order by g.workspace_id, g.job_type, g.key;
 end $$;
 
--- How many more jobs of a key may be let through. Admitted jobs reserve a token of its rate and pay
--- when leased: here those that have begun are charged, and those that have ended deleted.
+-- How many more jobs of a key may be admitted. An admitted job reserves a token of the key's rate;
+-- here those that have started since are charged for it, and those that have ended are deleted.
 create function queue.free_of_key(p_type queue.job_types, p_workspace_id uuid, p_key text,
   out free integer, out tokens double precision, out at timestamptz) language plpgsql as $$
 declare
@@ -284,7 +286,7 @@ declare
 begin
   free := 1000;
   if p_type.rate_per_key then
-    v_begun := array( -- but those settled at this moment: two settlements would wait for each other
+    v_begun := array( -- skip those being settled: two settlements would wait for each other
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
         and g.admitted and g.started_at < 'infinity' for update skip locked);
@@ -295,14 +297,14 @@ begin
       select count(*) from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
         and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
-    at := queue.clock(); -- after the count: one that begins in between counts as not begun
+    at := queue.clock(); -- after the count: a job that starts in between still reserves its token
     tokens := queue.tokens_of(v_bucket, p_type.rate_limit, p_type.rate_per_seconds, at) - v_unpaid;
     free := greatest(0, floor(tokens + 1e-9))::integer;
   end if;
   delete from queue.gated as g
   where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
     and g.admitted and g.ended
-    -- but one that ended since, which is to be charged
+    -- but one that has ended since then and is yet to be charged
     and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
   if p_type.key_concurrency is not null and p_key <> '' then
     free := greatest(0, least(free, p_type.key_concurrency - (
@@ -312,8 +314,9 @@ begin
   end if;
 end $$;
 
--- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused;
--- where another transaction does so now, the next lease is to look. p_lane: any of the type.
+-- Let as many of a key's jobs through its gate as may run, of lanes that a worker serves and that
+-- are not paused. Where another transaction does so now, leave a note for the next lease. p_lane:
+-- any lane of the type.
 create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text,
   p_now timestamptz) returns void language plpgsql as $$
 declare
@@ -331,7 +334,7 @@ begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   v_open := array(select l.lane from unnest(queue.open_lanes(array[p_job_type])) as o (lane)
     join queue.lanes as l on l.lane = o.lane where l.served_at is not null);
-  v_closed := array( -- what was let through and may not start any more holds no slot of its key
+  v_closed := array( -- admitted jobs of other lanes go back: they must hold no slot of the key
     select j.id from queue.gated as g
     join queue.ready as r on r.lane = g.lane and r.workspace_id = g.workspace_id
       and r.ord = g.ord and r.job_id = g.job_id
@@ -348,7 +351,7 @@ begin
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
         and not g.admitted and g.lane = any (v_open)
-        -- put off since the statement that deleted those that had ended: later
+        -- not one whose earlier row has ended since the deletion above: the next time
         and not exists (select from queue.gated as e
           where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key
             and e.admitted and e.ord = g.ord and e.job_id = g.job_id)
@@ -360,13 +363,13 @@ begin
   select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord
   into v_let from let as l;
   perform queue.note_turn(l, p_workspace_id, v_let.ord) from unnest(v_let.lanes) as l;
-  v_look_at := case when v_let.jobs = 1000 then p_now -- more at once
-    -- someone holds the others, and may leave them as they are
+  v_look_at := case when v_let.jobs = 1000 then p_now -- there are more
+    -- other transactions hold the rest, and may leave it behind the gate
     when v_let.jobs < v_count.free then p_now + interval '1 second'
     -- when the rate allows the next
     when v_let.jobs + 1 > v_count.tokens then v_count.at + make_interval(secs => greatest(0.001,
       (1 + v_let.jobs - v_count.tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end;
-  if v_look_at is not null then -- else the key is full: the end of a job looks
+  if v_look_at is not null then -- else the key is full, and the end of a job opens the gate
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
@@ -374,8 +377,9 @@ begin
   end if;
 end $$;
 
--- Put the jobs of a type before or past the gates of their keys, after its limits of keys have
--- changed. One that a lease or a cancel holds just now stays where that finds it.
+-- Put the jobs of a type behind the gates of their keys, or past them, after its limits of keys
+-- have changed. Those that another transaction holds or has not committed yet are not moved: for
+-- them the old limit holds.
 create function queue.regate(p_job_type text) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
@@ -391,14 +395,14 @@ begin
       select g.job_id from queue.gated as g where g.lane = any (v_lanes) and not g.admitted))
     for no key update skip locked);
   perform queue.take_place(v_jobs);
-  -- one settled just now is waited for, and is none any more; what a gate let through leaves it
+  -- running jobs count towards their key; the update waits for those that are being settled
   with leased as (
     update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
     from public.jobs as j where r.lane = any (v_lanes) and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r
   where r.key is not null
-  on conflict do nothing; -- the gate let it through before
+  on conflict do nothing; -- the gate admitted it
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type) from public.jobs as j
   where j.id = any (v_jobs) and j.status = 'pending';

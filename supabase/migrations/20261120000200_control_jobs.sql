@@ -2,13 +2,24 @@
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs that the caller has locked (queue.lock_jobs): running ones are asked to stop, the
--- others end now. A signal has maintenance cancel their other live children. Returns how many.
-create function queue.cancel_locked(p_ids uuid[], p_now timestamptz,
-  p_reason text default 'parent_ended') returns integer language plpgsql as $$
+-- Cancel jobs: running ones are asked to stop, the others end now. Live children too, up to 5,000,
+-- unless the caller has locked the jobs; a signal has maintenance cancel those that are left.
+create function queue.cancel(p_ids uuid[], p_now timestamptz, p_is_locked boolean default false,
+  p_reason text default 'cancelled') returns integer language plpgsql as $$
 declare
+  v_children uuid[];
   v_asked uuid[];
 begin
+  if not p_is_locked then
+    v_children := array(
+      with recursive tree as (select j.id, 0 as depth from public.jobs as j where j.id = any (p_ids)
+        union select c.id, t.depth + 1 from tree as t cross join lateral (
+          select j.id from public.jobs as j
+          where j.parent_id = t.id and j.finished_at is null offset 0) as c)
+      select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
+    perform queue.lock_jobs(p_ids || v_children);
+    perform queue.cancel(v_children, p_now, p_is_locked => true, p_reason => 'parent_ended');
+  end if;
   with asked as (update public.jobs set cancel_requested_at = p_now
     where id = any (p_ids) and status = 'processing' and cancel_requested_at is null returning id)
   select array_agg(a.id) into v_asked from asked as a;
@@ -22,21 +33,6 @@ begin
   where j.id = any (v_asked) and exists (select from public.jobs as c
     where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null offset 0);
   return cardinality(p_ids);
-end $$;
-
--- Cancel jobs and their live children; beyond 5,000 of these, maintenance does it.
-create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void language plpgsql as $$
-declare
-  v_children constant uuid[] := array(
-    with recursive tree as (select j.id, 0 as depth from public.jobs as j where j.id = any (p_ids)
-      union select c.id, t.depth + 1 from tree as t cross join lateral (
-        select j.id from public.jobs as j
-        where j.parent_id = t.id and j.finished_at is null offset 0) as c)
-    select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
-begin
-  perform queue.lock_jobs(p_ids || v_children);
-  perform queue.cancel_locked(v_children, p_now);
-  perform queue.cancel_locked(p_ids, p_now, 'cancelled');
 end $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
@@ -78,7 +74,7 @@ begin
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
   end if;
-  perform queue.cancel_locked(array[old.id], queue.clock(), 'cancelled');
+  perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
   perform queue.admit('changes', old.workspace_id, queue.caller());
   return null;
 end $$;
@@ -104,7 +100,7 @@ grant update (status) on public.jobs to authenticated, service_role;
 
 -- Run ended jobs again that the caller has locked, unless another has their unique key. A signal
 -- has maintenance retry the children that were cancelled with them. Returns how many.
-create function queue.retry_locked(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.retry(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -145,7 +141,7 @@ begin
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
-    if queue.retry_locked(array[p_job_id], v_now) = 0 then
+    if queue.retry(array[p_job_id], v_now) = 0 then
       perform queue.refuse(409, 'duplicate_job', 'another job now holds this one''s unique key',
         (select u.job_id::text from queue.job_keys as u
           where u.workspace_id = v_job.workspace_id and u.job_type = v_job.job_type
@@ -193,7 +189,7 @@ declare
   v_count integer;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.take_turn(p_workspace_id);
+  perform queue.take_call_slot(p_workspace_id);
   if p_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
   elsif v_filter = '{}' and not p_is_retry then
@@ -225,7 +221,7 @@ begin
   end if;
   if p_is_retry then
     perform queue.lock_jobs(v_ids);
-    v_count := queue.retry_locked(v_ids, v_now);
+    v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
     perform queue.cancel(v_ids, v_now);
@@ -262,7 +258,7 @@ declare
   v_made jsonb;
   v_id uuid;
 begin
-  perform queue.take_turn(v_job.workspace_id); -- it may copy many steps
+  perform queue.take_call_slot(v_job.workspace_id); -- it may copy many steps
   perform queue.check_names(p_request, '{from_step,payload,idempotency_key}', 'request');
   if v_from is not null and v_from_at is null then
     perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from),
@@ -302,8 +298,8 @@ comment on function public.replay_job is
   'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
 
 -- Leave notes for the turns that a pause has blocked; after one of a type or queue (the system
--- workspace's) also for all gates. Notes, since a lease may hold a turn. False, to be called again, where
--- a lease that has read the old pauses still runs, since it may yet block a turn.
+-- workspace's) also for all gates. Notes, since a lease may hold a turn. False, to be called again,
+-- where a lease that has read the old pauses still runs, since it may yet block a turn.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
   v_is_last constant boolean := queue.try_lock('pauses'); -- which leases share

@@ -222,7 +222,7 @@ begin
   elsif v_is_service and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
   end if;
-  perform queue.take_turn(v_named);
+  perform queue.take_call_slot(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
     when not v_is_service then array(select w from queue.my_workspaces() as w
@@ -280,7 +280,7 @@ create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read(p_workspace_id);
-  perform queue.take_turn(p_workspace_id);
+  perform queue.take_call_slot(p_workspace_id);
   return (
     with letters as materialized (
       select j.id, j.job_type, j.finished_at,
@@ -679,7 +679,7 @@ declare
   v_error record;
 begin
   if v_found is null then
-    perform queue.take_turn(); -- its place in the queue is looked for
+    perform queue.take_call_slot(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
   -- the kind of its last error by its code, never by its words; and its cause: what the other side

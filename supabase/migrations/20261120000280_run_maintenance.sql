@@ -45,8 +45,8 @@ begin
       v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
         when 'reclaim' then queue.reclaim(p_ids, p_now)
         when 'waits' then queue.end_waits(p_ids, p_now)
-        when 'cancel' then queue.cancel_locked(p_ids, p_now)
-        when 'retry' then queue.retry_locked(p_ids, p_now) end;
+        when 'cancel' then queue.cancel(p_ids, p_now, true, 'parent_ended')
+        when 'retry' then queue.retry(p_ids, p_now) end;
     end if;
     if exists (select from queue.signals as s where s.kind = 'refused' and s.name = p_task) then
       delete from queue.signals as s
