@@ -154,7 +154,8 @@ begin
       select t.lane from queue.turns as t union all select n.lane from queue.notes as n
       union all select g.lane from queue.gated as g
       union all select r.lane from queue.leases as r));
-  delete from queue.lanes where job_type not in (select t.job_type from queue.job_types as t);
+  update queue.lanes set unused_since = v_now - interval '23 hours' -- an hour: transactions use it
+  where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w
   where not exists (select from public.jobs as j where j.worker = w.worker)
     and not exists (select from queue.leases as r where r.worker = w.worker);

@@ -31,7 +31,8 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
     engine.register("work", internal=True)
     engine.lease_call(0, worker="<b>", job_types=["thief.1"])
     made = (
-        "select job_type from queue.job_types union all select job_type from queue.lanes"
+        "select job_type from queue.job_types union all"
+        " select job_type from queue.lanes where unused_since is null"
         " union all select name from queue.schedules union all select worker_id from queue.workers"
     )
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
@@ -41,6 +42,16 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
     with engine.member(ADA) as ada:
         ada.enqueue()
     assert engine.lease_one(limit=1)["job"]["id"] == job_id
+
+
+def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
+    """Its type seemed to have none; the next registration finds the job where it was put."""
+    with engine.open_transaction() as other:
+        job_id = other.enqueue()
+        engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
+    engine.register()
+
+    assert engine.lease_one()["job"]["id"] == job_id
 
 
 #: What someone does to a project, and a word of the fact that it breaks.
