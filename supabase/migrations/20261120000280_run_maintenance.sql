@@ -251,7 +251,7 @@ begin
       union select r.lane from queue.leases as r)
     and l.queue <> all (array(select unnest(w.queues) from queue.workers as w
       where w.seen_at > p_now - interval '1 day' union select s.options ->> 'queue'
-      from queue.schedules as s where s.options ? 'queue')));
+      from queue.schedules as s where s.options ->> 'queue' is not null)));
   for v_rule in select * from (values ('lanes', 'unused_since < $1 - interval ''1 day'''),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
@@ -260,7 +260,9 @@ begin
       ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''), -- as follow_topic's
       -- closed; a lease that opens it again finds none, and makes one
       ('turns', 'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''),
-      ('buckets', 'refilled_at < $1 - interval ''1 day'''),
+      -- full again: no rate has a longer period
+      ('buckets', 'refilled_at < $1 - greatest(interval ''1 day'', make_interval(secs => (
+        select max(y.rate_per_seconds) from queue.job_types as y)))'),
       ('ticks', 'seen_at < $1 - interval ''1 day'''),
       ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
       -- of jobs that were deleted while a worker reported on them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from tests.contract.observed import refused
+from tests.contract.observed import complete, refused
 from tests.support.engine import ACME, GLOBEX, Engine
 
 HOOK = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
@@ -103,6 +103,22 @@ def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
 
     was, now = seen[1], seen[2]
     assert {t: (was[t], now[t]) for t in now if now[t] > 1.1 * was[t] + 5} == {}
+
+
+def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
+    """A bucket without a row counts as full."""
+    engine.stop_clock()
+    for name, per_key in (("work", False), ("keyed", True)):
+        rate = {"limit": 1, "per_seconds": 7 * 86400, "per_key": per_key}
+        engine.register(name, rate_limit=rate)
+        engine.enqueue_many(2, job_type=name)
+    complete(engine, engine.lease())
+    engine.advance(6 * 86400)
+    engine.maintain()
+    assert engine.lease() == []
+
+    engine.advance(86400)
+    assert len(engine.lease()) == 2
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
@@ -243,6 +259,8 @@ def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), "failed")
     engine.register("work", queue="new")
+    daily = {"name": "n", "cron": "@daily", "job_type": "work", "options": {"queue": None}}
+    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=daily | {"enabled": False})
     for seconds in (7300, 61, 80_000, 7000):
         engine.enqueue(queue="old" if seconds == 61 else "new")  # declared by nothing, but there
         engine.run_all()
