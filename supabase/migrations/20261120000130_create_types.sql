@@ -235,6 +235,7 @@ begin
       end if;
     end;
   end loop;
+  perform public.attach_extensions(); -- what has been installed since
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end $$;
 comment on function public.register_job_types is

@@ -30,7 +30,6 @@ declare
       or to_regclass('vault.decrypted_secrets') is null then 'absent'
     when queue.setting('worker_url') is null then 'no_worker' else 'attached' end);
 begin
-  perform queue.refuse_revoked();
   foreach v_part in array array['pg_cron', 'realtime'] loop
     continue when v_part = 'pg_cron' and to_regprocedure('cron.schedule(text,text,text)') is null
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;
@@ -96,8 +95,7 @@ comment on function public.connect_worker is
   'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by '
   'pg_cron; without an address, no longer. For operators.';
 
-select queue.allow('job_worker, service_role', 'public.attach_extensions');
-select queue.allow('service_role', 'public.connect_worker');
+select queue.allow('service_role', 'public.attach_extensions', 'public.connect_worker');
 select public.attach_extensions();
 
 -- What the migrations leave, as the statements that make it so: owners, grants, whose rights apply,

@@ -20,9 +20,9 @@ session_feed queue_stats queue_series open_guest_session guest_session_jobs"""
 WORKER = """
 register_job_types lease_jobs settle_jobs report_jobs read_steps spawn_jobs tick_finished
 run_maintenance webhook_to_send webhook_sent guest_key
-stream_topics queue_health explain_queue attach_extensions"""
+stream_topics queue_health explain_queue"""
 GUESTS = ["follow_topic", "guest_session_jobs", "session_feed"]
-SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]
+SERVICE = ["attach_extensions", "set_settings", "revoke_worker_keys", "connect_worker"]
 
 OURS = """
 create temporary view ours as

@@ -21,13 +21,13 @@ def _switched_off_again(engine: Engine) -> Iterator[None]:
     drop(engine.connection)
 
 
-def test_what_is_installed_later_is_attached_by_a_call(engine: Engine) -> None:
-    """Which may be made again at any time."""
+def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Engine) -> None:
+    """Or by a call, which may be made again at any time."""
     assert engine.rpc("attach_extensions")["pg_cron"] == "absent"
     create(engine.connection, PG_CRON)
-    for _ in range(2):
-        done = engine.rpc("attach_extensions")
-        assert (done["pg_cron"], done["problems"]) == ("attached", {})
+    engine.register()
+    done = engine.rpc("attach_extensions")
+    assert (done["pg_cron"], done["problems"]) == ("attached", {})
     names = engine.rows("select jobname from cron.job order by 1")
     assert names == ["minutehand-tick", "minutehand-tidy"]
 

@@ -118,11 +118,6 @@ class WorkerQueue(WorkerFunctions):
         body = await self.call("register_job_types", {"p_types": types})
         return int(body["registered"])
 
-    async def attach_extensions(self) -> Mapping[str, Any]:
-        """Attach what the project has switched on since its migrations ran; safe to repeat."""
-        body: Mapping[str, Any] = await self.call("attach_extensions", {}, attempts=1)
-        return body
-
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
         """End a run that no lease has ended; whether another was refused while it was admitted."""
         request = {"tick_id": tick_id, "summary": summary}

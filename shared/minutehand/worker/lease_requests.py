@@ -23,8 +23,6 @@ class LeaseRequests:
     MOST_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
-    #: Longest time for which a run may be admitted.
-    MOST_RUN_SECONDS = 86_400.0
     #: Answers in a row that had none of what was due at once, after which a tick may leave.
     VAIN_MAX = 6
     #: After a tick's room is withdrawn, one more look: an enqueue that counted on it may not have
@@ -92,7 +90,7 @@ class LeaseRequests:
         self.last = None if self.owes_a_look else last
         if last is not None:
             last.calls = self._summary.calls
-        seconds = min(self.MOST_RUN_SECONDS, max(0.0, self._run_of.seconds_left()))
+        bound = None if most is None else RunBound(most=most, seconds=self._run_of.seconds_left())
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
@@ -105,7 +103,7 @@ class LeaseRequests:
             # tick that may be about to leave, or that is woken itself
             free_slots=None if self._has_room else 0,
             count_due=count_due,
-            run=None if most is None else RunBound(most=most, seconds=seconds),
+            run=bound,
             ends=None if self.last is None else self._end(self.last, now),
         )
         return self.unanswered

@@ -45,8 +45,6 @@ class Worker:
         on_tick: Called with what each finished tick did, e.g. to write metrics.
     """
 
-    #: A tick with less time left than this leaves what can wait to the next one.
-    ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
     #: A loop that has not gone round for so long is stalled.
@@ -91,7 +89,6 @@ class Worker:
         self._turned_at: float | None = None
         self._registered: object = None
         self._registers_at = -math.inf
-        self._has_attached = False
 
     async def register(self) -> None:
         """Publish the registry's job types: again if it changed, or its keys were revoked."""
@@ -141,9 +138,6 @@ class Worker:
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(summary)
-        # after the jobs, which never wait for it
-        if not self._has_attached and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS:
-            await self._attach_extensions()
         return summary
 
     def _run(self, ends_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
@@ -173,21 +167,6 @@ class Worker:
 
     def _note_turn(self) -> None:
         self._turned_at = self.clock.monotonic()
-
-    async def _attach_extensions(self) -> None:
-        """Attach what the project has switched on since its migrations ran; once a worker."""
-        self._has_attached = True
-        try:
-            async with asyncio.timeout(self.ATTACH_SECONDS):
-                attached = await self.queue.attach_extensions()
-        except (QueueError, TimeoutError) as error:
-            # e.g. a schema of the release before: nothing that a job needs
-            attached = {"problems": str(error)}
-        if problems := attached.get("problems"):
-            logger.warning(
-                "An extension could not be attached",
-                extra={"event": "extensions.refused", "problems": problems},
-            )
 
     async def run_forever(
         self, wakeups: asyncio.Event | None = None, *, poll_seconds: float = 1.0

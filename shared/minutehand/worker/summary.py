@@ -8,10 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class TickSummary:
-    """Counts of one tick, compared by what its jobs did.
-
-    `failed` are dead letters, `retried` go round again.
-    """
+    """Counts of one tick; `failed` are dead letters, `retried` go round again."""
 
     worker_id: str
     tick_id: str
