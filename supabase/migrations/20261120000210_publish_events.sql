@@ -1,14 +1,15 @@
--- What has happened, for those who watch: the feed, messages to Realtime within the project's plan,
--- and sessions open to guests. Changes become lines of queue.feed and messages to the workspace's
--- topic and to those of its sessions and jobs that someone follows. What is beyond the second's
--- budget is not sent: its topics are later asked to read again (queue.do_announcements).
+-- Events, for those who watch: the feed, messages to Realtime within the project's plan, and
+-- sessions open to guests. A change becomes a line of queue.feed and messages: to the topic of its
+-- workspace, and to those of its session and jobs that someone follows. A message beyond the
+-- second's budget is held back; its topics are later asked to read again (queue.do_announcements).
 
--- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
+-- This cluster, by a part of the number that initdb gave it: elsewhere its transaction ids, which
+-- number the feed, mean nothing.
 create function queue.cluster() returns text language sql stable as $$
   select right(c.system_identifier::text, 8) from pg_control_system() as c $$;
 
 insert into queue.settings (name, value) values
-  ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids the numbers of the feed are
+  ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids number the feed
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
@@ -16,19 +17,19 @@ insert into queue.settings (name, value) values
   ('guest_key', to_jsonb( -- the API signs with it the address of a guest whose call it passes on
     encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
--- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences
--- count at once for everyone, without locks; unlogged: after a crash no one is connected.
+-- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. A sequence is
+-- counted without locks, before the commit; unlogged, since after a crash no one is connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
-create unlogged sequence queue.messages_before minvalue 0; -- the count when it began
+create unlogged sequence queue.messages_before minvalue 0; -- the count when that began
 
 create unlogged table queue.followers (
   topic text not null, user_id uuid not null, -- the nil UUID for a guest
-  follower_id uuid not null, -- the client, by an id of its own choosing
+  follower_id uuid not null, -- the client, by an id that it chose
   seen_at timestamptz not null, primary key (topic, user_id, follower_id));
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its readers, until when unless it asks again.
+-- Topics that a server streams to its readers, for a minute at a time.
 create unlogged table queue.streamed_topics (
   topic text primary key, expires_at timestamptz not null,
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300));
@@ -39,7 +40,7 @@ create function queue.message_budget(out budget integer, out used bigint,
   out is_followed boolean) language plpgsql as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- read first: however many note a new second at once, none notes a count with another's messages
+  -- read before a new second is noted: what others have counted in it by then is not left out
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_before bigint := pg_sequence_last_value('queue.messages_before');
 begin
@@ -53,8 +54,8 @@ begin
   used := v_counted - v_before;
 end $$;
 
--- A message of one event is that event; one of several has groups of events that differ in their
--- job and number alone.
+-- The message for changes: of one event the event itself, else groups of events that differ in job
+-- and seq alone.
 create function queue.message_of(p_changes queue.change[], p_now timestamptz,
   out event text, out payload jsonb) language plpgsql as $$
 declare
@@ -74,8 +75,8 @@ begin
     from unnest(p_changes) with ordinality as c));
 end $$;
 
--- Changes by the topics that receive them: a workspace its states, the sessions and jobs that
--- someone follows all (sessions no logs, and no one can follow a job before it is there).
+-- Changes by the topics that get them: a workspace gets changes of state; a followed session all
+-- but logs; a followed job all but its creation, before which no one could follow it.
 create function queue.changes_by_topic(p_changes queue.change[])
 returns table (topic text, changes queue.change[]) language plpgsql stable as $$
 declare
@@ -107,60 +108,65 @@ begin
     from bins as b group by b.topic, b.bin order by b.topic, b.bin;
 end $$;
 
--- Send events; false where the budget does not reach: progress and logs may use 4/8 of it, states
--- that no one follows 5/8, those that someone follows 6/8, announcements all. p_is_plain: one
--- message to the workspace has all, unless someone follows more. A failure only warns.
-create function queue.send(p_events queue.change[], p_is_minor boolean, p_is_plain boolean,
+-- Send the messages of changes; false where they are to be held back, since the budget does not
+-- reach or Realtime fails. Progress and logs (p_is_minor) may use 4/8 of the budget, changes of
+-- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
+-- p_fits_one: one message to the workspace has all, unless someone follows a topic.
+create function queue.send(p_changes queue.change[], p_is_minor boolean, p_fits_one boolean,
   p_now timestamptz) returns boolean language plpgsql as $$
 declare
   v_seen record;
   v_sent record; -- topics, events, payloads, watchers: how many follow them
   v_message record;
-  v_cost integer := 2; -- a watcher, at least
+  v_cost integer := 2; -- the message and one watcher
   v_eighths integer := 5;
   v_count bigint;
 begin
   -- what a long transaction sends would arrive at its end, all at once
   if clock_timestamp() - now() > interval '1 second' then return false; end if;
   v_seen := queue.message_budget();
-  p_is_plain := p_is_plain and not v_seen.is_followed;
-  if not p_is_plain then
-    -- of many tenants: more than the budget reaches
+  p_fits_one := p_fits_one and not v_seen.is_followed;
+  if not p_fits_one then
+    -- of so many tenants that the budget does not reach, whoever follows them
     if not p_is_minor and v_seen.used + 2 * (
-        select count(distinct e.workspace_id) from unnest(p_events) as e where e.seqs is not null)
+        select count(distinct c.workspace_id) from unnest(p_changes) as c where c.seqs is not null)
         > v_seen.budget * 6 / 8 then return false; end if;
     select array_agg(m.topic) as topics, array_agg(m.event) as events,
       array_agg(m.payload) as payloads, sum(m.watchers) as watchers,
       coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost into v_sent from (
       select t.topic, o.event, o.payload,
         (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
-      from queue.changes_by_topic(p_events) as t
+      from queue.changes_by_topic(p_changes) as t
       cross join lateral queue.message_of(t.changes, p_now) as o) as m;
     v_cost := v_sent.cost;
     v_eighths := case when p_is_minor then 4 when v_sent.watchers > 0 then 6 else 5 end;
   end if;
-  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then return v_cost = 0; end if;
+  if v_cost = 0 then return true; end if; -- no topic gets any of them
+  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then return false; end if;
   for v_each in 1 .. v_cost loop
     v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
-  if p_is_plain then
-    v_message := queue.message_of(p_events, p_now);
+  if p_fits_one then
+    v_message := queue.message_of(p_changes, p_now);
     insert into realtime.messages (id, topic, extension, event, payload, private)
-    values (queue.new_id(), 'workspace:' || p_events[1].workspace_id, 'broadcast',
+    values (queue.new_id(), 'workspace:' || p_changes[1].workspace_id, 'broadcast',
       v_message.event, v_message.payload, true);
-  elsif v_cost > 0 then
+  else
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
     from unnest(v_sent.topics, v_sent.events, v_sent.payloads) as m (topic, event, payload);
   end if;
   return true;
-exception when others then
+exception when others then -- no enqueue or settlement fails because of a message
   raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-  return true;
+  -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
+  return sqlstate = '23514';
 end $$;
 
--- Publish what a statement has done to rows that the caller holds. What has no numbers is a line of
--- the feed alone; progress and logs come alone. Not p_wakes: it is due in over a minute.
+-- Publish changes that a statement has made to rows that the caller holds: messages, notifications
+-- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
+-- alone; progress and logs come in calls of their own. Strict: null publishes nothing. p_wakes:
+-- false where the jobs are due in over a minute.
 create function queue.publish(p_changes queue.change[], p_now timestamptz,
   p_wakes boolean default true) returns void language plpgsql strict as $$
 declare
@@ -169,19 +175,19 @@ declare
     := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint;
   v_change queue.change;
   v_jobs integer := 0; -- that have events
-  v_is_plain boolean := not v_is_minor and p_changes[11] is null; -- one message has all
-  v_held boolean; -- null unless something is
+  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
+  v_held boolean; -- true, or null
 begin
   foreach v_change in array p_changes loop
-    v_is_plain := v_is_plain and v_change.seqs is not null
+    v_fits_one := v_fits_one and v_change.seqs is not null
       and v_change.workspace_id = p_changes[1].workspace_id;
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then -- a message holds 256 kB
-    v_is_plain := v_is_plain and v_jobs <= 1000;
-    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
+    v_fits_one := v_fits_one and v_jobs <= 1000;
+    v_held := nullif(not queue.send(p_changes, v_is_minor, v_fits_one, p_now), false);
   end if;
-  -- where no one streams none is notified: who notifies commits under a lock of the whole server
+  -- only where someone streams: who notifies commits under a lock of the whole server
   perform pg_notify('minutehand_events', s.topic) from queue.streamed_topics as s
   where s.expires_at > clock_timestamp() and exists (select from unnest(p_changes) as c
     where s.topic = 'workspace:' || c.workspace_id and c.type not in ('job.progress', 'job.log')
@@ -195,15 +201,15 @@ begin
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
 end $$;
 
--- Ask those who watch topics whose messages were held back to read again, the longest held first. A
--- task of its own: it needs today's partition, which Realtime makes while someone is connected.
+-- Ask those who watch topics whose messages were held back to read again, the longest held first.
+-- A task of its own, since it fails where Realtime does.
 create function queue.do_announcements() returns integer language plpgsql as $$
 declare
   v_ids constant bigint[] := array( -- of those that have been committed
     select f.id from queue.feed as f
     where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
   v_room constant bigint := (select b.budget - b.used from queue.message_budget() as b);
-  v_said record; -- topics, since when, cost, and the first line that has to wait
+  v_said record; -- topics, since when, cost, and the first line that has to wait longer
 begin
   if v_ids = '{}' then return 0; end if; -- also where there is no Realtime
   select array_agg(o.topic) filter (where o.cost <= v_room) as topics,
@@ -229,8 +235,9 @@ begin
   return coalesce(cardinality(v_said.topics), 0);
 end $$;
 
--- Whose a session's topic is: the workspace of the guest session, or of all jobs of that session.
--- Where jobs of two tenants have the same id, nothing is sent: their watchers read session_feed.
+-- The workspace whose messages a session's topic gets: that of a guest session, else the one that
+-- all jobs of the session are of. Null where jobs of two tenants have one session id: nothing is
+-- sent, and their watchers read session_feed.
 create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -298,7 +305,7 @@ create function public.follow_topic(p_topic text, p_follower_id uuid) returns js
 language sql set search_path = '' -- bound when it is made: guests need no usage of the schema
 begin atomic select queue.follow(p_topic, p_follower_id); end;
 comment on function public.follow_topic is
-  'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\n'
+  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\n'
   'Call it before joining and every again_seconds while joined: jobs and sessions send only then.';
 
 create function public.stream_topics(p_topics jsonb) returns jsonb
@@ -320,8 +327,9 @@ comment on function public.stream_topics is
 create function queue.feed_end() returns bigint language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint $$;
 
--- Where a slice of the feed ends, by the numbers and sizes of its lines: before what is more than
--- p_lines or ten times as many jobs, else at p_last. Lines of one number stay together.
+-- Where a slice of the feed ends, by the numbers of its lines, which stay together, and their jobs:
+-- before the number with which it would have p_lines lines, or ten times as many jobs; after the
+-- first number, where that alone has as many; at p_last where there are fewer.
 create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines integer,
   p_last bigint) returns bigint language sql immutable as $$
   select coalesce(
@@ -331,12 +339,13 @@ create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines in
       count(*) over w as n
     from unnest(p_numbers, p_jobs) as f (number, jobs) window w as (order by f.number)) as s $$;
 
--- After a dump of another cluster was restored here: the lines it brought, whose numbers lay ahead
--- of their transaction, go below this cluster's, with all readers; false while there are more.
+-- After a dump of another cluster was restored here: the lines that it brought, whose numbers lie
+-- ahead of the transactions that wrote them here, are renumbered below this cluster's, and all
+-- readers with them; false while there are more.
 create function queue.adopt_feed() returns boolean language plpgsql as $$
 declare
   v_now bigint;
-  v_brought text[]; -- the transactions that did
+  v_brought text[]; -- the transactions that restored them; v_now - age(xmin) is one as a number
   v_shift bigint;
   v_lines integer;
 begin
@@ -363,7 +372,8 @@ begin
   return true;
 end $$;
 
--- Old lines of the feed go; read_to is the number before which a cursor may have missed some.
+-- Delete old lines of the feed, also those that a webhook has not read by then; read_to is the
+-- number before which a cursor may have missed some.
 create function queue.do_live(p_now timestamptz) returns integer language plpgsql as $$
 declare
   v_before constant timestamptz
@@ -379,8 +389,8 @@ begin
   return v_gone.lines;
 end $$;
 
--- A cursor, written as text: who reads has seen a snapshot, and reads up to until. Within such a
--- batch, the line that was read last, and how many of its events.
+-- A cursor, written as text: its reader has seen what one snapshot sees, and reads what another
+-- (until) sees; number, id and nth are the line of that batch that was read last, and its event.
 create type queue.feed_cursor as (
   cluster text, seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint);
 
@@ -391,8 +401,11 @@ declare
   v_now constant pg_snapshot := pg_current_snapshot();
   v_at queue.feed_cursor;
 begin
-  v_at := case when p_cursor = '1:1:' then format('(,1:1:,,%s,,)', -9223372036854775808)
-    else coalesce(p_cursor, row(null, v_now, null, null, null, null)::queue.feed_cursor::text) end;
+  v_at := case when p_cursor is null
+      then row(null, v_now, null, null, null, null)::queue.feed_cursor
+    when p_cursor = '1:1:'
+      then row(null, '1:1:', null, '-9223372036854775808', null, null)::queue.feed_cursor
+    else p_cursor::queue.feed_cursor end;
   if v_at.seen is null then raise data_exception; end if;
   v_at := row(v_at.cluster, v_at.seen, coalesce(v_at.until, v_now), coalesce(v_at.number,
     pg_snapshot_xmin(v_at.seen)::text::bigint), coalesce(v_at.id, 0), coalesce(v_at.nth, 0));
@@ -407,9 +420,9 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end $$;
 
--- A page of a feed by (number, id): new is what the cursor's snapshot does not see and is visible
--- now, whatever the order of commits. It reads at most 1,000 lines: an empty page may have more. A
--- workspace's feed has states alone, a session's all but logs.
+-- A page of a feed by (number, id): new is what the cursor's snapshot does not see and until does,
+-- whatever the order of commits. It reads at most 1,000 lines, so an empty page may have more. A
+-- workspace's feed has changes of state, a session's all but logs.
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text,
   p_limit integer) returns jsonb language plpgsql stable as $$
 declare
@@ -438,7 +451,7 @@ begin
       (select * from queue.feed as o where o.session_id = p_session_id and o.number <= v_last
           and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       ) as f window w as (order by f.number, f.id)),
-  -- what of the first line was read before does not count: it may name thousands
+  -- events of the first line that were read before do not count: it may have thousands
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
@@ -474,12 +487,12 @@ begin
   return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end $$;
 comment on function public.event_feed is
-  'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
+  E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
   'created_at}], places, cursor, more, reset?}.\n\nEach once, in order of a job''s seq; without a '
   'cursor from now, with "1:1:" all. reset: some may be missed; places: the cursor after each.';
 
--- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to
--- one user. The id is generated here and is the capability; it opens that session and nothing else.
+-- Guest sessions: a session opened to someone outside the workspace, to one user or to all who have
+-- its unguessable id, which opens that session and nothing else.
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id
@@ -496,12 +509,12 @@ begin
   return jsonb_build_object('key', queue.setting('guest_key'));
 end $$;
 comment on function public.guest_key is
-  'The key, in hexadecimal, that signs the address of a guest: {key}.\n\nIn x-minutehand-client: '
+  E'The key, in hexadecimal, that signs the address of a guest: {key}.\n\nIn x-minutehand-client: '
   'the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
 
--- Count what a guest does in a workspace, or refuse: at most <name>_per_minute (null: no limit) of
--- an address (IPv6: a /64) that the API signed or the gateway saw, never one that a caller says of
--- itself. People with an account and the service have other limits, or none. For apps.
+-- For apps: count what a guest does in a workspace, or refuse it: at most <name>_per_minute (null:
+-- no limit) from an address (IPv6: a /64) that the API signed or the gateway saw, never one that
+-- the caller states. People with an account have other limits, the service none.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
@@ -522,7 +535,7 @@ begin
           || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
         and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120 then v_signed[1]
       else coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
-        -- what comes before is the caller's own word
+        -- what comes before the last is the caller's own word
         btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end;
   exception when invalid_text_representation then v_address := null;
   end;
@@ -585,7 +598,7 @@ end $$;
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
 comment on function public.guest_session_jobs is
-  'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
+  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
   'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.session_feed(p_session_id text, p_cursor text default null,
@@ -619,7 +632,7 @@ begin
   return to_jsonb(v_made);
 end $$;
 comment on function public.open_guest_session is
-  'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. '
+  E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. '
   'For managers.\n\nIt shows jobs with its id. Options: ttl_seconds (86400), user_id (any).';
 
 select queue.allow('job_worker, service_role', 'public.stream_topics', 'public.guest_key');

@@ -172,6 +172,18 @@ begin
   return v_done;
 end $$;
 
+-- Refuse what does not fit a schema.
+create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text) returns void
+language plpgsql immutable as $$
+declare
+  v_error constant text := queue.schema_error(p_schema, jsonb_strip_nulls(p_given), '');
+begin
+  if v_error is not null then
+    perform queue.refuse(400, 'invalid_argument', p_what || v_error,
+      substring(v_error from '^[\w.]*\.(\w+)'));
+  end if;
+end $$;
+
 -- Check and write a schedule: of a person, or of the code where p_source says. The same expression
 -- keeps its next run: saving twice must neither skip nor repeat one.
 create function queue.save_schedule(
@@ -188,13 +200,9 @@ declare
       "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
       "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
       "tags": true}}}}$json$;
-  v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
   v_saved queue.schedules;
 begin
-  if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error,
-      substring(v_error from '^[\w.]*\.(\w+)'));
-  end if;
+  perform queue.check_fields(c_schema, p_schedule, 'schedule');
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
     missed, enabled, next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),

@@ -1,7 +1,8 @@
 -- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant
--- that has an endpoint and enqueues a delivery an event, as a job of its own type: at least once,
--- seconds later, no trigger. Deliveries of one job's events to one endpoint share a concurrency key
--- and keep it until they have ended: a later event waits while an earlier one is tried again.
+-- that has an endpoint and enqueues a delivery for each event, as a job of its own type, seconds
+-- later: at least once, while the feed has the event. Deliveries of a job's events to an endpoint
+-- share a concurrency key and keep it until they have ended: a later event waits while an earlier
+-- one is tried again.
 
 create table queue.webhooks (
   id uuid primary key default queue.new_id(), workspace_id uuid not null,
@@ -52,6 +53,7 @@ declare
   v_hook queue.webhooks;
   v_end bigint;
   v_items jsonb;
+  v_made integer;
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
@@ -63,25 +65,28 @@ begin
       select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
       where l.workspace_id = v_hook.workspace_id and l.number >= v_hook.read_to
         and l.number < v_last order by l.number limit 500) as f;
+    v_made := 0;
     begin
-      select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery', 'payload',
-          jsonb_build_object('webhook_id', v_id, 'job_id', i.job_id, 'seq', i.seq),
-        'concurrency_key', v_id || ':' || i.job_id) order by l.number, l.id, i.n)
-      into v_items
-      from queue.feed as l
-      cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
-      join public.jobs as j on j.id = any (array[i.job_id])
-      where l.workspace_id = v_hook.workspace_id and l.number >= v_hook.read_to
-        and l.number < v_end and i.seq is not null and j.job_type <> 'webhook_delivery'
-        and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
-          else l.type = any (v_hook.event_types) end
-        and (v_hook.job_types is null or j.job_type = any (v_hook.job_types));
-      if v_items is not null then
-        perform queue.check_live_jobs(v_hook.workspace_id);
+      for v_items in select jsonb_agg(d.item order by d.n) from (
+        select jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
+            'webhook_id', v_id, 'job_id', i.job_id, 'seq', i.seq), 'concurrency_key',
+            v_id || ':' || i.job_id) as item, row_number() over (order by l.number, l.id, i.n) as n
+        from queue.feed as l
+        cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
+        join public.jobs as j on j.id = any (array[i.job_id])
+        where l.workspace_id = v_hook.workspace_id and l.number >= v_hook.read_to
+          and l.number < v_end and i.seq is not null and j.job_type <> 'webhook_delivery'
+          and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
+            else l.type = any (v_hook.event_types) end
+          and (v_hook.job_types is null or j.job_type = any (v_hook.job_types))) as d
+        group by (d.n - 1) / 1000 order by (d.n - 1) / 1000
+      loop
+        if v_made = 0 then perform queue.check_live_jobs(v_hook.workspace_id); end if;
         perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
-        v_done := v_done + jsonb_array_length(v_items);
-      end if;
+        v_made := v_made + jsonb_array_length(v_items);
+      end loop;
       update queue.webhooks set read_to = v_end where id = v_id;
+      v_done := v_done + v_made;
     exception when others then
       update queue.webhooks set last_answer = left(sqlerrm, 500) where id = v_id;
     end;
@@ -103,7 +108,6 @@ declare
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
     "job_types": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1,
       "maxLength": 100}}}}$json$;
-  v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
   -- switched on by a person, it begins from nothing
   v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
   v_most constant integer := queue.setting('webhooks_max');
@@ -112,10 +116,7 @@ declare
   v_saved queue.webhooks;
 begin
   perform queue.may_manage(p_workspace_id);
-  if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'webhook' || v_error,
-      substring(v_error from '^[\w.]*\.(\w+)'));
-  end if;
+  perform queue.check_fields(c_schema, p_webhook, 'webhook');
   -- an address in figures may be in any spelling, so it takes a name; the worker checks what that
   -- resolves to when it connects
   v_host := lower(substring(p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
@@ -136,7 +137,6 @@ begin
       perform queue.refuse(429, 'quota_exceeded',
         format('the workspace already has %s webhooks; delete some first', v_most), 'webhooks_max');
     end if;
-    perform queue.admit('changes', p_workspace_id, queue.caller());
   end if;
   update queue.webhooks as w set (url, description, event_types, job_types, enabled, sealed_secret,
     previous_sealed_secret, rotated_at, read_to, failures, failing_since, disabled_at,
@@ -154,6 +154,7 @@ begin
   if not found then
     perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_saved) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end $$;
 comment on function public.put_webhook is

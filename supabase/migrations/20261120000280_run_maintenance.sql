@@ -226,7 +226,7 @@ begin
     exit when v_after is null or clock_timestamp() > p_until;
   end loop;
   update queue.tasks set after_id = v_after where name = 'retention';
-  return case when v_after is null then v_done else greatest(1, v_done) end;
+  return case when v_after is null then v_done else greatest(1, v_done) end; -- 0: nothing to do
 end $$;
 
 -- Rows that belong to no job, in slices by an index of each.
@@ -260,11 +260,12 @@ begin
       ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''), -- as follow_topic's
       -- closed; a lease that opens it again finds none, and makes one
       ('turns', 'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''),
-      -- full again: no rate has a longer period
-      ('buckets', 'refilled_at < $1 - greatest(interval ''1 day'', make_interval(secs => (
-        select max(y.rate_per_seconds) from queue.job_types as y)))'),
+      -- full by then, even of a rate that was overdrawn by as much
+      ('buckets', 'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
+        then (select make_interval(secs => 2 * max(rate_per_seconds)) from queue.job_types) end)'),
       ('ticks', 'seen_at < $1 - interval ''1 day'''),
-      ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
+      -- jobs that are kept for longer name no worker any more
+      ('workers', 'seen_at < $1 - interval ''100 days'''),
       -- of jobs that were deleted while a worker reported on them
       ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
@@ -284,8 +285,9 @@ begin
   return v_done;
 end $$;
 
--- Whether run_maintenance would find something to do; p_active: jobs have run. What someone held is
--- due again a second later; on an idle queue a task that found nothing waits for an hour.
+-- Whether run_maintenance, which asks for the same times, would find something to do; p_active:
+-- jobs have run. What someone held is due again a second later; on an idle queue a task that found
+-- nothing waits for an hour.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
@@ -365,7 +367,7 @@ begin
       update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, failure = null,
         retry_at = null where name = v_task.name;
       if v_done > 0 then v_counts := v_counts || jsonb_build_object(v_task.name, v_done); end if;
-    exception when query_canceled or others then
+    exception when query_canceled or others then -- also one that meets the statement's timeout
       update queue.tasks set done_at = v_now, failures = failures + 1,
         failure = format('%s (%s)', sqlerrm, sqlstate),
         retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12))
@@ -378,7 +380,7 @@ begin
     'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
 end $$;
 comment on function public.run_maintenance is
-  'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
+  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
   '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again; busy: another does it.';
 
 select queue.allow('job_worker, service_role', 'public.run_maintenance');

@@ -57,7 +57,7 @@ begin
   return v_state || jsonb_build_object('problems', v_problems);
 end $$;
 comment on function public.attach_extensions is
-  'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, '
+  E'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, '
   'problems}.\n\nEach absent, not_attached or attached; pg_net is no_worker while no worker''s '
   'address is set.';
 
