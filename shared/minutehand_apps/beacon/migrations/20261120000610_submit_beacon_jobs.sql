@@ -65,8 +65,7 @@ begin
   perform queue.admit('jobs', v_workspace, queue.caller(), -- as many will run
     jsonb_array_length(p_spec #> '{constraints,regions}'));
   return beacon.answer(v_job.id, true, queue.wake_worker());
-end;
-$$;
+end $$;
 comment on function public.beacon_submit is
 'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
 'returns the first job.';
@@ -92,8 +91,7 @@ begin
   set status = p_status, error = left(p_error, 4000), finished_at = queue.clock(),
     reached = beacon.reached(p_id)
   where id = p_id and finished_at is null;
-end;
-$$;
+end $$;
 
 create function beacon.reached(p_id uuid) returns text[]
 language sql stable set search_path = '' as $$
@@ -102,9 +100,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 create function public.beacon_cancel(p_id uuid) returns jsonb
-language plpgsql
-security definer -- members hold no right to write jobs
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_job public.beacon_jobs;
 begin
@@ -126,8 +122,7 @@ begin
     and status in ('pending', 'dead');
   perform beacon.end_job(p_id, 'cancelled', null);
   return beacon.answer(p_id, false, false);
-end;
-$$;
+end $$;
 comment on function public.beacon_cancel is
 'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
 
@@ -156,8 +151,7 @@ begin
   where job_id = any (v_jobs);
   return jsonb_build_object('count', cardinality(v_jobs),
     'wake', cardinality(v_jobs) > 0 and queue.wake_worker());
-end;
-$$;
+end $$;
 comment on function public.beacon_redrive is
 'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
 'workspace when null.';
@@ -210,16 +204,13 @@ begin
     end;
   end loop;
   return jsonb_build_object('published', v_published);
-end;
-$$;
+end $$;
 comment on function public.beacon_publish is
 'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
 'worker.';
 
 create function public.beacon_reconcile() returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.refuse_revoked();
   -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
@@ -233,7 +224,6 @@ begin
     where j.finished_at is null and j.queue_job_id is not null
       and (q.id is null or q.finished_at is not null)
     order by j.id limit 200 for update of j skip locked) as o);
-end;
-$$;
+end $$;
 comment on function public.beacon_reconcile is
 'End jobs that ended in the queue without their processor: {ended}; for the worker.';

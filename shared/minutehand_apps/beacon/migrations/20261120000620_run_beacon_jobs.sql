@@ -18,16 +18,13 @@ begin
   return jsonb_build_object('job', case when v_job.id is not null then to_jsonb(v_job) end,
     'executions', (select coalesce(jsonb_agg(to_jsonb(e) - 'output' order by e.id), '[]')
       from public.beacon_executions as e where e.job_id = v_job.id));
-end;
-$$;
+end $$;
 comment on function public.beacon_start is
 'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
 'gone; for the worker.';
 
 create function public.beacon_start_execution(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_execution'], 'nothing was started');
   v_execution public.beacon_executions;
@@ -43,16 +40,13 @@ begin
   return jsonb_build_object('execution', case when v_execution.id is not null then
     to_jsonb(v_execution) end,
     'job', (select to_jsonb(j) from public.beacon_jobs as j where j.id = v_execution.job_id));
-end;
-$$;
+end $$;
 comment on function public.beacon_start_execution is
 'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
 'gone; for the worker.';
 
 create function public.beacon_issue(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' set lock_timeout = '8s' as $$
+language plpgsql security definer set search_path = '' set lock_timeout = '8s' as $$
 declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_execution'],
     'no receipt was stored');
@@ -82,16 +76,13 @@ begin
     where id = v_execution.id returning * into v_execution;
   end if;
   return jsonb_build_object('receipt', v_execution.receipt);
-end;
-$$;
+end $$;
 comment on function public.beacon_issue is
 'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
 'first; for the worker.';
 
 create function public.beacon_finish(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_held public.jobs := queue.held_job(p_request, array['beacon_job'], 'nothing was finished');
   v_job public.beacon_jobs;
@@ -131,8 +122,7 @@ begin
     'receipts', (select count(*) from public.beacon_executions where job_id = v_job.id
       and receipt is not null),
     'executions', (select count(*) from public.beacon_executions where job_id = v_job.id));
-end;
-$$;
+end $$;
 comment on function public.beacon_finish is
 'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
 'executions}; with its signed '
@@ -149,8 +139,7 @@ begin
     values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed') on conflict (id) do nothing;
   end if;
   return (select to_jsonb(k) from beacon.signing_key as k);
-end;
-$$;
+end $$;
 comment on function public.beacon_key is
 'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
 'worker.';
@@ -177,8 +166,7 @@ begin
       limit 10000) as d))
   from (select created_at from public.beacon_outbox
     where status = 'pending' order by next_attempt_at limit 10000) as o);
-end;
-$$;
+end $$;
 comment on function public.beacon_health is
 'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
 'oldest_seconds, dead}.';

@@ -100,8 +100,7 @@ begin
     perform queue.refuse(404, 'session_not_found', 'Session not found', p_session_id);
   end if;
   return v_session;
-end;
-$$;
+end $$;
 
 create function chat.guest_workspace() returns uuid
 language plpgsql set search_path = '' as $$
@@ -112,12 +111,10 @@ begin
   insert into public.workspaces (id, name) values (c_id, 'Guests of the chat')
   on conflict (id) do nothing;
   return c_id;
-end;
-$$;
+end $$;
 
 create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
-returns public.async_session_state
-language plpgsql set search_path = '' as $$
+returns public.async_session_state language plpgsql set search_path = '' as $$
 declare
   v_least integer := (queue.setting('chat_session_id_min_characters') #>> '{}')::integer;
   v_workspace uuid;
@@ -135,8 +132,7 @@ begin
   update public.async_session_state set last_message_at = queue.clock()
   where session_id = p_session_id;
   return chat.session_or_refuse(p_session_id);
-end;
-$$;
+end $$;
 
 -- 2. A message, and what became of it -------------------------------------------------------------
 
@@ -181,8 +177,7 @@ begin
     p_request ->> 'client_id');
   perform chat.forget_old_sessions();
   return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
-end;
-$$;
+end $$;
 
 create function chat.milliseconds(p_at timestamptz) returns bigint
 language sql immutable set search_path = '' as $$
@@ -353,8 +348,7 @@ begin
   join public.async_messages as m
     on m.job_id = (e.event ->> 'job_id')::uuid and m.type = 'message';
   return v_page || to_jsonb(v_found);
-end;
-$$;
+end $$;
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
@@ -375,8 +369,7 @@ begin
         and m.work_type is not null
         and (chat.session_or_null(m.session_id)).session_id is not null;
   end if;
-end;
-$$;
+end $$;
 
 create function chat.cancel(p_session_id text, p_work_id text) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -401,8 +394,7 @@ begin
   perform queue.cancel(v_ids, queue.clock());
   return jsonb_build_object('success', true, 'message', 'Work cancelled successfully',
     'cancelled', (select coalesce(jsonb_agg('work_' || id), '[]') from unnest(v_ids) as id));
-end;
-$$;
+end $$;
 
 create function chat.messages(p_session_id text) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -423,8 +415,7 @@ begin
   update public.async_messages set read_at = queue.clock()
   where session_id = v_id and type in ('question', 'info') and read_at is null;
   return v_answer;
-end;
-$$;
+end $$;
 
 create function chat.respond(p_session_id text, p_message_id text, p_content text) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -452,8 +443,7 @@ begin
   returning id into v_id;
   return jsonb_build_object('success', true, 'messageId', 'msg_' || v_id,
     'workId', 'work_' || v_question.job_id, 'status', 'answered');
-end;
-$$;
+end $$;
 
 -- 5. What the worker reads and says ---------------------------------------------------------------
 
@@ -473,8 +463,7 @@ begin
       select * from public.async_messages as x
       where x.session_id = v_message.session_id and x.seq < v_message.seq
       order by x.seq desc limit 20) as h));
-end;
-$$;
+end $$;
 comment on function public.chat_load is
   'A leased job''s message, how far it came, and those before: {text, progress, history}.';
 
@@ -497,8 +486,7 @@ begin
   from public.async_messages as m where m.job_id = v_job.id and m.type = 'message'
   on conflict do nothing; -- a repeated attempt says it once
   return '{"said": true}';
-end;
-$$;
+end $$;
 comment on function public.chat_say is
   'Say {type, content, question, work} as a leased job, once: {said}.';
 
@@ -547,8 +535,7 @@ comment on function public.chat_messages is
   'Messages between a session''s work and people; they count as read.';
 
 create function public.chat_respond(p_session_id text, p_message_id text, p_content text)
-returns jsonb
-language sql set search_path = ''
+returns jsonb language sql set search_path = ''
 begin atomic select chat.respond(p_session_id, p_message_id, p_content); end;
 comment on function public.chat_respond is
   'Answer a question in any words, once: {success, messageId, workId, status}.';

@@ -93,8 +93,7 @@ begin
         and field.value is distinct from coalesce(to_jsonb(old) -> field.key, 'null'));
   end if;
   return new;
-end;
-$$;
+end $$;
 create trigger accounts_note_edits before insert or update on public.accounts
 for each row execute function enrichment.note_edits();
 create trigger contacts_note_edits before insert or update on public.contacts
@@ -109,8 +108,7 @@ begin
   elsif p_manager and not queue.is_manager(p_workspace_id) then
     perform queue.refuse(403, 'forbidden', 'only a manager of the workspace may do this');
   end if;
-end;
-$$;
+end $$;
 
 create function public.get_workspace_settings(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -135,8 +133,7 @@ begin
       'updated_at', s.updated_at)
     from (values (p_workspace_id)) as asked (workspace_id)
     left join public.workspace_settings as s on s.workspace_id = asked.workspace_id);
-end;
-$$;
+end $$;
 comment on function public.get_workspace_settings is
 'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
 'characters. For members.';
@@ -167,8 +164,7 @@ begin
     updated_at = queue.clock()
   where s.workspace_id = p_workspace_id;
   return public.get_workspace_settings(p_workspace_id);
-end;
-$$;
+end $$;
 comment on function public.put_workspace_settings is
 'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
 'key). For managers.';
@@ -182,8 +178,7 @@ begin
   return jsonb_build_object('sealed_key', (
     select apollo_api_key_encrypted from public.workspace_settings
       where workspace_id = p_workspace_id));
-end;
-$$;
+end $$;
 comment on function public.get_sealed_apollo_key is
 'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
 'managers.';

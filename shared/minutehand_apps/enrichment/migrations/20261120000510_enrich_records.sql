@@ -25,15 +25,13 @@ begin
   where c.answer is not null and c.job_id in (
     select id from removed where job_type in ('enrich_account', 'enrich_contact'));
   return null;
-end;
-$$;
+end $$;
 create trigger enrichment_forget_answers after delete on public.jobs
 referencing old table as removed for each statement execute function enrichment.forget_answers();
 
 create function enrichment.enqueue(
   p_kind text, p_workspace_id uuid, p_id uuid, p_term text
-) returns jsonb
-language sql set search_path = '' as $$
+) returns jsonb language sql set search_path = '' as $$
   select public.enqueue_job(p_workspace_id, 'enrich_' || p_kind,
     jsonb_strip_nulls(jsonb_build_object(
       p_kind || '_id', p_id, case p_kind when 'account' then 'domain' else 'email' end, p_term)),
@@ -53,8 +51,7 @@ begin
       hint = 'account_not_found';
   end if;
   return enrichment.enqueue('account', v_account.workspace_id, v_account.id, v_account.domain);
-end;
-$$;
+end $$;
 comment on function public.enrich_account is
 'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
 'there is one.';
@@ -70,8 +67,7 @@ begin
       hint = 'contact_not_found';
   end if;
   return enrichment.enqueue('contact', v_contact.workspace_id, v_contact.id, v_contact.email);
-end;
-$$;
+end $$;
 comment on function public.enrich_contact is
 'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
 'there is one.';
@@ -88,8 +84,7 @@ begin
     perform enrichment.enqueue('account', new.workspace_id, new.id, new.domain);
   end if;
   return null;
-end;
-$$;
+end $$;
 create trigger accounts_enqueue_their_enrichment after insert on public.accounts
 for each row execute function enrichment.enqueue_new_account();
 
@@ -112,8 +107,7 @@ begin
   end if;
   perform 1 from public.contacts where p_lock and id = v_id for update;
   return (select to_jsonb(c) from public.contacts as c where c.id = v_id);
-end;
-$$;
+end $$;
 
 create function public.enrichment_load(p_request jsonb) returns jsonb
 language plpgsql
@@ -131,16 +125,13 @@ begin
       'paused_seconds', extract(epoch from s.apollo_paused_until - queue.clock()))
     from (values (v_job.workspace_id)) as asked (workspace_id)
     left join public.workspace_settings as s on s.workspace_id = asked.workspace_id);
-end;
-$$;
+end $$;
 comment on function public.enrichment_load is
 'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
 'settings; for the worker.';
 
 create function public.enrichment_begin_call(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the ledger is closed to every role
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_answer jsonb;
@@ -154,16 +145,13 @@ begin
       on conflict do nothing;
   end if;
   return jsonb_build_object('answer', v_answer);
-end;
-$$;
+end $$;
 comment on function public.enrichment_begin_call is
 'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
 'for the worker.';
 
 create function public.enrichment_finish_call(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the ledger is closed to every role
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := enrichment.held_job(p_request);
 begin
@@ -180,16 +168,13 @@ begin
     set enrichment_credits_used = s.enrichment_credits_used + excluded.enrichment_credits_used;
   end if;
   return jsonb_build_object('counted', found);
-end;
-$$;
+end $$;
 comment on function public.enrichment_finish_call is
 'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its credits, '
 'once; for the worker.';
 
 create function public.enrichment_abandon_call(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the ledger is closed to every role
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := enrichment.held_job(p_request);
 begin
@@ -197,8 +182,7 @@ begin
   delete from enrichment.calls
   where job_id = v_job.id and fence = (p_request ->> 'fence')::bigint and answered_at is null;
   return jsonb_build_object('abandoned', found::integer);
-end;
-$$;
+end $$;
 comment on function public.enrichment_abandon_call is
 'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; for '
 'the worker.';
@@ -248,17 +232,14 @@ begin
     'kept', coalesce((select jsonb_agg(n order by n)
       from jsonb_object_keys(p_request -> 'fields') as n
       where not v_fields ? n), '[]'));
-end;
-$$;
+end $$;
 comment on function public.enrichment_apply is
 'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
 'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
 'the worker.';
 
 create function public.enrichment_pause(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker's role holds no rights on tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.refuse_revoked();
   update public.workspace_settings
@@ -268,8 +249,7 @@ begin
     where id = (p_request ->> 'job_id')::uuid);
   perform enrichment.held_job(p_request); -- last, as above; a lost lease rolls back
   return '{"paused": true}';
-end;
-$$;
+end $$;
 comment on function public.enrichment_pause is
 'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
 'too; for the worker.';

@@ -73,8 +73,7 @@ begin
     perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
   end if;
   return v_plan;
-end;
-$$;
+end $$;
 
 create function plans.guest_workspace() returns uuid
 language plpgsql set search_path = '' as $$
@@ -85,8 +84,7 @@ begin
   insert into public.workspaces (id, name) values (c_id, 'Guests'' plans')
   on conflict (id) do nothing;
   return c_id;
-end;
-$$;
+end $$;
 
 create function plans.start(
   p_plan jsonb, p_workspace_id uuid, p_idempotency_key text default null
@@ -124,8 +122,7 @@ begin
   return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_plan.job_id,
     'created_at', v_plan.created_at, 'wake', v_wake,
     'status', (select s.status from public.plan_states as s where s.plan_id = v_plan.id));
-end;
-$$;
+end $$;
 
 create function plans.read(p_plan_id uuid) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- guests hold no rights on tables
@@ -163,8 +160,7 @@ declare
 begin
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   return jsonb_build_object('plan_id', p_plan_id);
-end;
-$$;
+end $$;
 
 create function plans.retry(p_plan_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -177,8 +173,7 @@ begin
   perform public.retry_job(v_plan.job_id);
   perform set_config('request.jwt.claims', v_claims, true);
   return jsonb_build_object('plan_id', p_plan_id);
-end;
-$$;
+end $$;
 
 create function plans.delete(p_plan_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -188,8 +183,7 @@ begin
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   delete from public.plans where id = p_plan_id;
   return jsonb_build_object('plan_id', p_plan_id);
-end;
-$$;
+end $$;
 
 -- 2. What the worker reads and keeps --------------------------------------------------------------
 
@@ -205,8 +199,7 @@ begin
     'done', array(
       select s.name from public.plan_stages as s
       where s.plan_id = v_plan.id and s.result is not null));
-end;
-$$;
+end $$;
 comment on function public.plan_load is
   'The plan of a leased job, null when it is gone: {prompt, speed_vs_detail, done}.';
 
@@ -224,16 +217,14 @@ begin
     reason = excluded.reason, ended_at = excluded.ended_at
   where s.result is null; -- what was found stays
   return '{"kept": true}';
-end;
-$$;
+end $$;
 comment on function public.plan_keep is
   'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
 
 -- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
 create function public.plan_start(
   p_plan jsonb, p_workspace_id uuid, p_idempotency_key text default null
-) returns jsonb
-language sql set search_path = ''
+) returns jsonb language sql set search_path = ''
 begin atomic select plans.start(p_plan, p_workspace_id, p_idempotency_key); end;
 comment on function public.plan_start is
   'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
@@ -243,8 +234,7 @@ language sql stable set search_path = '' begin atomic select plans.read(p_plan_i
 comment on function public.plan_read is 'A plan with its state, and the stages that have ended.';
 
 create function public.plan_events(p_plan_id uuid, p_after bigint, p_limit integer default 500)
-returns jsonb
-language sql stable set search_path = ''
+returns jsonb language sql stable set search_path = ''
 begin atomic select plans.events(p_plan_id, p_after, p_limit); end;
 comment on function public.plan_events is
   'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';

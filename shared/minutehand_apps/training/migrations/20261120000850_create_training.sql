@@ -119,8 +119,7 @@ begin
   delete from public.jobs where parent_id = old.id and finished_at is not null;
   delete from public.jobs where id = old.id and finished_at is not null;
   return case when found then old end;
-end;
-$$;
+end $$;
 create trigger background_jobs_delete instead of delete on public.background_jobs
 for each row execute function training.delete_background_job();
 

@@ -11,8 +11,7 @@ begin
     perform queue.refuse(404, 'training_not_found', 'training not found', p_training_id::text);
   end if;
   return v_training;
-end;
-$$;
+end $$;
 
 create function training.live_jobs(p_training_id uuid) returns uuid[]
 language sql stable set search_path = '' as $$
@@ -36,8 +35,7 @@ begin
   insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
   values (p_training.id, p_job_type, v_done.ids[1], p_training.workspace_id);
   return v_done.wake;
-end;
-$$;
+end $$;
 
 create function public.training_start(
   p_workspace_id uuid, p_title text, p_object_key text, p_training_id uuid default null,
@@ -78,8 +76,7 @@ exception
   when check_violation then
     perform queue.refuse(422, 'invalid_argument', 'a training cannot be like this: ' || sqlerrm,
       'training');
-end;
-$$;
+end $$;
 comment on function public.training_start is
 'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
 'same upload. For members.';
@@ -97,15 +94,12 @@ begin
   end if;
   perform queue.cancel(v_ids, queue.clock());
   return jsonb_build_object('training_id', p_training_id);
-end;
-$$;
+end $$;
 comment on function public.training_cancel is 'Stop every job of a training; what is finished is '
 'kept. 409 when it has ended.';
 
 create function public.training_retry(p_training_id uuid) returns jsonb
-language plpgsql
-security definer -- its jobs are the platform's own
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
   v_id uuid;
@@ -126,8 +120,7 @@ begin
       p_training_id::text);
   end if;
   return jsonb_build_object('training_id', p_training_id, 'wake', queue.wake_worker());
-end;
-$$;
+end $$;
 comment on function public.training_retry is
 'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
 'wake}; 409 without any.';
@@ -143,8 +136,7 @@ begin
   delete from public.trainings where id = p_training_id;
   return jsonb_build_object('object_key', v_training.object_key, 'workspace_id',
     v_training.workspace_id);
-end;
-$$;
+end $$;
 comment on function public.training_delete is
 'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
 'Its jobs are cancelled.';
@@ -162,8 +154,7 @@ begin
     perform queue.refuse(404, 'training_not_found', 'the training is gone', v_job.id::text);
   end if;
   return v_training;
-end;
-$$;
+end $$;
 
 create function public.training_load(p_request jsonb) returns jsonb
 language plpgsql
@@ -182,16 +173,13 @@ begin
       'data', j.error_data)
       from public.training_jobs as t join public.jobs as j on j.id = t.job_id
       where t.training_id = v_training.id and t.job_type = 'transcription'));
-end;
-$$;
+end $$;
 comment on function public.training_load is
 'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
 'training null when gone.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
@@ -199,15 +187,12 @@ begin
   return jsonb_build_object('chunks', (
     select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]')
     from public.training_chunks as c where c.training_id = v_training.id));
-end;
-$$;
+end $$;
 comment on function public.training_load_chunks is 'The transcript of a leased job''s training '
 '{job_id, fence}: {chunks}.';
 
 create function public.training_store(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_training public.trainings := training.held(p_request, true);
@@ -228,16 +213,13 @@ begin
     perform training.enqueue(v_training, 'sop_generation');
   end if;
   return to_jsonb(v_training) -> v_name;
-end;
-$$;
+end $$;
 comment on function public.training_store is
 'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
 'With the transcript sop_generation is enqueued.';
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
@@ -250,15 +232,12 @@ begin
   from jsonb_populate_record(null::public.training_chunks, p_request -> 'chunk') as c
   on conflict do nothing;
   return jsonb_build_object('stored', found);
-end;
-$$;
+end $$;
 comment on function public.training_store_chunk is
 'Store the transcript of a chunk {job_id, fence, chunk} unless it is there: {stored}.';
 
 create function public.training_note_host(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the app's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
@@ -267,8 +246,7 @@ begin
   set host_upload = left(p_request ->> 'upload', 200), host_asset = left(p_request ->> 'asset', 200)
   where id = v_training.id;
   return jsonb_build_object('training_id', v_training.id);
-end;
-$$;
+end $$;
 comment on function public.training_note_host is 'Note the video host''s ids {job_id, fence, '
 'upload, asset}.';
 
