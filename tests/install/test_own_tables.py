@@ -29,7 +29,6 @@ def test_a_row_of_the_jobs_tenant_is_read_and_written_and_no_other(
         Project(root=tmp_path), tmp_path, "crm", "crm.sync", reads="leads", writes="leads"
     )
     files = {write.path.name: write.text for write in plan.writes}
-    compile(files["sync.py"], "sync.py", "exec")
     [sql] = [text for name, text in files.items() if name.endswith(".sql")]
     with renewed.connect() as connection:
         engine = Engine(renewed, connection)

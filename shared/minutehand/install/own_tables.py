@@ -70,14 +70,31 @@ class {model}(BaseModel):
 
 {ids}
 
-def register(registry: Registry, settings: Settings) -> None:
-    """Called once per worker, with its settings."""
-    database = WorkerFunctions(settings, schema="public")
+def register(
+    registry: Registry, settings: Settings, functions: WorkerFunctions | None = None
+) -> None:
+    """Called once per worker, with its settings; by a test also with functions."""
+    database = functions or WorkerFunctions(settings, schema="public")
 
     @registry.processor("{job_type}", payload={model}, timeout=120)
     async def {function}(job: Job[{model}], ctx: JobContext) -> Fail | bool:
         """Read, work, write; another tenant's row is not there."""
 {calls}        return True
+'''
+TEST = '''"""`{job_type}`, tried without a queue and a database."""
+
+import asyncio
+
+from minutehand.worker.testing import HeldFunctions, ProcessorTest
+
+from {package}.processors.{module} import {model}, register
+
+
+def test_{function}_works_on_its_rows() -> None:
+    database = HeldFunctions({answers})
+    run = asyncio.run(ProcessorTest.of(register, {model}({given}), database).run())
+
+    assert (run.outcome, run.result) == ("completed", True)
 '''
 CALL = """\
         {one} = await database.call_held("{name}", job.id, job.fence)
@@ -118,29 +135,34 @@ def own_tables(
     Raises:
         InstallError: A name is none, or a file is there.
     """
-    *made, processor, _ = processor_files(source, package, job_type)
+    *made, processor, test = processor_files(source, package, job_type)
     names = processor_names(package, job_type)
     tenant = sql_name(tenant or tenant_column(project))
     written = writes.split(",")
     sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
-    ids = calls = ""
-    payload = []
+    calls, functions = "", {}
     for table in dict.fromkeys(filter(None, (*reads.split(","), *written))):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
                 f"{table!r} must be a table of public", code="bad_table", fix="e.g. --writes leads"
             )
         one = table.removesuffix("s")
-        here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}
-        write = WRITE.format(table=table, tenant=tenant) if table in written else ""
+        name = functions[one] = f"{names['function']}_{one}"
+        here = {**names, "table": table, "one": one, "name": name, "tenant": tenant}
+        write = WRITE.format(**here) if table in written else ""
         sql += FUNCTION.format(
-            **here, schema=project.schema_, engine=project.engine_schema, tenant=tenant, write=write
+            **here, schema=project.schema_, engine=project.engine_schema, write=write
         )
-        ids += f"    {one}_id: int | str\n"
-        payload.append(f'"{one}_id": "…"')
         calls += CALL.format(**here) + (CALL_WRITE.format(**here) if write else "")
     stamp = timestamp(project.root, datetime.now(UTC))
     migration = project.root / "supabase/migrations" / f"{stamp}_{names['function']}_functions.sql"
-    code = PROCESSOR.format(**names, ids=ids, calls=calls)
-    files = (*made, Write(migration, sql), Write(processor.path, code))
-    return Plan(files, ("{" + ", ".join(payload) + "}",))
+    ids = "".join(f"    {one}_id: int | str\n" for one in functions)
+    answers = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())
+    given = ", ".join(f"{one}_id=1" for one in functions)
+    texts = {
+        migration: sql,
+        processor.path: PROCESSOR.format(**names, ids=ids, calls=calls),
+        test.path: TEST.format(**names, answers=answers, given=given),
+    }
+    payload = ", ".join(f'"{one}_id": "…"' for one in functions)
+    return Plan((*made, *(Write(*each) for each in texts.items())), ("{" + payload + "}",))

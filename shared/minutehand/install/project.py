@@ -58,20 +58,23 @@ schemas = [{schemas}]
 major_version = 17
 """
 
-PAYLOAD = '''class {model}(BaseModel):
+PROCESSOR = '''"""`{job_type}`: greets by name."""
+
+from __future__ import annotations
+
+from minutehand.worker import Job, JobContext, processor
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class {model}(BaseModel):
     """The payload of `{job_type}`; the queue refuses what does not fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
-'''
 
-FUNCTION = '''@processor(
-    "{job_type}",
-    payload={model},
-    timeout=120,
-    backoff=Backoff(first=60, cap=3600),
-)
+
+@processor("{job_type}", payload={model}, timeout=120)
 async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, str]:
     """Greet by name; a retry resumes after the last finished step."""
     ctx.progress(10, "start")
@@ -85,18 +88,6 @@ async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, str]:
     return {{"greeting": greeting}}
 '''
 
-PROCESSOR = f'''"""`{{job_type}}`: greets by name."""
-
-from __future__ import annotations
-
-from minutehand.worker import Backoff, Job, JobContext, processor
-from pydantic import BaseModel, ConfigDict, Field
-
-
-{PAYLOAD}
-
-{FUNCTION}'''
-
 PROCESSOR_TEST = '''"""`{job_type}`, tried without a queue."""
 
 from __future__ import annotations
@@ -109,7 +100,6 @@ from {package}.processors.{module} import {model}, {function}
 
 
 def test_{function}_greets_by_name() -> None:
-    """The result is what the caller reads on the job."""
     run = asyncio.run(ProcessorTest({function}, {model}(name="Ada")).run())
 
     assert run.outcome == "completed"
@@ -186,22 +176,17 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     known = _known_answers(folder)
     if known is not None:
         _check_same(known, answers)
-    notes: list[str] = []
     writes = missing_files(folder, answers, now=now)
     writes += _new(folder, FILE, _answers_file(folder, answers)) if known is None else []
     if known is None or answers.package in known.apps:
         writes += _first_processor(
             folder / answers.source, answers.package, again=known is not None
         )
-    ignore_writes, ignore_notes = _ignored(folder)
-    writes += ignore_writes
-    notes += ignore_notes
+    ignored, notes = _ignored(folder)
     settings = SETTINGS.format(apps=answers.package, schema=answers.schemas.clients)
-    writes += _new(folder, SETTINGS_EXAMPLE, settings)
-    config_writes, config_notes = _config(folder, answers.schemas.clients)
-    writes += config_writes
-    notes += config_notes
-    return Plan(tuple(writes), tuple(notes))
+    settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
+    config, config_notes = _config(folder, answers.schemas.clients)
+    return Plan((*writes, *ignored, *settings_file, *config), (*notes, *config_notes))
 
 
 def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:

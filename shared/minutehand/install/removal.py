@@ -100,6 +100,11 @@ begin
   if to_regclass('vault.secrets') is not null then
     execute 'delete from vault.secrets where name = ''minutehand_worker_token''';
   end if;
+  -- where the Supabase CLI applied them
+  if to_regclass('supabase_migrations.schema_migrations') is not null then
+    delete from supabase_migrations.schema_migrations where version in (
+  {versions});
+  end if;
 end;
 $$;
 
@@ -126,16 +131,6 @@ begin
   exception when dependent_objects_still_exist then
     raise notice 'the role job_worker is used elsewhere and stays';
   end;
-end;
-$$;
-
-do $$
-begin
-  -- where the Supabase CLI applied them
-  if to_regclass('supabase_migrations.schema_migrations') is not null then
-    delete from supabase_migrations.schema_migrations where version in (
-  {versions});
-  end if;
 end;
 $$;
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
+from minutehand.config import Settings
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
-from minutehand.worker.registry import AsyncProcessor, SyncProcessor
+from minutehand.worker.registry import AsyncProcessor, Registry, SyncProcessor
 from minutehand.worker.settlement import Circumstances, Ending, settle_item
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
@@ -75,6 +77,15 @@ class ProcessorTest(Generic[P]):
     cancelled: bool = False
     _waiting: dict[str, Any] | None = None
     _ids: dict[str, list[JobId]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, register: Callable[..., None], payload: P, *more: Any) -> Self:
+        """Test what `register(registry, settings, *more)` makes for that payload's model."""
+        registry = Registry()
+        settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
+        register(registry, settings, *more)
+        [made] = [kind for kind in registry if kind.payload is type(payload)]
+        return cls(made.run, payload, job_type=made.name, around=made.around)
 
     async def run(self) -> Run:
         """Run the processor once, from the beginning, with the steps so far."""
@@ -153,6 +164,19 @@ class ProcessorTest(Generic[P]):
             raise AssertionError(f"the job does not wait for this: {self._waiting}")
         self.steps[self._waiting["name"]] = value
         self._waiting = None
+
+
+class HeldFunctions(WorkerFunctions):
+    """SQL functions of yours that answer from memory; `calls` has each call, without its job."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
+        """Answer, and remember the call."""
+        self.calls.append((function, more))
+        return self.answers[function]
 
 
 class _Stage:
