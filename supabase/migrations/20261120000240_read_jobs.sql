@@ -475,8 +475,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
     '/types/{job_type}'),
   ('no_worker', 'No worker has run since {since}: nothing starts.', 'Its key was revoked at '
     '{revoked_at}: give it a new one.', 'token worker', '/overview'),
-  ('no_worker', 'No worker has been seen yet.', 'Start one: `minutehand dev`, or `minutehand '
-    'serve`; on AWS see its schedule.', 'doctor --only schedule', '/overview'),
+  ('no_worker', 'No worker has been seen yet.', 'Start one: `minutehand dev`, `minutehand serve`; '
+    'see the schedule on AWS, or a refusal in its log.', 'doctor --only schedule', '/overview'),
   ('no_processor', 'No worker has published the job type {unpublished}.', 'Its registration was '
     'refused: {refusal}. Correct it in code, and deploy.', 'types {job_type}', '/types/{job_type}'),
   ('no_processor', 'Workers run, but none of them serves {types}: {jobs} due.', 'If the name is '

@@ -103,8 +103,10 @@ export class JobElement extends Base {
   }
 
   connectedCallback() {
-    if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
-    if (!document.adoptedStyleSheets.includes(sheet)) document.adoptedStyleSheets.push(sheet);
+    // a document of a test, as jsdom's, may lack either
+    const adopted = globalThis.CSSStyleSheet && document.adoptedStyleSheets;
+    if (adopted && !sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
+    if (adopted && !adopted.includes(sheet)) adopted.push(sheet);
     if (!this.#parts.state) this.#build();
     const self = this;
     for (const name of ["client", "texts", "jobId"]) {

@@ -5,7 +5,8 @@
 -- by hand, by a dump into another project, by a tool that grants what it likes
 select 'fail', min(difference) || case when count(*) > 1
     then format('; and %s more, see queue.differences()', count(*) - 1) else '' end,
-  string_agg(distinct fix, '; ')
+  array_to_string((array_agg(distinct fix))[:5], E'\n        ')
+    || case when count(*) > 5 then E'\n        … select fix from queue.differences()' else '' end
 from queue.differences() having count(*) > 0;
 
 -- check project
