@@ -21,8 +21,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).parent
 OUT: Final = ROOT / "build" / "docs"
 SCREENSHOTS: Final = ROOT / "infra" / "console" / "screenshots"
-#: Sections of users' pages that only maintainers read.
-INSIDE: Final = {"The files", "How it works", "Release", "Decisions", "Check it", "What is where"}
 #: Pages for maintainers beside the DECISIONS.md: name on the site, file.
 MAINTAINERS: Final[Mapping[str, str]] = {
     "contributing": ".github/CONTRIBUTING.md",
@@ -79,15 +77,10 @@ def write_pages(folder: Path) -> int:
     inside = {**MAINTAINERS}
     inside |= {f"decisions-{Path(file).parent.name}": file for file in decisions()}
     names |= {ROOT / file: f"{name}.md" for name, file in inside.items()}
-    nav: dict[str, list[str]] = {"Start": ["index.md"]}
-    moved = []
+    nav: dict[str, list[str]] = {}
     for page in PAGES:
-        text, more = _split(page.text)
-        if more:
-            moved.append(f"# {page.title}\n\n{site_links(more, ROOT / page.path, names)}")
-        _write(folder, f"{page.topic}.md", site_links(text, ROOT / page.path, names))
+        _write(folder, f"{page.topic}.md", site_links(page.text, ROOT / page.path, names))
         nav.setdefault(page.section, []).append(f'"{page.title}": {page.topic}.md')
-    _write(folder, "index.md", (HERE / "index.md").read_text("utf-8"))
     _write(folder, "sql-functions.md", sql_reference())
     listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
     _write(folder, "llms.txt", _LISTED.sub(r"- [\1](\2.html)", listed))
@@ -97,9 +90,7 @@ def write_pages(folder: Path) -> int:
     for name, file in inside.items():
         path = ROOT / file
         _write(folder, f"{name}.md", site_links(path.read_text("utf-8"), path, names))
-    parts = "\n".join(moved).replace("\n# ", "\n## ")
-    _write(folder, "parts.md", f"# How the parts work\n\n{parts}")
-    nav["For maintainers"] = [*(f"{name}.md" for name in inside), "parts.md"]
+    nav["For maintainers"] = [f"{name}.md" for name in inside]
     lines = [f"  - {part}:\n" + "".join(f"    - {page}\n" for page in nav[part]) for part in nav]
     configuration = (HERE / "mkdocs.yml").read_text("utf-8").replace("../../build/docs/", "")
     configuration = configuration.replace("../../shared", str(ROOT / "shared"))
@@ -117,15 +108,6 @@ def decisions() -> Iterator[str]:
 
 def _write(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text, "utf-8")
-
-
-def _split(text: str) -> tuple[str, str]:
-    """A page without its sections for maintainers, and those."""
-    kept: list[str] = []
-    more: list[str] = []
-    for part in re.split(r"^(?=## )", text, flags=re.M):
-        (more if part.removeprefix("## ").split("\n")[0] in INSIDE else kept).append(part)
-    return "".join(kept), "".join(more).replace("\n## ", "\n### ")
 
 
 def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:

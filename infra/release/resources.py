@@ -17,6 +17,7 @@ TRAVELS = {
     "infra/console/README.md": "docs/browser.md",
     "infra/console/npm/README.md": "docs/npm.md",
     "infra/container/README.md": "docs/container.md",
+    "infra/docs/index.md": "docs/index.md",
     "supabase/README.md": "docs/sql.md",
     "supabase/migrations": "migrations",
     "supabase/seed.sql": "seed/seed.sql",

@@ -19,34 +19,21 @@ from typing import Any
 from hatchling.builders.wheel import WheelBuilder
 
 from infra.release.npm_archive import build_npm_archive
+from infra.release.resources import TRAVELS
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the wheel is made of.
-PARTS = (
-    "shared",
-    "supabase",
-    "serverless.yml",
-    "infra/console",
-    "infra/aws",
-    "package.json",
-    "package-lock.json",
-    ".npmrc",
-    "infra/release/resources.py",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "functions/README.md",
-    "infra/container/README.md",
-)
+#: What the wheel is made of, beside what travels in its resources.
+OWN = ("shared", "supabase", "infra/release/resources.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def checkout_copy(folder: Path, root: Path = ROOT) -> Path:
     """Copy what a wheel is made of, to change it."""
-    for part in PARTS:
+    unwanted = shutil.ignore_patterns("__pycache__", ".temp")
+    for part in (*OWN, *TRAVELS):
         source, target = root / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".temp"))
+            shutil.copytree(source, target, ignore=unwanted, dirs_exist_ok=True)
         else:
             shutil.copy(source, target)
     return folder

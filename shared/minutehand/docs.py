@@ -40,6 +40,8 @@ class Names:
     tenant: str = TENANT
     package: str = PACKAGE_NAME
     job_type: str = JOB_TYPE
+    #: What tables of the project's own call their tenant.
+    tenant_column: str = "tenant_id"
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,14 @@ class Page:
 
     @property
     def text(self) -> str:
-        """As written."""
-        return self.file.read_text("utf-8")
+        """Without what concerns the checkout alone."""
+        whole = self.file.read_text("utf-8")
+        return re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", whole, flags=re.DOTALL)
 
     @property
     def printed(self) -> str:
-        """Without what concerns the checkout alone, and with topics in place of links to pages."""
-        text = re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", self.text, flags=re.DOTALL)
+        """For a terminal: without pictures, and with topics in place of links to pages."""
+        text = re.sub(r"^!\[.*\n", "", self.text, flags=re.MULTILINE)
         return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", self._by_topic, text)
 
     def _by_topic(self, link: re.Match[str]) -> str:
@@ -81,6 +84,7 @@ class Page:
 _HERE = "shared/minutehand"
 #: In the order of the site; a file outside of the package is named in `infra/release/resources.py`.
 PAGES: Final[tuple[Page, ...]] = (
+    Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_HERE}/install/README.md"),
     Page("adopt", "Start", "From pg_cron, pg-boss, Celery, pgmq", f"{_HERE}/pages/adopt.md"),
     Page("promises", "Start", "What it promises, how fast", f"{_HERE}/pages/promises.md"),
@@ -118,6 +122,7 @@ def render(text: str, names: Names) -> str:
         code = re.sub(r"\bminutehand_engine\b", names.schemas.engine, found[0])
         code = _CLIENTS.sub(names.schemas.clients, code)
         code = code.replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
+        code = code.replace("tenant_id", names.tenant_column)
         code = code.replace("COPY jobs jobs", f"COPY {folder} {folder}")
         return re.sub(r"\bjobs(?=/(?:processors|tests))", folder, code)
 

@@ -33,7 +33,10 @@ insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name":
 #: Makes a row of our table of workspaces, which this project does not have.
 OF_WORKSPACES = "aws"
 #: What the wheel and its user do not have.
-OF_THE_CLONE = re.compile(r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)")
+OF_THE_CLONE = re.compile(
+    r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)"
+    r"|README|DECISIONS|shared/|infra/"
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,7 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
         for each in PAGES:
             text = page(project, each.topic)
             assert [line for line in text.splitlines() if OF_THE_CLONE.search(line)] == []
+            assert max(map(len, text.splitlines())) <= 400  # more asks for a second reading
             assert "jobs.hello" not in text
             for block in blocks(text, "sql") if each.topic != OF_WORKSPACES else ():
                 connection.execute(block.encode())
@@ -126,7 +130,7 @@ def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: Runni
 def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack) -> None:
     """A table, the functions, the processor and a job, while the stack runs."""
     text = page(project, "own-data")
-    [table], [processor] = blocks(text, "sql"), blocks(text, "python")
+    [table], [processor, _] = blocks(text, "sql"), blocks(text, "python")
     migrations = project.folder / "supabase" / "migrations"
     newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
     file = migrations / f"{int(newest) + 1}_create_invoices.sql"
@@ -135,9 +139,11 @@ def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack
         connection.execute("drop table if exists public.invoices")
     file.write_text(table)
     run(project, blocks(text, "sh")[0])
+    its_test = "from work.tests.test_invoices_send import *; test_send_invoices_works_on_its_rows()"
+    run(project, f"python -c '{its_test}'")
     (project.folder / "work" / "processors" / "invoices_send.py").write_text(processor)
     with dev.connect() as connection:
-        row = "insert into public.invoices (workspace_id, customer, amount) values (%s, 'Ada', 12)"
+        row = "insert into public.invoices (organization_id, customer, amount) select %s, 'Ada', 12"
         made = "select to_regproc('public.send_invoices_invoice') is not null"
         until(lambda: connection.execute(made).fetchone() == (True,))
         connection.execute(row.encode(), [ACME])

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from minutehand.docs import JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, render
+from minutehand.docs import DEFAULT, JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, render
+from minutehand.install.own_tables import tenant_column
 from minutehand.install.project import package_folder
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
@@ -32,7 +33,8 @@ def docs(
             f"no page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
         )
     project = Project.find()
-    names = Names(Schemas(project.schema_), *own_names(project))
+    schemas = Schemas(project.schema_) if project.apps else DEFAULT  # before an install
+    names = Names(schemas, *own_names(project), tenant_column(project))
     text = render(page.printed, names)
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
