@@ -296,7 +296,6 @@ begin
     where o.topic = p_topic and o.user_id = v_user and o.follower_id <> p_follower_id) < 20
   on conflict (topic, user_id, follower_id) do update set seen_at = excluded.seen_at;
   return jsonb_build_object('again_seconds', 60,
-    'receivers', (select count(*) from queue.followers as f where f.topic = p_topic),
     -- all followers together read fifty times a second, each at least twice a minute
     'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
 end $$;
@@ -305,7 +304,7 @@ create function public.follow_topic(p_topic text, p_follower_id uuid) returns js
 language sql set search_path = '' -- bound when it is made: guests need no usage of the schema
 begin atomic select queue.follow(p_topic, p_follower_id); end;
 comment on function public.follow_topic is
-  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\n'
+  E'Report that a client follows a private topic: {again_seconds, check_seconds}.\n\n'
   'Call it before joining and every again_seconds while joined: jobs and sessions send only then.';
 
 create function public.stream_topics(p_topics jsonb) returns jsonb
@@ -554,8 +553,7 @@ language sql stable as $$
       else s.workspace_id in (select queue.my_workspaces())
         or auth.jwt() ->> 'role' = 'service_role'
         or s.user_id = queue.caller() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
-          or queue.setting('allow_anonymous') = 'true') end
-$$;
+          or queue.setting('allow_anonymous') = 'true') end $$;
 
 create function queue.session_jobs(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = ''

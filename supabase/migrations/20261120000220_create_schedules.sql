@@ -99,8 +99,7 @@ exception when invalid_parameter_value then
 end $$;
 
 create table queue.schedules (
-  id uuid primary key default queue.new_id(),
-  workspace_id uuid not null,
+  id uuid primary key default queue.new_id(), workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
   cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
@@ -114,8 +113,7 @@ create table queue.schedules (
   source text, -- where the code declares it: module:function; null for one that a person made
   created_by uuid, created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
-  constraint schedules_are_named_once unique (workspace_id, name)
-) with (fillfactor = 70);
+  constraint schedules_are_named_once unique (workspace_id, name)) with (fillfactor = 70);
 create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace

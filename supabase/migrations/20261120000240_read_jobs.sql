@@ -346,11 +346,9 @@ begin
         (select t.name, t.kind, t.started_at, t.created_at as ended_at,
           null::timestamptz as timeout_at from queue.steps as t where t.job_id = j.id and t.nth = 0
           order by t.created_at desc limit 200)
-        union all
-        select l.step, 'step', l.step_started_at, null, null
+        union all select l.step, 'step', l.step_started_at, null, null
         from queue.leases as l where l.job_id = j.id and l.step is not null
-        union all
-        select w.name, w.kind, w.created_at, null, w.timeout_at
+        union all select w.name, w.kind, w.created_at, null, w.timeout_at
         from queue.waits as w where w.job_id = j.id) as s)) order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth)
     join public.jobs as j on j.id = any (array[t.id])));
@@ -406,8 +404,7 @@ returns setof queue.pauses language sql stable rows 1 as $$
 create table queue.advice (
   id integer generated always as identity primary key, reason text not null, sentence text,
   -- of a step: the command comes after minutehand, no path is the job's page
-  words text, command text, path text
-);
+  words text, command text, path text);
 insert into queue.advice (reason, sentence, words, command, path) values
   ('completed', 'It completed at {finished_at}.', null, null, null),
   ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),

@@ -7,8 +7,7 @@ create table queue.stats (
   job_type text not null,
   counts jsonb not null, -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
   -- queue and run times of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds
-  waits jsonb, runs jsonb,
-  primary key (workspace_id, minutes, at, job_type)
+  waits jsonb, runs jsonb, primary key (workspace_id, minutes, at, job_type)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create index stats_by_time on queue.stats (minutes, at);
 
@@ -213,12 +212,10 @@ begin
       'since', f.since, 'cause', f.cause) || queue.words_of(f.reason,
       f.data || jsonb_build_object('since', f.since)) order by f.verdict, f.reason) into v_findings
   from (select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
-    union all
-    select 'warn', 'refused_type', t.registered_at, t.refusal,
+    union all select 'warn', 'refused_type', t.registered_at, t.refusal,
       jsonb_build_object('job_type', t.job_type)
     from queue.job_types as t where t.refusal is not null
-    union all
-    select 'warn', p.kind || '_paused', p.paused_at, p.reason,
+    union all select 'warn', p.kind || '_paused', p.paused_at, p.reason,
       jsonb_build_object('job_type', p.job_type, 'queue', p.name, 'paused_at', p.paused_at)
     from queue.pauses as p
     where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
@@ -228,8 +225,7 @@ begin
     from queue.schedules as s
     where s.enabled and (s.problem is not null or s.next_at < v_now - interval '3 minutes')
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-    union all
-    select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
+    union all select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
       jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
     from queue.webhooks as w where not w.enabled and w.disabled_at is not null
       and (p_workspace_id is null or w.workspace_id = p_workspace_id)) as f
@@ -287,11 +283,6 @@ begin
     (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
     'types', (select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n),
-    'throughput', (select coalesce(jsonb_agg(m.counts || jsonb_build_object('minute', m.at)
-      order by m.at), '[]')
-      from (select s.at, queue.sum_numbers(array_agg(s.counts)) as counts from queue.stats as s
-        where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
-          and s.minutes = 1 and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)),
     'tenants', case when p_workspace_id is null then (

@@ -136,8 +136,7 @@ begin
       select h.id from (
         select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
         where d.ctid = any (v_lines) for no key update of d, j skip locked) as h
-      union
-      select h.id from (
+      union select h.id from (
         select j.id from queue.job_types as t cross join lateral (
           select g.job_id from queue.gated as g
           where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (v_refused)
@@ -230,8 +229,7 @@ begin
 end $$;
 
 -- Rows that belong to no job, in slices by an index of each.
-create function queue.do_sweep(p_now timestamptz) returns integer
-language plpgsql as $$
+create function queue.do_sweep(p_now timestamptz) returns integer language plpgsql as $$
 declare
   v_rule record;
   v_rows integer;

@@ -109,31 +109,26 @@ create function queue.grants_now() returns setof queue.fact language sql stable 
     from pg_catalog.pg_class as c
     where c.relkind in ('r', 'v') and (c.relnamespace = 'queue'::regnamespace or c.oid in (
       'public.jobs'::regclass, 'public.job_logs'::regclass, 'public.job_events'::regclass))
-    union all
-    select 'function', p.oid::regprocedure::text, p.proowner,
+    union all select 'function', p.oid::regprocedure::text, p.proowner,
       coalesce(p.proacl, acldefault('f', p.proowner))
     from pg_catalog.pg_proc as p
     where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
       or p.pronamespace = 'public'::regnamespace
         and strpos(p.prosrc, 'queue'::regnamespace || '.') > 0)
-    union all
-    select 'schema', n.nspname, null, n.nspacl from pg_catalog.pg_namespace as n
+    union all select 'schema', n.nspname, null, n.nspacl from pg_catalog.pg_namespace as n
     where n.oid in ('public'::regnamespace, 'queue'::regnamespace))
   select o.name, format('alter %s %s owner to %s', o.kind, o.name, o.owner), null
   from ours as o where o.owner is not null
-  union
-  select o.name, format('grant %s to %s', g.what, r.role),
+  union select o.name, format('grant %s to %s', g.what, r.role),
     format('revoke %s from %s', g.what, r.role)
   from ours as o cross join lateral aclexplode(o.acl) as a
   cross join lateral (
     select format('%s on %s %s', lower(a.privilege_type), o.kind, o.name) as what) as g
   join unnest('{public,anon,authenticated,service_role,job_worker}'::text[]) as r (role)
     on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
-  union all
-  select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
+  union all select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
     format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid)
-$$;
+  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid) $$;
 
 create function queue.facts_now() returns setof queue.fact language sql stable as $$
   with granted as materialized (select * from queue.grants_now()),
@@ -144,22 +139,18 @@ create function queue.facts_now() returns setof queue.fact language sql stable a
     select c.*, c.oid::regclass::text as name from pg_catalog.pg_class as c
     where c.oid::regclass::text in (select g.object from granted as g))
   select * from granted
-  union all
-  select f.name, format('alter function %s security definer', f.name),
+  union all select f.name, format('alter function %s security definer', f.name),
     format('alter function %s security invoker', f.name)
   from functions as f where f.prosecdef
   union all
   select f.name, format('alter function %s set %s', f.name, replace(c, '=""', ' = ''''')), null
   from functions as f cross join unnest(f.proconfig) as c where c like 'search_path=%'
-  union all
-  select t.name, format('alter table %s enable row level security', t.name), null
+  union all select t.name, format('alter table %s enable row level security', t.name), null
   from tables as t where t.relrowsecurity
-  union all
-  select t.name, format('alter table %s enable trigger %I', t.name, g.tgname), null
+  union all select t.name, format('alter table %s enable trigger %I', t.name, g.tgname), null
   from tables as t join pg_catalog.pg_trigger as g on g.tgrelid = t.oid
   where not g.tgisinternal and g.tgenabled <> 'D'
-  union all
-  select t.name, pg_get_indexdef(i.indexrelid), null
+  union all select t.name, pg_get_indexdef(i.indexrelid), null
   from tables as t join pg_catalog.pg_index as i on i.indrelid = t.oid
   union all
   select t.name, format('create policy %I on %s for %s to %s', p.policyname, t.name, p.cmd,
@@ -173,8 +164,7 @@ create function queue.facts_now() returns setof queue.fact language sql stable a
   from pg_catalog.pg_roles as r cross join lateral unnest(array[
     case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'bypassrls' end,
     case when r.rolcanlogin then 'login' end, case when r.rolcreaterole then 'createrole' end]) as a
-  where r.rolname = 'job_worker' and a is not null
-$$;
+  where r.rolname = 'job_worker' and a is not null $$;
 
 -- What is no longer as the migrations left it, with the statement that puts it right.
 create function queue.differences() returns table (difference text, fix text)

@@ -120,7 +120,7 @@ class World:
             end = {"type": "job.completed", "data": {"status": "completed"}}
             self.log[-1] = self.log[-1].model_copy(update=end)
         if "join" in step:
-            terms = {"receivers": 1, "again_seconds": 60, **step["join"]}
+            terms = {"again_seconds": 60, **step["join"]}
             self.topic.joined(TopicFollowed.model_validate(terms))
         if "ready" in step:
             self.topic.ready()

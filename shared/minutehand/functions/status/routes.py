@@ -280,7 +280,7 @@ async def get_status(
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> dict[str, Any]:
-    """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
+    """Counts and percentiles: of everything for the operator, else of a workspace."""
     if caller is None:
         return await services.operator_queue.stats(minutes=minutes)
     if workspace_id is None and caller.user_id is not None:
