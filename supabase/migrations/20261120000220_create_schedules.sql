@@ -1,12 +1,10 @@
--- Cron schedules: expressions are read in SQL, in the schedule's own time zone; maintenance
--- enqueues what is due. A run is enqueued in the transaction that moves its schedule on, under the
--- schedule's row lock: no leader, no double run. Schedules declared in code come with their type
--- and belong to the system's workspace.
+-- Cron schedules, read in SQL, each in its own time zone. Maintenance enqueues a run in the
+-- transaction that moves its schedule on, under the schedule's row lock: no leader, no double run.
+-- Schedules declared in code come with their type and belong to the system's workspace.
 
 -- The values from p_low to p_high that a field of an expression names; null when it cannot be read.
-create function queue.cron_values(
-  p_field text, p_low integer, p_high integer, p_names text[] default '{}'
-) returns integer[] language plpgsql immutable strict as $$
+create function queue.cron_values(p_field text, p_low integer, p_high integer,
+  p_names text[] default '{}') returns integer[] language plpgsql immutable strict as $$
 declare
   v_part text;
   v_match text[]; -- from, to, step
@@ -184,9 +182,8 @@ end $$;
 
 -- Check and write a schedule: of a person, or of the code where p_source says. The same expression
 -- keeps its next run: saving twice must neither skip nor repeat one.
-create function queue.save_schedule(
-  p_workspace_id uuid, p_schedule jsonb, p_source text, p_now timestamptz
-) returns queue.schedules language plpgsql as $$
+create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text,
+  p_now timestamptz) returns queue.schedules language plpgsql as $$
 declare
   -- of the options of a job those that make sense for each run
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
@@ -228,10 +225,8 @@ declare
 begin
   perform queue.may_manage(p_workspace_id);
   v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
-  -- as if enqueued now
-  perform queue.new_job(p_workspace_id, queue.caller(),
-    queue.type_or_refuse(v_saved.job_type, '', p_workspace_id), v_saved.payload, v_saved.options,
-    v_now);
+  perform queue.new_job(p_workspace_id, queue.caller(), queue.type_or_refuse(v_saved.job_type, '',
+    p_workspace_id), v_saved.payload, v_saved.options, v_now); -- as if enqueued now
   if v_saved.created_at = v_now and v_most < (
       select count(*) from queue.schedules where workspace_id = p_workspace_id) then
     perform queue.refuse(429, 'quota_exceeded',
@@ -260,8 +255,7 @@ create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read(p_workspace_id);
-  return (
-    select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s)
+  return (select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s)
       order by s.problem is null, s.name), '[]'))
     from queue.schedules as s where s.workspace_id = p_workspace_id);
 end $$;

@@ -205,8 +205,7 @@ declare
   v_whole constant boolean := queue.caller() is null or queue.is_manager(p_workspace_id);
 begin
   perform queue.may_read(p_workspace_id);
-  return (
-    select jsonb_build_object('webhooks', coalesce(jsonb_agg(
+  return (select jsonb_build_object('webhooks', coalesce(jsonb_agg(
       to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
       -- the address of a chat service's hook is its password: only managers read it whole
       || case when v_whole then '{}' else jsonb_build_object('url',

@@ -176,7 +176,8 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- as ranges: an index of ids alone, read past whatever else there is, cannot serve them
+    -- $1 ids, $2 workspaces (null: all), $3 before, $4 how many; equals are ranges, or an index of
+    -- ids alone would serve, which reads past all other jobs
     execute format('with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
           from (select j.* from %s limit $4) as p)
@@ -233,14 +234,14 @@ begin
     '[]') from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j
       on j.id = any (array[f.id])), 'next', case when v_found.last_id is not null
       then json_build_object('id', v_found.last_id) end);
-exception when invalid_text_representation or invalid_datetime_format
-    or datetime_field_overflow or invalid_parameter_value then
+exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
 end $$;
 comment on function public.list_jobs is E'Jobs, newest first: {jobs, next}; next is the p_cursor '
   'of the next page.\n\nOne of fewer, even of none, may have a next: 10,000 jobs are looked at.';
 
--- What lives or failed up to 10,000 of each table, what else ended among the newest 10,000 jobs.
+-- What lives or failed up to 10,000 of each table, what else ended among the newest 10,000 jobs of
+-- the workspace; of all workspaces (null), for queue_stats, only what lives or failed.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off
 as $$
@@ -410,18 +411,15 @@ insert into queue.advice (reason, sentence, words, command, path) values
   ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
   ('failed', 'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
     'Correct the cause, and run it again: finished steps are kept.', 'retry {job_id}', null),
-  ('failed:child', null, 'Correct the child that failed, then run this one again.', 'show {child}',
-    '/jobs/{child}'),
+  ('failed:child', null, 'Correct the child; run this again.', 'show {child}', '/jobs/{child}'),
   ('failed:timeout', null, 'Its line in the traceback is where it waited: give that a limit of its '
     'own, free what it waits for, or give the type a longer `timeout`.', 'show {job_id}', null),
-  ('failed:deadline', null, 'It never came to start in time: enqueue it again with a later '
-    'deadline.', 'replay {job_id}', null),
+  ('failed:deadline', null, 'Enqueue it again with a later deadline.', 'replay {job_id}', null),
   ('failed:lost', null, 'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
     'without either, code held the event loop: correct it, run it again.', 'retry {job_id}', null),
   ('failed:killed', null, 'A program that it started was ended by {signal}, as the limit of memory '
     'does: give the worker more, or it less.', 'retry {job_id}', null),
-  ('failed:machine', null, 'Its machine has no room left ({code}): free it, or give the worker '
-    'more.', 'retry {job_id}', null),
+  ('failed:machine', null, 'Its machine is full ({code}): make room.', 'retry {job_id}', null),
   ('failed:contention', null, 'It met another transaction ({code}): run it again; where that '
     'returns, lock in one order, and briefly.', 'retry {job_id}', null),
   ('failed:schema', null, 'The database lacks what its query names ({code}): apply the migration, '
@@ -432,12 +430,10 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'with one that fits the type.', 'retry {job_id} --payload @payload.json', null),
   ('failed:result', null, 'What the processor returned is refused: correct that in code, deploy, '
     'and run it again.', 'retry {job_id}', null),
-  ('failed:credentials', null, 'Correct the credentials that were refused ({code}), then run it '
-    'again.', 'retry {job_id}', null),
+  ('failed:credentials', null, 'Correct the refused credentials ({code}).', 'retry {job_id}', null),
   ('failed:rate', null, 'The other side limits its rate: set `rate_limit` of the type below it, '
     'then run it again.', 'retry {job_id}', '/types/{job_type}'),
-  ('failed:request', null, 'The other side refuses the request itself ({code}): correct it in code '
-    'or payload.', 'show {job_id}', null),
+  ('failed:request', null, 'Correct the request that is refused ({code}).', 'show {job_id}', null),
   ('failed:unavailable', null, 'The other side did not answer ({code}): run it again once it does.',
     'retry {job_id}', null),
   ('refused', 'The database refuses a change of its row; it is tried again at {retry_at}.',
@@ -456,9 +452,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'show {child}', '/jobs/{child}'),
   ('due', 'It has been due since {run_at} and joins the queue with the next tick.', 'Nothing, for '
     'a minute. After that:', 'doctor --only schedule', '/overview'),
-  ('scheduled', 'It is scheduled for {run_at}.', 'Run it now, if need be.', 'retry {job_id}', null),
-  ('snoozed', 'Its processor put it off until {run_at}.', 'Run it now, if need be.',
-    'retry {job_id}', null),
+  ('scheduled', 'It is scheduled for {run_at}.', 'Run it now.', 'retry {job_id}', null),
+  ('snoozed', 'Its processor put it off until {run_at}.', 'Run it now.', 'retry {job_id}', null),
   ('backing_off', 'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
     'at {run_at}.', 'Run it now, if the cause is gone.', 'retry {job_id}', null),
   ('job_type_paused', 'The job type {job_type} has been paused since {paused_at}.',
@@ -508,8 +503,7 @@ insert into queue.advice (reason, sentence, words, command, path) values
     'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}}'')`; '
     '`select public.run_maintenance(''{"budget_ms": 5000}'')` while it has more; `vacuum full '
     'queue.job_events, public.job_logs, public.jobs`.', null, '/overview'),
-  ('overdue', 'A job has been due for {seconds} s.', 'See why the oldest waits.',
-    'explain {job_id}', null),
+  ('overdue', 'A job has been due for {seconds} s.', 'See why it waits.', 'explain {job_id}', null),
   ('refused_type', 'The type {job_type} was refused.', 'Correct it in code, and deploy.',
     'types {job_type}', '/types/{job_type}'),
   ('late_schedule', 'The schedule {schedule} {problem}.', 'Look at the schedule and its type.',

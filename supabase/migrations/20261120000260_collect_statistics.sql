@@ -210,7 +210,8 @@ begin
   end if;
   select jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason, 'key', k.key,
       'since', f.since, 'cause', f.cause) || queue.words_of(f.reason,
-      f.data || jsonb_build_object('since', f.since)) order by f.verdict, f.reason) into v_findings
+      f.data || jsonb_build_object('since', f.since)) order by f.verdict <> 'fail', f.reason)
+  into v_findings
   from (select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
     union all select 'warn', 'refused_type', t.registered_at, t.refusal,
       jsonb_build_object('job_type', t.job_type)

@@ -298,9 +298,7 @@ begin
       and (case t.name
         when 'promotion' then exists (
             select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until
-              and not exists (
-                select from queue.signals as s where s.kind = 'refused' and s.name = 'promotion'
-                  and s.job_id = d.job_id and s.look_at > p_now))
+              and d.job_id <> all ((select queue.refused('promotion', p_now))::uuid[]))
           or exists (select from queue.job_types as y where y.schema_version > 0 and exists (
               select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'waits' then exists (

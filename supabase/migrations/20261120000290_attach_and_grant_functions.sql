@@ -2,9 +2,8 @@
 -- once, so what it did not find is attached by a function that may be called again at any time. And
 -- the last grants.
 
--- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue
--- through the API wakes the worker itself, and the tick of each minute is the safety net. Without
--- AWS this is the schedule.
+-- Call the worker by pg_net, once connect_worker has named it: without AWS this is the schedule, on
+-- AWS a hint, beside the API, which wakes it after an enqueue, and the schedule of each minute.
 create function queue.invoke_worker() returns void language plpgsql as $$
 declare
   v_url constant text := queue.setting('worker_url') #>> '{}';

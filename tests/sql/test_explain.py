@@ -151,7 +151,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
-    ("OSError", {"errno": "ENOSPC"}, "no room left"),
+    ("OSError", {"errno": "ENOSPC"}, "make room"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("PayloadRejected", {}, "payload"),
