@@ -42,12 +42,7 @@
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
 --     queue.publish          a line of the feed, and a message to watchers
 --   public.lease_jobs        a worker asks for jobs
---     queue.open_gates       notes of keys: as many of their jobs become ready as may run
---     queue.open_turns       notes of enqueues become turns
---     queue.share_slots      which turns come next; queue.divide_slots: how many jobs each gets
---     queue.take_jobs        ready -> leased, in one statement
---     queue.move_turns       tenants that have had their round go to the end of the order
---     queue.tidy_turns       closes empty turns, moves the start of others to their first job
+--     queue.take_jobs        ready -> leased; all steps are at the head of the file create_lease
 --   public.report_jobs       progress, logs and steps of running jobs; renews their leases
 --   public.settle_jobs       how attempts ended; leases the next jobs in the same call
 --     queue.settle           leased -> ended, or back to deferred, gated, ready or waits

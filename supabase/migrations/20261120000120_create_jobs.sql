@@ -180,7 +180,8 @@ create table queue.dead (
 create table queue.gated (
   lane integer not null, workspace_id uuid not null,
   job_type text not null, -- a key has one gate for the type's jobs in all queues
-  key text not null, ord bigint not null, job_id uuid not null,
+  key text not null, -- '' for a job without one, which a rate per key limits too
+  ord bigint not null, job_id uuid not null,
   admitted boolean not null default false,
   ended boolean not null default false, -- holds no slot any more; queue.free_of_key deletes it
   started_at timestamptz, -- of a rate per key; infinity once its bucket was charged

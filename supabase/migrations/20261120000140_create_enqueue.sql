@@ -1,8 +1,8 @@
--- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a
--- plain insert it only checks; triggers do the rest. They, bulks and children are in the next file.
+-- Enqueue one job: queue.add checks it, writes its record and places it. Bulks, children and plain
+-- inserts are in the next file.
 
--- Instants since 1970: workers were notified (in 1/50 s), a caller was asked to start a worker, a
--- worker with free slots asked. Sequences, so that every transaction sees them at once.
+-- When workers were last notified (in 1/50 s), a caller was asked to start a worker, and a worker
+-- with free slots asked for jobs. Sequences, so that every transaction sees them at once.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.room_ms minvalue 0 start 0; -- noqa: PRS
@@ -11,7 +11,7 @@ create unlogged sequence queue.room_ms minvalue 0 start 0; -- noqa: PRS
 create function queue.notify_workers() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  -- an assignment would prepare its cast
+  -- constant: to assign it later would prepare a cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
 begin
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
@@ -19,7 +19,7 @@ begin
   end if;
   return null;
 end $$;
--- at the commit: a worker notified earlier may look before, and find nothing
+-- at the commit: a worker that is notified before it may look too early and find nothing
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
@@ -36,8 +36,8 @@ begin
   return true;
 end $$;
 
--- The type of a new job; lane 0 and version 0 where no worker has published it, until one does. One
--- more such type is refused where jobs of 20 of them wait in the workspace, or of 1,000 in all.
+-- The type of a new job. One that no worker has published gets lane 0 and version 0; it is refused
+-- where jobs of 20 such types wait in the workspace already, or of 1,000 in all.
 create function queue.type_or_refuse(p_job_type text, p_within text default '',
   p_workspace_id uuid default null) returns queue.job_types language plpgsql stable as $$
 declare
@@ -76,7 +76,7 @@ begin
     'is_minimal', false, 'internal', false, 'rate_per_key', false, 'in_order', false));
 end $$;
 
--- A job's place in its tenant's order: priority, then age (52 bits hold microseconds until 2162).
+-- The order of a tenant's jobs, smallest first: priority, then microseconds since 2020 in 52 bits.
 create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
 language plpgsql immutable as $$
 begin
@@ -84,8 +84,8 @@ begin
       p_at) * 1000000 - 1577836800000000))::bigint;
 end $$;
 
--- The lane of a type in a queue. Who deploys (p_declares) makes it; others name one that a type or
--- a worker has named, since a lease reads all lanes of its types.
+-- The lane of a type in a queue, made where it is missing. Only a deploy (p_declares) may name a
+-- new queue; others one that a type or worker names, since a lease reads all lanes of its types.
 create function queue.lane_of(p_job_type text, p_queue text, p_within text default '',
   p_declares boolean default false) returns integer language plpgsql as $$
 declare
@@ -180,8 +180,8 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, rtrim(p_within, '.'));
 end $$;
 
--- Say that a tenant has a ready job in a lane; always true. Its lock keeps leases from closing the
--- turn. A note is left where one does so, and from the 200th turn on: the server's locks are few.
+-- Make sure that a lease will find a ready job: its turn is open, and the lock taken here keeps it
+-- so, or a note is left. A note too after 200 turns, since the server's locks are few. Always true.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 declare
@@ -198,7 +198,7 @@ begin
     if exists (select from queue.turns as t
         where t.lane = p_lane and t.workspace_id = p_workspace_id and t.from_ord <= p_ord
           and not (t.blocked and t.look_at is null))
-      or exists ( -- it will open the turn, and no lease closes it while this lock is held
+      or exists ( -- this note will open the turn, which no lease closes while the lock is held
         select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane
           and n.key is null and n.ord <= p_ord) then return true; end if;
   end if;
@@ -206,15 +206,7 @@ begin
   return true;
 end $$;
 
--- The gate that a job of the type must pass, named by its key; null for none.
-create function queue.gate_of(p_type queue.job_types, p_key text) returns text
-language plpgsql immutable as $$
-begin
-  return case when p_type.rate_per_key then coalesce(p_key, '')
-    when p_type.key_concurrency is not null then p_key end;
-end $$;
-
--- Give a job of lane 0 the lane of its type, and what it left to the type.
+-- Give a job that came before its type the type's lane, and its values of options left unset.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types) returns public.jobs
 language plpgsql as $$
 begin
@@ -232,22 +224,23 @@ begin
   return p_job;
 end $$;
 
--- Place a pending job, whose row the caller holds; true unless it waits for a time or its type.
+-- Put a pending job, whose row the caller has locked, into deferred, gated or ready. False where it
+-- waits for a time or for its type.
 create function queue.place(p_job public.jobs, p_now timestamptz,
   p_type queue.job_types default null) returns boolean language plpgsql as $$
 declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
 begin
-  if p_job.deadline_at is not null then -- each time: maintenance may have seen it pass meanwhile
+  if p_job.deadline_at is not null then -- again, since maintenance may have deleted the line
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
   end if;
   if p_job.lane is distinct from p_type.lane then
     perform from queue.lanes as l where l.lane = p_job.lane;
-    if not found then p_job.lane := 0; end if; -- its queue was swept: the type says where it goes
+    if not found then p_job.lane := 0; end if; -- its queue is gone: it goes to its type's
   end if;
-  if p_job.lane = 0 then -- take from its type what it left to it, once a worker has published that
+  if p_job.lane = 0 then
     select * into p_type from queue.job_types as t
     where t.job_type = p_job.job_type and t.schema_version > 0
       and not (t.internal and p_job.user_id is not null); -- see queue.promotion_of
@@ -266,12 +259,13 @@ begin
       select * into p_type from queue.job_types as t where t.job_type = p_job.job_type;
     end if;
     if p_type.rate_per_key or p_type.key_concurrency is not null then
-      v_key := queue.gate_of(p_type, p_job.concurrency_key);
+      v_key := case when p_type.rate_per_key then coalesce(p_job.concurrency_key, '')
+        else p_job.concurrency_key end;
       if p_type.in_order and exists (
           select from queue.gated as g where g.workspace_id = p_job.workspace_id
             and g.job_type = p_job.job_type and g.key = v_key
             and g.admitted and not g.ended and g.job_id = p_job.id) then
-        v_key := null; -- it was put off, and kept its key
+        v_key := null; -- it was put off and kept its slot
       end if;
     end if;
   end if;
@@ -318,13 +312,13 @@ begin
   end loop;
 end $$;
 
--- Take locked jobs from where they wait; gates first: who opens one has made the job ready.
+-- Delete locked jobs from gated, then from ready and deferred: a gate that opens makes them ready.
 create function queue.take_place(p_ids uuid[]) returns void language plpgsql as $$
 begin
   with gone as (delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
-      and not g.ended -- whose start is yet to be charged
+      and not g.ended -- that row stays until its start is charged
     returning g.lane, g.workspace_id, g.key, g.admitted)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.admitted;
@@ -333,15 +327,15 @@ begin
     and r.job_id = j.id;
   delete from queue.deferred as d using public.jobs as j
   where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
-    and d.job_id = j.id and d.run_at is distinct from j.deadline_at; -- whose line stays
+    and d.job_id = j.id and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
 end $$;
 
--- Take the keys of a new job. Gives the job that has them, which is another where the call repeats
--- an earlier one; on_conflict 'replace' gives that the payload, priority and time of the new one.
+-- Take the keys of a new job. Gives the job that has them: another one where the key was taken.
+-- With on_conflict 'replace' that one gets the payload, tags, priority and time of the new one.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz) returns uuid
 language plpgsql as $$
 declare
-  -- a debounced job takes the place of the one that waits
+  -- debounce replaces the job that waits
   v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_priority constant integer := (p_options ->> 'priority')::integer;
@@ -367,7 +361,7 @@ begin
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
     perform queue.lock_jobs(array[v_id]);
-    continue when not exists ( -- it has left its key
+    continue when not exists ( -- the key was freed meanwhile
       select from queue.job_keys as u where u.job_id = v_id and (u.workspace_id, u.job_type, u.key,
         u.is_unique) = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true));
     exit when not exists (select from public.jobs where id = v_id and status = 'pending');
@@ -391,7 +385,7 @@ begin
   return v_id;
 end $$;
 
--- Take an idempotency key; gives the job that has it. p_own: jobs that are written with this one.
+-- Take an idempotency key; gives the job that has it. p_own: jobs of this call, not yet written.
 create function queue.claim_key(p_workspace_id uuid, p_job_type text, p_key text, p_payload jsonb,
   p_id uuid, p_own uuid[]) returns uuid language plpgsql as $$
 declare
@@ -402,7 +396,7 @@ begin
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
   returning * into v_held;
-  -- in a statement of its own, which sees a job that was committed while this waited for its key
+  -- a statement of its own sees a job that was committed while the one above waited for the key
   if v_held.job_id <> all (p_own)
       and not exists (select from public.jobs as j where j.id = v_held.job_id) then
     update queue.job_keys as k set request_hash = v_hash, job_id = p_id
@@ -415,7 +409,7 @@ begin
   return v_held.job_id;
 end $$;
 
--- A new job as its type, payload and options say: checked, and not yet written.
+-- Check a new job, and make its row of its type, payload and options.
 create function queue.new_job(p_workspace_id uuid, p_user_id uuid, p_type queue.job_types,
   p_payload jsonb, p_options jsonb, p_now timestamptz, p_within text default '') returns public.jobs
 language plpgsql as $$
@@ -436,7 +430,7 @@ begin
     perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the '
       'type %s', p_type.job_type), p_within || 'job_type');
   end if;
-  -- a small payload alone needs no full check; of few bytes, 1e400 is long as text
+  -- a small payload without a schema needs no check; 1e400 has few bytes but is long as text
   if p_type.payload_schema is not null or v_job.schema_version is not null
       or jsonb_typeof(p_payload) <> 'object' or pg_column_size(p_payload) > 200
       or octet_length(p_payload::text) > 309 then
@@ -468,8 +462,8 @@ begin
   return v_job;
 end $$;
 
--- Add a job, for a caller that publishes and charges it; created: false where its keys are those of
--- the one that is given. p_claimed: the id that has its idempotency key already.
+-- Check, write and place a job, for a caller that publishes it. created: false where another job has
+-- its keys, which is returned. p_claimed: the id for which its idempotency key was taken before.
 create function queue.add(p_workspace_id uuid, p_user_id uuid, p_type queue.job_types,
   p_payload jsonb, p_options jsonb, p_now timestamptz, p_within text default '',
   p_claimed uuid default null, out job public.jobs, out created boolean, out is_ready boolean)
@@ -498,8 +492,8 @@ begin
   created := true;
 end $$;
 
--- The state people look for: scheduled has a first start or a snooze to come, retrying has failed,
--- suspended sleeps, asks, or waits for children or an event.
+-- A job's state as people see it: scheduled waits for a first start or a snooze, retrying for its
+-- backoff, suspended for a time, an answer, children or an event.
 create function queue.state_of(p_status text, p_attempts integer, p_next_retry_at timestamptz,
   p_scheduled_for timestamptz, p_now timestamptz) returns text language plpgsql immutable as $$
 begin
@@ -532,7 +526,7 @@ begin
     v_now, p_wakes => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute');
   if v_user is not null then perform queue.admit('jobs', p_workspace_id, v_user); end if;
   return json_build_object('job', (
-    -- as queue.job_json at a third of its cost, without what no new job has
+    -- as queue.job_json at a third of its cost: a new job lacks what that looks up
     select to_json(j) from (
       select v_job.id, v_job.workspace_id, v_job.user_id, v_job.session_id, v_job.queue,
         v_job.job_type, v_job.status, v_job.priority, v_job.payload, v_job.result,

@@ -398,7 +398,9 @@ begin
   perform queue.take_place(v_jobs);
   -- running jobs count towards their key; the update waits for those that are being settled
   with leased as (
-    update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
+    update queue.leases as r set key = coalesce(
+        case when v_type.rate_per_key then coalesce(j.concurrency_key, '')
+          when v_type.key_concurrency is not null then j.concurrency_key end, r.key)
     from public.jobs as j where r.lane = any (v_lanes) and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r

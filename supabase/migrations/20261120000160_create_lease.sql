@@ -8,36 +8,36 @@
 --     queue.share_slots     which turns get how many jobs
 --       queue.lock_types    limits of types: their locks, then what runs is counted
 --       queue.first_turns   all turns of the tenants that are first in the order
---       queue.limit_turns   limits of tenants likewise; who is at one is passed over for a while
+--       queue.limit_turns   limits of tenants likewise; a tenant at a limit is blocked for a while
 --       queue.divide_slots  rounds: each tenant as many jobs as its weight
---       queue.move_turns    who has had its round goes to the end of the order
+--       queue.move_turns    tenants that have had their round go to the end of the order
 --     queue.take            the jobs, by halves where a project's own trigger refuses one of them
 --       queue.take_jobs     ready -> leased, in one statement
---     queue.read_leases     the answer; queue.note_leases: what they leave behind beside it
---     queue.tidy_turns      closes empty turns, skips what lies before the first job of others
+--     queue.read_leases     the answer; queue.note_leases: events and keys that go with it
+--     queue.tidy_turns      closes empty turns, moves the start of others to their first job
 --     queue.end_run         with the call that finds no more
 --   public.report_jobs      renews it
 --   public.settle_jobs      ends it, and leases the next in the same call
 --   public.run_maintenance  ends one that has expired
 --
--- It is longer than others' claims since tenants take turns, limits are exact, and a call may be
--- repeated. Planner settings are at the entry points: a session's plans may be older than the rows.
+-- Its length buys what a claim by one `for update skip locked` lacks: tenants take turns, limits
+-- are exact, a call may be repeated. Planner settings are at the public functions.
 
 -- As a worker sends it, and the number that replaces its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text,
   run jsonb, ends jsonb);
--- A turn, and what its type, its tenant in the type, and its tenant may start: null for any number.
+-- A turn, and what may start of its type, its tenant in the type (own), its tenant; null for any.
 create type queue.turn as (
   lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
   weight double precision, job_type text, is_paused boolean, type_free integer, own_free integer,
   tenant_free integer);
--- How many jobs of a turn, from ord on; 0: it is empty.
+-- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn.
 create type queue.share as (lane integer, workspace_id uuid, ord bigint, jobs integer);
 
--- Open the gates of keys that are noted, the oldest first; of many also the oldest of some tenants,
--- from the first and from any on, so that none waits behind the keys of another.
+-- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
+-- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys.
 create function queue.open_gates(p_most integer, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -62,7 +62,7 @@ begin
       select l.job_type, n.workspace_id, n.key from unnest(v_notes) with ordinality as n
       join queue.lanes as l on l.lane = n.lane
       group by 1, 2, 3 order by min(n.ordinality) limit p_most),
-    gone as ( -- before its jobs are counted: what comes later keeps its note
+    gone as ( -- before the jobs are counted: a job that comes later keeps its note
       delete from queue.notes as n using noted as o, queue.lanes as l
       where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane
         and n.key = o.key and n.look_at <= p_now
@@ -74,7 +74,7 @@ begin
   end loop;
 end $$;
 
--- Open noted turns, at the end of the order or where their tenant is; bring back limited ones.
+-- Open noted turns, at their tenant's rank or else last, and turns whose time at a limit is over.
 create function queue.open_turns(p_most integer, p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -96,17 +96,17 @@ begin
     blocked = false, look_at = null, changed_at = p_now,
     rank = case when t.blocked then excluded.rank else t.rank end,
     had = case when t.blocked then excluded.had else t.had end,
-    -- one that was closed has no job but those it was noted for
+    -- a closed turn has no jobs but those of the notes
     from_ord = case when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord) end;
   update queue.turns as t set blocked = false, look_at = null, (rank, had) = (
-    select o.rank, o.had from queue.turns as o -- behind others where it was served meanwhile
+    select o.rank, o.had from queue.turns as o -- its tenant may have been served meanwhile
     where o.workspace_id = t.workspace_id order by o.rank desc limit 1)
   where t.ctid = any (array(select ctid from queue.turns where blocked and look_at <= p_now
     order by look_at limit 2 * p_most for update skip locked));
 end $$;
 
--- How many jobs of a type may start: null for any number. Counted after its lock was taken.
+-- How many jobs of a type may start; null for any number. Exact for the holder of the type's lock.
 create function queue.free_of_type(p_job_type text, p_now timestamptz) returns integer
 language plpgsql as $$
 begin
@@ -153,8 +153,8 @@ begin
   is_busy := v_busy <> '{}';
 end $$;
 
--- All turns in these lanes of the first p_most tenants in the order, each at its tenant's first
--- rank: some of each lane are read, and more where all of these lie before the last tenant.
+-- All turns in these lanes of the first p_most tenants, each with its tenant's first rank. v_depth
+-- of each lane are read, and more only where all of these come before the last tenant.
 create function queue.first_turns(p_lanes integer[], p_most integer) returns queue.turn[]
 language plpgsql as $$
 declare
@@ -190,8 +190,8 @@ begin
     where o.lane = any (p_lanes) window tenant as (partition by w.workspace_id));
 end $$;
 
--- What each turn may still start, counted after the locks of limited tenants were tried (is_busy:
--- another lease has one). Those at a limit or paused are blocked, for a second or until it ends.
+-- What each turn may still start, counted once the locks of limited tenants were tried. is_busy:
+-- another lease has one, or a pause ends now. Turns at a limit or paused are blocked.
 create function queue.limit_turns(p_turns queue.turn[], p_now timestamptz, out turns queue.turn[],
   out is_busy boolean) language plpgsql as $$
 declare
@@ -235,8 +235,9 @@ begin
 end $$;
 
 -- Divide slots: each round gives every tenant as many jobs as its weight, in the order of ranks;
--- inside a tenant jobs go by ord. p_depth: how many jobs of a turn are looked at (is_cut: one has
--- more); null where tenants lie behind these, so that only the present round is shared.
+-- inside a tenant jobs go by ord. heads: the first ready jobs of each turn; owned: within tenants'
+-- limits; typed: within types' limits, with their round. p_depth: how many jobs of a turn are read
+-- (is_cut: one has more); null: only the present round, since more tenants follow.
 create function queue.divide_slots(p_turns queue.turn[], p_depth integer, p_most integer,
   out shares queue.share[], out empty queue.share[], out round double precision, out rank bigint,
   out is_cut boolean) language plpgsql as $$
@@ -272,8 +273,9 @@ begin
   into shares, empty, is_cut, round, rank;
 end $$;
 
--- Note what of its round each tenant has had. Who was served or passed, up to the last that was
--- served (p_rank, in p_round), and has had its round goes to the end of the order in all lanes.
+-- Store how much of its round each tenant has had: jobs / weight, less the rounds that are over. A
+-- tenant that has had its round goes to the end of the order in all lanes, if it was served or
+-- comes before the last that was (p_rank, in p_round).
 create function queue.move_turns(p_turns queue.turn[], p_shares queue.share[],
   p_round double precision, p_rank bigint, p_lanes integer[]) returns void language plpgsql as $$
 begin
@@ -283,7 +285,7 @@ begin
     from (select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
       union all select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
     group by 1),
-  moves as materialized ( -- each to its own rank, behind those who were before it
+  moves as materialized ( -- to a new rank each, in their old order
     select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
     from (select * from tenants order by rank, workspace_id) as t cross join lateral (
       select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
@@ -299,7 +301,7 @@ begin
 end $$;
 
 -- Which turns get how many of the slots, and which are empty. more: ask again at once, since
--- another lease holds a lock or more lies behind what was read; null where no turn was found.
+-- another lease holds a lock or there are more turns than were read; null where no turn was found.
 create function queue.share_slots(p_request queue.lease_request, p_now timestamptz,
   out lanes integer[], out shares queue.share[], out empty queue.share[], out is_limited boolean,
   out more boolean) language plpgsql as $$
@@ -330,8 +332,8 @@ begin
     union all select from queue.pauses as p
     where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
   more := v_types.is_busy;
-  if v_turns[2] is null and not is_limited then -- alone
-      if exists (select from queue.ready as r where r.lane = v_one.lane
+  if v_turns[2] is null and not is_limited then -- one turn: nothing to divide, no order to keep
+    if exists (select from queue.ready as r where r.lane = v_one.lane
         and r.workspace_id = v_one.workspace_id and r.ord >= v_one.from_ord) then
       shares := array[row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share];
     else
@@ -350,14 +352,14 @@ begin
   shares := v_divided.shares;
   empty := v_divided.empty;
   v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
-  -- a lease that is not filled leaves no one behind, and the order as it is
+  -- a lease that is not filled has served all: the order stays
   if is_limited or v_jobs = v_most then
     perform queue.move_turns(v_turns, shares, v_divided.round, v_divided.rank, lanes);
   end if;
   more := more or (v_known = v_tenants or v_divided.is_cut) and v_jobs < v_most;
 end $$;
 
--- Lease the jobs at the head of each turn, in the order of the answer.
+-- Lease the first jobs of each turn.
 create function queue.take_jobs(p_shares queue.share[], p_request queue.lease_request,
   p_now timestamptz, p_refused uuid[], out ids uuid[]) language plpgsql as $$
 begin
@@ -373,17 +375,17 @@ begin
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1,
       fence = j.fence + 1, worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now, next_retry_at = null,
-      -- committed after the clock was read
+      -- a job may have been created after the clock was read
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
-    -- by its key, whatever statistics say of an empty table, and as it is now: it may have moved
+    -- an array of one finds the job by its key, whatever statistics say
     where j.id = any (array[p.id]) and t.job_type = j.job_type
     returning j.id, j.workspace_id, j.attempts, j.fence, j.lane, p.tid, p.ord, p.ready_at,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-      case when t.rate_per_key or t.key_concurrency is not null
-        then queue.gate_of(t, j.concurrency_key) end as key),
+      case when t.rate_per_key then coalesce(j.concurrency_key, '')
+        when t.key_concurrency is not null then j.concurrency_key end as key),
   gone as (delete from queue.ready where ctid = any (array(select b.tid from begun as b))),
   held as (insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at,
       expires_at, lease_seconds, attempt, worker, tick_id, tick_call, key)
@@ -393,7 +395,7 @@ begin
   select array_agg(h.job_id) into ids from held as h;
 end $$;
 
--- Take the jobs of turns; by halves where a project's trigger refuses one, which is passed over.
+-- Take the jobs of turns; one that a project's trigger refuses is found by halves and passed over.
 create function queue.take(p_shares queue.share[], p_request queue.lease_request, p_now timestamptz)
 returns uuid[] language plpgsql as $$
 declare
@@ -458,7 +460,7 @@ begin
   into leases, changes, rest from held as h;
 end $$;
 
--- What leases leave beside the row: an event, a unique key that ends, a start charged to its key.
+-- What goes with leases: the event, a freed unique key, the start that queue.free_of_key charges.
 create function queue.note_leases(p_ids uuid[], p_worker_id text, p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -474,8 +476,8 @@ begin
     and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
 end $$;
 
--- Move where turns begin to their first job, or to the last that was leased (ord), and close those
--- that had none; where no open transaction has put a job into one, and after its lock was taken.
+-- Move the start of turns to their first job, or to the last that was leased (ord), and close empty
+-- ones. Only those whose lock is free: no open transaction is adding a job to them.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -494,7 +496,7 @@ begin
   where u.ctid = o.found;
 end $$;
 
--- In how many milliseconds a worker with free slots should ask again; null: when it is woken.
+-- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz)
 returns bigint language plpgsql stable as $$
 declare
@@ -511,7 +513,7 @@ begin
       from queue.signals as s where s.kind <> 'refused'),
     case when p_more is null and exists (select from unnest(p_lanes) as l (lane)
         join queue.turns as t on t.lane = l.lane and not t.blocked) then p_now end,
-    -- when the first type whose rate is used up, and of which jobs wait, may start one again
+    -- when the first type that has used up its rate and has waiting jobs may start one again
     (select min(p_now + make_interval(secs => greatest(0,
         (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
       from queue.job_types as y cross join lateral (select queue.tokens_of(
@@ -519,7 +521,7 @@ begin
       where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1 and exists (
         select from queue.lanes as l join queue.turns as t on t.lane = l.lane and not t.blocked
         where l.job_type = y.job_type and l.lane = any (p_lanes))));
-  -- greatest() leaves nulls out, and of -infinity nothing is subtracted before version 17
+  -- greatest() ignores nulls; Postgres before 17 cannot subtract from -infinity
   return case when v_next is not null
     then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end $$;
@@ -537,7 +539,7 @@ begin
   perform from queue.notes where key is null
   union all select from queue.notes where key is not null and look_at <= p_now
   union all select from queue.turns where blocked and look_at <= p_now limit 1;
-  -- one at a time, and no one waits; the rest is for the next leases
+  -- one lease at a time opens turns; others skip this
   if found and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
     where queue.try_lock('pauses', p_is_shared => true); -- a pause that ends has them opened after
@@ -548,7 +550,7 @@ begin
   more := v_shared.more;
   leases := '[]';
   if v_shared.shares is not null then
-    v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
+    v_now := greatest(p_now, queue.clock()); -- a job that was enqueued since then starts after it
     v_ids := queue.take(v_shared.shares, p_request, v_now);
   end if;
   leased := coalesce(cardinality(v_ids), 0);
@@ -567,7 +569,7 @@ begin
       where y.rate_limit is not null and not y.rate_per_key;
     end if;
   end if;
-  -- until an empty turn is closed, its next job needs no note: when several are, or now and then
+  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
   if cardinality(v_shared.empty) > 4 or leased >= 20 and leased < p_request."limit"
       or p_request.call % 16 = 0 then
     perform queue.tidy_turns(array(
@@ -577,8 +579,8 @@ begin
   perform queue.publish(p_changes, v_now);
 end $$;
 
--- The number of a worker, whose row is written when it changes, else once a minute, with the lanes
--- it serves. Gates of lanes that are newly or no more served are looked at, under their lock.
+-- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
+-- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
 create function queue.note_worker(p_request queue.lease_request, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -590,7 +592,7 @@ declare
 begin
   select * into v_worker from queue.workers where worker_id = p_request.worker_id;
   if v_worker.version = p_request.version and v_worker.job_types @> p_request.job_types then
-    p_request.job_types := v_worker.job_types; -- those left out have no slot now
+    p_request.job_types := v_worker.job_types; -- it serves the others too, without a slot now
   end if;
   v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
     is distinct from (p_request.job_types, p_request.queues, p_request.version);
@@ -721,7 +723,7 @@ begin
     end if;
   end if;
   v_asked.worker := queue.note_worker(v_asked, v_now);
-  v_ms := pg_sequence_last_value('queue.wanted_ms'); -- a worker is here: who enqueues may ask again
+  v_ms := pg_sequence_last_value('queue.wanted_ms'); -- the worker that was wanted is here
   if v_ms > 0 then v_ms := setval('queue.wanted_ms', 0); end if;
   v_given := queue.lease_ready(v_asked, p_changes, v_now);
   if v_tick.last_call is null or v_given.leased > 0 then -- a repeat is known by it
@@ -765,7 +767,7 @@ comment on function public.lease_jobs is
   'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, summary?}}. A lease counts as an '
   'attempt; a repeated (tick_id, call) that got leases gets them again. run: at most so many '
   'tick_ids are under way, answered by {free}, null where this one is refused. ends: if nothing is '
-  'leased, and nothing is due within stay_ms, the run has ended: {ended, refused}; refused: another '
+  'leased, and nothing is due within stay_ms, the run has ended: {ended, refused}; refused: one '
   'was meanwhile, so lease again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -1,14 +1,15 @@
--- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale
--- one changes nothing. What jobs held is freed (queue.end_places) before the lease of the same
--- call, which gets the next job of a full key. queue.finish ends jobs that no worker holds.
+-- Settle: how attempts ended, as their workers report it. Each item shows its fencing token; a
+-- stale one changes nothing. Keys are freed (queue.end_places) before the lease of the same call,
+-- which can thus get the next job of a full key. queue.finish ends jobs that no worker holds. A
+-- lease expires, maintenance reclaims its job, and the attempt is lost: three words, one each.
 
 create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
   retry_after_seconds double precision, until timestamptz, delay_seconds double precision,
   wait jsonb, duration_ms double precision, progress jsonb, logs jsonb, logs_from integer,
   steps jsonb, step jsonb, tags jsonb, lease_seconds double precision, cost_usd double precision);
--- What becomes of a job, and the event that says so, null where job.reclaimed says it already. All
--- is null of a plain completion: at the first lease, with a result that fits.
+-- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
+-- null for a plain completion: at the first lease, with a result that fits.
 create type queue.transition as (status text, attempts integer, run_at timestamptz, message text,
   problem jsonb, event text, data jsonb);
 
@@ -18,14 +19,14 @@ begin
   if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of up to 1000', 'items');
   end if;
-  return array(select i -- in one order: what locks many never deadlocks
+  return array(select i -- in one order, so that two calls do not deadlock
     from jsonb_populate_recordset(null::queue.worker_item, p_items) as i order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end $$;
 
--- How an attempt ends, by its worker and its job's rules. A retry waits as a foreign service asked,
--- else exponentially with jitter (Brooker, AWS Architecture Blog, 2015), never above the cap.
+-- How an attempt ends, by its worker's report and its job's rules; a wait begins here. A retry waits
+-- as a foreign service asked, else exponentially with jitter (Brooker, AWS Architecture Blog, 2015).
 create function queue.outcome_of(p_item queue.worker_item, p_job public.jobs, p_is_long boolean,
   p_now timestamptz, out outcome text, out problem jsonb, out run_at timestamptz
 ) language plpgsql as $$
@@ -39,7 +40,7 @@ begin
     problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
       "message": "the result is too long; store it and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
-    -- its worker may have stopped as it was asked to
+    -- the worker may have stopped because of the cancel
     problem := case when outcome <> 'lost' then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
@@ -61,7 +62,7 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- at least a second: it spends no attempt, so that one into the past would run again and again
+    -- at least a second: a snooze spends no attempt, and one into the past would loop
     run_at := greatest(p_now + interval '1 second', coalesce(p_item.until,
       p_now + make_interval(secs => least(31536000, coalesce(p_item.delay_seconds, 60)))));
   elsif outcome = 'waiting' then
@@ -74,8 +75,8 @@ begin
   end if;
 end $$;
 
--- Decide what becomes of a job whose lease and row the caller holds, and keep the attempt; null
--- where the fence does not hold, and for a plain completion: all follows from the job's row.
+-- Decide what becomes of a job whose lease and row the caller has locked, and store the attempt.
+-- Null for a stale fence, and for a plain completion, whose attempt follows from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz) returns queue.transition
 language plpgsql as $$
 declare
@@ -122,8 +123,8 @@ begin
   return v_made;
 end $$;
 
--- Free what jobs held that a worker held, or that have ended: those that go on are placed, gates of
--- keys open, unique keys of those that have ended are freed, and who waits for them is noted.
+-- Place jobs that continue, first, since one in_order keeps its slot; then open the gates of keys,
+-- free unique keys of ended jobs, and signal parents and children.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -153,7 +154,7 @@ begin
     and d.job_id = j.id;
   insert into queue.dead (workspace_id, job_id) select j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed' on conflict do nothing;
-  -- a parent that may wait, live children of one that did not complete
+  -- check a parent that may wait; cancel live children of a job that did not complete
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
   where j.id = any (v_ended) and j.parent_id is not null
@@ -163,14 +164,14 @@ begin
     select from public.jobs as c where c.parent_id = j.id and c.finished_at is null offset 0);
 end $$;
 
--- End attempts by what was decided of each, in one statement, since every job feels one more. own:
--- jobs whose event does not follow from their row; rest: those, and jobs that go on or are tied to
--- others or keys. results: null where some item was no plain completion of a lease that held.
+-- End attempts as decided, in one statement, since another would cost every job. own: jobs whose
+-- event must be stored; rest: those, and jobs that continue or have keys, parents or deadlines.
+-- results: null unless all were plain completions, as without p_transitions, and no fence stale.
 create function queue.end_attempts(p_items queue.worker_item[], p_transitions queue.transition[],
   p_now timestamptz, out changes queue.change[], out rest uuid[], out own uuid[], out results json)
 language plpgsql set lock_timeout = '100ms' as $$
 begin
-  -- by the job and its token; a report that renews it is waited for, and its row of then is deleted
+  -- waits for a report that renews the lease, and deletes the row that this leaves
   with held as (delete from queue.leases as l using unnest(p_items, p_transitions) as i
     where l.job_id = any (array[i.job_id]) and l.fence = i.fence
     returning i.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
@@ -214,8 +215,8 @@ begin
   into changes, rest, own, results from moved as m;
 end $$;
 
--- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
--- or busy (its row is held). A completion wins over a cancel requested meanwhile, no other does.
+-- Apply the outcomes that workers report; each item is applied, cancelled, stale, not_found or busy
+-- (another transaction holds its row). Only a completion wins over a cancel that was requested.
 create function queue.settle(p_items queue.worker_item[], out results json,
   out changes queue.change[]) language plpgsql as $$
 declare
@@ -236,10 +237,10 @@ begin
       v_is_plain := false;
     end;
   end if;
-  if not v_is_plain then -- what someone else holds is left as it is
+  if not v_is_plain then -- jobs that other transactions hold are left out
     v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
     v_now := queue.clock();
-    v_items := array( -- an attempt ends once
+    v_items := array( -- each attempt once
       select distinct on (i.job_id, i.fence) i from unnest(p_items) as i
       where i.job_id <> all (v_busy));
     perform queue.write_reports(v_items, v_now);
@@ -248,7 +249,7 @@ begin
   end if;
   changes := v_ended.changes;
   results := v_ended.results;
-  if results is null or v_busy <> '{}' then -- by what is stored: a repeat is answered as the first
+  if results is null or v_busy <> '{}' then -- read what is stored, so a repeat gets the same answer
     select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
       'status', case when coalesce(a.fence, j.fence) = i.fence then j.status end, 'outcome', case
         when j.id is null then 'not_found' when i.job_id = any (v_busy) then 'busy'
@@ -265,7 +266,7 @@ begin
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq) where e.id = any (v_ended.own);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
-  -- turns of their tenants that were at a limit may start again
+  -- their tenants' turns at a limit are looked at again
   if exists (select from queue.turns where blocked and look_at < 'infinity') then
     update queue.turns set look_at = '-infinity' where ctid = any (array(
       select t.ctid from queue.turns as t
@@ -303,7 +304,7 @@ comment on function public.settle_jobs is
   'duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and what is '
   'busy is to be settled again.';
 
--- End locked jobs that no worker holds: cancelled, expired, or failed with a reason.
+-- End locked jobs that no worker holds, as cancelled or failed.
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz)
 returns void language plpgsql as $$
 declare
@@ -326,8 +327,8 @@ begin
   end if;
 end $$;
 
--- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with
--- lease_lost where the caller does not hold it. p_undone is the end of the refusal's sentence.
+-- Lock and return the leased job {job_id, fence} of one of these types, or of any; lease_lost where
+-- the caller does not hold it. p_undone ends the refusal's sentence.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs language plpgsql as $$
 declare
