@@ -19,10 +19,9 @@
 -- 2. Tenants are served in rounds. A round gives each as many jobs as its weight; the tenant then
 --    goes to the end of the order, in all lanes that the worker serves. A lease reads about as many
 --    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
--- 3. Enqueues without a unique or idempotency key never wait. They try a shared advisory lock on
---    their turn and insert; where the turn is not open they leave a note. A lease takes that lock
---    alone before it closes a turn or moves its start to the first job, so that no enqueue can be
---    adding an older one.
+-- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
+--    where the turn is not open they leave a note. A lease takes that lock alone before it closes a
+--    turn or moves its start to the first job, so that no enqueue can be adding an older one.
 -- 4. Limits are counted, not kept. A limited scope (type, workspace, type in a workspace) is an
 --    advisory lock that a lease tries; the next statement counts its leases. The limit of a key is
 --    a gate: no more of its jobs than may run are ever ready.
@@ -110,8 +109,7 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The clock of all rules, which tests replace; ids and wake-ups go by the server's. In SQL it would
--- be planned at each call.
+-- The clock of all rules, which tests replace. In `language sql` each call would plan it.
 create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
@@ -200,8 +198,7 @@ begin
   return pg_try_advisory_xact_lock(v_kind, hashtext(p_name));
 end $$;
 
--- Let members read the rows of their workspaces, the service all rows, and no one write. A view
--- must be security_invoker.
+-- Let members read their workspaces' rows, and the service all. A view must be security_invoker.
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
 language plpgsql as $$
 declare
@@ -220,8 +217,7 @@ begin
   end loop;
 end $$;
 
--- Let only these roles call the functions, in any schema. A worker's function must refuse a revoked
--- key.
+-- Let only these roles call the functions. One of a worker must refuse a revoked key.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
 language plpgsql as $$
 declare
@@ -310,8 +306,7 @@ begin
     and m.workspace_id = p_workspace_id and m.role = 'manager');
 end $$;
 
--- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API. For
--- functions that guests cannot call.
+-- Whether the service calls: its role, the worker's, or plain SQL. Never where guests may call.
 create function queue.is_service() returns boolean language plpgsql stable as $$
 begin
   return queue.caller() is null

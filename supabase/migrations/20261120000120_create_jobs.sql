@@ -201,8 +201,7 @@ create table queue.leases (
   key text) with (fillfactor = 70); -- of the gate that admitted it
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Rows of these tables live for seconds: a thousand dead ones are vacuumed at once, whatever the
--- table's size.
+-- Rows of these tables live for seconds: vacuum at a thousand dead ones, whatever the size.
 do $$
 declare
   v_table regclass;
@@ -214,8 +213,7 @@ begin
   end loop;
 end $$;
 
--- What each worker serves: one row, written when it begins a run or serves something else, else
--- once a minute while it asks for jobs.
+-- What each worker serves: a row that is written once a minute, or when that changes.
 create table queue.workers (
   worker integer generated always as identity primary key, worker_id text not null unique,
   started_at timestamptz not null default queue.clock(), -- its latest run
@@ -309,8 +307,7 @@ create table queue.tasks (
   read_to bigint not null default 0,
   after_id uuid) with (fillfactor = 50); -- how far a pass over all jobs has come
 
--- Stored events, and those that follow from the row: creation (never stored), the first lease, and
--- completion where nothing else happened.
+-- Stored events, and those that follow from the row: creation, the first lease, a plain completion.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
 union all select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j
@@ -351,19 +348,16 @@ declare
 begin
   with moved as (
     update public.jobs set last_seq = last_seq + (not p_is_counted)::integer, updated_at = p_now
-    where id = any (p_ids) returning id, workspace_id, session_id, last_seq, status, attempts),
+    where id = any (p_ids) returning id, workspace_id, session_id, last_seq,
+      jsonb_build_object('status', status, 'attempts', attempts) || p_data as data),
   stored as (
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select m.id, m.last_seq, m.workspace_id, p_type,
-      jsonb_build_object('status', m.status, 'attempts', m.attempts) || p_data, p_now
-    from moved as m),
+    select m.id, m.last_seq, m.workspace_id, p_type, m.data, p_now from moved as m),
   kinds as (
-    select m.workspace_id, m.session_id, m.status, m.attempts, array_agg(m.id) as ids,
-      array_agg(m.last_seq) as seqs
-    from moved as m group by 1, 2, 3, 4)
-  select array_agg(row(k.workspace_id, k.session_id, p_type,
-    jsonb_build_object('status', k.status, 'attempts', k.attempts) || p_data, k.ids,
-    k.seqs)::queue.change)
+    select m.workspace_id, m.session_id, m.data, array_agg(m.id) as ids,
+      array_agg(m.last_seq) as seqs from moved as m group by 1, 2, 3)
+  select array_agg(
+    row(k.workspace_id, k.session_id, p_type, k.data, k.ids, k.seqs)::queue.change)
   into v_changes from kinds as k;
   perform queue.publish(v_changes, p_now);
 end $$;

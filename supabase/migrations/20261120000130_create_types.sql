@@ -1,5 +1,4 @@
--- Job types, which workers publish, and the check of payloads against their schemas, the same for
--- all callers, SQL and browsers included.
+-- Job types, which workers publish, and the check of payloads against their schemas.
 
 -- What a value must, apart from its parts, as "be at least 1"; null when it fits. By type, since a
 -- transaction prepares each expression that it reaches.

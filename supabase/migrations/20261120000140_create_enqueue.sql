@@ -1,5 +1,4 @@
--- Enqueue one job: queue.add checks it, writes its record and places it. Bulks, children and plain
--- inserts are in the next file.
+-- Enqueue one job: queue.add checks it, writes its record and places it. Others: the next file.
 
 -- When workers were last notified (in 1/50 s), a caller was asked to start a worker, and a worker
 -- with free slots asked for jobs. Sequences, so that every transaction sees them at once.
@@ -224,8 +223,7 @@ begin
   return p_job;
 end $$;
 
--- Put a pending job, whose row the caller has locked, into deferred, gated or ready. False where it
--- waits for a time or for its type.
+-- Put a locked pending job into deferred, gated or ready; false where it waits for a time or type.
 create function queue.place(p_job public.jobs, p_now timestamptz,
   p_type queue.job_types default null) returns boolean language plpgsql as $$
 declare
@@ -462,8 +460,8 @@ begin
   return v_job;
 end $$;
 
--- Check, write and place a job, for a caller that publishes it. created: false where another job has
--- its keys, which is returned. p_claimed: the id for which its idempotency key was taken before.
+-- Check, write and place a job, for a caller that publishes it. created: false where another job
+-- has its keys, which is given. p_claimed: the id for which its idempotency key was taken before.
 create function queue.add(p_workspace_id uuid, p_user_id uuid, p_type queue.job_types,
   p_payload jsonb, p_options jsonb, p_now timestamptz, p_within text default '',
   p_claimed uuid default null, out job public.jobs, out created boolean, out is_ready boolean)

@@ -15,8 +15,7 @@ declare
 begin
   if exists (select from jsonb_array_elements(p_items) as i where case
         when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}'
-          then true
-        when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
+          or jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
         when octet_length(i.value::text) > 309 then -- as queue.check_json
           octet_length(i.value::text) > v_bytes_max or i.value @? 'strict $.**{102}'
           or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
@@ -48,8 +47,7 @@ begin
   return true;
 end $$;
 
--- Take the idempotency keys of a call in one order, so that no two calls deadlock; gives for each
--- item the job that has its key.
+-- Take a call's idempotency keys, in one order against deadlocks; gives each item's job of the key.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[]) returns uuid[]
 language sql as $$
   with items as materialized (

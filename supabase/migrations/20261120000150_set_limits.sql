@@ -202,8 +202,7 @@ end $$;
 comment on function public.workspace_limits is
   'Limits of a workspace, and how many of its jobs run now.';
 
--- A setting has the name and the kind of value of a row that a migration has inserted, ours or an
--- app's.
+-- A setting has the name and kind of value of a row that a migration, also an app's, has inserted.
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -222,8 +221,7 @@ begin
     when jsonb_typeof(s.value) = 'number'
       then jsonb_typeof(t.value) = 'boolean' or s.value::numeric not between 1 and 2147483647
         or s.value::numeric % 1 <> 0
-    else jsonb_typeof(s.value) <> jsonb_typeof(t.value) end
-  limit 1;
+    else jsonb_typeof(s.value) <> jsonb_typeof(t.value) end limit 1;
   if found then
     perform queue.refuse(400, 'invalid_argument', format(
       '%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
@@ -315,9 +313,8 @@ begin
   end if;
 end $$;
 
--- Let as many of a key's jobs through its gate as may run, of lanes that a worker serves and that
--- are not paused. Where another transaction does so now, leave a note for the next lease. p_lane:
--- any lane of the type.
+-- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused.
+-- Where another transaction does so now, leave a note. p_lane: any lane of the type.
 create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text,
   p_now timestamptz) returns void language plpgsql as $$
 declare
@@ -379,8 +376,7 @@ begin
 end $$;
 
 -- Put the jobs of a type behind the gates of their keys, or past them, after its limits of keys
--- have changed. Those that another transaction holds or has not committed yet are not moved: for
--- them the old limit holds.
+-- have changed. For those that another transaction holds or has yet to commit the old limit holds.
 create function queue.regate(p_job_type text) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
@@ -392,8 +388,8 @@ begin
   v_jobs := array(
     select j.id from public.jobs as j where j.status = 'pending' and j.id = any (array(
       select r.job_id from queue.ready as r where r.lane = any (v_lanes)
-      union all
-      select g.job_id from queue.gated as g where g.lane = any (v_lanes) and not g.admitted))
+      union all select g.job_id from queue.gated as g
+      where g.lane = any (v_lanes) and not g.admitted))
     for no key update skip locked);
   perform queue.take_place(v_jobs);
   -- running jobs count towards their key; the update waits for those that are being settled

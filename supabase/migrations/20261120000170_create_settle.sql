@@ -25,8 +25,8 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end $$;
 
--- How an attempt ends, by its worker's report and its job's rules; a wait begins here. A retry waits
--- as a foreign service asked, else exponentially with jitter (Brooker, AWS Architecture Blog, 2015).
+-- How an attempt ends, by its worker's report and its job's rules; a wait begins here. A retry
+-- waits as a foreign service asked, else exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(p_item queue.worker_item, p_job public.jobs, p_is_long boolean,
   p_now timestamptz, out outcome text, out problem jsonb, out run_at timestamptz
 ) language plpgsql as $$

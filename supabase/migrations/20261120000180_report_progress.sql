@@ -157,12 +157,10 @@ comment on function public.report_jobs is
   'logs_from?, steps?, step?, tags?, lease_seconds?}. What is busy is to be reported again.';
 
 -- A page of a job's steps in order: at most 1,000, ending once it has p_bytes bytes. lines: each
--- result; results: by step, those of a step's children together; next: where the next page begins,
--- null for none.
+-- result; results: by step, of a step's children together; next: the last step where more follow.
 create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb,
   out results jsonb, out next jsonb, out bytes bigint) language sql stable as $$
-  with found as materialized (
-    select l.*, row_number() over (order by l.name, l.nth) as n,
+  with found as materialized (select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
     from (
       select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes
@@ -213,8 +211,7 @@ begin
     select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,
       'result', r.value, 'created_at', t.created_at,
       'duration_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
-      order by t.created_at, t.name), '[]')
-    from jsonb_each(v_page.results) as r
+      order by t.created_at, t.name), '[]') from jsonb_each(v_page.results) as r
     join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0));
 end $$;
 comment on function public.job_steps is

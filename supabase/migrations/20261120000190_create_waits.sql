@@ -79,9 +79,8 @@ exception when data_exception or integrity_constraint_violation then
   return jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', sqlerrm);
 end $$;
 
--- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB, so that
--- later attempts read the same whatever becomes of a child. Gives the wait's value; null while a
--- child lives or more are to be copied.
+-- Copy the next results of children, at most 1,000 and about 8 MB, so that later attempts read the
+-- same. Gives the wait's value; null while a child lives or more are to be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
@@ -92,8 +91,7 @@ begin
       select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
     update queue.waits set gathered = 0, -- a child may have been run again
       timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds'
-        else timeout_at end
-    where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
+        else timeout_at end where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
     return null;
   end if;
   with slice as (
@@ -156,8 +154,7 @@ begin
 end $$;
 
 -- Cancel or retry the next 500 children of a job, from the id p_signal.name on. Returns how many;
--- null where other transactions hold all. Signals are left for the rest, for those that are held,
--- and for those that the database refused.
+-- null where all are held. Signals are left for the rest, and for those held or refused.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -271,8 +268,7 @@ begin
     perform queue.refuse(409, 'invalid_state', 'the job is not asking anything',
       (select j.status from public.jobs as j where j.id = p_job_id));
   elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
-    perform queue.refuse(409, 'invalid_state', 'the job is asking something else now',
-      v_wait.name);
+    perform queue.refuse(409, 'invalid_state', 'the job is asking something else now', v_wait.name);
   elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
       and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
     perform queue.refuse(422, 'payload_invalid', 'the answer must be one of '

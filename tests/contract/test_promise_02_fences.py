@@ -163,9 +163,10 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
-    """A busy worker needs one round trip per batch, and a repeat of it gets the same."""
-    first, second = engine.enqueue(), engine.enqueue()
-    lease = engine.lease_one(limit=1)
+    """One round trip a batch, which gets the next of a full key; a repeat gets the same."""
+    engine.register("work", key_concurrency=1)
+    first, second = engine.enqueue_many(2, concurrency_key="k")
+    lease = engine.lease_one()
     request = {
         "items": [{**handle(lease), "outcome": "completed"}],
         "lease": {"worker_id": "w1", "tick_id": TICK, "call": 2, "limit": 5},

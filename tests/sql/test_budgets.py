@@ -150,18 +150,6 @@ def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Eng
     assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
 
 
-def test_a_job_of_a_full_key_is_leased_by_the_settlement_of_the_one_before(engine: Engine) -> None:
-    """In the very call that frees it."""
-    engine.register("keyed", key_concurrency=1)
-    first, second = engine.enqueue_many(2, job_type="keyed", concurrency_key="k")
-    lease = engine.lease_one()
-    assert lease["job"]["id"] == first
-    request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": 1}
-    item = {"job_id": first, "fence": lease["fence"], "outcome": "completed"}
-    answer = engine.rpc("settle_jobs", p_request={"items": [item], "lease": request})
-    assert [given["job"]["id"] for given in answer["lease"]["leases"]] == [second]
-
-
 @pytest.fixture
 def busy(renewed: Renewed) -> Engine:
     """Ten thousand jobs that run and as many that wait, 62 types, 190 workers that have ended."""
