@@ -634,7 +634,7 @@ begin
   return v_worker.worker;
 end $$;
 
--- Admit a run for its time, unless as many as it says are under way: how many more may begin; null
+-- Admit a run for its time, unless as many as it says are under way: how many more may begin, null
 -- where it is refused. One that was killed counts until its time is over.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz) returns integer
 language plpgsql as $$
@@ -765,9 +765,8 @@ comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
   '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
   'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, summary?}}. A lease counts as an '
-  'attempt; a repeated (tick_id, call) that got leases gets them again. run: at most so many '
-  'tick_ids are under way, answered by {free}, null where this one is refused. ends: if nothing is '
-  'leased, and nothing is due within stay_ms, the run has ended: {ended, refused}; refused: one '
-  'was meanwhile, so lease again.';
+  'attempt; a repeated (tick_id, call) that got leases gets them again. run admits one of most '
+  'runs: {free}, null if refused. ends: it ends if nothing is leased, nor due within stay_ms: '
+  '{ended, refused}; refused: another was meanwhile, so lease again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

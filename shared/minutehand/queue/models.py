@@ -47,7 +47,7 @@ Number = Annotated[float, PlainSerializer(plain, when_used="json-unless-none")]
 class Model(BaseModel):
     """Base of every model here: frozen, tolerant of fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     def wire(self) -> dict[str, Any]:
         """What SQL takes: only what was given."""

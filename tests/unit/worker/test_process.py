@@ -32,6 +32,12 @@ async def start():
 
 sys.exit(serve_worker(os.environ, start))
 """
+STARTS_COLD = """
+import sys
+sys.modules.update(click=None, rich=None)  # httpx loads them where they are, and no zip has them
+import minutehand.functions.worker.invocations
+print(len(sys.modules), *sys.modules)
+"""
 
 
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
@@ -62,3 +68,14 @@ def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -
 
     with asyncio.Runner() as runner:
         assert run_to_end(runner.get_loop(), work()) == "done"
+
+
+def test_a_cold_start_imports_what_a_run_needs() -> None:
+    """Each module is a part of a second that every start is paid for."""
+    command = [sys.executable, "-c", STARTS_COLD]
+    count, *names = subprocess.run(
+        command, capture_output=True, check=True, text=True
+    ).stdout.split()
+    assert int(count) < 440
+    heavy = {"boto3", "cryptography", "fastapi", "jwt", "opentelemetry", "psycopg", "starlette"}
+    assert not heavy & set(names)
