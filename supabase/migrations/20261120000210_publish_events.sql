@@ -127,7 +127,7 @@ begin
   v_seen := queue.message_budget();
   p_fits_one := p_fits_one and not v_seen.is_followed;
   if not p_fits_one then
-    -- of so many tenants that the budget does not reach, whoever follows them
+    -- of so many tenants that the budget does not reach, followed or not
     if not p_is_minor and v_seen.used + 2 * (
         select count(distinct c.workspace_id) from unnest(p_changes) as c where c.seqs is not null)
         > v_seen.budget * 6 / 8 then return false; end if;

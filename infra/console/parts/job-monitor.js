@@ -31,7 +31,7 @@ import { confirm } from "./dialog.js";
 import { SearchBox } from "./field.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
-import { Sentence, Took, useNow, When } from "./when.js";
+import { Sentence, Elapsed, useNow, When } from "./when.js";
 
 const ROW = 36;
 const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
@@ -392,7 +392,7 @@ function Queued({ row, index, note }) {
 function Ran({ row }) {
   const earlier = Number(row.run_ms ?? row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
-    return html`<${Took} from=${row.running_since} before=${earlier || 0} />`;
+    return html`<${Elapsed} from=${row.running_since} before=${earlier || 0} />`;
   return row.started_at && Number.isFinite(earlier)
     ? duration(earlier)
     : html`<span class="none">–</span>`;

@@ -36,7 +36,7 @@ export function When({ at }) {
 }
 
 /** How long something has been taking until now; `before` are milliseconds that came earlier. */
-export function Took({ from, before = 0 }) {
+export function Elapsed({ from, before = 0 }) {
   const now = useNow(Boolean(from));
   if (!from) return html`<span class="none">–</span>`;
   return html`<span class="num">

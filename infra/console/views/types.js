@@ -236,7 +236,7 @@ function Loaded({ type, workspace }) {
           ${fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}
           ${fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
-          ${fact("At once", type.max_concurrency ?? "no limit")}
+          ${fact("Concurrency limit", type.max_concurrency ?? "no limit")}
           ${fact("Per workspace", type.workspace_concurrency ?? "no limit")}
           ${fact("Per key", type.key_concurrency ?? "no limit")}
           ${fact("Rate", type.rate_limit ? `${type.rate_limit} per ${period}` : "no limit")}

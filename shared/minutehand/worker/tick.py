@@ -548,7 +548,7 @@ class Tick:
         """End the run, unless a lease did, or it found nothing and does not count.
 
         Returns:
-            Whether it goes on: another run was refused beside it, which may have come for a job
+            Whether it continues: another run was refused beside it, which may have come for a job
             that was committed after this one had its last look.
         """
         self._measure()
