@@ -1,4 +1,4 @@
-"""A tick never outlives its deadline; it gives back what it has not begun, and settles the rest.
+"""A tick never outlives its deadline; it releases what it has not begun, and settles the rest.
 
 Against a model of the queue, in time that leaps: its rules under random histories, and each rule
 that chance meets too seldom.

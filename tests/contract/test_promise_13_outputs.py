@@ -1,6 +1,6 @@
 """Nothing that a processor returns, raises or says stops its worker or the jobs beside it.
 
-A worker that cannot go on ends, after it has given back what runs. Against a model of the queue.
+A worker that cannot go on ends, after it has released what runs. Against a model of the queue.
 """
 
 from __future__ import annotations

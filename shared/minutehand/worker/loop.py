@@ -173,7 +173,7 @@ class Worker:
     ) -> None:
         """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
 
-        What it does not know it raises, after what ran was given back: its process is to end, and
+        What it does not know it raises, after what ran was released: its process is to end, and
         its host starts another one.
 
         Args:

@@ -15,7 +15,7 @@ R_co = TypeVar("R_co", covariant=True)
 A = TypeVar("A")
 #: Longest call of a service, however lively its answer comes.
 CALL_SECONDS = 10.0
-#: Time of polling after which a worker's slot is given back for longer work.
+#: Time of polling after which a worker's slot is released for longer work.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
 #: How long a service may take over a cancel, the answer to its submission included; the deadline is

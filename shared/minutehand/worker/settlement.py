@@ -106,7 +106,7 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         problems = {"problems": error.problems}
         return _item("failed", error=said("PayloadRejected", str(error), problems))
     if isinstance(error, UnknownProcessor):
-        # a newer version may know it: give it back, but not at once
+        # a newer version may know it: release it, but not at once
         return _item("snoozed", delay_seconds=30.0)
     info = error_info(error, seen.module)
     if is_final:

@@ -18,7 +18,7 @@ from minutehand.worker.run import Run
 AHEAD_SECONDS: Final = 0.1
 MOST_AHEAD: Final = 400
 MOST_AHEAD_BYTES: Final = 2_000_000
-#: A job waits here for a slot so long at most, or a quarter of its lease; then it is given back.
+#: A job waits here for a slot so long at most, or a quarter of its lease; then it is released.
 WAIT_SECONDS: Final = 1.0
 
 

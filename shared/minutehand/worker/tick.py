@@ -83,7 +83,7 @@ class Tick:
         self._pulse = asyncio.Event()
         self._woken = False
         self._looked_back = False
-        #: An error that no rule knows: what runs is given back, and the run fails with it.
+        #: An error that no rule knows: what runs is released, and the run fails with it.
         self._broken: BaseException | None = None
         self._held = Held()
         self._slots = Slots(run)
@@ -101,7 +101,7 @@ class Tick:
 
         Raises:
             QueueUnavailable: The database did not answer the very first call; nothing began.
-            Exception: What no rule knows, after what ran was given back and settled.
+            Exception: What no rule knows, after what ran was released or settled.
         """
         level = self._level
         logger.log(level, "Starting job execution", extra=self._run_of.extra("tick.started"))
@@ -420,7 +420,7 @@ class Tick:
             )
 
     def _break(self, error: BaseException) -> None:
-        """An error that no rule knows: give back what runs, settle the rest, then fail with it.
+        """An error that no rule knows: release what runs, settle the rest, then fail with it.
 
         Raises:
             Exception: The same once more, or another one: nothing more can be done.
@@ -430,7 +430,7 @@ class Tick:
         self._broken = error
         self.summary.error = f"{type(error).__name__}: {error}"
         logger.critical(
-            "The run met an error that it does not know; it gives its jobs back and ends",
+            "The run met an error that it does not know; it releases its jobs and ends",
             exc_info=error,
             extra=self._run_of.extra("tick.broken"),
         )

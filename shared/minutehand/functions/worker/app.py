@@ -73,7 +73,7 @@ def end_process_with(task: asyncio.Task[None]) -> None:
                 extra={"event": "worker.broken", "task": task.get_name()},
             )
             logging.shutdown()
-            os._exit(FAILED)  # what ran was given back by then; a request waits for no answer
+            os._exit(FAILED)  # what ran was released by then; a request waits for no answer
 
     task.add_done_callback(ended)
 
