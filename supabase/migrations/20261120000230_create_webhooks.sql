@@ -20,7 +20,8 @@ create table queue.webhooks (
   last_delivered_at timestamptz, last_status integer, -- null when there was no answer
   last_answer text, -- how the last delivery went, or why none could be enqueued
   created_by uuid, created_at timestamptz not null default queue.clock(),
-  read_to bigint not null default queue.feed_end(), -- the number before which it has read the feed
+  -- the feed is read before this number, and of that number up to the line read_id
+  read_to bigint not null default queue.feed_end(), read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
@@ -35,36 +36,41 @@ values ('webhook_delivery', 0, true, true)
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- Enqueue deliveries of some 500 lines or 5,000 jobs of the feed: for the endpoint of each tenant
+-- Enqueue deliveries of some 5,000 jobs of the feed at a time: for the endpoint of each tenant
 -- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
--- their workspace: where it has as many as it may, they wait. Why none could be enqueued is noted.
+-- their workspace: where it has as many as it may, they wait, as long as the feed keeps its lines.
+-- Why none could be enqueued is noted.
 create function queue.do_webhooks(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
   v_ids constant uuid[] := array(
     select w.id from queue.webhooks as w
     where w.enabled and exists (
-      select from queue.feed as l
-      where l.workspace_id = w.workspace_id and l.number >= w.read_to and l.number < v_last)
+      select from queue.feed as l where l.workspace_id = w.workspace_id
+        and (l.number, l.id) > (w.read_to, w.read_id) and l.number < v_last)
     order by row_number() over (partition by w.workspace_id order by w.read_to, w.id), w.read_to
     limit 500);
-  v_left integer := cardinality(v_ids);
+  v_left integer := cardinality(v_ids); -- those that have more to read
   v_id uuid;
   v_hook queue.webhooks;
-  v_end bigint;
+  v_end record;
   v_items jsonb;
   v_made integer;
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the rest in the next call
-    v_left := v_left - 1;
     select * into v_hook from queue.webhooks where id = v_id and enabled for update skip locked;
+    -- one transaction may have written any number of lines, and one line has some thousand jobs
+    select f.number, f.id, f.is_last into v_end from (
+      select l.number, l.id, lead(l.id) over lines is null as is_last, row_number() over lines as n,
+        sum(pg_column_size(l.job_ids) / 16) over lines as jobs from queue.feed as l
+      where l.workspace_id = v_hook.workspace_id and l.number < v_last
+        and (l.number, l.id) > (v_hook.read_to, v_hook.read_id)
+      window lines as (order by l.number, l.id) order by l.number, l.id limit 5000) as f
+    where f.jobs <= 5000 or f.n = 1 order by f.n desc limit 1;
     continue when not found;
-    select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 500, v_last) into v_end from (
-      select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
-      where l.workspace_id = v_hook.workspace_id and l.number >= v_hook.read_to
-        and l.number < v_last order by l.number limit 500) as f;
+    v_left := v_left - v_end.is_last::integer;
     v_made := 0;
     begin
       for v_items in select jsonb_agg(d.item order by d.n) from (
@@ -74,8 +80,10 @@ begin
         from queue.feed as l
         cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
         join public.jobs as j on j.id = any (array[i.job_id])
-        where l.workspace_id = v_hook.workspace_id and l.number >= v_hook.read_to
-          and l.number < v_end and i.seq is not null and j.job_type <> 'webhook_delivery'
+        where l.workspace_id = v_hook.workspace_id
+          and (l.number, l.id) > (v_hook.read_to, v_hook.read_id)
+          and (l.number, l.id) <= (v_end.number, v_end.id)
+          and i.seq is not null and j.job_type <> 'webhook_delivery'
           and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
             else l.type = any (v_hook.event_types) end
           and (v_hook.job_types is null or j.job_type = any (v_hook.job_types))) as d
@@ -85,7 +93,7 @@ begin
         perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
         v_made := v_made + jsonb_array_length(v_items);
       end loop;
-      update queue.webhooks set read_to = v_end where id = v_id;
+      update queue.webhooks set read_to = v_end.number, read_id = v_end.id where id = v_id;
       v_done := v_done + v_made;
     exception when others then
       update queue.webhooks set last_answer = left(sqlerrm, 500) where id = v_id;
@@ -139,7 +147,7 @@ begin
     end if;
   end if;
   update queue.webhooks as w set (url, description, event_types, job_types, enabled, sealed_secret,
-    previous_sealed_secret, rotated_at, read_to, failures, failing_since, disabled_at,
+    previous_sealed_secret, rotated_at, read_to, read_id, failures, failing_since, disabled_at,
     disabled_reason) = (
     select coalesce(g.url, w.url), g.description, g.event_types, g.job_types,
       coalesce(g.enabled, w.enabled), coalesce(g.sealed_secret, w.sealed_secret),
@@ -147,6 +155,7 @@ begin
         else w.previous_sealed_secret end,
       case when g.sealed_secret <> w.sealed_secret then queue.clock() else w.rotated_at end,
       case when w.enabled then w.read_to else queue.feed_end() end,
+      case when w.enabled then w.read_id else 0 end,
       case when v_is_on then 0 else w.failures end, case when not v_is_on then w.failing_since end,
       case when not v_is_on then w.disabled_at end, case when not v_is_on then w.disabled_reason end
     from jsonb_populate_record(w, p_webhook) as g)
@@ -155,7 +164,7 @@ begin
     perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
   perform queue.admit('changes', p_workspace_id, queue.caller());
-  return to_jsonb(v_saved) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
+  return to_jsonb(v_saved) - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
 end $$;
 comment on function public.put_webhook is
   'Create a webhook, or change the one with that id, of at most webhooks_max a workspace: {id, '
@@ -206,7 +215,7 @@ declare
 begin
   perform queue.may_read(p_workspace_id);
   return (select jsonb_build_object('webhooks', coalesce(jsonb_agg(
-      to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
+      to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
       -- the address of a chat service's hook is its password: only managers read it whole
       || case when v_whole then '{}' else jsonb_build_object('url',
         regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end

@@ -90,6 +90,18 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
+def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
+    """Its lines have one number; enqueued at once, its deliveries would outlast the call."""
+    subscribe(engine, "job.completed")
+    engine.stop_clock()
+    with engine.open_transaction() as other:
+        for _ in range(6):
+            other.enqueue_many(1000)
+        complete(other, other.lease(1, call=2))
+
+    assert [len(deliver(engine)) for _ in range(2)] == [0, 1]
+
+
 def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Engine) -> None:
     """In order per job, sent or failed for good; another job's events do not wait."""
     subscribe(engine, "job.created", "job.completed")
