@@ -138,8 +138,9 @@ declare
       "on_conflict": {"enum": ["skip", "replace", "raise"]}}},
     "debounce_seconds": {"type": "number", "minimum": 0.1, "maximum": 86400},
     "concurrency_key": {"type": "string", "minLength": 1, "maxLength": 255,
-      "pattern": "^[^[:cntrl:]]*$"}, "parent_id": {"type": "string"},
-    "session_id": {"$ref": "#/$defs/text"}, "user_id": {"type": "string"},
+      "pattern": "^[^[:cntrl:]]*$"}, "session_id": {"$ref": "#/$defs/text"},
+    "parent_id": {"type": "string", "format": "uuid"},
+    "user_id": {"type": "string", "format": "uuid"},
     "schema_version": {"type": "integer", "minimum": 1, "maximum": 2147483647},
     "tags": {"type": "array", "maxItems": 20, "items": {"$ref": "#/$defs/plain"}}}}';
   v_options constant jsonb := jsonb_strip_nulls(p_options);
@@ -158,12 +159,14 @@ begin
           c_schema -> 'properties' -> v_given.key, v_given.value, v_given.key, c_schema) end;
       exit when v_error is not null;
     end loop;
+  end if;
+  if v_error is null then
     v_job := jsonb_populate_record(null::public.jobs, v_options - 'timeout_seconds');
-    v_error := coalesce(v_error, case
+    v_error := case
       when v_job.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
         then 'scheduled_for must lie between the years 1970 and 9999'
       when v_job.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
-        then 'deadline_at must lie between the years 1970 and 9999' end);
+        then 'deadline_at must lie between the years 1970 and 9999' end;
   end if;
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', p_within || v_error,

@@ -21,7 +21,7 @@ from tests.support.engine import ACME, ADA, Engine, handle
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
-TYPE_ERROR = None  # a value of the wrong type is refused; which field it was may go untold
+TYPE_ERROR = None  # a column's value of the wrong type; Postgres names no field
 Way = Callable[[dict[str, Any]], Awaitable[str]]
 Ways = dict[str, Way]
 
@@ -179,7 +179,7 @@ async def test_what_one_way_refuses_all_refuse_by_name(ways: Ways, option: str) 
         found = await answers(ways, {option: value})
 
         assert True not in found.values(), (value, found)
-        if not isinstance(value, str) or value == "" or len(value) > 20:
+        if value != "soon":  # Postgres alone reads instants, and names no field
             assert set(found.values()) <= {option, TYPE_ERROR}, (value, found)
 
 
