@@ -11,6 +11,7 @@ declare
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
   v_trace constant text := queue.request_trace();
   v_ord constant bigint := queue.ord_of(100, p_now);
+  v_types queue.job_types[];
   v_lanes integer[];
 begin
   if exists (select from jsonb_array_elements(p_items) as i where case
@@ -18,10 +19,14 @@ begin
           or jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
         when octet_length(i.value::text) > 309 then -- as queue.check_json
           octet_length(i.value::text) > v_bytes_max or i.value @? 'strict $.**{102}'
-          or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
-    or exists (select from (select distinct i.value ->> 'job_type' as job_type
-        from jsonb_array_elements(p_items) as i) as k
-      left join queue.job_types as t on t.job_type = k.job_type
+          or i.value::text ~ '[0-9]{155}[0-9]{154}' end) then
+    return false;
+  end if;
+  v_types := array( -- read once: one may be changed or deleted meanwhile
+    select t from (select distinct i.value ->> 'job_type' as job_type
+      from jsonb_array_elements(p_items) as i) as k
+    left join queue.job_types as t on t.job_type = k.job_type);
+  if exists (select from unnest(v_types) as t
       where (t.schema_version > 0 and t.payload_schema is null and not t.rate_per_key
         and not (t.internal and p_user_id is not null)) is not true) then
     return false;
@@ -37,7 +42,7 @@ begin
     select i.id, p_workspace_id, p_user_id, t.lane, t.max_attempts, (not t.is_minimal)::integer,
       nullif(t.is_minimal, false), t.schema_version, t.queue, t.job_type, i.payload, v_trace,
       v_ord + i.n, i.at, p_now
-    from items as i join queue.job_types as t on t.job_type = i.job_type order by i.n
+    from items as i join unnest(v_types) as t on t.job_type = i.job_type order by i.n
     returning id, lane, ord, created_at),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
