@@ -371,8 +371,9 @@ create policy "everyone reads names of workers" on queue.workers for select to a
   using (true);
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority,
   scheduled_for, max_attempts, idempotency_key, concurrency_key, deadline_at,
-  tags) on public.jobs to authenticated;
-grant insert, delete on public.jobs to service_role;
+  tags) on public.jobs to authenticated, service_role;
+grant insert (id, parent_id, timeout_seconds, traceparent, schema_version), delete on public.jobs
+  to service_role;
 
 do $$
 begin

@@ -252,6 +252,9 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
                 "status = 'completed', updated_at = now()",
             ]
             assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
+        else:  # a row with a lane, which the engine gives, is neither checked nor placed
+            insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
+            assert refused(owner.run, insert, ACME)[0] == "42501"
         for change in changes:
             statement = f"update public.jobs set {change} where id = %s"
             assert refused(owner.run, statement, second)[:2] == ("PT409", "invalid_state")
