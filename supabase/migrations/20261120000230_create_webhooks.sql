@@ -36,6 +36,18 @@ values ('webhook_delivery', 0, true, true)
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
+-- Up to which line a webhook reads next: some 5,000 jobs, since one transaction may have written any
+-- number of lines, and a line has some thousand jobs at most; is_last: none follows before p_last.
+create function queue.slice_of(p_hook queue.webhooks, p_last bigint, out number bigint,
+  out id bigint, out is_last boolean) language sql stable as $$
+  select f.number, f.id, f.is_last from (
+    select l.number, l.id, lead(l.id) over lines is null as is_last, row_number() over lines as n,
+      sum(pg_column_size(l.job_ids) / 16) over lines as jobs from queue.feed as l
+    where l.workspace_id = p_hook.workspace_id and l.number < p_last
+      and (l.number, l.id) > (p_hook.read_to, p_hook.read_id)
+    window lines as (order by l.number, l.id) order by l.number, l.id limit 5000) as f
+  where f.jobs <= 5000 or f.n = 1 order by f.n desc limit 1 $$;
+
 -- Enqueue deliveries of some 5,000 jobs of the feed at a time: for the endpoint of each tenant
 -- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
 -- their workspace: where it has as many as it may, they wait, as long as the feed keeps its lines.
@@ -61,15 +73,8 @@ begin
   foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the rest in the next call
     select * into v_hook from queue.webhooks where id = v_id and enabled for update skip locked;
-    -- one transaction may have written any number of lines, and one line has some thousand jobs
-    select f.number, f.id, f.is_last into v_end from (
-      select l.number, l.id, lead(l.id) over lines is null as is_last, row_number() over lines as n,
-        sum(pg_column_size(l.job_ids) / 16) over lines as jobs from queue.feed as l
-      where l.workspace_id = v_hook.workspace_id and l.number < v_last
-        and (l.number, l.id) > (v_hook.read_to, v_hook.read_id)
-      window lines as (order by l.number, l.id) order by l.number, l.id limit 5000) as f
-    where f.jobs <= 5000 or f.n = 1 order by f.n desc limit 1;
-    continue when not found;
+    v_end := queue.slice_of(v_hook, v_last);
+    continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
     v_made := 0;
     begin
