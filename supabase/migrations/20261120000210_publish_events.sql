@@ -375,8 +375,7 @@ end $$;
 -- number before which a cursor may have missed some.
 create function queue.do_live(p_now timestamptz) returns integer language plpgsql as $$
 declare
-  v_before constant timestamptz
-    := p_now - make_interval(hours => queue.setting('feed_hours')::integer);
+  v_before timestamptz := p_now - make_interval(hours => queue.setting('feed_hours')::integer);
   v_gone record;
 begin
   with oldest as (select f.ctid, f.at from queue.feed as f order by f.number limit 5000),

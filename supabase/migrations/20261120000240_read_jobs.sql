@@ -16,10 +16,8 @@ end $$;
 -- The same for errors that differ only in numbers and ids.
 create function queue.fingerprint(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
-begin
-  return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)),
-    '[0-9a-f-]*[0-9][0-9a-f-]*', '#', 'g')), 16);
-end $$;
+begin return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)),
+  '[0-9a-f-]*[0-9][0-9a-f-]*', '#', 'g')), 16); end $$;
 
 -- A job as clients read it: queue_ms is from being due to the first start, run_ms of all attempts.
 -- In a list the first three simple values of its payload are in a line, and its error is cut.
@@ -661,8 +659,7 @@ end $$;
 
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off
-set timezone = 'UTC' -- in which sentences give instants
-as $$
+set timezone = 'UTC' as $$ -- in which sentences give instants
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);

@@ -189,8 +189,7 @@ end $$;
 create function public.explain_queue(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
-set timezone = 'UTC' -- in which sentences give instants
-as $$
+set timezone = 'UTC' as $$ -- in which sentences give instants
 declare
   v_now constant timestamptz := queue.clock();
   v_seen_at constant timestamptz := greatest((select max(w.seen_at) from queue.workers as w),

@@ -22,10 +22,8 @@ returns void language sql as $$
 -- The jobs that a task is to pass over now.
 create function queue.refused(p_task text, p_now timestamptz) returns uuid[]
 language plpgsql stable as $$
-begin
-  return array(select s.job_id from queue.signals as s
-    where s.kind = 'refused' and s.name = p_task and s.look_at > p_now);
-end $$;
+begin return array(select s.job_id from queue.signals as s
+  where s.kind = 'refused' and s.name = p_task and s.look_at > p_now); end $$;
 
 -- Do a task for all jobs at once, or, where that is refused, for each half, down to the one to
 -- blame; how many were done.

@@ -173,10 +173,9 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
 
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     """By the command as well as by the page; a name without a value leaves no hole."""
-    sources = " ".join(
-        engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings_)'")
-    )
-    said = re.findall(r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'", sources)
+    sources = engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings_)'")
+    words = r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'"
+    said = re.findall(words, " ".join(sources))
     known = set(engine.rows("select replace(reason, 'failed:', '') from queue.advice"))
     assert {"refused", "backing_off", "overdue"} <= set(said)
     assert set(said) - known <= {"warn", "fail", "reason", "data", "waiting_for_"}
