@@ -198,8 +198,8 @@ begin
   return pg_try_advisory_xact_lock(v_kind, hashtext(p_name));
 end $$;
 
--- Let members read their workspaces' rows, and the service all. A view must be security_invoker; its
--- trigger never runs: with one, Postgres refuses a write for the missing right (403, not 500).
+-- Let members read their workspaces' rows, and the service all. A view must be security_invoker.
+-- Its trigger never runs: with one, Postgres refuses a write for the missing right (403, not 500).
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
 language plpgsql as $$
 declare
