@@ -154,7 +154,7 @@ create table queue.notes (
   lane integer not null, workspace_id uuid not null,
   ord bigint not null default 0, -- of a turn: the smallest ord of its jobs
   key text); -- null for a turn
--- read apart, so that the keys of one tenant hold up no turn of another
+-- read apart, so that the keys of one tenant delay no turn of another
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)

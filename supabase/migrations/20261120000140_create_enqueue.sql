@@ -4,7 +4,7 @@
 -- with free slots asked for jobs. Sequences, so that every transaction sees them at once.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
-create unlogged sequence queue.room_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
 create function queue.notify_workers() returns trigger
@@ -22,14 +22,14 @@ end $$;
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
--- Whether the caller should start a worker: none has room, and no one was asked in two seconds.
+-- Whether the caller should start a worker: none has free slots, none was asked for in two seconds.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
   v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
 begin
   if v_ms - greatest(pg_sequence_last_value('queue.wanted_ms'),
-      pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then return false; end if;
+      pg_sequence_last_value('queue.slots_ms'), 0) between 0 and 1999 then return false; end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
   perform queue.invoke_worker();
   return true;

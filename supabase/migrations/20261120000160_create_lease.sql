@@ -734,8 +734,8 @@ begin
   end if;
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
   if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
-      and v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) not between 0 and 499 then
-    v_ms := setval('queue.room_ms', v_ms);
+      and v_ms - coalesce(pg_sequence_last_value('queue.slots_ms'), 0) not between 0 and 499 then
+    v_ms := setval('queue.slots_ms', v_ms);
   end if;
   v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
   if v_asked.count_due or v_asked.call = 1 then

@@ -208,14 +208,14 @@ declare
   v_ids constant bigint[] := array( -- of those that have been committed
     select f.id from queue.feed as f
     where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
-  v_room constant bigint := (select b.budget - b.used from queue.message_budget() as b);
+  v_left constant bigint := (select b.budget - b.used from queue.message_budget() as b);
   v_said record; -- topics, since when, cost, and the first line that has to wait longer
 begin
   if v_ids = '{}' then return 0; end if; -- also where there is no Realtime
-  select array_agg(o.topic) filter (where o.cost <= v_room) as topics,
-    array_agg(o.since) filter (where o.cost <= v_room) as since,
-    max(o.cost) filter (where o.cost <= v_room) as cost,
-    min(o.first) filter (where o.cost > v_room) as rest into v_said from (
+  select array_agg(o.topic) filter (where o.cost <= v_left) as topics,
+    array_agg(o.since) filter (where o.cost <= v_left) as since,
+    max(o.cost) filter (where o.cost <= v_left) as cost,
+    min(o.first) filter (where o.cost > v_left) as rest into v_said from (
     select t.topic, min(f.at) as since, min(f.id) as first, sum(1 + greatest(1, (
       select count(*) from queue.followers as w where w.topic = t.topic)))
       over (order by min(f.id), t.topic) as cost from queue.feed as f cross join lateral (

@@ -535,7 +535,7 @@ language sql stable as $$
       filter (where l.line ? 'sentence'))[1], 'next', coalesce(jsonb_agg(l.line - 'sentence'
     order by l.id) filter (where l.line ? 'words'), '[]')) from lines as l $$;
 
--- The narrowest limit of a job, or the rate of its type, that is used up; null where there is room.
+-- The narrowest limit of a job, or the rate of its type, that is used up; else null.
 create function queue.explain_limit(p_job public.jobs, p_type queue.job_types, p_now timestamptz)
 returns jsonb language plpgsql stable as $$
 declare

@@ -193,7 +193,7 @@ set timezone = 'UTC' as $$ -- in which sentences give instants
 declare
   v_now constant timestamptz := queue.clock();
   v_seen_at constant timestamptz := greatest((select max(w.seen_at) from queue.workers as w),
-    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0)); -- a worker
+    to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)); -- a worker
   v_backlog jsonb;
   v_findings jsonb;
 begin

@@ -241,4 +241,4 @@ def test_a_lease_among_many_lanes_reads_a_few_of_each(engine: Engine) -> None:
     open_turns(engine)
 
     assert lease_blocks(engine, 20) <= 2200
-    assert lease_blocks(engine, 100) <= 10_400
+    assert lease_blocks(engine, 100) <= 10_800  # some calls also do what is due once a second

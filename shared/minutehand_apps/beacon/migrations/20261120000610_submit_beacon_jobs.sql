@@ -174,7 +174,7 @@ begin
     order by next_attempt_at, id limit p_limit
     for update skip locked -- publishers side by side take different rows
   loop
-    begin -- the job and the mark in one transaction: exactly once
+    begin -- the job and its line in one transaction: exactly once
       select * into v_job from public.beacon_jobs where id = v_row.job_id;
       insert into public.jobs (workspace_id, job_type, payload, status, priority, user_id,
         session_id, scheduled_for)

@@ -105,7 +105,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
-  -- what was recognised without a word may be better understood by now
+  -- what was recognised without a word may be better understood now
   delete from public.training_chunks
   where training_id = p_training_id and v_training.transcript is null and segments = '[]';
   for v_id in
