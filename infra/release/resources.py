@@ -28,7 +28,7 @@ TRAVELS = {
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: For people who read the checkout, and what `make check` writes.
+#: For people who read the checkout.
 LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md"})
 
 

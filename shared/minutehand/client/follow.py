@@ -34,8 +34,8 @@ MOST_QUEUED: Final = 2000
 _MOST_JOBS: Final = 10_000
 #: Between two reads of a feed that messages ask for.
 _FEED_SECONDS: Final = 0.05
-#: Above the plan's rate Realtime drops messages silently. Its mean is over a minute: what lacked
-#: something is read for as long.
+#: Above the plan's rate Realtime drops messages silently. It averages over a minute, so after a
+#: loss reads go on that long.
 _LOSSY_SECONDS: Final = 60.0
 #: So that many followers woken together do not all read together.
 _SPREAD_SECONDS: Final = 0.3

@@ -106,7 +106,7 @@ class Attempt:
             self.stop_reason = reason
             if reason == "timeout":
                 self._evidence = self._where_it_is()
-            # once: what it does to clean up is not torn off by each answer that repeats the reason
+            # once, or each answer that repeats the reason would interrupt its clean-up
             if self._task is not None:
                 self._task.cancel()
         self._later(self._grace_seconds if grace_seconds is None else grace_seconds, self._abandon)

@@ -22,7 +22,7 @@ const LOOK_AGAIN_SHARE = 5; // so many times as long as a read took: servers und
 const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
 // A socket that brought something so lately and lacks something now is not dead: above the plan's
-// rate Realtime drops messages silently. Its mean is over a minute, and reads go on as long.
+// rate Realtime drops messages silently. It averages over a minute, so reads go on that long.
 const LOSSY_MS = 60_000;
 
 export class Follower {
