@@ -10,7 +10,7 @@ import pytest
 from minutehand.worker import JobContext, default_registry
 from tests.support.paths import ROOT
 
-PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/SKILL")
+PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/app", "pages/SKILL")
 
 
 @pytest.mark.parametrize("page", PAGES)
