@@ -303,8 +303,9 @@ create table queue.tasks (
   retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
-  -- a reader has read the feed before this number; of live: it has deleted the feed up to there
-  read_to bigint not null default 0,
+  -- a reader has read the feed before this number, and of that number up to the line read_id; live
+  -- has deleted the feed up to there
+  read_to bigint not null default 0, read_id bigint not null default 0,
   after_id uuid) with (fillfactor = 50); -- how far a pass over all jobs has come
 
 -- Stored events, and those that follow from the row: creation, the first lease, a plain completion.

@@ -326,18 +326,6 @@ comment on function public.stream_topics is
 create function queue.feed_end() returns bigint language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint $$;
 
--- Where a slice of the feed ends, by the numbers of its lines, which stay together, and their jobs:
--- before the number with which it would have p_lines lines, or ten times as many jobs; after the
--- first number, where that alone has as many; at p_last where there are fewer.
-create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines integer,
-  p_last bigint) returns bigint language sql immutable as $$
-  select coalesce(
-    min(s.number) filter (where s.number > s.first and (s.jobs > 10 * p_lines or s.n >= p_lines)),
-    case when count(*) >= p_lines then min(s.number) + 1 end, p_last) from (
-    select f.number, min(f.number) over () as first, sum(f.jobs) over w as jobs,
-      count(*) over w as n
-    from unnest(p_numbers, p_jobs) as f (number, jobs) window w as (order by f.number)) as s $$;
-
 -- After a dump of another cluster was restored here: the lines that it brought, whose numbers lie
 -- ahead of the transactions that wrote them here, are renumbered below this cluster's, and all
 -- readers with them; false while there are more.

@@ -16,18 +16,24 @@ create function queue.sum_numbers(p_all jsonb[]) returns jsonb language sql immu
   select jsonb_object_agg(b.key, b.jobs) from (select e.key, sum(e.value::bigint) as jobs
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b $$;
 
--- Maintenance: read the feed as far as all is committed, some 2,000 lines or 20,000 jobs at a time.
+-- Maintenance: read the feed as far as all is committed, some 20,000 jobs at a time.
 create function queue.do_statistics(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
-  v_from bigint := (select t.read_to from queue.tasks as t where t.name = 'statistics');
-  v_end bigint;
+  v_number bigint; -- the last line that was read
+  v_id bigint;
+  v_end record;
   v_done integer := 0;
 begin
+  select t.read_to, t.read_id into v_number, v_id from queue.tasks as t where name = 'statistics';
   loop
-    select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 2000, v_last) into v_end from (
-      select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
-      where l.number >= v_from and l.number < v_last order by l.number limit 2000) as f;
+    select f.number, f.id into v_end from ( -- as queue.slice_of
+      select l.number, l.id, row_number() over lines as n,
+        sum(pg_column_size(l.job_ids) / 16) over lines as jobs from queue.feed as l
+      where (l.number, l.id) > (v_number, v_id) and l.number < v_last
+      window lines as (order by l.number, l.id) order by l.number, l.id limit 20000) as f
+    where f.jobs <= 20000 or f.n = 1 order by f.n desc limit 1;
+    exit when not found;
     with ended as materialized (
       select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
         k.count, e.wait, e.run, count(*) as jobs
@@ -40,7 +46,8 @@ begin
         least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
         least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
         on k.count in ('completed', 'failed')
-      where l.number >= v_from and l.number < v_end group by 1, 2, 3, 4, 5, 6),
+      where (l.number, l.id) > (v_number, v_id)
+        and (l.number, l.id) <= (v_end.number, v_end.id) group by 1, 2, 3, 4, 5, 6),
     cells as (
       select w.id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at,
         '2000-01-01 00:00:00+00') as at, s.job_type, n.kind, n.name, sum(s.jobs)::bigint as jobs
@@ -60,10 +67,12 @@ begin
         waits = queue.sum_numbers(array[s.waits, excluded.waits]),
         runs = queue.sum_numbers(array[s.runs, excluded.runs]))
     select v_done + coalesce(sum(e.jobs), 0) into v_done from ended as e;
-    v_from := v_end;
-    exit when v_end = v_last or clock_timestamp() > p_until;
+    v_number := v_end.number;
+    v_id := v_end.id;
+    exit when clock_timestamp() > p_until;
   end loop;
-  update queue.tasks set read_to = v_from where name = 'statistics';
+  update queue.tasks set read_to = coalesce(v_end.number, v_last), read_id = coalesce(v_end.id, 0)
+  where name = 'statistics';
   return v_done;
 end $$;
 
