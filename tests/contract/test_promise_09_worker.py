@@ -372,7 +372,7 @@ def test_a_slow_settle_is_waited_for_and_not_sent_twice(budget: float) -> None:
 
 
 async def test_a_timed_out_attempt_says_where_it_hung() -> None:
-    rows = [Row("hangs", {}, timeout=0.2), Row("blocks", {}, timeout=0.2)]
+    rows = [Row("hangs", {}, timeout=1), Row("blocks", {}, timeout=1)]
 
     async def inner() -> None:
         await asyncio.sleep(60)
@@ -388,7 +388,7 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
         registry = Registry()
         registry.processor("work", payload=dict)(run)
         queue = ModelQueue([row])
-        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=2)
+        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=4)
         error = queue.settles[0][0].error
         assert error is not None
         assert error.evidence is not None
