@@ -15,7 +15,7 @@ UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["
 async def test_public_and_private_rooms_of_a_topic_are_separate(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Check 9: for clients, REST and the database, in both directions."""
+    """For clients, REST and the database, in both directions."""
     topic = unique()
     public, private, sender = [await connect(key=SECRET_KEY) for _ in range(3)]
     await public.joined(topic)
@@ -40,7 +40,7 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
 
 
 async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, grant: Any) -> None:
-    """Check 12: no ack, no delivery; the channel stays and still receives."""
+    """No ack, no delivery; the channel stays and still receives."""
     topic = unique()
     reader, writer = await connect(), await connect()
     grant(topic, ADA, write=False)
@@ -57,7 +57,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
 
 
 async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
-    """Checks 13 and 37: as supabase-js sends it, and without metadata."""
+    """As supabase-js sends it, and without metadata."""
     topic, event = unique("réunion"), "événement"
     sender, other = await connect(), await connect(version=1)
     third = await connect()

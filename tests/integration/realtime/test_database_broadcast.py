@@ -40,7 +40,7 @@ def transaction(project: Database) -> Iterator[psycopg.Connection[Any]]:
 async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
     connect: Any, transaction: psycopg.Connection[Any], version: int
 ) -> None:
-    """Check 15: none before the commit; the payload's id is the message's."""
+    """None before the commit; the payload's id is the message's."""
     topic = unique()
     socket = await connect(key=SECRET_KEY, version=version)
     await socket.joined(topic, private=True)
@@ -62,7 +62,7 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 async def test_a_rolled_back_message_is_never_sent(
     connect: Any, transaction: psycopg.Connection[Any]
 ) -> None:
-    """Check 15: neither by a transaction nor by a savepoint."""
+    """Neither by a transaction nor by a savepoint."""
     topic = unique()
     socket = await connect(key=SECRET_KEY)
     await socket.joined(topic, private=True)

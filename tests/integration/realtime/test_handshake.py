@@ -29,7 +29,7 @@ UPGRADE = {
 def test_a_bad_key_is_refused_with_401_and_says_why(
     server: Server, key: str | None, message: str
 ) -> None:
-    """Check 1: refusals are ordinary HTTP answers with a JSON body."""
+    """Refusals are ordinary HTTP answers with a JSON body."""
     url = server.websocket_url(key=key).replace("ws://", "http://")
 
     answer = httpx.get(url, headers=UPGRADE)

@@ -17,7 +17,7 @@ def refusal(topic: str) -> str:
 async def test_a_policy_lets_its_user_join_and_no_one_else(
     connect: Any, grant: Any, version: int
 ) -> None:
-    """Check 6: the policy sees realtime.topic(), the extension and auth.uid()."""
+    """The policy sees realtime.topic(), the extension and auth.uid()."""
     socket, topic = await connect(version=version), unique()
     grant(topic, ADA)
 
@@ -30,7 +30,7 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
 
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
-    """Check 33: clients discard a close with another ref."""
+    """Clients discard a close with another ref."""
     socket, other, topic = await connect(), await connect(), unique()
     join_ref = await socket.joined(topic)
     await other.joined(topic)
@@ -48,7 +48,7 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
 
 
 async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
-    """Check 34: a message is delivered once; the new join is answered before the old one ends."""
+    """A message is delivered once; the new join is answered before the old one ends."""
     socket, other, topic = await connect(), await connect(), unique()
     first = await socket.joined(topic)
     await other.joined(topic)
@@ -70,7 +70,7 @@ MALFORMED = ["", "garbage", "null", "[1,2,3]", "[" * 100_000, b"", b"\x09" * 40]
 async def test_malformed_frames_are_dropped_and_the_socket_stays(
     connect: Any, version: int
 ) -> None:
-    """Check 39: no reply, no close; neighbours notice nothing."""
+    """No reply, no close; neighbours notice nothing."""
     socket, other, topic = await connect(version=version), await connect(), unique()
     await socket.joined(topic, broadcast={"self": True})
     await other.joined(topic)

@@ -70,7 +70,7 @@ async def records(socket: Socket, count: int) -> list[Any]:
 async def test_each_kind_of_change_has_its_exact_shape(
     connect: Any, sql: psycopg.Connection[Any], version: int
 ) -> None:
-    """Check 26: INSERT has no old_record, DELETE no record."""
+    """INSERT has no old_record, DELETE no record."""
     socket = await connect(version=version)
     _, ids = await listen(socket, entry())
 
@@ -108,7 +108,7 @@ FILTERS = [
 async def test_filters_select_rows(
     connect: Any, sql: psycopg.Connection[Any], text: str, expected: list[int]
 ) -> None:
-    """Check 27: and NULL never matches."""
+    """And NULL never matches."""
     socket = await connect()
     await listen(socket, entry(event="INSERT", filter=text))
 
@@ -124,7 +124,7 @@ async def test_filters_select_rows(
 async def test_each_tenant_sees_its_own_rows_only(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Check 28: RLS decides; anon sees none; column grants narrow the record."""
+    """RLS decides; anon sees none; column grants narrow the record."""
     ada, eve, anon, service = [await connect() for _ in range(3)] + [await connect(key=SECRET_KEY)]
     await listen(ada, entry("items"), access_token=token(ADA))
     await listen(eve, entry("items"), access_token=token(EVE))
@@ -146,7 +146,7 @@ async def test_each_tenant_sees_its_own_rows_only(
 async def test_a_delete_shows_everyone_the_key_and_nothing_more(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Check 29: a deleted row cannot be tested against a policy."""
+    """A deleted row cannot be tested against a policy."""
     ada, anon = await connect(), await connect()
     await listen(ada, entry("items", event="DELETE"), access_token=token(ADA))
     await listen(anon, entry("items", event="DELETE"))
@@ -171,7 +171,7 @@ async def test_a_delete_shows_everyone_the_key_and_nothing_more(
 async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     connect: Any, sql: psycopg.Connection[Any], bad: dict[str, Any], message: str
 ) -> None:
-    """Check 30: all of the channel's entries fail together; other channels do not notice."""
+    """All of the channel's entries fail together; other channels do not notice."""
     socket, topic = await connect(), unique()
     await listen(socket, entry())
 

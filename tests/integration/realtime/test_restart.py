@@ -36,7 +36,7 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
 async def test_the_server_survives_a_restart_of_postgres(
     own_postgres: Postgres, own_server: Server
 ) -> None:
-    """Check 42: joins in between are refused with a listed reason, later everything flows."""
+    """Joins in between are refused with a listed reason, later everything flows."""
     server, topic = own_server, unique()
     socket = await open_socket(server, key=SECRET_KEY)
     await socket.joined(topic, private=True)

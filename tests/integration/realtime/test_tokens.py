@@ -30,7 +30,7 @@ async def ended(socket: Socket, topic: str, join_ref: str) -> str:
 async def test_a_removed_member_is_out_at_the_next_refresh(
     connect: Any, grant: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Issue 5: removal takes effect within the token's life, and on re-join at once."""
+    """Removal takes effect within the token's life, and on re-join at once."""
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     join_ref = await socket.joined(topic, access_token=token(ADA), private=True)
@@ -52,11 +52,14 @@ async def test_a_removed_member_is_out_at_the_next_refresh(
 async def test_a_channel_ends_when_its_token_expires(
     connect: Any, grant: Any, private: bool
 ) -> None:
-    """Check 32: the socket stays open."""
+    """The socket stays open."""
     socket, topic = await connect(), unique()
     grant(topic, ADA)
-    exp = int(time.time()) + 4
-    join_ref = await socket.joined(topic, access_token=token(ADA, exp=exp), private=private)
+    life, reply = 1, {"status": "error"}
+    while reply["status"] == "error":  # on a busy machine it expires before the join
+        life *= 2
+        exp = int(time.time()) + life
+        reply = await socket.join(topic, access_token=token(ADA, exp=exp), private=private)
 
-    assert (await ended(socket, topic, join_ref)).startswith("Token has expired ")
+    assert (await ended(socket, topic, reply["join_ref"])).startswith("Token has expired ")
     assert time.time() >= exp
