@@ -36,8 +36,8 @@ values ('webhook_delivery', 0, true, true)
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- The line up to which a webhook reads next, after some 5,000 jobs: one transaction may have written
--- any number of lines, of some thousand jobs each; is_last: none follows before p_last.
+-- The line up to which a webhook reads next, after some 5,000 jobs: one transaction may have
+-- written any number of lines, of some thousand jobs each; is_last: none follows before p_last.
 create function queue.slice_of(p_hook queue.webhooks, p_last bigint, out number bigint,
   out id bigint, out is_last boolean) language sql stable as $$
   select f.number, f.id, f.is_last from (

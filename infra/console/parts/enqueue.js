@@ -9,6 +9,7 @@ import { html, quiet, useEffect, useId, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area, field as line } from "./field.js";
 
+const A_NAME = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 const COPIED = [
   "queue",
   "priority",
@@ -75,14 +76,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     onClose();
     navigate(`/jobs/${job.id}`);
   };
-  const typeOptions = {
-    required: true,
-    autocomplete: "off",
-    spellcheck: "false",
-    class: "mono",
-    list: listId,
-    autofocus: !like && !given,
-  };
+  const typeOptions = { ...A_NAME, list: listId, autofocus: !like && !given };
   return html`<${DialogForm}
     title=${like ? "Duplicate job" : "Enqueue a job"}
     action="Enqueue"

@@ -181,6 +181,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
 export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
+    const shown = count > 0 && atLeast(count, counts.at_least.includes(name));
     return html`<a
       key=${word}
       class="group"
@@ -189,12 +190,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
       <span class="group-word">${word}</span>
-      ${
-        count > 0 &&
-        html`<span class="group-count num">
-          ${atLeast(count, counts.at_least.includes(name))}
-        </span>`
-      }
+      ${shown && html`<span class="group-count num">${shown}</span>`}
     </a>`;
   };
   return html`<nav class="groups" aria-label="Jobs by state">

@@ -137,10 +137,7 @@ export function Shortcuts() {
   return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isHelpOpen.set(false)}>
     <dl class="shortcuts">
       ${KEYS.map(
-        ([key, does]) => html`<div key=${key}>
-          <dt><kbd>${key}</kbd></dt>
-          <dd>${does}</dd>
-        </div>`,
+        ([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`,
       )}
     </dl>
     <div class="actions">
