@@ -34,8 +34,7 @@ create table public.jobs (
 ) with (
   -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
   -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes
-  fillfactor = 76,
-  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+  fillfactor = 76, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
 -- lists read these backwards: an id begins with its instant
@@ -67,7 +66,7 @@ create table queue.job_types (
   max_concurrency integer, -- most jobs of the type running at once; null for no limit
   workspace_concurrency integer, -- the same, per workspace
   key_concurrency integer, -- the same, per workspace and concurrency key
-  rate_limit integer, -- at most so many starts per rate_per_seconds
+  rate_limit integer, -- starts that a bucket holds; it fills within rate_per_seconds
   rate_per_seconds double precision,
   rate_per_key boolean not null default false, -- one rate for each workspace and key
   lease_seconds integer not null default 60, timeout_seconds integer not null default 300,

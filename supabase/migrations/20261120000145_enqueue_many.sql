@@ -112,8 +112,7 @@ begin
       lag(i.value #> '{unique,key}') over (order by i.value ->> 'job_type',
         i.value #>> '{unique,key}', i.n) = i.value #> '{unique,key}' as is_again
     from jsonb_array_elements(p_items) with ordinality as i (value, n) where v_keyed is not null
-    order by is_repeat, job_type, i.value #>> '{unique,key}', i.n
-  loop
+    order by is_repeat, job_type, i.value #>> '{unique,key}', i.n loop
     if v_item.is_repeat then
       ids[v_item.n] := (
         select j.id from queue.job_keys as k join public.jobs as j on j.id = k.job_id

@@ -215,7 +215,8 @@ begin
     join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0));
 end $$;
 comment on function public.job_steps is
-  'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}.';
+  'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}. The '
+  'children of one may continue on the next page.';
 
 select queue.allow('job_worker, service_role', 'public.report_jobs', 'public.read_steps');
 select queue.allow('authenticated, service_role', 'public.job_steps');

@@ -92,8 +92,7 @@ begin
           and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
             else l.type = any (v_hook.event_types) end
           and (v_hook.job_types is null or j.job_type = any (v_hook.job_types))) as d
-        group by (d.n - 1) / 1000 order by (d.n - 1) / 1000
-      loop
+        group by (d.n - 1) / 1000 order by (d.n - 1) / 1000 loop
         if v_made = 0 then perform queue.check_live_jobs(v_hook.workspace_id); end if;
         perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
         v_made := v_made + jsonb_array_length(v_items);

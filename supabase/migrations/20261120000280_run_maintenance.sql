@@ -270,8 +270,7 @@ begin
           and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
       ('signals', 'kind = ''refused'' and (look_at < $1 - interval ''1 day'' or name = ''lease''
         and (select j.status from public.jobs as j where j.id = o.job_id)
-          is distinct from ''pending'')')) as r (name, is_old)
-  loop
+          is distinct from ''pending'')')) as r (name, is_old) loop
     execute format('delete from queue.%1$I where ctid = any (array('
       'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))',
       v_rule.name, v_rule.is_old) using p_now;

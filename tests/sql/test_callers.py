@@ -22,6 +22,8 @@ def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
     for criteria in ({}, {"job_type": None}):
         said = refused(engine.rpc, "cancel_jobs", p_workspace_id=ACME, p_filter=criteria)
         assert said[:2] == ("PT422", "validation_failed")
+    of_type = {"p_filter": {"job_type": "work"}, "p_limit": None}
+    assert refused(engine.rpc, "cancel_jobs", **OF_ACME, **of_type)[2] == "limit"
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
@@ -77,7 +79,7 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
         "replay_job": later,
         "cancel_job": later,
         "retry_job": later,
-        "emit_event": {**OF_ACME, "p_name": "e"},
+        "emit_event": {**OF_ACME, "p_name": "e", "p_payload": None},
         "put_schedule": {**OF_ACME, "p_schedule": schedule},
         "put_webhook": {**OF_ACME, "p_webhook": webhook},
         "open_guest_session": {**OF_ACME, "p_options": {"user_id": BOB}},

@@ -45,7 +45,7 @@ class PayloadRejected(JobServiceError):
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `limit` starts per `per`; with `per_key`, for each concurrency key apart."""
+    """A bucket of `limit` starts that fills within `per`; with `per_key`, one for each key."""
 
     limit: int
     per: Seconds = 1
