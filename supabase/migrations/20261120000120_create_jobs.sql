@@ -180,8 +180,7 @@ create table queue.gated (
   lane integer not null, workspace_id uuid not null,
   job_type text not null, -- a key has one gate for the type's jobs in all queues
   key text not null, -- '' for a job without one, which a rate per key limits too
-  ord bigint not null, job_id uuid not null,
-  admitted boolean not null default false,
+  ord bigint not null, job_id uuid not null, admitted boolean not null default false,
   ended boolean not null default false, -- holds no slot any more; queue.free_of_key deletes it
   started_at timestamptz, -- of a rate per key; infinity once its bucket was charged
   primary key (workspace_id, job_type, key, admitted, ord, job_id)) with (fillfactor = 80);

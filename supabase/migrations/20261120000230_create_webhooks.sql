@@ -50,8 +50,7 @@ create function queue.slice_of(p_hook queue.webhooks, p_last bigint, out number 
 
 -- Enqueue deliveries of some 5,000 jobs of the feed at a time: for the endpoint of each tenant
 -- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
--- their workspace: where it has as many as it may, they wait, as long as the feed keeps its lines.
--- Why none could be enqueued is noted.
+-- their workspace: where it has as many as it may, they wait. Why none could be enqueued is noted.
 create function queue.do_webhooks(p_until timestamptz) returns integer language plpgsql as $$
 declare
   v_last constant bigint := queue.feed_end();
