@@ -359,24 +359,19 @@ begin
   end if;
 end $$;
 
--- What a call without a workspace means: the one its caller joined first, so that joining another
--- changes no call. All of them, where a project's own tenants keep no date.
-create function queue.first_workspaces() returns setof uuid
-language plpgsql stable security definer set search_path = '' as $$
-begin
-  return query select m.workspace_id from public.workspace_members as m
-    where m.user_id = queue.caller() and not exists (select from public.workspace_members as o
-      where o.user_id = m.user_id and o.created_at < m.created_at);
-end $$;
-
--- Guests call this without any claims, so the service is known by its role alone.
+-- A call without a workspace means the one its caller joined first, so that joining another changes
+-- no call; all of them, where a project's own tenants keep no date. Guests have no claims here,
+-- so the service is known by its role alone.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_mine constant jsonb := (
     select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id)
     from queue.tenants as t where t.id in (
-      select w from queue.first_workspaces() as w where p_workspace_id is null
+      select m.workspace_id from public.workspace_members as m
+      where p_workspace_id is null and m.user_id = queue.caller() and not exists (
+        select from public.workspace_members as o
+        where o.user_id = m.user_id and o.created_at < m.created_at)
       union all select p_workspace_id where queue.is_member(p_workspace_id)
         or auth.jwt() ->> 'role' = 'service_role'));
 begin

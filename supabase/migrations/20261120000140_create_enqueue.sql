@@ -111,13 +111,6 @@ begin
   return v_lane;
 end $$;
 
--- The W3C trace context of the present request; null where its header is missing or malformed.
-create function queue.request_trace() returns text language plpgsql stable as $$
-begin
-  return substring(nullif(current_setting('request.headers', true), '')::json
-    ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
-end $$;
-
 -- The fields of a job that its options give, checked as payloads are; p_within precedes names.
 create function queue.read_options(p_options jsonb, p_within text, p_now timestamptz)
 returns public.jobs language plpgsql stable as $$
@@ -458,7 +451,8 @@ begin
   v_job.updated_at := p_now;
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
   if v_job.traceparent is null and current_setting('request.headers', true) <> '' then
-    v_job.traceparent := queue.request_trace();
+    v_job.traceparent := substring(current_setting('request.headers', true)::json
+      ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
   end if;
   return v_job;
 end $$;

@@ -9,7 +9,9 @@ create function queue.add_plain(
 ) returns boolean language plpgsql as $$
 declare
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
-  v_trace constant text := queue.request_trace();
+  v_trace constant text := substring( -- as in queue.new_job
+    nullif(current_setting('request.headers', true), '')::json
+    ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_types queue.job_types[];
   v_lanes integer[];

@@ -226,7 +226,11 @@ begin
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
     when not v_is_service then array(select w from queue.my_workspaces() as w
       where v_filter ?| array['ids', 'parent_id', 'session_id'] or queue.is_operator()
-        or w in (select queue.first_workspaces())) end, (p_cursor ->> 'id')::uuid, v_limit + 1);
+        or not exists ( -- the one joined first, as in public.own_workspace
+          select from public.workspace_members as m join public.workspace_members as o
+            on o.user_id = m.user_id and o.created_at < m.created_at
+          where m.user_id = queue.caller() and m.workspace_id = w)) end,
+    (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then v_found.last_id := v_found.ids[v_limit]; end if;
   return json_build_object('jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n),
     '[]') from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j
