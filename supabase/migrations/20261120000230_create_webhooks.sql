@@ -119,8 +119,7 @@ declare
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
     "job_types": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1,
       "maxLength": 100}}}}$json$;
-  -- switched on by a person, it begins from nothing
-  v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
+  v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false); -- forgets failures
   v_most constant integer := queue.setting('webhooks_max');
   v_host text;
   v_id uuid;

@@ -395,14 +395,6 @@ returns table (job_type text, queue text, unserved boolean) language sql stable 
       where o.job_type = t.job_type and o.registered_at > p_now - interval '1 minute')
   from unnest(p_job_types, p_queues) as t (job_type, queue) $$;
 
--- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
-create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid)
-returns setof queue.pauses language sql stable rows 1 as $$
-  select * from queue.pauses as p
-  where (p.kind, p.name) in (('job_type', p_job_type), ('queue', p_queue),
-    ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
-  order by p.kind $$;
-
 -- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error.
 create table queue.advice (
   id integer generated always as identity primary key, reason text not null, sentence text,
@@ -587,8 +579,10 @@ declare
   v_ahead integer;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
-  select * into v_pause
-  from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
+  select * into v_pause from queue.pauses as p
+  where (p.kind, p.name) in (('job_type', p_job.job_type), ('queue', p_job.queue),
+    ('workspace', p_job.workspace_id::text),
+    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)) order by p.kind limit 1;
   if p_job.lane = 0 then
     return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal, 'data',
       jsonb_build_object('refusal', v_type.refusal, 'unpublished', p_job.job_type,

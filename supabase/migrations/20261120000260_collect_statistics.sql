@@ -101,16 +101,17 @@ create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns js
 language sql stable as $$
   with lanes as materialized (
     select l.lane, l.job_type, l.queue, s.unserved, greatest(10, 10000 / count(*) over ()) as most,
-      exists (select from queue.job_types as t where t.job_type = l.job_type
-          and num_nonnulls(t.max_concurrency, t.workspace_concurrency, t.rate_limit) > 0
-          and queue.free_of_type(t.job_type, p_now) <= 0) as is_full
+      coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
     from (select array_agg(o.job_type) as types, array_agg(o.queue) as queues
       from queue.lanes as o) as a cross join lateral queue.served(a.types, a.queues, p_now) as s
     join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue),
   due as (
     select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs,
       sum(count(*)) over (partition by l.lane) >= l.most as is_more, case
-        when exists (select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
+        when exists (select from queue.pauses as p
+          where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue),
+            ('workspace', r.workspace_id::text),
+            ('workspace_type', r.workspace_id || '/' || l.job_type))) then 'paused'
         when l.unserved then 'unserved' when l.is_full or exists (
           select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
             and t.blocked and t.look_at is not null) then 'at_limit'

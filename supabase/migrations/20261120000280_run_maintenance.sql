@@ -31,7 +31,8 @@ create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz) 
 language plpgsql as $$
 declare
   v_half constant integer := cardinality(p_ids) / 2;
-  v_done integer;
+  v_lost queue.worker_item[];
+  v_done integer := cardinality(p_ids);
 begin
   begin
     if p_task = 'retention' then
@@ -39,9 +40,21 @@ begin
         select j.ctid from public.jobs as j where j.id = any (p_ids) order by j.id
         for update skip locked));
       get diagnostics v_done = row_count;
+    elsif p_task = 'reclaim' then -- expired leases are settled as lost, tried again at once
+      v_lost := array(
+        select jsonb_populate_record(null::queue.worker_item, jsonb_build_object(
+          'job_id', l.job_id, 'fence', l.fence, 'outcome', 'lost',
+          'duration_ms', greatest(0, -- until its worker last answered
+            date_part('epoch', l.expires_at - l.leased_at) - l.lease_seconds) * 1000,
+          'error', jsonb_strip_nulls(jsonb_build_object('type', 'WorkerLost',
+            'reason', 'worker_lost', 'worker_id', w.worker_id, 'evidence', w.evidence, 'message',
+            format('attempt %s was lost: worker %s stopped answering', l.attempt, w.worker_id)))))
+        from queue.leases as l left join queue.workers as w on w.worker = l.worker
+        where l.job_id = any (p_ids) order by l.job_id);
+      perform queue.append_event(p_ids, 'job.reclaimed', '{"status": "pending"}', p_now);
+      perform queue.publish(s.changes, p_now) from queue.settle(v_lost) as s;
     else
       v_done := case p_task when 'promotion' then queue.promote(p_ids, p_now)
-        when 'reclaim' then queue.reclaim(p_ids, p_now)
         when 'waits' then queue.end_waits(p_ids, p_now)
         when 'cancel' then queue.cancel(p_ids, p_now, true, 'parent_ended')
         when 'retry' then queue.retry(p_ids, p_now) end;
@@ -145,27 +158,6 @@ begin
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
-end $$;
-
--- Expired leases, which the caller holds with their jobs, are settled as lost, tried again at once.
-create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_items constant queue.worker_item[] := array(
-    select jsonb_populate_record(null::queue.worker_item, jsonb_build_object(
-      'job_id', l.job_id, 'fence', l.fence, 'outcome', 'lost',
-      'duration_ms', greatest(0, -- until its worker last answered
-        date_part('epoch', l.expires_at - l.leased_at) - l.lease_seconds) * 1000,
-      'error', jsonb_strip_nulls(jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost',
-        'worker_id', w.worker_id, 'evidence', w.evidence, 'message',
-        format('attempt %s was lost: worker %s stopped answering', l.attempt, w.worker_id)))))
-    from queue.leases as l left join queue.workers as w on w.worker = l.worker
-    where l.job_id = any (p_ids) order by l.job_id);
-begin
-  perform queue.append_event(p_ids, 'job.reclaimed', '{"status": "pending"}', p_now);
-  perform queue.publish(s.changes, p_now) from queue.settle(v_items) as s
-  where s.changes is not null;
-  return cardinality(p_ids);
 end $$;
 
 -- Reclaim expired leases, slice by slice; what someone holds stays due.

@@ -102,42 +102,37 @@ select public.attach_extensions();
 -- undo: the statement that takes one back; null where more than is recorded does no harm.
 create type queue.fact as (object text, statement text, undo text);
 
-create function queue.grants_now() returns setof queue.fact language sql stable as $$
-  with ours (kind, name, owner, acl) as (
-    select 'table', c.oid::regclass::text, c.relowner::regrole, c.relacl
-    from pg_catalog.pg_class as c
-    where c.relkind in ('r', 'v') and (c.relnamespace = 'queue'::regnamespace or c.oid in (
-      'public.jobs'::regclass, 'public.job_logs'::regclass, 'public.job_events'::regclass))
-    union all select 'function', p.oid::regprocedure::text, p.proowner,
-      coalesce(p.proacl, acldefault('f', p.proowner))
-    from pg_catalog.pg_proc as p
-    where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
-      or p.pronamespace = 'public'::regnamespace
-        and strpos(p.prosrc, 'queue'::regnamespace || '.') > 0)
-    union all select 'schema', n.nspname, null, n.nspacl from pg_catalog.pg_namespace as n
-    where n.oid in ('public'::regnamespace, 'queue'::regnamespace))
-  select o.name, format('alter %s %s owner to %s', o.kind, o.name, o.owner), null
-  from ours as o where o.owner is not null
-  union select o.name, format('grant %s to %s', g.what, r.role),
-    format('revoke %s from %s', g.what, r.role)
-  from ours as o cross join lateral aclexplode(o.acl) as a
-  cross join lateral (
-    select format('%s on %s %s', lower(a.privilege_type), o.kind, o.name) as what) as g
-  join unnest('{public,anon,authenticated,service_role,job_worker}'::text[]) as r (role)
-    on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
-  union all select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
-    format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid) $$;
-
-create function queue.facts_now() returns setof queue.fact language sql stable as $$
-  with granted as materialized (select * from queue.grants_now()),
-  functions as (
+create function queue.facts_now() returns setof queue.fact language plpgsql stable as $$
+declare
+  v_granted constant queue.fact[] := array(
+    with ours (kind, name, owner, acl) as (
+      select 'table', c.oid::regclass::text, c.relowner::regrole, c.relacl
+      from pg_catalog.pg_class as c
+      where c.relkind in ('r', 'v') and (c.relnamespace = 'queue'::regnamespace or c.oid in (
+        'public.jobs'::regclass, 'public.job_logs'::regclass, 'public.job_events'::regclass))
+      union all select 'function', p.oid::regprocedure::text, p.proowner,
+        coalesce(p.proacl, acldefault('f', p.proowner))
+      from pg_catalog.pg_proc as p where p.prokind = 'f'
+        and (p.pronamespace = 'queue'::regnamespace or p.pronamespace = 'public'::regnamespace
+          and strpos(p.prosrc, 'queue'::regnamespace || '.') > 0)
+      union all select 'schema', n.nspname, null, n.nspacl from pg_catalog.pg_namespace as n
+      where n.oid in ('public'::regnamespace, 'queue'::regnamespace))
+    select row(o.name, format('alter %s %s owner to %s', o.kind, o.name, o.owner), null)::queue.fact
+    from ours as o where o.owner is not null
+    union select row(o.name, format('grant %s to %s', g.what, r.role),
+      format('revoke %s from %s', g.what, r.role))::queue.fact
+    from ours as o cross join lateral aclexplode(o.acl) as a cross join lateral (
+      select format('%s on %s %s', lower(a.privilege_type), o.kind, o.name) as what) as g
+    join unnest('{public,anon,authenticated,service_role,job_worker}'::text[]) as r (role)
+      on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end);
+begin
+  return query with functions as (
     select p.*, p.oid::regprocedure::text as name from pg_catalog.pg_proc as p
-    where p.oid::regprocedure::text in (select g.object from granted as g)),
+    where p.oid::regprocedure::text in (select g.object from unnest(v_granted) as g)),
   tables as (
     select c.*, c.oid::regclass::text as name from pg_catalog.pg_class as c
-    where c.oid::regclass::text in (select g.object from granted as g))
-  select * from granted
+    where c.oid::regclass::text in (select g.object from unnest(v_granted) as g))
+  select * from unnest(v_granted)
   union all select f.name, format('alter function %s security definer', f.name),
     format('alter function %s security invoker', f.name)
   from functions as f where f.prosecdef
@@ -159,11 +154,14 @@ create function queue.facts_now() returns setof queue.fact language sql stable a
   from tables as t join pg_catalog.pg_policies as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = t.oid
   union all
-  select r.rolname, format('alter role job_worker %s', a), format('alter role job_worker no%s', a)
-  from pg_catalog.pg_roles as r cross join lateral unnest(array[
-    case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'bypassrls' end,
-    case when r.rolcanlogin then 'login' end, case when r.rolcreaterole then 'createrole' end]) as a
-  where r.rolname = 'job_worker' and a is not null $$;
+  select 'job_worker', 'alter role job_worker ' || a.may, 'alter role job_worker no' || a.may
+  from pg_catalog.pg_roles as r cross join lateral (values ('superuser', r.rolsuper),
+    ('login', r.rolcanlogin), ('bypassrls', r.rolbypassrls), ('createrole', r.rolcreaterole))
+    as a (may, is_on) where r.rolname = 'job_worker' and a.is_on
+  union all select 'job_worker', format('grant %s to %s', m.roleid::regrole, m.member::regrole),
+    format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid);
+end $$;
 
 -- What is no longer as the migrations left it, with the statement that puts it right.
 create function queue.differences() returns table (difference text, fix text)
