@@ -713,8 +713,7 @@ begin
     perform queue.publish(p_changes, v_now);
     v_given := queue.read_leases(array(select l.job_id from queue.leases as l
       where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call), v_asked);
-    return json_build_object('leases', v_given.leases, 'due', 0, 'next_due_in_ms', 0,
-      'maintenance', queue.maintenance_is_due(v_now, true));
+    return json_build_object('leases', v_given.leases, 'next_due_in_ms', 0);
   elsif v_asked.run is not null and (v_tick.expires_at > v_now) is not true then
     v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
     if v_run ->> 'free' is null then
@@ -745,7 +744,8 @@ begin
   v_maintenance := v_is_short and queue.maintenance_is_due(v_now,
     v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active); -- it leased lately
   v_ms := case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end;
-  if v_asked.ends is not null and v_given.leased = 0 and not v_maintenance
+  if v_asked.ends is not null and v_given.leased = 0
+      and (not v_maintenance or v_asked.ends ? 'maintained')
       and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true then
     v_run := queue.end_run(v_asked.tick_id, v_asked.worker, v_asked.ends -> 'summary', v_now);
   end if;
@@ -764,9 +764,9 @@ end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
   '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
-  'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, summary?}}. A lease counts as an '
-  'attempt; a repeated (tick_id, call) that got leases gets them again. run admits one of most '
-  'runs: {free}, null if refused. ends: it ends if nothing is leased, nor due within stay_ms: '
-  '{ended, refused}; refused: another was meanwhile, so lease again.';
+  'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, maintained?, summary?}}. A lease '
+  'counts as an attempt; a repeated (tick_id, call) that got leases gets them again. run admits '
+  'one of most runs: {free}, null if refused. ends: it ends if nothing is leased, nor due within '
+  'stay_ms: {ended, refused}; refused: another was meanwhile, so lease again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -80,8 +80,8 @@ class World:
     def worker(self, **more: Any) -> Worker:
         registry = Registry()
         registry.processor("work", payload=Work)(self.work)
-        options = {"clock": LoopClock(), "options": self.options, "worker_id": "w", **more}
-        return Worker(SETTINGS, registry=registry, queue=self.queue, **options)
+        options = {"clock": LoopClock(), "options": self.options, "most": 9, **more}
+        return Worker(SETTINGS, registry=registry, queue=self.queue, worker_id="w", **options)
 
     async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
         return await self.worker().tick(budget_seconds=budget_seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import psycopg
@@ -60,9 +61,7 @@ class DirectApi:
         return None if raw is None else (parse or decode)(raw)
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        names = [sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments]
-        name = sql.Identifier(self._schema, function)
-        query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(names))
+        query = _query(self._schema, function, tuple(arguments))
         values = [_json(value) for value in arguments.values()]
         async with self._slots:
             connection = self._free.pop() if self._free else await self._connect()
@@ -104,6 +103,12 @@ class DirectApi:
             "hint": said.message_hint,
         }
         return error_from_response(status, body)
+
+
+@cache
+def _query(schema: str, function: str, names: tuple[str, ...]) -> bytes:
+    said = sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in names)
+    return sql.SQL("select {}({})").format(sql.Identifier(schema, function), said).as_bytes()
 
 
 class _Json(TextLoader):

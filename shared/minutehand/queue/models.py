@@ -299,6 +299,8 @@ class RunEnd(Model):
     """How a run ends if its lease finds nothing, and nothing falls due within `stay_ms`."""
 
     stay_ms: Number
+    #: Although maintenance is due: its worker calls it, or has just found nothing to do.
+    maintained: bool | None = None
     #: To be kept with its worker; None to leave that of an earlier run.
     summary: dict[str, Any] | None = None
 

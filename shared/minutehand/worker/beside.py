@@ -33,6 +33,8 @@ class Maintenance:
     PATIENCE_SECONDS = 10.0
     #: Pause after a call that failed.
     FAILED_PAUSE_SECONDS = 5.0
+    #: Tasks that make no job ready.
+    READIES_NONE = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
 
     def __init__(self, run: Run, held: Held, *, on_done: Callable[[bool], None]) -> None:
         self._run_of = run
@@ -46,8 +48,12 @@ class Maintenance:
     @property
     def is_wanted(self) -> bool:
         """Whether a call was asked for and has not been answered, and may do something."""
-        is_resting = self._clock.monotonic() < self._vain.maintenance_until
-        return self._is_under_way or (self._requested.is_set() and not is_resting)
+        return self._is_under_way or (self._requested.is_set() and not self.is_resting)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether what is due could not be done just now."""
+        return self._clock.monotonic() < self._vain.maintenance_until
 
     def request(self) -> None:
         """There is something to do."""
@@ -102,7 +108,8 @@ class Maintenance:
         if answer.more:
             self._requested.set()
         # half of the time at most, so that a large clean-up leaves the database to the jobs
-        return True, max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
+        rest = max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
+        return not answer.done.keys() <= self.READIES_NONE, rest
 
 
 class Publishing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from minutehand.queue.models import LeaseRequest, LeaseResponse, RunBound, RunEnd
+from minutehand.worker.beside import Maintenance
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import LeaseId, Run
 from minutehand.worker.summary import TickSummary
@@ -29,8 +30,9 @@ class LeaseRequests:
     #: been committed when it was.
     TRAILING_SECONDS = 0.1
 
-    def __init__(self, run: Run, *, is_woken: bool) -> None:
+    def __init__(self, run: Run, maintenance: Maintenance, *, is_woken: bool) -> None:
         self._run_of = run
+        self._maintenance = maintenance
         self._is_woken = is_woken
         self._clock = run.clock
         self._options = run.options
@@ -52,23 +54,13 @@ class LeaseRequests:
         self.next_due_at: float | None = None
         #: Jobs that were due and not leased, as far as the database counted.
         self.due = 0
-        #: With what summary the latest request would end the run.
+        #: The summary of the run should the next request find nothing; None where it lasts anyway.
         self.last: TickSummary | None = None
 
     def request(
-        self,
-        job_types: tuple[str, ...],
-        limit: int,
-        *,
-        staying: bool,
-        count_due: bool | None,
-        last: TickSummary | None,
+        self, job_types: tuple[str, ...], limit: int, *, staying: bool, count_due: bool | None
     ) -> LeaseRequest:
-        """The next request, or the one that was not answered.
-
-        Args:
-            last: The summary of the run should this find nothing; None where it lasts anyway.
-        """
+        """The next request, or the one that was not answered."""
         now = self._clock.monotonic()
         self.polled_at = now
         if self.unanswered is not None:
@@ -87,9 +79,8 @@ class LeaseRequests:
         had_room = self._has_room
         self._has_room = staying and asks_again and not self._is_woken
         self.owes_a_look = had_room and not self._has_room
-        self.last = None if self.owes_a_look else last
-        if last is not None:
-            last.calls = self._summary.calls
+        if self.owes_a_look:
+            self.last = None
         bound = None if most is None else RunBound(most=most, seconds=self._run_of.seconds_left())
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
@@ -110,8 +101,11 @@ class LeaseRequests:
 
     def _end(self, last: TickSummary, now: float) -> RunEnd:
         stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)
-        summary = last.as_dict() if last.is_worth_reporting else None
-        return RunEnd(stay_ms=round(max(0.0, stay) * 1000), summary=summary)
+        return RunEnd(
+            stay_ms=round(max(0.0, stay) * 1000),
+            maintained=self._maintenance.is_wanted or self._maintenance.is_resting or None,
+            summary=last.as_dict() if last.is_worth_reporting else None,
+        )
 
     def end(self) -> None:
         """Leave the id of the calls to the worker's next run."""

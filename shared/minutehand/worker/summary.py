@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -49,4 +49,4 @@ class TickSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -89,10 +89,10 @@ class Tick:
         self._slots = Slots(run)
         #: The settle or lease that is under way: one at a time, beside the jobs.
         self._exchange: asyncio.Task[None] | None = None
-        self._leases = LeaseRequests(run, is_woken=wakeups is not None)
         self._reporter = Reporter(run, self._held)
         self._settler = Settler(run)
         self._maintenance = Maintenance(run, self._held, on_done=self._look_for_work)
+        self._leases = LeaseRequests(run, self._maintenance, is_woken=wakeups is not None)
         self._publishing = Publishing(run, on_jobs=self._look_for_work)
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
@@ -253,16 +253,17 @@ class Tick:
         if count_due or not self._may_lease(self._clock.monotonic()):
             names, limit = self._run_of.job_types, 0
         staying = bool(self._held.running)
-        last = None if count_due else self._last(settling)
-        return self._leases.request(names, limit, staying=staying, count_due=count_due, last=last)
+        if self._leases.unanswered is None:
+            self._leases.last = None if count_due else self._last(settling)
+        return self._leases.request(names, limit, staying=staying, count_due=count_due)
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
         """The summary once these are settled; None where that does not end the run."""
         holds = self._held.running or self._held.ended or self._unstarted or self._settler.busy
-        if holds or self._slots.next_late_at is not None or self._maintenance.is_wanted:
+        if holds or self._slots.next_late_at is not None:
             return None
         self._measure()
-        last = replace(self.summary)
+        last = replace(self.summary, calls=self.summary.calls + 1)
         for item in settling:
             last.count(item.outcome)
         return last
