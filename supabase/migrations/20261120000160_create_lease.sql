@@ -27,7 +27,7 @@
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text,
-  run jsonb, ends jsonb);
+  most integer, run_seconds double precision, ends jsonb);
 -- A turn, and what may start of its type, its tenant in the type (own), its tenant; null for any.
 create type queue.turn as (
   lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
@@ -643,7 +643,7 @@ declare
 begin
   perform queue.try_lock('admission', p_waits => true); -- one at a time
   for v_try in 1 .. 2 loop
-    v_free := (p_request.run ->> 'most')::integer - 1 - (select count(*) from queue.ticks as t
+    v_free := p_request.most - 1 - (select count(*) from queue.ticks as t
       where t.expires_at > p_now and t.tick_id <> p_request.tick_id);
     exit when v_free >= 0;
     -- they lease again before they end; this waits for one that ends just now and does not see it
@@ -652,8 +652,8 @@ begin
   end loop;
   if v_free < 0 then return null; end if;
   insert into queue.ticks as t (tick_id, seen_at, expires_at)
-  values (p_request.tick_id, p_now, p_now + least(interval '1 day',
-    make_interval(secs => (p_request.run ->> 'seconds')::double precision)))
+  values (p_request.tick_id, p_now,
+    p_now + least(interval '1 day', make_interval(secs => p_request.run_seconds)))
   on conflict (tick_id) do update set expires_at = excluded.expires_at, has_refused = false;
   return v_free;
 end $$;
@@ -714,7 +714,7 @@ begin
     v_given := queue.read_leases(array(select l.job_id from queue.leases as l
       where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call), v_asked);
     return json_build_object('leases', v_given.leases, 'next_due_in_ms', 0);
-  elsif v_asked.run is not null and (v_tick.expires_at > v_now) is not true then
+  elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
     v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
     if v_run ->> 'free' is null then
       perform queue.publish(p_changes, v_now);
@@ -764,9 +764,10 @@ end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
   '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
-  'free_slots, count_due, run: {most, seconds}, ends: {stay_ms, maintained?, summary?}}. A lease '
-  'counts as an attempt; a repeated (tick_id, call) that got leases gets them again. run admits '
-  'one of most runs: {free}, null if refused. ends: it ends if nothing is leased, nor due within '
-  'stay_ms: {ended, refused}; refused: another was meanwhile, so lease again.';
+  'free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, summary?}}. A lease '
+  'counts as an attempt; a repeated (tick_id, call) that got leases gets them again. most: so many '
+  'runs may be under way, answered by run: {free}, null if this one is refused. ends: it ends if '
+  'nothing is leased, nor due within stay_ms: {ended, refused}; refused: another was meanwhile, '
+  'so lease again.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -85,7 +85,7 @@ def answers(engine: Engine) -> dict[str, Any]:
     mine = {"p_workspace_id": ACME}
     made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
     many = engine.rpc("enqueue_jobs", **mine, p_jobs=[{"job_type": "work", "payload": {}}])
-    leased = engine.lease_call(2, run={"most": 1, "seconds": 10})
+    leased = engine.lease_call(2, most=1, run_seconds=10)
     first, second = leased["leases"]
     news = {**handle(first), "progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
     reported = engine.rpc("report_jobs", p_request={"items": [news]})

@@ -153,7 +153,7 @@ def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
     engine.maintain()
 
     def lease(run_id: str, **more: Any) -> Any:
-        more |= {"run": {"most": 2, "seconds": 60}, "limit": 1, "worker_id": run_id}
+        more |= {"most": 2, "run_seconds": 60, "limit": 1, "worker_id": run_id}
         request = {"tick_id": run_id, "call": next(calls), "free_slots": 0, **more}
         return engine.rpc("lease_jobs", p_request=request)["run"]
 

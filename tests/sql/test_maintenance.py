@@ -77,7 +77,7 @@ def some_life(engine: Engine, day: int) -> None:
         engine.report(lease, **news, logs=[{"level": "info", "message": "m"}])
         engine.settle(lease, outcomes[number % 6], **end)
     run = {"tick_id": f"00000000-0000-4000-8000-{day:012}", "worker_id": "w", "limit": 0}
-    engine.rpc("lease_jobs", p_request={**run, "run": {"most": 9, "seconds": 60}})
+    engine.rpc("lease_jobs", p_request={**run, "most": 9, "run_seconds": 60})
     engine.advance(4000)
     engine.run_all()
     engine.maintain()

@@ -180,7 +180,7 @@ class ModelQueue(WorkerQueue):
         left = any(row.status == "pending" for row in self.rows.values())
         at = [row.run_at for row in self.rows.values() if row.status == "deferred"]
         due_in = 0.0 if left else max(0.0, min(at) - self._now) * 1000 if at else None
-        run = RunState(free=9) if request.run else None
+        run = RunState(free=9) if request.most else None
         due = bool(self._due())
         if request.ends and not (held or due) and (due_in or 1e9) > request.ends.stay_ms:
             run = RunState(ended=True)

@@ -288,13 +288,6 @@ class Lease(Model):
     steps: dict[str, Any] | None = Field(default_factory=dict)
 
 
-class RunBound(Model):
-    """How many runs may be under way, and how long this one at the longest."""
-
-    most: int
-    seconds: Number
-
-
 class RunEnd(Model):
     """How a run ends if its lease finds nothing, and nothing falls due within `stay_ms`."""
 
@@ -331,7 +324,9 @@ class LeaseRequest(Model):
     free_slots: int | None = None
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
-    run: RunBound | None = None
+    #: Where their number is bounded: how many runs may be under way, and how long this one.
+    most: int | None = None
+    run_seconds: Number | None = None
     ends: RunEnd | None = None
 
 

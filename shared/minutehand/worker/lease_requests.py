@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from minutehand.queue.models import LeaseRequest, LeaseResponse, RunBound, RunEnd
+from minutehand.queue.models import LeaseRequest, LeaseResponse, RunEnd
 from minutehand.worker.beside import Maintenance
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import LeaseId, Run
@@ -81,7 +81,6 @@ class LeaseRequests:
         self.owes_a_look = had_room and not self._has_room
         if self.owes_a_look:
             self.last = None
-        bound = None if most is None else RunBound(most=most, seconds=self._run_of.seconds_left())
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
@@ -94,7 +93,8 @@ class LeaseRequests:
             # tick that may be about to leave, or that is woken itself
             free_slots=None if self._has_room else 0,
             count_due=count_due,
-            run=bound,
+            most=most,
+            run_seconds=None if most is None else self._run_of.seconds_left(),
             ends=None if self.last is None else self._end(self.last, now),
         )
         return self.unanswered

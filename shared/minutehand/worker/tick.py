@@ -548,9 +548,8 @@ class Tick:
     async def _finish(self) -> bool:
         """End the run, unless a lease did, or it found nothing and does not count.
 
-        Returns:
-            Whether it continues: another run was refused beside it, which may have come for a job
-            that was committed after this one had its last look.
+        It continues (true) where another was refused, which may have come for a job that was
+        committed after the last look of this one.
         """
         self._measure()
         is_counted = self._run_of.most is not None and not self._is_crowded_out

@@ -36,7 +36,7 @@ STARTS_COLD = """
 import sys
 sys.modules.update(click=None, rich=None)  # httpx loads them where they are, and no zip has them
 import minutehand.functions.worker.invocations
-print(len(sys.modules), *sys.modules)
+print(len(sys.modules))
 """
 
 
@@ -73,9 +73,5 @@ def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -
 def test_a_cold_start_imports_what_a_run_needs() -> None:
     """Each module is a part of a second that every start is paid for."""
     command = [sys.executable, "-c", STARTS_COLD]
-    count, *names = subprocess.run(
-        command, capture_output=True, check=True, text=True
-    ).stdout.split()
-    assert int(count) < 440
-    heavy = {"boto3", "cryptography", "fastapi", "jwt", "opentelemetry", "psycopg", "starlette"}
-    assert not heavy & set(names)
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert int(done.stdout) < 420, "psycopg, jwt, boto3 or a web framework is 50 and more"
