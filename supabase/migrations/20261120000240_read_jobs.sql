@@ -531,76 +531,104 @@ language sql stable as $$
       filter (where l.line ? 'sentence'))[1], 'next', coalesce(jsonb_agg(l.line - 'sentence'
     order by l.id) filter (where l.line ? 'words'), '[]')) from lines as l $$;
 
--- The narrowest limit of a job, or the rate of its type, that is used up; else null.
-create function queue.explain_limit(p_job public.jobs, p_type queue.job_types, p_now timestamptz)
-returns jsonb language plpgsql stable as $$
+-- What keeps a job that is not ready, or whose start nothing serves: it ended, the project's own
+-- trigger refuses a change of it, it runs, waits, is put off, unpublished or paused, or no worker
+-- serves it. Null where it may start.
+create function queue.explain_row(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable as $$
 declare
+  v_data constant jsonb := jsonb_build_object('attempts', p_job.attempts, 'max_attempts',
+    p_job.max_attempts, 'error_message', p_job.error_message, 'error', p_job.error_data);
+  v_wait jsonb;
+  v_refusal text;
+  v_found record;
+begin
+  if p_job.finished_at is not null then
+    return jsonb_build_object('reason', p_job.status, 'data', v_data);
+  end if;
+  select s.name as task, s.failure, s.failures, s.created_at, s.look_at as retry_at into v_found
+  from queue.signals as s
+  where s.kind = 'refused' and s.job_id = p_job.id order by s.look_at desc limit 1;
+  if found then
+    return jsonb_build_object('reason', 'refused', 'since', v_found.created_at,
+      'cause', v_found.failure, 'data', to_jsonb(v_found) - '{failure,created_at}'::text[]);
+  elsif p_job.status = 'processing' then
+    select w.worker_id, l.leased_at, l.expires_at, l.attempt into v_found from queue.leases as l
+      left join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id;
+    return jsonb_build_object('since', v_found.leased_at, 'data', to_jsonb(v_found),
+      'reason', case when v_found.expires_at <= p_now then 'lease_expired'
+        when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end);
+  elsif p_job.status = 'waiting' then
+    v_wait := queue.job_json(p_job) -> 'waiting_for';
+    return jsonb_build_object('estimated_start_at', v_wait -> 'until', 'data', v_wait,
+      'since', v_wait -> 'since', 'reason', case v_wait ->> 'kind' when 'sleep' then 'sleeping'
+        when 'ask' then 'asking' else 'waiting_for_' || (v_wait ->> 'kind') end);
+  end if;
+  select d.run_at into v_found from queue.deferred as d
+  where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for) and d.job_id = p_job.id;
+  if found then
+    return jsonb_build_object('since', v_found.run_at, 'estimated_start_at',
+      greatest(v_found.run_at, p_now), 'data', v_data || to_jsonb(v_found), 'reason', case
+      when v_found.run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
+      when p_job.error_message is null then 'snoozed' else 'backing_off' end);
+  end if;
+  v_refusal := (select t.refusal from queue.job_types as t where t.job_type = p_job.job_type);
+  select * into v_found from queue.pauses as p
+  where (p.kind, p.name) in (('job_type', p_job.job_type), ('queue', p_job.queue),
+    ('workspace', p_job.workspace_id::text),
+    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)) order by p.kind limit 1;
+  return case when p_job.lane = 0 then jsonb_build_object('reason', 'no_processor', 'cause',
+      v_refusal, 'data', jsonb_build_object('refusal', v_refusal, 'unpublished', p_job.job_type,
+        'nearest', queue.nearest_type(p_job.job_type)))
+    when found then jsonb_build_object('reason', v_found.kind || '_paused', 'data',
+      to_jsonb(v_found), 'since', v_found.paused_at, 'cause', v_found.reason)
+    when not exists (select from queue.alive_workers(p_now)) then jsonb_build_object('reason',
+      'no_worker', 'since', (select max(w.seen_at) from queue.workers as w))
+    when (select s.unserved from queue.served(array[p_job.job_type], array[p_job.queue], p_now)
+        as s) then jsonb_build_object('reason', 'no_processor', 'cause', v_refusal,
+      'data', jsonb_build_object('refusal', v_refusal)) end;
+end $$;
+
+-- What a job that may start waits for: the narrowest limit that is used up, the rate of its type,
+-- or the jobs ahead of it.
+create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable as $$
+declare
+  v_type queue.job_types;
   v_held constant uuid[] := array(select g.job_id from queue.gated as g
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
       and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id
     order by g.ord);
   v_full record;
   v_free_at timestamptz;
+  v_ahead integer;
 begin
+  select * into v_type from queue.job_types where job_type = p_job.job_type;
   select l.* into v_full from (
     select count(*) filter (where n.job_type = p_job.job_type) as of_type,
       count(*) filter (where h.workspace_id = p_job.workspace_id) as own,
       count(*) filter (where (h.workspace_id, n.job_type) = (p_job.workspace_id, p_job.job_type))
         as own_of_type from queue.leases as h join queue.lanes as n on n.lane = h.lane) as r
-  cross join lateral (values (1, 'key_limit', p_type.key_concurrency, cardinality(v_held)),
-    (2, 'workspace_type_limit', p_type.workspace_concurrency, r.own_of_type),
+  cross join lateral (values (1, 'key_limit', v_type.key_concurrency, cardinality(v_held)),
+    (2, 'workspace_type_limit', v_type.workspace_concurrency, r.own_of_type),
     (3, 'workspace_limit', (select t.running_max from queue.tenant_limits as t
-      where t.workspace_id = p_job.workspace_id), r.own), (4, 'type_limit', p_type.max_concurrency,
+      where t.workspace_id = p_job.workspace_id), r.own), (4, 'type_limit', v_type.max_concurrency,
       r.of_type)) as l (n, reason, most, running) where l.running >= l.most order by l.n limit 1;
   if found then
-    return jsonb_build_object('reason', v_full.reason, 'data', jsonb_strip_nulls(
-      jsonb_build_object('running', v_full.running, 'limit', v_full.most, 'holders', (
-        select jsonb_agg(jsonb_build_object('job_id', j.id, 'state', queue.state_of(j.status,
-          j.attempts, j.next_retry_at, j.scheduled_for, p_now)) order by h.n)
-        from unnest(v_held[:3]) with ordinality as h (id, n)
-        join public.jobs as j on j.id = any (array[h.id]) where v_full.reason = 'key_limit'))));
+    return jsonb_build_object('reason', v_full.reason, 'data', jsonb_build_object(
+        'running', v_full.running, 'limit', v_full.most) || coalesce((
+      select jsonb_build_object('holder', j.id, 'holder_state', queue.state_of(j.status, j.attempts,
+        j.next_retry_at, j.scheduled_for, p_now))
+      from public.jobs as j where j.id = any (v_held[:1]) and v_full.reason = 'key_limit'), '{}'));
   end if;
-  select b.refilled_at + make_interval(secs => (1 - b.tokens) * p_type.rate_per_seconds
-    / p_type.rate_limit) into v_free_at from queue.buckets as b
-  where b.name = case when p_type.rate_per_key then format('k:%s/%s/%s', p_job.workspace_id,
+  select b.refilled_at + make_interval(secs => (1 - b.tokens) * v_type.rate_per_seconds
+    / v_type.rate_limit) into v_free_at from queue.buckets as b
+  where b.name = case when v_type.rate_per_key then format('k:%s/%s/%s', p_job.workspace_id,
     p_job.job_type, coalesce(p_job.concurrency_key, '')) else 'r:' || p_job.job_type end;
-  return case when v_free_at > p_now then jsonb_build_object('reason', 'rate_limited',
-    'estimated_start_at', v_free_at, 'data', jsonb_build_object('limit', p_type.rate_limit,
-      'per_seconds', p_type.rate_per_seconds)) end;
-end $$;
-
--- What keeps a ready job: a pause, no worker that serves it, a limit, or jobs ahead of it.
-create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_type queue.job_types;
-  v_pause queue.pauses;
-  v_limit jsonb;
-  v_ahead integer;
-begin
-  select * into v_type from queue.job_types where job_type = p_job.job_type;
-  select * into v_pause from queue.pauses as p
-  where (p.kind, p.name) in (('job_type', p_job.job_type), ('queue', p_job.queue),
-    ('workspace', p_job.workspace_id::text),
-    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)) order by p.kind limit 1;
-  if p_job.lane = 0 then
-    return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal, 'data',
-      jsonb_build_object('refusal', v_type.refusal, 'unpublished', p_job.job_type,
-        'published', coalesce(v_type.schema_version > 0, false),
-        'nearest', queue.nearest_type(p_job.job_type)));
-  elsif v_pause.kind is not null then
-    return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),
-      'since', v_pause.paused_at, 'cause', v_pause.reason);
-  elsif not exists (select from queue.alive_workers(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'since',
-      (select max(w.seen_at) from queue.workers as w));
-  elsif (select s.unserved
-      from queue.served(array[p_job.job_type], array[p_job.queue], p_now) as s) then
-    return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal,
-      'data', jsonb_build_object('refusal', v_type.refusal));
+  if v_free_at > p_now then
+    return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at, 'data',
+      jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds));
   end if;
-  v_limit := queue.explain_limit(p_job, v_type, p_now);
-  if v_limit is not null then return v_limit; end if;
   select count(*) into v_ahead from (
     select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
     where r.lane = p_job.lane and r.workspace_id = p_job.workspace_id and r.ord < p_job.ord
@@ -611,48 +639,6 @@ begin
     'reason', case v_ahead when 0 then 'next_in_line' else 'behind_others' end,
     'data', jsonb_build_object('ahead', v_ahead, 'at_least',
       case v_ahead when 1000 then v_ahead end));
-end $$;
-
--- Why a job is not ready: it ended, the project's own trigger refuses a change, it runs, waits, or
--- is put off. Null of a ready one.
-create function queue.explain_row(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_data constant jsonb := jsonb_build_object('attempts', p_job.attempts, 'max_attempts',
-    p_job.max_attempts, 'error_message', p_job.error_message, 'error', p_job.error_data);
-  v_wait jsonb;
-  v_lease record;
-  v_refused record;
-  v_run_at timestamptz;
-begin
-  if p_job.finished_at is not null then
-    return jsonb_build_object('reason', p_job.status, 'data', v_data);
-  end if;
-  select s.name as task, s.failure, s.failures, s.created_at, s.look_at as retry_at into v_refused
-  from queue.signals as s
-  where s.kind = 'refused' and s.job_id = p_job.id order by s.look_at desc limit 1;
-  if found then
-    return jsonb_build_object('reason', 'refused', 'since', v_refused.created_at,
-      'cause', v_refused.failure, 'data', to_jsonb(v_refused) - '{failure,created_at}'::text[]);
-  elsif p_job.status = 'processing' then
-    select w.worker_id, l.leased_at, l.expires_at, l.attempt into v_lease from queue.leases as l
-      left join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id;
-    return jsonb_build_object('since', v_lease.leased_at, 'data', to_jsonb(v_lease),
-      'reason', case when v_lease.expires_at <= p_now then 'lease_expired'
-        when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end);
-  elsif p_job.status = 'waiting' then
-    v_wait := queue.job_json(p_job) -> 'waiting_for';
-    return jsonb_build_object('estimated_start_at', v_wait -> 'until', 'data', v_wait,
-      'since', v_wait -> 'since', 'reason', case v_wait ->> 'kind' when 'sleep' then 'sleeping'
-        when 'ask' then 'asking' else 'waiting_for_' || (v_wait ->> 'kind') end);
-  end if;
-  select d.run_at into v_run_at from queue.deferred as d
-  where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for) and d.job_id = p_job.id;
-  return case when found then jsonb_build_object('since', v_run_at,
-    'estimated_start_at', greatest(v_run_at, p_now),
-    'data', v_data || jsonb_build_object('run_at', v_run_at), 'reason', case
-      when v_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
-      when p_job.error_message is null then 'snoozed' else 'backing_off' end) end;
 end $$;
 
 create function public.explain_job(p_job_id uuid) returns jsonb
@@ -700,8 +686,7 @@ begin
     'job_type', v_job.job_type, 'queue', v_job.queue, 'finished_at', v_job.finished_at,
     'cancel_requested_at', v_job.cancel_requested_at, 'code', v_error.code,
     'error_line', regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data), 300),
-      '\s+', ' ', 'g'), 'holder', v_found #> '{data,holders,0,job_id}',
-    'holder_state', v_found #> '{data,holders,0,state}', 'child', (select j.id from public.jobs as j
+      '\s+', ' ', 'g'), 'child', (select j.id from public.jobs as j
       where j.parent_id = p_job_id and case v_error.kind when 'child' then j.status = 'failed'
         else j.finished_at is null end order by j.id limit 1),
     'signal', v_job.error_data -> 'signal', 'version', v_job.schema_version, 'type_version', (

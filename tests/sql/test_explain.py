@@ -72,7 +72,7 @@ def test_a_limit_that_is_used_up_is_named(
     said = explain(engine, waits)
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
     if expected == "key_limit":
-        assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
+        assert said["data"]["holder"] == holder
         assert f"held by job {holder} (running)" in said["sentence"]
 
 

@@ -20,7 +20,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     assert "No worker has published the job type later" in said["sentence"]
     engine.register("later", max_concurrency=0)  # which is refused
     said = engine.rpc("explain_job", p_job_id=first)
-    assert (said["reason"], said["data"]["published"]) == ("no_processor", False)
+    assert (said["reason"], said["data"]["unpublished"]) == ("no_processor", "later")
     assert "concurrency is at least 1" in said["cause"].replace("_", " ")
     assert engine.lease() == []
 
