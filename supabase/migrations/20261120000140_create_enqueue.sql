@@ -145,14 +145,12 @@ declare
   v_given record;
   v_job public.jobs;
 begin
-  if v_error is null then
-    for v_given in select * from jsonb_each(v_options) loop
-      v_error := case when not c_schema -> 'properties' ? v_given.key
-        then left(v_given.key, 80) || ' is not a known option' else queue.schema_error(
-          c_schema -> 'properties' -> v_given.key, v_given.value, v_given.key, c_schema) end;
-      exit when v_error is not null;
-    end loop;
-  end if;
+  for v_given in select * from jsonb_each(case when v_error is null then v_options end) loop
+    v_error := case when not c_schema -> 'properties' ? v_given.key
+      then left(v_given.key, 80) || ' is not a known option' else queue.schema_error(
+        c_schema -> 'properties' -> v_given.key, v_given.value, v_given.key, c_schema) end;
+    exit when v_error is not null;
+  end loop;
   if v_error is null then
     v_job := jsonb_populate_record(null::public.jobs, v_options - 'timeout_seconds');
     v_error := case
@@ -237,7 +235,7 @@ begin
   if p_job.lane = 0 then
     select * into p_type from queue.job_types as t
     where t.job_type = p_job.job_type and t.schema_version > 0
-      and not (t.internal and p_job.user_id is not null); -- see queue.promotion_of
+      and not (t.internal and p_job.user_id is not null); -- queue.promote fails that
     if found then p_job := queue.adopt(p_job, p_type); end if;
   end if;
   if p_job.lane = 0 then

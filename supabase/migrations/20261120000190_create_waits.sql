@@ -153,9 +153,12 @@ begin
   return cardinality(v_ended);
 end $$;
 
--- Cancel or retry the next 500 children of a job, from the id p_signal.name on. Returns how many;
--- null where all are held. Signals are left for the rest, and for those held or refused.
-create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
+-- Handle a signal; null where it is to be handled again. cancel, retry: the next 500 children of a
+-- job, from the id p_signal.name on; returns how many. Signals are left for the rest, and for those
+-- held or refused. resumed: notes, since a lease may hold a turn, for the turns that a pause has
+-- blocked, and for all gates after one of a type or queue (the system workspace's); again where a
+-- lease that has read the old pauses still runs, since it may yet block a turn.
+create function queue.handle_signal(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids constant uuid[] := array(
@@ -172,7 +175,15 @@ declare
   v_next uuid := v_ids[500];
   v_done integer := 0;
 begin
-  if not queue.lock_jobs(v_free, p_waits => false) then
+  if p_signal.kind = 'resumed' then
+    v_done := case when queue.try_lock('pauses') then 1 end; -- which leases share
+    perform queue.note_gates(array(select l.lane from queue.lanes as l))
+    where p_signal.workspace_id = queue.system_workspace();
+    insert into queue.notes (lane, workspace_id, ord)
+    select t.lane, t.workspace_id, t.from_ord from queue.turns as t
+    where t.workspace_id = p_signal.workspace_id and t.blocked and t.look_at = 'infinity';
+    return v_done;
+  elsif not queue.lock_jobs(v_free, p_waits => false) then
     v_free := array(
       select c from unnest(v_free) as c where queue.lock_jobs(array[c], p_waits => false));
     v_next := (select c from unnest(v_ids) as c
@@ -233,9 +244,8 @@ begin
         where w.workspace_id = s.workspace_id and w.event_name = s.name));
     for v_signal in select * from queue.signals as s
       where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed') order by s.id loop
-      v_passed := case when clock_timestamp() >= p_until then null
-        when v_signal.kind <> 'resumed' then queue.pass_on(v_signal, p_now)
-        when queue.reopen_turns(v_signal.workspace_id) then 1 end;
+      v_passed := case when clock_timestamp() < p_until
+        then queue.handle_signal(v_signal, p_now) end;
       v_kept := case when v_passed is null then v_kept || v_signal.id else v_kept end;
       v_moved := v_moved + coalesce(v_passed, 0);
     end loop;

@@ -297,22 +297,6 @@ comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
   'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
 
--- Leave notes for the turns that a pause has blocked; after one of a type or queue (the system
--- workspace's) also for all gates. Notes, since a lease may hold a turn. False, to be called again,
--- where a lease that has read the old pauses still runs, since it may yet block a turn.
-create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
-declare
-  v_is_last constant boolean := queue.try_lock('pauses'); -- which leases share
-begin
-  if p_workspace_id = queue.system_workspace() then
-    perform queue.note_gates(array(select l.lane from queue.lanes as l));
-  end if;
-  insert into queue.notes (lane, workspace_id, ord)
-  select t.lane, t.workspace_id, t.from_ord from queue.turns as t
-  where t.workspace_id = p_workspace_id and t.blocked and t.look_at = 'infinity';
-  return v_is_last;
-end $$;
-
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -321,7 +305,7 @@ declare
   v_name text := p_request ->> 'name';
   v_type constant text := case when v_kind in ('job_type', 'workspace_type') then v_name end;
   v_workspace uuid;
-  v_changed uuid;
+  v_signal queue.signals;
 begin
   if v_name is null
       or v_kind in ('job_type', 'queue', 'workspace', 'workspace_type') is not true then
@@ -339,7 +323,8 @@ begin
   if v_type is not null and not found then
     perform queue.refuse(404, 'unknown_job_type', 'job type not found', left(v_type, 100));
   end if;
-  v_changed := coalesce(v_workspace, queue.system_workspace());
+  v_signal.kind := 'resumed';
+  v_signal.workspace_id := coalesce(v_workspace, queue.system_workspace());
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
     values (v_kind, v_name, v_workspace, v_type, queue.clock(),
@@ -349,8 +334,9 @@ begin
   else
     delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
-  if (not v_paused or v_workspace is null) and not queue.reopen_turns(v_changed) then
-    insert into queue.signals (kind, workspace_id) values ('resumed', v_changed);
+  if (not v_paused or v_workspace is null)
+      and queue.handle_signal(v_signal, queue.clock()) is null then
+    insert into queue.signals (kind, workspace_id) values ('resumed', v_signal.workspace_id);
   end if;
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock()) where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
