@@ -14,7 +14,7 @@ from tests.support.renewed import Renewed
 
 TABLES = f"""
 create table public.leads (id bigint generated always as identity primary key, size numeric,
-  note text, workspace_id uuid not null);
+  note text, workspace_id uuid not null, other bigint references public.leads (id));
 insert into public.leads (workspace_id) values ('{ACME}'), ('{GLOBEX}');
 create function public.moved() returns trigger language plpgsql as
   $$ begin if new.size = 0 then new.workspace_id := '{GLOBEX}'; end if; return new; end $$;
@@ -40,8 +40,8 @@ def test_a_row_of_the_jobs_tenant_is_read_and_written_and_no_other(
             request = {**handle(engine.lease_one()), "row": row}
             return engine.rpc("sync_lead", p_request=request)
 
-        said = {"id": 1, "size": 7, "note": "new", "workspace_id": ACME}
-        assert call(1, size=7, note="new", id=9, workspace_id=GLOBEX) == said
+        said = {"id": 1, "size": 7, "note": "new", "workspace_id": ACME, "other": None}
+        assert call(1, size=7, note="new", id=9, workspace_id=GLOBEX, other=2) == said
         assert call(2, size=7) is None
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             call(1, size=0)

@@ -1,8 +1,8 @@
 """`minutehand init … --reads … --writes …`: what lies between a processor and the project's tables.
 
 One template, for the owner of the tables to edit. It expects the column `id` and one that leads to
-the tenant. Neither is ever written, and whose the row is then, a trigger may have changed it, is
-asked again.
+the tenant. Neither is ever written, nor what refers to other rows; and whose the row is then, a
+trigger may have changed it, is asked again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ select {engine}.allow('job_worker', 'public.{name}');
 WRITE = """\
   declare
     v_set text := (select string_agg(format('%1$I = r.%1$I', c), ', ')
-      from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', '{tenant}'));
+      from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', '{tenant}')
+        and not exists ( -- nor what refers to a row, which may be another tenant's
+          select from pg_catalog.pg_constraint as k join pg_catalog.pg_attribute as a
+            on a.attrelid = k.conrelid and a.attnum = any (k.conkey)
+          where k.contype = 'f' and k.conrelid = 'public.{table}'::regclass and a.attname = c));
     v_count integer := 0;
   begin
     if v_set is not null then
