@@ -1,21 +1,17 @@
-"""`python -m infra.bench [queues|worker|instructions|age]`: measure and print tables.
-
-Without a name: `queues`, the engine beside other queues in one run, whose ratios count.
-"""
+"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; `queues` without a name."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-MEASUREMENTS = ("queues", "worker", "instructions", "age")
+MEASUREMENTS = ("queues", "worker", "rival", "instructions", "age")
 
 
 def main() -> int:
     """Run one measurement with the arguments that follow its name."""
-    name, *rest = sys.argv[1:] if sys.argv[1:] else ["queues"]
-    if name.startswith("-"):
-        name, rest = "queues", [name, *rest]
+    has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
+    name, *rest = sys.argv[1:] if has_name else ["queues", *sys.argv[1:]]
     if name not in MEASUREMENTS:
         print(f"unknown measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
         return 2

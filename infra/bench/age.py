@@ -9,12 +9,14 @@ kept permanently: when one has more rows the second time, the command fails and 
 
 from __future__ import annotations
 
-import argparse
 import random
+import sys
 import tempfile
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,6 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 SIZES = ("public.jobs", "queue.job_events", "queue.feed", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
-HEADER = "     jobs  jobs/s  MB of jobs, events, feed, ready, leases"
 CLOCK = """
 create or replace function queue.clock() returns timestamptz
 language sql volatile parallel safe set search_path = ''
@@ -49,38 +50,32 @@ class Ageing:
 
     scratch: Scratch
     jobs: int
-    tenants: int
-    workers: int
+    tenants: int = 1_000
+    workers: int = 2
     ids: list[str] = field(default_factory=list)
     settled: int = 0
     days: float = 0
     stopped: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, windows: int) -> list[str]:
         """Churn, printing a line per window; a sentence for each table that only grows."""
         kept: list[dict[str, int]] = []
-        with self.scratch.connect() as connection:
+        works = (self._maintain, *[self._work] * self.workers)
+        with self.scratch.connect() as connection, ThreadPoolExecutor(len(works)) as threads:
             self._prepare(connection)
-            works = (self._maintain, *[self._work] * self.workers)
-            threads = [threading.Thread(target=self._guard, args=(work,)) for work in works]
-            for thread in threads:
-                thread.start()
+            running = [threads.submit(self._guard, work) for work in works]
             try:
-                print(HEADER, flush=True)
+                print("     jobs  jobs/s  MB of jobs, events, feed, ready, leases", flush=True)
                 for number in range(1, windows + 1):
                     self._window(connection, self.jobs // windows)
                     if number in (windows // 2, windows):
                         kept.append(self._rest(connection))
             finally:
                 self.stopped.set()
-                for thread in threads:
-                    thread.join()
-        return [
-            f"{table} had {kept[0].get(table, 0)} rows, and {rows} a window later"
-            for table, rows in kept[-1].items()
-            if rows > kept[0].get(table, 0) * 1.1 + 10  # ticks come and go
-        ]
+        _ = [each.result() for each in running]
+        was = kept[0]
+        grown = {t: n for t, n in kept[-1].items() if n > was.get(t, 0) * 1.1 + 10}  # ticks go
+        return [f"{t} had {was.get(t, 0)} rows, and {n} a window later" for t, n in grown.items()]
 
     def _rest(self, connection: Connection) -> dict[str, int]:
         """Let the work run out and two years pass; return what is left in each table."""
@@ -95,8 +90,8 @@ class Ageing:
             answer = _rpc(connection, "run_maintenance", p_request={})
             quiet = 0 if answer["done"] or answer["busy"] else quiet + 1
         tables = connection.execute(
-            "select oid::regclass::text from pg_class where relkind = 'r'"
-            " and relnamespace in ('public'::regnamespace, 'queue'::regnamespace) order by 1"
+            "select relid::regclass::text from pg_stat_user_tables"
+            " where schemaname ~ '^(public|queue)$'"
         ).fetchall()
         left = {table: _value(connection, f"select count(*) from {table}") for (table,) in tables}
         connection.execute("update queue.schedules set enabled = true")
@@ -104,22 +99,18 @@ class Ageing:
 
     def _guard(self, work: Any) -> None:
         while not self.stopped.is_set():
-            try:
-                with self.scratch.connect() as connection:
-                    work(connection)
-            except psycopg.errors.DeadlockDetected as error:
-                print(f"deadlock: {error}", flush=True)
+            with self.scratch.connect() as connection, suppress(psycopg.errors.DeadlockDetected):
+                work(connection)
 
     def _prepare(self, connection: Connection) -> None:
         types = [{"job_type": name, "backoff": {"cap_seconds": 1}, **TYPES[name]} for name in TYPES]
         _rpc(connection, "register_job_types", p_types=types)
-        connection.execute(
-            "insert into public.workspaces (id, name)"
-            " select md5('age' || n)::uuid, 'T' || n from generate_series(1, %s) as n",
+        made = connection.execute(
+            "insert into public.workspaces (name) select 'T' || n from generate_series(1, %s) as n"
+            " returning id::text",
             (self.tenants,),
         )
-        found = connection.execute("select id::text from public.workspaces").fetchall()
-        self.ids = [id for (id,) in found]
+        self.ids = [id for (id,) in made]
         for n, workspace in enumerate(self.ids[:20]):
             schedule = {"name": f"s{n}", "cron": "* * * * *", "job_type": "plain"}
             _rpc(connection, "put_schedule", p_workspace_id=workspace, p_schedule=schedule)
@@ -129,10 +120,8 @@ class Ageing:
         waiting = min(5000, jobs)
         ready = f"select count(*) from (select 1 from queue.ready limit {waiting}) as r"
         while self.settled - done < jobs:
-            if _value(connection, ready) < waiting:
-                self._enqueue(connection)
-            else:
-                time.sleep(0.02)
+            is_low = _value(connection, ready) < waiting
+            self._enqueue(connection) if is_low else time.sleep(0.02)
         rate = (self.settled - done) / (time.monotonic() - began)
         sizes = [_value(connection, f"select pg_table_size('{table}')") / 1e6 for table in SIZES]
         shown = " ".join(f"{size:.0f}" for size in sizes)
@@ -140,18 +129,14 @@ class Ageing:
 
     def _enqueue(self, connection: Connection) -> None:
         items = []
-        for _ in range(BULK):
-            luck = random.random()
-            item: dict[str, Any] = {"job_type": random.choice(list(TYPES)), "payload": {}}
-            if item["job_type"] in ("keyed", "rated"):
-                item["concurrency_key"] = f"k{random.randrange(10**6)}"
-                item["idempotency_key"] = str(uuid.uuid4())
-            if item["job_type"] == "limited":
+        for job_type in random.choices(list(TYPES), k=BULK):
+            luck, item = random.random(), {"job_type": job_type, "payload": {}}
+            if job_type in ("keyed", "rated"):
+                item |= {"concurrency_key": f"k{luck:.6f}", "idempotency_key": str(uuid.uuid4())}
+            if job_type == "limited":
                 item |= {"tags": [f"t{luck}"], "session_id": f"s{luck}"}
                 item["unique"] = {"key": str(luck)}
-            if luck < 0.02:
-                item["delay_seconds"] = random.uniform(0.1, 3)
-            items.append(item)
+            items.append(item | ({"delay_seconds": 0.1 + luck * 150} if luck < 0.02 else {}))
         workspace = random.choice(self.ids)
         _rpc(connection, "enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
 
@@ -163,8 +148,7 @@ class Ageing:
             lease = {"worker_id": tick, "tick_id": tick, "call": call, "limit": LEASE}
             request = {"worker_id": tick, "tick_id": tick, "items": items, "lease": lease}
             answer = _rpc(connection, "settle_jobs", p_request=request)
-            with self.lock:
-                self.settled += len(items)
+            self.settled += len(items)
             items = [
                 {"job_id": one["job"]["id"], "fence": one["fence"], **_outcome(one["job"])}
                 for one in answer["lease"]["leases"]
@@ -176,8 +160,7 @@ class Ageing:
         while not self.stopped.is_set():
             began = time.monotonic()
             done = _rpc(connection, "run_maintenance", p_request={"budget_ms": 1000})
-            for task in done["failed"]:
-                print(f"maintenance task {task} failed", flush=True)
+            print(*(f"maintenance task {task} failed\n" for task in done["failed"]), end="")
             # half of the time at most, as a worker does
             time.sleep(max(0.02, time.monotonic() - began) if done["more"] else 0.2)
 
@@ -204,14 +187,10 @@ def _value(connection: Connection, query: str) -> int:
 
 
 def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("jobs", 1_000_000), ("tenants", 1_000), ("workers", 2), ("windows", 20)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    options = parser.parse_args()
+    """Run it; arguments are jobs and windows."""
+    jobs, windows = (int(each) for each in (*sys.argv[1:], *("1000000", "20")[len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as scratch:
-        ageing = Ageing(scratch, options.jobs, options.tenants, options.workers)
-        if grown := ageing.run(options.windows):
+        if grown := Ageing(scratch, jobs).run(windows):
             raise SystemExit("these tables grow without end:\n" + "\n".join(grown))
 
 

@@ -17,13 +17,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import psycopg
@@ -51,8 +50,7 @@ KEPT = """
 """
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(NamedTuple):
     """Jobs enqueued and drained a second, and CPU microseconds of a drained job."""
 
     fill: float
@@ -73,17 +71,15 @@ class Meter:
         total: float = own.user + own.system + own.children_user + own.children_system
         for child in self.postmaster.children():
             with suppress(psutil.NoSuchProcess):
-                times = child.cpu_times()
-                total += times.user + times.system
+                total += sum(child.cpu_times()[:2])
         return total
 
 
 def ours(meter: Meter, url: str, jobs: int, *, workers: int = 1) -> Seen:
     """Fill and drain through the SQL functions, each worker on a connection of its own."""
     with ExitStack() as held:
-        sessions = [
-            held.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(workers)
-        ]
+        opened = (psycopg.connect(url, autocommit=True) for _ in range(workers))
+        sessions = [held.enter_context(session) for session in opened]
         for session in sessions:
             set_json_loads(from_json, session)  # as `minutehand.queue` reads and writes
             set_json_dumps(to_json, session)
@@ -124,19 +120,17 @@ def work(session: psycopg.Connection[Any], batch: int) -> int:
     return done
 
 
-class Peers:
+class Peers(NamedTuple):
     """Where the other queues are installed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def python(self) -> Path:
         """An interpreter with PgQueuer and its driver, installed at the first call."""
-        home = self.folder / "pgqueuer"
-        interpreter = home / "bin" / "python"
+        interpreter = self.folder / "pgqueuer" / "bin" / "python"
         if not interpreter.exists():
             uv = str(Path(sys.executable).with_name("uv"))
-            _run([uv, "venv", "--quiet", "--python", sys.executable, str(home)])
+            _run([uv, "venv", "--quiet", "--python", sys.executable, str(interpreter.parents[1])])
             _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), *PGQUEUER])
         return interpreter
 
@@ -159,13 +153,9 @@ class Peers:
     def drain(self, meter: Meter, name: str, url: str, jobs: int, *how: str) -> Seen:
         """Fill and drain with a peer's program; RuntimeError with its last line if it failed."""
         command, cwd = self.program("drain", name)
-        with subprocess.Popen(
-            [*command, url, str(jobs), *(how or ("0", "tuned"))],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-        ) as process:
+        command += [url, str(jobs), *(how or ("0", "tuned"))]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             before = 0.0
@@ -186,12 +176,8 @@ class Peers:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
-    here = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}",
-        "NODE_OPTIONS": "--use-system-ca",
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path, "NODE_OPTIONS": "--use-system-ca"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=900
     )
@@ -221,11 +207,10 @@ class Bench:
         template = "template bench_template" if name.startswith("minutehand") else ""
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             connection.execute(f"create database {database} {template}".encode())
-        yield self.server.url(database=database)
-        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            yield self.server.url(database=database)
             connection.execute(f"drop database {database} with (force)".encode())
 
-    def drain(self, peers: Peers, name: str, jobs: int) -> Seen:
+    def drain(self, peers: Peers, jobs: int, name: str) -> Seen:
         """One round of one queue."""
         with self.database(name) as url:
             if name.startswith("minutehand"):
@@ -234,11 +219,8 @@ class Bench:
 
     def kept(self, jobs: int = 10_000) -> tuple[float, float]:
         """Bytes of a completed job in steady state, and in the feed beside them."""
-        sizes = []
-        with (
-            self.database("minutehand") as url,
-            psycopg.connect(url, autocommit=True) as connection,
-        ):
+        sizes, connect = [], psycopg.connect
+        with self.database("minutehand") as url, connect(url, autocommit=True) as connection:
             for _ in range(3):
                 fill(connection, jobs)
                 work(connection, BATCH)
@@ -252,46 +234,36 @@ def _rounds(
     number: int, names: tuple[str, ...], measure: Callable[[str], object]
 ) -> dict[str, list[Any]]:
     """Each queue's measurements, in turns; a queue that fails is omitted, with its reason."""
-    seen: dict[str, list[Any]] = defaultdict(list)
-    missing: set[str] = set()
+    seen: dict[str, list[Any]] = {name: [] for name in names}
     for _ in range(number):
-        for name in names:
-            if name in missing:
-                continue
+        for name in list(seen):
             try:
                 seen[name].append(measure(name))
             except (RuntimeError, subprocess.TimeoutExpired) as error:
-                missing.add(name)
+                del seen[name]
                 print(f"{name}: not measured: {str(error)[:200]}", flush=True)
-    return {name: seen[name] for name in names if name not in missing}
+    return seen
 
 
 def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--calls", type=int, default=1_600)
-    parser.add_argument("--rounds", type=int, default=3)
+    for option, default in (("--jobs", 10_000), ("--calls", 1_600), ("--rounds", 3)):
+        parser.add_argument(option, type=int, default=default)
     parser.add_argument("--queues", nargs="*", default=list(QUEUES))
     options = parser.parse_args()
     names = tuple(options.queues)
-    median = statistics.median
+    median, columns = statistics.median, partial(zip, strict=True)
     with tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder:
         bench, peers = Bench(Path(folder)), Peers(CACHE)
         try:
-            print(
-                f"{options.jobs:,} no-op jobs, medians of {options.rounds}; in brackets ÷ pgqueuer"
-            )
+            print(f"{options.jobs:,} no-op jobs, medians of {options.rounds}; (÷ pgqueuer)")
             print(f"{'':<26}{'bulk/s':>16}{'drain/s':>16}{'CPU µs a job':>16}")
-            rows = {
-                name: [median(getattr(one, what) for one in all_) for what in Seen.__slots__]
-                for name, all_ in _rounds(
-                    options.rounds, names, lambda name: bench.drain(peers, name, options.jobs)
-                ).items()
-            }
-            for name, row in rows.items():
-                pairs = zip(row, rows.get("pgqueuer", row), strict=True)
-                cells = [f"{value:,.0f} ({value / of:.2f})" for value, of in pairs]
+            drain = partial(bench.drain, peers, options.jobs)
+            rows = _rounds(options.rounds, names, drain)
+            for name, seen in rows.items():
+                pairs = zip(columns(*seen), columns(*rows.get("pgqueuer", seen)), strict=True)
+                cells = [f"{median(a):,.0f} ({median(a) / median(b):.2f})" for a, b in pairs]
                 print(f"{name:<26}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
 
             print("\nenqueue calls a second, one job each: one client, sixteen")
@@ -308,11 +280,8 @@ def main() -> int:
                 one, many = (median(found) for found in zip(*both, strict=True))
                 print(f"{name:<26}{one:>16,.0f}{many:>16,.0f}", flush=True)
 
-            if "minutehand" in names:
-                job, feed = bench.kept()
-                print(
-                    f"\na completed job keeps {job:,.0f} bytes, and {feed:,.0f} of feed for hours"
-                )
+            job, feed = bench.kept()
+            print(f"\na completed job keeps {job:,.0f} bytes, {feed:,.0f} of feed for hours")
         finally:
             bench.server.destroy()
     return 0

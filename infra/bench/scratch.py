@@ -31,7 +31,6 @@ PUBLISHABLE_KEY = "sb_publishable_scratch"
 SECRET_KEY = "sb_secret_scratch"
 WORKSPACE = str(ACME)
 USER = str(ADA.id)
-START_SECONDS = 90.0
 
 
 @dataclass
@@ -67,14 +66,12 @@ class Gateway:
             },
             output=subprocess.DEVNULL,
         )
-        give_up = time.monotonic() + START_SECONDS
-        while self.process.poll() is None and time.monotonic() < give_up:
-            if self._answers():
-                return
+        give_up = time.monotonic() + 90
+        while not self._answers():
             time.sleep(0.03)
-        ended = self.process.poll()
-        self.stop()
-        raise RuntimeError(f"the Data API on port {self.port} did not come up; exit code {ended}")
+            if (ended := self.process.poll()) is not None or time.monotonic() > give_up:
+                self.stop()
+                raise RuntimeError(f"the Data API on port {self.port} did not come up; {ended}")
 
     def stop(self) -> None:
         """End it; calls on their way are lost."""

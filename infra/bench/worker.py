@@ -42,29 +42,27 @@ def measure(project: Scratch, jobs: int, ms: int, way: str, how: str) -> dict[st
     environment |= {"MINUTEHAND_APPS": "", "WORKER_CONCURRENCY": "200" if way == "tuned" else ""}
     if how == "HTTPS":
         environment.pop("DATABASE_URL", None)
-    with psycopg.connect(project.database_url, autocommit=True) as session:
-        command = [sys.executable, "-m", "infra.bench.worker"]
-        with subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as worker:
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            worker.stdout.readline()
-            fill(session, jobs)
-            session.execute("vacuum analyze")
-            assert project.gateway.process is not None
-            meter = Meter(project.postgres)
-            own = psutil.Process(worker.pid)
-            gateway = psutil.Process(project.gateway.process.pid)
-            before = (meter.read(), _cpu(gateway), _cpu(own))
-            began = time.perf_counter()
-            worker.stdin.write(b"go\n")
-            worker.stdin.flush()
-            while session.execute(LEFT).fetchall() != [(False,)]:
-                time.sleep(0.02)
-            seconds = time.perf_counter() - began
-            after = (meter.read(), _cpu(gateway), _cpu(own))
-            worker.kill()
+    command, pipe = [sys.executable, "-m", "infra.bench.worker"], subprocess.PIPE
+    with (
+        psycopg.connect(project.database_url, autocommit=True) as session,
+        subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        fill(session, jobs)
+        session.execute("vacuum analyze")
+        assert project.gateway.process is not None
+        meter, gateway = Meter(project.postgres), project.gateway.process.pid
+        before = (meter.read(), _cpu(gateway), _cpu(worker.pid))
+        began = time.perf_counter()
+        worker.stdin.write(b"go\n")
+        worker.stdin.flush()
+        while session.execute(LEFT).fetchall() != [(False,)]:
+            time.sleep(0.02)
+        seconds = time.perf_counter() - began
+        after = (meter.read(), _cpu(gateway), _cpu(worker.pid))
+        worker.kill()
     parts = zip(("postgres", "gateway", "worker"), before, after, strict=True)
     spent = {name: (end - start) / jobs * 1e6 for name, start, end in parts}
     return {"jobs a second": jobs / seconds, **spent, "all": sum(spent.values())}
@@ -80,9 +78,8 @@ def measure_peer(project: Scratch, jobs: int, ms: int, way: str, name: str) -> d
     return {"jobs a second": seen.drain, "all": seen.cost}
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def _cpu(process: int) -> float:
+    return float(sum(psutil.Process(process).cpu_times()[:2]))
 
 
 async def work() -> None:

@@ -148,18 +148,17 @@ def _unquoted(said: str) -> str:
     """The text of string literals that Postgres joins."""
     parts = re.findall(r"(E?)'((?:[^']|'')*)'", said)
     escaped = any(mark for mark, _ in parts)
-    text = "".join(part for _, part in parts).replace("''", "'")
-    text = text.replace("\\n", "\n") if escaped else text
-    return text.replace("<", "&lt;")
+    text = "".join(part for _, part in parts).replace("''", "'").replace("<", "&lt;")
+    return text.replace("\\n", "\n") if escaped else text
 
 
 def elsewhere(site: Path) -> Iterator[str]:
     """What the site's pages would fetch from another host."""
     for page in site.rglob("*.html"):
         for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text("utf-8")):
-            for address in re.findall(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag):
-                if 'rel="canonical"' not in tag:
-                    yield f"{page.name}: {address}"
+            found = re.search(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag)
+            if found and 'rel="canonical"' not in tag:
+                yield f"{page.name}: {found[1]}"
 
 
 if __name__ == "__main__":

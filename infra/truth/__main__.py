@@ -53,7 +53,11 @@ FAILURES: Final = re.compile(
 
 def main(arguments: Sequence[str]) -> int:
     """Run the parts; 0 when nothing differs but what is listed, 3 where no Docker is."""
-    options = _options().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
+    parser.add_argument("--url", help="the address of a project; its keys are in the environment")
+    parser.add_argument("--write", action="store_true", help="record the answers instead")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
+    options = parser.parse_args(arguments)
     if options.url:
         return _run(remote_values(options.url, os.environ), options)
     docker = shutil.which("docker")
@@ -66,14 +70,6 @@ def main(arguments: Sequence[str]) -> int:
         return 3
     with _containers() as values:
         return _run(values, options)
-
-
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
-    parser.add_argument("--url", help="the address of a project; its keys are in the environment")
-    parser.add_argument("--write", action="store_true", help="record the answers instead")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
-    return parser
 
 
 def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
@@ -99,13 +95,13 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
 def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
     """What of a part differs and may not, each by its name."""
     if part == "requests":
-        return _answers(place)
+        found = compare(place)
+        _print(found)
+        unlisted = [each.name for each in found if reason_of(each.name) is None]
+        print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
+        return unlisted
     if part == "filters":
         return _filters(place, values["DATABASE_URL"])
-    return _failed(part, values)
-
-
-def _failed(part: str, values: Mapping[str, str]) -> list[str]:
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
@@ -136,14 +132,6 @@ def _ran(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
     return (found or ["see above"]) if running.returncode else []
 
 
-def _answers(place: Place) -> list[str]:
-    found = compare(place)
-    unlisted = [each for each in found if reason_of(each.name) is None]
-    _print(found)
-    print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
-    return [each.name for each in unlisted]
-
-
 def _filters(place: Place, database_url: str) -> list[str]:
     """Compare over two tables of its own, which it drops again."""
 
@@ -168,9 +156,8 @@ def _filters(place: Place, database_url: str) -> list[str]:
 
 def _print(found: Sequence[Wrong]) -> None:
     for name, expected, given in found:
-        print(
-            f"{name}: {reason_of(name) or 'NOT LISTED'}\n  expected {expected}\n  given    {given}"
-        )
+        why = reason_of(name) or "NOT LISTED"
+        print(f"{name}: {why}\n  expected {expected}\n  given    {given}")
 
 
 @contextmanager
@@ -183,9 +170,8 @@ def _containers() -> Iterator[dict[str, str]]:
             Path(folder, "supabase", ".temp", f"{name}-version").write_text(version)
         try:
             subprocess.run([*cli, "start", "--exclude", LEFT_OUT], check=True)
-            known: dict[str, str] = json.loads(
-                subprocess.check_output([*cli, "status", "-o", "json"])
-            )
+            status = subprocess.check_output([*cli, "status", "-o", "json"])
+            known: dict[str, str] = json.loads(status)
             owner = known["DB_URL"]
             migrations.apply_migrations(owner)
             # of the images' superuser: tests look where a project's owner may not

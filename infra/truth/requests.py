@@ -19,13 +19,8 @@ import jwt
 RECORDED: Final = Path(__file__).with_name("recorded")
 ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
-HEADERS: Final = (
-    "content-range",
-    "content-type",
-    "preference-applied",
-    "proxy-status",
-    "www-authenticate",
-)
+_NAMES = "content-range content-type preference-applied proxy-status www-authenticate"
+HEADERS: Final = tuple(_NAMES.split())
 #: Claims of those who ask, with times relative to now.
 CALLERS: Final[dict[str, dict[str, Any]]] = {
     "ada": {"sub": ADA, "role": "authenticated"},
@@ -80,12 +75,6 @@ class Wrong(NamedTuple):
     given: Any
 
 
-def recorded() -> list[dict[str, Any]]:
-    """The requests, each with the answer of PostgREST."""
-    pairs: list[dict[str, Any]] = json.loads((RECORDED / "answers.json").read_text())
-    return pairs
-
-
 def allowed() -> dict[str, str]:
     """Why an answer may differ, by the request's name or a pattern of names."""
     reasons: dict[str, str] = json.loads((RECORDED / "differences.json").read_text())
@@ -99,18 +88,16 @@ def reason_of(name: str) -> str | None:
 
 def compare(place: Place) -> list[Wrong]:
     """Every request whose answer is another one here."""
+    pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=place.rest_url, timeout=30) as client:
-        given = [(pair, _answer(client, place, pair["request"])) for pair in recorded()]
-    return [
-        Wrong(pair["name"], pair["answer"], answer)
-        for pair, answer in given
-        if answer != pair["answer"]
-    ]
+        given = [(pair, _answer(client, place, pair["request"])) for pair in pairs]
+    wrong = ((pair, answer) for pair, answer in given if answer != pair["answer"])
+    return [Wrong(pair["name"], pair["answer"], answer) for pair, answer in wrong]
 
 
 def record(place: Place) -> None:
     """Write the answers of this project as those that are expected of every other one."""
-    pairs = recorded()
+    pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=place.rest_url, timeout=30) as client:
         for pair in pairs:
             pair["answer"] = _answer(client, place, pair["request"])
