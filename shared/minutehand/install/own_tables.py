@@ -1,8 +1,7 @@
 """`minutehand init … --reads … --writes …`: what lies between a processor and the project's tables.
 
-One template, for the owner of the tables to edit. It expects the column `id` and one that leads to
-the tenant. Neither is ever written, nor what refers to other rows; and whose the row is then, a
-trigger may have changed it, is asked again.
+One template, for the owner of the tables to edit. It expects `id` and a column that leads to the
+tenant, and never writes these, nor what refers to other rows; whose a row is then is asked again.
 """
 
 from __future__ import annotations
@@ -112,11 +111,9 @@ def tenant_column(project: Project) -> str:
     """What own tables call their tenant, most likely: as the memberships do."""
     if project.tenancy == "personal":
         return "user_id"
-    for part in installed(project.root):
-        if part.origin.startswith(TENANCY_ORIGIN):
-            found = re.search(r'm\."?(\w+)"? as workspace_id', part.text)
-            return found[1] if found else "workspace_id"
-    return "workspace_id"
+    parts = (part for part in installed(project.root) if part.origin.startswith(TENANCY_ORIGIN))
+    found = [re.search(r'm\."?(\w+)"? as workspace_id', part.text) for part in parts][:1]
+    return found[0][1] if found and found[0] else "workspace_id"
 
 
 def own_tables(
@@ -142,10 +139,9 @@ def own_tables(
     *made, processor, test = processor_files(source, package, job_type)
     names = processor_names(package, job_type)
     tenant = sql_name(tenant or tenant_column(project))
-    written = writes.split(",")
     sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
     calls, functions = "", {}
-    for table in dict.fromkeys(filter(None, (*reads.split(","), *written))):
+    for table in dict.fromkeys(filter(None, (*reads.split(","), *writes.split(",")))):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
                 f"{table!r} must be a table of public", code="bad_table", fix="e.g. --writes leads"
@@ -153,7 +149,7 @@ def own_tables(
         one = table.removesuffix("s")
         name = functions[one] = f"{names['function']}_{one}"
         here = {**names, "table": table, "one": one, "name": name, "tenant": tenant}
-        write = WRITE.format(**here) if table in written else ""
+        write = WRITE.format(**here) if table in writes.split(",") else ""
         sql += FUNCTION.format(
             **here, schema=project.schema_, engine=project.engine_schema, write=write
         )
