@@ -324,7 +324,7 @@ begin
 end $$;
 
 -- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: one of
--- few such calls at a time, where operators and the service may give null for every workspace.
+-- few such calls at a time; operators and the service may then give null for all workspaces.
 create function queue.may_read(p_workspace_id uuid, p_reads_much boolean default false) returns uuid
 language plpgsql stable as $$
 declare -- read once, as queue.is_service and queue.caller do
@@ -359,9 +359,8 @@ begin
   end if;
 end $$;
 
--- A call without a workspace means the one its caller joined first, so that joining another changes
--- no call; all of them, where a project's own tenants keep no date. Guests have no claims here,
--- so the service is known by its role alone.
+-- Without a workspace, the one that the caller joined first: to join another changes no call. All,
+-- where a project's tenants keep no date. Guests have no claims: the service is known by its role.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare

@@ -1,8 +1,7 @@
 -- The record of a job, its log and history, and the narrow tables of where it is while it lives.
 
--- nullif(0, 0) is null, yet a default: generated client types then make the column optional, and
--- the trigger of plain inserts fills in the job type's value. Columns are in the order of their
--- alignment, which keeps a row at some 220 bytes.
+-- nullif(0, 0) is null, yet a default, so that generated client types make the column optional; a
+-- plain insert's trigger fills it in. The order of columns, by alignment, keeps a row at 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -228,9 +227,9 @@ create index workers_by_seen on queue.workers (seen_at);
 create table queue.ticks (
   tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
-  expires_at timestamptz, -- of an admitted one, until it ends: when its host ends it at the latest
-  -- another run was refused since
-  has_refused boolean not null default false) with (fillfactor = 50);
+  has_refused boolean not null default false, -- another run, since this one was admitted
+  -- of an admitted one, until it ends: when its host ends it at the latest
+  expires_at timestamptz) with (fillfactor = 50);
 create index ticks_under_way on queue.ticks (expires_at) where expires_at is not null;
 
 -- Stored events; the view public.job_events adds those that follow from the job's row.

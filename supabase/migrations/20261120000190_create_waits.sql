@@ -153,11 +153,10 @@ begin
   return cardinality(v_ended);
 end $$;
 
--- Handle a signal; null where it is to be handled again. cancel, retry: the next 500 children of a
--- job, from the id p_signal.name on; returns how many. Signals are left for the rest, and for those
--- held or refused. resumed: notes, since a lease may hold a turn, for the turns that a pause has
--- blocked, and for all gates after one of a type or queue (the system workspace's); again where a
--- lease that has read the old pauses still runs, since it may yet block a turn.
+-- Handle a signal; null where it is to be handled again. cancel, retry: the next 500 children, from
+-- the id p_signal.name on; signals are left for the rest, and for those held or refused. resumed:
+-- notes for the turns that a pause has blocked, and for all gates after one of a type or queue (the
+-- system workspace's); again while a lease that has read the old pauses may yet block a turn.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -254,7 +253,7 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- other transactions hold them: queue.maintenance_is_due then passes over these signals
+  -- held by other transactions: queue.maintenance_is_due then passes over them
   if v_moved = 0 then
     update queue.signals set failures = failures + 1 where id = any (v_kept);
   end if;
