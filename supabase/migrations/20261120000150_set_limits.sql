@@ -138,7 +138,7 @@ begin
   values ('worker_keys_revoked', jsonb_build_array(jsonb_build_object(
     -- a minute earlier: keys that workers sign themselves are dated back by half a minute
     'before', floor(extract(epoch from p_before)) - 60,
-    'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
+    'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0))), v_now)
   -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
   on conflict (name) do update set value = s.value || excluded.value, updated_at = v_now;
   update queue.settings set updated_at = v_now, -- a stolen worker key has read it
@@ -160,7 +160,7 @@ begin
   where not exists (select from public.jobs as j where j.worker = w.worker)
     and not exists (select from queue.leases as r where r.worker = w.worker);
   return jsonb_build_object('revoked_before', p_before - interval '1 minute',
-    'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
+    'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)), 'types', v_count);
 end $$;
 comment on function public.revoke_worker_keys is 'Refuse worker keys issued a minute before '
   'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';

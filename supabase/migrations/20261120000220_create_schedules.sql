@@ -172,7 +172,8 @@ end $$;
 create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text) returns void
 language plpgsql immutable as $$
 declare
-  v_error constant text := queue.schema_error(p_schema, jsonb_strip_nulls(p_given), '');
+  v_error constant text := queue.schema_error(p_schema,
+    coalesce(jsonb_strip_nulls(p_given), '{}'), '');
 begin
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', p_what || v_error,

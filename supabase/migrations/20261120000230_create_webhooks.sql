@@ -126,7 +126,8 @@ declare
   v_saved queue.webhooks;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.check_fields(c_schema, p_webhook, 'webhook');
+  perform queue.check_fields(c_schema || case when p_webhook ->> 'id' is null
+    then '{"required": ["url", "sealed_secret"]}' else '{}' end::jsonb, p_webhook, 'webhook');
   -- an address in figures may be in any spelling, so it takes a name; the worker checks what that
   -- resolves to when it connects
   v_host := lower(substring(p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'

@@ -50,8 +50,8 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
 def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
     """Its type seemed to have none; the next registration finds the job where it was put."""
     with engine.open_transaction() as other:
-        job_id = other.enqueue()
-        engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
+        job_id, now = other.enqueue(), engine.one("select queue.clock()")
+        assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]
     engine.register()
 
     assert engine.lease_one()["job"]["id"] == job_id

@@ -163,11 +163,11 @@ PRIVATE = """
 http://example.com https://localhost/x https://10.0.0.1/x https://2130706433/ https://0x7f.1/
 https://[::1]/ https://a.internal/ https://user@example.com/ ftp://example.com/ https://single/
 https://①.①.①.①/"""
-ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b"]
+ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 
 
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
-def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
+def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
     """What only resolvers read as a private address, too."""
     said = refused(put, engine, url=url, sealed_secret=SEALED)
     assert said == ("PT400", "invalid_argument", "url")
