@@ -26,7 +26,7 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 class JobSpec(EnqueueOptions):
     """A job of a bulk request."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds it once
 
     job_type: str
     payload: Payload = Field(default_factory=dict)
