@@ -323,6 +323,10 @@ begin
     and (auth.jwt() is null or auth.jwt() ->> 'role' in ('service_role', 'job_worker') is true);
 end $$;
 
+-- The workspace of jobs that belong to no tenant: without members, only operators see them.
+create function queue.system_workspace() returns uuid language sql immutable parallel safe
+as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
+
 -- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: one of
 -- few such calls at a time; operators and the service may then give null for all workspaces.
 create function queue.may_read(p_workspace_id uuid, p_reads_much boolean default false) returns uuid

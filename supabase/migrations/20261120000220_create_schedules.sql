@@ -116,10 +116,6 @@ create index schedules_by_time on queue.schedules (next_at) where enabled and ne
 create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
 
--- The workspace of jobs that belong to no tenant: without members, only operators see them.
-create function queue.system_workspace() returns uuid language sql immutable parallel safe
-as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
-
 -- Enqueue the runs that are due: the first due schedule of each tenant, then the second of each,
 -- and so on. A run more than five minutes late counts as missed where those are skipped. A schedule
 -- of code that no worker serves gets no jobs, which would only pile up. A failure is noted, and

@@ -48,12 +48,11 @@ begin
       left(f.value #>> '{}', 80)), ', ' order by f.n)
       from (select * from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
         where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f));
-    v_omitted := v_omitted || '{payload,result,error_data}'::text[];
     v_wait.data := v_wait.data - '{options,job_ids}'::text[];
     v_wait.default_value := null;
     p_job.error_message := left(p_job.error_message, 500);
-    -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
-    p_job.payload := null;
+    v_omitted := v_omitted || '{payload,result,error_data}'::text[];
+    p_job.payload := null; -- a quarter of a megabyte is not made JSON to be omitted
     p_job.result := null;
   end if;
   return to_jsonb(p_job) - v_omitted || v_glimpse || jsonb_build_object(

@@ -224,7 +224,7 @@ begin
   from (select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
     union all select 'warn', 'refused_type', t.registered_at, t.refusal,
       jsonb_build_object('job_type', t.job_type)
-    from queue.job_types as t where t.refusal is not null
+    from queue.job_types as t where t.refusal is not null -- types are of all workspaces
     union all select 'warn', p.kind || '_paused', p.paused_at, p.reason,
       jsonb_build_object('job_type', p.job_type, 'queue', p.name, 'paused_at', p.paused_at)
     from queue.pauses as p

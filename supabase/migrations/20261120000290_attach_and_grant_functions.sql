@@ -163,7 +163,7 @@ begin
   from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid);
 end $$;
 
--- What is no longer as the migrations left it, with the statement that puts it right.
+-- For doctor: what is no longer as the migrations left it, with the statement that puts it right.
 create function queue.differences() returns table (difference text, fix text)
 language sql stable as $$
   with recorded as materialized (
