@@ -23,9 +23,9 @@ from tests.support.stranger import ACME, Stranger
 
 #: The first builds the wheel and starts its stack.
 pytestmark = pytest.mark.timeout(600)
-#: pg-boss's table, as far as its page reads it.
-PGBOSS = """
-create schema pgboss;
+#: Without what another test made; and pg-boss's table, as far as its page reads it.
+BEFORE = """
+drop table if exists public.invoices cascade; create schema pgboss;
 create table pgboss.job
   (id uuid default gen_random_uuid(), name text, state text, data jsonb, start_after timestamptz);
 insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name": "Ada"}')
@@ -90,7 +90,7 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
     """SQL runs as the dashboard's editor runs it; what needs a model or a server is read."""
     owner = as_user(dev.values["DATABASE_URL"], "postgres")
     with psycopg.connect(owner, autocommit=True) as connection:
-        connection.execute(PGBOSS)
+        connection.execute(BEFORE)
         for each in PAGES:
             text = page(project, each.topic)
             assert [line for line in text.splitlines() if OF_THE_CLONE.search(line)] == []
