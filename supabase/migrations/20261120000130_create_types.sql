@@ -18,8 +18,7 @@ begin
       case v_type when 'number' then left(p_value::text, 40) else v_type end);
   elsif v_type = 'string' then
     v_text := p_value #>> '{}';
-    return case
-      when char_length(v_text) < (p_schema -> 'minLength')::integer
+    return case when char_length(v_text) < (p_schema -> 'minLength')::integer
         then format('have at least %s characters', p_schema -> 'minLength')
       when char_length(v_text) > (p_schema -> 'maxLength')::integer
         then format('have at most %s characters', p_schema -> 'maxLength')
@@ -30,8 +29,7 @@ begin
           and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
         then 'be an ISO 8601 instant with an offset' end;
   elsif v_type = 'number' then
-    return case
-      when v_wanted = 'integer' and p_value::numeric % 1 <> 0
+    return case when v_wanted = 'integer' and p_value::numeric % 1 <> 0
         then format('be integer, not %s', left(p_value::text, 40))
       when p_value::numeric < (p_schema -> 'minimum')::numeric
         then format('be at least %s', p_schema -> 'minimum')

@@ -52,8 +52,7 @@ begin
   elsif char_length(p_job_type) not between 1 and 100 or p_job_type ~ '[[:cntrl:]]' then
     perform queue.refuse(422, 'unknown_job_type',
       'job_type must have 1 to 100 characters, none of control', p_within || 'job_type');
-  elsif not exists (
-      select from queue.gated as g
+  elsif not exists (select from queue.gated as g
       where g.lane = 0 and g.job_type = p_job_type and g.workspace_id = p_workspace_id) then
     with recursive waiting as ( -- each type by one look-up
       select min(g.job_type) as job_type from queue.gated as g where g.lane = 0

@@ -46,8 +46,7 @@ begin
       v_ord + i.n, i.at, p_now
     from items as i join unnest(v_types) as t on t.job_type = i.job_type order by i.n
     returning id, lane, ord, created_at),
-  placed as (
-    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+  placed as (insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select m.lane, p_workspace_id, m.ord, m.created_at, m.id from made as m)
   select array_agg(distinct m.lane) into v_lanes from made as m;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
@@ -78,8 +77,7 @@ begin
   select array_agg(row(k.workspace_id, k.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
     case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end
-  )::queue.change), min(k.run_at) < p_now + interval '1 minute'
-  into v_changes, v_wakes
+  )::queue.change), min(k.run_at) < p_now + interval '1 minute' into v_changes, v_wakes
   from (select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids,
       min(coalesce(j.scheduled_for, j.created_at)) as run_at
     from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;

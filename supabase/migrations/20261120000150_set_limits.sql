@@ -19,8 +19,7 @@ begin
     -- of a start that was committed late: no time counts twice
     refilled_at = greatest(b.refilled_at, p_now), tokens = least(p_most,
       b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
-      - p_amount
-  returning tokens into v_tokens;
+      - p_amount returning tokens into v_tokens;
   if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
     perform queue.refuse(429, 'rate_limited', format('too many %s; wait a moment',
       replace(p_limit, '_', ' ')), jsonb_build_object('limit', p_limit, 'per_second',
@@ -245,8 +244,7 @@ select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_
 create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
   p_now timestamptz) returns double precision language plpgsql stable as $$
 begin
-  return coalesce((
-    select least(p_most, b.tokens + greatest(0,
+  return coalesce((select least(p_most, b.tokens + greatest(0,
       extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
     from queue.buckets as b where b.name = p_name), p_most);
 end $$;
@@ -255,8 +253,7 @@ end $$;
 create function queue.open_lanes(p_job_types text[], p_queues text[] default null)
 returns integer[] language plpgsql stable as $$
 begin
-  return array(
-    with paused as materialized (
+  return array(with paused as materialized (
       select p.kind, p.name from queue.pauses as p where p.kind = any ('{job_type,queue}'))
     select l.lane from queue.lanes as l
     where (p_job_types is null or l.job_type = any (p_job_types))
@@ -292,8 +289,7 @@ begin
     perform queue.spend(v_bucket, p_type.rate_limit, p_type.rate_per_seconds, 1, g.started_at)
     from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
     update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
-    v_unpaid := (
-      select count(*) from queue.gated as g
+    v_unpaid := (select count(*) from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
         and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
     at := queue.clock(); -- after the count: a job that starts in between still reserves its token
@@ -306,8 +302,7 @@ begin
     -- but one that has ended since then and is yet to be charged
     and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
   if p_type.key_concurrency is not null and p_key <> '' then
-    free := greatest(0, least(free, p_type.key_concurrency - (
-      select count(*) from queue.gated as g
+    free := greatest(0, least(free, p_type.key_concurrency - (select count(*) from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
         and g.admitted)));
   end if;
@@ -344,8 +339,7 @@ begin
   perform queue.place(j, p_now, v_type) from public.jobs as j where j.id = any (v_closed);
   v_count := queue.free_of_key(v_type, p_workspace_id, p_key);
   if v_count.free = 0 and not v_type.rate_per_key then return; end if;
-  with let as (
-    update queue.gated set admitted = true where ctid = any (array(
+  with let as (update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
         and not g.admitted and g.lane = any (v_open)
@@ -355,8 +349,7 @@ begin
             and e.admitted and e.ord = g.ord and e.job_id = g.job_id)
       order by g.ord limit v_count.free for update of g skip locked))
     returning lane, ord, job_id),
-  placed as (
-    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+  placed as (insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord
   into v_let from let as l;
@@ -393,15 +386,13 @@ begin
     for no key update skip locked);
   perform queue.take_place(v_jobs);
   -- running jobs count towards their key; the update waits for those that are being settled
-  with leased as (
-    update queue.leases as r set key = coalesce(
+  with leased as (update queue.leases as r set key = coalesce(
         case when v_type.rate_per_key then coalesce(j.concurrency_key, '')
           when v_type.key_concurrency is not null then j.concurrency_key end, r.key)
     from public.jobs as j where r.lane = any (v_lanes) and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r
-  where r.key is not null
-  on conflict do nothing; -- the gate admitted it
+  where r.key is not null on conflict do nothing; -- the gate admitted it
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type) from public.jobs as j
   where j.id = any (v_jobs) and j.status = 'pending';

@@ -200,8 +200,7 @@ begin
         and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
       num_nonnulls(g.key, j.concurrency_key, j.parent_id, j.unique_key, j.deadline_at) > 0
         as is_tied),
-  kinds as (
-    select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data,
+  kinds as (select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data,
       array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
     from moved as m where m.event is not null group by 1, 2, 3, 4, 5, 6)
   select (select array_agg(row(k.workspace_id, k.session_id, k.event,
@@ -312,8 +311,7 @@ declare
 begin
   perform queue.take_place(p_ids);
   delete from queue.waits where job_id = any (p_ids);
-  with ended as (
-    update public.jobs set status = p_status, updated_at = p_now, finished_at = p_now,
+  with ended as (update public.jobs set status = p_status, updated_at = p_now, finished_at = p_now,
       next_retry_at = null, last_seq = last_seq + 1,
       error_message = coalesce(p_error ->> 'message', error_message),
       error_data = coalesce(p_error - 'message', error_data)

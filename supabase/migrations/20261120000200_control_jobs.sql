@@ -100,8 +100,7 @@ grant update (status) on public.jobs to authenticated, service_role;
 
 -- Run ended jobs again that the caller has locked, unless another has their unique key. A signal
 -- has maintenance retry the children that were cancelled with them. Returns how many.
-create function queue.retry(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
+create function queue.retry(p_ids uuid[], p_now timestamptz) returns integer language plpgsql as $$
 declare
   v_ids uuid[];
 begin
