@@ -22,16 +22,28 @@ end $$;
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
--- Whether the caller should start a worker: none has free slots, none was asked for in two seconds.
-create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
-language plpgsql as $$
+-- Whether the caller should start a worker: none has free slots, none was asked for in two seconds,
+-- or it is time (p_is_due). The worker that connect_worker has named is called by pg_net: without
+-- AWS this is the schedule, on AWS a hint, beside the API and the schedule of each minute.
+create function queue.wake_worker(p_now timestamptz default queue.clock(),
+  p_is_due boolean default false) returns boolean language plpgsql as $$
 declare
   v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
+  v_url text;
 begin
-  if v_ms - greatest(pg_sequence_last_value('queue.wanted_ms'),
+  if not p_is_due and v_ms - greatest(pg_sequence_last_value('queue.wanted_ms'),
       pg_sequence_last_value('queue.slots_ms'), 0) between 0 and 1999 then return false; end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
-  perform queue.invoke_worker();
+  v_url := queue.setting('worker_url') #>> '{}';
+  if v_url is null then return true; end if;
+  begin
+    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
+        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
+          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
+      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
+  exception when others then -- a hint that fails must not fail the enqueue
+    raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
+  end;
   return true;
 end $$;
 

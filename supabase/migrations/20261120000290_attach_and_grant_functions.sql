@@ -2,22 +2,6 @@
 -- once, so what it did not find is attached by a function that may be called again at any time. And
 -- the last grants.
 
--- Call the worker by pg_net, once connect_worker has named it: without AWS this is the schedule, on
--- AWS a hint, beside the API, which wakes it after an enqueue, and the schedule of each minute.
-create function queue.invoke_worker() returns void language plpgsql as $$
-declare
-  v_url constant text := queue.setting('worker_url') #>> '{}';
-begin
-  if v_url is not null then
-    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
-        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
-          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
-      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
-  end if;
-exception when others then -- a hint that fails must not fail the enqueue
-  raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
-end $$;
-
 create function public.attach_extensions() returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -36,7 +20,7 @@ begin
       v_state := v_state || jsonb_build_object(v_part, 'attached');
       if v_part = 'pg_cron' then -- the history of its runs grows without bound
         execute $do$select cron.schedule('minutehand-tick', '* * * * *',
-            'select queue.invoke_worker()'),
+            'select queue.wake_worker(p_is_due => true)'),
           cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where '
             'end_time < now() - interval ''7 days'' and jobid in ('
             'select jobid from cron.job where jobname like ''minutehand-%'')')
