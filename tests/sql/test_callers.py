@@ -47,6 +47,16 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
     visit(one)
 
 
+#: Calls that read or write many rows, with what they need beside the workspace.
+LARGE: dict[str, dict[str, Any]] = {
+    "enqueue_jobs": {"p_jobs": [{"job_type": "work"}] * 101},
+    "cancel_jobs": {"p_filter": {"job_type": "work"}},
+    "retry_jobs": {"p_filter": {}},
+    **{name: {} for name in ("count_jobs", "dead_letters", "explain_queue", "list_job_types")},
+    **{name: {} for name in ("queue_stats", "queue_series")},
+}
+
+
 def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: Engine) -> None:
     """However many they send, none waits: the rest of the connections stays for others."""
     with ExitStack() as open_calls:
@@ -61,6 +71,10 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
             for _ in range(most):
                 call(user)
             assert refused(call, user)[1] == "rate_limited"
+        with engine.member(ADA) as ada:
+            for function, arguments in LARGE.items():
+                said = refused(ada.rpc, function, **{**OF_ACME, **arguments})
+                assert said[:2] == ("PT429", "rate_limited"), function
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
     with engine.member(ADA) as again:
@@ -131,6 +145,29 @@ def test_text_that_an_index_cannot_hold_is_the_callers_mistake(
 ) -> None:
     """As a refusal or a named constraint, which the Data API answers with 4xx."""
     assert refused(engine.rpc, function, **arguments)[0] in {"PT400", "PT404", "PT422", "23514"}
+
+
+def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
+    """The kind is a number below zero, of the engine's own first word; those of lanes are above."""
+    ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
+    words = "(regexp_matches(prosrc, 'try_lock\\((?:format\\()?''(\\w+)', 'g'))[1]"
+    kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
+    with engine.connection.transaction(force_rollback=True):
+        for kind in kinds:  # whatever follows, another kind's name too
+            assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
+        held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
+        locks = engine.rows(held, engine.connection.info.backend_pid)
+    assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket"}
+    assert len(set(locks)) == len(kinds)
+    assert min(locks) >= 2**31
+    first = "(regexp_matches(prosrc, 'advisory_xact_lock\\w*\\(([\\w.]+),', 'g'))[1]"
+    taken = {
+        name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
+    }
+    assert taken == {"v_kind", "lane"}
+    # what waits for one is called by workers alone
+    waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
+    assert set(waits) <= {"admit_run", "begin_worker_run", "lease", "register_job_types"}
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
