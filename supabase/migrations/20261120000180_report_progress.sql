@@ -108,6 +108,12 @@ begin
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now from unnest(v_changes) as c;
   v_changes := array(select c from unnest(v_changes) as c order by c.job_ids[1], c.seqs[1]);
   perform queue.publish(v_changes, p_now) where v_changes <> '{}';
+exception when data_exception or integrity_constraint_violation then
+  if cardinality(p_items) > 1 then -- each alone: what one worker says stops no other job
+    perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
+  else
+    raise warning 'a report of job % was dropped: % (%)', p_items[1].job_id, sqlerrm, sqlstate;
+  end if;
 end $$;
 
 create function public.report_jobs(p_request jsonb) returns jsonb
