@@ -229,12 +229,17 @@ begin
   where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id;
   delete from queue.deferred as d using removed as j where j.finished_at is null and d.job_id = j.id
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
-  with gone as (delete from queue.gated as g using removed as j
-    where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
-    returning g.lane, g.workspace_id, g.key)
+  with theirs as (select g.ctid as tid, g.lane, g.workspace_id, g.key,
+      g.started_at < 'infinity' is true as is_unpaid
+    from queue.gated as g join removed as j on j.finished_at is null and g.job_id = j.id
+      and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') for update of g),
+  ended as (update queue.gated set ended = true -- its start is yet to be charged
+    where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))),
+  gone as (delete from queue.gated
+    where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid)))
   insert into queue.notes (lane, workspace_id, key)
-  select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
+  select distinct t.lane, t.workspace_id, t.key from theirs as t where t.lane > 0;
   -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
   delete from queue.job_keys where ctid = any (array(select o.ctid from removed as j
     cross join lateral

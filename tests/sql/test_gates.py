@@ -34,6 +34,15 @@ def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: En
     assert len(engine.lease(call=2)) == 1
 
 
+def test_a_job_that_is_deleted_while_it_runs_has_been_charged(engine: Engine) -> None:
+    wait_for_a_rate(engine, 1, jobs=3)
+    for _ in range(2):
+        [lease] = engine.lease(call=2)
+        engine.run("delete from public.jobs where id = %s", lease["job"]["id"])
+        assert engine.lease(call=2) == []
+        engine.advance(60)
+
+
 def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engine: Engine) -> None:
     wait_for_a_rate(engine, 4, jobs=10)
     complete(engine, engine.lease(4))
