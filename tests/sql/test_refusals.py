@@ -55,12 +55,12 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(engine: Engine) -> Non
     """Nor the outcome that comes with it; two reports of a job in one call count as two."""
     engine.enqueue_many(2)
     odd, good = engine.lease(2)
-    line = {"logs": [{"message": "m", "at": "never"}]}
+    logs = [{"message": "m", "at": "never"}]
     said = [{**handle(good), "progress": {"percentage": n}} for n in (1, 2)]
-    results = engine.report_all([{**handle(odd), **line}, *said])
+    results = engine.report_all([{**handle(odd), "logs": logs}, *said])
     assert {each["outcome"] for each in results} == {"ok"}
     assert engine.events(good["job"]["id"])[2:] == ["job.progress", "job.progress"]
-    assert engine.settle(odd, **line)["outcome"] == "applied"
+    assert engine.settle(odd, logs=logs)["outcome"] == "applied"
 
 
 @pytest.mark.parametrize(
