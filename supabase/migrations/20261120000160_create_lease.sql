@@ -15,7 +15,7 @@
 --       queue.take_jobs     ready -> leased, in one statement
 --     queue.read_leases     the answer; queue.note_leases: events and keys that go with it
 --     queue.tidy_turns      closes empty turns, moves the start of others to their first job
---     queue.end_run         with the call that finds no more
+--     public.tick_finished  ends the run, with the call that finds no more
 --   public.report_jobs      renews it
 --   public.settle_jobs      ends it, and leases the next in the same call
 --   public.run_maintenance  ends one that has expired
@@ -658,21 +658,6 @@ begin
   return v_free;
 end $$;
 
--- End a run, and keep its summary with its worker: {ended, refused}.
-create function queue.end_run(p_tick_id uuid, p_worker integer, p_summary jsonb, p_now timestamptz)
-returns jsonb language plpgsql as $$
-declare
-  v_refused boolean;
-begin
-  update queue.ticks set expires_at = null where tick_id = p_tick_id and expires_at is not null
-  returning has_refused into v_refused;
-  if p_summary is not null then
-    update queue.workers set ended_at = p_now, seen_at = p_now, summary = p_summary, evidence = null
-    where worker = p_worker;
-  end if;
-  return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
-end $$;
-
 create function queue.read_lease_request(p_request jsonb) returns queue.lease_request
 language plpgsql as $$
 declare
@@ -747,7 +732,7 @@ begin
   if v_asked.ends is not null and v_given.leased = 0
       and (not v_maintenance or v_asked.ends ? 'maintained')
       and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true then
-    v_run := queue.end_run(v_asked.tick_id, v_asked.worker, v_asked.ends -> 'summary', v_now);
+    v_run := public.tick_finished(v_asked.ends || jsonb_build_object('tick_id', v_asked.tick_id));
   end if;
   return json_build_object('leases', v_given.leases, 'maintenance', v_maintenance, 'run', v_run,
     'due', coalesce(v_due, (not v_is_short)::integer), 'next_due_in_ms', v_ms);

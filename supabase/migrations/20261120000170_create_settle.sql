@@ -348,16 +348,18 @@ create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_tick constant uuid := p_request ->> 'tick_id';
+  v_refused boolean;
 begin
   perform queue.refuse_revoked();
-  if v_tick is not null then
-    return queue.end_run(v_tick, (select t.worker from queue.ticks as t where t.tick_id = v_tick),
-      p_request -> 'summary', queue.clock());
+  update queue.ticks set expires_at = null where tick_id = v_tick and expires_at is not null
+  returning has_refused into v_refused;
+  if coalesce(p_request ->> 'summary', p_request ->> 'evidence') is not null then
+    update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
+      summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
+    where worker = coalesce((select t.worker from queue.ticks as t where t.tick_id = v_tick),
+      (select w.worker from queue.workers as w where w.worker_id = p_request ->> 'worker_id'));
   end if;
-  update queue.workers
-  set ended_at = queue.clock(), seen_at = queue.clock(), evidence = p_request -> 'evidence'
-  where worker_id = p_request ->> 'worker_id';
-  return jsonb_build_object('ended', found);
+  return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
 end $$;
 comment on function public.tick_finished is
   E'Note that a worker''s run has ended: {tick_id, summary?}, as a lease may do: {ended, refused}.'
