@@ -10,12 +10,12 @@
 --               its time    its key   its turn   a worker
 --              is to come   is full   is to come  runs it
 --                  ^                                |
---                  +------ retry, snooze, waits <---+      (a job skips what does not hold it up)
+--                  +------ retry, snooze, waits <---+      (a job skips what does not apply to it)
 --
 -- Six rules hold everywhere:
 -- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
---    end, so a lease and a settlement are heap-only updates. Where a live job is, is a row of a
---    narrow table: queue.deferred, gated, ready, leases or waits.
+--    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
+--    narrow table of where it is: queue.deferred, gated, ready, leases or waits.
 -- 2. Tenants are served in rounds. A round gives each as many jobs as its weight; the tenant then
 --    goes to the end of the order, in all lanes that the worker serves. A lease reads about as many
 --    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
@@ -54,17 +54,16 @@
 do $$
 declare
   c_names constant text[] := '{
-    answer_job, attach_extensions, cancel_job, cancel_jobs, connect_worker,
-    count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event,
-    enqueue_job, enqueue_jobs, event_feed, explain_job, explain_queue, follow_topic, get_job,
-    guest_key, guest_session_jobs, job_attempts, job_events, job_logs, job_steps, job_trace,
-    jobs, lease_jobs, list_job_types, list_jobs, list_schedules, list_webhooks, list_workspaces,
-    next_runs, open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,
-    put_webhook, queue_health, queue_series, queue_stats, read_steps, register_job_types,
-    replay_job, report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance,
-    session_feed, set_settings, set_workspace_limits, settle_jobs, silence_finding, spawn_jobs,
-    stream_topics, test_webhook, tick_finished, webhook_sent, webhook_to_send, workspace_limits,
-    workspace_members, workspaces}';
+    answer_job, attach_extensions, cancel_job, cancel_jobs, connect_worker, count_jobs,
+    dead_letters, delete_schedule, delete_webhook, emit_event, enqueue_job, enqueue_jobs,
+    event_feed, explain_job, explain_queue, follow_topic, get_job, guest_key, guest_session_jobs,
+    job_attempts, job_events, job_logs, job_steps, job_trace, jobs, lease_jobs, list_job_types,
+    list_jobs, list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session,
+    open_stream, own_workspace, pause_jobs, put_schedule, put_webhook, queue_health, queue_series,
+    queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job, retry_jobs,
+    revoke_worker_keys, run_maintenance, session_feed, set_settings, set_workspace_limits,
+    settle_jobs, silence_finding, spawn_jobs, stream_topics, test_webhook, tick_finished,
+    webhook_sent, webhook_to_send, workspace_limits, workspace_members, workspaces}';
   v_taken text;
 begin
   if to_regnamespace('queue') is not null then
