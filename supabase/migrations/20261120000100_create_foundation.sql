@@ -16,8 +16,8 @@
 -- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
 --    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
 --    narrow table of where it is: queue.deferred, gated, ready, leases or waits.
--- 2. Tenants are served in rounds. A round gives each as many jobs as its weight; the tenant then
---    goes to the end of the order, in all lanes that the worker serves. A lease reads about as many
+-- 2. Tenants are served in rounds. They stand in a ring; a round gives each as many jobs as its
+--    weight, and a lease begins where the last one in these lanes ended. It reads about as many
 --    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
 -- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
 --    where the turn is not open they leave a note. A lease takes that lock alone before it closes a

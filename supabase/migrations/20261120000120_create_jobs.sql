@@ -127,22 +127,24 @@ create table queue.lanes (
   queue text not null, job_type text not null,
   served_at timestamptz, -- when a worker last asked for its jobs, to a minute; null: none serves it
   unused_since timestamptz, -- since when it has no jobs and nothing names it; deleted a day later
-  unique (job_type, queue));
-
--- The order in which tenants are served: numbers, since a clock may step back.
-create sequence queue.ranks;
+  -- its place in the ring of tenants: the round, and who was served last; or its leader's, a lane
+  -- that is served together with it
+  leader integer, round bigint not null default 0, last_rank bigint not null default 0,
+  last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
+  unique (job_type, queue)) with (fillfactor = 50);
 
 -- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
 create table queue.turns (
   workspace_id uuid not null, lane integer not null,
-  rank bigint not null default nextval('queue.ranks'), -- one in all lanes that are served together
-  had double precision not null default 0, -- how much of its round it has had; at 1 others follow
+  rank bigint not null, -- its tenant's place in the ring, the same in all lanes
+  had double precision not null default 0, -- how much of its next round it has had already
   from_ord bigint not null default 0, -- no ready job has a smaller ord: dead rows are not read
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
   look_at timestamptz,
   primary key (workspace_id, lane)) with (fillfactor = 50);
-create index turns_in_order on queue.turns (lane, rank, workspace_id) where not blocked;
+create index turns_in_order on queue.turns (rank, workspace_id, lane) where not blocked;
+create index turns_by_lane on queue.turns (lane, rank, workspace_id) where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- A turn to open, or a key whose gate to look at. Inserted and never updated, so that none waits.
@@ -203,8 +205,8 @@ do $$
 declare
   v_table regclass;
 begin
-  foreach v_table in array array['queue.turns', 'queue.notes', 'queue.ready', 'queue.deferred',
-    'queue.gated', 'queue.leases']::regclass[] loop
+  foreach v_table in array array['queue.lanes', 'queue.turns', 'queue.notes', 'queue.ready',
+    'queue.deferred', 'queue.gated', 'queue.leases']::regclass[] loop
     execute format('alter table %s set (autovacuum_vacuum_scale_factor = 0, '
       'autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)', v_table);
   end loop;

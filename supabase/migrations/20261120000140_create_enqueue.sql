@@ -439,25 +439,15 @@ begin
       or octet_length(p_payload::text) > 309 then
     perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
   end if;
-  v_job.id := queue.new_id();
-  v_job.workspace_id := p_workspace_id;
-  v_job.user_id := coalesce(p_user_id, v_job.user_id);
-  v_job.lane := coalesce(v_job.lane, p_type.lane);
-  v_job.queue := coalesce(v_job.queue, p_type.queue);
-  v_job.job_type := p_type.job_type;
-  v_job.status := 'pending';
-  v_job.payload := p_payload;
-  v_job.schema_version := coalesce(v_job.schema_version, p_type.schema_version);
-  v_job.priority := coalesce(v_job.priority, 100);
-  v_job.attempts := 0;
-  v_job.max_attempts := coalesce(v_job.max_attempts, p_type.max_attempts);
-  v_job.fence := 0;
-  v_job.generation := 1;
-  v_job.lost_attempts := 0;
-  v_job.last_seq := case when p_type.is_minimal then 0 else 1 end;
-  v_job.is_minimal := case when p_type.is_minimal then true end;
-  v_job.created_at := p_now;
-  v_job.updated_at := p_now;
+  select queue.new_id(), p_workspace_id, coalesce(p_user_id, v_job.user_id),
+    coalesce(v_job.lane, p_type.lane), coalesce(v_job.queue, p_type.queue), p_type.job_type,
+    'pending', p_payload, coalesce(v_job.schema_version, p_type.schema_version),
+    coalesce(v_job.priority, 100), coalesce(v_job.max_attempts, p_type.max_attempts), 0, 0, 1, 0,
+    (not p_type.is_minimal)::integer, nullif(p_type.is_minimal, false), p_now, p_now
+  into v_job.id, v_job.workspace_id, v_job.user_id, v_job.lane, v_job.queue, v_job.job_type,
+    v_job.status, v_job.payload, v_job.schema_version, v_job.priority, v_job.max_attempts,
+    v_job.attempts, v_job.fence, v_job.generation, v_job.lost_attempts, v_job.last_seq,
+    v_job.is_minimal, v_job.created_at, v_job.updated_at;
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
   if v_job.traceparent is null and current_setting('request.headers', true) <> '' then
     v_job.traceparent := substring(current_setting('request.headers', true)::json
@@ -550,8 +540,8 @@ begin
 end $$;
 comment on function public.enqueue_job is
   E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
-  'Options: queue, priority, scheduled_for or '
-  'delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, '
-  'session_id, parent_id, tags, deadline_at, schema_version, traceparent.';
+  'Options: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, '
+  'idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, '
+  'schema_version, traceparent.';
 
 select queue.allow('authenticated, service_role', 'public.enqueue_job');

@@ -33,8 +33,7 @@ begin
         and not (t.internal and p_user_id is not null)) is not true) then
     return false;
   end if;
-  with items as materialized (
-    select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
+  with items as materialized (select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
       coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload,
       p_now + make_interval(secs => i.n * 1e-6) as at
     from jsonb_array_elements(p_items) with ordinality as i (value, n)),
@@ -60,8 +59,7 @@ language sql as $$
     select i.n, i.value ->> 'job_type' as job_type, i.value ->> 'idempotency_key' as key,
       coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
     from jsonb_array_elements(p_items) with ordinality as i (value, n) order by 2, 3, 1),
-  claimed as materialized (
-    select i.n, case when char_length(i.key) between 1 and 255
+  claimed as materialized (select i.n, case when char_length(i.key) between 1 and 255
         and char_length(i.job_type) <= 100 then
       queue.claim_key(p_workspace_id, i.job_type, i.key, i.payload, p_ids[i.n], p_ids) end as id
     from items as i)

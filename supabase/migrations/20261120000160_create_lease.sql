@@ -1,40 +1,38 @@
--- Lease: which jobs a worker gets. The life of a lease, each step the name of its function:
+-- Lease: which jobs a worker gets; each step is the name of its function:
 --
 --   queue.lease             a call of a worker; a repeat, known by tick_id and call, gets the same
 --     queue.admit_run       where the number of runs is bounded, with the first call of one
 --     queue.note_worker     the worker's row and the lanes it serves, once a minute
 --     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
---     queue.open_turns      notes of turns: they come to the end of the order, or to their tenant
+--     queue.open_turns      notes of turns: where their tenant stands, or behind who was served
 --     queue.share_slots     which turns get how many jobs
 --       queue.lock_types    limits of types: their locks, then what runs is counted
---       queue.first_turns   all turns of the tenants that are first in the order
+--       queue.first_turns   all turns of the tenants that are next in the ring
 --       queue.limit_turns   limits of tenants likewise; a tenant at a limit is blocked for a while
 --       queue.divide_slots  rounds: each tenant as many jobs as its weight
---       queue.move_turns    tenants that have had their round go to the end of the order
+--       queue.move_on       the next lease begins behind the tenants that have had their round
 --     queue.take            the jobs, by halves where a project's own trigger refuses one of them
 --       queue.take_jobs     ready -> leased, in one statement
---     queue.read_leases     the answer; queue.note_leases: events and keys that go with it
+--     queue.read_leases     the answer, and the events and keys that go with it
 --     queue.tidy_turns      closes empty turns, moves the start of others to their first job
 --     public.tick_finished  ends the run, with the call that finds no more
---   public.report_jobs      renews it
---   public.settle_jobs      ends it, and leases the next in the same call
---   public.run_maintenance  ends one that has expired
---
--- Its length buys what a claim by one `for update skip locked` lacks: tenants take turns, limits
--- are exact, a call may be repeated. Planner settings are at the public functions.
 
 -- As a worker sends it, and the number that replaces its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text,
   most integer, run_seconds double precision, ends jsonb);
--- A turn, and what may start of its type, its tenant in the type (own), its tenant; null for any.
+-- A turn; due: the round in which its lane comes to it; and what may start of its type, its tenant
+-- in the type (own), its tenant: null for any number.
 create type queue.turn as (
-  lane integer, workspace_id uuid, rank bigint, had double precision, from_ord bigint,
-  weight double precision, job_type text, is_paused boolean, type_free integer, own_free integer,
-  tenant_free integer);
+  lane integer, workspace_id uuid, due bigint, rank bigint, had double precision,
+  from_ord bigint, weight double precision, job_type text, is_paused boolean, type_free integer,
+  own_free integer, tenant_free integer);
 -- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn.
 create type queue.share as (lane integer, workspace_id uuid, ord bigint, jobs integer);
+-- Who is served last, after how many whole rounds; of a type that then has no more slots, or null.
+create type queue.last_served as (
+  job_type text, rounds double precision, due bigint, rank bigint, workspace_id uuid);
 
 -- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
 -- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys.
@@ -47,8 +45,7 @@ declare
   v_gate record;
 begin
   if cardinality(v_notes) = 4 * p_most then
-    v_notes := array(
-      with recursive tenants as (
+    v_notes := array(with recursive tenants as (
         select s.id as workspace_id, null::queue.notes as note, 0 as nth
         from (values (gen_random_uuid()), ('00000000-0000-0000-0000-000000000000')) as s (id)
         union all select n.workspace_id, n.note, t.nth + 1 from tenants as t cross join lateral (
@@ -86,22 +83,18 @@ begin
     returning n.id, n.lane, n.workspace_id, n.ord),
   opened as (select g.lane, g.workspace_id, min(g.ord) as ord
     from gone as g group by 1, 2 order by min(g.id))
-  insert into queue.turns as t (lane, workspace_id, rank, had, from_ord, changed_at)
-  select o.lane, o.workspace_id, coalesce(l.rank, nextval('queue.ranks')), coalesce(l.had, 0),
-    o.ord, p_now
-  from opened as o left join lateral (
-    select u.rank, u.had from queue.turns as u
-    where u.workspace_id = o.workspace_id order by u.rank desc limit 1) as l on true
+  insert into queue.turns as t (lane, workspace_id, rank, from_ord, changed_at)
+  select o.lane, o.workspace_id, coalesce((
+      select u.rank from queue.turns as u where u.workspace_id = o.workspace_id limit 1),
+    min(d.last_rank) over (partition by o.workspace_id) - 1), o.ord, p_now
+  from opened as o join queue.lanes as l on l.lane = o.lane
+  left join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
   on conflict (workspace_id, lane) do update set
     blocked = false, look_at = null, changed_at = p_now,
-    rank = case when t.blocked then excluded.rank else t.rank end,
-    had = case when t.blocked then excluded.had else t.had end,
     -- a closed turn has no jobs but those of the notes
     from_ord = case when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord) end;
-  update queue.turns as t set blocked = false, look_at = null, (rank, had) = (
-    select o.rank, o.had from queue.turns as o -- its tenant may have been served meanwhile
-    where o.workspace_id = t.workspace_id order by o.rank desc limit 1)
+  update queue.turns as t set blocked = false, look_at = null
   where t.ctid = any (array(select ctid from queue.turns where blocked and look_at <= p_now
     order by look_at limit 2 * p_most for update skip locked));
 end $$;
@@ -125,8 +118,7 @@ end $$;
 create function queue.lock_types(p_lanes integer[], p_now timestamptz, out open integer[],
   out is_busy boolean, out is_limited boolean) language plpgsql as $$
 declare
-  v_limited constant text[] := array(
-    select distinct t.job_type from queue.job_types as t
+  v_limited constant text[] := array(select distinct t.job_type from queue.job_types as t
     join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
     where t.max_concurrency is not null or t.workspace_concurrency is not null
       or t.rate_limit is not null and not t.rate_per_key);
@@ -153,41 +145,64 @@ begin
   is_busy := v_busy <> '{}';
 end $$;
 
--- All turns in these lanes of the first p_most tenants, each with its tenant's first rank. v_depth
--- of each lane are read, and more only where all of these come before the last tenant.
-create function queue.first_turns(p_lanes integer[], p_most integer) returns queue.turn[]
-language plpgsql as $$
+-- All turns in these lanes of the next tenants in the ring, up to p_most (known; is_all: no more).
+-- Lanes at one place are read along the ring; where places differ, or most turns there are of other
+-- lanes (v_try 3), some of each lane. One far behind others counts as a round behind.
+create function queue.first_turns(p_lanes integer[], p_most integer, out turns queue.turn[],
+  out known integer, out is_all boolean) language plpgsql as $$
 declare
-  v_depth constant integer := least(p_most, 2 + 3 * p_most / greatest(1, 2 * cardinality(p_lanes)));
-  v_heads constant queue.turn[] := array(
-    select row(l.lane, t.workspace_id, t.rank, t.had, t.from_ord, 1, null, false, null, null,
-      null)::queue.turn from unnest(p_lanes) as l (lane) cross join lateral (
-      select * from queue.turns as o where o.lane = l.lane and not o.blocked
-      order by o.rank, o.workspace_id limit v_depth) as t);
+  v_at record; -- the place of these lanes, how many they have, and the latest round
+  v_rows integer;
 begin
-  if cardinality(v_heads) <= 1 then return v_heads; end if;
-  return array(
-    with known as materialized (select h.lane, h.workspace_id, h.rank from unnest(v_heads) as h),
-    last as materialized (select k.rank from known as k order by k.rank offset p_most limit 1),
-    deep as materialized ( -- lanes that may have more before it
-      select k.lane, max(k.rank) as rank from known as k group by 1
-      having count(*) = v_depth and v_depth < p_most
-        and coalesce(max(k.rank) <= (select b.rank from last as b), true)),
-    found as (select k.workspace_id, k.rank from known as k
-      union all select o.workspace_id, o.rank from deep as d cross join lateral (
-        select t.workspace_id, t.rank from queue.turns as t
-        where t.lane = d.lane and not t.blocked and t.rank >= d.rank
-          and t.rank <= coalesce((select b.rank from last as b), 9223372036854775807)
-        order by t.rank, t.workspace_id limit p_most) as o),
-    tenants as (
-      select f.workspace_id from found as f group by 1 order by min(f.rank), 1 limit p_most)
-    select row(o.lane, w.workspace_id, min(o.rank) over tenant,
-      first_value(o.had) over (tenant order by o.rank), o.from_ord, coalesce(l.weight, 1), null,
-      false, null, null, null)::queue.turn
-    from tenants as w cross join lateral (select * from queue.turns as n
-      where n.workspace_id = w.workspace_id and not n.blocked offset 0) as o
-    left join queue.tenant_limits as l on l.workspace_id = w.workspace_id
-    where o.lane = any (p_lanes) window tenant as (partition by w.workspace_id));
+  turns := array(select row(o.lane, o.workspace_id, 0, o.rank, o.had, o.from_ord, 1, null, false,
+    null, null, null)::queue.turn from queue.turns as o where not o.blocked limit 2);
+  if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
+    is_all := true;
+    known := 1;
+    if turns[1].lane <> all (p_lanes) then turns := '{}'; end if;
+    return;
+  end if;
+  select a.*, count(*) over () as places, max(a.round) over () - 1 as least into v_at from (
+    select distinct d.round, d.last_rank as rank, d.last_workspace_id as workspace_id
+    from queue.lanes as d where d.lane = any (array(
+      select coalesce(l.leader, l.lane) from queue.lanes as l where l.lane = any (p_lanes)))) as a
+  limit 1;
+  for v_try in case when v_at.places > 1 then 3 else 1 end .. 3 loop
+    v_rows := case v_try when 1 then 2 * p_most + 20 when 2 then 20 * p_most + 100
+      else least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes))) end;
+    with read as materialized (
+      (select t.*, row_number() over () as nth from (
+        (select o.*, v_at.round as due from queue.turns as o where v_try < 3
+          and not o.blocked and (o.rank, o.workspace_id) > (v_at.rank, v_at.workspace_id)
+          order by o.rank, o.workspace_id limit v_rows)
+        union all (select o.*, v_at.round + 1 from queue.turns as o where v_try < 3
+          and not o.blocked and (o.rank, o.workspace_id) <= (v_at.rank, v_at.workspace_id)
+          order by o.rank, o.workspace_id limit v_rows)) as t limit v_rows)
+      union all select t.* from unnest(p_lanes) as p (lane)
+      join queue.lanes as l on l.lane = p.lane and v_try = 3
+      join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
+      cross join lateral (select u.*, row_number() over () as nth from (
+        (select o.*, greatest(d.round, v_at.least) as due from queue.turns as o where
+          o.lane = l.lane and not o.blocked
+          and (o.rank, o.workspace_id) > (d.last_rank, d.last_workspace_id)
+          order by o.rank, o.workspace_id limit v_rows)
+        union all (select o.*, greatest(d.round, v_at.least) + 1 from queue.turns as o where
+          o.lane = l.lane and not o.blocked
+          and (o.rank, o.workspace_id) <= (d.last_rank, d.last_workspace_id)
+          order by o.rank, o.workspace_id limit v_rows)) as u limit v_rows) as t),
+    cut as materialized ( -- from here on some turns may not have been read
+      select r.due, r.rank, r.workspace_id from read as r where r.nth = v_rows
+      order by 1, 2, 3 limit 1),
+    found as (select r.*, dense_rank() over (order by r.due, r.rank, r.workspace_id) as place
+      from read as r where r.lane = any (p_lanes) and not exists (select from cut as c
+        where (r.due, r.rank, r.workspace_id) >= (c.due, c.rank, c.workspace_id)))
+    select array_agg(row(f.lane, f.workspace_id, f.due, f.rank, f.had, f.from_ord, 1, null, false,
+        null, null, null)::queue.turn) filter (where f.place <= p_most),
+      least(coalesce(max(f.place), 0), p_most),
+      coalesce(max(f.place), 0) <= p_most and not exists (select from cut)
+    into turns, known, is_all from found as f;
+    exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
+  end loop;
 end $$;
 
 -- What each turn may still start, counted once the locks of limited tenants were tried. is_busy:
@@ -209,8 +224,8 @@ begin
     from (select distinct l.job_type from unnest(p_turns) as t
       join queue.lanes as l on l.lane = t.lane) as d
     join queue.job_types as y on y.job_type = d.job_type)
-  select array_agg(row(t.lane, t.workspace_id, t.rank, t.had, t.from_ord, coalesce(w.weight, 1),
-    y.job_type, exists (
+  select array_agg(row(t.lane, t.workspace_id, t.due, t.rank, t.had, t.from_ord,
+    coalesce(w.weight, 1), y.job_type, exists (
       select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
         and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])),
     y.free, case when 'both ' || t.workspace_id || y.job_type = any (v_busy) then 0
@@ -234,12 +249,11 @@ begin
     where t.is_paused or least(t.own_free, t.tenant_free) <= 0) as f where u.ctid = f.found;
 end $$;
 
--- Divide slots: each round gives every tenant as many jobs as its weight, in the order of ranks;
--- inside a tenant jobs go by ord. heads: the first ready jobs of each turn; owned: within tenants'
--- limits; typed: within types' limits, with their round. p_depth: how many jobs of a turn are read
--- (is_cut: one has more); null: only the present round, since more tenants follow.
+-- Divide slots in rounds. heads: the first ready jobs of each turn; owned: within tenants' limits;
+-- typed: within types' limits, with the whole rounds before. p_depth: how many jobs of a turn are
+-- read (is_cut: one has more); null: only the present round, since more tenants follow.
 create function queue.divide_slots(p_turns queue.turn[], p_depth integer, p_most integer,
-  out shares queue.share[], out empty queue.share[], out round double precision, out rank bigint,
+  out shares queue.share[], out empty queue.share[], out lasts queue.last_served[],
   out is_cut boolean) language plpgsql as $$
 begin
   with heads as materialized (select t.*, r.ord, row_number() over (
@@ -249,55 +263,81 @@ begin
       order by o.ord limit least(coalesce(p_depth, ceil(t.weight)::integer), t.type_free,
         t.own_free, t.tenant_free)) as r on true
     where not t.is_paused and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0),
-  owned as (
-    select h.*, row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
-    from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)),
-  typed as (select o.*, r.round, row_number() over (partition by o.job_type
-      order by r.round, o.rank, o.workspace_id, o.nth) as nth_in_all
+  owned as (select h.lane, h.workspace_id, h.rank, h.from_ord, h.weight, h.job_type, h.type_free,
+      h.tenant_free, first_value(h.due) over tenant as due, first_value(h.had) over tenant as had,
+      row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
+    from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
+    window tenant as (partition by h.workspace_id order by h.due, h.lane)),
+  typed as (select o.*, r.rounds, row_number() over (partition by o.job_type
+      order by r.rounds, o.due, o.rank, o.workspace_id, o.nth) as nth_in_all
     from owned as o cross join lateral (
-      select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as round) as r
-    where o.nth <= coalesce(o.tenant_free, p_most) and (p_depth is not null or r.round = 0)),
+      select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as rounds) as r
+    where o.nth <= coalesce(o.tenant_free, p_most) and (p_depth is not null or r.rounds = 0)),
   picked as materialized (
     select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
-    order by p.round, p.rank, p.workspace_id, p.nth limit p_most),
+    order by p.rounds, p.due, p.rank, p.workspace_id, p.nth limit p_most),
   by_turn as (select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
     from picked as k group by 1, 2, 3),
-  last as (select k.round, k.rank from picked as k order by k.round desc, k.rank desc limit 1)
+  last as (select k.job_type, k.rounds, k.due, k.rank, k.workspace_id from picked as k
+    where k.nth_in_all = k.type_free
+    union all (select null, k.rounds, k.due, k.rank, k.workspace_id from picked as k
+      order by k.rounds desc, k.due desc, k.rank desc, k.workspace_id desc limit 1))
   select (select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share)
       from by_turn as s),
     (select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
       from heads as h where h.ord is null),
+    (select array_agg(row(l.job_type, l.rounds, l.due, l.rank, l.workspace_id)
+      ::queue.last_served) from last as l),
     p_depth is not null and exists (
-      select from heads as h group by h.lane, h.workspace_id having count(h.ord) = p_depth),
-    coalesce((select l.round from last as l), 0), (select l.rank from last as l)
-  into shares, empty, is_cut, round, rank;
+      select from heads as h group by h.lane, h.workspace_id having count(h.ord) = p_depth)
+  into shares, empty, lasts, is_cut;
 end $$;
 
--- Store how much of its round each tenant has had: jobs / weight, less the rounds that are over. A
--- tenant that has had its round goes to the end of the order in all lanes, if it was served or
--- comes before the last that was (p_rank, in p_round).
-create function queue.move_turns(p_turns queue.turn[], p_shares queue.share[],
-  p_round double precision, p_rank bigint, p_lanes integer[]) returns void language plpgsql as $$
+-- Move these lanes on to whom they served last, or before that one in the middle of its round, and
+-- note what tenants have had of the next. Lanes that come to one place share it from then on.
+create function queue.move_on(p_lanes integer[], p_last queue.last_served, p_turns queue.turn[],
+  p_shares queue.share[]) returns void language plpgsql as $$
+declare
+  v_done record;
 begin
-  with tenants as ( -- no join: the planner may not hash one here
-    select g.workspace_id, max(g.rank) as rank, max(g.had) as before, sum(g.jobs) as jobs,
-      max(g.had) + sum(g.jobs) / max(g.weight) as had
-    from (select t.workspace_id, t.rank, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
-      union all select s.workspace_id, null, null, null, s.jobs from unnest(p_shares) as s) as g
-    group by 1),
-  moves as materialized ( -- to a new rank each, in their old order
-    select t.workspace_id, n.had, case when e.ends then nextval('queue.ranks') end as rank
-    from (select * from tenants order by rank, workspace_id) as t cross join lateral (
-      select (t.jobs > 0 or t.rank <= coalesce(p_rank, t.rank))
-        and t.had + 1e-9 >= p_round + 1 as ends) as e
-    cross join lateral (select greatest(0, t.had - p_round - e.ends::integer) as had) as n
-    where e.ends or abs(n.had - t.before) > 1e-6)
-  update queue.turns as t set had = o.had, rank = coalesce(o.rank, t.rank)
-  from (select u.found, m.had, m.rank from moves as m cross join lateral (
-      select n.ctid as found, n.lane from queue.turns as n
-      where n.workspace_id = m.workspace_id and not n.blocked offset 0
-      for no key update skip locked) as u
-    where u.lane = any (p_lanes)) as o where t.ctid = o.found;
+  with given as ( -- no join: the planner may not hash one here
+    select g.*, g.had + case when g.due = min(g.due) over tenant
+      then sum(g.jobs) over tenant / g.weight else 0 end as now_had
+    from (select t.lane, t.workspace_id, t.due, t.rank, t.had, t.weight, 0 as jobs
+      from unnest(p_turns) as t union all
+      select s.lane, s.workspace_id, null, null, null, null, s.jobs from unnest(p_shares) as s) as g
+    window tenant as (partition by g.workspace_id)),
+  passed as materialized (
+    select g.*, (g.due, g.rank, g.workspace_id) < (p_last.due, p_last.rank, p_last.workspace_id)
+      or g.due = p_last.due and g.workspace_id = p_last.workspace_id
+        and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
+    from given as g where g.rank is not null),
+  noted as (update queue.turns as t set had = o.had from (select n.found, p.left_over as had from (
+        select f.*, greatest(0, f.now_had - p_last.rounds - f.is_done::integer) as left_over
+        from passed as f where f.lane = any (p_lanes)) as p cross join lateral (
+        select u.ctid as found from queue.turns as u
+        where u.workspace_id = p.workspace_id and u.lane = p.lane
+        for no key update skip locked) as n where abs(p.left_over - p.had) > 1e-6) as o
+    where t.ctid = o.found)
+  select p.due, p.rank, p.workspace_id into v_done from passed as p where p.is_done
+  order by p.due desc, p.rank desc, p.workspace_id desc limit 1;
+  if not found then return; end if;
+  with lanes as (select l.lane, coalesce(l.leader, l.lane) as leader, first_value(l) over (
+      partition by coalesce(l.leader, l.lane) order by l.lane <> l.leader) as led
+    from queue.lanes as l),
+  moved as ( -- not one that another lease has moved further meanwhile
+    select s.*, s.lane = any (p_lanes) and (v_done.due, v_done.rank, v_done.workspace_id)
+      > ((s.led).round, (s.led).last_rank, (s.led).last_workspace_id) as moves from lanes as s),
+  wanted as (select m.*, min(m.lane) over (
+      partition by m.moves, case when not m.moves then m.leader end) as new_leader from moved as m)
+  update queue.lanes as l set leader = w.new_leader,
+    round = case when w.moves then v_done.due else (w.led).round end,
+    last_rank = case when w.moves then v_done.rank else (w.led).last_rank end,
+    last_workspace_id
+      = case when w.moves then v_done.workspace_id else (w.led).last_workspace_id end
+  from wanted as w where (w.new_leader <> w.leader or w.moves and w.lane = w.leader)
+    and l.ctid = (select u.ctid from queue.lanes as u where u.lane = w.lane
+      for no key update skip locked);
 end $$;
 
 -- Which turns get how many of the slots, and which are empty. more: ask again at once, since
@@ -307,11 +347,10 @@ create function queue.share_slots(p_request queue.lease_request, p_now timestamp
   out more boolean) language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
-  v_tenants constant integer := v_most + v_most / 10 + 5; -- some more: turns may be empty
   v_types record;
+  v_first record;
   v_turns queue.turn[];
   v_one queue.turn;
-  v_known integer;
   v_jobs bigint;
   v_limited record;
   v_divided record;
@@ -320,7 +359,8 @@ begin
   more := case when v_most = 0 then false end;
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
-  v_turns := queue.first_turns(v_types.open, v_tenants);
+  v_first := queue.first_turns(v_types.open, v_most + v_most / 10 + 5); -- some may be empty
+  v_turns := v_first.turns;
   v_one := v_turns[1];
   if v_one.lane is null then
     more := case when v_types.open <> lanes then v_types.is_busy end;
@@ -328,7 +368,6 @@ begin
   end if;
   is_limited := v_types.is_limited or exists (select from queue.tenant_limits as w
     where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
-      and w.running_max is not null
     union all select from queue.pauses as p
     where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
   more := v_types.is_busy;
@@ -341,22 +380,24 @@ begin
     end if;
     return;
   end if;
-  v_known := (select count(distinct t.workspace_id) from unnest(v_turns) as t);
   if is_limited then
     v_limited := queue.limit_turns(v_turns, p_now);
     v_turns := v_limited.turns;
     more := more or v_limited.is_busy;
   end if;
   v_divided := queue.divide_slots(v_turns,
-    case when v_known < v_tenants then 4 + 4 * v_most / v_known end, v_most);
+    case when v_first.is_all then 4 + 4 * v_most / v_first.known end, v_most);
   shares := v_divided.shares;
   empty := v_divided.empty;
   v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   -- a lease that is not filled has served all: the order stays
   if is_limited or v_jobs = v_most then
-    perform queue.move_turns(v_turns, shares, v_divided.round, v_divided.rank, lanes);
+    perform queue.move_on(array(select l.lane from queue.lanes as l
+        where l.lane = any (v_types.open) and o.job_type is not distinct from (
+          select t.job_type from unnest(v_divided.lasts) as t where t.job_type = l.job_type)),
+      o, v_turns, shares) from unnest(v_divided.lasts) as o;
   end if;
-  more := more or (v_known = v_tenants or v_divided.is_cut) and v_jobs < v_most;
+  more := more or (not v_first.is_all or v_divided.is_cut) and v_jobs < v_most;
 end $$;
 
 -- Lease the first jobs of each turn.
@@ -431,9 +472,13 @@ begin
   return case when found then queue.take(p_shares, p_request, p_now) end;
 end $$;
 
--- What a worker gets of jobs it leased, the changes to publish, and those for queue.note_leases.
-create function queue.read_leases(p_ids uuid[], p_request queue.lease_request, out leases json,
-  out changes queue.change[], out rest uuid[]) language plpgsql as $$
+-- What a worker gets of jobs it leased, and the changes to publish. At p_now they were: what goes
+-- with it is an event, a freed unique key, or the start that queue.free_of_key charges.
+create function queue.read_leases(p_ids uuid[], p_request queue.lease_request,
+  p_now timestamptz default null, out leases json, out changes queue.change[])
+language plpgsql as $$
+declare
+  v_rest uuid[]; -- whose row does not say all
 begin
   with held as materialized (
     select j.id, j.workspace_id, j.session_id, j.attempts, j.last_seq, answer,
@@ -457,22 +502,17 @@ begin
         'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids,
         k.seqs)::queue.change) from kinds as k),
     array_agg(h.id) filter (where h.is_noted or h.is_full and h.last_seq <> 2)
-  into leases, changes, rest from held as h;
-end $$;
-
--- What goes with leases: the event, a freed unique key, the start that queue.free_of_key charges.
-create function queue.note_leases(p_ids uuid[], p_worker_id text, p_now timestamptz) returns void
-language plpgsql as $$
-begin
+  into leases, changes, v_rest from held as h;
+  if p_now is null or v_rest is null then return; end if;
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select j.id, j.last_seq, j.workspace_id, 'job.leased', jsonb_build_object(
-    'status', 'processing', 'attempts', j.attempts, 'worker_id', p_worker_id), p_now
-  from public.jobs as j where j.id = any (p_ids) and j.is_minimal is null and j.last_seq <> 2;
+    'status', 'processing', 'attempts', j.attempts, 'worker_id', p_request.worker_id), p_now
+  from public.jobs as j where j.id = any (v_rest) and j.is_minimal is null and j.last_seq <> 2;
   delete from queue.job_keys as u using public.jobs as j
-  where j.id = any (p_ids) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+  where j.id = any (v_rest) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
     and u.key = j.unique_key and u.is_unique and u.job_id = j.id and u.until = 'leased';
   update queue.gated as g set started_at = p_now from public.jobs as j
-  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+  where j.id = any (v_rest) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
     and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
 end $$;
 
@@ -555,12 +595,9 @@ begin
   end if;
   leased := coalesce(cardinality(v_ids), 0);
   if leased > 0 then
-    v_read := queue.read_leases(v_ids, p_request);
+    v_read := queue.read_leases(v_ids, p_request, v_now);
     leases := v_read.leases;
     p_changes := p_changes || v_read.changes;
-    if v_read.rest is not null then
-      perform queue.note_leases(v_read.rest, p_request.worker_id, v_now);
-    end if;
     if v_shared.is_limited then
       perform queue.spend('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, n.jobs, v_now)
       from (select j.job_type, count(*) as jobs from public.jobs as j

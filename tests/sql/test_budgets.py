@@ -35,14 +35,6 @@ def fill(engine: Engine, count: int, *columns: str) -> None:
         )
 
 
-def add_workspaces(engine: Engine, count: int) -> None:
-    """Make workspaces whose ids are hashes of their numbers."""
-    engine.run(
-        "insert into public.workspaces (id, name)"
-        f" select md5(n::text)::uuid, 'T' from generate_series(0, {count - 1}) as n"
-    )
-
-
 def open_turns(engine: Engine) -> None:
     """Open what enqueues have noted, and let the server tidy up."""
     while engine.one("select exists (select from queue.notes)"):
@@ -126,14 +118,20 @@ def test_calls_beside_100_000_waiting_jobs_cost_what_they_cost_beside_none(
     assert blocks(crowded, "select public.explain_queue(%s)", ACME) <= 600
 
 
-def test_a_lease_beside_ten_thousand_waiting_tenants_reads_a_few(engine: Engine) -> None:
-    """As many turns as it asks for jobs."""
-    add_workspaces(engine, 10_000)
-    fill(engine, 10_000, "md5(n::text)::uuid", "'work'", "null")
+@pytest.mark.parametrize("lanes", [1, 100])
+def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int) -> None:
+    """Along the ring, as many turns as it asks for jobs."""
+    for number in range(lanes):
+        engine.register(f"t{number}")
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(0, 4999) as n"
+    )
+    fill(engine, 10_000, "md5((n % 5000)::text)::uuid", f"'t' || (n * {lanes} / 10000)", "null")
     open_turns(engine)
 
-    assert lease_blocks(engine) <= 300
-    assert lease_blocks(engine, 20) <= 1600
+    most = {1: 250, 20: 1400, 100: 5600}
+    assert {n: read for n in most if (read := lease_blocks(engine, n)) > most[n]} == {}
 
 
 def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Engine) -> None:
@@ -230,15 +228,3 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
         other.run("rollback")
 
     assert last <= 2 * first, (first, last)
-
-
-def test_a_lease_among_many_lanes_reads_a_few_of_each(engine: Engine) -> None:
-    """The first turns of 100 lanes of 2,000 tenants, and no more than lie before the last."""
-    for number in range(100):
-        engine.register(f"t{number}")
-    add_workspaces(engine, 2000)
-    fill(engine, 4000, "md5((n % 2000)::text)::uuid", "'t' || (n / 40)", "null")
-    open_turns(engine)
-
-    assert lease_blocks(engine, 20) <= 2200
-    assert lease_blocks(engine, 100) <= 10_800  # some calls also do what is due once a second
