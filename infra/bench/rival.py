@@ -105,10 +105,10 @@ def probe(place: dict[str, str]) -> list[float]:
     while (began := time.time()) < until:
         made = http.post("/api/jobs", json={"workspace_id": WORKSPACE, **JOB}).json()
         read = http.get(f"/api/jobs/{made['id']}/events", headers=STREAM).text
-        heard, at = time.time(), read.partition('"type":"job.leased"')[2].split('"at":"')[1][:26]
+        received, at = time.time(), read.partition('"type":"job.leased"')[2].split('"at":"')[1][:26]
         http.get(f"/api/jobs?workspace_id={WORKSPACE}").raise_for_status()
         start = datetime.fromisoformat(f"{at}+00:00").timestamp() - began
-        seen.append((start, time.time() - heard, heard - began))
+        seen.append((start, time.time() - received, received - began))
     return [statistics.quantiles(each, n=20)[-1] for each in zip(*seen, strict=True)]
 
 

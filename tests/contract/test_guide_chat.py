@@ -243,7 +243,8 @@ def log_of(stack: RunningStack) -> str:
     return "".join(path.read_text("utf-8", "replace") for path in logs)
 
 
-def test_monitoring(shell: Shell, sql: Sql) -> None:
+def test_monitoring(shell: Shell, session: str, sql: Sql) -> None:
+    say(shell, session, RESEARCH)
     command = """curl "https://your-app.com/api/async-status?sessionId=any" | jq '.queueStatus'"""
     assert set(given(shell, command)) == {"queued", "executing"}
     for statement in (
