@@ -4,7 +4,7 @@
 --     queue.admit_run       where the number of runs is bounded, with the first call of one
 --     queue.note_worker     the worker's row and the lanes it serves, once a minute
 --     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
---     queue.open_turns      notes of turns: where their tenant stands, or behind who was served
+--     queue.open_turns      notes of turns: where their tenant is, or behind who was served
 --     queue.share_slots     which turns get how many jobs
 --       queue.lock_types    limits of types: their locks, then what runs is counted
 --       queue.first_turns   all turns of the tenants that are next in the ring
