@@ -128,8 +128,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_fields(c_schema || case when p_webhook ->> 'id' is null
     then '{"required": ["url", "sealed_secret"]}' else '{}' end::jsonb, p_webhook, 'webhook');
-  -- an address in figures may be in any spelling, so it takes a name; the worker checks what that
-  -- resolves to when it connects
+  -- a name, since figures have many spellings; the worker checks the address that it resolves to
   v_host := lower(substring(p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
     '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
   if p_webhook ->> 'url' is not null and (v_host is null
