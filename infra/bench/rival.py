@@ -112,14 +112,21 @@ def probe(place: dict[str, str]) -> list[float]:
     return [statistics.quantiles(each, n=20)[-1] for each in zip(*seen, strict=True)]
 
 
+def spent(rival: int) -> float:
+    """CPU seconds of a process and of the stack's, whose launcher keeps its id in a file."""
+    launcher = psutil.Process(int(ENV.with_name("lock").read_text()))
+    processes = (psutil.Process(rival), *launcher.children(recursive=True))
+    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
+
+
 def beside(place: dict[str, str], role: str) -> tuple[list[float], float, str]:
-    """Probe beside a process of this module: p95s, the cores that were busy, its last word."""
+    """Probe beside a process of this module: p95s, cores that it took with all, its last word."""
     words = [sys.executable, "-m", "infra.bench.rival", role]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
         time.sleep(3)
-        before, began = sum(psutil.cpu_times()[:3]), time.time()
+        before, began = spent(running.pid), time.time()
         seen = probe(place)
-        cores = (sum(psutil.cpu_times()[:3]) - before) / (time.time() - began)
+        cores = (spent(running.pid) - before) / (time.time() - began)
         running.kill()
         said = (running.communicate()[0].splitlines() or [""])[-1]
     with psycopg.connect(place["DATABASE_URL"], autocommit=True) as session:
