@@ -115,8 +115,8 @@ def probe(place: dict[str, str]) -> list[float]:
 def spent(rival: int) -> float:
     """CPU seconds of a process and of the stack's, whose launcher keeps its id in a file."""
     launcher = psutil.Process(int(ENV.with_name("lock").read_text()))
-    processes = (psutil.Process(rival), *launcher.children(recursive=True))
-    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
+    those = (psutil.Process(rival), *launcher.children(recursive=True))
+    return float(sum(sum(each.cpu_times()[:2]) for each in those))
 
 
 def beside(place: dict[str, str], role: str) -> tuple[list[float], float, str]:

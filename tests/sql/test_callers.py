@@ -52,8 +52,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "enqueue_jobs": {"p_jobs": [{"job_type": "work"}] * 101},
     "cancel_jobs": {"p_filter": {"job_type": "work"}},
     "retry_jobs": {"p_filter": {}},
-    **{name: {} for name in ("count_jobs", "dead_letters", "explain_queue", "list_job_types")},
-    **{name: {} for name in ("queue_stats", "queue_series")},
+    **dict.fromkeys(("count_jobs", "dead_letters", "explain_queue", "queue_stats"), {}),
 }
 
 
