@@ -50,9 +50,8 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 #: Calls that read or write many rows, with what they need beside the workspace.
 LARGE: dict[str, dict[str, Any]] = {
     "enqueue_jobs": {"p_jobs": [{"job_type": "work"}] * 101},
-    "cancel_jobs": {"p_filter": {"job_type": "work"}},
-    "retry_jobs": {"p_filter": {}},
-    **dict.fromkeys(("count_jobs", "dead_letters", "explain_queue", "queue_stats"), {}),
+    **{name: {"p_filter": {"job_type": "work"}} for name in ("cancel_jobs", "retry_jobs")},
+    **{name: {} for name in ("count_jobs", "dead_letters", "explain_queue", "queue_stats")},
 }
 
 
