@@ -390,8 +390,8 @@ begin
   shares := v_divided.shares;
   empty := v_divided.empty;
   v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
-  -- a lease that is not filled has served all: the order stays
-  if is_limited or v_jobs = v_most then
+  -- a lease that is not filled has served all: the order stays, as it does with one tenant alone
+  if (is_limited or v_jobs = v_most) and (v_first.known > 1 or not v_first.is_all) then
     perform queue.move_on(array(select l.lane from queue.lanes as l
         where l.lane = any (v_types.open) and o.job_type is not distinct from (
           select t.job_type from unnest(v_divided.lasts) as t where t.job_type = l.job_type)),
