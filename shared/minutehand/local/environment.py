@@ -86,7 +86,6 @@ def contract(
         "BACKGROUND_JOB_TOKEN": "dev-background-token",
         **project.environment,
         **code_environment(project),
-        VARIABLE: str(project.root),
         "STAGE": "local",
         "CORS_ORIGINS": f"{api},http://localhost:{ports.api}",
         "ALLOW_ANONYMOUS": "true",
@@ -162,6 +161,7 @@ def for_children(
         **values,
         **needs_of(project).variables(inherited),
         **passed,
+        VARIABLE: str(project.root),
         # the project's own packages, as for a command run with `python -m` in its folder
         "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",

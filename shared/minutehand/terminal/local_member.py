@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jwt
 
+from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
 from minutehand.queue.foreign import is_local
 
@@ -34,7 +35,7 @@ def first_member(values: Mapping[str, str]) -> Member | None:
     """
     import psycopg  # of the extra `dev`, as the stack is
 
-    schema = Project.find(environ=values).engine_schema
+    schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
     found = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
       from {schema}.tenant_members as m join auth.users as u on u.id = m.user_id
       where not coalesce(u.is_anonymous, false) order by u.created_at, u.id, 3 limit 1"""
