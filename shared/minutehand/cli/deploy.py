@@ -156,7 +156,7 @@ class Deployment:
     migrates: bool
 
     def check(self) -> None:
-        """Check the stage's values, its secrets and its Supabase project."""
+        """Check that the stage's values and secrets are complete."""
         self.stage.check()
         self.check_secrets()
         if self.migrates:

@@ -27,7 +27,7 @@ def docs(
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
-    page = next((page for page in PAGES if page.topic == topic), None)
+    page = next((page for page in PAGES if page.topic == topic.replace("_", "-")), None)
     if page is None:
         raise CommandFailed(
             f"no page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
