@@ -79,9 +79,9 @@ def register(
     """Called once per worker, with its settings; by a test also with functions."""
     database = functions or WorkerFunctions(settings, schema="public")
 
-    @registry.processor("{job_type}", payload={model}, timeout=120)
+    @registry.processor("{job_type}", payload={model})
     async def {function}(job: Job[{model}], ctx: JobContext) -> Fail | bool:
-        """Read, work, write; another tenant's row is not there."""
+        """Read, work, write as `row` what changes; another tenant's row is not there."""
 {calls}        return True
 '''
 TEST = '''"""`{job_type}`, tried without a queue and a database."""
@@ -104,7 +104,7 @@ CALL = """\
         if {one} is None:
             return Fail("row of {table} not found")
 """
-CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={one})\n'
+CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={{}})\n'
 
 
 def tenant_column(project: Project) -> str:
