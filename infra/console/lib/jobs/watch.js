@@ -239,7 +239,7 @@ export class JobsWatch extends Follower {
 
   get state() {
     const { freshness, error: problem } = this;
-    return { jobs: this.#rows, isLoading: this.#isLoading, freshness, problem };
+    return { jobs: this.#rows, isLoading: this.#isLoading && !problem, freshness, problem };
   }
 
   get hasGap() {
