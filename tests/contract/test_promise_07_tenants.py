@@ -237,11 +237,11 @@ def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: 
     engine.publish_deliveries()
     made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
     mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
-    delivery: dict[str, Any] = {"job_type": "webhook_delivery", "priority": 0}
+    kind = "webhook_delivery"
     forged = {"webhook_id": made["id"], "seq": 1}
     for workspace, job_id in ((ACME, theirs), (GLOBEX, mine)):
-        engine.enqueue({**forged, "job_id": job_id}, workspace=workspace, **delivery)
-        lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+        lie = engine.enqueue({**forged, "job_id": job_id}, workspace=workspace, job_type=kind)
+        lease = next(each for each in engine.lease(job_types=[kind]) if each["job"]["id"] == lie)
         assert engine.rpc("webhook_to_send", p_request=handle(lease))["send"] is False
         gone = {**handle(lease), "ok": False, "status": 410, "message": "410"}
         if workspace == GLOBEX:
