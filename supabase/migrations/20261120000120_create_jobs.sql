@@ -129,9 +129,10 @@ create table queue.lanes (
   unused_since timestamptz, -- since when it has no jobs and nothing names it; deleted a day later
   -- its place in the ring of tenants: the round, and who was served last; or its leader's, a lane
   -- that is served together with it
-  leader integer, round bigint not null default 0, last_rank bigint not null default 0,
+  leader integer references queue.lanes on delete set null, round bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  unique (job_type, queue)) with (fillfactor = 50);
+  last_rank bigint not null default 0, unique (job_type, queue)) with (fillfactor = 50);
+create index lanes_by_leader on queue.lanes (leader);
 
 -- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
 create table queue.turns (
