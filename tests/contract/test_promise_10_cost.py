@@ -108,8 +108,8 @@ async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project)
     await worker.aclose()
 
     a_run = ["lease_jobs", "settle_jobs"]
-    assert sent[:-3] == ["register_job_types", *a_run, *a_run, "lease_jobs"]
-    assert sorted(sent[-3:]) == ["lease_jobs", "run_maintenance", "settle_jobs"]
+    assert sent[:6] == ["register_job_types", *a_run, *a_run, "lease_jobs"]
+    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # a lease may follow both
     assert engine.one("select summary -> 'completed' from queue.workers") == 1
 
 
