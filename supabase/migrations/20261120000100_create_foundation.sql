@@ -1,8 +1,9 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
--- Four notions:
+-- Five notions:
 --   lane   A job type in a queue.
 --   turn   A tenant that has ready jobs in a lane.
+--   ring   All tenants with turns, in a fixed order; each lease serves those that come next.
 --   gate   The limit of a concurrency key: further jobs of a full key wait behind it.
 --   note   What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
 --
@@ -16,9 +17,9 @@
 -- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
 --    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
 --    narrow table of where it is: queue.deferred, gated, ready, leases or waits.
--- 2. Tenants are served in rounds. They stand in a ring; a round gives each as many jobs as its
---    weight, and a lease begins where the last one in these lanes ended. It reads about as many
---    tenants as it asks for jobs. Inside a tenant jobs go by ord: priority, then age.
+-- 2. Tenants are served in rounds of the ring. A round gives each as many jobs as its weight, and a
+--    lease begins where the last one in these lanes ended. It reads about as many tenants as it
+--    asks for jobs. Inside a tenant jobs go by ord: priority, then age.
 -- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
 --    where the turn is not open they leave a note. A lease takes that lock alone before it closes a
 --    turn or moves its start to the first job, so that no enqueue can be adding an older one.
