@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,8 +98,11 @@ class Ageing:
 
     def _guard(self, work: Any) -> None:
         while not self.stopped.is_set():
-            with self.scratch.connect() as connection, suppress(psycopg.errors.DeadlockDetected):
-                work(connection)
+            try:
+                with self.scratch.connect() as connection:
+                    work(connection)
+            except psycopg.errors.DeadlockDetected as error:
+                print(f"deadlock: {error}", flush=True)
 
     def _prepare(self, connection: Connection) -> None:
         types = [{"job_type": name, "backoff": {"cap_seconds": 1}, **TYPES[name]} for name in TYPES]
@@ -120,8 +122,10 @@ class Ageing:
         waiting = min(5000, jobs)
         ready = f"select count(*) from (select 1 from queue.ready limit {waiting}) as r"
         while self.settled - done < jobs:
-            is_low = _value(connection, ready) < waiting
-            self._enqueue(connection) if is_low else time.sleep(0.02)
+            if _value(connection, ready) < waiting:
+                self._enqueue(connection)
+            else:
+                time.sleep(0.02)
         rate = (self.settled - done) / (time.monotonic() - began)
         sizes = [_value(connection, f"select pg_table_size('{table}')") / 1e6 for table in SIZES]
         shown = " ".join(f"{size:.0f}" for size in sizes)
@@ -134,8 +138,7 @@ class Ageing:
             if job_type in ("keyed", "rated"):
                 item |= {"concurrency_key": f"k{luck:.6f}", "idempotency_key": str(uuid.uuid4())}
             if job_type == "limited":
-                item |= {"tags": [f"t{luck}"], "session_id": f"s{luck}"}
-                item["unique"] = {"key": str(luck)}
+                item |= {"tags": [f"{luck}"], "session_id": f"{luck}", "unique": {"key": f"{luck}"}}
             items.append(item | ({"delay_seconds": 0.1 + luck * 150} if luck < 0.02 else {}))
         workspace = random.choice(self.ids)
         _rpc(connection, "enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")

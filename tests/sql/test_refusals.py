@@ -165,9 +165,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
         assert engine.settle(held)["outcome"] == "applied"
 
 
-def test_two_transactions_that_wait_for_each_others_job_do_not_wait_for_ever(
-    engine: Engine,
-) -> None:
+def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
     one, other = engine.enqueue(), engine.enqueue()
     with engine.open_transaction() as ada, engine.open_transaction() as bob:
         ada.rpc("cancel_job", p_job_id=one)
@@ -177,5 +175,3 @@ def test_two_transactions_that_wait_for_each_others_job_do_not_wait_for_ever(
             engine.blocked(bob.rpc, "cancel_job", p_job_id=one),
         ]
         assert psycopg.errors.LockNotAvailable in {type(call.exception()) for call in calls}
-        for session in (ada, bob):
-            session.run("rollback")
