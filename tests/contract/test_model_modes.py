@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from minutehand.ai.openai_compatible import OpenAICompatible
+from minutehand.config import Settings
 from minutehand.worker import Registry
 from minutehand_apps.chat import processors as chat
 from minutehand_apps.plans import processors as plans
@@ -137,13 +138,15 @@ async def test_each_mode_ends_as_it_should(process_database: Renewed) -> None:
             "decide": {"tier": "standard", "reply": "Bakery"},
             "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
         }
-        registry = Registry()
-        apps: list[Any] = [
-            each.register(registry, project.settings) for each in (plans, chat, training)
-        ]
-        for app in apps:
-            app.model = OpenAICompatible(server.url, model="m", key=KEY, answer_seconds=3)
-        async with AppHarness(project, project.settings, registry, apps[0]).open() as harness:
+        apps: list[Any] = []
+
+        def register(registry: Registry, settings: Settings, *, app: None) -> Any:
+            for each in (plans, chat, training):
+                apps.append(each.register(registry, settings))
+                apps[-1].model = OpenAICompatible(server.url, model="m", key=KEY, answer_seconds=3)
+            return apps[0]
+
+        async with AppHarness(project, project.settings, register, None).open() as harness:
             rows = await harness.tick_until(look, are_done)
         for app in apps[1:]:
             await app.aclose()

@@ -49,21 +49,27 @@ class AppHarness:
     below = ""
 
     def __init__(
-        self, project: Project, settings: Settings, registry: Registry, app: Any, **options: Any
+        self,
+        project: Project,
+        settings: Settings,
+        register: Callable[..., Any],
+        app: Any,
+        **options: Any,
     ) -> None:
         self.project = project
         self.settings = settings
+        registry = Registry()
+        self._app = register(registry, settings, app=app)
         self.worker = Worker(
             settings, registry=registry, options=TickOptions(linger_seconds=0, **options)
         )
         # routes of other apps, and the platform's before the app's own, take longer than most tests
-        own = type(app).__module__.rpartition(".")[0]
+        own = type(self._app).__module__.rpartition(".")[0]
         self._api = build_app(settings.model_copy(update={"apps": (own,)}))
         self._api.router.routes.reverse()
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )
-        self._app = app
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -84,6 +90,12 @@ class AppHarness:
         if user is not None:
             headers["Authorization"] = f"Bearer {user_token(user)}"
         return await self._http.request(method, self.below + path, headers=headers, **options)
+
+    async def ok(self, method: str, path: str, **options: Any) -> Any:
+        """Call the API; what it answers, which must not be an error."""
+        answer = await self.call(method, path, **options)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
 
     async def stream(
         self, path: str, *, user: str | None = ADA, **headers: str

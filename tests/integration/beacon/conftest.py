@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from minutehand.worker import Registry
 from minutehand_apps.beacon.local import HOMES
 from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand_apps.beacon.outbox import Outbox
@@ -66,9 +65,7 @@ class Station(AppHarness):
     def __init__(self, project: Project, providers: Providers) -> None:
         settings = project.settings.with_environ(BEACON_PROVIDERS=providers.variable)
         self.beacon = Beacon(settings)
-        registry = Registry()
-        register(registry, settings, app=self.beacon)
-        super().__init__(project, settings, registry, self.beacon, grace_seconds=2)
+        super().__init__(project, settings, register, self.beacon, grace_seconds=2)
         self.outbox = Outbox(self.beacon)
 
     def spec(self, **fields: Any) -> dict[str, Any]:
@@ -89,12 +86,6 @@ class Station(AppHarness):
     async def submit(self, **fields: Any) -> Any:
         """Submit a spec for Acme."""
         return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
-
-    async def ok(self, method: str, path: str, **options: Any) -> Any:
-        """Call the API; what it answers, which must not be an error."""
-        answer = await self.call(method, path, **options)
-        assert answer.status_code < 300, answer.text
-        return answer.json()
 
     async def look(self, job: dict[str, Any]) -> Any:
         """The job as its members see it."""

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.worker import Registry
 from minutehand_apps.chat.processors import register
 from minutehand_apps.chat.services import Chat
 from tests.support.harness import AppHarness
@@ -69,9 +68,7 @@ class Harness(AppHarness):
 
     def __init__(self, project: Project, settings: Settings) -> None:
         self.chat = Chat(settings)
-        registry = Registry()
-        register(registry, settings, app=self.chat)
-        super().__init__(project, settings, registry, self.chat)
+        super().__init__(project, settings, register, self.chat)
 
     def begin(self) -> str:
         """The id of a session to come."""
@@ -92,19 +89,15 @@ class Harness(AppHarness):
             await asyncio.sleep(0.01)
         return asked.result()
 
-    async def status(self, session: str, user: str | None = None) -> dict[str, Any]:
+    async def status(self, session: str, user: str | None = None) -> Any:
         """GET /api/async-status."""
-        answer = await self.call("GET", f"/async-status?sessionId={session}", user=user)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        return await self.ok("GET", f"/async-status?sessionId={session}", user=user)
 
-    async def messages(self, session: str, user: str | None = None) -> dict[str, Any]:
-        """GET /api/async-messages."""
-        answer = await self.call("GET", f"/async-messages?sessionId={session}", user=user)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+    async def talk(self, session: str, user: str | None = None) -> list[dict[str, Any]]:
+        """The session's conversation."""
+        said = await self.ok("GET", f"/chat?sessionId={session}", user=user)
+        messages: list[dict[str, Any]] = said["messages"]
+        return messages
 
     async def respond(self, session: str, text: str, user: str | None = None) -> httpx.Response:
         """Answer the session's question."""
@@ -112,21 +105,19 @@ class Harness(AppHarness):
         body = {"messageId": question["id"], "sessionId": session, "content": text}
         return await self.call("POST", "/async-messages", user=user, json=body)
 
-    async def ended(self, session: str) -> dict[str, Any]:
+    async def ended(self, session: str) -> Any:
         """Tick until all work has ended; the first of it."""
         found = await self.tick_until(
             lambda: self.status(session), lambda seen: not seen["activeWork"]
         )
-        work: dict[str, Any] = found["endedWork"][0]
-        return work
+        return found["endedWork"][0]
 
-    async def asking(self, session: str) -> dict[str, Any]:
+    async def asking(self, session: str, user: str | None = None) -> Any:
         """Tick until a question waits; it."""
         found = await self.tick_until(
-            lambda: self.status(session), lambda seen: seen["pendingQuestions"]
+            lambda: self.status(session, user), lambda seen: seen["pendingQuestions"]
         )
-        question: dict[str, Any] = found["pendingQuestions"][0]
-        return question
+        return found["pendingQuestions"][0]
 
 
 @pytest.fixture

@@ -88,8 +88,7 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 
     assert said.status_code == 502
     assert "no such model" in said.json()["error"]
-    talk = await with_model.call("GET", f"/chat?sessionId={session}", user=None)
-    [message] = talk.json()["messages"]
+    [message] = await with_model.talk(session)
     assert message["status"] == "failed"
     assert "no such model" in message["error"]
 
@@ -166,11 +165,12 @@ async def post(harness: Harness, session: str, text: str) -> None:
     assert answer.status_code < 300
 
 
-async def events(harness: Harness, session: str, **headers: str) -> list[tuple[str, Any]]:
+async def events(
+    harness: Harness, session: str, user: str | None = None, **headers: str
+) -> list[tuple[str, Any]]:
     """What a session's stream says by now."""
-    return await asyncio.wait_for(
-        harness.stream(f"/async-events?sessionId={session}", user=None, **headers), 60
-    )
+    path = f"/async-events?sessionId={session}"
+    return await asyncio.wait_for(harness.stream(path, user=user, **headers), 60)
 
 
 async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> None:
@@ -207,7 +207,7 @@ async def test_of_two_answers_the_first_wins(harness: Harness) -> None:
     second = await harness.call("POST", "/async-messages", user=None, json=body)
 
     assert (first.status_code, second.status_code) == (200, 409)
-    found = await harness.messages(session)
+    found = await harness.ok("GET", f"/async-messages?sessionId={session}", user=None)
     assert [each["type"] for each in found["messages"]] == ["question", "answer"]
     assert found["messages"][1]["answers"] == question["id"]
 
@@ -227,9 +227,7 @@ async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
     """Others, and guests who know its id, find nothing."""
     session = harness.begin()
     [work] = (await harness.say(session, PAGE, user=ADA, workspace_id=ACME)).json()["work"]
-    await harness.tick_until(
-        lambda: harness.status(session, ADA), lambda seen: seen["pendingQuestions"]
-    )
+    await harness.asking(session, ADA)
 
     for stranger in (EVE, None):
         assert (await harness.status(session, stranger))["activeWork"] == []
@@ -237,16 +235,11 @@ async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
         body = {"workId": work["id"]}
         refused = await harness.call("POST", "/async-cancel", user=stranger, json=body)
         assert refused.status_code == 404
-        talk = await harness.call("GET", f"/chat?sessionId={session}", user=stranger)
-        assert talk.json()["messages"] == []
-        assert [kind for _, kind in await events_of(harness, session, stranger)] == ["connected"]
+        assert await harness.talk(session, stranger) == []
+        seen = await events(harness, session, stranger)
+        assert [event["type"] for _, event in seen] == ["connected"]
     rows = await harness.rest("GET", f"/async_work_items?session_id=eq.{session}", user=EVE)
     assert rows.json() == []
-
-
-async def events_of(harness: Harness, session: str, user: str | None) -> list[tuple[str, str]]:
-    found = await harness.stream(f"/async-events?sessionId={session}", user=user)
-    return [(cursor, event["type"]) for cursor, event in found]
 
 
 SETTINGS = {"chat_session_id_min_characters": "32", "chat_guest_messages_per_minute": "0"}
@@ -278,5 +271,5 @@ async def test_killed_workers_say_it_once(harness: Harness) -> None:
 
     await survive(harness.project, "chat", ended, ENABLE_ASYNC_WORK="true")
 
-    talk = await harness.call("GET", f"/chat?sessionId={session}", user=None)
-    assert [each["type"] for each in talk.json()["messages"]] == ["message", "reply", "info"]
+    said = [each["type"] for each in await harness.talk(session)]
+    assert said == ["message", "reply", "info"]

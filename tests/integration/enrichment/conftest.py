@@ -14,7 +14,6 @@ import pytest
 
 from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
-from minutehand.worker import Registry
 from minutehand_apps.enrichment.processors import register
 from minutehand_apps.enrichment.services import Enrichment
 from tests.integration.enrichment.apollo_server import KEY, ApolloServer
@@ -48,17 +47,12 @@ class Office(AppHarness):
 
     def __init__(self, settings: Settings, project: Project) -> None:
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
-        registry = Registry()
-        register(registry, settings, app=self.enrichment)
-        super().__init__(project, settings, registry, self.enrichment, grace_seconds=0.3)
+        super().__init__(project, settings, register, self.enrichment, grace_seconds=0.3)
 
     async def enqueue(self, job_type: str, payload: dict[str, Any], *, user: str = ADA) -> str:
         """Create a job over HTTP."""
         body = {"workspace_id": ACME, "job_type": job_type, "payload": payload}
-        answer = await self.call("POST", "/api/jobs", user=user, json=body)
-        assert answer.status_code == 201, answer.text
-        job_id: str = answer.json()["id"]
-        return job_id
+        return str((await self.ok("POST", "/api/jobs", user=user, json=body))["id"])
 
     async def tick(self, job_id: str) -> dict[str, Any]:
         """Run ticks until the job has been leased once more, and look at its row."""
@@ -87,8 +81,7 @@ class Office(AppHarness):
             " where workspace_id = %s",
             ACME,
         )
-        used: int = row["used"]
-        return used
+        return int(row["used"])
 
 
 @pytest.fixture
@@ -110,6 +103,5 @@ async def online(project: Project, apollo: ApolloServer) -> AsyncIterator[Office
     """The app with the real client, pointed at a local Apollo, and Acme with a key of its own."""
     live = project.settings.with_environ(USE_MOCK_APOLLO="false", APOLLO_BASE_URL=apollo.base_url)
     async with Office(live, project).open() as office:
-        stored = await office.call("PUT", SETTINGS, json={"apollo_api_key": KEY})
-        assert stored.status_code == 200, stored.text
+        await office.ok("PUT", SETTINGS, json={"apollo_api_key": KEY})
         yield office

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.worker import Registry
 from minutehand_apps.plans.processors import register
 from minutehand_apps.plans.services import Plans
 from tests.support.harness import AppHarness
@@ -61,26 +60,18 @@ class Harness(AppHarness):
 
     def __init__(self, project: Project, settings: Settings) -> None:
         self.plans = Plans(settings)
-        registry = Registry()
-        register(registry, settings, app=self.plans)
-        super().__init__(project, settings, registry, self.plans)
+        super().__init__(project, settings, register, self.plans)
 
     async def create(
         self, speed: str = "fast_but_skip_details", *, user: str | None = None, **options: Any
     ) -> str:
         """Create a plan, as a guest unless a user is named; its id."""
         body = {"prompt": "Create a simple plan for a local bakery", "speed_vs_detail": speed}
-        answer = await self.call("POST", "", user=user, json=body, **options)
-        assert answer.status_code == 202, answer.text
-        plan_id: str = answer.json()["plan_id"]
-        return plan_id
+        return str((await self.ok("POST", "", user=user, json=body, **options))["plan_id"])
 
     async def look(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
         """GET the plan."""
-        answer = await self.call("GET", f"/{plan_id}", user=user)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        return dict(await self.ok("GET", f"/{plan_id}", user=user))
 
     async def ended(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
         """Tick until the plan has ended; it."""

@@ -13,7 +13,6 @@ import pytest
 from infra.bench.scratch import scratch_settings
 from minutehand.ai.speech import OnShare, Segment, Transcript
 from minutehand.config import Settings
-from minutehand.worker import Registry
 from minutehand_apps.training.processors import register
 from minutehand_apps.training.services import Training
 from tests.integration.training.mux_server import MuxServer
@@ -82,9 +81,7 @@ class Studio(AppHarness):
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
         self.app = Training(settings, **given)
-        registry = Registry()
-        register(registry, settings, app=self.app)
-        super().__init__(project, settings, registry, self.app, concurrency=4)
+        super().__init__(project, settings, register, self.app, concurrency=4)
 
     def objects(self, below: str = "") -> set[str]:
         """What lies in the bucket below Acme's prefix."""
@@ -98,16 +95,12 @@ class Studio(AppHarness):
         await self.app.files.put(key, SAMPLE.read_bytes() if content is None else content)
         body = {"user_id": user, "company_id": ACME, "audio_url": key, "title": "Paper"}
         path = f"/api/trainings/{uuid.uuid4()}/transcription"
-        answer = await self.call("POST", path, json=body, user=user)
-        assert answer.status_code == 201, answer.text
-        return await self.look(answer.json()["training_id"])
+        made = await self.ok("POST", path, json=body, user=user)
+        return await self.look(made["training_id"])
 
     async def look(self, training_id: str) -> dict[str, Any]:
         """The training as its members see it."""
-        answer = await self.call("GET", f"/api/trainings/{training_id}")
-        assert answer.status_code == 200, answer.text
-        state: dict[str, Any] = answer.json()
-        return state
+        return dict(await self.ok("GET", f"/api/trainings/{training_id}"))
 
     async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
         """Tick until it has ended."""

@@ -164,21 +164,8 @@ async def test_half_a_file_says_so_and_a_second_sound_is_used(
     assert (await studio.call("GET", path)).json()["missing_seconds"] > 5
     assert "lacks its last" in jobs_of(half)["transcription"]["progress_message"]
 
-    tracks = (
-        "-f",
-        "lavfi",
-        "-i",
-        "anullsrc",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine",
-        "-map",
-        "0",
-        "-map",
-        "1",
-    )
-    file = await make(studio.app, tmp_path / "two.mp4", *tracks, "-t", "4")
+    tracks = "-f lavfi -i anullsrc -f lavfi -i sine -map 0 -map 1 -t 4"
+    file = await make(studio.app, tmp_path / "two.mp4", *tracks.split())
     two = await studio.ended(await studio.start(file))
     assert (two["status"], two["transcript"]["words"] > 0) == ("completed", True)
 
