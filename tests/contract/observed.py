@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,24 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
     return engine.rows(
         "select topic, event, payload from realtime.messages where topic like %s order by id", topic
     )
+
+
+def blocks(engine: Engine, statement: str, *values: Any) -> int:
+    """Blocks of tables and indexes that one call touches, in a session of its own; rolled back."""
+    found = []
+    with engine.beside() as other:
+        # a session's first calls read the catalogue as well
+        for _ in range(4):
+            other.run("begin")
+            found.append(other.blocks(statement, *values))
+            other.run("rollback")
+    return min(found)
+
+
+def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
+    """Blocks of one lease call, as a later call of a tick."""
+    wanted = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": limit, **request}
+    return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(wanted))
 
 
 def may_join(who: Engine, topic: str) -> bool:

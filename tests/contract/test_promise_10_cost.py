@@ -12,36 +12,18 @@ import pytest
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
-from tests.contract.observed import complete
+from tests.contract.observed import blocks, complete, lease_blocks
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 from tests.support.project import Project
 
 pytestmark = pytest.mark.fresh
 
 
-def blocks(engine: Engine, function: str, **request: Any) -> int:
-    """Blocks of tables and indexes that one call touches; it is rolled back."""
-    found = []
-    with engine.beside() as other:
-        # a session's first calls read the catalogue as well
-        for _ in range(4):
-            other.run("begin")
-            statement = f"select public.{function}(%s::jsonb)"
-            found.append(other.blocks(statement, json.dumps(request)))
-            other.run("rollback")
-    return min(found)
-
-
-def lease_blocks(engine: Engine) -> int:
-    tick = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2}
-    return blocks(engine, "lease_jobs", **tick, limit=1)
-
-
 def costs(engine: Engine) -> tuple[int, int]:
     of_lease = lease_blocks(engine)
     [lease] = engine.lease(1)
-    item = {**handle(lease), "outcome": "completed"}
-    return of_lease, blocks(engine, "settle_jobs", items=[item])
+    request = json.dumps({"items": [{**handle(lease), "outcome": "completed"}]})
+    return of_lease, blocks(engine, "select public.settle_jobs(%s::jsonb)", request)
 
 
 def fill(engine: Engine, count: int, workspace: str = ACME) -> None:

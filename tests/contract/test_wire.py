@@ -155,13 +155,8 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
     assert typed == fields
     for name in fields:
         # null is as if it were left out; an unknown one is refused whatever it is
-        engine.rpc(
-            "enqueue_job",
-            p_workspace_id=ACME,
-            p_job_type="work",
-            p_payload={},
-            p_options={name: None},
-        )
+        option: dict[str, Any] = {name: None}
+        engine.enqueue(**option)
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:

@@ -19,7 +19,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
-from tests.support.stranger import ADA, EVE
+from tests.support.engine import ADA, EVE
 
 _numbers = itertools.count(1)
 
@@ -141,8 +141,7 @@ class Client:
         url = f"{self.url}/rest/v1/{table}"
         answer = httpx.get(url, params=filters, headers=self._headers())
         assert answer.status_code == 200, answer.text
-        found: list[dict[str, Any]] = answer.json()
-        return found
+        return list(answer.json())
 
     def _headers(self) -> dict[str, str]:
         return {

@@ -17,9 +17,10 @@ import yaml
 from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
 from minutehand.local.migrations import as_user
+from tests.support.engine import ACME
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
-from tests.support.stranger import ACME, Stranger
+from tests.support.stranger import Stranger
 
 #: The first builds the wheel and starts its stack.
 pytestmark = pytest.mark.timeout(600)

@@ -15,8 +15,9 @@ import pytest
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
 from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
+from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.extensions import PG_CRON
-from tests.support.stranger import ACME, ADA, EVE, GLOBEX, THEIRS, bakery
+from tests.support.stranger import THEIRS, bakery
 
 #: The first makes the wheels and fetches the CLI, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(900)
@@ -89,10 +90,9 @@ def test_an_empty_folder(
         database.sign_up()
         if tenancy == "workspaces":
             for workspace, user in ((ACME, ADA), (GLOBEX, EVE)):
+                member = "insert into workspace_members values (%s, %s, 'manager')"
                 database.run("insert into workspaces values (%s, %s)", workspace, user)
-                database.run(
-                    "insert into workspace_members values (%s, %s, 'manager')", workspace, user
-                )
+                database.run(member, workspace, user)
         with data_api(database, schema) as api:
             check_job(environment, tmp_path, api.of(ADA), tenant, api.env)
             check_stranger(api.of(ADA), api.of(EVE), tenant)

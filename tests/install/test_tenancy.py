@@ -12,7 +12,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import existing
 from minutehand.local.migrations import MigrationFailed, apply_migrations, migrations_in
 from tests.install.projects import Hosted
-from tests.support.stranger import ACME, ADA
+from tests.support.engine import ACME, ADA
 
 TABLES = """
 create schema rbac; create table rbac.groups (id uuid primary key, name text);

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.observed import blocks, lease_blocks
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 from tests.support.renewed import Renewed
 
@@ -42,23 +43,6 @@ def open_turns(engine: Engine) -> None:
     # the first call of a second announces what was beyond the budget of messages
     engine.run("update queue.feed set held = null where held")
     engine.run("vacuum analyze")
-
-
-def blocks(engine: Engine, statement: str, *values: Any) -> int:
-    """Blocks of a call, at the third try of a session of its own; rolled back."""
-    found = []
-    with engine.beside() as other:
-        for _ in range(3):
-            other.run("begin")
-            found.append(other.blocks(statement, *values))
-            other.run("rollback")
-    return min(found)
-
-
-def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
-    """Blocks of one lease call, as a later call of a tick."""
-    wanted = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": limit, **request}
-    return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(wanted))
 
 
 def too_dear(engine: Engine, calls: dict[str, Call]) -> dict[str, int]:

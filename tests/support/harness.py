@@ -20,6 +20,7 @@ from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
 from tests.support.project import ADA, Project
 
+Register = Callable[..., Any]
 Seen = TypeVar("Seen")
 
 
@@ -49,12 +50,7 @@ class AppHarness:
     below = ""
 
     def __init__(
-        self,
-        project: Project,
-        settings: Settings,
-        register: Callable[..., Any],
-        app: Any,
-        **options: Any,
+        self, project: Project, settings: Settings, register: Register, app: Any, **options: Any
     ) -> None:
         self.project = project
         self.settings = settings

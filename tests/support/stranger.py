@@ -13,13 +13,9 @@ import pytest
 
 from infra.release.wheels import Environment, build_wheels, checkout_copy
 from minutehand.version import VERSION
+from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.paths import ROOT
 from tests.support.shared import made_once
-
-ADA = "aaaaaaaa-0000-4000-8000-000000000001"
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-ACME = "11111111-1111-4111-8111-111111111111"
-GLOBEX = "22222222-2222-4222-8222-222222222222"
 
 FIRST_SQL = """\
 create table public.organizations (

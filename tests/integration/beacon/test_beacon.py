@@ -10,11 +10,10 @@ from psycopg.types.json import Jsonb
 
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
+from tests.support.engine import EVE
 from tests.support.harness import until
 from tests.support.killable import survive
 from tests.support.project import ACME
-
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 
 
 async def verdict(station: Station, bundle: dict[str, Any]) -> str:

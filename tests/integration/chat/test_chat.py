@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
+from tests.support.engine import EVE
 from tests.support.harness import until
 from tests.support.killable import survive
 from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
-BOB = "aaaaaaaa-0000-4000-8000-000000000002"
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 
 
 async def test_a_script_walks_the_whole_flow_and_marks_each_of_its_texts(harness: Harness) -> None:

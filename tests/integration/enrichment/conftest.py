@@ -21,8 +21,6 @@ from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
 
-BOB = "aaaaaaaa-0000-4000-8000-000000000002"
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 INITECH = "ac000000-0000-4000-8000-000000000001"
 UNKNOWN_LTD = "ac000000-0000-4000-8000-000000000008"
 SOYLENT = "9c000000-0000-4000-8000-000000000001"

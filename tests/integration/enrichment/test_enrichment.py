@@ -11,8 +11,6 @@ import pytest
 from minutehand_apps.enrichment.models import find_domain, find_email
 from tests.integration.enrichment.apollo_server import KEY, ApolloServer
 from tests.integration.enrichment.conftest import (
-    BOB,
-    EVE,
     INITECH,
     PETER,
     SETTINGS,
@@ -20,6 +18,7 @@ from tests.integration.enrichment.conftest import (
     UNKNOWN_LTD,
     Office,
 )
+from tests.support.engine import BOB, EVE
 from tests.support.killable import survive
 from tests.support.misbehaving import Fault
 from tests.support.project import ACME

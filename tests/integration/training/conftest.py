@@ -21,7 +21,6 @@ from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
 from tests.unit.aws.fake_aws import fake_aws
 
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 BUCKET = "minutehand-training-uploads"
 SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/console/sample.mp4"
 

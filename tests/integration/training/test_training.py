@@ -14,8 +14,9 @@ from minutehand.ai.errors import AnswerUnusable, LanguageModelError
 from minutehand.ai.language_model import Completion, Prompt
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
-from tests.integration.training.conftest import BUCKET, EVE, SAMPLE, QuickEar, Studio
+from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
+from tests.support.engine import EVE
 from tests.support.killable import survive
 from tests.support.misbehaving import Fault
 from tests.support.project import ACME, Project
