@@ -10,7 +10,7 @@ All keys are optional:
                                 long: `{'Fn::Sub': …}`
 `uploads`                       true for a bucket of uploads, and the rights of `jobs` and `worker`
 `local`                         variables of the local stack by their value there; a developer's own
-                                value wins, and an empty one only lets that through
+                                value of these and of all above wins, an empty one is none
 ==============================  ==================================================================
 """
 
@@ -60,8 +60,9 @@ class Needs(BaseModel):
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The variables of the local stack, the caller's own values over the apps'."""
-        found = {name: inherited.get(name) or value for name, value in self.local.items()}
-        return {name: value for name, value in found.items() if value}
+        named = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
+        found = {name: inherited.get(name) for name in named} | self.local
+        return {name: v for name, value in found.items() if (v := inherited.get(name) or value)}
 
     def service(self) -> dict[str, Any]:
         """What serverless.yml includes: functions' variables, and a policy per role."""

@@ -158,8 +158,8 @@ def for_children(
         if name in PASSED or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
     }
     return {
-        **values,
         **needs_of(project).variables(inherited),
+        **values,
         **passed,
         VARIABLE: str(project.root),
         # the project's own packages, as for a command run with `python -m` in its folder

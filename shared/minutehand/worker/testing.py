@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class ProcessorTest(Generic[P]):
         """Test what `register(registry, settings, *more)` makes for that payload's model."""
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
-        register(registry, settings, *more)
+        register(registry, settings.with_environ(**os.environ), *more)
         [made] = [kind for kind in registry if kind.payload is type(payload)]
         return cls(made.run, payload, job_type=made.name, around=made.around)
 

@@ -47,6 +47,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
         "SUPABASE_URL": "https://real.supabase.co",
         "SUPABASE_WORKER_KEY": "real",
         "LOG_LEVEL": "DEBUG",
+        "MUX_TOKEN_ID": "named by an app's lambda.yml",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
     }
 
@@ -57,6 +58,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert "AWS_PROFILE" not in made
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
+    assert made["MUX_TOKEN_ID"] == "named by an app's lambda.yml"
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 

@@ -3,7 +3,6 @@
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
 import { notifyFailure } from "../../parts/toasts.js";
 import { uploads } from "./uploading.js";
 
@@ -58,6 +57,15 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         </button>`
       }
     </div>
-    ${field("Title", title, setTitle, { required: true, maxlength: 200, pattern: ".*\\S.*" })}
+    <label class="field">
+      <span>Title</span>
+      <input
+        type="text"
+        required
+        maxlength="200"
+        pattern=".*\\S.*"
+        value=${title}
+        onInput=${(event) => setTitle(event.target.value)} />
+    </label>
   <//>`;
 }
