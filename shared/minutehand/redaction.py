@@ -46,7 +46,7 @@ _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
 _PATTERNS = (
     # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
     (
-        rf"""(?i)({_NAMED}\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
+        rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
         r"\1\2{}\2",
     ),
     (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),

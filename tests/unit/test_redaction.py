@@ -66,7 +66,7 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
         "token = make_token(user)",
         "password = settings.of(user).password",
         "unexpected token } in JSON",
-        "unknown key: colour",
+        "KeyError: 'COLOUR' is an unknown key: colour",
         "invalid token: it has expired",
         "HTTP Basic authentication failed",
         "GET https://api.example:8080/v1/users/ada@acme.test?page=2&limit=50 answered 503",
