@@ -84,17 +84,18 @@ def test_an_empty_folder(
     schema, tenant = ("public", ACME) if tenancy == "workspaces" else ("tasks", ADA)
     with hosted.database() as database:
         before = database.everything()
-        options = ("--schema", schema, "--tenancy", tenancy)
+        options = ("--schema", schema, "--tenancy", tenancy, "--package", "acme.jobs")
         environment.minutehand(tmp_path, "install", *options)
+        environment.run(tmp_path, "-Pm", "pytest", "-q", "-p", "no:cacheprovider", "acme")
         database.push(tmp_path)
         database.sign_up()
         if tenancy == "workspaces":
-            for workspace, user in ((ACME, ADA), (GLOBEX, EVE)):
-                member = "insert into workspace_members values (%s, %s, 'manager')"
-                database.run("insert into workspaces values (%s, %s)", workspace, user)
-                database.run(member, workspace, user)
+            for org, user in ((ACME, ADA), (GLOBEX, EVE)):
+                database.run("insert into workspaces values (%s, %s)", org, user)
+                database.run("insert into workspace_members values (%s, %s, 'manager')", org, user)
         with data_api(database, schema) as api:
-            check_job(environment, tmp_path, api.of(ADA), tenant, api.env)
+            env = api.env | {"MINUTEHAND_APPS": "acme.jobs"}
+            check_job(environment, tmp_path, api.of(ADA), tenant, env)
             check_stranger(api.of(ADA), api.of(EVE), tenant)
 
         database.run("delete from auth.users")

@@ -60,8 +60,6 @@ major_version = 17
 
 PROCESSOR = '''"""`{job_type}`: greets by name."""
 
-from __future__ import annotations
-
 from minutehand.worker import Job, JobContext, processor
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -89,8 +87,6 @@ async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, str]:
 '''
 
 PROCESSOR_TEST = '''"""`{job_type}`, tried without a queue."""
-
-from __future__ import annotations
 
 import asyncio
 
@@ -251,7 +247,9 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     home = package_folder(folder, package)
     made = []
     if not home.exists():
+        new = [part for part in home.parents[: package.count(".")] if not part.exists()]
         made = [
+            *(Write(part / "__init__.py", "") for part in new),  # else pytest finds no package
             Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
             Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
             Write(home / "tests" / "__init__.py", ""),

@@ -15,6 +15,7 @@ _SQL = """\
 -- then run this once, in the dashboard's SQL editor or with psql, and delete the files listed at
 -- its end.
 begin;
+set local client_min_messages = warning; -- nothing for each object that goes with its schema
 
 -- a schema without Minutehand's mark is someone else's; what of yours uses Minutehand would be
 -- dropped with it, or fail from now on
@@ -91,7 +92,7 @@ begin
     drop schema {clients};
   end if;
 exception when dependent_objects_still_exist then
-  raise notice 'the schema {clients} holds something of yours and stays';
+  raise warning 'the schema {clients} holds something of yours and stays';
 end;
 $$;
 
@@ -129,7 +130,7 @@ begin
   begin
     drop role job_worker;
   exception when dependent_objects_still_exist then
-    raise notice 'the role job_worker is used elsewhere and stays';
+    raise warning 'the role job_worker is used elsewhere and stays';
   end;
 end;
 $$;
