@@ -33,7 +33,7 @@ DryRun = Annotated[
 SCHEMA, PACKAGE = "minutehand", "jobs"
 NEXT = """
 Next:
-1. supabase migration up, beside `supabase start` only, after the lines above if there are any
+1. only beside `supabase start`: supabase migration up, once config.toml has its schema
 2. minutehand dev
 3. in a second terminal: minutehand enqueue {package}.hello '{{"name": "Ada"}}' --watch
 `minutehand docs` prints the pages with these names."""

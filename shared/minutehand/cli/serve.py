@@ -42,7 +42,7 @@ def serve(
     """Serve the API, the console and the worker without AWS.
 
     TLS is the host's: put it behind a proxy or a platform that ends HTTPS. Then let the database
-    invoke it: select connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
+    invoke it: minutehand.connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
     """
     import uvicorn
 

@@ -78,8 +78,8 @@ class Launcher:
         here = None if url or self._options.any_ports else supabase_here(Project.find().root)
         if here:
             self.say(
-                f"[bold]a Supabase answers at {here}[/]: to work with it, and not with a database"
-                f" of its own: minutehand dev --supabase-url {here}"
+                f"[bold]a Supabase answers at {here}[/]; this stack has a database of its own,"
+                f" and works with that one by: minutehand dev --supabase-url {here}"
             )
         remote = remote_values(url, os.environ) if url else None
         stack = Stack(
@@ -160,11 +160,11 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
     member = local_member.first_member(values)
     if member is None:
         return [
-            ("Sign in", "no account belongs to a tenant yet: sign up in the console, and add the"),
-            ("", "account to your memberships; `minutehand` then acts as that account"),
+            ("Sign in", "no account belongs to a tenant yet: `minutehand docs local` says how to"),
+            ("", "make one and its membership; `minutehand` then acts as that account"),
         ]
     return [
-        ("Sign in", f"{member.email}, with the password of your seed, for {member.tenant}"),
+        ("Sign in", f"{member.email}, with its own password, for {member.tenant}"),
         ("", "`minutehand` acts as that account here, without a password"),
     ]
 

@@ -38,10 +38,10 @@ FIXES: dict[str, str] = {
     "workspace_needed": "pass --workspace or set MINUTEHAND_WORKSPACE_ID",
     "missing_setting": "set it beside API_URL, or name a file: --env-file prod.env; without "
     "API_URL in the environment the local stack is used",
-    "not_signed_in": "set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
+    "not_signed_in": "set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token; a new local "
+    "stack with tenants of yours needs an account and its membership: `minutehand docs local`",
     "sign_in_failed": "correct MINUTEHAND_EMAIL, MINUTEHAND_PASSWORD or SUPABASE_PUBLISHABLE_KEY",
-    "token_expired": "`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
-    "MINUTEHAND_PASSWORD it is renewed automatically",
+    "token_expired": "`minutehand token` prints a fresh one; MINUTEHAND_EMAIL's sign-in renews it",
 }
 
 
