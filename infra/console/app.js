@@ -61,17 +61,16 @@ async function findApps() {
     .map((result) => result.value.default);
 }
 
+const notStarted = (error, what) =>
+  html`<main class="sign-in" id="main">
+    <h1>Minutehand</h1>
+    <${Failed} error=${error} retry=${reload} what=${what} />
+  </main>`;
+
 function Console({ apps }) {
   const { status, error, user, workspace, workspaces } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
-  if (status === "failed")
-    return html`<main class="sign-in" id="main">
-      <h1>Minutehand</h1>
-      <${Failed}
-        error=${error}
-        retry=${() => location.reload()}
-        what="Your workspaces could not be read" />
-    </main>`;
+  if (status === "failed") return notStarted(error, "Your workspaces could not be read");
   if (status === "out") return html`<${SignIn} />`;
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace}
     workspaces=${workspaces} />`;
@@ -280,16 +279,7 @@ async function main() {
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";
-    render(
-      html`<main class="sign-in" id="main">
-        <h1>Minutehand</h1>
-        <${Failed}
-          error=${error}
-          retry=${() => location.reload()}
-          what="The console could not start" />
-      </main>`,
-      root,
-    );
+    render(notStarted(error, "The console could not start"), root);
   }
 }
 

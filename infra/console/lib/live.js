@@ -1,8 +1,8 @@
 // Reads that are repeated when a watch says so: of one thing, or of pages of things.
 
-import { supabase } from "../api.js";
+import { data, supabase, unwrap } from "../api.js";
 import { watchWorkspace } from "./jobs/watch.js";
-import { useRead } from "./store.js";
+import { usePolling, useRead } from "./store.js";
 import { useEffect, useRef, useState } from "./ui.js";
 
 /** Read again whenever a watch finds that something may have changed; the watch's freshness. */
@@ -42,4 +42,13 @@ export function useLivePages(workspaceId, list, search = "") {
     freshness,
     more: next ? () => setShown({ of, after: [...cursors, next] }) : null,
   };
+}
+
+/** The latest hundred rows of a workspace, read again every so often. */
+export function useLatest(table, workspaceId, column, everyMs) {
+  const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);
+  const latest = () => rows().order(column, { ascending: false }).limit(100);
+  const read = useRead((signal) => unwrap(latest(), signal), [workspaceId]);
+  usePolling(read, everyMs);
+  return read;
 }

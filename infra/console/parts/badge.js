@@ -63,7 +63,7 @@ export function WorkerState({ state }) {
   return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;
 }
 
-export function JobProgress({ job, compact = false }) {
+export function JobProgress({ job, label = "Progress", compact = false }) {
   const { status, progress } = job;
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
@@ -75,7 +75,7 @@ export function JobProgress({ job, compact = false }) {
     <div
       class="progress-track"
       role="progressbar"
-      aria-label="Progress"
+      aria-label=${label}
       aria-valuemin="0"
       aria-valuemax="100"
       aria-valuenow=${done}

@@ -1,6 +1,6 @@
 // Dialogs over the browser's own <dialog>: focus is kept inside and given back.
 
-import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { createStore, useStore } from "../lib/store.js";
 
 export function Dialog({ title, onClose, wide = false, children }) {
@@ -100,20 +100,13 @@ export function useKeptFocus() {
 /** A button that runs something once at a time and shows that it does. */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
-  const alive = useRef(true);
-  useEffect(
-    () => () => {
-      alive.current = false;
-    },
-    [],
-  );
   const click = async () => {
     if (busy) return;
     setBusy(true);
     try {
       await run();
     } finally {
-      if (alive.current) setBusy(false);
+      setBusy(false);
     }
   };
   return html`<button

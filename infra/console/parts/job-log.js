@@ -7,7 +7,7 @@ import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
-import { notifyFailure } from "./toasts.js";
+import { act } from "./toasts.js";
 
 const ROW = 24;
 /** Levels from which on lines are shown. */
@@ -65,13 +65,10 @@ export function JobLog({
     const { scrollHeight, scrollTop, clientHeight } = currentTarget;
     followed.current = scrollHeight - scrollTop - clientHeight < ROW * 2;
   };
-  const save = async () => {
-    try {
-      download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`);
-    } catch (error) {
-      notifyFailure("Could not download", error);
-    }
-  };
+  const save = () =>
+    act("Could not download", async () =>
+      download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`),
+    );
   const part = shown.length < lines.length && `${shown.length} of `;
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">

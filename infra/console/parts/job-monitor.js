@@ -13,6 +13,7 @@ import {
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyped, useKey } from "../lib/keys.js";
+import { RANGES } from "../lib/series.js";
 import { NAMES, nextRunOf, stateOfJob, STATES, statusOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
 import {
@@ -34,12 +35,10 @@ import { notify, notifyFailure } from "./toasts.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
 const ROW = 36;
-const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
-
 /** The instant a range begins, to the minute; an instant is itself. */
 const beginOf = (since) =>
-  Object.hasOwn(SINCE, since)
-    ? new Date(Math.floor(serverNow() / 60_000 - SINCE[since]) * 60_000).toISOString()
+  Object.hasOwn(RANGES, since)
+    ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
 /** What narrows the list: names as people type them, and what `list_jobs` calls them. */
@@ -210,7 +209,7 @@ function choicesOf(text, known, rows) {
     type: () => known.map((type) => type.job_type),
     queue: () => different(known.map((type) => type.queue)),
     tag: () => different(rows.flatMap((row) => row.tags ?? [])),
-    since: () => Object.keys(SINCE),
+    since: () => Object.keys(RANGES),
   };
   if (!text.includes(":")) return Object.keys(FILTERS).map((name) => `${name}:`);
   return values[word]?.().map((value) => `${word}:${value}`) ?? [];

@@ -4,7 +4,7 @@ import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
-import { notify, notifyFailure } from "./toasts.js";
+import { actionsOn } from "./toasts.js";
 import { When } from "./when.js";
 
 const label = (option) =>
@@ -16,15 +16,12 @@ const valueOf = (option) =>
 
 /** The question of a job, answered as its waits are. */
 export function Question({ jobId, wait, onAnswered }) {
-  const send = async (answer) => {
-    try {
-      await jobs.answer(jobId, { body: { answer } });
-      notify("Answered: the job continues");
-      onAnswered();
-    } catch (error) {
-      notifyFailure("Could not answer", error);
-    }
-  };
+  const send = (answer) =>
+    actionsOn(onAnswered)(
+      "Could not answer",
+      () => jobs.answer(jobId, { body: { answer } }),
+      "Answered: the job continues",
+    );
   const options = Array.isArray(wait.options) ? wait.options : [];
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">

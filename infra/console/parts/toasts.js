@@ -38,6 +38,9 @@ export const actionsOn = (refresh) => async (failure, run, done, question) => {
   }
 };
 
+/** An action that changes nothing which is shown. */
+export const act = actionsOn(() => {});
+
 /** Says the state after a pause is lifted: another may stop the same jobs. */
 export const resumed = (name) => (answer) =>
   [

@@ -20,7 +20,7 @@ import { fact, jobLink } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
-import NotFound from "./not-found.js";
+import NotFound, { unreadPage } from "./not-found.js";
 
 const { useJob } = hooksOf(hooks, supabase);
 
@@ -55,11 +55,7 @@ export default function JobPage({ id }) {
   const watch = useJob(id);
   const { job, missing, problem } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
-  if (!job)
-    return html`<div class="page">
-      <h1 tabindex="-1">Job</h1>
-      <${Unread} of=${{ error: problem, refresh: watch.refresh }} what="the job" />
-    </div>`;
+  if (!job) return unreadPage("Job", { error: problem, refresh: watch.refresh }, "job");
   return html`<${Loaded} watch=${watch} job=${job} key=${job.id} />`;
 }
 

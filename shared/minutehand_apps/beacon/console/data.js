@@ -1,6 +1,7 @@
 // What the benchmark pages read and do, all by the app's own routes.
 
 import { callRoute } from "../../api.js";
+import { STATES as OF_JOBS } from "../../lib/states.js";
 
 const call = callRoute;
 
@@ -16,15 +17,12 @@ export const beacon = {
   keys: () => call("GET /api/v1/keys"),
 };
 
-/** The states of jobs and executions, with the tones of the engine's own. */
+/** The states of jobs and executions, beside the engine's own. */
 export const STATES = {
+  ...OF_JOBS,
   created: { word: "Created", tone: "pending" },
-  queued: { word: "Queued", tone: "pending" },
   pending: { word: "Pending", tone: "pending" },
-  processing: { word: "Running", tone: "processing" },
-  completed: { word: "Completed", tone: "completed" },
-  failed: { word: "Failed", tone: "failed" },
-  cancelled: { word: "Cancelled", tone: "cancelled" },
+  processing: OF_JOBS.running,
 };
 /** `v1` for 1, and what begins with a v as it is. */
 export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);

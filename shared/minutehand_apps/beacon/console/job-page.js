@@ -7,15 +7,15 @@ import { useWatched } from "../../lib/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useEffect } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
-import { Stale, Unread } from "../../parts/states-of-view.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { Stale } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Answers } from "./answers.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
-import NotFound from "../../views/not-found.js";
+import { unreadPage } from "../../views/not-found.js";
 
 const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
 
@@ -37,26 +37,17 @@ export default function JobPage({ id }) {
     const timer = setInterval(found.refresh, UNPUBLISHED_MS);
     return () => clearInterval(timer);
   }, [job?.status]);
-  if (found.error?.status === 404 || found.error?.status === 422)
-    return html`<${NotFound} what="job" />`;
-  if (!job)
-    return html`<div class="page">
-      <h1 tabindex="-1">Benchmark</h1>
-      <${Unread} of=${found} what="the job" />
-    </div>`;
+  const unread = unreadPage("Benchmark", found, "job");
+  if (unread) return unread;
   const executions = counted(job.executions.length, "execution");
-  const cancel = async () => {
-    if (
-      !(await confirm({
-        title: "Cancel this job?",
-        text: `Of ${executions}, those that are completed keep their receipts.`,
-        action: "Cancel the job",
-        danger: true,
-      }))
-    )
-      return;
-    await actionsOn(found.refresh)("Could not cancel", () => beacon.cancel(job.id));
-  };
+  const act = actionsOn(found.refresh);
+  const cancel = () =>
+    act("Could not cancel", () => beacon.cancel(job.id), undefined, {
+      title: "Cancel this job?",
+      text: `Of ${executions}, those that are completed keep their receipts.`,
+      action: "Cancel the job",
+      danger: true,
+    });
   const { constraints } = job.spec;
   const asked = counted(job.spec.questions.length, "question");
   const regions = counted(constraints.regions.length, "region");

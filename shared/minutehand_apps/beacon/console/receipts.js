@@ -4,17 +4,14 @@ import { html } from "../../lib/ui.js";
 import { shortId } from "../../lib/format.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { notifyFailure } from "../../parts/toasts.js";
+import { act } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 
 export function Receipts({ id }) {
-  const save = async (name, read) => {
-    try {
-      download(name, `${JSON.stringify(await read(), null, 1)}\n`, "application/json");
-    } catch (error) {
-      notifyFailure(`${name} could not be read`, error);
-    }
-  };
+  const save = (name, read) =>
+    act(`${name} could not be read`, async () =>
+      download(name, `${JSON.stringify(await read(), null, 1)}\n`, "application/json"),
+    );
   const bundle = () => save(`beacon-${shortId(id)}.json`, () => beacon.bundle(id));
   const keys = () => save("beacon-keys.json", beacon.keys);
   return html`<section class="card stack" aria-labelledby="h-receipts">

@@ -8,10 +8,10 @@ import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Answering } from "../../parts/question.js";
-import { Stale, Unread } from "../../parts/states-of-view.js";
+import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import NotFound from "../../views/not-found.js";
+import NotFound, { unreadPage } from "../../views/not-found.js";
 
 needStyles("/apps/chat/chat.css");
 
@@ -76,11 +76,8 @@ function Conversation({ id, workspaceId }) {
   const { end, goThere } = useEndInSight(
     session && `${session.messages.length} ${session.asks.length} ${session.work.length}`,
   );
-  if (!session)
-    return html`<div class="page">
-      <h1 tabindex="-1">Conversation</h1>
-      <${Unread} of=${found} what="the conversation" />
-    </div>`;
+  const unread = unreadPage("Conversation", found, "conversation");
+  if (unread) return unread;
   const act = actionsOn(found.refresh);
   const headers = { "X-Session-Id": id };
   const send = (content, key) => {

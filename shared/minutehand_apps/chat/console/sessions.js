@@ -1,8 +1,7 @@
 // Sessions of a workspace, the latest first, as row level security shows them.
 
-import { data, unwrap } from "../../api.js";
+import { useLatest } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
-import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty } from "../../parts/states-of-view.js";
@@ -15,20 +14,7 @@ export const title = () => "Chat";
 const addressOf = (id) => `/chat/session#${id}`;
 
 export default function Sessions({ workspace }) {
-  const found = useRead(
-    (signal) =>
-      unwrap(
-        data()
-          .from("async_session_state")
-          .select("*")
-          .eq("workspace_id", workspace.id)
-          .order("last_message_at", { ascending: false })
-          .limit(100),
-        signal,
-      ),
-    [workspace.id],
-  );
-  usePolling(found, 15_000);
+  const found = useLatest("async_session_state", workspace.id, "last_message_at", 15_000);
   const begin = async () => navigate(addressOf(`chat_${crypto.randomUUID()}`));
   return html`<div class="page">
     <header class="page-head">

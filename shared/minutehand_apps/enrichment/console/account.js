@@ -8,12 +8,13 @@ import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Failed, Stale, Unread } from "../../parts/states-of-view.js";
+import { field } from "../../parts/field.js";
+import { Failed, Stale } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
-import NotFound from "../../views/not-found.js";
+import NotFound, { unreadPage } from "../../views/not-found.js";
 
 export const title = () => "Account";
 
@@ -31,11 +32,7 @@ export default function AccountPage({ id, workspace }) {
     workspace.id,
     id,
   ]);
-  if (account.value === undefined)
-    return html`<div class="page">
-      <h1 tabindex="-1">Account</h1>
-      <${Unread} of=${account} what="the account" />
-    </div>`;
+  if (account.value === undefined) return unreadPage("Account", account, "account");
   if (account.value === null) return html`<${NotFound} what="account" />`;
   return html`<${Loaded}
     account=${account.value}
@@ -184,23 +181,13 @@ function Fields({ account, onSaved }) {
       </dl>
     </section>`;
   }
+  const line = ([name, label, kind]) => {
+    const set = (value) => setDraft((now) => ({ ...now, [name]: value }));
+    const attributes = { type: kind ?? "text", min: 0, step: "any", required: name === "name" };
+    return field(label, draft[name] ?? "", set, attributes);
+  };
   return html`<form class="card stack" onSubmit=${save} aria-label="Edit company">
-    ${FIELDS.map(
-      ([name, label, kind]) =>
-        html`<label class="field" key=${name}>
-          <span>${label}</span>
-          <input
-            type=${kind ?? "text"}
-            min="0"
-            step="any"
-            required=${name === "name"}
-            value=${draft[name] ?? ""}
-            onInput=${(event) => {
-              const { value } = event.target;
-              setDraft((now) => ({ ...now, [name]: value }));
-            }} />
-        </label>`,
-    )}
+    ${FIELDS.map(line)}
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="actions">
       <button

@@ -10,10 +10,10 @@ const TEXT = {
   contacts: ["name", "email", "title"],
 };
 
-/** A page of records by name, after so many; `search` matches any text column. */
 /** Where values come from, by the name of the client that was asked. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
+/** A page of records by name, after so many; `search` matches any text column. */
 export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   let query = supabase()
     .from(table)

@@ -8,19 +8,16 @@ import { ActionButton } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/field.js";
 import { column, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { notifyFailure } from "../../parts/toasts.js";
+import { act } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichment, page } from "./data.js";
 
 /** The button of a record, which leads to its job. */
 export const enrichButton = (kind, id, name, className = "small") => {
-  const run = async () => {
-    try {
-      navigate(`/jobs/${(await enrichment(kind, id)).id}`);
-    } catch (error) {
-      notifyFailure(`${name} was not enriched`, error);
-    }
-  };
+  const run = () =>
+    act(`${name} was not enriched`, async () =>
+      navigate(`/jobs/${(await enrichment(kind, id)).id}`),
+    );
   return html`<${ActionButton} className=${className} run=${run} aria-label=${`Enrich ${name}`}>
     Enrich
   <//>`;

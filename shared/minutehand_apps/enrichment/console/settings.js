@@ -4,7 +4,7 @@ import { number } from "../../lib/format.js";
 import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
+import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/states-of-view.js";
@@ -53,22 +53,14 @@ function Loaded({ settings, workspace, refresh }) {
       setProblem(error.message);
     }
   };
-  const remove = async () => {
-    if (
-      !(await confirm({
-        title: "Remove the Apollo key?",
-        text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
-        action: "Remove the key",
-        danger: true,
-      }))
-    )
-      return;
-    await actionsOn(refresh)(
-      "Could not remove",
-      () => apiSettings.removeKey(workspace.id),
-      "The key is removed",
-    );
-  };
+  const gone = () => apiSettings.removeKey(workspace.id);
+  const remove = () =>
+    actionsOn(refresh)("Could not remove", gone, "The key is removed", {
+      title: "Remove the Apollo key?",
+      text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
+      action: "Remove the key",
+      danger: true,
+    });
   const toggle = ({ target: { checked } }) =>
     save(
       { apollo_auto_enrich: checked },

@@ -7,12 +7,12 @@ import { needStyles } from "../../lib/styles.js";
 import { html } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
-import { Stale, Unread } from "../../parts/states-of-view.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { toneOf } from "./plans.js";
-import NotFound from "../../views/not-found.js";
+import { unreadPage } from "../../views/not-found.js";
 
 needStyles("/apps/plans/plans.css");
 
@@ -41,28 +41,21 @@ export default function PlanPage({ id }) {
   const plan = found.value;
   const isLive = ["pending", "running", "cancelling"].includes(plan?.status);
   usePolling(found, isLive ? LIVE_MS : null);
-  if ([404, 422].includes(found.error?.status)) return html`<${NotFound} what="plan" />`;
-  if (!plan)
-    return html`<div class="page">
-      <h1 tabindex="-1">Plan</h1>
-      <${Unread} of=${found} what="the plan" />
-    </div>`;
+  const unread = unreadPage("Plan", found, "plan");
+  if (unread) return unread;
   const act = actionsOn(found.refresh);
   const places = { plan_id: id };
-  const remove = async () => {
-    if (
-      await confirm({
-        title: "Delete this plan?",
-        text: "Its report goes with it. This cannot be undone.",
-        action: "Delete plan",
-        danger: true,
-      })
-    )
-      await act("Could not delete", async () => {
-        await callRoute("DELETE /api/plans/{plan_id}", { places });
-        navigate("/plans");
-      });
+  const gone = async () => {
+    await callRoute("DELETE /api/plans/{plan_id}", { places });
+    navigate("/plans");
   };
+  const remove = () =>
+    act("Could not delete", gone, undefined, {
+      title: "Delete this plan?",
+      text: "Its report goes with it. This cannot be undone.",
+      action: "Delete plan",
+      danger: true,
+    });
   const post = (problem, what) =>
     act(problem, () => callRoute(`POST /api/plans/{plan_id}/${what}`, { places }));
   const save = (type, file) =>

@@ -1,12 +1,13 @@
 // Plans of a workspace, the latest first, as row level security shows them; and a form for another.
 
-import { callRoute, data, unwrap } from "../../api.js";
+import { callRoute } from "../../api.js";
+import { useLatest } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
 import { stateOf } from "../../lib/states.js";
-import { usePolling, useRead } from "../../lib/store.js";
 import { html, useMemo, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, DialogForm } from "../../parts/dialog.js";
+import { area, choice } from "../../parts/field.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
@@ -14,9 +15,9 @@ import { When } from "../../parts/when.js";
 export const title = () => "Plans";
 
 const SPEEDS = [
-  { value: "fast_but_skip_details", label: "Fast, without details" },
-  { value: "balanced_speed_and_detail", label: "Balanced" },
-  { value: "all_details_but_slow", label: "All details" },
+  ["fast_but_skip_details", "Fast, without details"],
+  ["balanced_speed_and_detail", "Balanced"],
+  ["all_details_but_slow", "All details"],
 ];
 
 /** A plan's state as the console's jobs have it. */
@@ -27,20 +28,7 @@ export const toneOf = (status) =>
 
 export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
-  const found = useRead(
-    (signal) =>
-      unwrap(
-        data()
-          .from("plan_states")
-          .select("*")
-          .eq("workspace_id", workspace.id)
-          .order("created_at", { ascending: false })
-          .limit(100),
-        signal,
-      ),
-    [workspace.id],
-  );
-  usePolling(found, 5000);
+  const found = useLatest("plan_states", workspace.id, "created_at", 5000);
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">Plans</h1>
@@ -96,26 +84,7 @@ function NewPlan({ workspaceId, onClose }) {
     run=${create}
     onClose=${onClose}
     wide>
-    <label class="field">
-      <span>Prompt</span>
-      <textarea
-        rows="6"
-        required
-        maxlength="8000"
-        value=${prompt}
-        onInput=${(event) => setPrompt(event.target.value)}></textarea>
-    </label>
-    <label class="field">
-      <span>Detail</span>
-      <select
-        value=${speed}
-        onChange=${(event) => setSpeed(event.target.value)}>
-        ${SPEEDS.map(
-          ({ value, label }) => html`<option key=${value} value=${value}>
-            ${label}
-          </option>`,
-        )}
-      </select>
-    </label>
+    ${area("Prompt", prompt, setPrompt, { rows: 6, required: true, maxlength: 8000 })}
+    ${choice("Detail", speed, setSpeed, SPEEDS)}
   <//>`;
 }

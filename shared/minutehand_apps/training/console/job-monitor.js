@@ -8,8 +8,9 @@ import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Empty, Stale, Unread } from "../../parts/states-of-view.js";
-import { column, heading, table } from "../../parts/table.js";
+import { choice } from "../../parts/field.js";
+import { Empty, Stale } from "../../parts/states-of-view.js";
+import { column, heading, listed } from "../../parts/table.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
@@ -36,7 +37,7 @@ const COLUMNS = [
       <${Bar}
         label=${`${row.title}: ${row.job_type}`}
         done=${row.progress_percentage}
-        tone=${row.status} />
+        status=${row.status} />
     </div>`,
   ),
   column("Message", "wrap", (row) =>
@@ -88,15 +89,11 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       <//>`
     }
   `;
-  const choose = (name, word, values) =>
-    html`<label class="field-inline">
-      ${word} <select
-        value=${filter[name] ?? ""}
-        onChange=${(event) => onFilter({ [name]: event.target.value || undefined })}>
-        <option value="">All</option>
-        ${values.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}
-      </select>
-    </label>`;
+  const choose = (name, word, values) => {
+    const set = (value) => onFilter({ [name]: value || undefined });
+    const options = [["", "All"], ...values.map((value) => [value, value])];
+    return choice(word, filter[name] ?? "", set, options, "field-inline");
+  };
   return html`<section class="card stack" aria-labelledby="h-jobs">
     <div class="bar">
       <h2 id="h-jobs">Jobs</h2>
@@ -106,29 +103,23 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       ${choose("status", "State", STATUSES)}
     </div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
-    ${!found.value && html`<${Unread} of=${found} what="the jobs" />`}
-    ${
-      found.value &&
-      (rows.length === 0
-        ? html`<${Empty} title="No jobs">
+    ${listed(
+      {
+        of: found,
+        label: "Jobs",
+        rows,
+        key: (row) => row.id,
+        cards: true,
+        attributes: (row) => ({ "data-job": row.job_type, "data-state": row.status }),
+        empty: html`<${Empty} title="No jobs">
           ${
             filter.status || filter.type
               ? "No job matches the filter."
               : "Upload a video, and its jobs are listed here."
           }
-        <//>`
-        : html`
-          ${table(
-            {
-              label: "Jobs",
-              rows,
-              key: (row) => row.id,
-              cards: true,
-              attributes: (row) => ({ "data-job": row.job_type, "data-state": row.status }),
-            },
-            [...(trainingId ? [] : [TITLE]), ...COLUMNS, column("Actions", actions)],
-          )}
-        `)
-    }
+        <//>`,
+      },
+      [...(trainingId ? [] : [TITLE]), ...COLUMNS, column("Actions", actions)],
+    )}
   </section>`;
 }

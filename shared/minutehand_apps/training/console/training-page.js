@@ -9,12 +9,12 @@ import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
-import { Loading, Stale, Unread } from "../../parts/states-of-view.js";
+import { Loading, Stale } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
 import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
-import NotFound from "../../views/not-found.js";
+import { unreadPage } from "../../views/not-found.js";
 
 export const title = () => "Training";
 
@@ -55,13 +55,8 @@ function Training({ id, workspace, remove }) {
     async (signal) => (transcribed > 0 ? trainings.transcript(id, signal) : null),
     [id, transcribed, training?.status],
   );
-  if (found.error?.status === 404 || found.error?.status === 422)
-    return html`<${NotFound} what="training" />`;
-  if (!training)
-    return html`<div class="page">
-      <h1 tabindex="-1">Training</h1>
-      <${Unread} of=${found} what="the training" />
-    </div>`;
+  const unread = unreadPage("Training", found, "training");
+  if (unread) return unread;
   const act = actionsOn(found.refresh);
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];

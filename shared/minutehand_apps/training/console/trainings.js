@@ -64,7 +64,7 @@ export default function Trainings({ workspace, user }) {
             <${Bar}
               label=${`Progress of ${one.title}`}
               done=${one.progress_percentage ?? 0}
-              tone=${STATES[one.status].tone} />
+              status=${STATES[one.status].tone} />
           </div>`,
         ),
         column("Uploaded", (one) => html`<${When} at=${one.created_at} />`),

@@ -3,6 +3,7 @@
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
+import { field } from "../../parts/field.js";
 import { notifyFailure } from "../../parts/toasts.js";
 import { uploads } from "./uploading.js";
 
@@ -57,15 +58,6 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         </button>`
       }
     </div>
-    <label class="field">
-      <span>Title</span>
-      <input
-        type="text"
-        required
-        maxlength="200"
-        pattern=".*\\S.*"
-        value=${title}
-        onInput=${(event) => setTitle(event.target.value)} />
-    </label>
+    ${field("Title", title, setTitle, { required: true, maxlength: 200, pattern: ".*\\S.*" })}
   <//>`;
 }

@@ -8,7 +8,7 @@ import { html } from "../../lib/ui.js";
 import { uploadsAt } from "../../lib/uploads.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { notify, notifyFailure } from "../../parts/toasts.js";
+import { act, notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 
 const WORDS = {
@@ -32,21 +32,7 @@ export const uploads = uploadsAt("/api/uploads", { request, onEnd: started });
 export function Uploading({ whose }) {
   const mine = useStore(uploads).filter((one) => one.whose === whose);
   if (mine.length === 0) return null;
-  const resumeUpload = async (id, file) => {
-    try {
-      await uploads.resume(id, file);
-    } catch (error) {
-      notifyFailure("Could not resume", error);
-    }
-  };
-  const choose = (id, file) => file && resumeUpload(id, file);
-  const giveUp = async (one) => {
-    try {
-      await uploads.abort(one.id);
-    } catch (error) {
-      notifyFailure("Could not abort", error);
-    }
-  };
+  const resume = (id, file) => act("Could not resume", () => uploads.resume(id, file));
   return html`<section class="card stack" aria-labelledby="h-uploads">
     <h2 id="h-uploads">Uploads</h2>
     <ul class="stack">
@@ -67,13 +53,15 @@ export function Uploading({ whose }) {
             }
             ${
               one.state === "paused" &&
-              html`<${ActionButton} className="primary" run=${() => resumeUpload(one.id)}>
+              html`<${ActionButton} className="primary" run=${() => resume(one.id)}>
                 Resume
               <//>`
             }
             ${
               one.state !== "finishing" &&
-              html`<${ActionButton} className="danger" run=${() => giveUp(one)}>
+              html`<${ActionButton}
+                className="danger"
+                run=${() => act("Could not abort", () => uploads.abort(one.id))}>
                 Abort
               <//>`
             }
@@ -89,12 +77,12 @@ export function Uploading({ whose }) {
                 <input
                   type="file"
                   accept="video/*"
-                  onChange=${({ target }) => choose(one.id, target.files[0])} />
+                  onChange=${({ target: { files } }) => files[0] && resume(one.id, files[0])} />
               </label>`
               : html`<${Bar}
                 label=${`Upload of ${one.title}`}
                 done=${one.size > 0 ? (one.sent / one.size) * 100 : 0}
-                tone=${WORDS[one.state][1]} />`
+                status=${WORDS[one.state][1]} />`
           }
           ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}
         </li>`,
