@@ -10,23 +10,12 @@ async function atOnce(resolveVariable) {
   return String((await resolveVariable("param:workerReservedConcurrency, null")) ?? 5);
 }
 
-/** One word for each level, as the functions read it; deploy/stage_values.py has the same. */
-const levels = {
-  TRACE: "DEBUG",
-  DEBUG: "DEBUG",
-  INFO: "INFO",
-  WARN: "WARNING",
-  WARNING: "WARNING",
-  ERROR: "ERROR",
-  FATAL: "CRITICAL",
-  CRITICAL: "CRITICAL",
-};
-
+/** The functions' word for a level; deploy/stage_values.py has the words that a stage may have. */
 async function level(resolveVariable) {
-  const named = String(await resolveVariable("param:logLevel"));
-  const found = levels[named.toUpperCase()];
-  if (!found)
-    throw new Error(`logLevel must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not ${named}`);
+  const named = String(await resolveVariable("param:logLevel")).toUpperCase();
+  const found = { TRACE: "DEBUG", WARN: "WARNING", FATAL: "CRITICAL" }[named] ?? named;
+  const known = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+  if (!known.includes(found)) throw new Error(`logLevel must be one of ${known}, not ${named}`);
   return found;
 }
 

@@ -3,12 +3,12 @@
 import { outcomeOf, stateOf } from "./states.js";
 
 const KINDS = {
-  step: { word: "Step", tone: "processing" },
-  sleep: { word: "Sleep", tone: "waiting" },
-  ask: { word: "Question", tone: "waiting" },
-  event: { word: "Event", tone: "waiting" },
-  children: { word: "Children", tone: "waiting" },
-  after: { word: "Other jobs", tone: "waiting" },
+  step: "Step",
+  sleep: "Sleep",
+  ask: "Question",
+  event: "Event",
+  children: "Children",
+  after: "Other jobs",
 };
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
@@ -154,14 +154,13 @@ function partsOf(job, now, level, critical) {
     ),
     ...job.steps.map((step) => {
       const isWait = step.kind !== "step";
-      const { word, tone } = KINDS[step.kind] ?? KINDS.step;
       const to = step.ended_at ? at(step.ended_at) : now;
       return leaf({
         key: `${job.id}:${step.name}`,
         kind: isWait ? "wait" : "step",
         name: step.name,
-        word,
-        tone: isWait ? tone : step.ended_at ? "completed" : "processing",
+        word: KINDS[step.kind],
+        tone: isWait ? "waiting" : step.ended_at ? "completed" : "processing",
         from: step.started_at ? at(step.started_at) : to,
         to,
         isRunning: !step.ended_at,
@@ -195,11 +194,8 @@ export function ticksOf({ from, to }, origin, most = 8) {
   return ticks;
 }
 
-/** Where a span lies in the window, in percent, cut at its edges; null outside of it. */
+/** Where a span lies in the view, in percent of its width. */
 export function placeOf({ from, to }, view) {
-  const size = view.to - view.from;
-  const left = (Math.max(from, view.from) - view.from) / size;
-  const right = (Math.min(to, view.to) - view.from) / size;
-  if (right < 0 || left > 1 || right < left) return null;
-  return { left: left * 100, width: (right - left) * 100 };
+  const percent = (ms) => (ms / (view.to - view.from)) * 100;
+  return { left: percent(from - view.from), width: percent(Math.max(to - from, 0)) };
 }

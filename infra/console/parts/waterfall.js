@@ -150,8 +150,7 @@ function Chart(props) {
     moves[event.key]();
   };
   const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
-  const placed = (offset) =>
-    placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
+  const placed = (offset) => placeOf({ from: origin + offset, to: origin + offset }, view).left;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true">
       <span class="waterfall-name"></span>
@@ -200,9 +199,8 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
     row.isRunning && row.kind !== "job"
       ? `${duration(row.to - row.from)}…`
       : duration(row.to - row.from);
-  const place = placeOf(row, view);
-  const end = place ? place.left + place.width : 0;
-  const left = place?.left ?? 0;
+  const { left, width } = placeOf(row, view);
+  const end = left + width;
   const side = end <= 84 ? "after" : left > 16 ? "before" : "inside";
   return html`<div
     role="row"
@@ -250,33 +248,23 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
       )}
       ${row.bars.map((bar, index) => {
         const spot = placeOf(bar, view);
-        return (
-          spot &&
-          html`<span
-            key=${index}
-            class="waterfall-bar"
-            data-span=${bar.kind}
-            data-tone=${bar.attempt ? outcomeOf(bar.attempt.outcome).tone : row.tone}
-            data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined}
-            style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
-            title=${labelOfBar(bar, row)}></span>`
-        );
+        return html`<span
+          key=${index}
+          class="waterfall-bar"
+          data-span=${bar.kind}
+          data-tone=${bar.attempt ? outcomeOf(bar.attempt.outcome).tone : row.tone}
+          data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined}
+          style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
+          title=${labelOfBar(bar, row)}></span>`;
       })}
-      ${
-        place &&
-        html`<span
-          class="waterfall-time num"
-          data-side=${side}
-          style=${SIDES[side](left, end)}>
-          ${label}
-          ${
-            row.until > row.to && row.isRunning
-              ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>
-              `
-              : ""
-          }
-        </span>`
-      }
+      <span class="waterfall-time num" data-side=${side} style=${SIDES[side](left, end)}>
+        ${label}
+        ${
+          row.until > row.to && row.isRunning
+            ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>`
+            : ""
+        }
+      </span>
     </div>
   </div>`;
 }

@@ -44,14 +44,12 @@ class RotatingHandler:
         environ: Mapping[str, str],
         build: Callable[[Mapping[str, str]], Handler],
         *,
-        ssm: Any = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._environ = dict(environ)
         self._build = build
-        self._ssm = ssm
         self._now = wall_clock
-        self._secrets = read_secrets(self._environ, ssm=ssm)
+        self._secrets = read_secrets(self._environ)
         self._read_at = wall_clock()
         self._handler = self._make()
 
@@ -68,7 +66,7 @@ class RotatingHandler:
     def _refresh(self) -> None:
         self._read_at = self._now()
         try:
-            secrets = read_secrets(self._environ, ssm=self._ssm)
+            secrets = read_secrets(self._environ)
         except Exception as error:  # the old ones are most likely still good
             logger.warning(
                 "secrets could not be read again; the old ones stay in use",

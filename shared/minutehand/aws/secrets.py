@@ -28,7 +28,7 @@ def read_parameter(ssm: Any, parameter: str) -> Mapping[str, str]:
     return values
 
 
-def read_secrets(environ: Mapping[str, str], *, ssm: Any = None) -> Mapping[str, str]:
+def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
     """The secrets named by SECRETS_PARAMETER; none where it is unset.
 
     The template holds only the parameter's name, so that no secret appears in CloudFormation or
@@ -37,14 +37,11 @@ def read_secrets(environ: Mapping[str, str], *, ssm: Any = None) -> Mapping[str,
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
         return {}
-    return read_parameter(ssm or _boto3_ssm(environ), parameter)
-
-
-def _boto3_ssm(environ: Mapping[str, str]) -> Any:
     import boto3
 
-    return boto3.client(
+    ssm = boto3.client(
         "ssm",
         region_name=environ.get("AWS_REGION"),
         endpoint_url=environ.get("AWS_ENDPOINT_URL") or None,
     )
+    return read_parameter(ssm, parameter)

@@ -248,12 +248,7 @@ class Uploads(UploadsBucket):
 
     async def size_of(self, key: str) -> int | None:
         """Size of a complete object in bytes; None when there is none."""
-        try:
-            head = await self._call("head_object", Key=key)
-        except UploadNotFound:
-            return None
-        size: int = head["ContentLength"]
-        return size
+        return await asyncio.to_thread(_typed, functools.partial(self._size, key))
 
     async def check(self, key: str, cut: Plan, announced: str) -> bool:
         """Read a complete object, and say whether it has the checksum that was announced."""
@@ -265,7 +260,7 @@ class Uploads(UploadsBucket):
                 digest.update(piece)
             return digest.matches(announced)
 
-        return await asyncio.to_thread(functools.partial(_typed, read))
+        return await asyncio.to_thread(_typed, read)
 
     async def remove(self, key: str) -> None:
         """Remove a complete object; doing so again is harmless."""
@@ -275,7 +270,7 @@ class Uploads(UploadsBucket):
         def call() -> Any:
             return getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
 
-        return await asyncio.to_thread(functools.partial(_typed, call))
+        return await asyncio.to_thread(_typed, call)
 
 
 def read_checksum(text: str) -> str:

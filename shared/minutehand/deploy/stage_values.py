@@ -9,17 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Every word for a level → what the functions' LOG_LEVEL says. environment.cjs has the same.
-LEVELS = {
-    "TRACE": "DEBUG",
-    "DEBUG": "DEBUG",
-    "INFO": "INFO",
-    "WARN": "WARNING",
-    "WARNING": "WARNING",
-    "ERROR": "ERROR",
-    "FATAL": "CRITICAL",
-    "CRITICAL": "CRITICAL",
-}
+#: Every word for a level; environment.cjs has what the functions' LOG_LEVEL says for it.
+LEVELS = "TRACE DEBUG INFO WARN WARNING ERROR FATAL CRITICAL"
 #: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTION_DAYS = (
     "1 3 5 7 14 30 60 90 120 150 180 365 400 545 731 1096 1827 2192 2557 2922 3288 3653"
@@ -46,7 +37,7 @@ def _optional(rule: Rule) -> Rule:
 
 RULES: Mapping[str, Rule] = {
     "logLevel": (
-        (lambda value: value.upper() in LEVELS),
+        (lambda value: value.upper() in LEVELS.split()),
         "one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
     ),
     "logRetentionDays": _one_of(*RETENTION_DAYS.split()),

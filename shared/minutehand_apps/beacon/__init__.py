@@ -1,1 +1,1 @@
-"""Beacon: benchmark specs measured in several regions, with a signed, chained receipt for each."""
+"""Beacon: benchmark specs measured in several regions, with a signed receipt for each."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
@@ -47,16 +47,12 @@ _HARMLESS: Final = {
 class Turn(BaseModel):
     """One message of a request."""
 
-    model_config = ConfigDict(extra="ignore")
-
     role: Literal["user", "assistant", "system"]
     content: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"\S")]
 
 
 class ChatRequest(BaseModel):
     """What is said: the last message; the ones before are in the session."""
-
-    model_config = ConfigDict(extra="ignore")
 
     messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None
@@ -68,8 +64,6 @@ class ChatRequest(BaseModel):
 class CancelRequest(BaseModel):
     """One piece of work, or all work of a session."""
 
-    model_config = ConfigDict(extra="ignore")
-
     workId: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     sessionId: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     cancelAll: bool = False
@@ -77,8 +71,6 @@ class CancelRequest(BaseModel):
 
 class MessageRequest(BaseModel):
     """An answer to the question `messageId`."""
-
-    model_config = ConfigDict(extra="ignore")
 
     messageId: Annotated[str, Field(min_length=1, max_length=100)]
     sessionId: Annotated[str, Field(min_length=1, max_length=200)] | None = None

@@ -153,10 +153,6 @@ class ApolloClient(Protocol):
         """Check the key without spending a credit."""
         ...
 
-    async def aclose(self) -> None:
-        """Give connections back."""
-        ...
-
 
 def json_record(record: BaseModel) -> dict[str, Any]:
     """Give a match in the form the ledger stores."""

@@ -101,9 +101,6 @@ class HttpApollo:
         left = lead.get("left_over") if isinstance(lead, dict) else None
         return Usage(credits_remaining=left if type(left) is int else None, source="apollo")
 
-    async def aclose(self) -> None:
-        """Close nothing: the connections are someone else's."""
-
     async def _call(
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:

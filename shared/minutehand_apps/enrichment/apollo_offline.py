@@ -55,9 +55,6 @@ class OfflineApollo:
         await self._call()
         return Usage(credits_remaining=CREDITS_REMAINING, source="offline")
 
-    async def aclose(self) -> None:
-        """Hold nothing, so give nothing back."""
-
     async def _call(self) -> None:
         await asyncio.sleep(self._call_seconds)
         if not self._api_key.startswith(KEY_PREFIX):

@@ -143,8 +143,6 @@ class Processors:
             return _wait_for_apollo(error.retry_after, ctx)
         except ApolloError as error:
             return _ending(error)
-        finally:
-            await client.aclose()
 
     async def _look_up_and_apply(
         self,

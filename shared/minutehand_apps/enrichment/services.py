@@ -27,11 +27,8 @@ class Enrichment(Dependencies):
         offline_call_seconds: How long the offline Apollo takes to answer; the contract says 1.
     """
 
-    def __init__(
-        self, settings: Settings, *, sealer: Sealer | None = None, offline_call_seconds: float = 1.0
-    ) -> None:
+    def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
         super().__init__(settings)
-        self._given_sealer = sealer
         self._offline_call_seconds = offline_call_seconds
 
     @cached_property
@@ -42,7 +39,7 @@ class Enrichment(Dependencies):
     @cached_property
     def sealer(self) -> Sealer:
         """Seals and opens workspaces' keys."""
-        return self._given_sealer or make_sealer(self.settings)
+        return make_sealer(self.settings)
 
     @cached_property
     def vendor(self) -> ApolloSettings:

@@ -184,8 +184,6 @@ class SettingsRoutes:
             return ConnectionTest(
                 ok=False, source=client.source, reason=error.code, message=str(error)
             )
-        finally:
-            await client.aclose()
         return ConnectionTest(
             ok=True, source=usage.source, credits_remaining=usage.credits_remaining
         )

@@ -39,8 +39,6 @@ class Created(BaseModel):
 class StageState(BaseModel):
     """A stage that has ended."""
 
-    model_config = ConfigDict(extra="ignore")
-
     name: str
     status: Literal["completed", "failed"]
     reason: str | None = None
@@ -51,8 +49,6 @@ class StageState(BaseModel):
 
 class Plan(BaseModel):
     """A plan, and the stages that have ended."""
-
-    model_config = ConfigDict(extra="ignore")
 
     plan_id: UUID
     prompt: str

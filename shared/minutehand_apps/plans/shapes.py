@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=6000)]
@@ -21,8 +21,6 @@ Block = str | list[str] | list[list[str]]
 
 class Chapter(BaseModel):
     """The result of a stage; what a model adds to it is dropped."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse what does not fit the results of the stages before, with a ValueError."""
@@ -67,8 +65,6 @@ class Prose(Chapter):
 class Task(BaseModel):
     """A piece of work."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
     id: Annotated[str, Field(min_length=1, max_length=30)]
     title: Line
     days: Days
@@ -98,8 +94,6 @@ def _key(name: str) -> str:
 
 class Order(BaseModel):
     """What a task comes after."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     task: Line
     after: list[Line] = Field(default_factory=list, max_length=60)
@@ -150,8 +144,6 @@ class Schedule(Chapter):
 class Cost(BaseModel):
     """A line of a budget."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
     title: Line
     amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Below 0 for what comes in.")]
 
@@ -172,8 +164,6 @@ class Costs(Chapter):
 class Milestone(BaseModel):
     """A point in time."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
     title: Line
     when: Line
 
@@ -190,8 +180,6 @@ class Milestones(Chapter):
 
 class Risk(BaseModel):
     """What may go wrong."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     risk: Line
     answer: Line

@@ -95,7 +95,7 @@ class Ffmpeg:
         """Find out what is in `file`, and whether its pictures can be read.
 
         Raises:
-            StageError: `not_a_video`.
+            ProcessorError: `not_a_video`.
         """
         lines: deque[str] = deque(maxlen=400)
         await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)  # 1: it has no output
@@ -131,7 +131,7 @@ class Ffmpeg:
             on_second: Called with the second that is decoded.
 
         Raises:
-            StageError: `video_too_long`, or `unreadable_audio`.
+            ProcessorError: `video_too_long`, or `unreadable_audio`.
         """
         pauses: list[list[float]] = []
         said: deque[str] = deque(maxlen=20)

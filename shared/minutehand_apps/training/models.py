@@ -93,8 +93,6 @@ class Chunk(Lenient):
 class Step(BaseModel):
     """One thing to do, and where in the video it is shown."""
 
-    model_config = ConfigDict(extra="ignore")
-
     title: Line
     detail: Annotated[str, Field(max_length=2000)] = ""
     at_seconds: float = Field(ge=0, le=100_000, allow_inf_nan=False)
@@ -102,8 +100,6 @@ class Step(BaseModel):
 
 class Procedure(BaseModel):
     """A standard operating procedure as a model writes it; members beside these are dropped."""
-
-    model_config = ConfigDict(extra="ignore")
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     purpose: Annotated[str, Field(max_length=2000)] = ""

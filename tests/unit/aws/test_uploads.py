@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
 
 import httpx
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,19 +109,3 @@ async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -
     assert await uploads.size_of("r.mp4") is None
     with pytest.raises(UploadNotFound):
         await uploads.check("r.mp4", Plan(MIB + 1, MIB), right)
-
-
-class Refusing(Uploads):
-    """Uploads whose storage answers every call with one error."""
-
-    def __init__(self, settings: Settings, status: int, code: str) -> None:
-        super().__init__(settings)
-        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        self.error = ClientError(answer, "x")
-
-    @property
-    def _s3(self) -> Any:
-        return self
-
-    def delete_object(self, **_: Any) -> None:
-        raise self.error

@@ -62,7 +62,7 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
-    """As `queue.client_address` reads it; unsigned where there is no request or no key."""
+    """As the engine reads it; unsigned where there is no request or no key."""
     asked: list[httpx.Request] = []
 
     def give(request: httpx.Request) -> httpx.Response:
