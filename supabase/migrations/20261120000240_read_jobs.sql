@@ -439,8 +439,8 @@ insert into queue.advice (reason, sentence, words, command, path) values
     '{expires_at} unless renewed.', 'Nothing; follow it.', 'watch {job_id}', null),
   ('sleeping', 'It sleeps until {until}.', null, null, null),
   ('asking', 'It waits for an answer to: {question}', 'Answer it.', 'answer {job_id} ANSWER', null),
-  ('waiting_for_event', 'It waits for the event {event}.', 'Emit {event}: `select emit_event(…)`, '
-    'or POST /api/events.', 'docs sql', null),
+  ('waiting_for_event', 'It waits for the event {event}.', 'Emit {event}: '
+    '`select public.emit_event(…)`, or POST /api/events.', 'docs sql', null),
   ('waiting_for_children', 'It waits for its children.', 'See the first that has not ended.',
     'show {child}', '/jobs/{child}'),
   ('due', 'It has been due since {run_at} and joins the queue with the next tick.', 'Nothing, for '

@@ -30,7 +30,7 @@ from supabase import AsyncClient
 TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15.0
-ATTACH: Final = "in the SQL editor: select attach_extensions(); else see the Realtime logs"
+ATTACH: Final = "in the SQL editor: select {}.attach_extensions(); else see the Realtime logs"
 LEFT: Final = "delete from public.jobs where id = %s"
 LEFT_TYPE: Final = """
   delete from queue.job_types as t where t.job_type = %s
@@ -71,7 +71,7 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
             }
             tasks = [asyncio.create_task(each.topic.run()) for each in topics.values()]
             stack.push_async_callback(end_tasks, tasks)
-            with _step(duration, "joined", ATTACH):
+            with _step(duration, "joined", ATTACH.format(target.schemas.clients)):
                 for received in topics.values():
                     await received.wait(received.joined, READY_SECONDS)
             with _step(duration, "leased", f"minutehand explain {job}"):
