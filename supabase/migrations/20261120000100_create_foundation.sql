@@ -138,8 +138,7 @@ end $$;
 create function queue.id_at(p_at timestamptz) returns uuid
 language sql immutable parallel safe as $$
   select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'),
-    32, '0')::uuid
-$$;
+    32, '0')::uuid $$;
 
 -- Raise an error that the Data API answers with HTTP status p_status; clients map on p_hint.
 create function queue.refuse(
@@ -393,8 +392,7 @@ create function public.list_workspaces() returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('workspaces', coalesce(
     jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id), '[]'))
-  from queue.tenants as t where queue.is_service() or t.id in (select queue.my_workspaces())
-$$;
+  from queue.tenants as t where queue.is_service() or t.id in (select queue.my_workspaces()) $$;
 comment on function public.list_workspaces is
   'The caller''s workspaces: {workspaces: [{id, name}]}.';
 

@@ -194,8 +194,7 @@ begin
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null,
       'own_max_running', null, 'max_pending', null)
     || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
-      where t.workspace_id = p_workspace_id), '{}')
-    || jsonb_build_object('running', (
+      where t.workspace_id = p_workspace_id), '{}') || jsonb_build_object('running', (
       select count(*) from queue.leases as l where l.workspace_id = p_workspace_id));
 end $$;
 comment on function public.workspace_limits is
@@ -347,8 +346,7 @@ begin
         and not exists (select from queue.gated as e
           where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key
             and e.admitted and e.ord = g.ord and e.job_id = g.job_id)
-      order by g.ord limit v_count.free for update of g skip locked))
-    returning lane, ord, job_id),
+      order by g.ord limit v_count.free for update of g skip locked)) returning lane, ord, job_id),
   placed as (insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord

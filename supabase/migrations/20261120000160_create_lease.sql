@@ -251,7 +251,7 @@ end $$;
 
 -- Divide slots in rounds. heads: the first ready jobs of each turn; owned: within tenants' limits;
 -- typed: within types' limits, with the whole rounds before. p_depth: how many jobs of a turn are
--- read (is_cut: one has more); null: only the present round, since more tenants follow.
+-- read (is_cut: one has more); null: only the first round that has jobs, since more tenants follow.
 create function queue.divide_slots(p_turns queue.turn[], p_depth integer, p_most integer,
   out shares queue.share[], out empty queue.share[], out lasts queue.last_served[],
   out is_cut boolean) language plpgsql as $$
@@ -272,9 +272,10 @@ begin
       order by r.rounds, o.due, o.rank, o.workspace_id, o.nth) as nth_in_all
     from owned as o cross join lateral (
       select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as rounds) as r
-    where o.nth <= coalesce(o.tenant_free, p_most) and (p_depth is not null or r.rounds = 0)),
+    where o.nth <= coalesce(o.tenant_free, p_most)),
   picked as materialized (
     select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
+      and (p_depth is not null or p.rounds = (select min(o.rounds) from typed as o))
     order by p.rounds, p.due, p.rank, p.workspace_id, p.nth limit p_most),
   by_turn as (select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
     from picked as k group by 1, 2, 3),
@@ -293,10 +294,11 @@ begin
   into shares, empty, lasts, is_cut;
 end $$;
 
--- Move these lanes on to whom they served last, or before that one in the middle of its round, and
--- note what tenants have had of the next. Lanes that come to one place share it from then on.
+-- Move these lanes on to whom they served last, or before that one in the middle of its round, or
+-- past all (p_is_past), and note what tenants have had of the next. Lanes that come to one place
+-- share it from then on.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served, p_turns queue.turn[],
-  p_shares queue.share[]) returns void language plpgsql as $$
+  p_shares queue.share[], p_is_past boolean) returns void language plpgsql as $$
 declare
   v_done record;
 begin
@@ -308,7 +310,8 @@ begin
       select s.lane, s.workspace_id, null, null, null, null, s.jobs from unnest(p_shares) as s) as g
     window tenant as (partition by g.workspace_id)),
   passed as materialized (
-    select g.*, (g.due, g.rank, g.workspace_id) < (p_last.due, p_last.rank, p_last.workspace_id)
+    select g.*, p_is_past
+      or (g.due, g.rank, g.workspace_id) < (p_last.due, p_last.rank, p_last.workspace_id)
       or g.due = p_last.due and g.workspace_id = p_last.workspace_id
         and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
     from given as g where g.rank is not null),
@@ -348,6 +351,7 @@ create function queue.share_slots(p_request queue.lease_request, p_now timestamp
 declare
   v_most constant integer := p_request."limit";
   v_types record;
+  v_reads integer;
   v_first record;
   v_turns queue.turn[];
   v_one queue.turn;
@@ -359,43 +363,45 @@ begin
   more := case when v_most = 0 then false end;
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
-  v_first := queue.first_turns(v_types.open, v_most + v_most / 10 + 5); -- some may be empty
-  v_turns := v_first.turns;
-  v_one := v_turns[1];
-  if v_one.lane is null then
-    more := case when v_types.open <> lanes then v_types.is_busy end;
-    return;
-  end if;
-  is_limited := v_types.is_limited or exists (select from queue.tenant_limits as w
-    where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
-    union all select from queue.pauses as p
-    where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
-  more := v_types.is_busy;
-  if v_turns[2] is null and not is_limited then -- one turn: nothing to divide, no order to keep
-    if exists (select from queue.ready as r where r.lane = v_one.lane
-        and r.workspace_id = v_one.workspace_id and r.ord >= v_one.from_ord) then
-      shares := array[row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share];
-    else
-      empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
+  -- some turns may be empty, or have had their share: then more are read
+  foreach v_reads in array array[v_most + v_most / 10 + 5, greatest(300, 2 * v_most)] loop
+    v_first := queue.first_turns(v_types.open, v_reads);
+    v_turns := v_first.turns;
+    v_one := v_turns[1];
+    more := case when v_types.open <> lanes or v_one.lane is not null then v_types.is_busy end;
+    if v_one.lane is null then return; end if;
+    is_limited := v_types.is_limited or exists (select from queue.tenant_limits as w
+      where w.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t))
+      union all select from queue.pauses as p
+      where p.workspace_id = any (array(select t.workspace_id from unnest(v_turns) as t)));
+    if v_turns[2] is null and v_first.is_all and not is_limited then -- nothing to divide
+      if exists (select from queue.ready as r where r.lane = v_one.lane
+          and r.workspace_id = v_one.workspace_id and r.ord >= v_one.from_ord) then
+        shares := array[row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share];
+      else
+        empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
+      end if;
+      return;
     end if;
-    return;
-  end if;
-  if is_limited then
-    v_limited := queue.limit_turns(v_turns, p_now);
-    v_turns := v_limited.turns;
-    more := more or v_limited.is_busy;
-  end if;
-  v_divided := queue.divide_slots(v_turns,
-    case when v_first.is_all then 4 + 4 * v_most / v_first.known end, v_most);
+    if is_limited then
+      v_limited := queue.limit_turns(v_turns, p_now);
+      v_turns := v_limited.turns;
+      more := more or v_limited.is_busy;
+    end if;
+    v_divided := queue.divide_slots(v_turns,
+      case when v_first.is_all then 4 + 4 * v_most / v_first.known end, v_most);
+    exit when v_first.is_all or (v_divided.lasts[1]).rounds = 0;
+  end loop;
   shares := v_divided.shares;
   empty := v_divided.empty;
   v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
-  -- a lease that is not filled has served all: the order stays, as it does with one tenant alone
-  if (is_limited or v_jobs = v_most) and (v_first.known > 1 or not v_first.is_all) then
+  -- not filled: all that were read have had their round, and where none follow the order stays
+  if not v_first.is_all or v_first.known > 1 and (is_limited or v_jobs = v_most) then
     perform queue.move_on(array(select l.lane from queue.lanes as l
         where l.lane = any (v_types.open) and o.job_type is not distinct from (
-          select t.job_type from unnest(v_divided.lasts) as t where t.job_type = l.job_type)),
-      o, v_turns, shares) from unnest(v_divided.lasts) as o;
+          select t.job_type from unnest(v_divided.lasts) as t where t.job_type = l.job_type)), o,
+      v_turns, shares, o.job_type is null and v_jobs < v_most and not v_first.is_all)
+    from unnest(coalesce(v_divided.lasts, '{"(,0,,,)"}')) as o;
   end if;
   more := more or (not v_first.is_all or v_divided.is_cut) and v_jobs < v_most;
 end $$;
@@ -666,8 +672,7 @@ begin
   on conflict (worker_id) do update set seen_at = excluded.seen_at, ended_at = null,
     version = excluded.version, job_types = excluded.job_types, queues = excluded.queues,
     started_at = case when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
-      then w.started_at else p_now end
-  returning w.worker into v_worker.worker;
+      then w.started_at else p_now end returning w.worker into v_worker.worker;
   return v_worker.worker;
 end $$;
 

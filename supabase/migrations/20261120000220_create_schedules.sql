@@ -208,8 +208,7 @@ begin
     missed = excluded.missed, source = excluded.source, problem = null, enabled = excluded.enabled,
     updated_at = excluded.updated_at,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
-      then s.next_at else excluded.next_at end
-  returning s.* into v_saved;
+      then s.next_at else excluded.next_at end returning s.* into v_saved;
   return v_saved;
 end $$;
 

@@ -142,8 +142,7 @@ begin
         case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
         -- less of an id would be in many by chance
         case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
-        ), lower(%1$L)) > 0')) as c (name, condition)
-    where p_filter ? c.name);
+        ), lower(%1$L)) > 0')) as c (name, condition) where p_filter ? c.name);
 end $$;
 
 -- Ids of the first jobs before p_before that match a filter, and where to continue: what lives,

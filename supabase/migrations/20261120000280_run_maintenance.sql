@@ -92,8 +92,7 @@ begin
   with gone as (delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.lane = 0
-    returning g.job_id)
-  select coalesce(array_agg(g.job_id), '{}') into v_adopted from gone as g;
+    returning g.job_id) select coalesce(array_agg(g.job_id), '{}') into v_adopted from gone as g;
   delete from queue.deferred as d using public.jobs as j
   where j.id = any (p_ids) and d.job_id = j.id and d.run_at <= p_now
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)

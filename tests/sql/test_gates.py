@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -144,18 +144,37 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
     assert sorted(found + ids_of(engine.lease(2, call=2))) == sorted(jobs)
 
 
-def test_a_tenant_behind_others_whose_jobs_were_cancelled_is_leased(engine: Engine) -> None:
-    """A turn that was emptied by no lease hides no other."""
-    jobs = []
-    for number in range(5):
-        workspace = str(uuid.UUID(int=number + 1))
-        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
-        jobs.append(engine.enqueue(workspace=workspace))
-    engine.lease(1, call=2)
-    for job_id in jobs[1:4]:
-        engine.rpc("cancel_job", p_job_id=job_id)
+@pytest.mark.parametrize(
+    ("light", "size", "others"),
+    [
+        (True, 10, [0, "other"]),
+        (False, 20, [2000, "other"]),
+        (False, 1, [9000, "other"]),
+        (False, 1, [4, "work"]),
+    ],
+)
+def test_each_of_more_turns_than_a_lease_reads_comes_by(
+    engine: Engine, light: bool, size: int, others: list[Any]
+) -> None:
+    """Where those before it have had their share, have no job, or one of another type."""
+    engine.register("other")
+    made = "insert into public.workspaces (name) select 'T' from generate_series(1, 30)"
+    ours = engine.rows(f"{made} returning id::text")
+    jobs = "insert into public.jobs (workspace_id, job_type) select unnest(%s::uuid[]), 'work'"
+    engine.run(jobs, ours * 9)
+    engine.run("insert into queue.tenant_limits select unnest(%s::uuid[]), 0.5", ours * light)
+    engine.run(
+        "insert into queue.turns (workspace_id, lane, rank, changed_at) select gen_random_uuid(),"
+        " lane, -1, now() from queue.lanes, generate_series(1, %s::int) where job_type = %s",
+        *others,
+    )
+    engine.lease_call(0)
 
-    assert ids_of(engine.lease(1, call=2)) == [jobs[4]]
+    served: Counter[str] = Counter()
+    for call in range(2, 2 + 300 // size):
+        leases = engine.lease(size, call=call, job_types=["work"])
+        served.update(lease["job"]["workspace_id"] for lease in leases)
+    assert (len(served), min(served.values()) >= 2) == (30, True)
 
 
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
