@@ -79,12 +79,13 @@ function Console({ apps }) {
 const ThemeButton = () =>
   quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
 
-const firstWorkspace = (
-  email,
-) => `with made as (insert into workspaces (name) values ('Mine') returning id)
-insert into workspace_members (workspace_id, user_id, role)
+function firstWorkspace(email) {
+  const schema = settings().schema ?? "public";
+  return `with made as (insert into ${schema}.workspaces (name) values ('Mine') returning id)
+insert into ${schema}.workspace_members (workspace_id, user_id, role)
 select made.id, u.id, 'manager' from made, auth.users as u
 where u.email = '${email.replaceAll("'", "''")}';`;
+}
 
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);

@@ -108,7 +108,7 @@ export default function Schedules({ workspace }) {
     }
     empty=${html`<${Empty} title="No schedules">
       <p>Add one here, or in code beside its processor:</p>
-      <p><code>@registry.processor("reports.daily", schedule="0 6 * * *")</code></p>
+      <p><code>@registry.processor("reports.daily", payload=dict, schedule="0 6 * * *")</code></p>
     <//>`} />`;
 }
 

@@ -66,7 +66,7 @@ export default function Types({ name, workspace }) {
     ]}
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker that has a processor for it starts:</p>
-      <p><code>@registry.processor("invoices.send")</code></p>
+      <p><code>@registry.processor("invoices.send", payload=Invoice)</code></p>
     <//>`} />`;
 }
 

@@ -35,7 +35,10 @@ const numbers = (given = []) =>
     ? given
     : Array.from({ length: given.to - given.from + 1 }, (_, at) => given.from + at);
 const event = (seq) => ({
-  ...{ job_id: "j", seq, type: "job.log", data: {} },
+  job_id: "j",
+  seq,
+  type: "job.log",
+  data: {},
   created_at: "2026-11-20T08:00:00Z",
 });
 const REFUSALS = { away: 0, busy: 429, refuses: 404 };
@@ -70,7 +73,8 @@ class World {
     this.shown = [...this.log];
     const { database } = this;
     const data = {
-      ...{ id: "j", status: this.ended ? "completed" : "processing" },
+      id: "j",
+      status: this.ended ? "completed" : "processing",
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
     if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));

@@ -50,8 +50,15 @@ export class Topics {
 
   #made(topic, schema) {
     const entry = {
-      ...{ topic, schema, id: crypto.randomUUID(), listeners: new Set(), channel: null },
-      ...{ joined: false, ready: false, terms: { checkMs: 0 }, failures: 0 },
+      topic,
+      schema,
+      id: crypto.randomUUID(),
+      listeners: new Set(),
+      channel: null,
+      joined: false,
+      ready: false,
+      terms: { checkMs: 0 },
+      failures: 0,
     };
     this.#entries.set(topic, entry);
     this.#open(entry);
