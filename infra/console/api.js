@@ -2,7 +2,7 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setClock } from "./lib/format.js";
-import { inTime, READ_MS, setSchema } from "./lib/jobs/client.js";
+import { inTime, patiently, READ_MS, setSchema } from "./lib/jobs/client.js";
 import { createStore, isPassing } from "./lib/store.js";
 
 const WRITE_MS = 20_000;
@@ -252,12 +252,7 @@ export const unwrap = (query, signal = undefined) =>
     "data",
     async (limited) => {
       const read = () => query.abortSignal(limited);
-      let { data: rows, error, status } = await read();
-      // another large read of the person or the workspace runs, as of this page's own
-      for (let left = 8; status === 429 && left > 0; left -= 1) {
-        await new Promise((done) => setTimeout(done, 100 + 300 * Math.random()));
-        ({ data: rows, error, status } = await read());
-      }
+      const { data: rows, error, status } = await patiently(read, limited);
       if (error && !status) throw unreachable(error);
       if (error)
         throw new ApiError({

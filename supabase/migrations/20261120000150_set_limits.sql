@@ -84,18 +84,19 @@ begin
   end if;
 end $$;
 
--- Called first by calls that read or write many rows: a person may have six at a time, as many as
--- two pages of the console, a workspace ten. None waits, since it would hold a connection.
+-- Called by what reads or writes many rows: a person may have six such calls at a time, as many as
+-- two pages of the console, a workspace ten, and its guests ten of their own. None waits, since it
+-- would hold a connection.
 create function queue.take_call_slot(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
-  v_user constant uuid := queue.caller();
+  v_guests constant text := case when queue.is_member(p_workspace_id) then '' else 'guests ' end;
 begin
-  if v_user is null then return; end if;
+  if queue.is_service() then return; end if;
   perform queue.refuse(429, 'rate_limited',
     'too many large calls of yours or of the workspace run; wait for their answers',
-    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}')
-  from (values (v_user, 6), (p_workspace_id, 10)) as s (id, most)
+    '{"limit": "calls_at_once", "retry_after_seconds": 1}')
+  from (values (queue.caller()::text, 6), (v_guests || p_workspace_id, 10)) as s (id, most)
   where s.id is not null and not exists (select from generate_series(1, s.most) as n
     where queue.try_lock(format('call %s %s', s.id, n)));
 end $$;

@@ -211,7 +211,7 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
   v_page record;
 begin
-  perform queue.visible_job(p_job_id);
+  perform queue.take_call_slot(j.workspace_id) from queue.visible_job(p_job_id) as j;
   v_page := queue.step_page(p_job_id, p_after, 1000000);
   return jsonb_build_object('next', v_page.next, 'steps', (
     select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,

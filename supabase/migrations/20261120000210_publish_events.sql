@@ -406,6 +406,21 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end $$;
 
+-- Lines of a workspace's feed, or of a session's, from a cursor's line on.
+create function queue.feed_lines(p_workspace_id uuid, p_session_id text, p_at queue.feed_cursor,
+  p_limit integer) returns setof queue.feed language plpgsql stable as $$
+declare
+  v_last constant bigint := pg_snapshot_xmax(p_at.until)::text;
+begin
+  return query
+  (select f.* from queue.feed as f
+    where p_session_id is null and f.workspace_id = p_workspace_id and f.number <= v_last
+      and (f.number, f.id) >= (p_at.number, p_at.id) order by f.number, f.id limit p_limit)
+  union all
+  (select f.* from queue.feed as f where f.session_id = p_session_id and f.number <= v_last
+      and (f.number, f.id) >= (p_at.number, p_at.id) order by f.number, f.id limit p_limit);
+end $$;
+
 -- A page of a feed by (number, id): new is what the cursor's snapshot does not see and until does,
 -- whatever the order of commits. It reads at most 1,000 lines, so an empty page may have more. A
 -- workspace's feed has changes of state, a session's all but logs.
@@ -421,22 +436,19 @@ declare
   v_all constant boolean
     := p_session_id is null or p_workspace_id is not null or queue.is_service();
   v_at constant queue.feed_cursor := queue.read_cursor(p_cursor);
-  v_last constant bigint := pg_snapshot_xmax(v_at.until)::text;
   v_page record;
 begin
   if v_at.seen is null then
     return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
       'cursor', format('(%s,"%s",,,,)', v_cluster, pg_current_snapshot()));
   end if;
+  -- more than is new after a message: many may look after each
+  perform queue.take_call_slot(p_workspace_id) from (select sum(cardinality(f.job_ids)) as events
+    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 101) as f) as f where f.events > 100;
   with lines as materialized (select f.*, row_number() over w as n,
-      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before from (
-      (select * from queue.feed as o
-        where p_session_id is null and o.workspace_id = p_workspace_id and o.number <= v_last
-          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
-      union all
-      (select * from queue.feed as o where o.session_id = p_session_id and o.number <= v_last
-          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
-      ) as f window w as (order by f.number, f.id)),
+      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+    from queue.feed_lines(p_workspace_id, p_session_id, v_at, c_lines) as f
+    window w as (order by f.number, f.id)),
   -- events of the first line that were read before do not count: it may have thousands
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
   found as (
@@ -552,6 +564,7 @@ begin
   if not found then -- missing, ended or another's; without its id, which may be a key
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
+  perform queue.take_call_slot(v_session.workspace_id);
   return jsonb_build_object('session_id', p_session_id, 'expires_at', v_session.expires_at,
     'jobs', (
     select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]') from (

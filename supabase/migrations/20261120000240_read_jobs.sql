@@ -323,7 +323,8 @@ create function public.job_attempts(p_job_id uuid) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('attempts', queue.attempt_lines(j, 1000,
     queue.is_manager(j.workspace_id) or queue.is_operator() or queue.is_service()))
-  from queue.visible_job(p_job_id) as j $$;
+  from queue.visible_job(p_job_id) as j
+  cross join lateral queue.take_call_slot(j.workspace_id) $$;
 comment on function public.job_attempts is
   'The last 1,000 attempts of a job, the running one last: {attempts}; tracebacks for managers.';
 
@@ -340,6 +341,7 @@ declare
         where j.parent_id = t.id order by j.id) as c where t.level < 6)
     select t.id from tree as t limit v_most + 1);
 begin
+  perform queue.take_call_slot(v_job.workspace_id);
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(queue.job_json(j, true) || jsonb_build_object(
       'attempts', queue.attempt_lines(j, 100, false),

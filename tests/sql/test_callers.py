@@ -50,6 +50,7 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 #: Calls that read or write many rows, with what they need beside the workspace.
 LARGE: dict[str, dict[str, Any]] = {
     "enqueue_jobs": {"p_jobs": [{"job_type": "work"}] * 101},
+    "event_feed": {"p_cursor": "1:1:"},
     **{name: {"p_filter": {"job_type": "work"}} for name in ("cancel_jobs", "retry_jobs")},
     **{name: {} for name in ("count_jobs", "dead_letters", "explain_queue", "queue_stats")},
 }
@@ -57,26 +58,39 @@ LARGE: dict[str, dict[str, Any]] = {
 
 def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: Engine) -> None:
     """However many they send, none waits: the rest of the connections stays for others."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    session = engine.rpc("open_guest_session", **OF_ACME)["session_id"]
+    with engine.member(ADA) as ada:
+        now = ada.rpc("event_feed", **OF_ACME)["cursor"]
+    job_id = engine.enqueue(session_id=session)
+    engine.enqueue_many(100)
     with ExitStack() as open_calls:
 
-        def call(user: str) -> None:
-            """Begin one that does not end."""
-            member = open_calls.enter_context(engine.member(user))
-            member.run("begin")
-            member.rpc("list_jobs", p_filter={"workspace_id": ACME})
+        def begin(user: str | None) -> None:
+            """A call of a person, or a guest, in a transaction that does not end."""
+            who = ("authenticated", {"sub": user}) if user else ("anon", {})
+            connection = open_calls.enter_context(engine.database.as_role(*who))
+            connection.execute("begin")
+            connection.execute("select public.guest_session_jobs(%s)", (session,))
 
-        for user, most in ((ADA, 6), (BOB, 4)):
+        for user, most in ((ADA, 6), (BOB, 4), (None, 10)):
             for _ in range(most):
-                call(user)
-            assert refused(call, user)[1] == "rate_limited"
+                begin(user)
+            assert refused(begin, user)[1] == "rate_limited"
         with engine.member(ADA) as ada:
-            for function, arguments in LARGE.items():
-                said = refused(ada.rpc, function, **{**OF_ACME, **arguments})
+            calls = {name: {**OF_ACME, **more} for name, more in LARGE.items()}
+            calls |= {f"job_{of}": {"p_job_id": job_id} for of in ("attempts", "steps", "trace")}
+            for function, arguments in {**calls, "list_jobs": {}}.items():
+                said = refused(ada.rpc, function, **arguments)
                 assert said[:2] == ("PT429", "rate_limited"), function
+            # after each message all who watch look at once: what is new then is little
+            assert ada.rpc("session_feed", p_session_id=session)["events"]
+            assert not ada.rpc("event_feed", **OF_ACME)["events"]
+            assert refused(ada.rpc, "event_feed", **OF_ACME, p_cursor=now)[1] == "rate_limited"
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
     with engine.member(ADA) as again:
-        assert again.rpc("list_jobs")["jobs"] == []
+        assert again.rpc("list_jobs")["jobs"]
 
 
 def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:

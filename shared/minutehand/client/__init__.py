@@ -11,6 +11,7 @@ from minutehand.queue.errors import InvalidState as InvalidState
 from minutehand.queue.errors import JobNotFound as JobNotFound
 from minutehand.queue.errors import QueueError as QueueError
 from minutehand.queue.errors import QueueUnavailable as QueueUnavailable
+from minutehand.queue.errors import RateLimited as RateLimited
 from minutehand.queue.errors import TokenRefused as TokenRefused
 from minutehand.queue.models import EnqueueOptions as EnqueueOptions
 from minutehand.queue.models import Job as Job

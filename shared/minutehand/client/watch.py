@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 from minutehand.client.access import Access
 from minutehand.client.follow import JOIN_SECONDS, EventSequence, Follow, Freshness
 from minutehand.client.topic import Topic
+from minutehand.queue.data_api import patiently
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import is_guest_session
 from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
@@ -239,17 +240,16 @@ class FeedWatcher(Watcher):
             await self._room()
 
     async def _next_page(self) -> FeedPage | None:
-        queue = self._access.reader
-        if self._kind == "workspace":
-            return await queue.workspace_feed(self._subject, self.cursor, limit=_PAGE)
+        queue, is_session = self._access.reader, self._kind == "session"
+        read = queue.session_feed if is_session else queue.workspace_feed
         try:
-            page = await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
+            page = await patiently(partial(read, self._subject, self.cursor, limit=_PAGE))
         except QueueError as error:
             # one that no job has begun yet is awaited
             awaited = self.cursor is None and not is_guest_session(self._subject)
             if error.word == "session_not_found" and awaited:
                 return None
             raise
-        if self.cursor is None and not self._follow.joined:
+        if is_session and self.cursor is None and not self._follow.joined:
             self._topic.reconnect()  # no one may join the topic of a session before it begins
         return page

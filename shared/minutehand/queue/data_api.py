@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic_core import from_json, to_json
 from tenacity import AsyncRetrying
 
-from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.errors import QueueUnavailable, RateLimited, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
 
@@ -20,6 +21,7 @@ ATTEMPTS: Final = 3
 #: Connections of a pool; and of one that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
+Read = TypeVar("Read")
 #: Reads the JSON of an answer.
 Parse = Callable[[bytes], Any]
 
@@ -156,6 +158,13 @@ def repeated(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying
         attempts=attempts,
         within=within,
     )
+
+
+async def patiently(read: Callable[[], Awaitable[Read]], *, within: float = math.inf) -> Read:
+    """Repeat a watcher's read while too many run: what is new is there later, too."""
+    again = repeating(lambda error: isinstance(error, RateLimited), within=within)
+    found: Read = await again(read)
+    return found
 
 
 def profile_headers(schema: str) -> dict[str, str]:

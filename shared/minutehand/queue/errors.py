@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from minutehand.config import JobServiceError as JobServiceError
@@ -55,6 +57,15 @@ class TokenRefused(QueueError):
     """The Data API did not accept the token: expired, wrongly signed, or of no known role."""
 
 
+class RateLimited(QueueError):
+    """Too much lately, or at once: nothing was done."""
+
+    @property
+    def retry_after(self) -> timedelta:
+        """When to call again, as the queue asks."""
+        return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))
+
+
 class QueueUnavailable(QueueError):
     """The database did not answer in time or failed; safe to repeat."""
 
@@ -88,6 +99,7 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "duplicate_job": DuplicateJob,
     "invalid_state": InvalidState,
     "key_revoked": TokenRefused,
+    "rate_limited": RateLimited,
 }
 
 #: What means "not now" although the Data API may answer 4xx, as SQLSTATE classes (no connection,

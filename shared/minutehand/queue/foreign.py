@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,7 +133,7 @@ async def exchange(
 def repeating(
     worth: Callable[[BaseException], bool],
     *,
-    attempts: int,
+    attempts: int = sys.maxsize,
     within: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
@@ -159,4 +160,5 @@ def asked_wait(error: BaseException | None) -> timedelta | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     asked = asked_wait(state.outcome.exception() if state.outcome else None)
-    return max(asked.total_seconds() if asked else 0.0, _back_off(state))
+    # not all at once whom it refused together
+    return (asked.total_seconds() if asked else 0.0) + float(_back_off(state))

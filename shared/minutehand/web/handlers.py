@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.foreign import asked_wait
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
@@ -107,7 +108,8 @@ def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
         return validation_failed([problem])
     if error.word:
         detail = _detail(error)
-        headers = {"Retry-After": str(_retry_after(detail))} if error.status == 429 else {}
+        wait = int(asked.total_seconds()) if (asked := asked_wait(error)) else RETRY_AFTER_SECONDS
+        headers = {"Retry-After": str(max(1, wait))} if error.status == 429 else {}
         return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
     # a refusal that is not one of ours: its text may speak of tables, so it stays in the log
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
@@ -155,9 +157,3 @@ def _detail(error: QueueError) -> Any:
     if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None
-
-
-def _retry_after(detail: Any) -> int:
-    """Seconds until the request may be made again, where the queue has said."""
-    seconds = detail.get("retry_after_seconds") if isinstance(detail, dict) else None
-    return max(1, int(seconds)) if isinstance(seconds, int | float) else RETRY_AFTER_SECONDS

@@ -21,7 +21,8 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from minutehand.queue.client import UserQueue
-from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.data_api import patiently
+from minutehand.queue.errors import QueueError, QueueUnavailable, RateLimited, TokenRefused
 from minutehand.queue.keys import redacted
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.tasks import first_of
@@ -188,7 +189,7 @@ async def answer(
         held.enter_context(services.waiting(request, caller))
         if caller is not None and not pace.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)
-        first = await feed.read()
+        first = await patiently(feed.read, within=pace.read_timeout)
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         news = held.enter_context(services.news.of(feed.subject))
@@ -244,8 +245,8 @@ async def _read(news: News, feed: Feed, seconds: float) -> Batch:
     try:
         async with asyncio.timeout(seconds):
             await news.name(feed.subject)
-            return await feed.read()
-    except (QueueUnavailable, TimeoutError) as error:
+            return await patiently(feed.read, within=seconds)
+    except (QueueUnavailable, RateLimited, TimeoutError) as error:
         logger.warning(
             "an event stream waits for the database",
             extra={

@@ -36,7 +36,6 @@ def api(network: Callable[[httpx.Request], httpx.Response]) -> DataApi:
 
 
 HUNG = httpx.ReadTimeout("hung")
-REFUSED = httpx.Response(422, json={"code": "PT422", "hint": "unknown_job_type"})
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ REFUSED = httpx.Response(422, json={"code": "PT422", "hint": "unknown_job_type"}
         ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 2, True),
         # it may have happened although its answer was lost
         ([HUNG], False, 1, False),
-        ([REFUSED], True, 1, False),
+        ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from minutehand.config import Settings
-from minutehand.queue.errors import JobNotFound, QueueUnavailable
+from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
 from minutehand.web.services import OpenStreams, Pace, Services
@@ -91,6 +91,7 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Se
         Batch([line(1)]),
         Batch(),
         QueueUnavailable("away"),
+        RateLimited("busy", status=429, details='{"retry_after_seconds": 900}'),
         Batch([line(2)], more=True),
         Batch([line(3)], end="completed"),
     )

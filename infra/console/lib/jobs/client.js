@@ -52,12 +52,25 @@ export function inTime(run, limit) {
   return Promise.race([run(limit), over]);
 }
 
+/**
+ * What a read answers that is repeated while too many of its person or workspace run, as other
+ * pages' do: soon, then each second, as the refusal asks, and never all pages at once.
+ */
+export async function patiently(read, signal) {
+  for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
+    const answer = await read();
+    if (answer.status !== 429 || signal.aborted) return answer;
+    await new Promise((then) => setTimeout(then, pause * (0.5 + Math.random())));
+  }
+}
+
 /** One answer within its time. */
-export async function once(query, ms = READ_MS) {
+export async function once(query, ms = READ_MS, run = patiently) {
   // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
   const single = query.retry ? query.retry(false) : query;
+  const read = (signal) => unwrap(run(() => single.abortSignal(signal), signal));
   try {
-    return await inTime((signal) => unwrap(single.abortSignal(signal)), AbortSignal.timeout(ms));
+    return await inTime(read, AbortSignal.timeout(ms));
   } catch (error) {
     throw error instanceof QueueError ? error : new QueueError({}, 0);
   }
@@ -68,7 +81,7 @@ export const call = (client, schema, name, values) =>
   once(within(client, schema).rpc(name, values));
 
 const change = (client, schema, name, values) =>
-  once(within(client, schema).rpc(name, values), WRITE_MS);
+  once(within(client, schema).rpc(name, values), WRITE_MS, (send) => send());
 
 /**
  * Add one job; with an `idempotency_key`, or find the one that key made.

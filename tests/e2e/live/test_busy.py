@@ -1,0 +1,36 @@
+"""Watchers while so many large reads run that the database refuses more."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+from infra.bench.scratch import user_token
+from minutehand.client import Client
+from supabase import AsyncClient
+from tests.contract.api import Api
+from tests.integration.api.conftest import api as api
+from tests.integration.api.test_streams import follow
+from tests.support.engine import ACME, ADA
+
+
+async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
+    """A stream and the client end, err and miss nothing; a single read is told when to repeat."""
+    engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
+    engine.enqueue_many(101)
+    settings = api.project.settings
+    supabase = AsyncClient(settings.supabase_url, settings.supabase_publishable_key or "")
+    client = Client(supabase, schema="public", token=user_token())
+    async with asyncio.timeout(60), client, client.watch_workspace(ACME, cursor="1:1:") as feed:
+        with ExitStack() as held:
+            for _ in range(6):
+                ada = held.enter_context(engine.member(ADA))
+                ada.run("begin")
+                ada.rpc("list_jobs")
+            stream = asyncio.create_task(follow(api, path, until=101))
+            for _ in range(5):
+                refused = await api.call("GET", path)
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert (stream.done(), feed.error) == (False, None)
+        heard = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
+        assert len({event.job_id for event in heard}) == len((await stream).events) == 101
