@@ -255,6 +255,8 @@ language plpgsql security definer set search_path = '' as $$
 begin
   if not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only the operator silences a finding');
+  elsif p_key is null then
+    perform queue.refuse(400, 'invalid_argument', 'name a finding', 'p_key');
   end if;
   insert into queue.settings as s (name, value) values ('silenced', jsonb_build_object(p_key,
     p_until)) on conflict (name) do update set value = excluded.value || (

@@ -57,13 +57,6 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
     assert engine.lease_one()["job"]["id"] == job_id
 
 
-@pytest.mark.parametrize("write", ["insert into {} default values", "delete from {}"])
-def test_a_write_to_a_view_is_refused_for_its_right(engine: Engine, write: str) -> None:
-    """Which the Data API answers with 403; the kind of a view would be a 500."""
-    with engine.member(ADA) as ada, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ada.run(write.format("public.job_events"))
-
-
 #: What someone does to a project, and a word of the fact that it breaks.
 CHANGES = {
     "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",

@@ -17,7 +17,7 @@ language sql immutable set search_path = '' as $$
         "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string",
           "minLength": 1, "maxLength": 63}},
         "min_regions": {"type": "number", "minimum": 1}}}
-    }}', p_spec, 'jobspec'),
+    }}', coalesce(p_spec, 'null'), 'jobspec'),
     case when (p_spec #>> '{constraints,min_regions}')::numeric > jsonb_array_length(
       p_spec #> '{constraints,regions}')
       then 'constraints.min_regions must be at most the number of regions'

@@ -99,6 +99,9 @@ declare
   v_plan public.plans;
   v_wake boolean := false;
 begin
+  if num_nulls(p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') > 0 then
+    perform queue.refuse(400, 'invalid_argument', 'name prompt and speed_vs_detail', 'plan');
+  end if;
   insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
     created_by)
   values (v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', gen_random_uuid(), v_key,
