@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from minutehand.config import Settings
 from minutehand.functions.on_lambda import GatewayHandler
+from minutehand.web.caller import holder_of
 from minutehand.web.services import Services
 from tests.support.lambda_events import LambdaContext, http_event
 
@@ -15,19 +16,21 @@ from tests.support.lambda_events import LambdaContext, http_event
 def test_a_route_and_its_location_are_below_the_services_mount(
     settings: Settings, prefix: str
 ) -> None:
-    """A stage's name or a mapping key is no part of any route, but of every address."""
+    """A stage or mapping is part of every address; a guest counts by the one that AWS saw."""
     app = FastAPI()
     app.state.services = Services(settings)
 
     @app.get("/api/jobs/{job_id}")
-    async def get_job(job_id: str) -> Response:
-        return Response(headers={"location": f"/api/jobs/{job_id}"})
+    async def get_job(job_id: str, request: Request) -> Response:
+        return Response(holder_of(request.scope, None), headers={"location": f"/api/jobs/{job_id}"})
 
     path = "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
-    event = http_event("GET", prefix + path, route="GET /api/jobs/{proxy+}")
+    forged = {"x-forwarded-for": "198.51.100.1", "x-real-ip": "198.51.100.1"}
+    event = http_event("GET", prefix + path, route="GET /api/jobs/{proxy+}", **forged)
     handler = GatewayHandler(app)
 
     answer = handler(event, LambdaContext())
     handler.close()
 
     assert (answer["statusCode"], answer["headers"]["location"]) == (200, prefix + path)
+    assert answer["body"] == "203.0.113.24"
