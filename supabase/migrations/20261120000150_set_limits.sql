@@ -84,9 +84,8 @@ begin
   end if;
 end $$;
 
--- Called by what reads or writes many rows: a person may have six such calls at a time, as many as
--- two pages of the console, a workspace ten, and its guests ten of their own. None waits, since it
--- would hold a connection.
+-- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
+-- ten, and its guests ten of their own. None waits, since it would hold a connection.
 create function queue.take_call_slot(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare

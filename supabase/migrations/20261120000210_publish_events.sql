@@ -427,7 +427,6 @@ end $$;
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text,
   p_limit integer) returns jsonb language plpgsql stable as $$
 declare
-  c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_cluster constant text := queue.cluster();
   v_hidden constant text[]
@@ -447,7 +446,7 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_at, 101) as f) as f where f.events > 100;
   with lines as materialized (select f.*, row_number() over w as n,
       sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
-    from queue.feed_lines(p_workspace_id, p_session_id, v_at, c_lines) as f
+    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 1000) as f
     window w as (order by f.number, f.id)),
   -- events of the first line that were read before do not count: it may have thousands
   slice as (select l.* from lines as l where l.before - v_at.nth <= c_limit + 1000),
@@ -467,7 +466,7 @@ begin
       as events,
     coalesce(jsonb_agg(f.cursor::text order by f.n) filter (where f.n <= c_limit), '[]') as places,
     case when count(*) > c_limit then (array_agg(f.cursor order by f.n))[c_limit]
-      when (select count(*) from lines) = c_lines
+      when (select count(*) from lines) = 1000
         or (select count(*) from slice) < (select count(*) from lines) then (
         select row(v_cluster, v_at.seen, v_at.until, s.number, s.id,
           cardinality(s.job_ids))::queue.feed_cursor

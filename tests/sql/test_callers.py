@@ -85,12 +85,9 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
                 assert said[:2] == ("PT429", "rate_limited"), function
             # after each message all who watch look at once: what is new then is little
             assert ada.rpc("session_feed", p_session_id=session)["events"]
-            assert not ada.rpc("event_feed", **OF_ACME)["events"]
             assert refused(ada.rpc, "event_feed", **OF_ACME, p_cursor=now)[1] == "rate_limited"
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
-    with engine.member(ADA) as again:
-        assert again.rpc("list_jobs")["jobs"]
 
 
 def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
@@ -129,7 +126,6 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
 #: Too long for an index, and not to be compressed.
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
 TOPIC = f"session:{LONG}"
-WORK = {**OF_ACME, "p_job_type": "work"}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +133,7 @@ WORK = {**OF_ACME, "p_job_type": "work"}
     [
         ("enqueue_jobs", {**OF_ACME, "p_jobs": [{"job_type": LONG, "idempotency_key": "k"}]}),
         *(
-            ("enqueue_job", {**WORK, "p_options": option})
+            ("enqueue_job", {**OF_ACME, "p_job_type": "work", "p_options": option})
             for option in (
                 *({name: LONG} for name in ("idempotency_key", "concurrency_key", "session_id")),
                 {"unique": {"key": LONG}},
@@ -252,17 +248,6 @@ def test_what_is_no_value_of_a_setting_is_refused(engine: Engine, name: str, val
     """A typo must not look as if it held."""
     said = refused(engine.rpc, "set_settings", p_settings={name: value})
     assert said[1] == "invalid_argument"
-
-
-@pytest.mark.parametrize("subject", ["user_2aBcDeF", "", 5, {"a": 1}])
-def test_a_subject_that_is_no_uuid_is_unauthorized(engine: Engine, subject: Any) -> None:
-    """Of another provider's tokens; what policies decide is hidden, with no server error."""
-    engine.enqueue()
-    claims = {"sub": subject, "app_metadata": {"minutehand_operator": "yes please"}}
-    with engine.database.as_role("authenticated", claims) as connection:
-        caller = Engine(engine.database, connection)
-        assert refused(caller.enqueue)[:2] == ("PT401", "unauthorized")
-        assert caller.rows("select id from public.jobs") == []
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:
