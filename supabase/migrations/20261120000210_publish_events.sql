@@ -274,7 +274,7 @@ begin
   return exists (select from public.jobs as j
     where j.id = v_of::uuid and (j.workspace_id in (select queue.my_workspaces())
       or j.session_id like 'guest\_%' and exists (select from queue.guest_session(j.session_id) as s
-        where s.workspace_id = j.workspace_id and s.user_id = queue.caller())));
+        where s.workspace_id = j.workspace_id and s.user_id = queue.caller(false))));
 end $$;
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
@@ -548,9 +548,9 @@ language sql stable as $$
   select s from queue.guest_sessions as s
   where s.session_id = p_session_id and s.expires_at > (select queue.clock())
     and case when s.user_id is null then queue.setting('allow_anonymous') = 'true'
-      else s.workspace_id in (select queue.my_workspaces())
-        or auth.jwt() ->> 'role' = 'service_role'
-        or s.user_id = queue.caller() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
+      else auth.jwt() ->> 'role' = 'service_role'
+        or s.workspace_id in (select queue.my_workspaces()) or s.user_id = queue.caller(false)
+        and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
           or queue.setting('allow_anonymous') = 'true') end $$;
 
 create function queue.session_jobs(p_session_id text) returns jsonb
