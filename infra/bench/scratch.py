@@ -129,13 +129,11 @@ def scratch_settings(url: str, *, schema: str = "public") -> Settings:
     )
 
 
-def user_token(
-    user_id: str = USER, *, lifetime_seconds: int = 36_000, secret: str = JWT_SECRET
-) -> str:
+def user_token(user_id: str = USER, *, secret: str = JWT_SECRET) -> str:
     """A user's JWT, as Auth would sign it."""
     now = int(time.time())
     claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
-    return jwt.encode({**claims, "exp": now + lifetime_seconds}, secret, algorithm="HS256")
+    return jwt.encode({**claims, "exp": now + 36_000}, secret, algorithm="HS256")
 
 
 def prepared(server: Postgres, database: str) -> str:

@@ -46,7 +46,6 @@ async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
         for client in (api, data):
             client.headers["Authorization"] = f"Bearer {token}"
         data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
-        data.headers["accept-profile"] = values["MINUTEHAND_SCHEMA"]
         ids: list[str] = []
         for name, module in modules.items():
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])

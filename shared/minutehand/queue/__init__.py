@@ -1,1 +1,1 @@
-"""The typed client of the queue's SQL functions, and the only package that knows the Data API."""
+"""The typed client of the queue's SQL functions, over the Data API or a connection to Postgres."""

@@ -22,7 +22,7 @@ from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, holder_of, token_of
-from minutehand.web.errors import ApiError, unavailable
+from minutehand.web.errors import RETRY_AFTER_SECONDS, ApiError, unavailable
 from minutehand.web.news import News
 
 if TYPE_CHECKING:
@@ -78,16 +78,15 @@ MAX_STREAMS_OF_CALLER: Final = 100
 MAX_REQUESTS_OF_CALLER: Final = 8
 MAX_REQUESTS_OF_GUESTS: Final = 16
 MAX_WAITING_OF_CALLER: Final = 200
-_RETRY_AFTER: Final = 5
 
 
 def _too_many(what: str) -> ApiError:
     return ApiError(
         429,
         "rate_limited",
-        f"Too many {what} at once; try again in {_RETRY_AFTER} s",
-        detail={"limit": what, "retry_after_seconds": _RETRY_AFTER},
-        headers={"Retry-After": str(_RETRY_AFTER)},
+        f"Too many {what} at once; try again in {RETRY_AFTER_SECONDS} s",
+        detail={"limit": what, "retry_after_seconds": RETRY_AFTER_SECONDS},
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
 

@@ -91,7 +91,7 @@ class HandWorker:
         )
         return [one["job"]["id"] for one in made["jobs"]]
 
-    def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
+    def lease(self, limit: int = 1) -> list[dict[str, Any]]:
         """Lease `limit` jobs; a lease is `{job, fence, …}`.
 
         What another worker is looking at is passed over, and reclaims and promotions happen once
@@ -100,7 +100,7 @@ class HandWorker:
         leases: list[dict[str, Any]] = []
         give_up = time.monotonic() + PATIENCE_SECONDS
         while len(leases) < limit:
-            leases += self._ask(limit - len(leases), lease_seconds)
+            leases += self._ask(limit - len(leases))
             if len(leases) < limit:
                 assert time.monotonic() < give_up, f"{len(leases)} of {limit} jobs became due"
                 time.sleep(0.05)
@@ -110,7 +110,7 @@ class HandWorker:
         """Lease one job."""
         return self.lease()[0]
 
-    def _ask(self, limit: int, lease_seconds: int) -> list[dict[str, Any]]:
+    def _ask(self, limit: int) -> list[dict[str, Any]]:
         self._calls += 1
         request = {
             "worker_id": "by-hand",
@@ -118,10 +118,9 @@ class HandWorker:
             "call": self._calls,
             "limit": limit,
             "job_types": [self.job_type],
-            "lease_seconds": lease_seconds,
+            "lease_seconds": 900,
         }
-        leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
-        return leases
+        return list(self._call("lease_jobs", {"p_request": request})["leases"])
 
     def report(
         self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any
@@ -132,15 +131,13 @@ class HandWorker:
             item["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}
         item["logs"] = [{"level": "info", "message": line} for line in logs] + more.get("logs", [])
         answer = self._call("report_jobs", {"p_request": {**self._me(), "items": [item]}})
-        outcome: str = answer["results"][0]["outcome"]
-        return outcome
+        return str(answer["results"][0]["outcome"])
 
     def settle(self, lease: dict[str, Any], outcome: str = "completed", **more: Any) -> str:
         """End the attempt; returns what became of that."""
         item = {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": outcome, **more}
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
-        applied: str = answer["results"][0]["outcome"]
-        return applied
+        return str(answer["results"][0]["outcome"])
 
     def _me(self) -> dict[str, Any]:
         return {"worker_id": "by-hand", "tick_id": self._tick}

@@ -114,7 +114,7 @@ async def test_watchers_receive_exactly_what_happened(
     """Each event once and in order, whatever the wire does meanwhile."""
     async with Wire(int(stack.supabase_url.rsplit(":", 1)[1]), seed=7) as wire:
         jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * JOBS)
-        leases = await asyncio.to_thread(worker.lease, JOBS, lease_seconds=600)
+        leases = await asyncio.to_thread(worker.lease, JOBS)
         watchers = await Watchers.start(stack, wire, jobs)
         try:
             assert await watchers.says("live") == WATCHERS

@@ -36,7 +36,7 @@ async def nothing(job: Job[Any], ctx: JobContext) -> None:
 
 def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
     """One that fails or hangs stops neither the run nor the others."""
-    queue, registry = ModelQueue([Row("first", {})]), of(nothing)
+    queue = ModelQueue([Row("first", {})])
     calls: list[float] = []
 
     async def fill() -> int:
