@@ -85,7 +85,7 @@ language sql stable as $$
       queue.sum_numbers(array_agg(s.runs)) as runs, queue.sum_numbers(array_agg(s.waits)) as waits
     from queue.stats as s where s.workspace_id = coalesce(p_workspace_id,
     '00000000-0000-0000-0000-000000000000') and s.at >= p_since and s.minutes = case
-      when p_since >= p_now - interval '24 hours 1 minute' then 1 else 60 end group by 1, 2) as n
+      when p_since >= p_now - interval '24 hours 15 minutes' then 1 else 60 end group by 1, 2) as n
   cross join lateral (select jsonb_object_agg(k.name, (select jsonb_build_object('p50_ms',
         round((min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric, 1),
         'p95_ms', round((min(b.ms) filter (where b.jobs >= 0.95 * b.total))::numeric, 1),

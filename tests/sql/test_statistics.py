@@ -71,11 +71,15 @@ def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine
         series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
         return sum(point["completed"] for point in series["points"])
 
+    engine.stop_clock()
+    engine.advance(3540 - float(engine.one("select extract(epoch from queue.clock()) % 3600")))
     kept = "select from queue.stats where minutes = any (%s) and counts ->> 'completed' > '0'"
     engine.settle(started(engine))
     collect(engine)
     assert engine.rpc("queue_series", p_workspace_id=ACME)["step_seconds"] == 60
     assert completed(60) == 1
+    [point] = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=1440)["points"]
+    assert point["at"][14:19] == "45:00"
     for seconds, minutes in ((26 * 3600, [1]), (32 * 86400, [1, 60])):
         engine.advance(seconds)
         engine.enqueue()
