@@ -34,8 +34,7 @@ create table public.jobs (
   -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
   -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes
   fillfactor = 76, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
-  autovacuum_vacuum_cost_delay = 0
-);
+  autovacuum_vacuum_cost_delay = 0);
 -- lists read these backwards: an id begins with its instant
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
@@ -127,8 +126,7 @@ create table queue.lanes (
   queue text not null, job_type text not null,
   served_at timestamptz, -- when a worker last asked for its jobs, to a minute; null: none serves it
   unused_since timestamptz, -- since when it has no jobs and nothing names it; deleted a day later
-  -- its place in the ring of tenants: the round, and who was served last; or its leader's, a lane
-  -- that is served together with it
+  -- its place in the ring: the round, and who was served last; or its leader's, which it shares
   leader integer references queue.lanes on delete set null, round bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
   last_rank bigint not null default 0, unique (job_type, queue)) with (fillfactor = 50);
@@ -255,8 +253,9 @@ create table queue.job_keys (
   workspace_id uuid not null, job_type text not null, key text not null, is_unique boolean not null,
   job_id uuid not null,
   request_hash text, -- of the payload that came with an idempotency key
-  until text, -- when a unique key is freed: leased or finished
+  until text, -- when a unique key is freed: leased or finished; other: of a call that made no job
   primary key (workspace_id, job_type, key, is_unique));
+create index job_keys_of_others on queue.job_keys (job_id) where until = 'other';
 
 create table queue.steps (
   job_id uuid not null, name text not null,
@@ -303,8 +302,7 @@ create table queue.tasks (
   retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
-  -- a reader has read the feed before this number, and of that number up to the line read_id; live
-  -- has deleted the feed up to there
+  -- the feed is read (by live: deleted) before this number, and of that up to the line read_id
   read_to bigint not null default 0, read_id bigint not null default 0,
   after_id uuid) with (fillfactor = 50); -- how far a pass over all jobs has come
 
@@ -320,8 +318,7 @@ cross join lateral (values
     j.is_minimal is null and j.last_seq >= 2),
   (j.last_seq, 'job.completed', '{"status": "completed", "attempts": 1}', j.completed_at,
     j.last_seq = case when j.is_minimal then 1 else 3 end)) as d (seq, type, data, at, is_there)
-where d.is_there and d.at is not null
-  and (d.seq = 1 and j.is_minimal is null
+where d.is_there and d.at is not null and (d.seq = 1 and j.is_minimal is null
     or not exists (select from queue.job_events as e where e.job_id = j.id and e.seq = d.seq));
 comment on view public.job_events is
   E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, '

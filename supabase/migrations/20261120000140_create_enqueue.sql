@@ -240,8 +240,9 @@ begin
     values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
   end if;
   if p_job.lane is distinct from p_type.lane then
-    perform from queue.lanes as l where l.lane = p_job.lane;
-    if not found then p_job.lane := 0; end if; -- its queue is gone: it goes to its type's
+    perform from queue.lanes as l where l.lane = p_job.lane
+      and (l.unused_since is null or l.unused_since > queue.clock() - interval '23 hours');
+    if not found then p_job.lane := 0; end if; -- its queue is gone, or soon: it goes to its type's
   end if;
   if p_job.lane = 0 then
     select * into p_type from queue.job_types as t
@@ -382,7 +383,7 @@ begin
       'scheduled_for', v_held.scheduled_for)), p_now, p_is_counted => true);
     exit;
   end loop;
-  update queue.job_keys as k set job_id = v_id
+  update queue.job_keys as k set job_id = v_id, until = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
     = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
   return v_id;

@@ -245,6 +245,8 @@ begin
     join queue.job_keys as o on o.workspace_id = j.workspace_id and o.job_type = j.job_type
       and o.key = k.key and o.is_unique = k.is_unique and o.job_id = j.id
     for update of o skip locked));
+  delete from queue.job_keys where ctid = any (array(select o.ctid from removed as j
+    join queue.job_keys as o on o.job_id = j.id and o.until = 'other' for update of o skip locked));
   -- one that a report or settlement holds stays, which waits for the record: it is swept later
   delete from queue.leases where ctid = any (array(
     select l.ctid from queue.leases as l where l.job_id = any (v_ids) for update skip locked));

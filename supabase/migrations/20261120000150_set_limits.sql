@@ -14,8 +14,7 @@ declare
   v_tokens double precision;
 begin
   insert into queue.buckets as b (name, tokens, refilled_at)
-  values (p_bucket, p_most - p_amount, p_now)
-  on conflict (name) do update set
+  values (p_bucket, p_most - p_amount, p_now) on conflict (name) do update set
     -- of a start that was committed late: no time counts twice
     refilled_at = greatest(b.refilled_at, p_now), tokens = least(p_most,
       b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
@@ -256,8 +255,7 @@ begin
       select p.kind, p.name from queue.pauses as p where p.kind = any ('{job_type,queue}'))
     select l.lane from queue.lanes as l
     where (p_job_types is null or l.job_type = any (p_job_types))
-      and (p_queues is null or l.queue = any (p_queues))
-      and not exists (select from paused as p
+      and (p_queues is null or l.queue = any (p_queues)) and not exists (select from paused as p
         where p.name = case p.kind when 'job_type' then l.job_type else l.queue end));
 end $$;
 
@@ -329,8 +327,7 @@ begin
   v_closed := array( -- admitted jobs of other lanes go back: they must hold no slot of the key
     select j.id from queue.gated as g
     join queue.ready as r on r.lane = g.lane and r.workspace_id = g.workspace_id
-      and r.ord = g.ord and r.job_id = g.job_id
-    join public.jobs as j on j.id = g.job_id
+      and r.ord = g.ord and r.job_id = g.job_id join public.jobs as j on j.id = g.job_id
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
       and g.admitted and not g.ended and g.lane <> all (v_open)
     for no key update of r, j skip locked);

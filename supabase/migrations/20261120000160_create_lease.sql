@@ -294,9 +294,8 @@ begin
   into shares, empty, lasts, is_cut;
 end $$;
 
--- Move these lanes on to whom they served last, or before that one in the middle of its round, or
--- past all (p_is_past), and note what tenants have had of the next. Lanes that come to one place
--- share it from then on.
+-- Move these lanes on to whom they served last, before that one amid its round, or past all, and
+-- note what tenants have had of the next. Lanes that come to one place share it from then on.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served, p_turns queue.turn[],
   p_shares queue.share[], p_is_past boolean) returns void language plpgsql as $$
 declare
@@ -595,11 +594,16 @@ begin
   lanes := v_shared.lanes;
   more := v_shared.more;
   leases := '[]';
+  leased := 0;
   if v_shared.shares is not null then
     v_now := greatest(p_now, queue.clock()); -- a job that was enqueued since then starts after it
     v_ids := queue.take(v_shared.shares, p_request, v_now);
+    leased := coalesce(cardinality(v_ids), 0);
+    -- another lease holds some of them: what comes behind was not looked at
+    more := more or leased < case when v_shared.shares[2] is null then 1
+      else (select sum(s.jobs) from unnest(v_shared.shares) as s) end
+      and queue.refused('lease', v_now) = '{}';
   end if;
-  leased := coalesce(cardinality(v_ids), 0);
   if leased > 0 then
     v_read := queue.read_leases(v_ids, p_request, v_now);
     leases := v_read.leases;

@@ -50,8 +50,7 @@ begin
       select t.tag from unnest(j.tags || array(select jsonb_array_elements_text(i.tags)))
         with ordinality as t (tag, n)
       where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
-      group by t.tag order by min(t.n)))[1:20] end
-  from unnest(p_items) as i
+      group by t.tag order by min(t.n)))[1:20] end from unnest(p_items) as i
   where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0);
 end $$;
 

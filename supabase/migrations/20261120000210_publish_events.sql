@@ -3,8 +3,7 @@
 -- workspace, and to those of its session and jobs that someone follows. A message beyond the
 -- second's budget is held back; its topics are later asked to read again (queue.do_announcements).
 
--- This cluster, by a part of the number that initdb gave it: elsewhere its transaction ids, which
--- number the feed, mean nothing.
+-- This cluster, by a part of its number: elsewhere its transaction ids mean nothing.
 create function queue.cluster() returns text language sql stable as $$
   select right(c.system_identifier::text, 8) from pg_control_system() as c $$;
 
@@ -54,8 +53,7 @@ begin
   used := v_counted - v_before;
 end $$;
 
--- The message for changes: of one event the event itself, else groups of events that differ in job
--- and seq alone.
+-- The message for changes: the only event, else groups of those that differ in job and seq alone.
 create function queue.message_of(p_changes queue.change[], p_now timestamptz,
   out event text, out payload jsonb) language plpgsql as $$
 declare

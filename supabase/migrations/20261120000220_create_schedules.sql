@@ -83,8 +83,7 @@ begin
           ((w.wall - interval '12 hours') at time zone p_timezone + interval '12 hours')) as c (at)
         where not v_each or c.at at time zone p_timezone = w.wall
         order by c.at at time zone p_timezone <> w.wall, c.at
-        limit case when v_each then 2 else 1 end) as i
-      where i.at > p_after;
+        limit case when v_each then 2 else 1 end) as i where i.at > p_after;
       if v_next is not null then return v_next; end if;
     end if;
     v_day := v_day + 1;
@@ -116,10 +115,9 @@ create index schedules_by_time on queue.schedules (next_at) where enabled and ne
 create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
 
--- Enqueue the runs that are due: the first due schedule of each tenant, then the second of each,
--- and so on. A run more than five minutes late counts as missed where those are skipped. A schedule
--- of code that no worker serves gets no jobs, which would only pile up. A failure is noted, and
--- stops no other.
+-- Enqueue the runs that are due: the first of each tenant, then the second of each, and so on. A
+-- run more than five minutes late counts as missed where those are skipped. A schedule of code that
+-- no worker serves gets no jobs, which would only pile up. A failure stops no other.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare

@@ -1,8 +1,7 @@
 -- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant
--- that has an endpoint and enqueues a delivery for each event, as a job of its own type, seconds
--- later: at least once, while the feed has the event. Deliveries of a job's events to an endpoint
--- share a concurrency key and keep it until they have ended: a later event waits while an earlier
--- one is tried again.
+-- that has an endpoint and enqueues a delivery for each event, as a job of its own type: at least
+-- once, while the feed has the event. Deliveries of a job's events to an endpoint share a key, and
+-- keep it until they have ended: a later event waits while an earlier one is tried again.
 
 create table queue.webhooks (
   id uuid primary key default queue.new_id(), workspace_id uuid not null,
@@ -26,8 +25,7 @@ create table queue.webhooks (
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 
-insert into queue.settings (name, value) values
-  ('webhooks_max', '100'), -- of a workspace
+insert into queue.settings (name, value) values ('webhooks_max', '100'), -- of a workspace
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
 -- The worker publishes the rest of the type's policy; version 0: not yet.

@@ -186,8 +186,7 @@ begin
         order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
       else 'unnest($2) as w (id) cross join lateral (
         select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
-        order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc' end)
-    into v_read
+        order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc' end) into v_read
     using v_known, p_workspaces, coalesce(last_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), v_slice;
     ids := ids || v_read.ids;
     v_left := v_left - v_slice;
@@ -531,9 +530,8 @@ language sql stable as $$
       filter (where l.line ? 'sentence'))[1], 'next', coalesce(jsonb_agg(l.line - 'sentence'
     order by l.id) filter (where l.line ? 'words'), '[]')) from lines as l $$;
 
--- What keeps a job that is not ready, or whose start nothing serves: it ended, the project's own
--- trigger refuses a change of it, it runs, waits, is put off, unpublished or paused, or no worker
--- serves it. Null where it may start.
+-- What keeps a job from its start: it ended, the project's own trigger refuses it, it runs, waits,
+-- is put off, unpublished or paused, or no worker serves it. Null where it may start.
 create function queue.explain_row(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
@@ -589,8 +587,7 @@ begin
       'data', jsonb_build_object('refusal', v_refusal)) end;
 end $$;
 
--- What a job that may start waits for: the narrowest limit that is used up, the rate of its type,
--- or the jobs ahead of it.
+-- What a job that may start waits for: its narrowest full limit, its rate, or the jobs before it.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare

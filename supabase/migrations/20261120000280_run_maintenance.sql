@@ -25,8 +25,7 @@ language plpgsql stable as $$
 begin return array(select s.job_id from queue.signals as s
   where s.kind = 'refused' and s.name = p_task and s.look_at > p_now); end $$;
 
--- Do a task for all jobs at once, or, where that is refused, for each half, down to the one to
--- blame; how many were done.
+-- Do a task for jobs, by halves where it is refused, down to the one to blame; how many were done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -114,8 +113,7 @@ begin
 end $$;
 
 -- Promote jobs whose type has been published since, and those whose time has come: of many half the
--- oldest, half in equal shares for the tenants, so that none waits behind others. What someone
--- holds stays due.
+-- oldest, half in shares for the tenants, so that none has to wait. What someone holds stays due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -235,7 +233,7 @@ begin
   where (l.unused_since is null) = (l.lane not in (
       select t.lane from queue.job_types as t where t.lane is not null
       union select t.lane from queue.turns as t union select g.lane from queue.gated as g
-      union select r.lane from queue.leases as r)
+      union select r.lane from queue.leases as r union select n.lane from queue.notes as n)
     and l.queue <> all (array(select unnest(w.queues) from queue.workers as w
       where w.seen_at > p_now - interval '1 day' union select s.options ->> 'queue'
       from queue.schedules as s where s.options ->> 'queue' is not null)));
@@ -272,8 +270,7 @@ begin
 end $$;
 
 -- Whether run_maintenance, which asks for the same times, would find something to do; p_active:
--- jobs have run. What someone held is due again a second later; on an idle queue a task that found
--- nothing waits for an hour.
+-- jobs have run. What is held is due a second later; if idle, what found nothing an hour later.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin

@@ -1,6 +1,5 @@
 -- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs
--- once, so what it did not find is attached by a function that may be called again at any time. And
--- the last grants.
+-- once: what it did not find is attached by a function that may be called at any time. Last grants.
 
 create function public.attach_extensions() returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $$
@@ -159,9 +158,8 @@ language sql stable as $$
     or f.object is null and n.undo is not null and n.object in (select o.object from recorded as o)
 $$;
 
--- The engine's functions are called by functions in public alone, and its tables by its functions.
--- What is made is callable by public: this ends it here, and later migrations close what they add
--- themselves (queue.allow).
+-- The engine's functions are called by those in public alone. What is made is callable by all: this
+-- ends it here, and later migrations close what they add themselves (queue.allow).
 revoke execute on all functions in schema queue from public;
 grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator,
   queue.caller, queue.clock, queue.new_id -- the last two for defaults of rows that callers insert

@@ -177,6 +177,32 @@ def test_each_of_more_turns_than_a_lease_reads_comes_by(
     assert (len(served), min(served.values()) >= 2) == (30, True)
 
 
+def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) -> None:
+    """It was shown some of those that are ready; the same in turn."""
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue(workspace=workspace)
+    engine.lease_call(0)
+    with engine.open_transaction() as other:
+        [taken] = other.lease(1, call=2)
+        assert engine.lease_call(1, call=2)["next_due_in_ms"] == 0
+    [rest] = engine.lease(1, call=2)
+    assert taken != rest
+
+
+def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> None:
+    """What is to be looked at then names the queue, which is swept when that was done."""
+    rate = {"limit": 1, "per_seconds": 5 * 86_400, "per_key": True}
+    engine.register("work", queue="old", rate_limit=rate)
+    _, waits = engine.enqueue_many(2, concurrency_key="k")
+    engine.settle(engine.lease_one())
+    engine.rpc("cancel_job", p_job_id=waits)
+    engine.register("work", rate_limit=rate)
+    for seconds in (7300, 7300, 90_000, 90_000, 400_000):
+        engine.advance(seconds)
+        engine.lease()
+    assert engine.lease_call(call=2)["next_due_in_ms"] is None
+
+
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
     """Not by each lease meanwhile: its rate would allow the next."""
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}

@@ -25,6 +25,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
         engine.enqueue(delay_seconds=60),
         engine.enqueue(job_type="keyed", concurrency_key="k"),
     ]
+    assert engine.enqueue(idempotency_key="j", unique={"key": "u"}) == gone[0]
     lease = engine.lease_one(job_types=["keyed"])
     log, step = {"level": "info", "message": "m"}, {"name": "s", "result": 1}
     engine.report(lease, logs=[log], steps=[step])

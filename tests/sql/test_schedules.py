@@ -85,16 +85,6 @@ def test_a_zone_has_any_name_that_postgres_lists(engine: Engine) -> None:
         assert len(runs(engine, "@daily", zone, "2026-01-01T00:00:00Z", 1)) == 1
 
 
-def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
-    """No leader: the schedule decides."""
-    put(engine, payload={"from": "clock"})
-    to_next_minute(engine)
-
-    engine.race(*[lambda other: other.lease_call(0)] * 8)
-
-    assert engine.rows("select payload from public.jobs") == [{"from": "clock"}]
-
-
 @pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1)])
 def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs: int) -> None:
     """And then it continues at the next minute."""
