@@ -137,9 +137,8 @@ begin
   end if;
 end $$;
 
--- Publish a type: its row, which the constraints of queue.job_types check, and the schedules that
--- its code declares, with their queues: missing ones are deleted. False where a newer version is
--- known, since an older worker must not undo it.
+-- Publish a type: its row, and the schedules that its code declares, with their queues; missing ones
+-- are deleted. False where a newer version is known, which an older worker must not undo.
 create function queue.publish_type(p_type jsonb) returns boolean language plpgsql as $$
 declare
   v_name constant text := p_type ->> 'job_type';

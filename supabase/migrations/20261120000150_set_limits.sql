@@ -108,8 +108,7 @@ end $$;
 comment on function public.open_stream is
   'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
 
--- Refuse a worker's key that was issued before the last rotation. Each function granted to
--- job_worker calls this, which queue.allow checks.
+-- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
 create function queue.refuse_revoked() returns void language plpgsql stable as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
@@ -142,8 +141,7 @@ begin
   update queue.settings set updated_at = v_now, -- a stolen worker key has read it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
-  -- no one knows what a stolen key has registered: types without jobs are deleted, and the next
-  -- registration, within five minutes, replaces the rest
+  -- what a stolen key has registered is not known: types without jobs go, workers register the rest
   update queue.job_types set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;

@@ -117,8 +117,7 @@ begin
   return null;
 end $$;
 
--- End the waits of these jobs that have what they wait for, or whose time has passed, and place the
--- jobs. The caller has locked their waits and records.
+-- End the waits of these locked jobs that have what they wait for, or whose time has passed.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare

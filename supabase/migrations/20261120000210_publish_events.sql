@@ -233,9 +233,8 @@ begin
   return coalesce(cardinality(v_said.topics), 0);
 end $$;
 
--- The workspace whose messages a session's topic gets: that of a guest session, else the one that
--- all jobs of the session are of. Null where jobs of two tenants have one session id: nothing is
--- sent, and their watchers read session_feed.
+-- The workspace whose messages a session's topic gets: that of a guest session, else the one of its
+-- jobs. Null where two tenants have one session id: nothing is sent, watchers read session_feed.
 create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -357,8 +356,7 @@ begin
   return true;
 end $$;
 
--- Delete old lines of the feed, also those that a webhook has not read by then; read_to is the
--- number before which a cursor may have missed some.
+-- Delete old lines of the feed, read by webhooks or not; a cursor before read_to may miss some.
 create function queue.do_live(p_now timestamptz) returns integer language plpgsql as $$
 declare
   v_before timestamptz := p_now - make_interval(hours => queue.setting('feed_hours')::integer);

@@ -299,8 +299,7 @@ end $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
 
--- Attempts of a job, the latest last; what completed at its first lease is in the job's row alone.
--- A traceback shows code: it is left out unless p_is_open.
+-- Attempts of a job, the latest last; tracebacks, which show code, only if p_is_open.
 create function queue.attempt_lines(p_job public.jobs, p_limit integer, p_is_open boolean)
 returns jsonb language sql stable as $$
   select coalesce(jsonb_agg(to_jsonb(e)
