@@ -137,7 +137,7 @@ begin
   end if;
 end $$;
 
--- Publish a type: its row, and the schedules that its code declares, with their queues; missing ones
+-- Publish a type: its row, and the schedules of its code, with their queues; those that are missing
 -- are deleted. False where a newer version is known, which an older worker must not undo.
 create function queue.publish_type(p_type jsonb) returns boolean language plpgsql as $$
 declare

@@ -2,7 +2,7 @@
 -- each job, or queue.add_plain for all. And the triggers of public.jobs for inserts and deletes.
 
 -- Add jobs in one statement, at a tenth of the cost of queue.add, which a test holds equal to it.
--- False, with none added, unless all are plain: no options, published types, no schema or key's rate.
+-- False, with none added, unless all are plain: no options, schema or rate of a key; known types.
 create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
 ) returns boolean language plpgsql as $$

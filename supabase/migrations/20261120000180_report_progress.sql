@@ -132,7 +132,7 @@ begin
     perform queue.write_reports(
       array(select i from unnest(v_items) as i where i.job_id <> all (v_busy)), queue.clock());
   end if;
-  -- renew once a fifth is over, since workers report often; what is locked waits for the next report
+  -- renew once a fifth is over, since workers report often; a locked one waits for the next report
   v_due := array(
     select l.job_id from unnest(v_items) as i join queue.leases as l on l.job_id = i.job_id
     where i.lease_seconds is not null
