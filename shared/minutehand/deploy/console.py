@@ -37,9 +37,7 @@ CONTENT_TYPES: Mapping[str, str] = {
 #: Types are for editors, not for browsers.
 TYPES = ".ts"
 #: For people who read the checkout, not for browsers.
-LEFT_OUT = frozenset(
-    {"npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md"}
-)
+LEFT_OUT = frozenset({"npm", "screenshots", "vendor.json", "README.md"})
 #: Names carry no hash, so a browser asks each time (and gets 304); an edge may keep a file for a
 #: day, and every upload invalidates all edges.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"

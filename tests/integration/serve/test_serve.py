@@ -210,7 +210,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     with httpx.Client(base_url=host.url, headers=headers) as client:
         made = client.post("/api/jobs", json=body)
         assert made.status_code == 201, made.text
-        job = made.json()["id"] if "id" in made.json() else made.json()["job"]["id"]
+        job = made.json()["id"]
 
         until(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
         ready = client.get("/api/health/ready")
