@@ -184,8 +184,8 @@ declare
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
-    "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
-    "missed": {"enum": ["skip", "once"]}, "enabled": {"type": "boolean"},
+    "timezone": {"type": "string"}, "payload": {"type": "object"}, "enabled": {"type": "boolean"},
+    "job_type": {"type": "string", "maxLength": 100}, "missed": {"enum": ["skip", "once"]},
     "options": {"type": "object", "additionalProperties": false, "properties": {
       "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
       "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,

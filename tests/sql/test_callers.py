@@ -6,12 +6,14 @@ import itertools
 import random
 import string
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
-import pytest
+import psycopg
 
 from tests.contract.observed import complete, refused
+from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, Engine
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -19,11 +21,8 @@ OF_ACME = {"p_workspace_id": ACME}
 
 def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
     """A field that is null is none: the rest would be every job of the workspace."""
-    for criteria in ({}, {"job_type": None}):
-        said = refused(engine.rpc, "cancel_jobs", p_workspace_id=ACME, p_filter=criteria)
-        assert said[:2] == ("PT422", "validation_failed")
-    of_type = {"p_filter": {"job_type": "work"}, "p_limit": None}
-    assert refused(engine.rpc, "cancel_jobs", **OF_ACME, **of_type)[2] == "limit"
+    for none in ({}, {"job_type": None}):
+        assert refused(engine.rpc, "cancel_jobs", **OF_ACME, p_filter=none)[0] == "PT422"
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
@@ -86,6 +85,7 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
             assert refused(ada.rpc, "event_feed", **OF_ACME, p_cursor=now)[1] == "rate_limited"
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
+        assert len(engine.lease(200)) == 101
 
 
 def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
@@ -123,34 +123,40 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
 
 #: Too long for an index, and not to be compressed.
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
-TOPIC = f"session:{LONG}"
+OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
+OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
+SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {}, "questions": ["?"]}
+SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
+PLAN = {"prompt": "x", "speed_vs_detail": "balanced_speed_and_detail"}
+#: Beside what goes every way; to apps, too.
+SENT: list[tuple[str, dict[str, Any]]] = [
+    ("enqueue_job", {**OF_ACME, "p_job_type": "work", "p_options": OPTIONS}),
+    ("follow_topic", {"p_topic": "session:s", "p_follower_id": ACME}),
+    ("lease_jobs", {"p_request": {"worker_id": "w", "tick_id": ACME}}),
+    ("plan_start", {**OF_ACME, "p_plan": PLAN, "p_idempotency_key": "k"}),
+    ("chat_request", {"p_session_id": "s" * 40, "p_request": {"text": "x", "client_id": "c"}}),
+    ("beacon_submit", {**OF_ACME, "p_spec": SPEC}),
+]
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        ("enqueue_jobs", {**OF_ACME, "p_jobs": [{"job_type": LONG, "idempotency_key": "k"}]}),
-        *(
-            ("enqueue_job", {**OF_ACME, "p_job_type": "work", "p_options": option})
-            for option in (
-                *({name: LONG} for name in ("idempotency_key", "concurrency_key", "session_id")),
-                {"unique": {"key": LONG}},
-                {"tags": [LONG]},
-                {"queue": LONG},
-            )
-        ),
-        ("emit_event", {**OF_ACME, "p_name": LONG}),
-        ("pause_jobs", {"p_request": {"kind": "queue", "name": LONG}}),
-        ("follow_topic", {"p_topic": TOPIC, "p_follower_id": str(uuid.uuid4())}),
-        ("stream_topics", {"p_topics": [TOPIC]}),
-        ("lease_jobs", {"p_request": {"worker_id": LONG, "tick_id": str(uuid.uuid4())}}),
-    ],
-)
-def test_text_that_an_index_cannot_hold_is_the_callers_mistake(
-    engine: Engine, function: str, arguments: dict[str, Any]
-) -> None:
-    """As a refusal or a named constraint, which the Data API answers with 4xx."""
-    assert refused(engine.rpc, function, **arguments)[0] in {"PT400", "PT404", "PT422", "23514"}
+def longer(value: Any) -> Iterator[Any]:
+    """The value with each of its texts, in turn, too long."""
+    if isinstance(value, str):
+        yield LONG
+    elif isinstance(value, list):
+        yield from ([each] for each in longer(value[0]))
+    elif isinstance(value, dict):
+        yield from ({**value, key: each} for key in value for each in longer(value[key]))
+
+
+def test_text_that_an_index_cannot_hold_is_the_callers_mistake(engine: Engine) -> None:
+    """A refusal, a value of another kind or a named constraint: the Data API answers with 4xx."""
+    kinds = (psycopg.ProgrammingError, psycopg.DataError, psycopg.errors.CheckViolation)
+    with engine.member(ADA) as ada:
+        for function, sent in [*SENT, *((name, ways.sql) for name, ways in TABLE.items())]:
+            for who, arguments in itertools.product((engine, ada), longer(sent)):
+                with who.connection.transaction(force_rollback=True), suppress(*kinds):
+                    who.rpc(function, **arguments)
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
@@ -228,24 +234,19 @@ def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
     assert lease(third) == {"free": 1}
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("unknown", 1),
-        ("payload_max_bytes", 0),
-        ("payload_max_bytes", "big"),
-        ("schedules_max", 1.5),
-        ("allow_anonymous", 1),
-        ("guest_key", "x"),
-        ("worker_keys_revoked", {}),
-        ("retention_days", {"failed": 1}),
-        ("retention_days", {"completed": -1, "failed": 1, "cancelled": 1}),
-    ],
-)
-def test_what_is_no_value_of_a_setting_is_refused(engine: Engine, name: str, value: Any) -> None:
+NO_VALUES: dict[str, list[Any]] = {
+    **{"unknown": [1], "payload_max_bytes": [0, "big"], "schedules_max": [1.5]},
+    **{"allow_anonymous": [1], "guest_key": ["x"], "worker_keys_revoked": [{}]},
+    "retention_days": [{"failed": 1}, {"completed": -1, "failed": 1, "cancelled": 1}],
+}
+
+
+def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
     """A typo must not look as if it held."""
-    said = refused(engine.rpc, "set_settings", p_settings={name: value})
-    assert said[1] == "invalid_argument"
+    for name, values in NO_VALUES.items():
+        for value in values:
+            said = refused(engine.rpc, "set_settings", p_settings={name: value})
+            assert said[1] == "invalid_argument", name
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:
