@@ -171,8 +171,7 @@ def test_receipts_are_verified_by_one_command(
     keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"
     keys.write_text(httpx.get(f"{stack.api_url}/api/v1/keys").text)
     bundle = portal.get(f"/api/v1/jobs/{job['id']}/bundle").raise_for_status().json()
-    command = Run(("beacon", "verify", str(path), "--keys", str(keys)))
 
     for given, code in ((bundle, 0), ({**bundle, "receipts": bundle["receipts"][:1]}, 1)):
         path.write_text(json.dumps(given))
-        command(code=code)
+        Run()("beacon", "verify", str(path), "--keys", str(keys), code=code)

@@ -14,20 +14,13 @@ from minutehand.cli.__main__ import app
 
 @dataclass(frozen=True)
 class Run:
-    """Runs command lines that begin and end with the same words.
+    """Runs command lines, each of which sees `env` besides."""
 
-    Attributes:
-        env: Variables that each of them sees besides.
-    """
-
-    first: tuple[str, ...] = ()
-    last: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, code: int = 0, **options: Any) -> Result:
         options["env"] = {**self.env, **options.get("env", {})}
-        line = [*self.first, *arguments, *self.last]
-        result = CliRunner().invoke(app, line, **options)
+        result = CliRunner().invoke(app, arguments, **options)
         assert result.exit_code == code, (result.output, result.stderr, result.exception)
         return result
 

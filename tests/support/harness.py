@@ -18,7 +18,8 @@ from minutehand.config import Settings
 from minutehand.functions.jobs.app import build_app
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.project import ADA, Project
+from tests.support.engine import ADA
+from tests.support.project import Project
 
 Register = Callable[..., Any]
 Seen = TypeVar("Seen")

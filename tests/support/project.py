@@ -8,13 +8,11 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from infra.bench.scratch import USER, WORKSPACE, scratch_settings
+from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from tests.support.databases import Database
+from tests.support.engine import ACME
 from tests.support.renewed import Renewed
-
-ACME = WORKSPACE
-ADA = USER
 
 
 @dataclass

@@ -16,8 +16,9 @@ from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.processors import register
 from minutehand_apps.beacon.services import Beacon
+from tests.support.engine import ACME
 from tests.support.harness import AppHarness, serving
-from tests.support.project import ACME, Project, project_of_a_file
+from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 ENDED = ("completed", "failed", "cancelled")

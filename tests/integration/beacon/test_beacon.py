@@ -10,10 +10,9 @@ from psycopg.types.json import Jsonb
 
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
-from tests.support.engine import EVE
+from tests.support.engine import ACME, EVE
 from tests.support.harness import until
 from tests.support.killable import survive
-from tests.support.project import ACME
 
 
 async def verdict(station: Station, bundle: dict[str, Any]) -> str:

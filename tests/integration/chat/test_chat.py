@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
-from tests.support.engine import EVE
+from tests.support.engine import ACME, ADA, EVE
 from tests.support.harness import until
 from tests.support.killable import survive
-from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"

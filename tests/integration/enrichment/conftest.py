@@ -17,8 +17,9 @@ from minutehand.config import Settings
 from minutehand_apps.enrichment.processors import register
 from minutehand_apps.enrichment.services import Enrichment
 from tests.integration.enrichment.apollo_server import KEY, ApolloServer
+from tests.support.engine import ACME, ADA
 from tests.support.harness import AppHarness
-from tests.support.project import ACME, ADA, Project
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 
 INITECH = "ac000000-0000-4000-8000-000000000001"

@@ -18,10 +18,9 @@ from tests.integration.enrichment.conftest import (
     UNKNOWN_LTD,
     Office,
 )
-from tests.support.engine import BOB, EVE
+from tests.support.engine import ACME, BOB, EVE
 from tests.support.killable import survive
 from tests.support.misbehaving import Fault
-from tests.support.project import ACME
 
 
 def wait_of(job: dict[str, Any]) -> timedelta:

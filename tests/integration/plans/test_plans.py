@@ -11,9 +11,8 @@ import pytest
 
 from minutehand_apps.plans.graph import STAGES, stages_of
 from tests.integration.plans.conftest import Harness
-from tests.support.engine import EVE
+from tests.support.engine import ACME, ADA, EVE
 from tests.support.killable import survive
-from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"

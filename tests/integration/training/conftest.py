@@ -16,8 +16,9 @@ from minutehand.config import Settings
 from minutehand_apps.training.processors import register
 from minutehand_apps.training.services import Training
 from tests.integration.training.mux_server import MuxServer
+from tests.support.engine import ACME, ADA
 from tests.support.harness import AppHarness
-from tests.support.project import ACME, ADA, Project
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.unit.aws.fake_aws import fake_aws
 

@@ -16,10 +16,10 @@ from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
-from tests.support.engine import EVE
+from tests.support.engine import ACME, EVE
 from tests.support.killable import survive
 from tests.support.misbehaving import Fault
-from tests.support.project import ACME, Project
+from tests.support.project import Project
 from tests.unit.ai.speech_server import SpeechServer
 
 GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds": 0.1}]}
