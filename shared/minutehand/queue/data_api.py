@@ -104,10 +104,8 @@ class DataApi:
         try:
             response = await self._answered(self._http.send(request))
         except httpx.HTTPError as error:
-            reason = f"{type(error).__name__} {error}".strip()
-            unavailable = QueueUnavailable(
-                f"the Data API did not answer {request.url.path}: {reason}"
-            )
+            said = f"the Data API did not answer {request.url.path}: {type(error).__name__} {error}"
+            unavailable = QueueUnavailable(said.strip())
             unavailable.unsent = isinstance(error, UNSENT)
             raise unavailable from error
         return self._read(response, request.extensions.get("parse") or decode)

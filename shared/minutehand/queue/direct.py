@@ -134,10 +134,8 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
                 async for each in connection.notifies():
                     yield each.payload
         except psycopg.OperationalError as error:
-            logger.info(
-                "notifications are unavailable; polling finds what happens",
-                extra={"event": "listen.away", "channel": channel, "error": str(error).strip()},
-            )
+            extra = {"event": "listen.away", "channel": channel, "error": str(error).strip()}
+            logger.info("notifications are unavailable; polling finds what happens", extra=extra)
         yield None
         await asyncio.sleep(0.3)
 
