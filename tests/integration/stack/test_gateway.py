@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import jwt
@@ -16,6 +17,8 @@ create or replace function public.scratch_refuse(p_code text) returns jsonb lang
 begin
   raise exception using errcode = p_code, message = 'said', detail = 'detailed', hint = 'a_word';
 end $$;
+create or replace function public.scratch_wait() returns void language sql
+as 'select pg_advisory_xact_lock(4711)';
 create table if not exists public.scratch_notes (
   id int generated always as identity primary key, at timestamptz not null default now(),
   owner uuid not null default auth.uid(), body jsonb not null constraint body_is_object
@@ -30,6 +33,7 @@ notify pgrst, 'reload schema';
 DROP = """
 drop table public.scratch_notes;
 drop function public.scratch_refuse;
+drop function public.scratch_wait;
 notify pgrst, 'reload schema';
 """
 
@@ -112,3 +116,24 @@ def test_ranges_zones_and_forms_are_as_the_real_servers(
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"*/{len(found)}")
     assert {note["at"][-6:] for note in found} == {"+05:30"}
     assert gateway.post(refuse, headers=ada, data={"p_code": "PT418"}).status_code == 418
+
+
+def test_a_caller_has_two_calls_at_a_time(stack: RunningStack, gateway: httpx.Client) -> None:
+    """The others take no connection, and another caller does not wait behind them."""
+    ada, eve = (
+        stack.headers(stack.sign_in(mail)) for mail in (stack.demo_email, stack.demo_other_email)
+    )
+
+    def waiting() -> int:
+        text = "select from pg_locks where locktype = 'advisory' and not granted"
+        return len(lock.execute(text).fetchall())
+
+    with stack.connect() as lock, ThreadPoolExecutor(8) as threads:
+        lock.execute("select pg_advisory_lock(4711)")
+        url = "/rest/v1/rpc/scratch_wait"
+        calls = [threads.submit(gateway.post, url, headers=eve) for _ in range(8)]
+        until(lambda: waiting() == 2)
+        assert gateway.get("/rest/v1/scratch_notes", headers=ada).is_success
+        assert waiting() == 2
+        lock.execute("select pg_advisory_unlock(4711)")
+        assert {call.result().status_code for call in calls} == {204}

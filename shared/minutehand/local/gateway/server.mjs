@@ -6,8 +6,10 @@ import { Database } from "./database.mjs";
 import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 import { withMetadata } from "./tokens.mjs";
+import { Turns } from "./turns.mjs";
 
 const database = new Database();
+const turns = new Turns();
 // What has no server here. Its tables are there for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
@@ -35,7 +37,8 @@ function answerLocally(path) {
 
 async function answer(request) {
   const { pathname } = new URL(request.url);
-  let response = answerLocally(pathname) ?? (await database.fetch(request));
+  let response =
+    answerLocally(pathname) ?? (await turns.answer(request, () => database.fetch(request)));
   if (/^\/auth\/v1\/(token|signup|verify)$/.test(pathname)) response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);

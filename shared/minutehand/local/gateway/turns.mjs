@@ -1,0 +1,37 @@
+// A caller's requests take turns: two are worked on, as many as one thread has use for; the others
+// wait unread and without a connection, so that no one else waits behind them.
+
+import { claimsOf } from "./tokens.mjs";
+
+const AT_A_TIME = 2;
+
+export class Turns {
+  #callers = new Map();
+
+  // Give the answer of `work` when it is the caller's turn.
+  async answer(request, work) {
+    const name = callerOf(request);
+    if (name === null) return work();
+    const caller = this.#callers.get(name) ?? { running: 0, waiting: [] };
+    this.#callers.set(name, caller);
+    if (caller.running < AT_A_TIME) caller.running += 1;
+    else await new Promise((begin) => caller.waiting.push(begin));
+    try {
+      return await work();
+    } finally {
+      if (caller.waiting.length > 0)
+        caller.waiting.shift()(); // in its place
+      else if (--caller.running === 0) this.#callers.delete(name);
+    }
+  }
+}
+
+// Whom a request counts for: a person, or all who are not signed in; null for the service.
+function callerOf(request) {
+  try {
+    const { role, sub } = claimsOf(request);
+    return ["anon", "authenticated"].includes(role) ? (sub ?? role) : null;
+  } catch {
+    return "anon"; // to be refused
+  }
+}
