@@ -104,8 +104,7 @@ def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
         return unauthorized("the database refused the token", presented=True)
     if error.word == "invalid_argument" and error.details and request.method != "GET":
         # the bounds of a body's fields are in SQL
-        problem = FieldProblem(field=error.details, problem=error.message)
-        return validation_failed([problem])
+        return validation_failed([FieldProblem(field=error.details, problem=error.message)])
     if error.word:
         detail = _detail(error)
         wait = int(asked.total_seconds()) if (asked := asked_wait(error)) else RETRY_AFTER_SECONDS

@@ -75,8 +75,8 @@ MAX_STREAMS: Final = 5_000
 MAX_STREAMS_OF_CALLER: Final = 100
 #: Requests of one caller that run, a share of the connections to the database, and of all guests;
 #: and of a caller that wait.
-MAX_REQUESTS_OF_CALLER: Final = 8
-MAX_REQUESTS_OF_GUESTS: Final = 16
+MAX_REQUESTS_OF_CALLER: Final = 4
+MAX_REQUESTS_OF_GUESTS: Final = 8
 MAX_WAITING_OF_CALLER: Final = 200
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from fastapi import Request, Response
@@ -26,7 +27,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable, RateLimited, T
 from minutehand.queue.keys import redacted
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.tasks import first_of
-from minutehand.web.caller import Caller
+from minutehand.web.caller import Caller, holder_of
 from minutehand.web.errors import invalid_argument
 from minutehand.web.news import News
 from minutehand.web.services import Pace, Services
@@ -98,7 +99,7 @@ class JobFeed:
             later = await self._after(seq) if job.last_seq > seq else []
             events, more = [*events, *later], bool(later)
             end = job.status if job.ended and not later else None
-            self._look_at = now + _LOOK_SECONDS
+            self._look_at = 0.0 if later else now + _LOOK_SECONDS
         self._seq = events[-1].seq if events else self._seq
         return Batch([_line(event, str(event.seq)) for event in events], end=end, more=more)
 
@@ -185,15 +186,18 @@ async def answer(
     """
     pace = services.pace
     until = services.clock.monotonic() + min(pace.buffered_wait, wait or pace.buffered_wait)
+    reader = f"reads of {holder_of(request.scope, caller)}"
+    reading = partial(services.requests.turn, reader, 2)  # of few connections that all share
     with contextlib.ExitStack() as held:
         held.enter_context(services.waiting(request, caller))
         if caller is not None and not pace.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)
-        first = await patiently(feed.read, within=pace.read_timeout)
+        async with reading():
+            first = await patiently(feed.read, within=pace.read_timeout)
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         news = held.enter_context(services.news.of(feed.subject))
-        chunks = _chunks(services, caller, feed, first, news, until=until, is_bare=is_bare)
+        chunks = _chunks(services, caller, feed, first, news, reading, until=until, is_bare=is_bare)
         return _EventStream(chunks, pace, on_end=held.pop_all().close)
 
 
@@ -203,6 +207,7 @@ async def _chunks(
     feed: Feed,
     batch: Batch,
     news: asyncio.Event,
+    reading: Callable[[], contextlib.AbstractAsyncContextManager[None]],
     *,
     until: float,
     is_bare: bool,
@@ -233,11 +238,12 @@ async def _chunks(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, max(left, 0.0))):
                     await first_of(news.wait(), services.closing.wait())
+        async with reading():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(services.streams.seconds_to_read()):
                     await services.closing.wait()
-        news.clear()
-        batch = await _read(services.news, feed, pace.read_timeout)
+            news.clear()
+            batch = await _read(services.news, feed, pace.read_timeout)
 
 
 async def _read(news: News, feed: Feed, seconds: float) -> Batch:
@@ -247,14 +253,9 @@ async def _read(news: News, feed: Feed, seconds: float) -> Batch:
             await news.name(feed.subject)
             return await patiently(feed.read, within=seconds)
     except (QueueUnavailable, RateLimited, TimeoutError) as error:
-        logger.warning(
-            "an event stream waits for the database",
-            extra={
-                "event": "sse.waiting",
-                "subject": redacted(feed.subject),
-                "reason": str(error) or type(error).__name__,
-            },
-        )
+        reason = str(error) or type(error).__name__
+        extra = {"event": "sse.waiting", "subject": redacted(feed.subject), "reason": reason}
+        logger.warning("an event stream waits for the database", extra=extra)
         return Batch()
     except TokenRefused:
         return Batch(end="token_expired")

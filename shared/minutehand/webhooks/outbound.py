@@ -26,20 +26,15 @@ class AddressRefused(Exception):
     """The URL leads, or may lead, into a network that is not public."""
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address is public, reachable from anywhere."""
+def is_public(address: str, *, or_loopback: bool = False) -> bool:
+    """Whether an IP address is reachable from anywhere, or perhaps this machine's own."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    return (
+    return (or_loopback and parsed.is_loopback) or (
         parsed.is_global
         and not parsed.is_multicast
         and not parsed.is_reserved
         and not any(parsed.version == net.version and parsed in net for net in _REFUSED)
     )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address is this machine's own."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
@@ -51,7 +46,7 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if not (is_public(address) or (loopback and is_loopback(address))):
+        if not is_public(address, or_loopback=loopback):
             # which address stays untold: it would describe our network to the subscriber
             raise AddressRefused(f"{host} resolves to an address that is not public")
     return addresses

@@ -15,7 +15,7 @@ from tests.support.engine import ACME, ADA
 
 
 async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
-    """A stream and the client end, err and miss nothing; a single read learns when to repeat."""
+    """A stream and the client end, err and miss nothing; a single read is told when to repeat."""
     engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
     engine.enqueue_many(101)
     settings = api.project.settings
@@ -32,5 +32,5 @@ async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
                 refused = await api.call("GET", path)
                 assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert (stream.done(), feed.error) == (False, None)
-        came = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
-        assert len({event.job_id for event in came}) == len((await stream).events) == 101
+        heard = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
+        assert len({event.job_id for event in heard}) == len((await stream).events) == 101

@@ -10,7 +10,9 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from infra.bench.scratch import scratch_settings, user_token
+from minutehand.queue.models import Job
 from minutehand.web.services import Pace
+from minutehand.web.sse import JobFeed
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, handle
 from tests.support.patience import until
@@ -77,6 +79,24 @@ async def test_a_stream_sends_a_job_from_its_first_event_to_its_end(api: Api) ->
     assert [(e["type"], e["data"]) for e in read.events] == [(e["type"], e["data"]) for e in logged]
     assert read.ids == [str(seq) for seq in read.seqs]
     assert read.end == "completed"
+
+
+async def test_a_job_that_ends_while_its_stream_looks_ends_the_stream(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found by looking ends it as what is read does, not five seconds later."""
+    queue, job_id = api.client(), api.engine.enqueue()
+    get_job = queue.get_job
+
+    async def ended_meanwhile(job_id: str) -> Job:
+        for lease in api.engine.lease(1):
+            api.engine.settle(lease)
+        return await get_job(job_id)
+
+    monkeypatch.setattr(queue, "get_job", ended_meanwhile)
+    feed = JobFeed(queue, job_id, after=1)
+
+    assert [len((await feed.read()).lines), (await feed.read()).end] == [2, "completed"]
 
 
 async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
+from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
 from minutehand.web.services import OpenStreams, Pace, Services
@@ -136,6 +137,22 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
     asyncio.get_running_loop().call_later(0.05, client.gone.set)
 
     assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
+
+
+async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) -> None:
+    reading = list[str]()
+
+    class Slow(Script):
+        async def read(self) -> Batch:
+            reading.append(self.subject)
+            return await asyncio.Future[Batch]()
+
+    request = Request({"type": "http", "headers": []})
+    callers = (*[ada(900)] * 5, None)
+    asked = [asyncio.create_task(answer(request, services, each, Slow())) for each in callers]
+    await asyncio.sleep(0)
+    assert len(reading) == 3
+    await end_tasks(asked)
 
 
 def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
