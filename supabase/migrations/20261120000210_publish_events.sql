@@ -388,7 +388,8 @@ begin
     when p_cursor = '1:1:'
       then row(null, '1:1:', null, '-9223372036854775808', null, null)::queue.feed_cursor
     else p_cursor::queue.feed_cursor end;
-  if v_at.seen is null then raise data_exception; end if;
+  -- it comes back with each event
+  if v_at.seen is null or length(p_cursor) > 8192 then raise data_exception; end if;
   v_at := row(v_at.cluster, v_at.seen, coalesce(v_at.until, v_now), coalesce(v_at.number,
     pg_snapshot_xmin(v_at.seen)::text::bigint), coalesce(v_at.id, 0), coalesce(v_at.nth, 0));
   if v_at.cluster <> queue.cluster() or pg_snapshot_xmax(v_at.seen) > pg_snapshot_xmax(v_now)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
+import pytest
+
 from infra.bench.scratch import user_token
-from minutehand.client import Client
+from minutehand.client import Client, QueueError
 from supabase import AsyncClient
 from tests.contract.api import Api
 from tests.integration.api.conftest import api as api
@@ -34,3 +36,11 @@ async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
             assert (stream.done(), feed.error) == (False, None)
         heard = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
         assert len({event.job_id for event in heard}) == len((await stream).events) == 101
+
+
+async def test_a_cursor_is_no_longer_than_transactions_that_run(api: Api) -> None:
+    """It comes back with each of a thousand events: a megabyte of made-up ones would be a bomb."""
+    made_up = ",".join(map(str, range(1, 2000)))
+    await api.client().workspace_feed(ACME, '(c,"1:3:1,2",,,,)')
+    with pytest.raises(QueueError, match="unknown cursor"):
+        await api.client().workspace_feed(ACME, f'(c,"1:2000:{made_up}",,,,)')

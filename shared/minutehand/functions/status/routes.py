@@ -33,7 +33,7 @@ Call = Callable[..., Awaitable[dict[str, Any]]]
 Word = Annotated[str | None, Field(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
-FeedCursor = Annotated[str | None, Query(max_length=4096)]
+FeedCursor = Annotated[str | None, Query(max_length=8192)]
 After = Annotated[int | None, Query(ge=0, le=10**15)]
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
