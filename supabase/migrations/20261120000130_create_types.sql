@@ -61,7 +61,8 @@ declare
   v_errors text[];
   v_part record;
 begin
-  if p_schema ? '$ref' then
+  if p_schema is null then return null; -- nothing below is looked into
+  elsif p_schema ? '$ref' then
     return queue.schema_error(v_root #> string_to_array(ltrim(p_schema ->> '$ref', '#/'), '/'),
       p_value, p_path, v_root);
   elsif p_schema ?| '{anyOf,oneOf}' then

@@ -41,7 +41,7 @@ declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
     when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
-    when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
+    when '@annually' then '0 0 1 1 *' else left(p_cron, 501) end), '\s+');
   v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
   v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
   v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);

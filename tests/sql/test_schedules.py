@@ -61,7 +61,7 @@ NO_CRON = """
 |5-1 * * * *|*-5 * * * *|a * * * *|0 0 30 2 *|* * * * * *|"""
 
 
-@pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1" * 501])
+@pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1," * 300_000])
 def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
     """Also one that never comes due."""
     assert refused(put, engine, cron=cron) == ("PT400", "invalid_argument", "cron")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
-from tests.support.engine import ACME, EVE
+from tests.support.engine import ACME, ADA, EVE
 from tests.support.harness import until
 from tests.support.killable import survive
 
@@ -182,3 +184,15 @@ async def test_jobs_of_others_do_not_exist(station: Station) -> None:
         "POST", "/jobs", json={"workspace_id": ACME, **station.spec()}, user=EVE
     )
     assert (into.status_code, into.json()["code"]) == (404, "workspace_not_found")
+
+
+def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
+    """By whichever way; the server's own stack does not decide."""
+    spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
+    for levels in (200, 5000):
+        deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)
+        with (
+            station.project.database.as_role("authenticated", {"sub": ADA}) as ada,
+            pytest.raises(psycopg.Error, match="100 levels"),
+        ):
+            ada.execute("select public.beacon_submit(%s, %s)", (deep, ACME))

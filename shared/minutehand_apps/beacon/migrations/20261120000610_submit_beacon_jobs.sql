@@ -39,6 +39,7 @@ begin
   if v_problem is not null then
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
+  perform queue.check_json(p_spec, 'jobspec');
   insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, priority, outbox_id,
     created_by)
   values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox,
