@@ -378,6 +378,9 @@ begin
       where g.lane = any (v_lanes) and not g.admitted))
     for no key update skip locked);
   perform queue.take_place(v_jobs);
+  delete from queue.gated as g -- of those that passed the gate of then, and ended without a limit
+  where g.lane = any (v_lanes) and g.admitted and not g.ended and not exists (
+    select from public.jobs as j where j.id = g.job_id and j.finished_at is null);
   -- running jobs count towards their key; the update waits for those that are being settled
   with leased as (update queue.leases as r set key = coalesce(
         case when v_type.rate_per_key then coalesce(j.concurrency_key, '')

@@ -71,9 +71,7 @@ def crowded(renewed: Renewed) -> Engine:
 
 
 @pytest.mark.parametrize("known", STATISTICS)
-def test_calls_beside_100_000_waiting_jobs_cost_what_they_cost_beside_none(
-    crowded: Engine, known: str
-) -> None:
+def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine, known: str) -> None:
     """By any statistics; the first page of a list and a place in the queue too."""
     crowded.run(STATISTICS[known])
     last = crowded.one(

@@ -194,9 +194,7 @@ def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None
         ada.enqueue()
 
 
-def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
-    engine: Engine,
-) -> None:
+def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> None:
     """An account of ten concurrent invocations has none to reserve."""
     calls = itertools.count(1)
     engine.maintain()

@@ -97,9 +97,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     "policy",
     [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
 )
-def test_a_job_whose_cancel_is_rolled_back_after_its_gate_opened_passes_it(
-    engine: Engine, policy: dict[str, Any]
-) -> None:
+def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[str, Any]) -> None:
     """Who opens it passes over the job while a person holds it, and no one comes again."""
     engine.register("work", **policy)
     engine.enqueue(concurrency_key="k")

@@ -73,9 +73,7 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(engine: Engine) -> Non
         ("retention", None),
     ],
 )
-def test_a_row_that_is_refused_holds_up_no_other(
-    engine: Engine, task: str, state: str | None
-) -> None:
+def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str | None) -> None:
     """The others are done in the same call; the one is named, and done once nothing refuses it."""
     first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)

@@ -49,9 +49,7 @@ def to_next_minute(engine: Engine) -> None:
         ("@annually", ["2027-01-01 00:00", "2028-01-01 00:00"]),
     ],
 )
-def test_expressions_mean_what_cron_means_by_them(
-    engine: Engine, cron: str, expected: list[str]
-) -> None:
+def test_expressions_are_those_of_cron(engine: Engine, cron: str, expected: list[str]) -> None:
     """Lists, ranges, steps, names, Sunday as 0 and 7, and day-or-weekday."""
     assert runs(engine, cron, "UTC", "2026-01-01T00:00:00Z", len(expected)) == expected
 

@@ -96,9 +96,19 @@ def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: E
     assert {"free", "limited"} <= set(engine.rows(open_lanes))
 
 
-def test_jobs_that_are_held_while_the_limit_of_their_key_goes_start_without_it(
-    engine: Engine,
-) -> None:
+def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
+    """One that was enqueued before it went, and committed after, keeps its row at the gate."""
+    rate = {"limit": 1, "per_seconds": 60, "per_key": True}
+    engine.register("work", rate_limit=rate)
+    with engine.open_transaction() as other:
+        other.enqueue()
+        engine.register("work")
+    complete(engine, engine.lease())
+    engine.register("work", rate_limit=rate)
+    assert engine.enqueue() in ids_of(engine.lease())
+
+
+def test_held_jobs_start_without_a_limit_that_went(engine: Engine) -> None:
     """A person who cancels them thinks again: the gate must neither keep nor count them."""
     engine.register("work", key_concurrency=1)
     jobs = engine.enqueue_many(3, concurrency_key="k")
