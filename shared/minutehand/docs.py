@@ -24,10 +24,10 @@ PACKAGE_NAME: Final = "jobs"
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
-#: The clients' schema outside of SQL: a call, `.schema("minutehand")`, `-n minutehand`.
+#: The clients' schema outside of SQL: a call, a table, `.schema("minutehand")`, `-n minutehand`.
 _CLIENTS: Final = re.compile(
-    r'(?<![\w.])minutehand(?=\.\w+\()|(?<=chema\(")minutehand(?=")'
-    r"|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)"
+    r'(?<![\w.])minutehand(?=\.(?:\w+\(|job|workspace))|(?<=chema\(")minutehand(?=")'
+    r'|(?<=chema\(supabase, ")minutehand(?=")|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)'
 )
 _CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
 
@@ -123,7 +123,7 @@ def render(text: str, names: Names) -> str:
         code = _CLIENTS.sub(names.schemas.clients, code)
         code = code.replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
         code = code.replace("tenant_id", names.tenant_column)
-        code = code.replace("COPY jobs jobs", f"COPY {folder} {folder}")
-        return re.sub(r"\bjobs(?=/(?:processors|tests))", folder, code)
+        of_package = r"\bjobs(?=/(?:processors|tests|`))|(?<=COPY |test )jobs|(?<=COPY jobs )jobs"
+        return re.sub(of_package, folder, code)
 
     return _CODE.sub(own, _SQL.sub(named, text))

@@ -107,11 +107,11 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
     """Neither in SQL nor around it."""
-    kept = r'minutehand_engine|schema\("minutehand"\)| -n minutehand\b|minutehand\.\w+\('
-    pages = {each.topic: render(each.printed, Names(Schemas("tasks"))) for each in PAGES}
-    assert {
-        topic: found for topic, text in pages.items() if (found := re.findall(kept, text))
-    } == {}
+    kept = r'minutehand_engine|chema\((?:supabase, )?"minutehand"| -n minutehand\b'
+    kept += r"|minutehand\.(?:\w+\(|job|workspace)|[` ]jobs/`|pytest jobs"
+    names = Names(Schemas("tasks"), package="work")
+    found = {each.topic: re.findall(kept, render(each.printed, names)) for each in PAGES}
+    assert {topic: words for topic, words in found.items() if words} == {}
 
 
 def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: RunningStack) -> None:

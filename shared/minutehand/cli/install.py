@@ -174,7 +174,7 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
 def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> Tenants:
     if tenancy == "personal":
         return Personal()
-    if tenancy != "existing":
+    if tenancy == "workspaces" or not (tenancy or organizations or memberships):
         return Tenants()
     if not (organizations and memberships):
         raise InstallError(

@@ -1,12 +1,12 @@
-"""`minutehand init`: one more processor and its test, ready to run.
+"""`minutehand init`: one more processor and its test, ready to run; it overwrites nothing.
 
-It goes into the package that minutehand.toml names; in the clone, whose apps are found by a
-wildcard, into an app of its own. It overwrites nothing.
+It goes into the package that minutehand.toml names, in the clone into an app of its own.
 """
 
 from __future__ import annotations
 
 import keyword
+import os
 import re
 from typing import Annotated
 
@@ -61,7 +61,7 @@ def init(
     written = [str(write.path.relative_to(project.root)) for write in plan.writes]
     lines = [
         *written,
-        f"Its tests: pytest {package_folder(source, package).relative_to(project.root)}",
+        f"Its tests: pytest {os.path.relpath(package_folder(source, package))}",
         "A running local stack finds it within seconds, a deployed one with the next deploy.",
         f"Run it: minutehand enqueue {job_type} '{plan.notes[0]}' --watch",
     ]

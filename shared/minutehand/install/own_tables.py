@@ -146,7 +146,7 @@ def own_tables(
             raise InstallError(
                 f"{table!r} must be a table of public", code="bad_table", fix="e.g. --writes leads"
             )
-        one = table.removesuffix("s")
+        one = re.sub(r"(ch|sh|ss|x)es$|s$", r"\1", table)
         name = functions[one] = f"{names['function']}_{one}"
         here = {**names, "table": table, "one": one, "name": name, "tenant": tenant}
         write = WRITE.format(**here) if table in writes.split(",") else ""

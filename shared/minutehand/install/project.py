@@ -149,7 +149,7 @@ class Answers:
         for name in (self.schemas.clients, self.schemas.engine):
             if not re.fullmatch(r"[a-z_][a-z0-9_]{0,50}", name) or name.startswith("pg_"):
                 raise InstallError(
-                    f"{name!r} must be a name of lower-case letters, digits and _",
+                    f"{name!r} must be of a-z, 0-9 and _, and begin with no digit or pg_",
                     code="bad_schema",
                     fix="e.g. --schema minutehand",
                 )
@@ -318,7 +318,7 @@ def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
 
 def _answers_file(folder: Path, answers: Answers) -> str:
     # of a role, and of a bucket with the account's number: short, and of few characters
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-0123456789")[:20]
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     return ANSWERS.format(
         name=name.rstrip("-") or "app",
         apps=_quoted([answers.package]),

@@ -122,7 +122,7 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
     follow, _ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
     # this stack's jobs are in `public`
-    program = program.replace('setSchema(supabase, "jobs")', 'setSchema(supabase, "public")')
+    program = program.replace('(supabase, "minutehand")', '(supabase, "public")')
     (typed.folder / "program.ts").write_text(program)
     assert typed.compile("program.ts") == ""
 
