@@ -363,7 +363,7 @@ begin
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
   -- some turns may be empty, or have had their share: then more are read
-  foreach v_reads in array array[v_most + v_most / 10 + 5, greatest(300, 2 * v_most)] loop
+  foreach v_reads in array array[v_most + v_most / 10 + 5, greatest(150, 2 * v_most)] loop
     v_first := queue.first_turns(v_types.open, v_reads);
     v_turns := v_first.turns;
     v_one := v_turns[1];
