@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from tests.contract.observed import messages
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 from tests.support.patience import until
 
 BUDGET = 20
@@ -21,9 +21,9 @@ def counted(engine: Engine) -> Engine:
     return engine
 
 
-def follow(engine: Engine, topic: str) -> None:
-    with engine.member(ADA) as ada:
-        ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+def follow(engine: Engine, topic: str, user: str = ADA) -> None:
+    with engine.member(user) as person:
+        person.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
 
 
 def most_in_a_window(engine: Engine) -> int:
@@ -71,14 +71,15 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
         until_announced(counted, f"job:{job_id}")
 
 
-def test_a_tenant_that_no_one_watches_holds_back_nothing_that_is_watched(counted: Engine) -> None:
-    for _ in range(60):
-        counted.enqueue(workspace=GLOBEX)
+def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: Engine) -> None:
+    """Nor when someone watches the first, too."""
     follow(counted, f"workspace:{ACME}")
-    job_id = counted.enqueue()
-
-    given = [payload["job_id"] for _, _, payload in messages(counted, f"workspace:{ACME}")]
-    assert given == [job_id]
+    for _ in range(2):
+        for _ in range(60):
+            counted.enqueue(workspace=GLOBEX)
+        job_id = counted.enqueue()
+        assert messages(counted, f"workspace:{ACME}")[-1][2]["job_id"] == job_id
+        follow(counted, f"workspace:{GLOBEX}", EVE)
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:

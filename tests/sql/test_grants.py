@@ -57,7 +57,6 @@ CHANGES = {
     "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",
     "revoke execute on function public.lease_jobs from job_worker": "undone: grant execute on",
     "revoke usage on schema public from public, job_worker": "undone: grant usage on schema",
-    "grant select on queue.ready to anon": "grant select on table queue.ready",
     "grant insert, update, delete on public.job_logs to anon": "grant delete on table",
     "alter table public.jobs disable row level security": "row level security",
     "create policy all_see on public.jobs using (true)": "create policy all_see",
