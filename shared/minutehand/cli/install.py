@@ -51,7 +51,7 @@ def install(
         Tenancy | None,
         typer.Option(
             help="workspaces: our tables; existing: your organizations; personal: each user. "
-            "[workspaces]"
+            "[workspaces; existing with --organizations]"
         ),
     ] = None,
     organizations: Annotated[
