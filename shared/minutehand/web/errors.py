@@ -82,14 +82,13 @@ def invalid_argument(field: str, problem: str, *, location: str = "body") -> Api
     )
 
 
-def validation_failed(problems: Sequence[FieldProblem]) -> ApiError:
-    """422: the request is well-formed JSON, but not what this route takes."""
+def validation_failed(problems: Sequence[FieldProblem], *, more: int = 0) -> ApiError:
+    """422: well-formed JSON, but not what this route takes; `more` than the first were found."""
     first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ApiError(
         422,
         "validation_failed",
-        f"{first.field}: {first.problem}{more}",
+        f"{first.field}: {first.problem}" + (f" (and {more} more)" if more else ""),
         detail=[problem.model_dump() for problem in problems],
     )
 

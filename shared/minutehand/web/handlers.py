@@ -55,8 +55,7 @@ def install(app: FastAPI) -> None:
 
 def _plain(error: HTTPException) -> ApiError:
     """Starlette's own refusals: no such route, wrong method, a body that cannot be parsed."""
-    status = error.status_code
-    said = str(error.detail)
+    status, said = error.status_code, str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
     code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
         status, (phrase, said)
@@ -77,7 +76,7 @@ def _refusal_of(error: RequestValidationError) -> ApiError:
             "This route takes application/json",
             detail={"field": "content-type"},
         )
-    return validation_failed([_problem(problem) for problem in problems])
+    return validation_failed([_problem(each) for each in problems[:100]], more=len(problems) - 1)
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:

@@ -106,6 +106,8 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
     assert "sk-secret-value" not in response.text
     [in_path] = error_of(await api.get("/api/things/abc"))["detail"]
     assert (in_path["field"], in_path["location"]) == ("thing_id", "path")
+    many = await api.post("/api/things", json={f"k{n}": n for n in range(500)})
+    assert len(error_of(many)["detail"]) == 100
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream"])
