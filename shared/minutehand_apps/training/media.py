@@ -15,7 +15,7 @@ from typing import Final
 
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
-from minutehand.worker.child import run_child
+from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.settings import TrainingSettings
 
@@ -182,11 +182,7 @@ class Ffmpeg:
         seconds: float,
         most_bytes: int = 0,
     ) -> int:
-        """Run ffmpeg and give it what it says, line by line; its exit code.
-
-        Raises:
-            ConfigurationError: What should be ffmpeg cannot be run.
-        """
+        """Run ffmpeg and give it what it says, line by line; its exit code."""
         try:
             return await run_child(
                 [self._path, "-hide_banner", "-nostdin", "-nostats", "-threads", "1", *arguments],

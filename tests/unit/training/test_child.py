@@ -8,11 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minutehand.worker.child import run_child
+from minutehand_apps.training.child import run_child
 
 
 def program(folder: Path, does: str) -> str:
-    """A program."""
     path = folder / "program"
     path.write_text(f"#!/bin/sh\n{does}")
     path.chmod(0o755)

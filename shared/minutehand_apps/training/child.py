@@ -22,15 +22,8 @@ async def run_child(
     """Run a program without a shell and give its errors line by line; returns its exit code.
 
     It gets no variable and no input of ours. Cancelling ends it, with all it has started, before
-    anything else happens; the bounds hold for one whose worker was killed, too.
-
-    Args:
-        seconds: Most time of the processor.
-        most_bytes: Longest file that it may write.
-
-    Raises:
-        OSError: There is no such program.
-        TimeoutError: It took longer, or hung.
+    anything else happens; the bounds, which end in a TimeoutError, hold for one whose worker was
+    killed, too.
     """
     child = await asyncio.create_subprocess_exec(
         *command,
