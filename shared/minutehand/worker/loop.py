@@ -12,6 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 #: Unchanged types are only compared.
 REGISTER_EVERY_SECONDS = 300.0
+#: Threads of a worker's loop for each slot: while processors block in `asyncio.to_thread`, names of
+#: its own connections must be resolved. asyncio has four, and one for each core.
+THREADS_OF_SLOT = 4
 
 
 class Worker:
@@ -87,6 +91,7 @@ class Worker:
         self._on_tick = on_tick
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._registered: object = None
         self._registers_at = -math.inf
 
@@ -126,6 +131,10 @@ class Worker:
             QueueUnavailable: The database did not answer; nothing began.
         """
         ends_at = self.clock.monotonic() + budget_seconds
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            most_threads = THREADS_OF_SLOT * self.options.concurrency
+            loop.set_default_executor(ThreadPoolExecutor(most_threads, "worker"))
+            self._loop = loop
         await self.register()
 
         tick = Tick(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
@@ -22,6 +24,9 @@ from minutehand.worker.plain import text
 from minutehand.worker.run import LeaseKey, Run
 
 logger = logging.getLogger(__name__)
+
+#: Its own: processors may fill the loop's threads, and no job is settled or leased meanwhile.
+_THREAD = ThreadPoolExecutor(1, "settlement")
 
 
 class Settler:
@@ -49,12 +54,12 @@ class Settler:
         Whatever its processor left behind, it costs this attempt alone.
         """
         try:
-            # filtering what a processor says takes time, which is not the other jobs'
-            item = (
-                await asyncio.to_thread(attempt.settlement)
-                if attempt.says_why
-                else attempt.settlement()
-            )
+            if attempt.says_why:
+                # filtering what a processor says takes time, which is not the other jobs'
+                loop = asyncio.get_running_loop()
+                item = await loop.run_in_executor(_THREAD, copy_context().run, attempt.settlement)
+            else:
+                item = attempt.settlement()
             if item is not None and not item.is_light:
                 encode(item.wire())
         except asyncio.CancelledError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId, LeaseResponse, RunState, SettleResult
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
@@ -209,3 +211,28 @@ def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
     assert settled[JobId("fails")].error.origin == {"log_group": "g"}  # type: ignore[union-attr]
     until = settled[JobId("snoozes")].wire()["until"]
     assert until.isoformat() == "2030-01-01T01:00:00+00:00"
+
+
+@pytest.mark.parametrize(("end", "threads"), [("resolves", 1), ("fails", 20)])
+async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: int) -> None:
+    """What failed is settled, and names are resolved, without which no lease is renewed."""
+    gate = threading.Event()
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        if job.id != "ends":
+            await asyncio.gather(*(asyncio.to_thread(gate.wait) for _ in range(threads)))
+            return
+        await asyncio.sleep(0.1)
+        if end == "fails":
+            raise ProcessorError("no", retryable=False)
+        await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+    class Opening(ModelQueue):
+        async def settle(self, items: Any, **more: Any) -> Any:
+            gate.set()
+            return await super().settle(items, **more)
+
+    queue = Opening([*(Row(str(n), {}) for n in range(20)), Row("ends", {})])
+    summary = await start(worker, queue, of(work))
+
+    assert (summary.completed + summary.failed, summary.lost) == (21, 0)
