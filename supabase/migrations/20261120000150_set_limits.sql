@@ -375,8 +375,7 @@ begin
     select j.id from public.jobs as j where j.status = 'pending' and j.id = any (array(
       select r.job_id from queue.ready as r where r.lane = any (v_lanes)
       union all select g.job_id from queue.gated as g
-      where g.lane = any (v_lanes) and not g.admitted))
-    for no key update skip locked);
+      where g.lane = any (v_lanes) and not g.admitted)) for no key update skip locked);
   perform queue.take_place(v_jobs);
   delete from queue.gated as g -- of those that passed the gate of then, and ended without a limit
   where g.lane = any (v_lanes) and g.admitted and not g.ended and not exists (

@@ -65,8 +65,7 @@ begin
         and n.key = o.key and n.look_at <= p_now
       returning n.id, n.lane, n.workspace_id, l.job_type, n.key)
     select g.workspace_id, g.job_type, g.key, min(g.lane) as lane
-    from gone as g group by 1, 2, 3 order by min(g.id)
-  loop
+    from gone as g group by 1, 2, 3 order by min(g.id) loop
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
 end $$;
@@ -263,9 +262,10 @@ begin
       order by o.ord limit least(coalesce(p_depth, ceil(t.weight)::integer), t.type_free,
         t.own_free, t.tenant_free)) as r on true
     where not t.is_paused and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0),
-  owned as (select h.lane, h.workspace_id, h.rank, h.from_ord, h.weight, h.job_type, h.type_free,
-      h.tenant_free, first_value(h.due) over tenant as due, first_value(h.had) over tenant as had,
-      row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
+  owned as (select h.lane, h.workspace_id, h.ord, h.rank, h.from_ord, h.weight, h.job_type,
+      h.type_free, h.tenant_free, first_value(h.due) over tenant as due,
+      first_value(h.had) over tenant as had, row_number() over (
+        partition by h.workspace_id order by h.ord, h.lane) as nth
     from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
     window tenant as (partition by h.workspace_id order by h.due, h.lane)),
   typed as (select o.*, r.rounds, row_number() over (partition by o.job_type
@@ -277,14 +277,14 @@ begin
     select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
       and (p_depth is not null or p.rounds = (select min(o.rounds) from typed as o))
     order by p.rounds, p.due, p.rank, p.workspace_id, p.nth limit p_most),
-  by_turn as (select k.lane, k.workspace_id, k.from_ord, count(*)::integer as jobs
-    from picked as k group by 1, 2, 3),
+  by_turn as (select k.lane, k.workspace_id, k.from_ord, min(k.ord) as ord,
+      count(*)::integer as jobs from picked as k group by 1, 2, 3),
   last as (select k.job_type, k.rounds, k.due, k.rank, k.workspace_id from picked as k
     where k.nth_in_all = k.type_free
     union all (select null, k.rounds, k.due, k.rank, k.workspace_id from picked as k
       order by k.rounds desc, k.due desc, k.rank desc, k.workspace_id desc limit 1))
-  select (select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share)
-      from by_turn as s),
+  select (select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share
+        order by s.ord) from by_turn as s), -- by age: about as their records lie
     (select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
       from heads as h where h.ord is null),
     (select array_agg(row(l.job_type, l.rounds, l.due, l.rank, l.workspace_id)
@@ -299,31 +299,35 @@ end $$;
 create function queue.move_on(p_lanes integer[], p_last queue.last_served, p_turns queue.turn[],
   p_shares queue.share[], p_is_past boolean) returns void language plpgsql as $$
 declare
-  v_done record;
+  v_done queue.last_served := p_last;
 begin
-  with given as ( -- no join: the planner may not hash one here
-    select g.*, g.had + case when g.due = min(g.due) over tenant
-      then sum(g.jobs) over tenant / g.weight else 0 end as now_had
-    from (select t.lane, t.workspace_id, t.due, t.rank, t.had, t.weight, 0 as jobs
-      from unnest(p_turns) as t union all
-      select s.lane, s.workspace_id, null, null, null, null, s.jobs from unnest(p_shares) as s) as g
-    window tenant as (partition by g.workspace_id)),
-  passed as materialized (
-    select g.*, p_is_past
-      or (g.due, g.rank, g.workspace_id) < (p_last.due, p_last.rank, p_last.workspace_id)
-      or g.due = p_last.due and g.workspace_id = p_last.workspace_id
-        and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
-    from given as g where g.rank is not null),
-  noted as (update queue.turns as t set had = o.had from (select n.found, p.left_over as had from (
-        select f.*, greatest(0, f.now_had - p_last.rounds - f.is_done::integer) as left_over
-        from passed as f where f.lane = any (p_lanes)) as p cross join lateral (
-        select u.ctid as found from queue.turns as u
-        where u.workspace_id = p.workspace_id and u.lane = p.lane
-        for no key update skip locked) as n where abs(p.left_over - p.had) > 1e-6) as o
-    where t.ctid = o.found)
-  select p.due, p.rank, p.workspace_id into v_done from passed as p where p.is_done
-  order by p.due desc, p.rank desc, p.workspace_id desc limit 1;
-  if not found then return; end if;
+  -- else each has had its one job up to the last, and none is in the middle of its round
+  if p_is_past or p_last.job_type is not null or p_last.rounds > 0 or p_last.due is null
+      or exists (select from unnest(p_turns) as t where t.weight <> 1 or t.had > 0) then
+    with given as ( -- no join: the planner may not hash one here
+      select g.*, g.had + case when g.due = min(g.due) over tenant
+        then sum(g.jobs) over tenant / g.weight else 0 end as now_had
+      from (select t.lane, t.workspace_id, t.due, t.rank, t.had, t.weight, 0 as jobs
+        from unnest(p_turns) as t union all select s.lane, s.workspace_id, null, null, null, null,
+        s.jobs from unnest(p_shares) as s) as g window tenant as (partition by g.workspace_id)),
+    passed as materialized (
+      select g.*, p_is_past
+        or (g.due, g.rank, g.workspace_id) < (p_last.due, p_last.rank, p_last.workspace_id)
+        or g.due = p_last.due and g.workspace_id = p_last.workspace_id
+          and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
+      from given as g where g.rank is not null),
+    noted as (update queue.turns as t set had = o.had from (
+        select n.found, p.left_over as had from (select f.*,
+            greatest(0, f.now_had - p_last.rounds - f.is_done::integer) as left_over
+          from passed as f where f.lane = any (p_lanes)) as p cross join lateral (
+          select u.ctid as found from queue.turns as u
+          where u.workspace_id = p.workspace_id and u.lane = p.lane
+          for no key update skip locked) as n where abs(p.left_over - p.had) > 1e-6) as o
+      where t.ctid = o.found)
+    select null, null, p.due, p.rank, p.workspace_id into v_done from passed as p where p.is_done
+    order by p.due desc, p.rank desc, p.workspace_id desc limit 1;
+    if not found then return; end if;
+  end if;
   with lanes as (select l.lane, coalesce(l.leader, l.lane) as leader, first_value(l) over (
       partition by coalesce(l.leader, l.lane) order by l.lane <> l.leader) as led
     from queue.lanes as l),
@@ -363,7 +367,7 @@ begin
   if v_most = 0 then return; end if;
   v_types := queue.lock_types(lanes, p_now);
   -- some turns may be empty, or have had their share: then more are read
-  foreach v_reads in array array[v_most + v_most / 10 + 5, greatest(150, 2 * v_most)] loop
+  foreach v_reads in array array[v_most + v_most / 25 + 5, greatest(150, 2 * v_most)] loop
     v_first := queue.first_turns(v_types.open, v_reads);
     v_turns := v_first.turns;
     v_one := v_turns[1];
@@ -697,8 +701,7 @@ begin
     where expires_at > p_now and tick_id <> p_request.tick_id;
   end loop;
   if v_free < 0 then return null; end if;
-  insert into queue.ticks as t (tick_id, seen_at, expires_at)
-  values (p_request.tick_id, p_now,
+  insert into queue.ticks as t (tick_id, seen_at, expires_at) values (p_request.tick_id, p_now,
     p_now + least(interval '1 day', make_interval(secs => p_request.run_seconds)))
   on conflict (tick_id) do update set expires_at = excluded.expires_at, has_refused = false;
   return v_free;

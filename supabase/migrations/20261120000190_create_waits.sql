@@ -229,8 +229,7 @@ begin
         union (select o.job_id from queue.signals as s
           join queue.waits as o on o.workspace_id = s.workspace_id and o.event_name = s.name
           where s.id = any (v_signals) and s.kind = 'event' and o.job_id <> all (v_refused)
-          limit 500)))
-      order by w.job_id for no key update of w, j skip locked);
+          limit 500))) order by w.job_id for no key update of w, j skip locked);
     v_moved := case when v_waiting = '{}' then 0
       else queue.do_in_parts('waits', v_waiting, p_now) end;
     v_kept := array(

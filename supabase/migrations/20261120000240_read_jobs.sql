@@ -321,8 +321,7 @@ create function public.job_attempts(p_job_id uuid) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('attempts', queue.attempt_lines(j, 1000,
     queue.is_manager(j.workspace_id) or queue.is_operator() or queue.is_service()))
-  from queue.visible_job(p_job_id) as j
-  cross join lateral queue.take_call_slot(j.workspace_id) $$;
+  from queue.visible_job(p_job_id) as j cross join lateral queue.take_call_slot(j.workspace_id) $$;
 comment on function public.job_attempts is
   'The last 1,000 attempts of a job, the running one last: {attempts}; tracebacks for managers.';
 
