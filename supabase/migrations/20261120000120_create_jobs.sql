@@ -140,8 +140,7 @@ create table queue.turns (
   from_ord bigint not null default 0, -- no ready job has a smaller ord: dead rows are not read
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
-  look_at timestamptz,
-  primary key (workspace_id, lane)) with (fillfactor = 50);
+  look_at timestamptz, primary key (workspace_id, lane)) with (fillfactor = 50);
 create index turns_in_order on queue.turns (rank, workspace_id, lane) where not blocked;
 create index turns_by_lane on queue.turns (lane, rank, workspace_id) where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
@@ -162,7 +161,8 @@ create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
   lane integer not null, workspace_id uuid not null, ord bigint not null, job_id uuid not null,
-  ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id));
+  ready_at timestamptz not null, primary key (lane, workspace_id, ord, job_id)
+) with (fillfactor = 90); -- a page without space would be pruned at each look
 
 -- When maintenance looks at a job: a pending one may start then, or a live one meets its deadline.
 create table queue.deferred (

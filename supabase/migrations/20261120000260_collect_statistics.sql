@@ -375,8 +375,7 @@ begin
             or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
     order by t.job_type) into v_types from asked as t
   left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
-    on n.job_type = t.job_type
-  left join lateral (select * from queue.pauses as o
+    on n.job_type = t.job_type left join lateral (select * from queue.pauses as o
     where (o.kind, o.name) in (('job_type', t.job_type),
       ('workspace_type', p_workspace_id || '/' || t.job_type)) order by o.kind limit 1) as p on true
   left join served as s on s.job_type = t.job_type;

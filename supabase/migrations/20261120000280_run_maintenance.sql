@@ -274,8 +274,7 @@ end $$;
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
-  return exists (select from queue.tasks as t
-    cross join lateral (
+  return exists (select from queue.tasks as t cross join lateral (
       select case when t.was_idle and t.done_at > p_now - interval '1 second'
         and t.done_at <= p_now then t.done_at else '-infinity' end as rests_until) as r
     where (t.done_at > p_now or (t.done_at + t.every <= p_now or t.after_id is not null)
