@@ -180,8 +180,7 @@ create function queue.setting(p_name text) returns jsonb language plpgsql stable
 begin return (select value from queue.settings where name = p_name); end $$;
 
 -- Take an advisory lock until this transaction ends; false where another holds it. p_waits: wait
--- for it, alone. The name's first word is the engine's and has a number of its own, so that a
--- caller's text in the rest cannot meet another kind of lock.
+-- for it, alone. The name's first word has a number of its own: no caller's text meets it.
 create function queue.try_lock(
   p_name text, p_waits boolean default false, p_is_shared boolean default false
 ) returns boolean language plpgsql volatile as $$

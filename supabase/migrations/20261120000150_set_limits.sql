@@ -28,8 +28,7 @@ begin
 end $$;
 
 -- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
--- count of the last ten seconds; a smaller one is exact where p_is_exact: its enqueues exclude each
--- other, so that each counts the jobs of all before.
+-- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
 create function queue.check_live_jobs(p_workspace_id uuid, p_is_exact boolean default false)
 returns void language plpgsql as $$
 declare

@@ -22,8 +22,7 @@ create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
   queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text,
   most integer, run_seconds double precision, ends jsonb);
--- A turn; due: the round in which its lane comes to it; and what may start of its type, its tenant
--- in the type (own), its tenant: null for any number.
+-- A turn; due: its round; and what may start of its type, its tenant in it (own), and its tenant.
 create type queue.turn as (
   lane integer, workspace_id uuid, due bigint, rank bigint, had double precision,
   from_ord bigint, weight double precision, job_type text, is_paused boolean, type_free integer,

@@ -172,8 +172,7 @@ end $$;
 
 -- Publish changes that a statement has made to rows that the caller holds: messages, notifications
 -- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
--- alone; progress and logs come in calls of their own. Strict: null publishes nothing. p_wakes:
--- false where the jobs are due in over a minute.
+-- alone; progress and logs come in calls of their own. p_wakes: are jobs due within a minute.
 create function queue.publish(p_changes queue.change[], p_now timestamptz,
   p_wakes boolean default true) returns void language plpgsql strict as $$
 declare
@@ -209,7 +208,6 @@ begin
 end $$;
 
 -- Ask those who watch topics whose messages were held back to read again, the longest held first.
--- A task of its own, since it fails where Realtime does.
 create function queue.do_announcements() returns integer language plpgsql as $$
 declare
   v_ids constant bigint[] := array( -- of those that have been committed
@@ -332,9 +330,8 @@ comment on function public.stream_topics is
 create function queue.feed_end() returns bigint language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint $$;
 
--- After a dump of another cluster was restored here: the lines that it brought, whose numbers lie
--- ahead of the transactions that wrote them here, are renumbered below this cluster's, and all
--- readers with them; false while there are more.
+-- After a dump of another cluster was restored here: what it brought, with numbers ahead of the
+-- transactions that wrote it, is renumbered below, and all readers with it; false while more is.
 create function queue.adopt_feed() returns boolean language plpgsql as $$
 declare
   v_now bigint;

@@ -172,8 +172,7 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- $1 ids, $2 workspaces (null: all), $3 before, $4 how many; equals are ranges, or an index of
-    -- ids alone would serve, which reads past all other jobs
+    -- $1 ids, $2 workspaces (null: all), $3 before, $4 how many; as ranges: no index of ids serves
     execute format('with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
           from (select j.* from %s limit $4) as p)

@@ -163,6 +163,20 @@ def test_a_users_open_transaction_delays_its_job_alone(
         assert engine.settle(held)["outcome"] == "applied"
 
 
+def test_a_childs_key_in_an_open_transaction_holds_up_no_other_wait(engine: Engine) -> None:
+    parent, sleeper = started(engine), started(engine)
+    engine.spawn(parent, "s", [{"job_type": "work", "unique": {"key": "u"}}])
+    engine.settle(parent, "failed")
+    engine.settle(sleeper, "waiting", wait={"kind": "sleep", "until": later(engine, 1)})
+    engine.maintain()
+    engine.rpc("retry_job", p_job_id=parent["job"]["id"])
+    engine.advance(2)
+    with engine.open_transaction() as user:
+        user.enqueue(unique={"key": "u"})
+        engine.maintain()
+        assert engine.status(sleeper["job"]["id"]) == "pending"
+
+
 def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
     one, other = engine.enqueue(), engine.enqueue()
     with engine.open_transaction() as ada, engine.open_transaction() as bob:
