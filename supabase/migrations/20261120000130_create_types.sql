@@ -112,8 +112,7 @@ begin
   end if;
 end $$;
 
--- Refuse a payload that its type does not allow. The schema is of the latest version: the worker's
--- upcasters check older payloads. p_within precedes the field's name.
+-- Refuse a payload that its type's latest schema does not allow; upcasters check older ones.
 create function queue.check_payload(
   p_type queue.job_types, p_payload jsonb, p_version integer, p_within text
 ) returns void language plpgsql stable as $$

@@ -487,8 +487,7 @@ begin
   created := true;
 end $$;
 
--- A job's state as people see it: scheduled waits for a first start or a snooze, retrying for its
--- backoff, suspended for a time, an answer, children or an event.
+-- A job's state as people see it: retrying waits for its backoff, suspended in a wait of its own.
 create function queue.state_of(p_status text, p_attempts integer, p_next_retry_at timestamptz,
   p_scheduled_for timestamptz, p_now timestamptz) returns text language plpgsql immutable as $$
 begin

@@ -325,8 +325,7 @@ begin
   end if;
 end $$;
 
--- Lock and return the leased job {job_id, fence} of one of these types, or of any; lease_lost where
--- the caller does not hold it. p_undone ends the refusal's sentence.
+-- Lock and return the leased job {job_id, fence}; lease_lost where the caller does not hold it.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs language plpgsql as $$
 declare

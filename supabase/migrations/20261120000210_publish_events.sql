@@ -491,8 +491,7 @@ comment on function public.event_feed is
   'created_at}], places, cursor, more, reset?}.\n\nEach once, in order of a job''s seq; without a '
   'cursor from now, with "1:1:" all. reset: some may be missed; places: the cursor after each.';
 
--- Guest sessions: a session opened to someone outside the workspace, to one user or to all who have
--- its unguessable id, which opens that session and nothing else.
+-- Guest sessions, open to one user outside the workspace or to all who have the unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id

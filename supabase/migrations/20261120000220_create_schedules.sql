@@ -32,9 +32,8 @@ begin
 end $$;
 
 -- The first run after an instant, or 400 for an expression or a zone that has none within nine
--- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice
--- (clocks go back) or never (they go forward): fixed hours run once, at the first or right after
--- the gap; hours given as * run each real hour.
+-- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice or
+-- never: fixed hours run once, at the first or right after the gap; hours as * each real hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz language plpgsql stable as $$
 declare
@@ -175,8 +174,7 @@ begin
   end if;
 end $$;
 
--- Check and write a schedule: of a person, or of the code where p_source says. The same expression
--- keeps its next run: saving twice must neither skip nor repeat one.
+-- Check and write a schedule. The same expression keeps its next run: none is skipped or repeated.
 create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text,
   p_now timestamptz) returns queue.schedules language plpgsql as $$
 declare

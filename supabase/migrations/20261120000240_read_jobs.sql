@@ -378,8 +378,7 @@ create function queue.nearest_type(p_job_type text) returns text language sql st
       from generate_series(1, length(p_job_type) - 1) as n) as o) as likeness
   where likeness.n >= 0.5 order by likeness.n desc, p.job_type limit 1 $$;
 
--- Of types, each in its queue if one is named: whether workers run, but none of them serves it. Not
--- so of one registered a moment ago: its worker is about to begin.
+-- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
 create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
 returns table (job_type text, queue text, unserved boolean) language sql stable as $$
   with workers as materialized ( -- most serve the same
