@@ -122,5 +122,7 @@ class _Run:
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
     """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Plans(settings)
-    registry.processor("plan", payload=PlanPayload, timeout=780, internal=True)(Processor(app).run)
+    registry.processor(
+        "plan", payload=PlanPayload, workspace_concurrency=25, timeout=780, internal=True
+    )(Processor(app).run)
     return app
