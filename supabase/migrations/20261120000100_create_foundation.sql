@@ -113,8 +113,7 @@ grant usage on schema public to job_worker, authenticated, service_role, anon;
 create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
--- A version 7 UUID (RFC 9562), so that later ids are greater: eleven digits of milliseconds, three
--- of their fraction, and the variant and the rest of a random one.
+-- A version 7 UUID (RFC 9562), so that later ids are greater: milliseconds, fraction, random rest.
 create function queue.new_id() returns uuid language plpgsql volatile parallel safe as $$
 begin
   return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint)

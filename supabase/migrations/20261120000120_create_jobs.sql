@@ -129,7 +129,9 @@ create table queue.lanes (
   -- its place in the ring: the round, and who was served last; or its leader's, which it shares
   leader integer references queue.lanes on delete set null, round bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  last_rank bigint not null default 0, unique (job_type, queue)) with (fillfactor = 50);
+  last_rank bigint not null default 0) with (fillfactor = 50);
+-- not unique: of two callers that are the first of a lane each makes one, and none waits
+create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_leader on queue.lanes (leader);
 
 -- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
@@ -336,8 +338,7 @@ begin
   return v_job;
 end $$;
 
--- Append an event to each of these locked jobs. p_is_counted: the caller has raised last_seq,
--- without which queue.cancel_by_update refuses a change of status.
+-- Append an event to each of these locked jobs. p_is_counted: the caller has raised last_seq.
 create function queue.append_event(
   p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
 ) returns void language plpgsql as $$

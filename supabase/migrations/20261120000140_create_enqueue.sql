@@ -100,7 +100,7 @@ create function queue.lane_of(p_job_type text, p_queue text, p_within text defau
   p_declares boolean default false) returns integer language plpgsql as $$
 declare
   v_lane integer := (
-    select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue
+    select min(l.lane) from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue
       -- not one that is about to be swept
       and (l.unused_since is null or l.unused_since > queue.clock() - interval '23 hours'));
 begin
@@ -116,8 +116,7 @@ begin
       select max(w.seen_at) from queue.workers as w
       where w.seen_at > queue.clock() - interval '3 minutes'
         and (w.job_types is null or p_job_type = any (w.job_types))
-        and (w.queues is null or p_queue = any (w.queues))))
-    on conflict (job_type, queue) do update set unused_since = null returning l.lane into v_lane;
+        and (w.queues is null or p_queue = any (w.queues)))) returning l.lane into v_lane;
   end if;
   return v_lane;
 end $$;

@@ -81,8 +81,7 @@ begin
   perform queue.publish(v_changes, p_now, v_wakes);
 end $$;
 
--- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the
--- service passes null, and may name a job's user in its user_id.
+-- Enqueue many; ids and created in the order of p_items. p_user_id: who calls, null: the service.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
   out ids uuid[], out created boolean[], out wake boolean) language plpgsql as $$
 declare

@@ -123,8 +123,7 @@ begin
   return v_made;
 end $$;
 
--- Place jobs that continue, first, since one in_order keeps its slot; then open the gates of keys,
--- free unique keys of ended jobs, and signal parents and children.
+-- Place jobs that continue, first: one in_order keeps its slot; open gates, free keys, signal.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare

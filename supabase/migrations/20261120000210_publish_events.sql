@@ -424,9 +424,8 @@ begin
       and (f.number, f.id) >= (p_at.number, p_at.id) order by f.number, f.id limit p_limit);
 end $$;
 
--- A page of a feed by (number, id): new is what the cursor's snapshot does not see and until does,
--- whatever the order of commits. It reads at most 1,000 lines, so an empty page may have more. A
--- workspace's feed has changes of state, a session's all but logs.
+-- A page of a feed by (number, id): what the cursor's snapshot does not see and until does. It
+-- reads at most 1,000 lines, so an empty page may have more. A session's feed has progress too.
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text,
   p_limit integer) returns jsonb language plpgsql stable as $$
 declare

@@ -647,8 +647,7 @@ begin
     perform queue.take_call_slot(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  -- the kind of its last error by its code, never by its words; and its cause: what the other side
-  -- answered, how its process ended, or the first of a chain
+  -- the kind of its last error by its code, never its words; its cause: an answer, end or chain
   select case when v_job.status = 'failed' then coalesce('{"AttemptTimeout": "timeout",
       "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
       "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",

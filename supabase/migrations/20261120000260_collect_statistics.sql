@@ -95,15 +95,15 @@ language sql stable as $$
         from jsonb_each_text(k.buckets) as e) as b)) as times
     from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p $$;
 
--- Due jobs by what keeps them: paused; unserved (workers run, none serves the lane), which warns;
--- at_limit; blocked (behind the gate of their key); ready.
+-- Due jobs by what keeps them: paused, unserved (which warns), at_limit, blocked by a key, ready.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
   with lanes as materialized (
     select l.lane, l.job_type, l.queue, s.unserved, greatest(10, 10000 / count(*) over ()) as most,
       coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
     from (select array_agg(o.job_type) as types, array_agg(o.queue) as queues
-      from queue.lanes as o) as a cross join lateral queue.served(a.types, a.queues, p_now) as s
+      from (select distinct job_type, queue from queue.lanes) as o) as a
+    cross join lateral queue.served(a.types, a.queues, p_now) as s
     join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue),
   due as (
     select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs,

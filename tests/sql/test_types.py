@@ -173,6 +173,12 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
     engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
     own = engine.enqueue(queue="bulk")
     assert ids_of(engine.lease(queues=["bulk"])) == [own]
+    engine.lease_call(0, queues=["bulk", "slow"])
+    engine.run("set lock_timeout = '500ms'")
+    with engine.open_transaction() as other:
+        both = {other.enqueue(queue="slow"), engine.enqueue(queue="slow")}
+    assert engine.rpc("queue_health")["backlog"]["jobs"] == 2
+    assert set(ids_of(engine.lease(queues=["slow"]))) == both
 
     nightly = {"name": "n", "cron": "@daily", "options": {"queue": "night"}}
     moved = [{"job_type": "work", "queue": f"q{number}"} for number in range(101)]
