@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 CONNECTIONS: Final = 6
 CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 11
+#: A connection that the network has dropped in silence is found out in a minute, not in two hours.
+_ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
 #: Notified when a transaction that enqueued commits, at most once each 20 ms.
 CHANNEL: Final = "minutehand_wakeup"
 #: After a notification: what was committed right behind it notified no one.
@@ -66,7 +70,10 @@ class DirectApi:
         async with self._slots:
             connection = self._free.pop() if self._free else await self._connect()
             try:
-                row = await (await connection.execute(query, values)).fetchone()
+                async with asyncio.timeout(STATEMENT_SECONDS + 1):
+                    row = await (await connection.execute(query, values)).fetchone()
+            except TimeoutError as error:  # the database would have given up before
+                raise QueueUnavailable("the database did not answer in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:
@@ -78,8 +85,9 @@ class DirectApi:
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         try:
+            url = make_conninfo(self._url, connect_timeout=CONNECT_SECONDS, **_ALIVE)
             connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=CONNECT_SECONDS, prepare_threshold=0
+                url, autocommit=True, prepare_threshold=0
             )
             await connection.execute("set role job_worker")
             await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
@@ -124,12 +132,14 @@ def _json(value: Any) -> Any:
 
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
     """What is notified on a channel, over restarts: "" where it begins, None where it ends."""
+    url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(
                 url, autocommit=True, connect_timeout=3, application_name=channel
             ) as connection:
                 await connection.execute(f"listen {channel}".encode())
+                wait = 0.3
                 yield ""
                 async for each in connection.notifies():
                     yield each.payload
@@ -137,12 +147,14 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
             extra = {"event": "listen.away", "channel": channel, "error": str(error).strip()}
             logger.info("notifications are unavailable; polling finds what happens", extra=extra)
         yield None
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(wait * (0.75 + random.random() / 2))
+        wait = min(5.0, 2 * wait)
 
 
 async def listen(url: str, wake: Callable[[], object]) -> None:
     """Call `wake` on every committed enqueue, from any caller, and where some may be missed."""
-    async for _ in notifications(url, CHANNEL):
-        wake()
-        # one notification covers what else is committed in these milliseconds
-        asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, wake)
+    async for said in notifications(url, CHANNEL):
+        if said is not None:  # away: the pauses of its loop are not to be cut short
+            wake()
+            # one notification covers what else is committed in these milliseconds
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, wake)

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minutehand.queue.errors import (
-    DatabaseReadOnly,
-    DuplicateJob,
-    InvalidState,
-    JobNotFound,
-    LeaseLost,
-    QueueError,
-    QueueUnavailable,
-    TokenRefused,
-    error_from_response,
-)
+from minutehand.queue import errors
 
 
 def ours(word: str) -> dict[str, str]:
@@ -24,26 +14,25 @@ def ours(word: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (409, ours("lease_lost"), LeaseLost),
-        (404, ours("job_not_found"), JobNotFound),
-        (409, ours("duplicate_job"), DuplicateJob),
-        (409, ours("invalid_state"), InvalidState),
-        (403, ours("key_revoked"), TokenRefused),
-        # no outage
-        *((429, ours(word), QueueError) for word in ("quota_exceeded", "a_word_of_the_future")),
-        *((status, None, QueueUnavailable) for status in (500, 502, 429, 408)),
-        *((400, {"code": code}, QueueUnavailable) for code in ("40001", "57014", "PGRST003")),
-        (401, None, TokenRefused),
-        (400, {"code": "PGRST303"}, TokenRefused),
-        (400, {"code": "22P02"}, QueueError),
-        (400, {"code": "25006"}, DatabaseReadOnly),
+        (409, ours("lease_lost"), errors.LeaseLost),
+        (404, ours("job_not_found"), errors.JobNotFound),
+        (409, ours("duplicate_job"), errors.DuplicateJob),
+        (409, ours("invalid_state"), errors.InvalidState),
+        (403, ours("key_revoked"), errors.TokenRefused),
+        *((429, ours(word), errors.QueueError) for word in ("quota_exceeded", "a_new_word")),
+        *((status, None, errors.QueueUnavailable) for status in (500, 502, 429, 408)),
+        *((400, {"code": c}, errors.QueueUnavailable) for c in ("40001", "57014", "PGRST003")),
+        (401, None, errors.TokenRefused),
+        (400, {"code": "PGRST303"}, errors.TokenRefused),
+        (400, {"code": "22P02"}, errors.QueueError),
+        (400, {"code": "25006"}, errors.DatabaseReadOnly),
     ],
 )
 def test_our_word_decides_the_type_or_else_code_and_status(
-    status: int, body: dict[str, str] | None, kind: type[QueueError]
+    status: int, body: dict[str, str] | None, kind: type[errors.QueueError]
 ) -> None:
     """No text is parsed; only what is unavailable is repeated, and nothing that fails again."""
-    error = error_from_response(status, body)
+    error = errors.error_from_response(status, body)
 
     assert (type(error), error.status) == (kind, status)
     if body is not None and "hint" in body:

@@ -15,8 +15,7 @@ def test_a_lease_that_no_model_fits_is_left_out() -> None:
 
     response = LeaseResponse.read(json.dumps({"leases": [bad, good], "due": 3}).encode())
 
-    assert [lease.job.id for lease in response.leases] == ["a"]
-    assert response.due == 3
+    assert ([lease.job.id for lease in response.leases], response.due) == (["a"], 3)
 
 
 def test_a_row_that_no_reader_can_parse_is_one_item_that_says_so() -> None:
