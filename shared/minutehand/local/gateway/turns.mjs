@@ -1,9 +1,9 @@
-// A caller's requests take turns: two are worked on, as many as one thread has use for; the others
-// wait unread and without a connection, so that no one else waits behind them.
+// A caller's requests take turns: two are worked on, as many as one thread has use for, of the
+// service eight, half of the connections. The others wait unread, and no one waits behind them.
 
 import { claimsOf } from "./tokens.mjs";
 
-const AT_A_TIME = 2;
+const SERVICE = "service";
 
 export class Turns {
   #callers = new Map();
@@ -11,10 +11,9 @@ export class Turns {
   // Give the answer of `work` when it is the caller's turn.
   async answer(request, work) {
     const name = callerOf(request);
-    if (name === null) return work();
     const caller = this.#callers.get(name) ?? { running: 0, waiting: [] };
     this.#callers.set(name, caller);
-    if (caller.running < AT_A_TIME) caller.running += 1;
+    if (caller.running < (name === SERVICE ? 8 : 2)) caller.running += 1;
     else await new Promise((begin) => caller.waiting.push(begin));
     try {
       return await work();
@@ -26,11 +25,11 @@ export class Turns {
   }
 }
 
-// Whom a request counts for: a person, or all who are not signed in; null for the service.
+// Whom a request counts for: a person, all who are not signed in, or the service.
 function callerOf(request) {
   try {
     const { role, sub } = claimsOf(request);
-    return ["anon", "authenticated"].includes(role) ? (sub ?? role) : null;
+    return ["anon", "authenticated"].includes(role) ? (sub ?? role) : SERVICE;
   } catch {
     return "anon"; // to be refused
   }
