@@ -130,8 +130,7 @@ create table queue.lanes (
   leader integer references queue.lanes on delete set null, round bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
   last_rank bigint not null default 0) with (fillfactor = 50);
--- not unique: of two callers that are the first of a lane each makes one, and none waits
-create index lanes_by_type on queue.lanes (job_type, queue);
+create index lanes_by_type on queue.lanes (job_type, queue); -- not unique: no caller waits for one
 create index lanes_by_leader on queue.lanes (leader);
 
 -- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).

@@ -602,10 +602,11 @@ begin
     v_now := greatest(p_now, queue.clock()); -- a job that was enqueued since then starts after it
     v_ids := queue.take(v_shared.shares, p_request, v_now);
     leased := coalesce(cardinality(v_ids), 0);
-    -- another lease holds some of them: what comes behind was not looked at
-    more := more or leased < case when v_shared.shares[2] is null then 1
-      else (select sum(s.jobs) from unnest(v_shared.shares) as s) end
-      and queue.refused('lease', v_now) = '{}';
+    if leased < p_request."limit" then -- where another lease holds some, more may come behind them
+      more := more or leased < case when v_shared.shares[2] is null then 1
+        else (select sum(s.jobs) from unnest(v_shared.shares) as s) end
+        and queue.refused('lease', v_now) = '{}';
+    end if;
   end if;
   if leased > 0 then
     v_read := queue.read_leases(v_ids, p_request, v_now);
