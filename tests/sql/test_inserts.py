@@ -17,7 +17,6 @@ def that_name(engine: Engine, column: str, ids: list[str]) -> set[str]:
 
 
 def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) -> None:
-    """Places, events, logs, steps, keys, waits."""
     engine.register("keyed", key_concurrency=1)
     kept = engine.enqueue()
     gone = [
@@ -38,12 +37,16 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
 
 
 def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
-    """And leaves the others'."""
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
         engine.enqueue(workspace=workspace, delay_seconds=60)
     engine.lease(1)
-    engine.run("delete from public.workspaces where id = %s", ACME)
+    with engine.open_transaction() as other, engine.beside() as ada:
+        other.run("lock table queue.dead in access exclusive mode")
+        deleted = engine.blocked(ada.run, "delete from public.workspaces where id = %s", ACME)
+        engine.enqueue()
+        other.run("commit")
+        deleted.result()
     engine.lease(1)
     engine.advance(7200)
     engine.maintain()

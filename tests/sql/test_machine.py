@@ -28,7 +28,6 @@ class Within:
 
 
 def test_no_random_history_leaves_the_tables_at_odds(database: Database) -> None:
-    """What the contract sees of them is seen too."""
     run_histories(type("WithinMachine", (Within, machine_on(database)), {}), most=8)
 
 

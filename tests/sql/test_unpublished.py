@@ -53,7 +53,6 @@ def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
 
 
 def test_a_job_that_commits_after_its_type_was_published_runs_too(engine: Engine) -> None:
-    """Neither waits for the other."""
     with engine.open_transaction() as other:
         job = other.enqueue(job_type="later")
         engine.register("later")
@@ -63,7 +62,6 @@ def test_a_job_that_commits_after_its_type_was_published_runs_too(engine: Engine
 
 
 def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Engine) -> None:
-    """It would have been refused."""
     with engine.member(ADA) as ada:
         theirs = ada.enqueue(job_type="later")
     ours = engine.enqueue(job_type="later")
