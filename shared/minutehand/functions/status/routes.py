@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
 
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
+from minutehand.web import sse
 from minutehand.web.auth import (
     MaybeGuest,
     OperatorCredentials,
@@ -306,4 +307,5 @@ async def _feed_answer(
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         async with services.turn(request, caller):
             return await feed.page()
-    return await answer(request, services, caller, feed)
+    # a workspace's is served by the function that ends first
+    return await answer(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
