@@ -13,32 +13,26 @@ from minutehand.functions.health import app
 from minutehand.functions.health.app import build_app, readiness
 from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import QueueHealth
+from minutehand.tasks import end_tasks
 from minutehand.web.services import Services
 
 
 def health(**findings: str) -> QueueHealth:
+    said = {"sentence": "It is.", "cause": None, "next": [{"words": "Mend it."}]}
     return QueueHealth(
         backlog={"jobs": 3, "detail": "3 start next: a"},
         oldest_due_seconds=1,
         last_tick_seconds=5,
-        findings=tuple(
-            {
-                "verdict": verdict,
-                "reason": reason,
-                "sentence": f"It is {reason}.",
-                "cause": None,
-                "next": [{"words": "Mend it."}],
-            }
-            for reason, verdict in findings.items()
-        ),
+        findings=tuple({"reason": name, "verdict": findings[name], **said} for name in findings),
     )
 
 
 class Queue:
     def __init__(self, answer: Any) -> None:
-        self.answer = answer
+        self.answer, self.asked = answer, 0
 
     async def health(self) -> Any:
+        self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is None:
@@ -118,3 +112,23 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
     assert body["checks"]["database"]["detail"] == said
+
+
+async def test_guests_are_counted_by_their_network_and_in_all(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes too. An address of IPv6 is as much their own choice as a session's id."""
+    monkeypatch.setattr(app, "PATIENCE", 900)
+
+    services, queue, probes = Services(settings), Queue(None), []
+    services.__dict__["operator_queue"] = queue
+    api = build_app(settings, services=services)
+    for network, running in (("2001:db8::", 4), ("203.0.113.", 8), ("198.51.100.", 8)):
+        for n in range(20):
+            transport = httpx.ASGITransport(api, client=(f"{network}{n}", 1))
+            client = httpx.AsyncClient(transport=transport, base_url="http://api")
+            probes.append(asyncio.create_task(client.get("/api/health/ready")))
+        for _ in range(1000):  # until each has come as far
+            await asyncio.sleep(0)
+        assert queue.asked == running
+    await end_tasks(probes)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -52,20 +52,21 @@ async def get_health(services: Provided) -> dict[str, Any]:
 
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
-async def get_all_health(services: Provided) -> JSONResponse:
+async def get_all_health(request: Request, services: Provided) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503."""
-    return await _answered(services, {"ready": "healthy", "not_ready": "down"})
+    return await _answered(request, services, {"ready": "healthy", "not_ready": "down"})
 
 
 @router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
-async def get_readiness(services: Provided) -> JSONResponse:
+async def get_readiness(request: Request, services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    return await _answered(services, {})
+    return await _answered(request, services, {})
 
 
-async def _answered(services: Services, words: Mapping[str, str]) -> JSONResponse:
-    status, body = await readiness(services.operator_queue, services.settings)
+async def _answered(request: Request, services: Services, words: Mapping[str, str]) -> JSONResponse:
+    async with services.turn(request, None):  # anyone may ask, and others need the connections
+        status, body = await readiness(services.operator_queue, services.settings)
     body["status"] = words.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
     alive = await get_health(services)
