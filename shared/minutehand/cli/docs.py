@@ -34,14 +34,13 @@ def docs(
         )
     project = Project.find()
     schemas = Schemas(project.schema_) if project.apps else DEFAULT  # before an install
-    names = Names(schemas, *own_names(project), tenant_column(project))
-    text = render(page.printed, names)
+    text = render(page.printed, Names(schemas, *own_names(project), tenant_column(project)))
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
 
 
 def own_names(project: Project) -> tuple[str, str, str]:
-    """A tenant of the stack on this machine, the processors' package, one of its job types."""
+    """A tenant of this machine, the processors' package, its job type that the examples fit."""
     tenant = TENANT
     try:
         values = load_values(None)
@@ -51,7 +50,8 @@ def own_names(project: Project) -> tuple[str, str, str]:
         pass  # no stack runs here
     for package in project.apps:
         for root in project.import_roots:
-            for file in sorted(package_folder(root, package).rglob("*.py")):
+            files = package_folder(root, package).rglob("*.py")
+            for file in sorted(files, key=lambda file: (not file.match("*hello.py"), file)):
                 text = file.read_text("utf-8", errors="replace")
                 if found := re.search(r'@(?:registry\.)?processor\(\s*"([^"]+)"', text):
                     return tenant, package, found[1]
