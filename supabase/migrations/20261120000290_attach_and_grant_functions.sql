@@ -181,8 +181,7 @@ begin
     select format('alter function %s set search_path = %L', p.oid::regprocedure, '')
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'queue'::regnamespace and p.prokind = 'f' and not exists (
-      select from unnest(p.proconfig) as c where c like 'search_path=%')
-  loop
+      select from unnest(p.proconfig) as c where c like 'search_path=%') loop
     execute v_statement;
   end loop;
 end $$;
