@@ -65,6 +65,8 @@ class Tick:
         self._deadlines = run.deadlines
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
+        #: Whether it has asked for extra workers, of which none may have been accepted.
+        self._has_fanned_out = False
         self._wakeups = wakeups
         #: No other run is admitted beside this one: it looks for new work while it waits.
         self._is_last = False
@@ -458,7 +460,7 @@ class Tick:
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
         """Start others for a backlog that this worker cannot carry; once, and `at_least` later."""
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
-        if policy is None or start is None or (self.summary.extra_workers and not at_least):
+        if policy is None or start is None or (self._has_fanned_out and not at_least):
             return
         wanted = policy.extra_workers(
             due=due,
@@ -469,6 +471,7 @@ class Tick:
         wanted = min(policy.most, max(at_least, wanted))
         if wanted < 1:
             return
+        self._has_fanned_out = True
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         accepted = 0
         try:

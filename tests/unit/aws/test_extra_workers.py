@@ -20,7 +20,7 @@ from tests.support.virtual_time import LoopClock, leaping
 def test_a_backlog_starts_as_many_as_it_is_worth(
     due: int, most: int, fan_out: bool, expected: list[int]
 ) -> None:
-    """No more than runs are admitted; an extra one starts none, and idle costs none."""
+    """No more than runs are admitted, once if none is; an extra one starts none, nor does idle."""
     started: list[int] = []
 
     class Backlogged(ModelQueue):
@@ -30,7 +30,7 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
 
     async def start(count: int) -> int:
         started.append(count)
-        return count
+        return 0
 
     async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
         await asyncio.sleep(5)
