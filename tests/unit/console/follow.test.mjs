@@ -150,6 +150,18 @@ for (const story of cases.stories.filter((one) => one.of !== "feed"))
     watch.close();
   });
 
+test("a watch that was closed during a read says no more, and `ended` does not hang", async () => {
+  const world = new World({ log: [1, 2], read_takes: 1, ended: true });
+  const said = [];
+  const hear = (what) => said.push(what);
+  const watch = new JobWatch(world, world.topics, "j", { after: 0, onEvent: hear, onEnd: hear });
+  watch.start();
+  watch.close();
+  await assert.rejects(watch.ended, /closed/);
+  await leap(10_000);
+  assert.deepEqual(said, []);
+});
+
 for (const one of cases.order)
   test(one.name, () => {
     const sequence = new Sequence(one.after);

@@ -130,7 +130,7 @@ export class JobWatch extends Follower {
   onClose() {
     clearTimeout(this.#rowTimer);
     this.#settled?.promise.catch(() => {}); // who closed the watch knows it
-    this.#settled?.reject(new Error("the watch was closed"));
+    this.#settle();
   }
 
   #begin(row) {
@@ -179,7 +179,7 @@ export class JobWatch extends Follower {
   }
 
   #take(events) {
-    if (events.length === 0) return;
+    if (events.length === 0 || this.closed) return;
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
@@ -204,9 +204,11 @@ export class JobWatch extends Follower {
   #settle() {
     if (this.#missing) return void this.#settled?.reject(new JobGone(this.#id));
     const job = this.#job;
-    if (!job || !ENDED.has(job.status) || this.#rowIsOld) return;
-    this.#settled?.resolve(job);
-    if (this.#endedAt === job.finished_at) return;
+    const isOver = ENDED.has(job?.status) && !this.#rowIsOld;
+    if (isOver) this.#settled?.resolve(job);
+    else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
+    // a read that was under way at the close is for no one
+    if (!isOver || this.closed || this.#endedAt === job.finished_at) return;
     this.#endedAt = job.finished_at;
     notify(this.#options.onEnd, job);
   }
