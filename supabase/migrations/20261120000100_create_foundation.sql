@@ -401,6 +401,7 @@ declare
   v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
   v_table name;
 begin
+  delete from public.jobs where workspace_id = v_workspace;
   -- all the engine keeps of it, but turns and notes, which leases and the sweep delete
   for v_table in select c.relname from pg_catalog.pg_class as c
     join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
@@ -410,7 +411,7 @@ begin
       'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
       v_table) using v_workspace;
   end loop;
-  delete from public.jobs where workspace_id = v_workspace; -- last: none may stay without a place
+  delete from public.jobs where workspace_id = v_workspace; -- that came since: they lost their place
   return old;
 end $$;
 create trigger workspaces_before_delete before delete on public.workspaces

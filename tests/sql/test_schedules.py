@@ -85,7 +85,6 @@ def test_a_zone_has_any_name_that_postgres_lists(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1)])
 def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs: int) -> None:
-    """And then it continues at the next minute."""
     count = "select count(*) from public.jobs"
     put(engine, missed=missed)
     engine.advance(59 * 60)

@@ -16,7 +16,6 @@ def collect(engine: Engine) -> None:
 
 
 def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
-    """The numbers of the type."""
     return dict(engine.rpc("queue_stats", p_workspace_id=workspace)["types"]["work"])
 
 
