@@ -411,7 +411,7 @@ begin
       'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
       v_table) using v_workspace;
   end loop;
-  delete from public.jobs where workspace_id = v_workspace; -- that came since: they lost their place
+  delete from public.jobs where workspace_id = v_workspace; -- what came since lost its place
   return old;
 end $$;
 create trigger workspaces_before_delete before delete on public.workspaces
