@@ -10,7 +10,7 @@ const RETRY_MS = 200;
 
 export class Database {
   #api = null;
-  #lost = null; // rejects when the present life ends
+  #asked = new Set(); // refuses each call under way; one promise for all would keep every answer
   #schema = 0; // counts the schema changes we were notified of
   #reloading = false;
 
@@ -47,10 +47,6 @@ export class Database {
     try {
       await watch`listen pgrst`;
       const api = await this.#open();
-      this.#lost = end.promise.then(() => {
-        throw new DatabaseAway("the connection to the database was lost");
-      });
-      this.#lost.catch(() => {}); // no one may be waiting
       this.#api = api;
       console.log("database connected");
       await end.promise;
@@ -58,6 +54,8 @@ export class Database {
     } finally {
       const api = this.#api;
       this.#api = null;
+      const lost = new DatabaseAway("the connection to the database was lost");
+      for (const refuse of this.#asked) refuse(lost);
       const ended = [api?.close(0), watch.end({ timeout: 0 })];
       await Promise.race([Promise.allSettled(ended), sleep(1000)]);
     }
@@ -100,18 +98,18 @@ export class Database {
   // Answer a request, or 503 at once when the database is unavailable or goes away meanwhile.
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
-    let timer;
-    const late = new Promise((_, reject) => {
-      const message = "the database did not answer in time";
-      timer = setTimeout(() => reject(new DatabaseAway(message)), settings.requestTimeoutMs);
-    });
+    const { promise: refused, reject: refuse } = Promise.withResolvers();
+    const late = new DatabaseAway("the database did not answer in time");
+    const timer = setTimeout(() => refuse(late), settings.requestTimeoutMs);
+    this.#asked.add(refuse);
     try {
-      return await Promise.race([this.#api.fetch(request), this.#lost, late]);
+      return await Promise.race([this.#api.fetch(request), refused]);
     } catch (error) {
       if (error instanceof DatabaseAway) return unavailable(error.message);
       throw error;
     } finally {
       clearTimeout(timer);
+      this.#asked.delete(refuse);
     }
   }
 }
