@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from minutehand.aws.clients import bounded_client
 from minutehand.config import ConfigurationError
 
 
@@ -37,11 +38,7 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
         return {}
-    import boto3
-
-    ssm = boto3.client(
-        "ssm",
-        region_name=environ.get("AWS_REGION"),
-        endpoint_url=environ.get("AWS_ENDPOINT_URL") or None,
-    )
+    region, endpoint = environ.get("AWS_REGION"), environ.get("AWS_ENDPOINT_URL") or None
+    # less than an invocation in all, so that one whose SSM hangs keeps the old ones
+    ssm = bounded_client("ssm", region, endpoint, 1, 2, attempts=2)
     return read_parameter(ssm, parameter)
