@@ -18,16 +18,17 @@ from minutehand.resources import PACKAGE
 
 ROOT: Final = PACKAGE.parents[1]
 SOURCES: Final = ("shared/**/*.py", "shared/**/console/**/*.js", "infra/console/**/*.js")
-READS: Final = re.compile(r"\bselect\(|/rest/v1/[\w{]")
+READS: Final = re.compile(r"\bselect\(|/rest/v1/[\w{]|\buseLatest\(")
 LITERAL: Final = re.compile(r'"([\w*,()]+)"|/rest/v1/(\w+)|select=(\w[\w,]*)')
 #: `("id", f"gt.{after}")`, `?id=in.(…)` in Python; `.gt("id", after)`, `}.ilike.*` in JavaScript
 FILTER: Final = re.compile(
     r'\((?:"([\w>-]+)"|\w+), f"([a-z]+)\.|[?&](\w+)=([a-z]+)\.'
     r'|\.(?:(n?eq|[gl]te?|i?like|is|in|contains|overlaps)\("([\w>-]+)")|\}\.([a-z]+)\.(?=[$*])'
 )
-#: `("order", "id.desc")` in Python, `.order("id", { ascending: false })` in JavaScript.
+#: `("order", "id.desc")` in Python, `.order("id", { ascending: false })`, `useLatest(…, "id")`.
 ORDER: Final = re.compile(
     r'"order", "(\w+)(?:\.(\w+))?"|\.order\("(\w+)"(?:, \{ ascending: (false|true) \})?'
+    r'|(useLatest)\("\w+", [\w.]+, "(\w+)"'
 )
 EMBED: Final = re.compile(r"(\w+)s\(([\w,]+)\)")
 EMBEDDED: Final = r"(select to_json(e) from (select \2 from \1s a where a.id = \1_id) e) as \1s"
@@ -100,9 +101,9 @@ def _of_table(
                 elif operator == "ilike":
                     written, meant = f"*{value[1:4]}*", f"ilike '%{value[1:4]}%'"
                 yield read(f"{left} {meant}", key, key, key, (field, f"{operator}.{written}"))
-    for a, way, c, ascending in ORDER.findall(text):
-        if (column := a + c) in types:
-            way = way or ("desc" if ascending == "false" else "asc")
+    for a, way, c, ascending, latest, e in ORDER.findall(text):
+        if (column := a + c + e) in types:
+            way = way or ("desc" if latest or ascending == "false" else "asc")
             yield read("true", column, column, f"{column} {way}")
     value = value_of(key)
     for word in words:

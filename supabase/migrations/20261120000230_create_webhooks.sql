@@ -1,7 +1,5 @@
--- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant
--- that has an endpoint and enqueues a delivery for each event, as a job of its own type: at least
--- once, while the feed has the event. Deliveries of a job's events to an endpoint share a key, and
--- keep it until they have ended: a later event waits while an earlier one is tried again.
+-- Job events to HTTPS endpoints, after Standard Webhooks: maintenance reads the feed and enqueues a
+-- delivery for each event, at least once. Those of a job to an endpoint share a key, in order.
 
 create table queue.webhooks (
   id uuid primary key default queue.new_id(), workspace_id uuid not null,
@@ -14,8 +12,7 @@ create table queue.webhooks (
   enabled boolean not null default true,
   failures integer not null default 0, -- failed deliveries in a row
   failing_since timestamptz, -- when the first of them failed
-  disabled_at timestamptz, -- when the engine disabled it
-  disabled_reason text, -- and why
+  disabled_at timestamptz, disabled_reason text, -- when the engine disabled it, and why
   last_delivered_at timestamptz, last_status integer, -- null when there was no answer
   last_answer text, -- how the last delivery went, or why none could be enqueued
   created_by uuid, created_at timestamptz not null default queue.clock(),
@@ -34,8 +31,8 @@ values ('webhook_delivery', 0, true, true)
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- The line up to which a webhook reads next, after some 5,000 jobs: one transaction may have
--- written any number of lines, of some thousand jobs each; is_last: none follows before p_last.
+-- The line up to which a webhook reads next, after some 5,000 jobs, of which one transaction may
+-- have written any number; is_last: none follows before p_last.
 create function queue.slice_of(p_hook queue.webhooks, p_last bigint, out number bigint,
   out id bigint, out is_last boolean) language sql stable as $$
   select f.number, f.id, f.is_last from (
@@ -70,7 +67,7 @@ begin
   foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the rest in the next call
     select * into v_hook from queue.webhooks where id = v_id and enabled for update skip locked;
-    v_end := queue.slice_of(v_hook, v_last);
+    select * into v_end from queue.slice_of(v_hook, v_last); -- nothing of one that is held
     continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
     v_made := 0;

@@ -85,6 +85,9 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     assert "never" in shown(engine)["last_answer"]
 
     engine.run(change, None)
+    with engine.open_transaction() as person:
+        person.run("select from queue.webhooks for update")
+        read_feed(engine)  # and fails for no one
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
