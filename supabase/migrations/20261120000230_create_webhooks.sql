@@ -5,8 +5,7 @@ create table queue.webhooks (
   id uuid primary key default queue.new_id(), workspace_id uuid not null,
   url text not null, description text,
   sealed_secret text not null, -- sealed by the API for this workspace: the database cannot open it
-  previous_sealed_secret text, -- deliveries are signed with it too for a day after rotated_at
-  rotated_at timestamptz,
+  previous_sealed_secret text, rotated_at timestamptz, -- signed with it too for a day from then on
   event_types text[], -- null for all changes of state
   job_types text[], -- null for all
   enabled boolean not null default true,
