@@ -17,7 +17,7 @@ from tests.support.engine import ACME, ADA
 
 
 async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
-    """A stream and the client end, err and miss nothing; a single read is told when to repeat."""
+    """A stream and the client continue and miss nothing; a single read learns when to repeat."""
     engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
     engine.enqueue_many(101)
     settings = api.project.settings
@@ -34,8 +34,8 @@ async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
                 refused = await api.call("GET", path)
                 assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert (stream.done(), feed.error) == (False, None)
-        heard = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
-        assert len({event.job_id for event in heard}) == len((await stream).events) == 101
+        seen = [await anext(events) for events in [aiter(feed)] for _ in range(101)]
+        assert len({event.job_id for event in seen}) == len((await stream).events) == 101
 
 
 async def test_a_cursor_is_no_longer_than_transactions_that_run(api: Api) -> None:

@@ -153,8 +153,8 @@ for (const story of cases.stories.filter((one) => one.of !== "feed"))
 test("a watch that was closed during a read says no more, and `ended` does not hang", async () => {
   const world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
-  const hear = (what) => said.push(what);
-  const watch = new JobWatch(world, world.topics, "j", { after: 0, onEvent: hear, onEnd: hear });
+  const keep = (what) => said.push(what);
+  const watch = new JobWatch(world, world.topics, "j", { after: 0, onEvent: keep, onEnd: keep });
   watch.start();
   watch.close();
   await assert.rejects(watch.ended, /closed/);
