@@ -164,5 +164,5 @@ def asked_wait(error: BaseException | None) -> timedelta | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     asked = asked_wait(state.outcome.exception() if state.outcome else None)
-    # not all at once whom it refused together
+    # those that it refused together do not all come back together
     return (asked.total_seconds() if asked else 0.0) + float(_back_off(state))
