@@ -21,7 +21,6 @@ from minutehand.queue.models import (
     JobPage,
     ListedJob,
     NewJob,
-    TopicFollowed,
     WorkspaceId,
 )
 
@@ -126,11 +125,6 @@ class UserQueue(CallerFunctions):
             ("limit", str(limit)),
         )
         return [JobEvent.model_validate(row) for row in rows]
-
-    async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
-        """Say that a client listens to a private topic, at its join and then now and then."""
-        terms = await self.call("follow_topic", topic=topic, follower_id=str(follower_id))
-        return TopicFollowed.model_validate(terms)
 
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500

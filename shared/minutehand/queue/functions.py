@@ -88,12 +88,10 @@ class CallerFunctions:
         headers: Mapping[str, str],
         *,
         signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
-        attempts: int | None = None,
     ) -> None:
         self._api = api
         self._headers = headers
         self._signed = signed
-        self._attempts = attempts
 
     async def call(
         self, function: str, /, *, repeatable: bool = True, **arguments: Any
@@ -104,7 +102,6 @@ class CallerFunctions:
             {f"p_{name}": value for name, value in arguments.items()},
             headers=await self._all_headers(),
             repeatable=repeatable,
-            attempts=self._attempts,
         )
         return answer
 

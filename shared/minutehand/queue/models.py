@@ -186,14 +186,6 @@ class FeedPage(Model):
     reset: bool = False
 
 
-class TopicFollowed(Report):
-    """What `follow_topic` answers."""
-
-    again_seconds: float
-    #: How often one of so many followers may read to find what Realtime dropped.
-    check_seconds: float = 0
-
-
 class QueueHealth(Report):
     """The queue's vital signs, for readiness and dashboards."""
 

@@ -1,5 +1,4 @@
-// One job followed, in leaping time: the stories and cases that minutehand.client runs too.
-// Their format is described in README.md; feeds are Python's alone.
+// One job followed, in leaping time: the stories and cases whose format README.md describes.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -122,7 +121,7 @@ class World {
   }
 }
 
-for (const story of cases.stories.filter((one) => one.of !== "feed"))
+for (const story of cases.stories)
   test(story.name, async () => {
     const world = new World(story);
     let delivered = [];

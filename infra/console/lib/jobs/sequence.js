@@ -1,5 +1,4 @@
 // One job's events in their order, and what an event says about its job. Pure: no I/O, no clock.
-// Its counterpart in Python is minutehand.client.follow; both pass tests/unit/console/follow.json.
 
 /** Statuses a job does not leave by itself. */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);

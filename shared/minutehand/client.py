@@ -1,0 +1,54 @@
+"""Enqueue, read and steer jobs from any Python code, on the official `supabase` client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from minutehand.queue.client import UserQueue
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import DuplicateJob as DuplicateJob
+from minutehand.queue.errors import InvalidState as InvalidState
+from minutehand.queue.errors import JobNotFound as JobNotFound
+from minutehand.queue.errors import QueueError as QueueError
+from minutehand.queue.errors import QueueUnavailable as QueueUnavailable
+from minutehand.queue.errors import RateLimited as RateLimited
+from minutehand.queue.errors import TokenRefused as TokenRefused
+from minutehand.queue.models import EnqueueOptions as EnqueueOptions
+from minutehand.queue.models import Job as Job
+from minutehand.queue.models import JobEvent as JobEvent
+from minutehand.queue.models import NewJob as NewJob
+from minutehand.queue.models import UniqueOptions as UniqueOptions
+from supabase import AsyncClient
+
+
+class Client(UserQueue):
+    """Jobs for the user of a `supabase.AsyncClient`, or of `token`; keep one open per process."""
+
+    def __init__(
+        self, supabase: AsyncClient, *, schema: str = "minutehand", token: str | None = None
+    ) -> None:
+        self._connections = DataApi(str(supabase.supabase_url), schema=schema)
+        self._supabase = supabase
+        self._token = token
+        super().__init__(
+            self._connections, {"apikey": supabase.supabase_key}, signed=self._authorization
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
+
+    async def _authorization(self) -> Mapping[str, str]:
+        """What a call carries: the session's token, which supabase-py renews, or the key."""
+        token = self._token
+        if token is None:
+            session = await self._supabase.auth.get_session()
+            token = self._supabase.supabase_key if session is None else session.access_token
+        return {"Authorization": f"Bearer {token}"}
