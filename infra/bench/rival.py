@@ -1,8 +1,9 @@
-"""One tenant beside another that floods, on the stack that `make run DEMO=0` has started.
+"""One tenant beside another that floods, on a stack whose Data API is as strict as PostgREST.
 
-p95 of a job's start, of a list and of a job's last event in a stream, beside each kind of flood:
-one account that calls 24 at once, whatever is refused. Against the quiet before it, and a burner
-after it that takes the CPU of the flood and of what it caused: what is more is not for want of CPU.
+`DATA_API_STRICT=1 make run DEMO=0` has started it. p95 of a job's start, of a list and of a job's
+last event in a stream, beside each kind of flood: one account that calls 24 at once, whatever is
+refused. Against the quiet before it, and a burner after it that takes the CPU of the flood and of
+what it caused: what is more is not for want of CPU.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ def beside(place: dict[str, str], role: str) -> tuple[list[float], float, str]:
 def main() -> None:
     """Print a line for each kind of flood, or for those that are named."""
     place = read_env_file(ENV)
+    if not httpx.get(f"{place['SUPABASE_URL']}/_ready").json().get("strict"):
+        sys.exit("the local Data API must give no caller turns: DATA_API_STRICT=1 make run DEMO=0")
     print("p95 beside a flood ÷ quiet (÷ burner): start, list, event; cores; answers")
     for name in sys.argv[1:] or FLOODS:
         (quiet, idle, _), (flooded, cores, said) = (beside(place, r) for r in ("0", name))

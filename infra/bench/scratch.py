@@ -61,6 +61,8 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
+                # no kinder to a caller than PostgREST: what is measured and tested here holds there
+                "DATA_API_STRICT": "1",
                 "MINUTEHAND_SCHEMA": self.schema,
                 "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
             },

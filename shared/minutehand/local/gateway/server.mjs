@@ -3,6 +3,7 @@
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { Database } from "./database.mjs";
+import { Pool } from "./pool.mjs";
 import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 import { withMetadata } from "./tokens.mjs";
@@ -10,6 +11,7 @@ import { Turns } from "./turns.mjs";
 
 const database = new Database();
 const turns = new Turns();
+const pool = settings.isStrict ? new Pool() : turns;
 // What has no server here. Its tables are there for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
@@ -27,7 +29,9 @@ function answerLocally(path) {
     return Response.json({ message, msg: message, error: "not_implemented" }, { status: 501 });
   }
   if (path === "/_ready") {
-    return Response.json({ database: database.isUp }, { status: database.isUp ? 200 : 503 });
+    const { isUp } = database;
+    const found = { database: isUp, strict: settings.isStrict };
+    return Response.json(found, { status: isUp ? 200 : 503 });
   }
   if (!/^\/(auth|rest)\/v1(?=\/|$)/.test(path)) {
     return Response.json({ message: "no Route matched with those values" }, { status: 404 });
@@ -37,8 +41,9 @@ function answerLocally(path) {
 
 async function answer(request) {
   const { pathname } = new URL(request.url);
+  const line = pathname.startsWith("/rest/v1/") ? pool : turns;
   let response =
-    answerLocally(pathname) ?? (await turns.answer(request, () => database.fetch(request)));
+    answerLocally(pathname) ?? (await line.answer(request, () => database.fetch(request)));
   if (/^\/auth\/v1\/(token|signup|verify)$/.test(pathname)) response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);

@@ -17,6 +17,8 @@ export const settings = Object.freeze({
   schemas: [...new Set(["public", ...(process.env.MINUTEHAND_SCHEMA ?? "").split(",")])].filter(
     Boolean,
   ),
+  // no turns for callers, and PostgREST's pool
+  isStrict: process.env.DATA_API_STRICT === "1",
   siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
   // well above the longest statement_timeout: a call that passes it will never be answered
   requestTimeoutMs: 65_000,

@@ -1,0 +1,39 @@
+"""With DATA_API_STRICT the local Data API shares its connections as PostgREST does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from infra.bench.scratch import USER, user_token
+from minutehand.local.users import EVE
+from tests.support.patience import until
+from tests.support.project import Project
+
+IDS = (USER, str(EVE.id))
+WAITING = """
+create function public.scratch_wait() returns void language sql
+  as 'select pg_advisory_xact_lock(4711)';
+"""
+
+
+def test_one_caller_may_hold_every_connection(project: Project) -> None:
+    """What is measured or tested with this is no better off than in production."""
+    project.sql(WAITING)
+    url = f"{project.settings.supabase_url}/rest/v1"
+    key = {"apikey": project.settings.supabase_publishable_key}
+    ada, eve = ({**key, "authorization": f"Bearer {user_token(one)}"} for one in IDS)
+
+    def waiting() -> int:
+        text = "select from pg_locks where locktype = 'advisory' and not granted"
+        return len(lock.execute(text).fetchall())
+
+    with project.database.connect() as lock, ThreadPoolExecutor(14) as threads:
+        until(lambda: httpx.get(f"{url}/rpc/scratch_wait", headers=ada).is_success)
+        lock.execute("select pg_advisory_lock(4711)")
+        call = f"{url}/rpc/scratch_wait"
+        calls = [threads.submit(httpx.post, call, headers=eve, json={}) for _ in range(12)]
+        until(lambda: waiting() == 10)
+        lock.execute("select pg_advisory_unlock(4711)")
+        assert {one.result().status_code for one in calls} == {204}
