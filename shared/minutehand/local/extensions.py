@@ -12,7 +12,9 @@ from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "hosted" / "extensions"
 #: Those whose objects lie in one schema, whatever the statement says.
-_SCHEMAS = {"supabase_vault": "vault"}
+_SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
+#: What a stand-in calls of another.
+_REQUIRES = {"pgjwt": "pgcrypto"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
@@ -32,6 +34,7 @@ def write_extensions(folder: Path, system: Path) -> None:
         (target / script.name).write_text(script.read_text("utf-8").replace("{@pi@}", _pi()))
         text = f"default_version = '{version}'\nrelocatable = false\ntrusted = true\n"
         text += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
+        text += f"requires = '{_REQUIRES[name]}'\n" if name in _REQUIRES else ""
         (target / f"{name}.control").write_text(text)
 
 

@@ -9,8 +9,8 @@ import hashlib
 import itertools
 import re
 import tomllib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -53,11 +53,28 @@ HOSTED_ONLY = (
     "\nIf this is a part of Supabase that the local stack lacks: `supabase start`, then"
     " `minutehand dev --supabase-url http://127.0.0.1:54321`."
 )
+LACKING = (
+    "\nThe local stack lacks the extension {names}, whose `create extension` it passed over: run"
+    " this project with `supabase start`, then"
+    " `minutehand dev --supabase-url http://127.0.0.1:54321`."
+)
 
 Say = Callable[[str], None]
-_CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
-_EVENT_TRIGGER = re.compile(
-    r"^\s*(create|alter|drop)\s+event\s+trigger\b", re.IGNORECASE | re.MULTILINE
+_CREATE_EXTENSION = re.compile(
+    r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE
+)
+# a hosted project's `postgres` may do these, where Postgres itself asks for a superuser
+_BY_SUPERUSER = re.compile(
+    r"^\s*((create|alter|drop)\s+(event\s+trigger|foreign\s+data\s+wrapper)\b"
+    r"|create\s+publication\b[^;]*\bfor\s+(all\s+tables|tables\s+in\s+schema)\b"
+    r"|drop\s+publication\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# what hosted projects took until 2025: it is on there, and postgres may not say so again
+_ALREADY_ON = re.compile(
+    r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
+    r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -177,8 +194,8 @@ def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) ->
                 )
             connection.execute("reset all")
             _keep_silent(connection)
-            with connection.transaction():
-                _run(connection, migration.path, statements)
+            with _applied_whole(connection, migration.path):
+                _run(connection, migration.path, _without_what_is_so(statements))
                 connection.execute(
                     "insert into supabase_migrations.schema_migrations (version, name, statements)"
                     " values (%s, %s, %s)",
@@ -266,9 +283,9 @@ def apply_seed(url: str, path: Path) -> bool:
         name, digest = _path_and_hash(path)
         if applied.get(name) == digest:
             return False
-        with connection.transaction():
+        with _applied_whole(connection, path):
             if name not in applied:
-                _run(connection, path, _statements(path))
+                _run(connection, path, _without_what_is_so(_statements(path)))
             _record_seed(connection, path)
     return name not in applied
 
@@ -295,6 +312,10 @@ def _statements(path: Path) -> list[str]:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 
 
+def _without_what_is_so(statements: list[str]) -> list[str]:
+    return [statement for statement in statements if not _ALREADY_ON.search(statement)]
+
+
 def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
@@ -308,14 +329,42 @@ def _run(
             raise MigrationFailed(
                 f"{path.name}, line {line}: {error.sqlstate}: {error}\n"
                 + "\n".join(statement.splitlines()[:6])
-                + (HOSTED_ONLY if error.sqlstate in MISSING else "")
             ) from error
+
+
+@contextmanager
+def _applied_whole(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path
+) -> Iterator[None]:
+    """A transaction for one of the project's files, whose failure says what is missing here."""
+    try:
+        with connection.transaction():
+            yield
+    except MigrationFailed as failed:
+        cause = failed.__cause__
+        if not (isinstance(cause, psycopg.Error) and cause.sqlstate in MISSING):
+            raise
+        names = ", ".join(_extensions_passed_over(connection, path))
+        lacking = LACKING.format(names=names) if names else HOSTED_ONLY
+        raise MigrationFailed(f"{failed}{lacking}") from cause
+
+
+def _extensions_passed_over(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path
+) -> list[str]:
+    """Those that this file, or one before it, switched on and that this server does not offer."""
+    rows = connection.execute(
+        "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
+    )
+    texts = [path.read_text("utf-8-sig"), *(str(row[0]) for row in rows)]
+    wanted = {name for text in texts for name in _CREATE_EXTENSION.findall(text)}
+    here = connection.execute("select name from pg_available_extensions")
+    return sorted(wanted - {str(name) for (name,) in here})
 
 
 def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
     # no parameters: the text goes as it is, with its percent signs
-    if _EVENT_TRIGGER.search(statement):
-        # a hosted project's `postgres` may, where Postgres itself asks for a superuser
+    if _BY_SUPERUSER.search(statement):
         connection.execute("set role none")
         connection.execute(statement.encode())
         connection.execute("reset role")

@@ -29,26 +29,52 @@ end;
 $$;
 
 do $$
+declare
+  v_admin text;
 begin
   perform pg_advisory_xact_lock(hashtext('minutehand.hosted.roles'));
-  if exists (
+  -- a database of the release before this one granted two of these with the right to become them
+  if not exists (
     select from pg_catalog.pg_auth_members as members
-    where members.roleid = 'supabase_storage_admin'::regrole
+    where members.roleid = 'supabase_auth_admin'::regrole
       and members.member = 'postgres'::regrole
   ) then
-    return;
+    grant anon, authenticated, service_role to authenticator;
+    -- with admin, for migrations alter these roles, as on a hosted project
+    grant anon, authenticated, service_role, authenticator to postgres with admin option;
+    -- Hosted, an extension (supautils) lets postgres keep policies and drop triggers on tables that
+    -- these roles own. Here it has an owner's rights, and 70_reserved.sql refuses all the others.
+    foreach v_admin in array array[
+      'supabase_auth_admin', 'supabase_realtime_admin', 'supabase_storage_admin'
+    ]
+    loop
+      execute format('grant %I to postgres %s', v_admin, case
+        when current_setting('server_version_num')::int >= 160000
+          then 'with inherit true, set false' else '' end);
+    end loop;
+    grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres with admin option;
+    alter role anon set statement_timeout = '3s';
+    alter role authenticated set statement_timeout = '8s';
+    alter role authenticator set statement_timeout = '8s';
   end if;
-  grant anon, authenticated, service_role to authenticator;
-  -- with admin, for migrations alter these roles, as on a hosted project
-  grant anon, authenticated, service_role, authenticator to postgres with admin option;
-  -- hosted, an extension lets postgres keep policies on these schemas' tables; here membership does
-  grant supabase_realtime_admin, supabase_storage_admin to postgres;
-  grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres with admin option;
-  grant set on parameter pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas,
-    pgrst.db_max_rows, pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret,
-    pgrst.openapi_mode, session_replication_role to postgres;
-  alter role anon set statement_timeout = '3s';
-  alter role authenticated set statement_timeout = '8s';
-  alter role authenticator set statement_timeout = '8s';
+end;
+$$;
+
+-- what a hosted project lets postgres set; a family of names by those that its documentation gives
+do $$
+begin
+  grant set on parameter
+    pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas, pgrst.db_max_rows,
+    pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret, pgrst.openapi_mode,
+    auto_explain.log_min_duration, auto_explain.log_nested_statements, auto_explain.log_analyze,
+    auto_explain.log_buffers, auto_explain.log_timing, auto_explain.log_verbose,
+    pgaudit.log, pgaudit.log_catalog, pgaudit.log_client, pgaudit.log_level, pgaudit.log_parameter,
+    pgaudit.log_relation, pgaudit.log_rows, pgaudit.log_statement, pgaudit.log_statement_once,
+    pgaudit.role, pg_net.batch_size, pg_net.ttl, pg_stat_statements.max, pg_stat_statements.track,
+    plan_filter.limit_select_only, plan_filter.statement_cost_limit, safeupdate.enabled,
+    deadlock_timeout, log_duration, log_lock_waits, log_min_duration_statement, log_min_messages,
+    log_parameter_max_length, log_replication_commands, log_statement, log_temp_files,
+    session_replication_role, track_functions, track_io_timing, wal_compression
+  to postgres;
 end;
 $$;

@@ -37,6 +37,27 @@ begin
 end;
 $$;
 
+do $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select * from (
+      values ('aal_level', '{aal1,aal2,aal3}'), ('factor_type', '{totp,webauthn,phone}'),
+        ('factor_status', '{unverified,verified}'), ('code_challenge_method', '{s256,plain}'),
+        ('one_time_token_type', '{confirmation_token,reauthentication_token,recovery_token,'
+          'email_change_token_new,email_change_token_current,phone_change_token}')
+    ) as one (name, labels)
+    where to_regtype('auth.' || one.name) is null
+  loop
+    execute format('create type auth.%I as enum (%s)', v_one.name, (
+      select string_agg(quote_literal(label), ', ' order by place)
+      from unnest(v_one.labels::text[]) with ordinality as l (label, place)
+    ));
+  end loop;
+end;
+$$;
+
 create table if not exists auth.users (
   instance_id uuid, id uuid primary key, aud varchar(255) default 'authenticated',
   role varchar(255) default 'authenticated', email varchar(255), encrypted_password varchar(255),
@@ -77,8 +98,8 @@ create table if not exists auth.sessions (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
   not_after timestamptz, refreshed_at timestamp, user_agent text, ip inet, tag text,
   refresh_token_hmac_key text, refresh_token_counter bigint, scopes text,
-  created_at timestamptz default now(), updated_at timestamptz default now(), aal text,
-  factor_id uuid
+  created_at timestamptz default now(), updated_at timestamptz default now(),
+  aal auth.aal_level, factor_id uuid
 );
 create index if not exists sessions_user_id_idx on auth.sessions (user_id);
 
@@ -104,6 +125,92 @@ create table if not exists auth.audit_log_entries (
   instance_id uuid, id uuid primary key, payload json, created_at timestamptz default now(),
   ip_address varchar(64) default ''
 );
+
+-- multi-factor authentication, which policies ask; single sign-on and the rest that they may name
+create table if not exists auth.mfa_factors (
+  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
+  friendly_name text, factor_type auth.factor_type not null, status auth.factor_status not null,
+  created_at timestamptz not null, updated_at timestamptz not null, secret text, phone text,
+  last_challenged_at timestamptz unique, web_authn_credential jsonb, web_authn_aaguid uuid,
+  last_webauthn_challenge_data jsonb
+);
+create unique index if not exists mfa_factors_user_friendly_name_unique
+on auth.mfa_factors (friendly_name, user_id) where trim(friendly_name) <> '';
+create table if not exists auth.mfa_challenges (
+  id uuid primary key,
+  factor_id uuid not null references auth.mfa_factors (id) on delete cascade,
+  created_at timestamptz not null, verified_at timestamptz, ip_address inet not null,
+  otp_code text, web_authn_session_data jsonb
+);
+create table if not exists auth.mfa_amr_claims (
+  id uuid primary key, session_id uuid not null references auth.sessions (id) on delete cascade,
+  created_at timestamptz not null, updated_at timestamptz not null,
+  authentication_method text not null,
+  constraint mfa_amr_claims_session_id_authentication_method_pkey
+  unique (session_id, authentication_method)
+);
+create table if not exists auth.one_time_tokens (
+  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
+  token_type auth.one_time_token_type not null,
+  token_hash text not null check (char_length(token_hash) > 0), relates_to text not null,
+  created_at timestamp not null default now(), updated_at timestamp not null default now()
+);
+create table if not exists auth.sso_providers (
+  id uuid primary key, resource_id text, created_at timestamptz, updated_at timestamptz,
+  disabled boolean
+);
+create table if not exists auth.sso_domains (
+  id uuid primary key,
+  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
+  domain text not null, created_at timestamptz, updated_at timestamptz
+);
+create table if not exists auth.saml_providers (
+  id uuid primary key,
+  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
+  entity_id text not null unique, metadata_xml text not null, metadata_url text,
+  attribute_mapping jsonb, name_id_format text, created_at timestamptz, updated_at timestamptz
+);
+create table if not exists auth.saml_relay_states (
+  id uuid primary key,
+  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
+  request_id text not null, for_email text, redirect_to text, flow_state_id uuid,
+  created_at timestamptz, updated_at timestamptz
+);
+create table if not exists auth.oauth_clients (
+  id uuid primary key, client_secret_hash text, registration_type text not null,
+  redirect_uris text not null, grant_types text not null, client_name text, client_uri text,
+  logo_uri text, client_type text not null default 'confidential',
+  token_endpoint_auth_method text, deleted_at timestamptz,
+  created_at timestamptz not null default now(), updated_at timestamptz not null default now()
+);
+create table if not exists auth.instances (
+  id uuid primary key, uuid uuid, raw_base_config text, created_at timestamptz,
+  updated_at timestamptz
+);
+create table if not exists auth.schema_migrations (version varchar(255) primary key);
+
+-- Auth's own role owns what is here, so that a sign-up trigger can be tried as that role; row level
+-- security is on, as on a hosted project, and who is let in has a policy
+do $$
+declare
+  v_one regclass;
+begin
+  for v_one in
+    select oid::regclass from pg_catalog.pg_class
+    where relnamespace = 'auth'::regnamespace and relkind = 'r'
+  loop
+    execute format('alter table %s owner to supabase_auth_admin', v_one);
+    execute format('alter table %s enable row level security', v_one);
+  end loop;
+  if (
+    select atttypid <> 'auth.aal_level'::regtype from pg_catalog.pg_attribute
+    where attrelid = 'auth.sessions'::regclass and attname = 'aal'
+  ) then
+    alter table auth.sessions alter column aal type auth.aal_level using aal::auth.aal_level;
+  end if;
+end;
+$$;
+grant usage on all sequences in schema auth to supabase_auth_admin;
 
 -- migrations may refer to users and read them, as on a hosted project
 grant all on all tables in schema auth to postgres with grant option;

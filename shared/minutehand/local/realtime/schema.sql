@@ -82,6 +82,20 @@ exception when others then
 end;
 $$;
 
+-- who listens to changes of which table, by hosted's server; ours keeps that in its process
+create table if not exists realtime.subscription (
+  id bigint generated always as identity primary key, subscription_id uuid not null,
+  entity regclass not null, claims jsonb not null,
+  created_at timestamp not null default timezone('utc', now())
+);
+alter table realtime.subscription owner to supabase_realtime_admin;
+create table if not exists realtime.schema_migrations (
+  version bigint primary key, inserted_at timestamp(0)
+);
+alter table realtime.schema_migrations owner to supabase_realtime_admin;
+grant select on realtime.subscription, realtime.schema_migrations
+to anon, authenticated, service_role, postgres;
+
 grant execute on all functions in schema realtime to service_role;
 
 do $$

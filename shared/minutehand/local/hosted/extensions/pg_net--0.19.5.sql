@@ -35,6 +35,18 @@ as $$
   insert into net.http_request_queue (method, url, headers, body, timeout_milliseconds)
   values ('POST', url, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds) returning id
 $$;
+create function net.http_delete(
+  url text, params jsonb default '{}', headers jsonb default '{}',
+    timeout_milliseconds integer default 5000, body jsonb default null
+) returns bigint
+language sql volatile
+security definer
+set search_path = ''
+as $$
+  insert into net.http_request_queue (method, url, headers, body, timeout_milliseconds)
+  values ('DELETE', url, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds)
+  returning id
+$$;
 
 grant usage on schema net to postgres, anon, authenticated, service_role;
 grant usage on schema net to postgres with grant option;

@@ -29,6 +29,7 @@ as $$
 begin
   case lower(type)
     when 'md5' then return decode(md5(data), 'hex');
+    when 'sha1' then return extensions.sha1_of(data);
     when 'sha224' then return sha224(data);
     when 'sha256' then return sha256(data);
     when 'sha384' then return sha384(data);
@@ -156,3 +157,69 @@ begin
     from unnest(v_words) with ordinality as t (word, n)) from 1 for 23));
 end;
 $$;
+
+-- What only the same database reads again: a stream of hashes laid over the text, with a sum that
+-- knows a wrong password. No OpenPGP: what was encrypted elsewhere is refused as a wrong key.
+create function keystream(key text, salt bytea, length integer) returns bytea
+language sql immutable strict
+as $$
+  select coalesce(substring(decode(string_agg(
+    encode(sha256(convert_to(key, 'UTF8') || salt || int4send(n)), 'hex'), '' order by n
+  ), 'hex') from 1 for length), '')
+  from generate_series(0, length / 32) as n
+$$;
+create function with_keystream(data bytea, key text, salt bytea) returns bytea
+language plpgsql immutable strict
+as $$
+declare
+  v_stream bytea := @extschema@.keystream(key, salt, length(data));
+  v_data bytea := data;
+begin
+  for i in 0 .. length(data) - 1 loop
+    v_data := set_byte(v_data, i, get_byte(data, i) # get_byte(v_stream, i));
+  end loop;
+  return v_data;
+end;
+$$;
+create function pgp_sym_encrypt_bytea(data bytea, psw text, options text default '') returns bytea
+language plpgsql volatile strict
+as $$
+declare
+  v_salt bytea := @extschema@.gen_random_bytes(8);
+begin
+  return v_salt || @extschema@.with_keystream(substring(sha256(data) from 1 for 8) || data,
+    psw, v_salt);
+end;
+$$;
+create function pgp_sym_decrypt_bytea(data bytea, psw text, options text default '') returns bytea
+language plpgsql immutable strict
+as $$
+declare
+  v_whole bytea := @extschema@.with_keystream(substring(data from 9), psw,
+    substring(data from 1 for 8));
+  v_text bytea := substring(v_whole from 9);
+begin
+  if substring(sha256(v_text) from 1 for 8) <> substring(v_whole from 1 for 8) then
+    raise exception 'Wrong key or corrupt data' using errcode = '39000';
+  end if;
+  return v_text;
+end;
+$$;
+create function pgp_sym_encrypt(data text, psw text, options text default '') returns bytea
+language sql volatile strict
+as $$ select @extschema@.pgp_sym_encrypt_bytea(convert_to(data, 'UTF8'), psw) $$;
+create function pgp_sym_decrypt(data bytea, psw text, options text default '') returns text
+language sql immutable strict
+as $$ select convert_from(@extschema@.pgp_sym_decrypt_bytea(data, psw), 'UTF8') $$;
+create function encrypt(data bytea, key bytea, type text) returns bytea
+language sql volatile strict
+as $$ select @extschema@.pgp_sym_encrypt_bytea(data, encode(key, 'hex')) $$;
+create function decrypt(data bytea, key bytea, type text) returns bytea
+language sql immutable strict
+as $$ select @extschema@.pgp_sym_decrypt_bytea(data, encode(key, 'hex')) $$;
+create function encrypt_iv(data bytea, key bytea, iv bytea, type text) returns bytea
+language sql volatile strict
+as $$ select @extschema@.encrypt(data, key || iv, type) $$;
+create function decrypt_iv(data bytea, key bytea, iv bytea, type text) returns bytea
+language sql immutable strict
+as $$ select @extschema@.decrypt(data, key || iv, type) $$;

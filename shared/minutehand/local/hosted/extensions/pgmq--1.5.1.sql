@@ -1,0 +1,276 @@
+-- The tables, types and signatures of pgmq, https://github.com/pgmq/pgmq, by what its pages say of
+-- them. Messages are kept and read as there; partitioned queues are refused.
+
+create table pgmq.meta (
+  queue_name varchar unique not null, is_partitioned boolean not null, is_unlogged boolean not null,
+  created_at timestamptz not null default now()
+);
+create type pgmq.message_record as (
+  msg_id bigint, read_ct integer, enqueued_at timestamptz, vt timestamptz, message jsonb,
+  headers jsonb
+);
+create type pgmq.queue_record as (
+  queue_name varchar, is_partitioned boolean, is_unlogged boolean, created_at timestamptz
+);
+create type pgmq.metrics_result as (
+  queue_name text, queue_length bigint, newest_msg_age_sec integer, oldest_msg_age_sec integer,
+  total_messages bigint, scrape_time timestamptz, queue_visible_length bigint
+);
+
+-- a queue's table, q_<name>, or its archive, a_<name>
+create function pgmq.format_table_name(queue_name text, prefix text) returns text
+language plpgsql immutable
+as $$
+begin
+  if queue_name !~ '^[A-Za-z_0-9-]{1,47}$' then
+    raise exception 'queue name contains invalid characters or is too long: %', queue_name;
+  end if;
+  return prefix || '_' || lower(queue_name);
+end;
+$$;
+create function pgmq.validate_queue_name(queue_name text) returns void
+language sql
+as $$ select pgmq.format_table_name(queue_name, 'q') $$;
+
+create function pgmq.create_queue(queue_name text, is_unlogged boolean) returns void
+language plpgsql
+as $$
+declare
+  v_queue text := pgmq.format_table_name(queue_name, 'q');
+  v_archive text := pgmq.format_table_name(queue_name, 'a');
+begin
+  execute format(
+    'create %s table if not exists pgmq.%I (
+      msg_id bigint primary key generated always as identity,
+      read_ct integer not null default 0, enqueued_at timestamptz not null default now(),
+      vt timestamptz not null, message jsonb, headers jsonb)',
+    case when is_unlogged then 'unlogged' else '' end, v_queue);
+  execute format(
+    'create table if not exists pgmq.%I (
+      msg_id bigint primary key, read_ct integer not null default 0,
+      enqueued_at timestamptz not null default now(),
+      archived_at timestamptz not null default now(), vt timestamptz not null, message jsonb,
+      headers jsonb)', v_archive);
+  execute format('create index if not exists %I on pgmq.%I (vt)', v_queue || '_vt_idx', v_queue);
+  execute format('create index if not exists %I on pgmq.%I (archived_at)',
+    'archived_at_idx_' || queue_name, v_archive);
+  insert into pgmq.meta (queue_name, is_partitioned, is_unlogged)
+  values (queue_name, false, is_unlogged) on conflict do nothing;
+end;
+$$;
+create function pgmq.create_non_partitioned(queue_name text) returns void
+language sql as $$ select pgmq.create_queue(queue_name, false) $$;
+create function pgmq."create"(queue_name text) returns void
+language sql as $$ select pgmq.create_queue(queue_name, false) $$;
+create function pgmq.create_unlogged(queue_name text) returns void
+language sql as $$ select pgmq.create_queue(queue_name, true) $$;
+create function pgmq.create_partitioned(
+  queue_name text, partition_interval text default '10000', retention_interval text default '100000'
+) returns void
+language plpgsql
+as $$
+begin
+  raise exception 'partitioned queues are not a part of the local pgmq: %', queue_name
+    using errcode = '0A000';
+end;
+$$;
+create function pgmq.drop_queue(queue_name text) returns boolean
+language plpgsql
+as $$
+begin
+  execute format('drop table if exists pgmq.%I', pgmq.format_table_name(queue_name, 'q'));
+  execute format('drop table if exists pgmq.%I', pgmq.format_table_name(queue_name, 'a'));
+  delete from pgmq.meta as m where m.queue_name = drop_queue.queue_name;
+  return found;
+end;
+$$;
+create function pgmq.detach_archive(queue_name text) returns void
+language sql as $$ select null::void $$;
+create function pgmq.list_queues() returns setof pgmq.queue_record
+language sql
+as $$
+  select m.queue_name, m.is_partitioned, m.is_unlogged, m.created_at from pgmq.meta as m
+$$;
+
+create function pgmq.send_batch(
+  queue_name text, msgs jsonb[], headers jsonb[], delay timestamptz
+) returns setof bigint
+language plpgsql
+as $$
+begin
+  return query execute format(
+    'insert into pgmq.%I (vt, message, headers)
+    select $3, m.message, m.header from unnest($1, $2) with ordinality as m (message, header, place)
+    order by m.place returning msg_id', pgmq.format_table_name(queue_name, 'q'))
+  using msgs, headers, delay;
+end;
+$$;
+create function pgmq.send_batch(queue_name text, msgs jsonb[]) returns setof bigint
+language sql
+as $$ select pgmq.send_batch(queue_name, msgs, null, clock_timestamp()) $$;
+create function pgmq.send_batch(queue_name text, msgs jsonb[], headers jsonb[])
+returns setof bigint
+language sql
+as $$ select pgmq.send_batch(queue_name, msgs, headers, clock_timestamp()) $$;
+create function pgmq.send_batch(queue_name text, msgs jsonb[], delay integer) returns setof bigint
+language sql
+as $$
+  select pgmq.send_batch(queue_name, msgs, null, clock_timestamp() + make_interval(secs => delay))
+$$;
+create function pgmq.send_batch(queue_name text, msgs jsonb[], delay timestamptz)
+returns setof bigint
+language sql as $$ select pgmq.send_batch(queue_name, msgs, null, delay) $$;
+create function pgmq.send_batch(queue_name text, msgs jsonb[], headers jsonb[], delay integer)
+returns setof bigint
+language sql
+as $$
+  select pgmq.send_batch(queue_name, msgs, headers,
+    clock_timestamp() + make_interval(secs => delay))
+$$;
+create function pgmq.send(queue_name text, msg jsonb, headers jsonb, delay timestamptz)
+returns setof bigint
+language sql
+as $$ select pgmq.send_batch(queue_name, array[msg], array[headers], delay) $$;
+create function pgmq.send(queue_name text, msg jsonb) returns setof bigint
+language sql as $$ select pgmq.send(queue_name, msg, null, clock_timestamp()) $$;
+create function pgmq.send(queue_name text, msg jsonb, headers jsonb) returns setof bigint
+language sql as $$ select pgmq.send(queue_name, msg, headers, clock_timestamp()) $$;
+create function pgmq.send(queue_name text, msg jsonb, delay integer) returns setof bigint
+language sql
+as $$
+  select pgmq.send(queue_name, msg, null, clock_timestamp() + make_interval(secs => delay))
+$$;
+create function pgmq.send(queue_name text, msg jsonb, delay timestamptz) returns setof bigint
+language sql as $$ select pgmq.send(queue_name, msg, null, delay) $$;
+create function pgmq.send(queue_name text, msg jsonb, headers jsonb, delay integer)
+returns setof bigint
+language sql
+as $$
+  select pgmq.send(queue_name, msg, headers, clock_timestamp() + make_interval(secs => delay))
+$$;
+
+create function pgmq.read(
+  queue_name text, vt integer, qty integer, conditional jsonb default '{}'
+) returns setof pgmq.message_record
+language plpgsql
+as $$
+begin
+  return query execute format(
+    'with due as (
+      select msg_id from pgmq.%1$I where vt <= clock_timestamp() and message @> $3
+      order by msg_id limit $1 for update skip locked
+    )
+    update pgmq.%1$I as m
+    set vt = clock_timestamp() + make_interval(secs => $2), read_ct = m.read_ct + 1
+    from due where m.msg_id = due.msg_id
+    returning m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message, m.headers',
+    pgmq.format_table_name(queue_name, 'q'))
+  using qty, vt, conditional;
+end;
+$$;
+create function pgmq.read_with_poll(
+  queue_name text, vt integer, qty integer, max_poll_seconds integer default 5,
+  poll_interval_ms integer default 100, conditional jsonb default '{}'
+) returns setof pgmq.message_record
+language plpgsql
+as $$
+declare
+  v_stop timestamptz := clock_timestamp() + make_interval(secs => max_poll_seconds);
+begin
+  loop
+    return query select * from pgmq.read(queue_name, vt, qty, conditional);
+    if found or clock_timestamp() >= v_stop then
+      return;
+    end if;
+    perform pg_sleep(poll_interval_ms / 1000.0);
+  end loop;
+end;
+$$;
+create function pgmq.pop(queue_name text) returns setof pgmq.message_record
+language plpgsql
+as $$
+begin
+  return query execute format(
+    'with due as (
+      select msg_id from pgmq.%1$I where vt <= clock_timestamp()
+      order by msg_id limit 1 for update skip locked
+    )
+    delete from pgmq.%1$I as m using due where m.msg_id = due.msg_id
+    returning m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message, m.headers',
+    pgmq.format_table_name(queue_name, 'q'));
+end;
+$$;
+create function pgmq.set_vt(queue_name text, msg_id bigint, vt integer)
+returns setof pgmq.message_record
+language plpgsql
+as $$
+begin
+  return query execute format(
+    'update pgmq.%I as m set vt = clock_timestamp() + make_interval(secs => $2)
+    where m.msg_id = $1
+    returning m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message, m.headers',
+    pgmq.format_table_name(queue_name, 'q'))
+  using msg_id, vt;
+end;
+$$;
+
+create function pgmq.delete(queue_name text, msg_ids bigint[]) returns setof bigint
+language plpgsql
+as $$
+begin
+  return query execute format('delete from pgmq.%I where msg_id = any($1) returning msg_id',
+    pgmq.format_table_name(queue_name, 'q'))
+  using msg_ids;
+end;
+$$;
+create function pgmq.delete(queue_name text, msg_id bigint) returns boolean
+language sql as $$ select exists (select pgmq.delete(queue_name, array[msg_id])) $$;
+create function pgmq.archive(queue_name text, msg_ids bigint[]) returns setof bigint
+language plpgsql
+as $$
+begin
+  return query execute format(
+    'with gone as (delete from pgmq.%I where msg_id = any($1) returning *)
+    insert into pgmq.%I (msg_id, read_ct, enqueued_at, vt, message, headers)
+    select msg_id, read_ct, enqueued_at, vt, message, headers from gone returning msg_id',
+    pgmq.format_table_name(queue_name, 'q'), pgmq.format_table_name(queue_name, 'a'))
+  using msg_ids;
+end;
+$$;
+create function pgmq.archive(queue_name text, msg_id bigint) returns boolean
+language sql as $$ select exists (select pgmq.archive(queue_name, array[msg_id])) $$;
+create function pgmq.purge_queue(queue_name text) returns bigint
+language plpgsql
+as $$
+declare
+  v_count bigint;
+begin
+  execute format('delete from pgmq.%I', pgmq.format_table_name(queue_name, 'q'));
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+create function pgmq.metrics(queue_name text) returns pgmq.metrics_result
+language plpgsql
+as $$
+declare
+  v_found pgmq.metrics_result;
+begin
+  execute format(
+    'select $1, count(*), extract(epoch from now() - max(enqueued_at))::integer,
+      extract(epoch from now() - min(enqueued_at))::integer,
+      coalesce((select last_value from pg_sequences where schemaname = ''pgmq''
+        and sequencename = %L), 0), now(), count(*) filter (where vt <= clock_timestamp())
+    from pgmq.%I',
+    pgmq.format_table_name(queue_name, 'q') || '_msg_id_seq',
+    pgmq.format_table_name(queue_name, 'q'))
+  into v_found using queue_name;
+  return v_found;
+end;
+$$;
+create function pgmq.metrics_all() returns setof pgmq.metrics_result
+language sql as $$ select (pgmq.metrics(m.queue_name)).* from pgmq.meta as m $$;
+
+grant usage, create on schema pgmq to postgres with grant option;
+grant all on all tables in schema pgmq to postgres with grant option;
