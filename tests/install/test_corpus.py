@@ -1,0 +1,156 @@
+"""Shapes of projects that are not ours: in, one job of their own table by their own trigger, out.
+
+Each project's own migrations pass on the local base; the job is enqueued by a trigger of theirs,
+changes the row by a function of theirs, is watched by its tenant and by no one else; after the
+removal the database is what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from infra.release.wheels import Environment
+from minutehand.local.migrations import apply_migrations, as_user, migrations_in
+from minutehand.local.postgres import Postgres
+from tests.install.projects import WORK, Api, Hosted, HostedDatabase, data_api
+from tests.install.shapes import BREAKPOINT, Shape, shapes
+from tests.sql.test_restore import run
+from tests.support.engine import ADA, EVE
+
+pytestmark = pytest.mark.timeout(300)
+ALL = shapes()
+#: Some at each run, the others weekly.
+CHOSEN = ALL if os.environ.get("WEEKLY") else ALL[::9]
+
+#: What a project adds to have its job: a trigger, and what the worker may do.
+TRIGGER = """
+create function public.corpus_enqueue() returns trigger language plpgsql
+security definer set search_path = '' as $$
+begin
+  perform {schema}.enqueue_job({tenant}, 'corpus.touch', '{{"name": "Ada"}}');
+  return null;
+end $$;
+create trigger corpus_enqueue after insert on {table}
+for each row execute function public.corpus_enqueue();
+create function public.corpus_touch(p_request jsonb) returns jsonb language plpgsql
+security definer set search_path = '' as $$
+declare
+  v_job {schema}.jobs := {engine}.held_job(p_request, array['corpus.touch'], 'nothing was changed');
+begin
+  perform {engine}.refuse_revoked();
+  update {table} as new set {sets} where {tenant} = v_job.workspace_id;
+  return to_jsonb(found);
+end $$;
+select {engine}.allow('job_worker', 'public.corpus_touch');
+"""
+UNDO = """
+drop trigger corpus_enqueue on {table};
+drop function public.corpus_enqueue, public.corpus_touch;
+"""
+PROCESSOR = """
+from pydantic import BaseModel
+
+from minutehand.queue.functions import WorkerFunctions
+
+
+class Touch(BaseModel):
+    name: str
+
+
+def register(registry, settings):
+    database = WorkerFunctions(settings, schema="public")
+
+    @registry.processor("corpus.touch", payload=Touch)
+    async def touch(job, ctx):
+        return {"touched": await database.call_held("corpus_touch", job.id, job.fence)}
+"""
+
+
+@pytest.fixture
+def server(postgres: Postgres) -> Hosted:
+    """Databases as hosted projects have them."""
+    return Hosted(postgres, Path())
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("shape", CHOSEN, ids=lambda shape: shape.name)
+def test_a_project_installs_works_and_leaves(
+    shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
+) -> None:
+    shape.write(tmp_path)
+    with server.database() as database:
+        database.sign_up()
+        apply_own(shape, database, tmp_path)
+        before = dump(database), database.everything()
+
+        environment.minutehand(tmp_path, "install", *shape.install)
+        apply_pending(database, tmp_path)
+        engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
+        names = {"schema": shape.schema, "engine": engine, "table": shape.table}
+        names |= {"tenant": shape.tenant, "sets": shape.sets}
+        assert database.run(f"select difference from {engine}.differences()") == []
+        database.as_owner(TRIGGER.format(**names))
+        database.as_owner(shape.rows.get("seed-after", ""))
+        (tmp_path / "jobs/processors/touch.py").write_text(PROCESSOR)
+        with data_api(database, shape.schema) as api:
+            watch_a_job(
+                shape, database, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env)
+            )
+
+        database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
+        database.as_owner(UNDO.format(**names))
+        database.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
+        assert (dump(database), database.everything()) == before
+
+
+def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
+    """Their migrations, by the local stack's runner or as their own tool sends them."""
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        for name, text in shape.files.items():
+            if not name.startswith("supabase/"):
+                for statement in text.split(BREAKPOINT):
+                    owner.execute(statement.encode())
+    apply_pending(database, project)
+    database.as_owner(shape.rows.get("seed", ""))
+
+
+def apply_pending(database: HostedDatabase, project: Path) -> None:
+    """As `minutehand dev` does."""
+    owner = as_user(database.url, "postgres")
+    apply_migrations(owner, migrations_in(project / "supabase/migrations"))
+
+
+def watch_a_job(
+    shape: Shape, database: HostedDatabase, api: Api, work: Callable[[], object]
+) -> None:
+    """A row of theirs makes a job; its tenant sees all of it, live too, and a stranger nothing."""
+    ada, eve = api.of(ADA), api.of(EVE)
+    work()  # registers the type
+    database.as_owner(shape.rows["insert"])
+    [job] = ada.rows("jobs")
+    topic = f"job:{job['id']}"
+    assert ada.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 200
+    assert eve.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 404
+
+    work()
+
+    [done] = ada.rows("jobs")
+    assert (done["status"], done["result"]) == ("completed", {"touched": True}), done
+    events = ada.rows("job_events", job_id=f"eq.{job['id']}", order="seq")
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert [event["type"] for event in events][-1] == "job.completed"
+    sent = "select count(*) > 0 from realtime.messages where topic = %s"
+    assert database.run(sent, topic) == [(True,)]
+    assert eve.rows("jobs") == eve.rows("job_events") == []
+
+
+def dump(database: HostedDatabase) -> str:
+    """The schema as `pg_dump` writes it, without what differs at each run."""
+    lines = run("pg_dump", "--schema-only", database.url).splitlines()
+    return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrest")))
