@@ -6,23 +6,26 @@ the settings, by a `register(registry, settings)` in its processors module, or i
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 from minutehand import telemetry
-from minutehand.app import OnError, find_apps
+from minutehand.app import App, OnError, find_apps
 from minutehand.config import Settings
 from minutehand.webhooks import processors as webhooks
 from minutehand.worker.registry import Registry, default_registry
+
+logger = logging.getLogger(__name__)
 
 
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """A registry with the engine's own processors and those of every app of the settings.
 
     An app that fails to import fails the start: running without its processors would seem
-    an idle queue.
+    an idle queue. One that has none is named in the log, for the same reason.
 
     Args:
         on_error: Called with each module that cannot be used; the others are then loaded.
@@ -43,14 +46,27 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         except Exception as error:  # a user's module may raise anything
             without(name, error)
 
-    for app in find_apps(settings.apps):
-        registering = {}
+    apps = find_apps(settings.apps)
+    if not apps:
+        named = ",".join(settings.apps)
+        extra = {"event": "worker.no_processors", "apps": named}
+        logger.warning("MINUTEHAND_APPS=%s names no package with processors", named, extra=extra)
+    for app in apps:
+        registering, known = {}, len(default_registry.names)
         with using(f"{app.package}.processors"):
             module = app.module("processors", on_error and without)
             registering = _registering(module) if module is not None else {}
         for name, register in registering.items():
             with using(name):
                 register(registry, settings)
+        has_more = len(default_registry.names) > known
+        if not (registering or has_more or _registered_by(app)):
+            logger.warning(
+                "%s has no processors: write them in %s/processors.py, the only place that is read",
+                app.package,
+                app.package.replace(".", "/"),
+                extra={"event": "worker.no_processors", "app": app.package},
+            )
     for job_type in default_registry:
         registry.add(job_type)
     if telemetry.is_started():
@@ -69,3 +85,10 @@ def _registering(module: ModuleType) -> dict[str, Callable[[Registry, Settings],
     found = {name: getattr(sys.modules[name], "register", None) for name in names}
     once = {register: name for name, register in reversed(found.items()) if callable(register)}
     return {name: register for register, name in reversed(once.items())}
+
+
+def _registered_by(app: App) -> bool:
+    """Whether a module of the app has registered a processor by decorating it."""
+    modules = f"{app.package}.processors"
+    named = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
+    return any(name == modules or name.startswith(f"{modules}.") for name in named)

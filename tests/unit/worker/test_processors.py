@@ -1,0 +1,74 @@
+"""What a worker finds of its apps' processors when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.bench.scratch import scratch_settings
+from minutehand.functions.worker.processors import load_processors
+from minutehand.worker.registry import default_registry
+
+PROCESSORS = """
+from minutehand.worker import processor
+
+@processor("NAME", payload=dict)
+async def run(job, ctx):
+    pass
+"""
+REGISTERS = """
+def register(registry, settings):
+    registry.processor("NAME", payload=dict)(print)
+"""
+#: What is where in a package, and whether a worker finds its processor.
+SHAPES = {
+    "in_a_module": ({"processors.py": PROCESSORS}, True),
+    "in_modules_of_a_package": (
+        {"processors/__init__.py": "", "processors/a.py": PROCESSORS},
+        True,
+    ),
+    "by_register": ({"processors.py": REGISTERS}, True),
+    "in_the_package_itself": ({"__init__.py": PROCESSORS}, False),
+    "in_a_misspelt_module": ({"processor.py": PROCESSORS}, False),
+    "in_an_empty_module": ({"processors.py": ""}, False),
+}
+
+
+@pytest.fixture(autouse=True)
+def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `@processor` registers is the whole process's."""
+    monkeypatch.setattr(default_registry, "_types", {})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_package_without_processors_is_named_at_the_start(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its jobs would only wait, and the worker seem idle."""
+    files, found = SHAPES[shape]
+    for path, text in {"__init__.py": "", **files}.items():
+        file = tmp_path / shape / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace("NAME", f"{shape}.run"))
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"apps": (shape,)})
+
+    names = load_processors(settings).names
+
+    assert (f"{shape}.run" in names) is found
+    wanted = f"{shape} has no processors: write them in {shape}/processors.py"
+    assert [wanted in line for line in caplog.messages] == ([] if found else [True])
+
+
+def test_apps_that_name_no_package_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "empty_folder").mkdir()
+    (tmp_path / "empty_folder" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = scratch_settings("http://127.0.0.1:9")
+
+    load_processors(settings.model_copy(update={"apps": ("empty_folder.*",)}))
+
+    assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
