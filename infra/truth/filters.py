@@ -2,13 +2,14 @@
 
 Of texts the answers are PostgREST's, recorded where its reading surprised us. All others are what
 Postgres answers to the condition that a filter is by PostgREST's grammar (`pOpExpr`, `pListVal` and
-`pLogicTree` of its QueryParams.hs, 14.17), which hands a value on as the text that it is.
+`pLogicTree` of its QueryParams.hs, 14.17), which hands a value on as a parameter of unknown type.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -81,6 +82,7 @@ DROP: Final = """
 drop table if exists public.scratch_types, public.scratch_names;
 notify pgrst, 'reload schema';
 """
+_LITERAL: Final = re.compile(r"'([^']*)'")
 Sql = Callable[..., list[dict[str, Any]]]
 
 
@@ -100,8 +102,8 @@ def wrong_answers(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
             yield Wrong(filter, answer, given)
     for filter, condition in {**generated(), **OTHERS}.items():
         try:
-            where = condition.replace("%", "%%")
-            rows = sql(f"select id from public.scratch_types where {where} order by id")
+            where, values = _with_parameters(condition)
+            rows = sql(f"select id from public.scratch_types where {where} order by id", *values)
             expected: Any = [row["id"] for row in rows]
         except psycopg.Error as error:
             expected = error.sqlstate
@@ -122,6 +124,14 @@ def generated() -> dict[str, str]:
         for column, (sign, operator) in itertools.product(VALUES, OPERATORS.items())
         for value in VALUES[column]
     }
+
+
+def _with_parameters(condition: str) -> tuple[str, list[str]]:
+    """A condition as PostgREST sends it: each text in it a parameter of no type.
+
+    As a literal Postgres reads it while it parses, and so before it looks for the operator.
+    """
+    return _LITERAL.sub("%s", condition), _LITERAL.findall(condition)
 
 
 def _asked(client: httpx.Client, table: str, column: str, filter: str) -> Any:

@@ -81,6 +81,7 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
     assert ask(**{"select": inner, "scratch_parts.or": either}) == {1: [1], 2: [3]}
     assert ask(id="lt.4", scratch_parts="is.null") == {3: []}
     assert ask(scratch_parts="not.is.null") == {1: [1, 2], 2: [3]}
+    assert ask(**{"or": "(scratch_parts.is.null,id.eq.1)"}) == {1: [1, 2], 3: [], 4: []}
     assert rest.patch("/scratch_parts?word=eq.%22a%22", json={"id": 9}).status_code == 204
     assert rest.delete("/scratch_parts?or=(word.eq.a,id.eq.0)").status_code == 204
     assert project.sql("select id, word from scratch_parts") == [{"id": 9, "word": '"a"'}]
@@ -94,13 +95,12 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
         ("flag=is.maybe", 400, "PGRST100"),
         ("or=(word.eq.1", 400, "PGRST100"),
         ("other.word=eq.a", 400, "PGRST108"),
-        ("or=(scratch_parts.is.null,id.eq.1)", 501, "not_implemented"),
     ],
 )
-def test_what_is_not_done_is_refused_by_name(
+def test_what_is_no_filter_is_refused(
     rest: httpx.Client, filter: str, status: int, code: str
 ) -> None:
-    """PostgREST's code for what is no filter, our own for what is one there alone."""
+    """With PostgREST's code for what is no filter."""
     name, _, value = filter.partition("=")
     params = {"select": "id,scratch_parts(id)", name: value}
 

@@ -1,66 +1,139 @@
-// What the exposed schemas hold, as PostgREST's schema cache has it: functions with their
-// parameters, columns with their types, roles with their timeouts.
+// What the exposed schemas hold, as PostgREST's schema cache has it: tables with their columns and
+// keys, functions with their parameters and settings, roles with what is set for them.
+
+import { relationshipsOf } from "./relationships.mjs";
+
+const TABLES = `
+  select n.nspname as schema, c.relname as name, c.relkind in ('v', 'm') as is_view,
+    coalesce((
+      select pg_catalog.json_agg(k.attname order by k.attname)
+      from pg_catalog.pg_constraint as p
+      join pg_catalog.pg_attribute as k on k.attrelid = c.oid and k.attnum = any (p.conkey)
+      where p.conrelid = c.oid and p.contype = 'p'
+    ), '[]') as key,
+    coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'name', a.attname,
+      'nominal', pg_catalog.format_type(a.atttypid, a.atttypmod),
+      'type', pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), t.oid),
+        case when t.typnamespace <> 'pg_catalog'::regnamespace then a.atttypmod end),
+      'default', case
+        when a.attidentity = 'd' then pg_catalog.format('nextval(%L)', s.objid::regclass)
+        when a.attgenerated <> '' then null
+        else coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+          pg_catalog.pg_get_expr(t.typdefaultbin, 0))
+      end) order by a.attnum) filter (where a.attname is not null), '[]') as columns
+  from pg_catalog.pg_class as c
+  join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+  left join pg_catalog.pg_attribute as a
+    on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_type as t on t.oid = a.atttypid
+  left join pg_catalog.pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
+  left join pg_catalog.pg_depend as s
+    on s.refobjid = c.oid and s.refobjsubid = a.attnum and s.deptype = 'i'
+      and s.classid = 'pg_catalog.pg_class'::regclass
+  where n.nspname = any ($1) and c.relkind in ('r', 'v', 'm', 'f', 'p') and not c.relispartition
+  group by n.nspname, c.oid`;
 
 const FUNCTIONS = `
-  select n.nspname as schema, p.proname as name, p.provolatile as volatility, p.proretset as is_set,
-    p.prorettype = 'void'::pg_catalog.regtype as is_void,
-    t.typtype = 'c' or coalesce(p.proargmodes::text[] && '{t,b,o}', false) as is_row,
-    coalesce((
+  select n.nspname as schema, p.proname as name, p.provolatile as volatility,
+    p.proretset as is_set, rn.nspname = 'pg_catalog' and r.typname = 'void' as is_void,
+    r.typtype = 'c' or coalesce(p.proargmodes::text[] && '{t,b,o}', false) as is_row,
+    coalesce(rel.relname, r.typname) as returned, p.provariadic > 0 as is_variadic,
+    coalesce(p.proconfig, '{}') as settings, coalesce((
       select pg_catalog.json_agg(pg_catalog.json_build_object(
-        'name', coalesce(p.proargnames[a.place], ''),
-        'type', pg_catalog.format_type(a.type, -1),
-        'required', a.nth <= p.pronargs - p.pronargdefaults) order by a.place)
+        'name', coalesce(a.name, ''), 'type', a.type::regtype::text,
+        'taken', case a.type::regtype
+          when 'bit'::regtype then 'bit varying' when 'bit[]'::regtype then 'bit varying[]'
+          when 'character'::regtype then 'character varying'
+          when 'character[]'::regtype then 'character varying[]'
+          else a.type::regtype::text
+        end,
+        'required', a.place <= p.pronargs - p.pronargdefaults,
+        'variadic', coalesce(a.mode = 'v', false)) order by a.place)
       from (
-        select ordinality as place, type, row_number() over (order by ordinality) as nth
-        from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality as u (type)
-        where coalesce(p.proargmodes[ordinality], 'i') in ('i', 'b', 'v')) as a
+        select u.type, u.place, i.name, i.mode
+        from unnest(p.proargtypes::oid[]) with ordinality as u (type, place)
+        left join (
+          select m.name, m.mode, row_number() over (order by m.at) as place
+          from unnest(p.proargnames, p.proargmodes) with ordinality as m (name, mode, at)
+          where coalesce(m.mode, 'i') in ('i', 'b', 'v')
+        ) as i on i.place = u.place) as a
     ), '[]') as params
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
   join pg_catalog.pg_type as t on t.oid = p.prorettype
-  where n.nspname = any ($1) and p.prokind = 'f' and p.prorettype <> 'trigger'::pg_catalog.regtype`;
-
-const COLUMNS = `
-  select n.nspname as schema, c.relname as table,
-    pg_catalog.json_object_agg(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)) as types
-  from pg_catalog.pg_class as c
-  join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-  join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-  where n.nspname = any ($1) and c.relkind in ('r', 'v', 'm', 'f', 'p')
-  group by 1, 2`;
+  join pg_catalog.pg_type as r on r.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+  join pg_catalog.pg_namespace as rn on rn.oid = r.typnamespace
+  left join pg_catalog.pg_class as rel on rel.oid = r.typrelid
+  where n.nspname = any ($1) and p.prokind = 'f' and r.typname <> 'trigger'`;
 
 const ROLES = `
-  select roles.rolname as role, pg_has_role('authenticator', roles.oid, 'member') as may, (
-    select split_part(setting, '=', 2) from unnest(roles.rolconfig) as setting
-    where setting like 'statement_timeout=%'
-  ) as timeout
-  from pg_catalog.pg_roles as roles`;
+  select r.rolname as role,
+    coalesce(r.rolconfig::text, '') ~ 'session_preload_libraries=[^"]*safeupdate' as is_safe,
+    pg_catalog.pg_has_role('authenticator', r.oid, 'member') as may, (
+    select coalesce(pg_catalog.json_object_agg(split_part(of, '=', 1),
+      substr(of, strpos(of, '=') + 1)), '{}')
+    from unnest(r.rolconfig) as of
+    join pg_catalog.pg_settings as s on s.name = split_part(of, '=', 1)
+      and (s.context = 'user' or has_parameter_privilege('authenticator', s.name, 'set'))
+  ) as settings
+  from pg_catalog.pg_roles as r`;
+
+// of a function, what PostgREST applies before the call (`db-hoisted-tx-settings`)
+const HOISTED =
+  /^(statement_timeout|plan_filter\.statement_cost_limit|default_transaction_isolation)=/;
+const UNNAMED = ["bytea", "json", "jsonb", "text", "xml"];
+
+export const keyOf = ({ schema, name }) => `${schema}.${name}`;
 
 export async function readCatalogue(driver, { schemas }) {
-  const [functions, columns, roles] = await driver.begin("read only", async (sql) => [
+  const read = await driver.begin("read only", async (tx) => {
     // types are named with their schema, whatever the caller's path
-    ...(await Promise.all([
-      sql`set local search_path = ''`,
-      sql.unsafe(FUNCTIONS, [schemas]),
-      sql.unsafe(COLUMNS, [schemas]),
-    ]).then(([, ...rows]) => rows)),
-    await sql.unsafe(ROLES),
-  ]);
+    await tx.unsafe("set local search_path = ''");
+    return Promise.all([
+      tx.unsafe(TABLES, [schemas]),
+      tx.unsafe(FUNCTIONS, [schemas]),
+      tx.unsafe(ROLES),
+      relationshipsOf(tx, schemas),
+    ]);
+  });
+  const [tables, functions, roles, { relationships, viewKeys }] = read;
   return {
-    functions,
-    tables: new Map(columns.map(({ schema, table, types }) => [`${schema}.${table}`, types])),
-    roles: timeoutsOf(roles),
+    tables: new Map(tables.map((table) => [keyOf(table), tableOf(table, viewKeys)])),
+    functions: functions.map(functionOf).filter(isCallable),
+    roles: rolesOf(roles),
+    isSafe: roles.some(({ role, is_safe: isSafe }) => role === "authenticator" && isSafe),
+    relationships,
   };
 }
 
-// The roles a request may take, each with its statement_timeout; null for those it may not.
-function timeoutsOf(rows) {
-  // a role without a setting of its own keeps that of authenticator, who signs in for it
-  const inherited = rows.find(({ role }) => role === "authenticator")?.timeout ?? "0";
+function tableOf(row, viewKeys) {
+  const columns = new Map(row.columns.map((column) => [column.name, column]));
+  return { ...row, columns, key: row.is_view ? (viewKeys.get(keyOf(row)) ?? []) : row.key };
+}
+
+function functionOf(row) {
+  const hoisted = row.settings.filter((setting) => HOISTED.test(setting));
+  const pairs = hoisted.map((setting) => [
+    setting.slice(0, setting.indexOf("=")),
+    setting.slice(setting.indexOf("=") + 1),
+  ]);
+  return { ...row, settings: Object.fromEntries(pairs) };
+}
+
+function isCallable({ params }) {
+  const unnamed = params.filter(({ name }) => name === "");
+  return unnamed.length === 0 || (unnamed.length === 1 && UNNAMED.includes(params[0].type));
+}
+
+// The roles a request may take, each with its settings; null for those it may not. What is set for
+// authenticator, who signs in, holds where a role has no setting of its own.
+function rolesOf(rows) {
+  const inherited = rows.find(({ role }) => role === "authenticator")?.settings ?? {};
   return new Map(
-    rows.map(({ role, may, timeout }) => [
+    rows.map(({ role, may, settings }) => [
       role,
-      may && role !== "authenticator" ? (timeout ?? inherited) : null,
+      may && role !== "authenticator" ? { ...inherited, ...settings } : null,
     ]),
   );
 }

@@ -1,160 +1,83 @@
-// Data API and Auth over the stack's Postgres: functions are called here, rows are read and written
-// by @supabase/lite, with the places mended in which it differs from PostgREST. One instance serves
-// one life of the database.
+// Data API and Auth over the stack's Postgres: the Data API is ours, Auth is @supabase/lite's. One
+// instance serves one life of the database.
 
-import { AsyncLocalStorage } from "node:async_hooks";
+import postgres from "postgres";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
+import { answerOf } from "./answers.mjs";
 import { readCatalogue } from "./catalogue.mjs";
-import { Refusal, errorForLite, refusalOf } from "./errors.mjs";
-import { conditions, filtersOf, placeFilters } from "./filters.mjs";
-import { appliedPreferences, checkPreferences } from "./preferences.mjs";
-import { parseExactly, understood } from "./requests.mjs";
-import { callFunction, ident, withType } from "./rpc.mjs";
+import { changeOf, neededOfCall } from "./changes.mjs";
+import { Refusal, refusalOf } from "./errors.mjs";
+import { described } from "./openapi.mjs";
+import { SIZE, withConnection } from "./pool.mjs";
+import { readPlan } from "./plan.mjs";
+import { checkPreferences, limitsAffected } from "./preferences.mjs";
+import { nameOf } from "./media.mjs";
+import { understood } from "./requests.mjs";
+import { chooseFunction } from "./routines.mjs";
 import { settings } from "./settings.mjs";
-
-const asIs = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
-// "2026-11-20 08:00:00.1+00" -> "2026-11-20T08:00:00.1+00:00", as PostgREST writes instants
-const isoInstant = (text) => text.replace(" ", "T").replace(/([+-]\d\d)$/, "$1:00");
-
-const exactNumber = (text) => (/^-?\d/.test(text) ? parseExactly(text) : text); // NaN, Infinity
-
-const TYPES = {
-  // strings pass through: array and object arguments would otherwise arrive encoded twice
-  json: { to: 114, from: [114], serialize: asIs, parse: (text) => parseExactly(text) },
-  jsonb: { to: 3802, from: [3802], serialize: asIs, parse: (text) => parseExactly(text) },
-  numeric: { to: 1700, from: [1700], serialize: String, parse: exactNumber },
-  bigint: { to: 20, from: [20], serialize: String, parse: exactNumber },
-  timestamptz: { to: 1184, from: [1184], serialize: (value) => value, parse: isoInstant },
-};
+import { quoted, raw, sql } from "./sql.mjs";
+import {
+  bodyOf,
+  callStatement,
+  countStatement,
+  wholeCall,
+  wholeChange,
+  wholeRead,
+} from "./statements.mjs";
+import { nearest } from "./suggestions.mjs";
 
 const PREPARED = { prepare: true };
-const present = new AsyncLocalStorage(); // the request that lite is answering
+const ESTIMATED = 1000; // rows up to which an estimate is an exact count
+const asIs = (value) => value;
+const OPTIONS = {
+  connect_timeout: 5,
+  backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server back is found soon
+  onnotice: () => {},
+  connection: { application_name: "data_api", client_min_messages: "warning" },
+};
+// values are texts, and go as they are; so do the answers, which Postgres has written
+const TEXTS = {
+  boolean: { to: 16, from: [16], serialize: asIs, parse: asIs },
+  date: { to: 1184, from: [1082, 1114, 1184], serialize: asIs, parse: asIs },
+  bytea: { to: 17, from: [17], serialize: asIs, parse: asIs },
+  json: { to: 114, from: [114, 3802], serialize: asIs, parse: asIs },
+};
 
 export async function openDataApi() {
-  const connection = createPostgresConnection({
-    url: settings.databaseUrl,
-    postgresOptions: {
-      types: TYPES,
-      max: 16,
-      connect_timeout: 5,
-      backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server back is found soon
-      onnotice: () => {},
-      connection: { application_name: "data_api", client_min_messages: "warning" },
-    },
-  });
+  const url = settings.databaseUrl;
+  const driver = postgres(url, { ...OPTIONS, types: TEXTS, fetch_types: false, max: SIZE });
+  const connection = createPostgresConnection({ url, postgresOptions: { ...OPTIONS, max: 4 } });
+  const close = (timeout) =>
+    Promise.all([driver.end({ timeout }), connection.driver.end({ timeout })]);
   try {
-    return await apiOver(connection);
+    const catalogue = await readCatalogue(connection.driver, settings);
+    const app = await authOver(connection);
+    const place = { driver, catalogue, isZone: zonesOf(connection.driver) };
+    const answerData = (request) => answeredBy(request, place);
+    const fetch = (request) =>
+      new URL(request.url).pathname.startsWith("/rest/v1/")
+        ? answerData(request)
+        : app.fetch(request);
+    return { fetch, close };
   } catch (error) {
-    connection.driver.end({ timeout: 0 }).catch(() => {}); // another one is opened
+    close(0).catch(() => {}); // another one is opened
     throw error;
   }
 }
 
-async function apiOver(connection) {
-  const { driver } = connection;
-  const catalogue = await readCatalogue(driver, settings);
-  patch(connection, catalogue);
-  const app = await appOn(connection);
-  // kept: no request reads the catalogue again
-  const { timezones } = await connection.introspect({ useCache: true });
-  const answerData = async (request) => {
-    let asked = null;
-    try {
-      asked = await understood(request);
-      checkPreferences(asked.prefers, timezones);
-      return await answered(asked, request, { app, driver, catalogue });
-    } catch (error) {
-      const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
-      return (refusal ?? lost(error)).response();
-    }
-  };
-  return {
-    fetch: (request) =>
-      new URL(request.url).pathname.startsWith("/rest/v1/")
-        ? answerData(request)
-        : app.fetch(request),
-    close: (timeout) => driver.end({ timeout }),
+// Whether Postgres knows a time zone: read once, when one is first asked for, since it is slow.
+function zonesOf(driver) {
+  let names;
+  return async (zone) => {
+    names ??= driver`select name from pg_catalog.pg_timezone_names`;
+    return (await names).some(({ name }) => name === zone);
   };
 }
 
-// anything that is not the database's own word is a connection that broke
-function lost(error) {
-  const message = "Database client error. Retrying the connection.";
-  return new Refusal(503, { code: "PGRST001", message, details: error.message });
-}
-
-async function answered(asked, request, { app, driver, catalogue }) {
-  if (asked.isCall) {
-    const answer = await callFunction(asked, catalogue, (text, values, mode) => {
-      const { text: enter, values: given } = entrance(asked, catalogue);
-      return driver.begin(mode, async (tx) => {
-        const both = [tx.unsafe(enter, given, PREPARED), tx.unsafe(text, values, PREPARED)];
-        return (await Promise.all(both))[1][0];
-      });
-    });
-    if (answer) return answer;
-  } else if (asked.name && !catalogue.tables.has(`${asked.schema}.${asked.name}`)) {
-    const message = `Could not find the table '${asked.schema}.${asked.name}' in the schema cache`;
-    throw new Refusal(404, { code: "PGRST205", message });
-  }
-  return answeredByLite(asked, request, app);
-}
-
-// Who the caller is has been decided: lite lets the secret key do all, and `entrance` decides.
-async function answeredByLite(asked, request, app) {
-  const headers = new Headers(request.headers);
-  if (asked.name) headers.set("apikey", settings.secretKey);
-  for (const name of ["authorization", "user-agent", "content-length"]) headers.delete(name);
-  // without a limit of rows, PostgREST counts them
-  const prefer = request.headers.get("prefer")?.replace("count=estimated", "count=exact");
-  if (prefer) headers.set("prefer", prefer);
-  const method = asked.isHead ? "GET" : request.method; // without a body an error has no words
-  const body = asked.isGet || method === "DELETE" ? null : asked.body;
-  const url = new URL(request.url);
-  url.search = new URLSearchParams([...asked.others, ...asked.arguments]);
-  asked.conditions = filtersOf(asked.filters);
-  const answer = await present.run(asked, () =>
-    app.fetch(new Request(url, { method, headers, body })),
-  );
-  if (asked.refusal) throw asked.refusal;
-  // beyond the last row PostgREST answers as to rows
-  const isOfRows = answer.ok || (answer.status === 416 && answer.headers.has("content-range"));
-  return isOfRows ? withHeaders(answer, asked) : inItsWords(answer, asked);
-}
-
-function withHeaders(answer, asked) {
-  const headers = new Headers(answer.headers);
-  const applied = appliedPreferences(asked.prefers, asked.kind);
-  if (applied) headers.set("preference-applied", applied);
-  else headers.delete("preference-applied");
-  const isEmpty = answer.status === 204 || asked.prefers.return !== "representation";
-  if (isEmpty && !asked.isGet && !asked.isCall) headers.delete("content-type");
-  else withType(headers, asked);
-  return new Response(asked.isHead ? null : answer.body, { status: answer.status, headers });
-}
-
-async function inItsWords(answer, asked) {
-  if (!answer.headers.get("content-type")?.includes("json")) return answer;
-  const { code, message, details, hint } = await answer.json();
-  if (code === "SUP" && message.includes("closing quote"))
-    return new Refusal(400, {
-      code: "PGRST100",
-      message: message.replace("Error: ", ""),
-    }).response();
-  if (!code) return Response.json({ message }, { status: answer.status });
-  // lite names a schema that is always the same
-  const said =
-    code === "PGRST200"
-      ? details.replace(/in the schema '.*?'/, `in the schema '${asked.schema}'`)
-      : details;
-  const authenticate = answer.headers.get("www-authenticate");
-  const headers = authenticate ? { "www-authenticate": authenticate } : {};
-  return new Refusal(answer.status, { code, message, details: said, hint }, headers).response();
-}
-
-async function appOn(connection) {
+async function authOver(connection) {
+  // lite would grant everything on every schema with RLS to anon, authenticated and service_role
+  connection.ensureRlsContext = async () => true;
   const app = new App({
     connection,
     auth: {
@@ -164,116 +87,214 @@ async function appOn(connection) {
       secret_key: settings.secretKey,
       site_url: settings.siteUrl,
     },
-    api: { enabled: true, schemas: settings.schemas },
+    api: { enabled: false },
     options: { server: { admin: false }, drivers: { email: new ConsoleEmailDriver() } },
   });
   await app.init();
   return app;
 }
 
-function patch(connection, catalogue) {
-  connection.kysely = connection.kysely.withPlugin(conditions);
-  connection.normalizeDbError = (error) => errorForLite(error, present.getStore()?.claims.role);
+async function answeredBy(request, place) {
+  let asked = null;
+  try {
+    asked = await understood(request, place.isZone);
+    if (!asked.isCall && asked.name === "") return described(asked);
+    const [plan, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
+    return answerOf(asked, plan, await run());
+  } catch (error) {
+    return (error.response ? error : refusalOf(error, asked?.claims.role)).response();
+  }
+}
 
-  // lite takes a catalogue that it could not read for an empty one, in which no function is found
-  const introspect = connection.introspect.bind(connection);
-  connection.introspect = async (options) => {
-    const read = await introspect(options);
-    if (!read.functions) throw new Error("the catalogue could not be read");
-    return read;
+function tableOf(asked, place) {
+  const { catalogue } = place;
+  const table = catalogue.tables.get(`${asked.schema}.${asked.name}`) ?? missing(asked, catalogue);
+  const plan = readPlan(table, asked, catalogue);
+  const isRead = asked.kind === "read";
+  const change = isRead ? null : changeOf(asked, table, plan, catalogue);
+  if (!isRead) checkPreferences(asked.prefers);
+  const media = negotiated(asked.accepted);
+  checkPreferences(asked.prefers);
+  const isShown = asked.prefers.return === "representation";
+  const body = bodyOf(asked.isHead || (change && !isShown) ? { kind: "nothing" } : media);
+  const counting = isRead ? countOf(asked, plan) : {};
+  const statement = isRead
+    ? wholeRead(plan, body, counting.count)
+    : wholeChange(plan, change, {
+        body,
+        isShown,
+        key: table.key,
+        location: asked.kind === "insert" && asked.prefers.return === "headers-only",
+        isUpsert: asked.kind === "upsert" || isMerge(asked),
+      });
+  const mode = isRead ? "read only" : "read write";
+  return [
+    { media, table },
+    () => answered({ asked, statement, mode, media, explained: counting.explained }, place),
+  ];
+}
+
+const isMerge = ({ kind, prefers }) =>
+  kind === "insert" && prefers.resolution === "merge-duplicates";
+
+function missing({ schema, name }, catalogue) {
+  const names = [...catalogue.tables.values()].filter((one) => one.schema === schema);
+  const other = nearest(
+    names.map((one) => one.name),
+    name,
+    0.75,
+  );
+  throw new Refusal(404, {
+    code: "PGRST205",
+    message: `Could not find the table '${schema}.${name}' in the schema cache`,
+    hint: other && `Perhaps you meant the table '${schema}.${other}'`,
+  });
+}
+
+function callOf(asked, place) {
+  const { catalogue } = place;
+  const chosen = chooseFunction(asked, catalogue.functions);
+  const of = { schema: chosen.schema, name: chosen.is_row ? chosen.returned : chosen.name };
+  const plan = readPlan(of, asked, catalogue);
+  const media = negotiated(asked.accepted);
+  checkPreferences(asked.prefers);
+  if (limitsAffected(asked.prefers) && !chosen.is_set) {
+    const message =
+      "Function must return SETOF or TABLE when max-affected preference is used with " +
+      "handling=strict";
+    throw new Refusal(400, { code: "PGRST128", message });
+  }
+  const call = callStatement(chosen, { call: asked, returned: neededOfCall(plan) });
+  const { count } = countOf(asked, plan);
+  const body = bodyOf(asked.isHead ? { kind: "nothing" } : media, chosen);
+  const statement = wholeCall(plan, call, { body, count, isSingleRow: !chosen.is_set });
+  const mode = asked.isGet || chosen.volatility !== "v" ? "read only" : "read write";
+  return [{ media, chosen }, () => answered({ asked, statement, mode, media, chosen }, place)];
+}
+
+// The form of the answer: the first that is known of those asked for.
+function negotiated(accepted) {
+  for (const media of accepted) {
+    if (["json", "any"].includes(media.kind)) return { kind: "json" };
+    if (["object", "array", "csv", "geojson"].includes(media.kind)) return media;
+  }
+  const message = `None of these media types are available: ${accepted.map(nameOf).join(", ")}`;
+  throw new Refusal(406, { code: "PGRST107", message });
+}
+
+// How rows are counted, and whether the planner is asked.
+function countOf({ prefers: { count }, kind }, plan) {
+  if (!count) return {};
+  const all = countStatement(plan);
+  const explained = kind === "read" && count !== "exact" ? sql`explain (format json) ${all}` : null;
+  if (count === "planned") return { explained };
+  return {
+    count: count === "exact" ? all : sql`${all} limit ${raw(String(ESTIMATED + 1))}`,
+    explained,
   };
+}
 
-  // lite would grant everything on every schema with RLS to anon, authenticated and service_role;
-  // grants are the migrations' business, and it must enter the caller's role for every request
-  connection.ensureRlsContext = async () => true;
-  connection.applyJwtSessionContext = (transaction) => {
-    const { text, values } = entrance(present.getStore(), catalogue);
-    const query = { kind: "RawNode", sqlFragments: [], parameters: [] };
-    return transaction.executeQuery({
-      sql: text,
-      parameters: values,
-      query,
-      queryId: { queryId: "enter" },
+function answered({ asked, statement, mode, media, chosen, explained }, { driver, catalogue }) {
+  const enter = entrance(asked, catalogue.roles, chosen?.settings ?? {});
+  return withConnection(() =>
+    driver.begin(`${enter.isolation} ${mode}`, async (tx) => {
+      const [, [row]] = await Promise.all([
+        tx.unsafe(enter.text, enter.values, PREPARED),
+        tx.unsafe(statement.text, statement.values, PREPARED),
+      ]);
+      const found = foundOf(row);
+      check(asked, media, found);
+      if (!explained) return found;
+      const [{ "QUERY PLAN": plan }] = await tx.unsafe(explained.text, explained.values);
+      return { ...found, total: totalOf(asked, found, JSON.parse(plan)[0].Plan["Plan Rows"]) };
+    }),
+  );
+}
+
+function foundOf(row) {
+  const number = (text) => (text === null || text === undefined ? null : Number(text));
+  return {
+    ...row,
+    rows: number(row.rows),
+    total: number(row.total),
+    inserted: number(row.inserted),
+    location: row.location ? JSON.parse(row.location) : [],
+  };
+}
+
+function totalOf({ prefers: { count } }, { total }, planned) {
+  if (count === "planned") return planned;
+  return total > ESTIMATED ? Math.max(total, planned) : total;
+}
+
+// What a change or a call may not have done is undone.
+function check({ kind, prefers }, media, { rows }) {
+  if (kind === "upsert" && rows !== 1) {
+    const message = "Payload values do not match URL in primary key column(s)";
+    throw new Refusal(400, { code: "PGRST115", message });
+  }
+  if (media.kind === "object" && kind !== "upsert" && rows !== 1) {
+    throw new Refusal(406, {
+      code: "PGRST116",
+      message: "Cannot coerce the result to a single JSON object",
+      details: `The result contains ${rows} rows`,
     });
-  };
-  connection.applyRpcRequestGucs = async () => {}; // said on entering
-
-  // the caller's JSON, in the caller's spelling, is cast to the columns' types by Postgres
-  connection.onPostgrestAST = async (ast) => {
-    const asked = present.getStore();
-    const columnsOf = (table) => catalogue.tables.get(`${asked.schema}.${table}`);
-    try {
-      if (asked) placeFilters(asked.conditions, asked, ast, columnsOf);
-    } catch (refusal) {
-      asked.refusal = refusal; // lite has words of its own for it
-      throw refusal;
-    }
-    const types = catalogue.tables.get(`${asked?.schema}.${ast.from}`);
-    if (ast.values && asked?.value && types) ast.values = castBy(types, asked);
-    if (ast.type === "rpc" && asked?.value) ast.args = asTexts(asked.value);
-    return ast;
-  };
+  }
+  if (
+    ["update", "delete", "call"].includes(kind) &&
+    limitsAffected(prefers) &&
+    rows > prefers.most
+  ) {
+    throw new Refusal(400, {
+      code: "PGRST124",
+      message: "Query result exceeds max-affected preference constraint",
+      details: `The query affects ${rows} rows`,
+    });
+  }
 }
 
-function castBy(types, { value }) {
-  const cast = (name, given) => {
-    if (!(name in types)) return given;
-    const column = ident(name);
-    const record = JSON.stringify({ [name]: given });
-    const before = `(select ${column} from pg_catalog.json_to_record(`;
-    return expression([before, `::text::json) as _(${column} ${types[name]}))`], record);
-  };
-  const row = (given) =>
-    Object.fromEntries(Object.entries(given).map(([name, one]) => [name, cast(name, one)]));
-  return Array.isArray(value) ? value.map(row) : row(value);
-}
-
-// SQL in a value's place, as lite's query builder takes it
-const expression = (sqlFragments, value) => ({
-  expressionType: undefined,
-  toOperationNode: () => ({
-    kind: "RawNode",
-    sqlFragments,
-    parameters: [{ kind: "ValueNode", value }],
-  }),
-});
-
-// The arguments of a call that is left to lite, as Postgres reads them.
-function asTexts(value) {
-  const given = Array.isArray(value) ? (value[0] ?? {}) : value;
-  const text = (one) => (one === null || Array.isArray(one) ? one : asIs(one));
-  return Object.fromEntries(Object.entries(given).map(([name, one]) => [name, text(one)]));
-}
-
-// Take the caller's role, with its timeout, and say to Postgres what it may know of the request.
-function entrance(asked, { roles }) {
+// Take the caller's role, with what is set for it and for the function, and say to Postgres what it
+// may know of the request.
+function entrance(asked, roles, ofFunction) {
   const { claims, method, path, headers, schema, prefers } = asked;
+  const { default_transaction_isolation: ofRole, ...ofCaller } = settingsOf(claims.role, roles);
+  const { default_transaction_isolation: ofCall, ...hoisted } = ofFunction;
+  const { cookie, ...said } = Object.fromEntries(headers);
   const values = {
-    search_path: [schema, "public", "extensions"].map(ident).join(", "),
+    search_path: [schema, "public", "extensions"].map(quoted).join(", "),
+    ...ofCaller,
     "request.jwt.claims": JSON.stringify(claims),
-    "request.jwt.claim.sub": String(claims.sub ?? ""),
-    "request.jwt.claim.role": claims.role,
     "request.method": method,
     "request.path": path,
-    "request.headers": JSON.stringify(Object.fromEntries(headers)),
-    statement_timeout: timeoutOf(claims.role, roles),
+    "request.headers": JSON.stringify(said),
+    "request.cookies": JSON.stringify(cookiesOf(cookie)),
     ...(prefers.timezone ? { timezone: prefers.timezone } : {}),
+    ...hoisted,
     role: claims.role, // last: the others need no right of the caller
   };
   const names = Object.keys(values);
   const calls = names.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`);
   return {
+    isolation: `isolation level ${ofCall ?? ofRole ?? "read committed"}`,
     text: `select ${calls.join(", ")}`,
     values: names.flatMap((name) => [name, values[name]]),
   };
 }
 
-function timeoutOf(role, roles) {
-  const timeout = roles.get(role);
-  if (typeof timeout === "string") return timeout;
+const cookiesOf = (header) =>
+  Object.fromEntries(
+    (header ?? "")
+      .split(/;\s*/)
+      .filter(Boolean)
+      .map((one) => one.split(/=(.*)/s)),
+  );
+
+function settingsOf(role, roles) {
+  const found = roles.get(role);
+  if (found) return found;
   // the pool's own user could assume any role; authenticator's memberships are the limit
   const [code, message] =
-    timeout === null
+    found === null
       ? ["42501", `permission denied to set role "${role}"`]
       : ["22023", `role "${role}" does not exist`];
   throw Object.assign(new Error(message), { code });

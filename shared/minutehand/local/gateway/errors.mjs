@@ -1,9 +1,9 @@
 // Answers errors as PostgREST does: its status for each SQLSTATE, and the error's own code,
-// message, details and hint, which lite keeps for PTnnn only.
+// message, details and hint.
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
-// https://docs.postgrest.org/en/stable/references/errors.html#status-codes; longest prefix wins
+// https://docs.postgrest.org/en/v14/references/errors.html#status-codes; longest prefix wins
 const CODES = {
   400: "P0001",
   403: "0L 0P 28 42501",
@@ -18,19 +18,25 @@ const STATUS = Object.fromEntries(
     codes.split(" ").map((code) => [code, Number(status)]),
   ),
 );
+// what PostgREST takes for a collision of transactions, and does again, without an end
+const REPEATED = ["40001", "40P01"];
+const warned = new Set();
 
 // What PostgREST refuses, before the database or in its words.
 export class Refusal extends Error {
   constructor(status, { code, message, details = null, hint = null }, headers = {}) {
     super(message);
-    this.status = status;
-    this.body = { code, message, details, hint };
-    this.headers = headers;
+    Object.assign(this, { status, headers, body: { code, details, hint, message } });
+  }
+
+  get text() {
+    return JSON.stringify(this.body);
   }
 
   response() {
     const { status, body, headers } = this;
-    return Response.json(body, {
+    const isBare = [204, 205, 304].includes(status);
+    return new Response(isBare ? null : this.text, {
       status,
       headers: {
         "content-type": "application/json; charset=utf-8",
@@ -41,14 +47,29 @@ export class Refusal extends Error {
   }
 }
 
-// A database's error as PostgREST answers it to `role`; null for what is none of the database.
+// A database's error as PostgREST answers it to `role`. Anything that is not the database's own
+// word is a connection that broke.
 export function refusalOf(error, role) {
-  const source = SQLSTATE.test(error?.code) ? error : error?.cause;
-  const { code, message, detail = null, hint = null } = source ?? {};
-  if (!SQLSTATE.test(code)) return null;
+  const { code, message, detail = null, hint = null } = error;
+  if (!SQLSTATE.test(code)) {
+    const words = "Database client error. Retrying the connection.";
+    return new Refusal(503, { code: "PGRST001", message: words, details: message });
+  }
+  if (REPEATED.includes(code)) warnOnce(code);
+  if (code === "PGRST") return raised(message, detail);
   const status = statusOf(code, message, role);
   const headers = status === 401 ? { "www-authenticate": "Bearer" } : {};
   return new Refusal(status, { code, message, details: detail, hint }, headers);
+}
+
+function warnOnce(code) {
+  if (warned.has(code)) return;
+  warned.add(code);
+  console.error(
+    `a call failed with ${code}. PostgREST repeats such a call for ever and never answers it, ` +
+      "and ten of them stop the whole Data API of a project. For callers to repeat it, raise " +
+      "PT409 or PT503 instead.",
+  );
 }
 
 function statusOf(code, message, role) {
@@ -58,26 +79,42 @@ function statusOf(code, message, role) {
   }
   if (code === "42501" && role === "anon") return 401;
   if (code === "22023" && /^role .* does not exist$/s.test(message)) return 401;
+  if (code === "21000" && message.endsWith("requires a WHERE clause")) return 400;
+  if (code === "42883" && message.startsWith("function xmlagg(")) return 406;
   return STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
 }
 
-// What lite makes of an error: it is handed our answer through the one function by which it lets an
-// error choose status and body. A missing column it names with its table, as PostgREST does.
-export function errorForLite(error, role) {
-  const refusal = error?.code === "42703" ? null : refusalOf(error, role);
-  // lite recognises some errors by their class, so these stay the same objects
-  if (!refusal) return quiet(error, error?.message);
-  const { status, body, headers } = refusal;
-  const hidden = (value) => ({ value, enumerable: false });
-  return Object.defineProperties(new Error(JSON.stringify(body)), {
-    code: hidden("PGRST"),
-    detail: hidden(JSON.stringify({ status, headers })),
-    stack: hidden(`${body.code} ${body.message}${body.hint ? ` (${body.hint})` : ""}`),
+// An answer that a function has raised whole: a JSON object as its message, another as its detail.
+// https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes
+function raised(message, detail) {
+  const body = objectOf(message, ({ code, message: words }) => code && words);
+  const answer = objectOf(detail, ({ status, headers }) => status && headers);
+  if (body && answer) {
+    const { code, message: words, details = null, hint = null } = body;
+    return new Refusal(answer.status, { code, message: words, details, hint }, answer.headers);
+  }
+  const ofMessage = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and";
+  const ofDetail = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and";
+  const words = body
+    ? detail === null
+      ? "DETAIL is missing in the RAISE statement"
+      : `Invalid JSON value for DETAIL: '${detail}'`
+    : `Invalid JSON value for MESSAGE: '${message}'`;
+  return new Refusal(500, {
+    code: "PGRST121",
+    message: `Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error`,
+    details: words,
+    hint: body
+      ? `${ofDetail} optional key: 'status_text'.`
+      : `${ofMessage} optional keys: 'details', 'hint'.`,
   });
 }
 
-// lite prints every error: one line each, without the stack of its driver
-function quiet(error, words) {
-  if (error instanceof Error) Object.defineProperty(error, "stack", { value: words });
-  return error;
+function objectOf(text, isWhole) {
+  try {
+    const value = JSON.parse(text);
+    return value && isWhole(value) ? value : null;
+  } catch {
+    return null;
+  }
 }

@@ -3,44 +3,43 @@
 // https://docs.postgrest.org/en/v14/references/connection_pool.html
 
 import { Refusal } from "./errors.mjs";
+import { settings } from "./settings.mjs";
 
-const SIZE = 10;
+export const SIZE = settings.isStrict ? 10 : 16;
 const ACQUISITION_MS = 10_000;
 
-export class Pool {
-  #inUse = 0;
-  #waiting = []; // each lets one caller in
+let inUse = 0;
+const waiting = []; // each lets one caller in
 
-  // Give the answer of `work` once a connection is free for it.
-  async answer(request, work) {
-    if (this.#inUse < SIZE) this.#inUse += 1;
-    else if (!(await this.#freed())) return refused();
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift(); // in this one's place
-      if (next) next();
-      else this.#inUse -= 1;
-    }
-  }
-
-  // Whether a connection became free in time.
-  #freed() {
-    return new Promise((settle) => {
-      const begin = () => {
-        clearTimeout(timer);
-        settle(true);
-      };
-      const timer = setTimeout(() => {
-        this.#waiting.splice(this.#waiting.indexOf(begin), 1);
-        settle(false);
-      }, ACQUISITION_MS);
-      this.#waiting.push(begin);
-    });
+// Do `work` once a connection is free for it.
+export async function withConnection(work) {
+  if (inUse < SIZE) inUse += 1;
+  else if (!(await freed())) throw late();
+  try {
+    return await work();
+  } finally {
+    const next = waiting.shift(); // in this one's place
+    if (next) next();
+    else inUse -= 1;
   }
 }
 
-function refused() {
+// Whether a connection became free in time.
+function freed() {
+  return new Promise((settle) => {
+    const begin = () => {
+      clearTimeout(timer);
+      settle(true);
+    };
+    const timer = setTimeout(() => {
+      waiting.splice(waiting.indexOf(begin), 1);
+      settle(false);
+    }, ACQUISITION_MS);
+    waiting.push(begin);
+  });
+}
+
+function late() {
   const message = "Timed out acquiring connection from connection pool.";
-  return new Refusal(504, { code: "PGRST003", message }).response();
+  return new Refusal(504, { code: "PGRST003", message });
 }

@@ -4,53 +4,64 @@ import { Refusal } from "./errors.mjs";
 
 const KNOWN = {
   resolution: ["merge-duplicates", "ignore-duplicates"],
-  missing: ["default", "null"],
   return: ["representation", "minimal", "headers-only"],
   count: ["exact", "planned", "estimated"],
+  tx: ["commit", "rollback"],
+  missing: ["default", "null"],
   handling: ["strict", "lenient"],
 };
-// in PostgREST's order; which answers say that they applied it
+const ACCEPTED = Object.entries(KNOWN).flatMap(([name, values]) =>
+  values.map((value) => `${name}=${value}`),
+);
+// in PostgREST's order; which answers say that they applied it. `tx` is never applied: a hosted
+// project does not let a caller roll back (`db-tx-end`).
 const SAID = {
   resolution: ["insert"],
   missing: ["insert", "update"],
-  return: ["insert", "update", "delete"],
+  return: ["insert", "upsert", "update", "delete"],
   count: null,
   handling: null,
   timezone: null,
 };
 
-// The first known value of each preference; whether Postgres knows a time zone is said later.
-export function preferencesOf(header) {
-  const prefers = { unknown: [] };
-  for (const given of (header ?? "").split(",").map((one) => one.trim())) {
-    const [, name, value] = /^([\w-]+)=(.*)$/.exec(given) ?? [];
-    if (KNOWN[name]?.includes(value) || name === "timezone") prefers[name] ??= value;
-    else if (name === "max-affected") prefers.most ??= /^\d+$/.test(value) ? value : undefined;
-    else if (given) prefers.unknown.push(given);
+// The first known value of each preference. `isZone` says whether Postgres knows a time zone.
+export async function preferencesOf(header, isZone) {
+  const given = header ? header.split(",").map((one) => one.trim()) : [];
+  const valueOf = (name) => given.find((one) => one.startsWith(`${name}=`))?.slice(name.length + 1);
+  const prefers = {};
+  for (const one of given.filter((each) => ACCEPTED.includes(each))) {
+    const [name, value] = one.split("=");
+    prefers[name] ??= value;
   }
-  return prefers;
+  const zone = valueOf("timezone");
+  if (zone !== undefined && (await isZone(zone))) prefers.timezone = zone;
+  const most = valueOf("max-affected");
+  if (/^\s*-?\d+\s*$/.test(most ?? "")) prefers.most = Number(most);
+  const isKnown = (one) =>
+    ACCEPTED.includes(one) ||
+    one.startsWith("max-affected=") ||
+    (prefers.timezone && one.startsWith("timezone="));
+  return { ...prefers, unknown: given.filter((one) => !isKnown(one)) };
 }
 
-// Refuse what is not known where that is asked for, and forget it elsewhere.
-export function checkPreferences(prefers, timezones) {
-  if (prefers.timezone && !timezones.includes(prefers.timezone)) {
-    prefers.unknown.push(`timezone=${prefers.timezone}`);
-    delete prefers.timezone;
-  }
-  if (prefers.handling !== "strict" || prefers.unknown.length === 0) return;
+// Refuse what is not known where that is asked for.
+export function checkPreferences({ handling, unknown }) {
+  if (handling !== "strict" || unknown.length === 0) return;
   throw new Refusal(400, {
     code: "PGRST122",
     message: "Invalid preferences given with handling=strict",
-    details: `Invalid preferences: ${prefers.unknown.join(", ")}`,
+    details: `Invalid preferences: ${unknown.join(", ")}`,
   });
 }
 
-export function appliedPreferences(prefers, kind) {
+export const limitsAffected = ({ most, handling }) => most !== undefined && handling === "strict";
+
+export function appliedPreferences(prefers, kind, hasKey) {
   const said = Object.entries(SAID)
     .filter(([name, kinds]) => prefers[name] && (kinds?.includes(kind) ?? true))
+    .filter(([name]) => name !== "resolution" || hasKey)
     .map(([name]) => `${name}=${prefers[name]}`);
-  const limits = prefers.most && prefers.handling === "strict";
-  if (limits && ["update", "delete", "call"].includes(kind))
+  if (limitsAffected(prefers) && ["update", "delete", "call"].includes(kind))
     said.push(`max-affected=${prefers.most}`);
   return said.join(", ");
 }

@@ -3,7 +3,6 @@
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { Database } from "./database.mjs";
-import { Pool } from "./pool.mjs";
 import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 import { withMetadata } from "./tokens.mjs";
@@ -11,7 +10,6 @@ import { Turns } from "./turns.mjs";
 
 const database = new Database();
 const turns = new Turns();
-const pool = settings.isStrict ? new Pool() : turns;
 // What has no server here. Its tables are there for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
@@ -41,9 +39,11 @@ function answerLocally(path) {
 
 async function answer(request) {
   const { pathname } = new URL(request.url);
-  const line = pathname.startsWith("/rest/v1/") ? pool : turns;
+  // the turns of the Data API are those of its pool, where it is as strict as PostgREST
+  const isPooled = settings.isStrict && pathname.startsWith("/rest/v1/");
+  const work = () => database.fetch(request);
   let response =
-    answerLocally(pathname) ?? (await line.answer(request, () => database.fetch(request)));
+    answerLocally(pathname) ?? (await (isPooled ? work() : turns.answer(request, work)));
   if (/^\/auth\/v1\/(token|signup|verify)$/.test(pathname)) response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);

@@ -1,0 +1,70 @@
+// What a request writes: its statement, and which columns it gives back.
+
+import { Refusal } from "./errors.mjs";
+import { resolved } from "./plan.mjs";
+import { deleteStatement, insertStatement, updateStatement } from "./statements.mjs";
+
+export function changeOf(asked, table, plan, catalogue) {
+  const { kind, query, prefers } = asked;
+  const node = { from: { schema: table.schema, name: table.name } };
+  const own = ({ path }) => path.length === 0;
+  const filters = query.filters.filter(own).map(({ condition }) => condition);
+  const logic = query.logic.map(({ condition }) => condition);
+  const conditions = [...filters, ...logic].map((one) => resolved(one, node, catalogue));
+  const isQuiet = !prefers.return || prefers.return === "minimal";
+  const returned = isQuiet ? [] : neededOf(plan, table.key);
+  const defaults = prefers.missing === "default";
+  const given = { table, body: asked.body, returned, defaults, conditions };
+  if (kind === "delete") return deleteStatement(guarded("DELETE", given, catalogue));
+  const columns = asked.keys.map((name) => columnOf(table, name));
+  if (kind === "update")
+    return updateStatement(guarded("UPDATE", { ...given, columns }, catalogue));
+  if (kind === "upsert") return upsertOf({ ...given, columns }, asked, logic);
+  const { resolution } = prefers;
+  const conflict = resolution && { resolution, columns: query.onConflict ?? table.key };
+  return insertStatement({ ...given, columns, conflict, conditions: [] });
+}
+
+// The library safeupdate, which a hosted project's Data API has: no change without a condition.
+function guarded(verb, given, { isSafe }) {
+  const changes = given.columns?.length !== 0; // without columns no row is changed
+  if (!isSafe || given.conditions.length > 0 || !changes) return given;
+  const message = `${verb} requires a WHERE clause`;
+  throw new Refusal(400, { code: "21000", message });
+}
+
+function columnOf(table, name) {
+  const column = table.columns.get(name);
+  if (column) return { name, type: column.nominal, default: column.default };
+  const message = `Could not find the '${name}' column of '${table.name}' in the schema cache`;
+  throw new Refusal(400, { code: "PGRST204", message });
+}
+
+// A row with the key that the address names.
+function upsertOf(given, { query }, logic) {
+  const { key } = given.table;
+  const isOfKey =
+    key.length > 0 &&
+    query.filterNames.size === key.length &&
+    key.every((name) => query.filterNames.has(name));
+  const isEqual = ({ operator, every, not }) => operator === "=" && !every && !not;
+  if (logic.length > 0 || !isOfKey || !given.conditions.every(isEqual)) {
+    const message = "Filters must include all and only primary key columns with 'eq' operators";
+    throw new Refusal(405, { code: "PGRST105", message });
+  }
+  const conflict = { resolution: "merge-duplicates", columns: key };
+  return insertStatement({ ...given, conflict, defaults: false });
+}
+
+// What is selected of a change, or joins what is embedded, and the key, for `Location`.
+function neededOf({ select, children }, key) {
+  const names = select.map(({ field }) => field.name);
+  if (names.includes("*")) return ["*"];
+  if (children.some(({ relationship }) => relationship.kind === "computed")) return ["*"];
+  const joined = children.flatMap(({ relationship: { columns, junction } }) =>
+    (junction?.source ?? columns).map(([column]) => column),
+  );
+  return [...new Set([...names, ...joined, ...key])].sort();
+}
+
+export const neededOfCall = (plan) => neededOf(plan, []);

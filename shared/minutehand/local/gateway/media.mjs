@@ -1,0 +1,70 @@
+// Media types: which are asked for, in which order, and in which form an answer is for each.
+
+const VENDOR = /^vnd\.pgrst\.(plan|object|array)(?:\+(json|text))?$/;
+const KNOWN = {
+  "application/json": "json",
+  "text/csv": "csv",
+  "application/geo+json": "geojson",
+  "application/openapi+json": "openapi",
+  "application/x-www-form-urlencoded": "form",
+  "text/plain": "text",
+  "text/xml": "xml",
+  "application/octet-stream": "bytes",
+  "*/*": "any",
+};
+const NAMES = Object.fromEntries(Object.entries(KNOWN).map(([name, kind]) => [kind, name]));
+const WITHOUT_CHARSET = ["bytes", "other"];
+
+// What an Accept header asks for, the most wanted first, then the most exact.
+export function acceptedOf(header) {
+  const asked = (header ?? "*/*").split(",").map((text) => {
+    const [type, ...rest] = text.replaceAll(" ", "").split(";q=");
+    const quality = rest.length > 0 ? Number.parseFloat(rest.join(";q=")) : 1;
+    const exact = (type.match(/;/g) ?? []).length - (type.match(/\*/g) ?? []).length;
+    return { type, quality: Number.isNaN(quality) ? 1 : quality, exact };
+  });
+  asked.sort((one, other) => other.quality - one.quality || other.exact - one.exact);
+  return asked.map(({ type }) => mediaOf(type));
+}
+
+export function mediaOf(text) {
+  const [, main, sub, rest] = /^([\p{L}\d.*]+)\/([\p{L}\d.*+-]+)(.*)$/su.exec(text) ?? [];
+  const type = `${main}/${sub}`.toLowerCase();
+  const vendor = main?.toLowerCase() === "application" && VENDOR.exec(sub.toLowerCase());
+  if (vendor) return vendorOf(vendor, parametersOf(rest), text);
+  return Object.hasOwn(KNOWN, type) ? { kind: KNOWN[type] } : { kind: "other", text };
+}
+
+function vendorOf([, kind, form], parameters, text) {
+  const strips = parameters.get("nulls") === "stripped";
+  if (kind === "plan") {
+    const of = mediaOf(parameters.get("for") ?? "application/json");
+    return { kind, form: form ?? "text", of, options: parameters.get("options")?.split("|") ?? [] };
+  }
+  if (form === "text") return { kind: "other", text };
+  if (kind === "object") return { kind, strips };
+  return strips ? { kind: "array", strips } : { kind: "json" };
+}
+
+function parametersOf(rest) {
+  const pairs = rest.matchAll(/\s*;\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([\w|-]+))/gy);
+  return new Map(
+    [...pairs].map(([, name, quoted, plain]) => [name.toLowerCase(), quoted ?? plain]),
+  );
+}
+
+export function nameOf(media) {
+  const { kind } = media;
+  if (kind === "other") return media.text;
+  if (kind === "plan") {
+    const known = ["analyze", "verbose", "settings", "buffers", "wal"];
+    const options = known.filter((one) => media.options.includes(one)).join("|");
+    const said = options && `; options=${options}`;
+    return `application/vnd.pgrst.plan+${media.form}; for="${nameOf(media.of)}"${said}`;
+  }
+  const stripped = media.strips ? ";nulls=stripped" : "";
+  return NAMES[kind] ?? `application/vnd.pgrst.${kind}+json${stripped}`;
+}
+
+export const contentTypeOf = (media) =>
+  nameOf(media) + (WITHOUT_CHARSET.includes(media.kind) ? "" : "; charset=utf-8");

@@ -1,0 +1,192 @@
+// Parsers that are put together of parsers, and that fail in the words of Parsec, with which
+// PostgREST reads queries: what was expected at the furthest place, by all ways that were tried.
+// https://hackage.haskell.org/package/parsec/docs/Text-Parsec-Error.html
+//
+// A parser takes an input and a place in it. It answers whether it succeeded (`ok`), with which
+// value, up to which place (`at`), whether it has read anything (`consumed`), and what would have
+// been another way there (`error`): a choice is made only where nothing was read.
+
+const UNEXPECTED = 0; // what was found, by a parser of characters
+const SAID = 1; // what was found, by `unexpected`
+const EXPECTED = 2;
+
+const nothing = (at) => ({ at, messages: [] });
+const message = (at, ...messages) => ({ at, messages });
+const fail = (error, consumed = false) => ({ ok: false, consumed, error });
+const done = (value, at, consumed, error = nothing(at)) => ({
+  ok: true,
+  value,
+  at,
+  consumed,
+  error,
+});
+
+// The error that is further on; those of one place say all that they expected.
+function merged(one, other) {
+  if (other.messages.length === 0 && one.messages.length > 0) return one;
+  if (one.messages.length === 0 && other.messages.length > 0) return other;
+  if (one.at !== other.at) return one.at > other.at ? one : other;
+  return message(one.at, ...one.messages, ...other.messages);
+}
+
+// As Haskell writes a text, or with other quotes a character.
+export function shown(text, quote = '"') {
+  const one = (letter) => {
+    if (letter === quote || letter === "\\") return `\\${letter}`;
+    const named = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[letter];
+    return named ?? (/[ -~]/.test(letter) ? letter : `\\${letter.codePointAt(0)}`);
+  };
+  return `${quote}${[...text].map(one).join("")}${quote}`;
+}
+
+export const pure = (value) => (_, at) => done(value, at, false);
+export const zero = (_, at) => fail(nothing(at));
+
+export const satisfying = (test) => (input, at) => {
+  if (at >= input.length) return fail(message(at, [UNEXPECTED, ""]));
+  if (!test(input[at])) return fail(message(at, [UNEXPECTED, shown(input[at])]));
+  return done(input[at], at + 1, true);
+};
+
+// What a parser that has read nothing expected is called by a name.
+export const named = (name, parser) => (input, at) => {
+  const found = parser(input, at);
+  if (found.consumed || (found.ok && found.error.messages.length === 0)) return found;
+  const others = found.error.messages.filter(([kind]) => kind !== EXPECTED);
+  return { ...found, error: message(found.error.at, [EXPECTED, name], ...others) };
+};
+
+export const char = (letter) =>
+  named(
+    shown(letter),
+    satisfying((one) => one === letter),
+  );
+export const oneOf = (letters) => satisfying((one) => letters.includes(one));
+export const noneOf = (letters) => satisfying((one) => !letters.includes(one));
+
+export const string = (text) => (input, at) => {
+  for (const [place, letter] of [...text].entries()) {
+    const found = input[at + place];
+    if (found === letter) continue;
+    const what = found === undefined ? "" : shown(found);
+    return fail(message(at, [EXPECTED, shown(text)], [UNEXPECTED, what]), place > 0);
+  }
+  return done(text, at + [...text].length, true);
+};
+
+export const then = (parser, next) => (input, at) => {
+  const first = parser(input, at);
+  if (!first.ok) return first;
+  const second = next(first.value)(input, first.at);
+  if (second.consumed) return second;
+  const error = merged(first.error, second.error);
+  return { ...second, consumed: first.consumed, error };
+};
+
+export const map = (parser, change) => then(parser, (value) => pure(change(value)));
+
+// One after the other; their values as a list.
+export const sequence = (...parsers) =>
+  parsers.reduce(
+    (before, parser) => then(before, (values) => map(parser, (value) => [...values, value])),
+    pure([]),
+  );
+export const before = (parser, end) => map(sequence(parser, end), ([value]) => value);
+export const after = (begin, parser) => then(begin, () => parser);
+
+export const either = (...parsers) =>
+  parsers.reduce((one, other) => (input, at) => {
+    const first = one(input, at);
+    if (first.ok || first.consumed) return first;
+    const second = other(input, at);
+    if (second.consumed) return second;
+    return { ...second, error: merged(first.error, second.error) };
+  });
+
+// Fails as if it had read nothing.
+export const attempt = (parser) => (input, at) => {
+  const found = parser(input, at);
+  return found.ok ? found : { ...found, consumed: false };
+};
+
+export const lookAhead = (parser) => (input, at) => {
+  const found = parser(input, at);
+  return found.ok ? done(found.value, at, false) : found;
+};
+
+export const option = (parser, other = null) => either(parser, pure(other));
+
+// As often as it succeeds. What the last of them could have gone on with counts as well.
+export const many = (parser) => (input, at) => repeated(parser, input, at, true);
+const manyAfter = (parser) => (input, at) => repeated(parser, input, at, false);
+
+function repeated(parser, input, start, withLast) {
+  const values = [];
+  let last = done(null, start, false);
+  for (;;) {
+    const found = parser(input, last.at);
+    if (found.ok) {
+      values.push(found.value);
+      last = found;
+      continue;
+    }
+    if (found.consumed) return found;
+    const error = withLast ? merged(last.error, found.error) : found.error;
+    return done(values, last.at, values.length > 0, error);
+  }
+}
+
+export const many1 = (parser) =>
+  then(parser, (first) => map(manyAfter(parser), (more) => [first, ...more]));
+export const separated1 = (parser, separator) =>
+  then(parser, (first) => map(manyAfter(after(separator, parser)), (more) => [first, ...more]));
+export const separated = (parser, separator) => option(separated1(parser, separator), []);
+
+export const notFollowedBy = (parser) => (input, at) => {
+  const found = parser(input, at);
+  if (!found.ok) return done(null, at, false, found.consumed ? nothing(at) : found.error);
+  return fail(message(found.at, [SAID, shown(found.value, "'")]));
+};
+
+export const end = named("end of input", (input, at) =>
+  at >= input.length ? done(null, at, false) : fail(message(at, [SAID, shown(input[at], "'")])),
+);
+
+export class Unreadable extends Error {
+  constructor(what, place, details) {
+    super(`"${what}" ${place}`);
+    this.details = details;
+  }
+}
+
+// The value of a text; what follows it is read by no one.
+export function parse(parser, what, text) {
+  const input = [...text];
+  const found = parser(input, 0);
+  if (found.ok) return found.value;
+  throw new Unreadable(what, placeOf(input, found.error.at), worded(found.error.messages));
+}
+
+function placeOf(input, at) {
+  let [line, column] = [1, 1];
+  for (const letter of input.slice(0, at)) {
+    if (letter === "\n") [line, column] = [line + 1, 1];
+    else column += letter === "\t" ? 8 - ((column - 1) % 8) : 1;
+  }
+  return `(line ${line}, column ${column})`;
+}
+
+function worded(messages) {
+  if (messages.length === 0) return "unknown parse error";
+  const of = (wanted) => messages.filter(([kind]) => kind === wanted).map(([, text]) => text);
+  const [found, said] = [of(UNEXPECTED), of(SAID)];
+  const what = said.length > 0 ? listed(said) : found.length > 0 ? found[0] || "end of input" : "";
+  const expected = listed(of(EXPECTED));
+  const words = [what && `unexpected ${what}`, expected && `expecting ${expected}`];
+  return words.filter(Boolean).join(" ");
+}
+
+function listed(texts) {
+  const all = [...new Set(texts.filter(Boolean))];
+  return all.length < 2 ? all.join("") : `${all.slice(0, -1).join(", ")} or ${all.at(-1)}`;
+}

@@ -1,0 +1,91 @@
+// What a body gives: its text, which Postgres reads, and the names in it.
+
+import { Refusal } from "./errors.mjs";
+import { nameOf } from "./media.mjs";
+
+const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
+// a body that is one argument as it comes, by the type of a function's only parameter, unnamed
+const RAW = { text: "text", xml: "xml", bytes: "bytea" };
+
+const refused = (message) => new Refusal(400, { code: "PGRST102", message });
+
+// `columns` are those that the query names, if any.
+export function payloadOf(bytes, media, { isCall, columns }) {
+  const { kind } = media;
+  if (isCall && RAW[kind])
+    return { raw: RAW[kind], body: kind === "bytes" ? bytes : decoded(bytes), keys: [] };
+  if (kind === "form") return formOf(bytes, isCall);
+  if (kind === "csv") return csvOf(decoded(bytes));
+  if (kind !== "json") throw refused(`Content-Type not acceptable: ${nameOf(media)}`);
+  if (columns) return { body: decoded(bytes), keys: columns };
+  if (isCall && bytes.length === 0) return { body: "{}", keys: [] };
+  return jsonOf(bytes);
+}
+
+function decoded(bytes) {
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+}
+
+function formOf(bytes, isCall) {
+  const fields = [...new URLSearchParams(decoded(bytes))];
+  const keys = [...new Set(fields.map(([name]) => name))].sort();
+  return isCall ? { fields, keys } : { body: JSON.stringify(Object.fromEntries(fields)), keys };
+}
+
+function jsonOf(bytes) {
+  let body, value;
+  try {
+    body = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(body, refuseHalves);
+  } catch {
+    throw refused("Empty or invalid json");
+  }
+  if (typeof value !== "object" || value === null) return { body: EMPTY, keys: [] };
+  const rows = Array.isArray(value) ? value : [value];
+  return { body, keys: keysOf(rows, "All object keys must match") };
+}
+
+// half of a surrogate pair is a string in JavaScript alone
+function refuseHalves(key, value) {
+  if (!key.isWellFormed() || (typeof value === "string" && !value.isWellFormed())) {
+    throw new SyntaxError("half of a surrogate pair");
+  }
+  return value;
+}
+
+function keysOf(rows, words) {
+  const keys = Object.keys(rows[0] ?? {});
+  const isUniform = (row) =>
+    row !== null &&
+    typeof row === "object" &&
+    !Array.isArray(row) &&
+    Object.keys(row).length === keys.length &&
+    keys.every((key) => Object.hasOwn(row, key));
+  if (!rows.every(isUniform)) throw refused(words);
+  return keys.sort();
+}
+
+// Lines by the names of the first; NULL is null, all else a text.
+function csvOf(text) {
+  const [names = [], ...lines] = linesOf(text).filter(
+    (line) => line.some(Boolean) || line.length > 1,
+  );
+  const rows = lines.map((line) => {
+    const pairs = names.slice(0, line.length).map((name, place) => [name, line[place]]);
+    return Object.fromEntries(pairs.map(([name, one]) => [name, one === "NULL" ? null : one]));
+  });
+  const keys = keysOf(rows, "All lines must have same number of fields");
+  return { body: JSON.stringify(rows), keys };
+}
+
+function linesOf(text) {
+  const cell = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|\r|$)/gy;
+  const lines = [[]];
+  for (const [whole, quoted, plain, end] of text.matchAll(cell)) {
+    if (whole === "" && lines.at(-1).length === 0) break;
+    lines.at(-1).push(quoted?.replaceAll('""', '"') ?? plain);
+    if (end === "") break;
+    if (end !== ",") lines.push([]);
+  }
+  return lines.filter((line) => line.length > 0);
+}

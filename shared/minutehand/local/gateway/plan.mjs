@@ -1,0 +1,306 @@
+// What a query reads: a tree of tables, each with its columns, conditions, order and rows, joined
+// to the one above it.
+
+import { keyOf } from "./catalogue.mjs";
+import { Refusal } from "./errors.mjs";
+import { ALL, bounded } from "./ranges.mjs";
+import { alike, nearest } from "./suggestions.mjs";
+
+const MAX_ROWS = 1000; // `max_rows` of a hosted project
+export const SOURCE = "pgrst_source"; // what a call or a change gives back
+
+const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
+
+// `of` is the table, or what a function returns; `kind` is of the request.
+export function readPlan(of, { query, range, kind }, catalogue) {
+  const isChange = !["read", "call"].includes(kind);
+  const root = nodeOf(of, { schema: of.schema, items: query.select, depth: 0 }, catalogue);
+  for (const each of query.filters.toReversed()) {
+    if (!isChange || each.path.length > 0)
+      at(root, each.path, (node) => node.where.unshift(resolved(each.condition, node, catalogue)));
+  }
+  for (const each of query.order.toReversed()) {
+    at(
+      root,
+      each.path,
+      (node) => (node.order = each.terms.map((term) => ordered(term, of, catalogue))),
+    );
+  }
+  if (!isChange) {
+    const inner = query.ranges.filter(({ path }) => path.length > 0);
+    for (const each of [...inner, { path: [], range }])
+      at(root, each.path, (node) => (node.range = each.range));
+  }
+  for (const each of query.logic.toReversed()) {
+    if (!isChange || each.path.length > 0)
+      at(root, each.path, (node) => node.where.unshift(resolved(each.condition, node, catalogue)));
+  }
+  if (kind !== "read") Object.assign(root, { alias_: of.name, from: { name: SOURCE } });
+  related(root, of.schema, catalogue);
+  everyNode(root, (node) => withAliases(node, catalogue));
+  everyNode(root, orderedByParents);
+  everyNode(root, withoutNullEmbeds);
+  everyNode(root, withShown);
+  everyNode(root, refuseAggregates);
+  everyNode(root, orderedAsSpread);
+  if (!isChange) everyNode(root, (node) => (node.range = bounded(node.range, MAX_ROWS)));
+  return root;
+}
+
+function nodeOf(of, { schema, items, depth }, catalogue) {
+  const from = { schema, name: of.name };
+  const node = {
+    name: of.name,
+    alias: of.alias ?? null,
+    hint: of.hint ?? null,
+    join: of.join ?? null,
+    isSpread: Boolean(of.isSpread),
+    depth,
+    select: [],
+    children: [],
+    where: [],
+    order: [],
+    range: ALL,
+    from,
+    alias_: null,
+    joins: [],
+  };
+  for (const item of items) {
+    const inner = { schema, items: item.items, depth: depth + 1 };
+    if (item.items) node.children.push(nodeOf(item, inner, catalogue));
+    else node.select.push({ ...item, field: known(item.field, from, catalogue) });
+  }
+  return node;
+}
+
+function everyNode(node, change) {
+  for (const child of node.children) everyNode(child, change);
+  change(node);
+}
+
+// Change the node that a path leads to. It becomes the first beside its like, as in PostgREST.
+function at(node, [name, ...rest], change) {
+  if (name === undefined) return change(node);
+  const found = node.children.find((child) => [child.name, child.alias].includes(name));
+  if (!found) throw notEmbedded(name);
+  node.children = [found, ...node.children.filter((child) => child !== found)];
+  return at(found, rest, change);
+}
+
+function notEmbedded(name) {
+  return refused("PGRST108", `'${name}' is not an embedded resource in this request`, {
+    hint: `Verify that '${name}' is included in the 'select' query parameter.`,
+  });
+}
+
+// A field with what its table knows of it: a step into what is no JSON begins with its conversion.
+function known(field, of, catalogue) {
+  const column = catalogue.tables.get(keyOf(of))?.columns.get(field.name);
+  const isJson = ["json", "jsonb"].includes(column?.nominal);
+  return { ...field, type: column?.type, toJson: !isJson };
+}
+
+export function resolved(condition, node, catalogue) {
+  if (condition.conditions) {
+    const conditions = condition.conditions.map((one) => resolved(one, node, catalogue));
+    return { ...condition, conditions };
+  }
+  return { ...condition, field: known(condition.field, node.from, catalogue) };
+}
+
+// The name of an order's column is looked up where the whole query is of.
+const ordered = (term, of, catalogue) =>
+  term.relation ? { ...term } : { ...term, field: known(term.field, of, catalogue) };
+
+// Join every node to the one above it.
+function related(node, schema, catalogue) {
+  for (const child of node.children) {
+    const origin = node.depth === 0 ? (node.alias_ ?? node.from.name) : node.from.name;
+    const found = relationshipOf(
+      { schema, origin, target: child.name, hint: child.hint },
+      catalogue,
+    );
+    const above = node.alias_ ? { name: node.alias_ } : node.from;
+    const isMany = found.kind === "many-to-many";
+    const start = found.kind === "computed" && node.alias_ ? { name: node.alias_ } : found.from;
+    Object.assign(child, {
+      from: { schema: found.to.schema, name: found.to.name },
+      relationship: found,
+      start,
+      inner: `${found.from.name}_${child.alias ?? child.name}_${child.depth}`,
+      alias_: isMany ? null : `${found.to.name}_${child.depth}`,
+      isMany: !found.isToOne,
+    });
+    child.joins = joinsOf(found, above, child);
+    related(child, schema, catalogue);
+  }
+}
+
+function joinsOf({ kind, columns, junction }, above, child) {
+  if (kind === "computed") return [];
+  if (kind === "many-to-many") {
+    const table = { schema: child.from.schema, name: junction.table.name };
+    return [
+      ...junction.target.map(([column, other]) => [
+        [table, other],
+        [child.from, column],
+      ]),
+      ...junction.source.map(([column, other]) => [
+        [table, other],
+        [above, column],
+      ]),
+    ];
+  }
+  const own = { name: child.alias_ };
+  return columns.map(([column, other]) => [
+    [own, other],
+    [above, column],
+  ]);
+}
+
+function relationshipOf({ schema, origin, target, hint }, catalogue) {
+  const all = catalogue.relationships.get(`${schema}.${origin}`) ?? [];
+  const here = all.filter(({ to }) => to.schema === schema);
+  const found = here.filter((one) => isMeant(one, target, hint));
+  if (found.length === 1) return found[0];
+  if (found.length > 1) throw ambiguous(found, origin, target);
+  const using = hint ? `' using the hint '${hint}` : "";
+  throw refused(
+    "PGRST200",
+    `Could not find a relationship between '${origin}' and '${target}' in the schema cache`,
+    {
+      details:
+        `Searched for a foreign key relationship between '${origin}' and '${target}${using}' in ` +
+        `the schema '${schema}', but no matches were found.`,
+      hint: suggested({ schema, origin, target }, here, catalogue),
+    },
+  );
+}
+
+function isMeant(one, target, hint) {
+  if (one.kind === "computed") return target === one.function.name;
+  const [single] = one.columns?.length === 1 ? one.columns : [[]];
+  const isTo = target === one.to.name;
+  if (one.isSelf) {
+    if (hint) return isTo && one.kind === "one-to-many" && single[1] === hint;
+    const isUp = one.kind === "many-to-one" && single[0] === target;
+    return (isTo && one.kind === "one-to-many") || isUp;
+  }
+  if (hint) return isTo && [one.name, ...single, one.junction?.table.name].includes(hint);
+  return isTo || (!one.to.is_view && [one.name, single[0]].includes(target));
+}
+
+function ambiguous(found, origin, target) {
+  const names = found.map(
+    ({ to, name, junction }) => `'${to.name}!${junction?.table.name ?? name}'`,
+  );
+  return new Refusal(300, {
+    code: "PGRST201",
+    message:
+      `Could not embed because more than one relationship was found for '${origin}' and ` +
+      `'${target}'`,
+    details: found.map(described),
+    hint:
+      `Try changing '${target}' to one of the following: ${names.join(", ")}. Find the desired ` +
+      "relationship in the 'details' key.",
+  });
+}
+
+function described({ kind, name, from, to, columns, junction }) {
+  const list = (pairs, place) => `(${pairs.map((pair) => pair[place]).join(", ")})`;
+  const relationship = junction
+    ? `${junction.table.name} using ${junction.names[0]}${list(junction.source, 1)} and ` +
+      `${junction.names[1]}${list(junction.target, 1)}`
+    : `${name} using ${from.name}${list(columns, 0)} and ${to.name}${list(columns, 1)}`;
+  return { cardinality: kind, embedding: `${from.name} with ${to.name}`, relationship };
+}
+
+function suggested({ schema, origin, target }, here, catalogue) {
+  const parents = [...catalogue.relationships]
+    .filter(([, all]) => all.some(({ from, to }) => from.schema === schema && to.schema === schema))
+    .map(([, all]) => all[0].from.name);
+  if (here.length === 0) {
+    const parent = parents.includes(origin) ? null : nearest(parents, origin);
+    return parent && `Perhaps you meant '${parent}' instead of '${origin}'.`;
+  }
+  const children = [...new Set(here.map(({ to }) => to.name))];
+  const child = alike(children, target).find(({ score }) => score < 1)?.name;
+  return child ? `Perhaps you meant '${child}' instead of '${target}'.` : null;
+}
+
+// A step into JSON is called by its last key. A star of what is spread into lists is its columns.
+function withAliases(node, catalogue) {
+  const columns = catalogue.tables.get(keyOf(node.from))?.columns;
+  if (node.isSpread && node.isMany && columns) {
+    node.select = node.select.flatMap((one) =>
+      one.field.name === "*" && !one.aggregate
+        ? [...columns.keys()].map((name) => ({ ...one, field: { name, path: [] } }))
+        : [one],
+    );
+  }
+  node.select = node.select.map((one) => {
+    const { name, path } = one.field;
+    const last = path.findLast(({ key }) => key !== undefined)?.key ?? name;
+    return { ...one, alias: one.alias ?? (path.length > 0 ? last : null) };
+  });
+}
+
+function orderedByParents(node) {
+  for (const term of node.order.filter(({ relation }) => relation)) {
+    const name = term.relation;
+    const found = node.children.find((child) => name === (child.alias ?? child.name));
+    if (!found) throw notEmbedded(name);
+    if (!found.relationship.isToOne) {
+      throw refused("PGRST118", `A related order on '${name}' is not possible`, {
+        details:
+          `'${node.from.name}' and '${name}' do not form a many-to-one or one-to-one ` +
+          "relationship",
+      });
+    }
+    term.relation = found.inner;
+    term.field = { ...term.field, toJson: false };
+  }
+}
+
+// `embedded=is.null` asks whether anything was found there.
+function withoutNullEmbeds(node) {
+  const replaced = (condition) => {
+    if (condition.conditions)
+      return { ...condition, conditions: condition.conditions.map(replaced) };
+    const { field, is, not } = condition;
+    const found = node.children.find((child) => field.name === (child.alias ?? child.name));
+    const isAsked = found && is === "null" && field.path.length === 0;
+    return isAsked ? { embed: found, not } : condition;
+  };
+  node.where = node.where.map(replaced);
+}
+
+const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
+
+// What of a node the one above it shows: an object, a list, or columns among its own.
+function withShown(node) {
+  node.shown = node.children.map((child) => {
+    if (child.isSpread) {
+      const own = child.select.map(({ alias, field }) => alias ?? field.name);
+      const inner = child.shown.flatMap((one) => one.columns ?? [one.name]);
+      return { child, columns: [...own, ...inner] };
+    }
+    return { child, name: child.alias ?? child.name, isEmpty: isBare(child) };
+  });
+}
+
+function refuseAggregates(node) {
+  // `db-aggregates-enabled` is off, on hosted projects too
+  if (node.select.some(({ aggregate }) => aggregate))
+    throw refused("PGRST123", "Use of aggregate functions is not allowed");
+}
+
+// Rows that become lists are ordered in these, by columns that are read beside them.
+function orderedAsSpread(node) {
+  if (!node.isSpread || !node.isMany) return;
+  node.beside = node.order.map((term, index) => ({
+    ...term,
+    alias: `${node.inner}_${term.field.name}_${index + 1}`,
+  }));
+  node.order = [];
+}

@@ -1,0 +1,52 @@
+// Pieces of SQL with their values, which go to Postgres as parameters of unknown type: it finds the
+// type of each by where it is, as it does for PostgREST.
+
+export class Sql {
+  constructor(texts, values = []) {
+    Object.assign(this, { texts, values });
+  }
+
+  get isEmpty() {
+    return this.texts.length === 1 && this.texts[0] === "";
+  }
+
+  // The text, with `$1` for the first value.
+  get text() {
+    return this.texts.map((text, index) => (index === 0 ? text : `$${index}${text}`)).join("");
+  }
+}
+
+// A template, whose inserts are pieces.
+export const sql = (texts, ...pieces) =>
+  pieces.reduce(
+    (all, piece, index) => joined(joined(all, piece), raw(texts[index + 1])),
+    raw(texts[0]),
+  );
+
+export const raw = (text) => new Sql([text]);
+export const nothing = raw("");
+export const value = (given) => new Sql(["", ""], [given]);
+export const ident = (name) => raw(quoted(name));
+export const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+export const literal = (text) => `'${text.replaceAll("'", "''")}'`;
+
+// Of a relation or a function; without a schema it is an alias.
+export const qualified = ({ schema, name }) =>
+  schema ? raw(`${quoted(schema)}.${quoted(name)}`) : ident(name);
+export const columnOf = (of, name) =>
+  sql`${qualified(of)}.${name === "*" ? raw("*") : ident(name)}`;
+
+export const list = (pieces, separator = ", ") =>
+  pieces.reduce(
+    (all, piece, index) => (index === 0 ? piece : sql`${all}${raw(separator)}${piece}`),
+    nothing,
+  );
+
+function joined(one, other) {
+  const texts = [
+    ...one.texts.slice(0, -1),
+    one.texts.at(-1) + other.texts[0],
+    ...other.texts.slice(1),
+  ];
+  return new Sql(texts, [...one.values, ...other.values]);
+}
