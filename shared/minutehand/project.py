@@ -41,8 +41,6 @@ class Project(BaseModel):
     tenancy: Tenancy = "workspaces"
     #: The folder with the project's packages where they are not in the root, as in a monorepo.
     source: str = "src"
-    #: This checkout's own: lines of each folder, see `tests/unit/test_size.py`.
-    size: dict[str, int] = Field(default={}, repr=False)
 
     @property
     def engine_schema(self) -> str:
