@@ -60,7 +60,7 @@ check: setup ## Lint, types, imports, words, the form of SQL and JavaScript
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/words.py
-	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand $(wildcard shared/minutehand_apps/*/schemas)
 	$(ESLINT) infra shared tests
 	$(PRETTIER) --check $(SCRIPTS)
 

@@ -147,7 +147,7 @@ def prepared(server: Postgres, database: str) -> str:
     owner = migrations.as_user(url, "postgres")
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
-    migrations.apply_migrations(owner)
+    migrations.apply_project(owner)
     create_demo_users(url)
     migrations.apply_seed(owner, migrations.seed_files()[0])
     return url

@@ -131,7 +131,7 @@ def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
 
 def sql_reference() -> str:
     """Every function that clients, workers and operators call, by its comment in the database."""
-    sources = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
+    sources = sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
     text = "\n".join(path.read_text("utf-8") for path in sources)
     signatures = {found["name"]: found for found in _FUNCTION.finditer(text)}
     comments = {name: _unquoted(said) for name, said in _COMMENT.findall(text)}

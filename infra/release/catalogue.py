@@ -1,97 +1,192 @@
 """What a database's schemas hold, as sorted lines: the same lines mean the same schema.
 
-For comparing databases that came by different ways; without order of creation and object ids.
+For comparing databases that came by different ways. Object ids are left out, and so is the order
+of creation, but for columns: `insert` without names and `select *` see theirs. What is granted and
+which policies there are is written as the statements that make it so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import psycopg
 
-from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.install.rewrite import Schemas
 
-# not-null constraints have rows of their own since 18, `m` (maintain) is a privilege since 17
 QUERY = r"""
 with ours as (
-  select oid, nspname from pg_namespace where oid in (to_regnamespace('public'),
-    to_regnamespace('queue'))),
+  select n.oid, n.nspname, n.nspowner, n.nspacl
+  from pg_namespace as n
+  where n.nspname = any (%(names)s)
+),
 tables as (
-  select c.*, o.nspname from pg_class c join ours o on o.oid = c.relnamespace
-    where c.relkind in ('r', 'p', 'v', 'S'))
-select line from (
-  select format('%s %s.%s owner=%s rls=%s/%s options=%s grants=%s', case relkind when 'v'
-    then 'view' when 'S' then 'sequence' else 'table' end,
-    nspname, relname, pg_get_userbyid(relowner), relrowsecurity, relforcerowsecurity, reloptions,
-    (select string_agg(regexp_replace(a::text, 'm(?=[a-zA-Z*]*/)', ''), ' ' order by a::text)
-      from unnest(relacl) a)) as line from tables
+  select c.*, o.nspname, format('%%s.%%s', o.nspname, c.relname) as name
+  from pg_class as c
+  join ours as o on o.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'v', 'S')
+),
+columns as (
+  select t.name as relation, t.relowner, a.*,
+    row_number() over (partition by t.oid order by a.attnum) as position
+  from tables as t
+  join pg_attribute as a on a.attrelid = t.oid
+  where a.attnum > 0
+    and not a.attisdropped
+),
+functions as (
+  select f.*, o.nspname,
+    format('%%s.%%s(%%s)', o.nspname, f.proname, pg_get_function_identity_arguments(f.oid)) as name
+  from pg_proc as f
+  join ours as o on o.oid = f.pronamespace
+  where f.prokind = 'f'
+),
+rights (object, owner, right_of, acl) as (
+  select 'schema ' || o.nspname, o.nspowner, '', o.nspacl
+  from ours as o
   union all
-  select format('view %s.%s is %s', nspname, relname, pg_get_viewdef(oid)) from tables
-    where relkind = 'v'
+  select case t.relkind when 'S' then 'sequence ' else 'table ' end || t.name, t.relowner, '',
+    t.relacl
+  from tables as t
   union all
-  select format('column %s.%s.%s %s notnull=%s default=%s identity=%s generated=%s grants=%s',
-    t.nspname, t.relname, a.attname,
-    format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
-      a.attidentity, a.attgenerated, a.attacl)
-  from tables t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
-  left join pg_attrdef d on d.adrelid = t.oid and d.adnum = a.attnum
+  select 'table ' || c.relation, c.relowner, format(' (%%I)', c.attname), c.attacl
+  from columns as c
   union all
-  select format('index %s', pg_get_indexdef(i.indexrelid)) from tables t
-    join pg_index i on i.indrelid = t.oid
+  select 'function ' || f.name, f.proowner, '', coalesce(f.proacl, acldefault('f', f.proowner))
+  from functions as f
+),
+comments as (
+  select i.type || ' ' || i.identity as object, d.description, i.schema, i.type, i.identity
+  from pg_description as d
+  cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) as i
+  where d.objoid >= 16384
+)
+select line
+from (
+  select format(
+      '%%s %%s owner=%%s rls=%%s/%%s options=%%s',
+      case t.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end,
+      t.name, pg_get_userbyid(t.relowner), t.relrowsecurity, t.relforcerowsecurity, t.reloptions
+    ) as line
+  from tables as t
   union all
-  select format('constraint %s.%s %s %s', t.nspname, t.relname, c.conname,
-    pg_get_constraintdef(c.oid))
-  from tables t join pg_constraint c on c.conrelid = t.oid where c.contype <> 'n'
+  select format('view %%s is %%s', t.name, pg_get_viewdef(t.oid))
+  from tables as t
+  where t.relkind = 'v'
   union all
-  select format('trigger %s', pg_get_triggerdef(g.oid)) from tables t
-    join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal
+  select format(
+      'column %%s %%s.%%s %%s notnull=%%s default=%%s identity=%%s generated=%%s storage=%%s',
+      c.position, c.relation, c.attname, format_type(c.atttypid, c.atttypmod), c.attnotnull,
+      pg_get_expr(d.adbin, d.adrelid), c.attidentity, c.attgenerated, c.attstorage
+    )
+  from columns as c
+  left join pg_attrdef as d on d.adrelid = c.attrelid and d.adnum = c.attnum
   union all
-  select format('policy %s.%s %s %s %s roles=%s using=%s check=%s', n.nspname, c.relname, p.polname,
-    p.polcmd, p.polpermissive,
-    (select string_agg(pg_get_userbyid(r), ' ' order by r::regrole::text)
-      from unnest(p.polroles) r),
-    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-  from pg_policy p join pg_class c on c.oid = p.polrelid
-    join pg_namespace n on n.oid = c.relnamespace
-  where n.oid in (to_regnamespace('public'), to_regnamespace('queue'), to_regnamespace('realtime'))
+  select format('index %%s', pg_get_indexdef(i.indexrelid))
+  from tables as t
+  join pg_index as i on i.indrelid = t.oid
   union all
-  select format('function %s.%s(%s) owner=%s grants=%s %s', o.nspname, f.proname,
-    pg_get_function_identity_arguments(f.oid),
-    pg_get_userbyid(f.proowner), (select string_agg(a::text, ' ' order by a::text)
-      from unnest(f.proacl) a),
-    -- where the server has it
+  -- not-null constraints have rows of their own since 18
+  select format('constraint %%s %%s %%s', t.name, c.conname, pg_get_constraintdef(c.oid))
+  from tables as t
+  join pg_constraint as c on c.conrelid = t.oid
+  where c.contype <> 'n'
+  union all
+  select format('trigger %%s on %%s: %%s', g.tgname, t.name, pg_get_triggerdef(g.oid))
+  from tables as t
+  join pg_trigger as g on g.tgrelid = t.oid
+  where not g.tgisinternal
+  union all
+  select format(
+      'policy %%s.%%s create policy %%I on %%s.%%s as %%s for %%s to %%s',
+      p.schemaname, p.tablename, p.policyname, p.schemaname, p.tablename, lower(p.permissive),
+      lower(p.cmd), array_to_string(p.roles, ', ')
+    )
+      || coalesce(' using (' || p.qual || ')', '')
+      || coalesce(' with check (' || p.with_check || ')', '')
+  from pg_policies as p
+  where p.schemaname in (select nspname from ours)
+    or p.schemaname = 'realtime'
+  union all
+  select format('function %%s owner=%%s %%s', f.name, pg_get_userbyid(f.proowner),
+    -- a setting of the server's own release
     replace(pg_get_functiondef(f.oid), E' SET default_toast_compression TO ''lz4''\n', ''))
-  from pg_proc f join ours o on o.oid = f.pronamespace where f.prokind = 'f'
+  from functions as f
   union all
-  select format('type %s.%s %s', o.nspname, t.typname,
-    (select string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', '
-    order by a.attnum) from pg_attribute a where a.attrelid = t.typrelid))
-  from pg_type t join ours o on o.oid = t.typnamespace join pg_class c on c.oid = t.typrelid
-    and c.relkind = 'c'
+  select format('type %%s.%%s %%s', o.nspname, t.typname, (
+      select string_agg(
+        a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' order by a.attnum)
+      from pg_attribute as a
+      where a.attrelid = t.typrelid))
+  from pg_type as t
+  join ours as o on o.oid = t.typnamespace
+  join pg_class as c on c.oid = t.typrelid and c.relkind = 'c'
   union all
-  select format('comment %s %s', (x).type || ' ' || (x).identity, description)
-  from (select pg_identify_object(classoid, objoid, objsubid) as x, description from pg_description
-    where objoid >= 16384) as d
-  where (x).schema in (select nspname from ours) or (x).type = 'schema'
-    and (x).identity in (select nspname from ours)
+  select format(
+      'grant %%s%%s on %%s to %%s', lower(a.privilege_type), r.right_of, r.object,
+      case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee) end
+    )
+  from rights as r
+  cross join lateral aclexplode(r.acl) as a
+  where a.grantee <> r.owner
+    and a.privilege_type <> 'MAINTAIN' -- of 17 and newer
   union all
-  select format('published %s %s.%s', pubname, schemaname, tablename) from pg_publication_tables
-    where to_regnamespace(quote_ident(schemaname)) in (to_regnamespace('public'),
-    to_regnamespace('queue'))
+  select format('comment %%s %%s', c.object, c.description)
+  from comments as c
+  where c.schema in (select nspname from ours)
+    or c.type = 'schema' and c.identity in (select nspname from ours)
   union all
-  select format('role %s login=%s inherit=%s member of %s', rolname, rolcanlogin, rolinherit,
-    (select string_agg(m.roleid::regrole::text, ' ' order by m.roleid::regrole::text)
-      from pg_auth_members m where m.member = r.oid))
-  from pg_roles r where rolname in ('anon', 'authenticated', 'service_role', 'authenticator',
-    'job_worker')
-) as lines order by line collate "C"
+  select format('published %%s %%s.%%s', p.pubname, p.schemaname, p.tablename)
+  from pg_publication_tables as p
+  where p.schemaname in (select nspname from ours)
+  union all
+  select format(
+      'role %%s login=%%s inherit=%%s member of %%s', r.rolname, r.rolcanlogin, r.rolinherit, (
+        select string_agg(m.roleid::regrole::text, ' ' order by m.roleid::regrole::text)
+        from pg_auth_members as m
+        where m.member = r.oid)
+    )
+  from pg_roles as r
+  where r.rolname in ('anon', 'authenticated', 'service_role', 'authenticator', 'job_worker')
+) as lines
+order by line collate "C"
+"""
+#: Tables of which a new install has rows that rules read.
+ROWS = ("settings", "tasks", "advice", "job_types")
+_ROWS = """
+select format('row {table} %s', to_jsonb(t) - array(
+    select a.attname::text
+    from pg_attribute as a
+    where a.attrelid = '{table}'::regclass and a.atttypid = 'timestamptz'::regtype))
+from {table} as t
+where to_jsonb(t) ->> 'name' is distinct from 'guest_key' -- drawn by each install
 """
 
 
-def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
-    """List what the clients' and the engine's schema hold, their grants, policies and comments."""
+def catalogue(
+    url: str,
+    schemas: Schemas = Schemas(),  # noqa: B008 - frozen
+    *,
+    others: Collection[str] = (),
+) -> list[str]:
+    """List what the clients' and the engine's schema hold, and `others`."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set search_path = ''")
-        query = rewrite(QUERY, schemas)
-        return [row[0] for row in connection.execute(query.encode()).fetchall()]
+        names = [schemas.clients, schemas.engine, *others]
+        return [row[0] for row in connection.execute(QUERY, {"names": names}).fetchall()]
+
+
+def first_rows(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
+    """List the rows with which an engine begins, without their instants."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set search_path = ''")
+        found = [
+            row[0]
+            for table in ROWS
+            for row in connection.execute(
+                _ROWS.format(table=f"{schemas.engine}.{table}").encode()
+            ).fetchall()
+        ]
+    return sorted(found)
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""The migrations on every Postgres they promise, by every way in: `make compatibility`.
+"""The engine on every Postgres it promises, by every way in: `make compatibility`.
 
-On 15, 16, 17 and 18: from empty by our runner, from empty by the Supabase CLI's `db push`, and from
-the last release. Each must end in the same catalogue, and the engine's tests pass. Servers and
-CLI come from npm.
+On 15, 16, 17 and 18: the present text, the migrations of all releases by our runner, and the same
+by the Supabase CLI's `db push`. Each must end in the same catalogue, and the engine's tests pass.
+Servers and CLI come from npm.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import psycopg
-
+from infra.release import releases
 from infra.release.catalogue import catalogue, differences
+from infra.release.migrations import empty_database, present_files, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
+from infra.release.texts import ENGINE, parts_of
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
+from minutehand.version import VERSION
 
 ROOT: Final = PACKAGE.parents[1]
 SERVERS: Final = {
@@ -45,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", nargs="*", type=int, default=sorted(SERVERS))
     versions: list[int] = parser.parse_args(arguments).versions
-    release, known = last_release(), list[str]()
+    known = list[str]()
     with tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name:
-        project = copy_migrations(Path(name), release)
+        project = project_of_releases(Path(name), datetime.now(UTC))
         for version in versions:
             binaries = fetch_server(version)
             postgres = Postgres(Path(name, str(version)), scratch=True, binaries=binaries)
@@ -64,8 +67,9 @@ def main(arguments: Sequence[str]) -> int:
                 cwd=ROOT,
                 env={**os.environ, "POSTGRES_BINARIES": str(binaries)},
             )
-            before = f"from {release}" if release else "(no release yet)"
-            print(f"Postgres {version}: from empty, by db push, {before}: the same", flush=True)
+            print(
+                f"Postgres {version}: as it is, by its releases, by db push: the same", flush=True
+            )
     return 0
 
 
@@ -76,59 +80,41 @@ def fetch_server(version: int) -> Path:
     return modules / package / "native" / "bin"
 
 
-def last_release() -> str | None:
-    """Name the newest tag that git knows; None before the first."""
-    command = ["git", "describe", "--tags", "--abbrev=0"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None if found.returncode == 0 else None
-
-
-def copy_migrations(folder: Path, release: str | None) -> Path:
-    """Copy the migrations of today, and the release's into `released`; return today's project.
+def project_of_releases(folder: Path, now: datetime) -> Path:
+    """A project with the migrations of all releases, the one to come too.
 
     The CLI leaves files beside the migrations, and a checkout may change meanwhile.
     """
-    if release is not None:
-        paths = ["supabase/migrations", "shared/minutehand_apps"]
-        archive = subprocess.check_output(["git", "archive", release, *paths], cwd=ROOT)
-        (folder / "released").mkdir()
-        subprocess.run(["tar", "-x", "-C", folder / "released"], input=archive, check=True)
-    shutil.copytree(ROOT / "supabase", folder / "project" / "supabase")
-    for migration in migrations.find_migrations(Project.at(ROOT)):
-        shutil.copy(migration.path, folder / "project" / "supabase" / "migrations")
-    return folder / "project"
+    home = folder / "project" / "supabase"
+    (home / "migrations").mkdir(parents=True)
+    shutil.copy(ROOT / "supabase" / "config.toml", home)
+    for migration in migrations.history(Project.at(ROOT)):
+        shutil.copy(migration.path, home / "migrations")
+    if VERSION not in releases.read():
+        for one in write_migrations(ROOT, VERSION, now=now):
+            (home / "migrations" / one.path.name).write_text(one.text, "utf-8")
+    return home.parent
 
 
 def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     """Fill a database by each way; return the catalogue on which they agree."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
-    fresh = make_empty(postgres, "fresh")
-    apply(fresh, files)
-    expected = catalogue(fresh)
-    if (released := project.parent / "released").exists():
-        upgraded = make_empty(postgres, "upgraded")
-        apps = released.glob("shared/minutehand_apps/*/migrations")
-        apply(upgraded, migrations.migrations_in(released / "supabase" / "migrations", *apps))
-        apply(upgraded, files)
-        expect_equal("from the last release", expected, catalogue(upgraded))
-    pushed = make_empty(postgres, "pushed")
-    owners = [postgres.url(database=name, user="postgres") for name in ("pushed", "fresh")]
+    parts = parts_of(ROOT)
+    others = [part.name for part in parts if part.name != ENGINE]
+    fresh = empty_database(postgres, "fresh")
+    apply(fresh, present_files(parts))
+    expected = catalogue(fresh, others=others)
+    upgraded = empty_database(postgres, "upgraded")
+    apply(upgraded, files)
+    expect_equal("by the migrations of all releases", expected, catalogue(upgraded, others=others))
+    pushed = empty_database(postgres, "pushed")
+    owners = [postgres.url(database=name, user="postgres") for name in ("pushed", "upgraded")]
     push(supabase_cli(), project, owners[0])
-    expect_equal("by supabase db push", expected, catalogue(pushed))
+    expect_equal("by supabase db push", expected, catalogue(pushed, others=others))
     for owner in owners:
         if "up to date" not in (said := push(supabase_cli(), project, owner)):
             raise Incompatible(f"supabase db push has something to do: {said}")
     return expected
-
-
-def make_empty(postgres: Postgres, name: str) -> str:
-    """Make a database as a hosted project is before its first migration; return its URL."""
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"create database {name}".encode())
-    url = postgres.url(database=name)
-    migrations.prepare_hosted(url)
-    migrations.set_project_owner(url, postgres.password)
-    return url
 
 
 def apply(url: str, wanted: Sequence[migrations.Migration]) -> None:

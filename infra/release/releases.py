@@ -1,19 +1,17 @@
-"""What was released: a hash per migration and release. A released file never changes.
-
-`python -m infra.release.releases 0.3.0` adds the present files as that release; see README.md.
-"""
+"""What was released: a hash per migration and release. A released file never changes."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from minutehand.install.sources import FILE_NAME, ordinal
+from infra.release.changes import CannotRelease
+from infra.release.migrations import differs_from_release, version_of, write_migrations
+from minutehand.install.sources import ordinal
 from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,51 +51,52 @@ def problems(root: Path = ROOT) -> list[str]:
                 found.append(f"{path} was released with {version} and has changed")
     released = {path for files in releases.values() for path in files}
     # as the CLI refuses a file before the newest applied one, of any folder
-    newest = max((_version(path) for path in released), default="")
+    newest = max((version_of(Path(path)) for path in released), default="")
     for path in sorted(set(now) - released):
-        if _version(path) <= newest:
+        if version_of(Path(path)) <= newest:
             found.append(f"{path} is new and must sort after {newest}, the newest released")
-        elif newest and not STAMP.fullmatch(_version(path)):
+        elif newest and not STAMP.fullmatch(version_of(Path(path))):
             found.append(f"{path} must begin with a timestamp of 14 digits")
     return found
 
 
-def release(version: str, root: Path = ROOT) -> list[str]:
-    """Add the present files to the list as `version`; return what prevents it."""
+def check_present(root: Path = ROOT, version: str = VERSION) -> None:
+    """See that the present text is what its version says: a release, or what a release can bring.
+
+    Raises:
+        CannotRelease: The engine has changed and its version has not, or a step is missing.
+    """
+    if version not in read(root):
+        write_migrations(root, version, now=datetime.now(UTC))
+    elif differs_from_release(root):
+        raise CannotRelease(
+            f"the schemas differ from {version}, which is released: set the next version in"
+            " shared/minutehand/version.py and in queue.version()"
+        )
+
+
+def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
+    """Write what a release changes, and add every new file to the list; return what was written.
+
+    Raises:
+        CannotRelease: Nothing was written; the message says what to do.
+    """
     releases = dict(read(root))
     found = problems(root)
     if version in releases:
-        found.append(f"{version} is released already")
+        found.append(f"{version} is released already: set the next version in version.py")
     if any(ordinal(version) <= ordinal(older) for older in releases):
         found.append(f"{version} must come after {max(releases, key=ordinal)}")
     changes = (root / "CHANGELOG.md").read_text("utf-8")
     if not re.search(rf"^## \[{re.escape(version)}\]", changes, re.MULTILINE):
         found.append(f"CHANGELOG.md must have a section ## [{version}]")
-    if not found:
-        known = {path for files in releases.values() for path in files}
-        added = {path: digest for path, digest in migrations(root).items() if path not in known}
-        lines = (
-            f'"{name}": {json.dumps(one)}' for name, one in {**releases, version: added}.items()
-        )
-        (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")  # a line a release
-    return found
-
-
-def _version(path: str) -> str:
-    match = FILE_NAME.match(path.rpartition("/")[2])
-    return match["version"] if match else ""
-
-
-def main() -> int:
-    """Print what prevents the release; 1 when anything does."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
-    version = parser.parse_args().version
-    found = release(version) if version == VERSION else [f"version.py says {VERSION}"]
-    for problem in found:
-        print(problem, file=sys.stderr)
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    if found:
+        raise CannotRelease("\n".join(found))
+    made = write_migrations(root, version, now=now)
+    for one in made:
+        one.path.write_text(one.text, "utf-8")
+    known = {path for files in releases.values() for path in files}
+    added = {path: digest for path, digest in migrations(root).items() if path not in known}
+    lines = (f'"{name}": {json.dumps(one)}' for name, one in {**releases, version: added}.items())
+    (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")  # a line a release
+    return [one.path for one in made]

@@ -5,6 +5,7 @@ A hook of the build, so that `pip install` of a checkout or of an address of git
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ TRAVELS = {
     "infra/container/README.md": "docs/container.md",
     "infra/docs/index.md": "docs/index.md",
     "supabase/README.md": "docs/sql.md",
+    "supabase/schemas": "schemas",
     "supabase/migrations": "migrations",
     "supabase/seed.sql": "seed/seed.sql",
     "infra/console": "console",
@@ -30,6 +32,10 @@ TRAVELS = {
 }
 #: For people who read the checkout.
 LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md"})
+#: Of a folder, what travels; the first release's files are in no upgrade.
+ONLY = {"supabase/migrations": "*_minutehand_*.sql"}
+#: Where `make dist` has put the record of what the engine leaves in a database.
+RECORD = "MINUTEHAND_RECORD"
 
 
 def resource_files(root: Path) -> dict[str, str]:
@@ -37,12 +43,14 @@ def resource_files(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for source, target in TRAVELS.items():
         whole = root / source
-        files = sorted(whole.rglob("*")) if whole.is_dir() else [whole]
+        files = sorted(whole.rglob(ONLY.get(source, "*"))) if whole.is_dir() else [whole]
         for file in files:
             inside = file.relative_to(whole)
             if file.is_file() and not LEFT_OUT & set(inside.parts):
                 place = Path("minutehand", "resources", target, inside)
                 found[str(file)] = place.as_posix()
+    if record := os.environ.get(RECORD):
+        found[record] = "minutehand/resources/record/facts.json"
     return found
 
 

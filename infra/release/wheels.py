@@ -16,10 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from hatchling.builders.wheel import WheelBuilder
 
+from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
-from infra.release.resources import TRAVELS
+from infra.release.releases import read as read_releases
+from infra.release.resources import RECORD, TRAVELS
+from infra.release.texts import ENGINE, Part
+from minutehand.install.facts import keep_record, record_file
+from minutehand.local import migrations
+from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the wheel is made of, beside what travels in its resources.
@@ -49,9 +56,24 @@ def commit_instant() -> str:
 def build_wheels(source: Path, folder: Path) -> Path:
     """Build the release's wheel into a folder; the same bytes each time."""
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
+    os.environ[RECORD] = str(record_of(source))
     folder.mkdir(parents=True, exist_ok=True)
     list(WheelBuilder(str(source)).build(directory=str(folder), versions=["standard"]))
     return folder
+
+
+def record_of(source: Path) -> Path:
+    """The record of what the engine of a checkout leaves in a database; made unless it is there."""
+    path = record_file(source)
+    if not path.exists():
+        engine = Part(ENGINE, source / "supabase")
+        with scratch() as server:
+            url = empty_database(server, "present")
+            owner = migrations.as_user(url, "postgres")
+            migrations.apply_migrations(owner, present_files([engine]))
+            with psycopg.connect(url, autocommit=True) as connection:
+                keep_record(connection, path)
+    return path
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,8 @@ class Environment:
 
 def main() -> None:
     """Build both, print their names and SHA-256."""
+    if VERSION not in read_releases():
+        print(f"{VERSION} is not released: this wheel upgrades no project", file=sys.stderr)
     out = ROOT / "dist"
     build_wheels(ROOT, out)
     build_npm_archive(out)

@@ -173,7 +173,7 @@ def _containers() -> Iterator[dict[str, str]]:
             status = subprocess.check_output([*cli, "status", "-o", "json"])
             known: dict[str, str] = json.loads(status)
             owner = known["DB_URL"]
-            migrations.apply_migrations(owner)
+            migrations.apply_project(owner)
             # of the images' superuser: tests look where a project's owner may not
             known["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
             create_demo_users(known["DB_URL"])

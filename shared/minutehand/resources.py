@@ -1,4 +1,4 @@
-"""Where the files lie that travel with the package: migrations, console, CloudFormation.
+"""Where the files lie that travel with the package: the engine, the console, CloudFormation.
 
 A wheel holds them beside the modules; a checkout keeps them in the folders named after them.
 """
@@ -10,11 +10,13 @@ from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parent
 
-Resource = Literal["migrations", "seed", "console", "cloudformation", "node"]
+Resource = Literal["schemas", "migrations", "record", "seed", "console", "cloudformation", "node"]
 
 #: Folder in the wheel → folder in the checkout; pyproject.toml copies the one to the other.
 IN_CHECKOUT: dict[Resource, str] = {
+    "schemas": "supabase/schemas",
     "migrations": "supabase/migrations",
+    "record": ".local/record",
     "seed": "supabase",
     "console": "infra/console",
     "cloudformation": "infra/aws",

@@ -1,24 +1,47 @@
-"""A made-up next release, which adds one migration."""
+"""A made-up next release, whose engine has one function more."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from infra.release import releases
 from minutehand.version import VERSION
 
 _SERIES, _, _PATCH = VERSION.rpartition(".")
 NEXT = f"{_SERIES}.{int(_PATCH) + 1}"
-SECOND_SQL = """\
--- Made up for a test: a second release adds a file.
+SECOND_SQL = """
+-- Made up for a test.
 create function queue.greetings() returns bigint language sql stable set search_path = ''
 as $$ select count(*) from public.jobs where job_type like '%.hello' $$;
-revoke execute on function queue.greetings from public, anon, authenticated, service_role;
+revoke execute on function queue.greetings from public;
 """
 
 
 def make_second_release(copy: Path) -> None:
-    """Turn a copy of the checkout into that release."""
-    version = copy / "shared" / "minutehand" / "version.py"
-    version.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{NEXT}"', version.read_text()))
-    (copy / "supabase/migrations/20991231000000_count_greetings.sql").write_text(SECOND_SQL)
+    """Turn a copy of the checkout into that release, the one before it released too."""
+    now = datetime.now(UTC)
+    if VERSION not in releases.read(copy):
+        make_release(copy, VERSION, now=now)
+    text = copy / "supabase/schemas/18_extensions.sql"
+    text.write_text(text.read_text() + SECOND_SQL)
+    make_release(copy, NEXT, now=now + timedelta(minutes=1))
+
+
+def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:
+    """Release a copy of the checkout as a version; return the migrations."""
+    changes = copy / "CHANGELOG.md"
+    changes.write_text(f"## [{version}]\n" + (changes.read_text() if changes.exists() else ""))
+    name = copy / "shared/minutehand/version.py"
+    name.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{version}"', name.read_text()))
+    first = copy / "supabase/schemas/01_foundation.sql"
+    said = re.sub(
+        r"(queue\.version\(\).*?)select '[^']*'",
+        rf"\1select '{version}'",
+        first.read_text(),
+        count=1,
+        flags=re.DOTALL,
+    )
+    first.write_text(said)
+    return releases.release(version, copy, now=now)

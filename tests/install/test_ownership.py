@@ -103,8 +103,8 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
 
 
 def test_every_name_of_ours_is_guarded() -> None:
-    """A name that the first migration does not know would take over theirs."""
-    files = sorted((ROOT / "supabase/migrations").glob("*.sql"))
+    """A name that the first file does not know would take over theirs."""
+    files = sorted((ROOT / "supabase/schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)
     made = re.findall(r"^create (?:table|view|type|function) public\.(\w+)", texts, re.MULTILINE)

@@ -52,7 +52,8 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         made = set(database.own_catalogue()) ^ set(own)
         made = {line for line in made if not line.startswith(("policy realtime.", "role "))}
         assert sorted(line.partition(" FOR ")[0] for line in made) == [
-            "trigger CREATE TRIGGER minutehand_before_delete BEFORE DELETE ON public.organizations"
+            "trigger minutehand_before_delete on public.organizations: CREATE TRIGGER"
+            " minutehand_before_delete BEFORE DELETE ON public.organizations"
         ]
         with data_api(database, "minutehand") as api:
             environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")

@@ -1,17 +1,163 @@
-"""A released migration never changes, and a new one can be pushed after the released ones."""
+"""A release leads from the last one to the present text; what it wrote never changes."""
 
 from __future__ import annotations
 
+import re
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from infra.release import releases
+from infra.release.catalogue import catalogue, differences
+from infra.release.changes import CannotRelease
+from infra.release.migrations import write_migrations
+from minutehand.install.project import Answers, plan_install
+from minutehand.install.removal import removal_sql
+from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.install.sources import Source, sources_since
+from minutehand.install.tenancy import Tenants, existing
+from minutehand.local.migrations import apply_migrations, migrations_in
+from minutehand.version import VERSION
+from tests.install.projects import Hosted, HostedDatabase
+from tests.install.second import make_release
+from tests.support.paths import ROOT
+from tests.support.stranger import bakery
+
+NOW = datetime.now(UTC)
+#: Their organizations, or tables of ours.
+TENANCIES = {
+    "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
+    "public": Tenants(),
+}
 
 
 def test_no_released_file_has_changed() -> None:
     """The list in supabase/RELEASES.json against the files."""
     assert releases.problems() == []
+
+
+def test_the_present_text_is_its_release_or_can_be_one() -> None:
+    """A version that is out has the engine that it had; what is to come lacks no step."""
+    releases.check_present()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The checkout, as far as a release reads it, to be changed."""
+    for name in ("supabase", "shared/minutehand_apps"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "shared/minutehand").mkdir()
+    shutil.copy(ROOT / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
+    return tmp_path
+
+
+def test_a_changed_function_is_one_migration(copy: Path) -> None:
+    """It has that function, whole, and nothing else; one with other arguments takes its place."""
+    if VERSION not in releases.read(copy):
+        make_release(copy, VERSION, now=NOW)
+    lane = copy / "supabase/schemas/04_enqueue.sql"
+    text = lane.read_text()
+    [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
+    lane.write_text(text.replace(function, function.replace("p_within", "p_inside")))
+    note = copy / "shared/minutehand_apps/chat/schemas/1993_chat.sql"
+    note.write_text(
+        note.read_text() + "comment on function chat.milliseconds is 'Of an interval.';\n"
+    )
+
+    engine, app = make_release(copy, "9.9.9", now=NOW)
+
+    made = engine.read_text()
+    changed = re.findall(r"^create or replace function (\S+)\(", made, re.MULTILINE)
+    assert changed == ["queue.version", "queue.lane_of"]
+    assert made.index("drop function queue.lane_of(") < made.index("function queue.lane_of(p_job")
+    assert "comment on function chat.milliseconds is" in app.read_text()
+
+
+def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
+    """A released file that was edited, a forgotten version, a table that needs a step."""
+    if VERSION not in releases.read(copy):
+        make_release(copy, VERSION, now=NOW)
+    jobs = copy / "supabase/schemas/02_jobs.sql"
+    jobs.write_text(jobs.read_text() + "alter table queue.pauses add column said text;\n")
+    with pytest.raises(CannotRelease, match=f"differ from {VERSION}, which is released: set the"):
+        releases.check_present(copy, VERSION)
+    with pytest.raises(CannotRelease, match=r"must come: column \d+ queue\.pauses\.said text"):
+        make_release(copy, "9.9.9", now=NOW)
+
+    steps = copy / "supabase/steps/9.9.9.sql"
+    steps.write_text("alter table queue.pauses add column said text;\n")
+    assert len(make_release(copy, "9.9.9", now=NOW)) == 1
+    first = copy / "supabase/migrations/20261120000100_create_foundation.sql"
+    first.write_text(first.read_text() + "-- by hand\n")
+    with pytest.raises(CannotRelease, match=r"with 0[.]3[.]0 and has changed"):
+        make_release(copy, "9.9.10", now=NOW)
+
+
+@pytest.mark.parametrize("schema", TENANCIES)
+def test_an_upgrade_ends_where_a_first_install_begins(
+    schema: str, hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.3.0 as it was installed and what the releases since add, beside the engine as it is."""
+    schemas, tenants = Schemas(schema), TENANCIES[schema]
+    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
+    texts = [one.text for one in made if one.path.parent.parent.name == "supabase"]
+    found = []
+    for name, parts in {
+        "upgraded": [*first_release(schemas, tenants), *since(texts, schemas)],
+        "new": [],
+    }.items():
+        project = tmp_path / name
+        (project / "supabase/migrations").mkdir(parents=True)
+        if schema != "public":  # they have a table jobs there
+            bakery(project)
+        with hosted.database() as database:
+            apply(database, project)
+            before = database.everything()
+            if parts:
+                write(project, parts)
+            else:
+                plan_install(project, Answers(schemas, tenants), now=NOW).apply()
+            apply(database, project)
+            found.append(catalogue(database.url, schemas))
+
+            database.as_owner(removal_sql(project))
+            assert database.everything() == before
+    assert differences(*found) == []
+
+
+def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
+    """The parts that 0.3.0 wrote into a project."""
+    engine = [
+        Source(f"engine/{path.name}", rewrite(path.read_text(), schemas))
+        for name in releases.read()["0.3.0"]
+        if (path := ROOT / name).parent.parent.name == "supabase"
+    ]
+    own = tenants.migration(schemas)
+    return [*engine, *([Source("tenancy/own", own, editable=True)] if own else [])]
+
+
+def since(texts: list[str], schemas: Schemas) -> list[Source]:
+    """What releases after 0.3.0 add; the one to come, too."""
+    if not texts:
+        return sources_since("0.3.0", schemas)
+    return [Source("engine/next.sql", rewrite(text, schemas)) for text in texts]
+
+
+def write(project: Path, parts: list[Source]) -> None:
+    """Write parts into one migration, as an install does, and the project's answers."""
+    text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
+    schema = re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE)[0]
+    (project / "minutehand.toml").write_text(
+        f'name = "bakery"\napps = ["jobs"]\nschema = "{schema}"\ntenancy = "workspaces"\n'
+    )
+    (project / "supabase/migrations/29991231000000_minutehand.sql").write_text(text)
+
+
+def apply(database: HostedDatabase, project: Path) -> None:
+    """Apply a project's migrations by our own runner."""
+    apply_migrations(database.owner_url, migrations_in(project / "supabase/migrations"))
 
 
 @pytest.fixture
@@ -24,9 +170,10 @@ def tree(tmp_path: Path) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         path.write_text("select 1;\n")
-    (tmp_path / releases.LIST).write_text("{}")
-    (tmp_path / "CHANGELOG.md").write_text("## [0.1.1]\n- b\n\n## [0.1.0]\n- a\n")
-    assert releases.release("0.1.0", tmp_path) == []
+    released = ", ".join(
+        f'"{name}": "{digest}"' for name, digest in releases.migrations(tmp_path).items()
+    )
+    (tmp_path / releases.LIST).write_text(f'{{"0.1.0": {{{released}}}}}')
     return tmp_path
 
 

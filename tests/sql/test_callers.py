@@ -162,7 +162,7 @@ def test_text_that_an_index_cannot_hold_is_the_callers_mistake(engine: Engine) -
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
     """The kind is a number below zero, of the engine's own first word; those of lanes are above."""
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
-    words = "(regexp_matches(prosrc, 'try_lock\\((?:format\\()?''(\\w+)', 'g'))[1]"
+    words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
     with engine.connection.transaction(force_rollback=True):
         for kind in kinds:  # whatever follows, another kind's name too
@@ -172,7 +172,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket"}
     assert len(set(locks)) == len(kinds)
     assert min(locks) >= 2**31
-    first = "(regexp_matches(prosrc, 'advisory_xact_lock\\w*\\(([\\w.]+),', 'g'))[1]"
+    first = "(regexp_matches(prosrc, 'advisory_xact_lock\\w*\\(\\s*([\\w.]+),', 'g'))[1]"
     taken = {
         name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
     }

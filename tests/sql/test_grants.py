@@ -1,10 +1,12 @@
-"""The guard of revoked keys, and what differs from the migrations."""
+"""The guard of revoked keys, and what differs from the release."""
 
 from __future__ import annotations
 
 import psycopg
 import pytest
 
+from minutehand.install.facts import Difference, find_differences, recorded_facts
+from minutehand.install.rewrite import Schemas
 from tests.support.engine import ADA, Engine
 
 
@@ -62,8 +64,11 @@ CHANGES = {
     "create policy all_see on public.jobs using (true)": "create policy all_see",
     'drop policy "members create jobs" on public.jobs': 'create policy "members create jobs"',
     "alter table public.jobs disable trigger user": "enable trigger",
-    "alter function public.enqueue_job security invoker": "security definer",
-    "alter function public.lease_jobs reset search_path": "set search_path",
+    "alter function public.enqueue_job security invoker": "SECURITY DEFINER",
+    "alter function public.lease_jobs reset search_path": "SET search_path",
+    "alter function queue.clock stable": "undone: CREATE OR REPLACE FUNCTION queue.clock()",
+    "alter view public.job_events set (security_invoker = off)": "view public.job_events with (",
+    "drop trigger jobs_refuse_truncate on public.jobs": "CREATE TRIGGER jobs_refuse_truncate",
     "alter table queue.ready owner to supabase_admin": "owner to",
     "alter role job_worker bypassrls": "alter role job_worker bypassrls",
     "revoke job_worker from authenticator granted by postgres": "grant job_worker to authenticator",
@@ -72,18 +77,22 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_differs_from_the_migrations_is_named(engine: Engine, change: str) -> None:
+def test_what_differs_from_the_release_is_named(engine: Engine, change: str) -> None:
     """And nothing else: the statements that are named put it right."""
-    differences = "select difference, fix from queue.differences()"
-    assert engine.rows(differences) == []
+    recorded = recorded_facts(Schemas())
+    assert recorded is not None
 
+    def differences() -> list[Difference]:
+        return find_differences(engine.connection, Schemas(), recorded)
+
+    assert differences() == []
     with engine.connection.transaction(force_rollback=True):
         engine.run("set local search_path = ''")
         engine.run(change)
-        found = engine.rows(differences)
-        for _, fix in found:
-            engine.run(fix)
-        left = engine.rows(differences)
+        found = differences()
+        for each in found:
+            engine.run(each.fix)
+        left = differences()
 
     assert CHANGES[change] in str(found)
     assert left == []

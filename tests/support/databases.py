@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from minutehand.install import facts
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
@@ -105,10 +106,11 @@ def _fingerprint() -> str:
         *migrations.seed_files(),
         *local.rglob("*.sql"),
         *(local / f"{name}.py" for name in ("migrations", "postgres", "users")),
-        *(ROOT / "requirements-dev.lock", Path(__file__), KEPT),
+        *(ROOT / "requirements-dev.lock", Path(__file__), KEPT, facts.QUERY),
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
-    parts = [binaries, str(today), *(path.read_text() for path in files)]  # seeds know the day
+    texts = (f"{path.name}\n{path.read_text()}" for path in files)
+    parts = [binaries, str(today), *texts]  # seeds know the day
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -140,7 +142,7 @@ def make_templates(server: Postgres) -> None:
     owner = migrations.as_user(url, "postgres")
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
-    migrations.apply_migrations(owner, migrations.find_migrations())
+    migrations.apply_project(owner)
     with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
         create_clone(connection, TEMPLATE, template="postgres")
         create_clone(connection, HOSTED, template="template0")

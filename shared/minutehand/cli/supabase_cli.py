@@ -98,12 +98,12 @@ def push_folder(project: Project) -> Iterator[Path]:
     if checkout() != project.root:
         yield project.root
         return
-    from minutehand.local.migrations import find_migrations  # of the extra `dev`, as a checkout has
+    from minutehand.local.migrations import history  # of the extra `dev`, as a checkout has
 
     with tempfile.TemporaryDirectory(prefix="minutehand-push-") as name:
         supabase = Path(name) / "supabase"
         (supabase / "migrations").mkdir(parents=True)
         shutil.copy(project.root / "supabase" / "config.toml", supabase)
-        for migration in find_migrations(project):
+        for migration in history(project):
             shutil.copy(migration.path, supabase / "migrations")
         yield Path(name)

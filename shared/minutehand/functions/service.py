@@ -1,7 +1,7 @@
 """The whole service as one ASGI app for a host of your own: API, console, worker, metrics.
 
 The worker is a process of its own. Nothing here starts a tick: the database invokes the worker
-every minute and at arrival, see `connect_worker` in supabase/migrations, and the API wakes it
+every minute and at arrival, see `connect_worker` in supabase/schemas, and the API wakes it
 after its own enqueues.
 """
 

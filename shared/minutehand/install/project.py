@@ -17,7 +17,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed, migration, sources, timestamp
+from minutehand.install.sources import (
+    InstallError,
+    installed_release,
+    migration,
+    sources,
+    sources_since,
+    timestamp,
+)
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
@@ -187,9 +194,12 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
 
 def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:
     """One migration with all that the project does not have, after its newest; or none."""
-    have = {file.origin for file in installed(folder)}
-    wanted = sources(answers.schemas, answers.tenants)
-    missing = [source for source in wanted if source.origin not in have]
+    since = installed_release(folder)
+    missing = (
+        sources(answers.schemas, answers.tenants)
+        if since is None
+        else sources_since(since, answers.schemas)
+    )
     if not missing:
         return []
     name, text = migration(missing)

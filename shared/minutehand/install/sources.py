@@ -1,10 +1,11 @@
 """The SQL of this version, and what of it a project has installed; how the two are compared.
 
-An install or upgrade writes one file, whose parts each say their origin and the hash of their text:
+A first install writes the engine as it is; an upgrade the migrations of the releases since. Each
+writes one file, whose parts say their origin and the hash of their text:
 
-    -- Installed by minutehand 0.3.0. …
+    -- Installed by minutehand 0.4.0. …
 
-    -- minutehand: engine/20261120000100_create_foundation.sql sha256 6f1c…
+    -- minutehand: engine/01_foundation.sql sha256 6f1c…
     create schema …
 """
 
@@ -25,8 +26,8 @@ from minutehand.version import VERSION
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: As the Supabase CLI reads a file's name.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: The file of the engine after which the project's own tenants take the place of ours.
-BEFORE_TENANCY = "_grant_functions.sql"
+#: What `python -m infra.release` names a release's migration of the engine.
+RELEASE_NAME = re.compile(r"^[0-9]{14}_minutehand_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(
     r"^-- minutehand: (?P<origin>\S+)(?: sha256 (?P<hash>[0-9a-f]{64}))?\n", re.MULTILINE
@@ -103,13 +104,36 @@ def migration(parts: list[Source]) -> tuple[str, str]:
 
 def sources(schemas: Schemas, tenants: Tenants) -> list[Source]:
     """List the engine's files in the order in which they apply, and who the tenants are."""
-    found = []
-    for path in sorted(resource("migrations").glob("*.sql")):
-        text = rewrite(path.read_text("utf-8"), schemas)
-        found.append(Source(f"{ENGINE_ORIGIN}/{path.name}", text))
-        if path.name.endswith(BEFORE_TENANCY) and (own := tenants.migration(schemas)):
-            found.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", own, editable=True))
+    found = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
+    # the project's own tenants take the place of ours
+    if own := tenants.migration(schemas):
+        found.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", own, editable=True))
     return found
+
+
+def sources_since(release: str, schemas: Schemas) -> list[Source]:
+    """List the migrations of the releases after `release`, up to this version.
+
+    Raises:
+        InstallError: This version has none of its own: it was built before its release.
+    """
+    found = {
+        match["release"].replace("_", "."): path
+        for path in sorted(resource("migrations").glob("*.sql"))
+        if (match := RELEASE_NAME.match(path.name))
+    }
+    if ordinal(release) < ordinal(VERSION) and VERSION not in found:
+        raise InstallError(
+            f"this copy of {VERSION} was built before its release: it cannot upgrade {release}",
+            code="not_released",
+            fix=f"install a released one; in a clone: python -m infra.release {VERSION}",
+        )
+    newer = [path for name, path in found.items() if ordinal(name) > ordinal(release)]
+    return [_source(path, schemas) for path in newer]
+
+
+def _source(path: Path, schemas: Schemas) -> Source:
+    return Source(f"{ENGINE_ORIGIN}/{path.name}", rewrite(path.read_text("utf-8"), schemas))
 
 
 def migration_files(folder: Path) -> list[Path]:
@@ -130,6 +154,14 @@ def installed(folder: Path) -> list[Installed]:
             part = text[mark.end() : end]
             found.append(Installed(path, header["version"], mark["origin"], mark["hash"], part))
     return found
+
+
+def installed_release(folder: Path) -> str | None:
+    """The newest release of which a project has the engine; None where it has none."""
+    releases = [
+        part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
+    ]
+    return max(releases, key=ordinal, default=None)
 
 
 def timestamp(folder: Path, now: datetime) -> str:

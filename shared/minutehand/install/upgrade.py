@@ -9,9 +9,9 @@ from pathlib import Path
 from minutehand.install.project import Answers, Write, missing_files
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
-    ENGINE_ORIGIN,
     InstallError,
     installed,
+    installed_release,
     not_installed,
     ordinal,
 )
@@ -37,10 +37,9 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     Raises:
         InstallError: Nothing is installed, a newer version is, or a file was edited.
     """
-    have = installed(folder)
-    if not any(file.origin.startswith(f"{ENGINE_ORIGIN}/") for file in have):
+    since = installed_release(folder)
+    if since is None:
         raise not_installed(folder, fix="minutehand install")
-    since = max((file.version for file in have), key=ordinal)
     if ordinal(since) > ordinal(VERSION):
         raise InstallError(
             f"the project has files of {since}, newer than this {VERSION}",
@@ -49,7 +48,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
         )
     project = Project.at(folder)
     answers = Answers(Schemas(project.schema_), tenants_of(project))
-    for file in () if keep_edited else have:
+    for file in () if keep_edited else installed(folder):
         if file.edited:
             name = file.path.name
             raise InstallError(

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
@@ -22,6 +22,7 @@ from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from minutehand.app import find_apps
+from minutehand.install.facts import keep_record, record_file
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
@@ -84,7 +85,7 @@ class MigrationFailed(Exception):
 
 @dataclass(frozen=True)
 class Migration:
-    """One file of supabase/migrations."""
+    """One file of supabase/migrations, or of the checkout's supabase/schemas."""
 
     path: Path
     version: str
@@ -96,12 +97,33 @@ class Migration:
 
 
 def find_migrations(project: Project | None = None) -> list[Migration]:
-    """List a project's migrations, those of its apps among them, in the order of applying."""
+    """List what makes a project's database, in the order of applying.
+
+    In the checkout the present text of the engine and of the apps; else the project's migrations,
+    which hold what was installed.
+    """
     project = project or Project.find()
-    folders = [project.root / "supabase" / "migrations"]
-    if checkout() == project.root:  # an installed project has copies of them in its own folder
-        folders += [app.folder / "migrations" for app in find_apps(project.apps)]
-    return migrations_in(*folders)
+    if checkout() != project.root:
+        return migrations_in(project.root / "supabase" / "migrations")
+    apps = (app.folder / "schemas" for app in find_apps(project.apps))
+    return migrations_in(project.root / "supabase" / "schemas", *apps)
+
+
+def find_applied(project: Project, applied: Collection[str]) -> list[Migration]:
+    """List the files of a project of which a database has these versions.
+
+    The checkout's own stack is built from the present text, a hosted project of its from history.
+    """
+    present = find_migrations(project)
+    if checkout() != project.root or any(each.version in applied for each in present):
+        return present
+    return history(project)
+
+
+def history(project: Project) -> list[Migration]:
+    """List what a hosted project of this checkout applies: the migrations of each release."""
+    apps = (app.folder / "migrations" for app in find_apps(project.apps))
+    return migrations_in(project.root / "supabase" / "migrations", *apps)
 
 
 def migrations_in(*folders: Path) -> list[Migration]:
@@ -150,7 +172,7 @@ def set_project_owner(url: str, password: str) -> None:
         )
 
 
-def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) -> list[Migration]:
+def apply_migrations(url: str, migrations: Iterable[Migration]) -> list[Migration]:
     """Apply what is pending, each file in a transaction with its line of history.
 
     Args:
@@ -163,7 +185,7 @@ def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) ->
         MigrationFailed: A statement failed, a file was edited after it was applied, or one is
             older than the newest applied (the CLI refuses the same).
     """
-    wanted = list(find_migrations() if migrations is None else migrations)
+    wanted = list(migrations)
     for one, other in itertools.pairwise(wanted):
         if one.version == other.version:
             raise MigrationFailed(
@@ -205,6 +227,24 @@ def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) ->
         if done:
             connection.execute("notify pgrst, 'reload schema'")
     return done
+
+
+def apply_project(url: str, project: Project | None = None) -> list[Migration]:
+    """Apply what is pending of a project; in a checkout record what its engine has left.
+
+    Args:
+        url: As for `apply_migrations`, which says what is raised.
+    """
+    project = project or Project.find()
+    wanted = find_migrations(project)
+    if checkout() != project.root:
+        return apply_migrations(url, wanted)
+    engine = [each for each in wanted if each.path.is_relative_to(project.root / "supabase")]
+    applied = apply_migrations(url, engine)
+    if applied:
+        with psycopg.connect(url, autocommit=True) as connection:
+            keep_record(connection, record_file(project.root))
+    return [*applied, *apply_migrations(url, wanted)]
 
 
 def check_engine(url: str, project: Project) -> None:
@@ -300,8 +340,13 @@ def as_user(url: str, user: str) -> str:
 def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list[str]) -> None:
     if recorded is not None and recorded != now:
         raise MigrationFailed(
-            f"{migration.path.name} was edited after it was applied to this database. Put the "
-            "change into a new migration, or stop the stack and delete .local to start over."
+            f"{migration.path.name} was edited after it was applied to this database. "
+            + (
+                "Stop the stack and start over: make reset."
+                if migration.path.parent.name == "schemas"
+                else "Put the change into a new migration, or stop the stack and delete .local to"
+                " start over."
+            )
         )
 
 

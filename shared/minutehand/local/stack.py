@@ -177,7 +177,7 @@ class Stack:
         owner = migrations.as_user(url, "postgres")
         migrations.set_project_owner(url, server.password)
         migrations.expose_new_tables(owner, self.project.root)
-        applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))
+        applied = migrations.apply_project(owner, self.project)
         if applied:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
         migrations.check_engine(url, self.project)

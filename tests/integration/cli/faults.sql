@@ -2,7 +2,8 @@
 -- migrations | fail | not applied | migration
 update supabase_migrations.schema_migrations set version = '2' || version
 where version = (select min(version) from supabase_migrations.schema_migrations);
--- back: update supabase_migrations.schema_migrations set version = right(version, 14);
+-- back: update supabase_migrations.schema_migrations set version = right(version, 2)
+where length(version) = 3;
 -- publication | warn | job_logs | alter publication
 alter publication supabase_realtime drop table public.job_logs;
 -- back: alter publication supabase_realtime add table public.job_logs;
@@ -34,7 +35,7 @@ grant select on public.own to authenticated;
 -- project | warn | authenticated may hold a connection for 3600s | statement_timeout = '8s'
 alter role authenticated set statement_timeout = '3600s';
 -- back: alter role authenticated set statement_timeout = '8s';
--- privileges | fail | undone: grant execute on function public.lease_jobs | (jsonb) to job_worker
+-- engine | fail | undone: grant execute on function public.lease_jobs | (jsonb) to job_worker
 revoke execute on function public.lease_jobs from job_worker;
 -- back: grant execute on function public.lease_jobs to job_worker;
 -- queue | warn | chat_message was refused. no such day | minutehand types chat_message

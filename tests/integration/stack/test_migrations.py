@@ -71,7 +71,7 @@ def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> N
 
 def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path) -> None:
     """The CLI refuses it as well: others may have applied the later one already."""
-    write(tmp_path, "20000101000000_late.sql", "create table public.scratch_late ();")
+    write(tmp_path, "00000101000000_late.sql", "create table public.scratch_late ();")
 
     with pytest.raises(MigrationFailed, match="is older than"):
         apply(database, tmp_path)

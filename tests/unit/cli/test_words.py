@@ -23,7 +23,7 @@ def lines_to_type() -> Iterator[tuple[Path, str]]:
     """Every command that a document, a runbook, a fix or the database's advice names."""
     files = [
         ROOT / "README.md",
-        *(ROOT / "supabase" / "migrations").glob("*.sql"),
+        *(ROOT / "supabase" / "schemas").glob("*.sql"),
         *(page.file for page in PAGES if page.path.startswith(("shared/minutehand/", "supabase"))),
         *(
             path

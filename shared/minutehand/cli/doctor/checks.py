@@ -15,16 +15,19 @@ import jwt
 import psycopg
 
 from minutehand.app import find_apps
-from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, warn
+from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
 from minutehand.cli.stage import aws_refusals
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.local.migrations import find_migrations
+from minutehand.install.facts import find_differences, recorded_facts
+from minutehand.install.sources import ordinal
+from minutehand.local.migrations import find_applied
 from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
+from minutehand.version import VERSION
 
 DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
 API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
@@ -122,14 +125,37 @@ def share_a_session(first: psycopg.Connection[Any], second: psycopg.Connection[A
 @check("migrations", "database")
 def migrations(target: Target) -> Finding:
     """Every file is applied, and nothing else."""
-    files = {migration.version for migration in find_migrations(Project.find())}
     rows = target.ask("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
+    files = {migration.version for migration in find_applied(Project.find(), applied)}
     if missing := sorted(files - applied):
         return fail(f"{len(missing)} not applied, the first is {missing[0]}", target.migrate)
     if unknown := sorted(applied - files):
         return fail(f"the database is ahead: {unknown[0]} is not here", "git pull, deploy again")
     return ok(f"{len(files)} applied")
+
+
+@check("engine", "migrations")
+def engine(target: Target) -> Finding:
+    """Functions, grants, policies, indexes and triggers are what the release left."""
+    made = target.ask("select 1 where to_regprocedure('queue.version()') is not null")
+    [(version,)] = target.ask("select queue.version()") if made else [("0.3.0",)]
+    if version != VERSION:
+        return fail(
+            f"it is of {version}, and this command of {VERSION}",
+            f"minutehand upgrade, then {target.migrate}"
+            if ordinal(version) < ordinal(VERSION)
+            else f'pip install "minutehand=={version}"',
+        )
+    if (recorded := recorded_facts(target.schemas)) is None:
+        return skip("this copy of the source has no record to compare with: make dist")
+    with target.connect() as owner:
+        found = find_differences(owner, target.schemas, recorded)
+    if not found:
+        return ok("as it was released")
+    more = f"; and {len(found) - 5} more, run this again" if len(found) > 5 else ""
+    details = "; ".join(each.detail for each in found[:5])
+    return fail(details + more, ";\n        ".join(each.fix for each in found[:5]) + ";")
 
 
 @check("queue", "migrations")
@@ -218,7 +244,7 @@ def api(target: Target) -> Finding:
     return ok(f"alive, {answer.json().get('version')}")
 
 
-@check("worker-key", "supabase", "migrations", "privileges")
+@check("worker-key", "supabase", "migrations", "engine")
 def worker_key(target: Target) -> Finding:
     """The worker gets in, with no more rights than it needs."""
     _health(target)

@@ -1,14 +1,6 @@
 -- What doctor asks the database of itself, beside its findings. The first row of a query, if there
 -- is one, is a fault: verdict, detail and fix.
 
--- check privileges
--- by hand, by a dump into another project, by a tool that grants what it likes
-select 'fail', min(difference) || case when count(*) > 1
-    then format('; and %s more, see queue.differences()', count(*) - 1) else '' end,
-  array_to_string((array_agg(distinct fix))[:5], E'\n        ')
-    || case when count(*) > 5 then E'\n        … select fix from queue.differences()' else '' end
-from queue.differences() having count(*) > 0;
-
 -- check project
 -- what the project itself has, beside ours
 select 'warn', 'no tenant has a member: no one sees a job',

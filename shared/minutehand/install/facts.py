@@ -1,0 +1,113 @@
+"""What a release leaves in a database, recorded when it is made, and what of it differs there.
+
+The record travels in the wheel; a checkout makes one when it builds a database of its present text.
+Nothing is read from the database about what should be in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.resources import checkout, resource
+
+QUERY = Path(__file__).with_name("facts.sql")
+NAME = "facts.json"
+#: How the record names the role that owns the engine.
+OWNER = "{owner}"
+_ROLES = "select rolname from pg_catalog.pg_roles"
+_OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
+#: What a database of one's own need not have; a hosted project does.
+_OPTIONAL = "authenticator"
+
+
+class Fact(NamedTuple):
+    """One statement that is true of a database, with what it is about and what takes it back."""
+
+    object: str
+    statement: str
+    undo: str | None
+
+
+class Difference(NamedTuple):
+    """What differs from the record, and the statement that mends it."""
+
+    detail: str
+    fix: str
+
+
+def read_facts(session: Any, schemas: Schemas) -> list[Fact]:
+    """Read the facts of a database through a psycopg connection of its owner."""
+    with session.transaction():
+        session.execute(b"set local search_path = ''")
+        query = rewrite(QUERY.read_text("utf-8"), schemas)
+        return [Fact(*row) for row in session.execute(query.encode()).fetchall()]
+
+
+def record_file(root: Path | None = None) -> Path:
+    """Where the record is, or is to be: by the text that it records where that may change."""
+    root = root or checkout()
+    if root is None:
+        return resource("record") / NAME
+    files = sorted((root / "supabase" / "schemas").glob("*.sql"))
+    texts = [QUERY.read_bytes(), *(path.read_bytes() for path in files)]
+    digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+    return root / ".local" / "record" / f"{digest}.json"
+
+
+def keep_record(session: Any, path: Path) -> None:
+    """Record the facts of a database that was just built in the schemas of the source."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = read_facts(session, Schemas())
+    lines = ",\n".join(json.dumps(fact, ensure_ascii=False) for fact in facts)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(f"[\n{lines}\n]\n", "utf-8")
+    new.replace(path)  # another process may read or write it
+
+
+def recorded_facts(schemas: Schemas) -> list[Fact] | None:
+    """Read the record in an install's schemas; None where this copy has none."""
+    path = record_file()
+    if not path.exists():
+        return None
+    rows: list[list[str | None]] = json.loads(path.read_text("utf-8"))
+    return [
+        Fact(*(None if word is None else rewrite(word, schemas) for word in row))  # type: ignore[arg-type]
+        for row in rows
+    ]
+
+
+def find_differences(session: Any, schemas: Schemas, recorded: list[Fact]) -> list[Difference]:
+    """Compare a database with the record.
+
+    What is not recorded is a difference only where it gives more than was recorded of the same
+    object: another grant, policy or role. Whatever else a project added is its own.
+    """
+    roles = {name for (name,) in session.execute(_ROLES).fetchall()}
+    [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
+    wanted = {
+        fact.statement: fact
+        for fact in recorded
+        if _OPTIONAL in roles or _OPTIONAL not in fact.statement
+    }
+    now = {fact.statement: fact for fact in read_facts(session, schemas)}
+    objects = {fact.object for fact in wanted.values()}
+    undone = [
+        Difference(f"undone: {_first_line(each)}", each.replace(OWNER, owner))
+        for each in wanted
+        if each not in now
+    ]
+    added = [
+        Difference(f"not by the release: {each.statement}", each.undo.replace(OWNER, owner))
+        for each in now.values()
+        if each.undo and each.statement not in wanted and each.object in objects
+    ]
+    # what is made again comes before what is granted on it
+    return sorted(undone, key=lambda each: not each.fix.startswith("CREATE")) + added
+
+
+def _first_line(statement: str) -> str:
+    return statement.partition("\n")[0]

@@ -1,0 +1,192 @@
+-- Beacon keeps job specs, their outbox, one execution per region, and signed receipts.
+-- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
+
+create schema if not exists beacon;
+revoke all on schema beacon from public;
+
+create table public.beacon_jobs (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  jobspec_id text not null, -- the id its author gave the spec; with the version, one job
+  version text not null,
+  spec jsonb not null,
+  priority integer not null default 100, -- smaller runs first
+  -- as stored: the view beacon_job_states knows the queue's part of it
+  status text not null default 'created',
+  -- a deferred constraint makes a job without an outbox row impossible
+  outbox_id uuid not null,
+  queue_job_id uuid, -- the beacon_job job; null until it is published
+  reached text[] not null default '{}', -- regions that answered; filled at the end
+  error text,
+  created_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  -- the signed receipt that closes the job and counts all others; null before
+  closing jsonb,
+  constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
+  constraint beacon_jobs_status_is_known
+    check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
+);
+comment on table public.beacon_jobs is
+  'Submitted job specs; a job exists only together with its '
+  'row in the outbox.';
+
+create table public.beacon_outbox (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  message jsonb not null, -- {version, job_id, jobspec_id}, by the schema job-message
+  status text not null default 'pending',
+  attempts integer not null default 0,
+  next_attempt_at timestamptz not null default queue.clock(),
+  error text, -- why the last attempt failed
+  created_at timestamptz not null default queue.clock(),
+  constraint beacon_outbox_row_of_one_job unique (id, job_id),
+  constraint beacon_outbox_job_exists foreign key (job_id)
+    references public.beacon_jobs (
+      id
+    ) on delete cascade deferrable initially deferred,
+  constraint beacon_outbox_status_is_known
+    check (status in ('pending', 'published', 'dead', 'cancelled'))
+);
+comment on table public.beacon_outbox is
+  'Messages about jobs on their way into the queue, written in the transaction of the job.';
+
+-- deferred: the two rows point at each other, and are there together or not at all
+alter table public.beacon_jobs
+  add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
+    references public.beacon_outbox (id, job_id) deferrable initially deferred;
+
+create table public.beacon_executions (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null references public.beacon_jobs (id) on delete cascade,
+  jobspec_id text not null,
+  region text not null,
+  model text, -- what the provider says it ran
+  status text not null default 'pending',
+  provider text, -- who gave the output
+  queue_job_id uuid, -- the child job; null before it started
+  output jsonb, -- {data: {responses: [...]}}
+  error text,
+  receipt jsonb, -- as it was signed
+  created_at timestamptz not null default queue.clock(),
+  started_at timestamptz,
+  completed_at timestamptz,
+  constraint beacon_executions_one_per_region unique (job_id, region),
+  constraint beacon_executions_status_is_known
+    check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
+  constraint beacon_executions_complete_with_receipt
+    check (
+      (status = 'completed') = (output is not null)
+      and (output is null) = (receipt is null)
+    )
+);
+comment on table public.beacon_executions is
+  'A job''s questions put to a provider of one region, with the signed receipt of the answers.';
+
+create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
+create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
+create index beacon_jobs_live on public.beacon_jobs (created_at)
+  where finished_at is null;
+create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id)
+  where status = 'pending';
+create index beacon_outbox_by_job on public.beacon_outbox (job_id);
+create index beacon_outbox_by_workspace
+  on public.beacon_outbox (workspace_id, id desc);
+create index beacon_executions_newest
+  on public.beacon_executions (workspace_id, id desc);
+
+create table beacon.signing_key (
+  id integer primary key default 1, -- always 1: there is one key
+  kid text not null, -- its RFC 7638 thumbprint
+  x text not null, -- the public key, base64url
+  sealed text not null, -- the private key, sealed for the workers
+  created_at timestamptz not null default queue.clock(),
+  constraint signing_key_one_row check (id = 1)
+);
+comment on table beacon.signing_key is
+  'The key that signs receipts, made by the first worker '
+  'that needs it.';
+
+create view public.beacon_execution_states with (security_invoker = true) as
+select
+  e.id,
+  e.workspace_id,
+  e.job_id,
+  e.jobspec_id,
+  e.region,
+  e.model,
+  e.provider,
+  e.queue_job_id,
+  e.output,
+  case
+    when e.completed_at is null and q.status in ('failed', 'cancelled')
+      then q.status
+    else e.status
+  end as status,
+  coalesce(
+    e.error,
+    case when e.completed_at is null then q.error_message end
+  ) as error,
+  e.receipt ->> 'id' as receipt_id,
+  e.created_at,
+  e.started_at,
+  e.completed_at
+from public.beacon_executions as e
+left join public.jobs as q on q.id = e.queue_job_id;
+comment on view public.beacon_execution_states is
+  'Executions with the present state of their '
+  'jobs in the queue.';
+
+create view public.beacon_job_states with (security_invoker = true) as
+select
+  j.id,
+  j.workspace_id,
+  j.jobspec_id,
+  j.version,
+  j.spec,
+  j.priority,
+  case
+    when j.finished_at is not null then j.status
+    when q.status in ('failed', 'cancelled') then q.status
+    when j.started_at is not null then 'processing'
+    -- a job is queued once its job of the queue is due: until then it is only accepted
+    when q.id is null or q.scheduled_for > queue.clock() then 'created'
+    else 'queued'
+  end as status,
+  coalesce(
+    j.error,
+    case
+      when j.finished_at is null and q.status = 'failed' then q.error_message
+    end
+  ) as error,
+  j.reached,
+  j.queue_job_id,
+  j.created_by,
+  j.created_at,
+  j.started_at,
+  j.finished_at,
+  o.status as outbox_status,
+  (
+    select jsonb_agg(to_jsonb(e) - 'output' order by e.id)
+    from public.beacon_execution_states as e
+    where e.job_id = j.id
+  ) as executions
+from public.beacon_jobs as j
+join public.beacon_outbox as o on o.id = j.outbox_id
+left join public.jobs as q on q.id = j.queue_job_id;
+comment on view public.beacon_job_states is
+  'Jobs with their executions and their present state '
+  'in the queue.';
+
+alter table beacon.signing_key enable row level security;
+revoke all on beacon.signing_key from public, anon, authenticated, service_role;
+grant select (kid, x) on beacon.signing_key to anon, authenticated, service_role;
+create policy public_half on beacon.signing_key for select using (true);
+select queue.show_to_members('public.beacon_jobs');
+select queue.show_to_members('public.beacon_outbox');
+select queue.show_to_members('public.beacon_executions');
+select queue.show_to_members('public.beacon_job_states');
+select queue.show_to_members('public.beacon_execution_states');

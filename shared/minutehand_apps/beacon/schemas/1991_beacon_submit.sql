@@ -1,0 +1,411 @@
+-- What members do, and the way from the outbox into the queue.
+-- A job, its executions and its outbox row are one transaction; running it is the worker's.
+
+create function beacon.spec_problem(p_spec jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+-- what the guide asks of a spec; the API's model asks for more, and the worker reads by that
+-- model
+select coalesce(
+  queue.schema_error('{
+    "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
+      "questions"],
+    "properties": {
+      "jobspec_id": {"type": "string", "minLength": 1, "maxLength": 200},
+      "version": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 64},
+        {"type": "integer", "minimum": 0, "maximum": 9007199254740991}]},
+      "questions": {"type": "array", "minItems": 1, "maxItems": 500},
+      "constraints": {"type": "object", "required": ["regions", "min_regions"], "properties": {
+        "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string",
+          "minLength": 1, "maxLength": 63}},
+        "min_regions": {"type": "number", "minimum": 1}}}
+    }}', coalesce(p_spec, 'null'), 'jobspec'),
+  case
+    when (p_spec #>> '{constraints,min_regions}')::numeric
+        > jsonb_array_length(p_spec #> '{constraints,regions}')
+      then 'constraints.min_regions must be at most the number of regions'
+    when octet_length(p_spec::text) > 262144
+      then 'a job spec must be at most 262144 bytes'
+  end
+)
+$$;
+revoke execute
+  on function beacon.spec_problem
+  from public, anon, authenticated, service_role;
+
+create function public.beacon_submit(
+  p_spec jsonb,
+  p_workspace_id uuid default null,
+  p_priority integer default 100
+)
+returns jsonb
+language plpgsql
+security definer -- members hold no right to write jobs
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := (
+    public.own_workspace(p_workspace_id) ->> 'workspace_id'
+  )::uuid;
+  v_problem text := beacon.spec_problem(p_spec);
+  v_job public.beacon_jobs;
+  v_outbox uuid := queue.new_id();
+begin
+  if v_problem is not null then
+    perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
+  end if;
+  perform queue.check_json(p_spec, 'jobspec');
+  insert into public.beacon_jobs (
+    workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
+  )
+  values (
+    v_workspace,
+    p_spec ->> 'jobspec_id',
+    p_spec ->> 'version',
+    p_spec,
+    p_priority,
+    v_outbox,
+    queue.caller()
+  )
+  on conflict (workspace_id, jobspec_id, version) do nothing
+  returning * into v_job;
+  if not found then
+    select * into v_job
+    from public.beacon_jobs
+    where workspace_id = v_workspace
+      and jobspec_id = p_spec ->> 'jobspec_id'
+      and version = p_spec ->> 'version';
+    if v_job.spec <> p_spec then
+      perform queue.refuse(
+        409,
+        'jobspec_conflict',
+        format(
+          'version %s was submitted with another '
+            'body; give the change a version of its own',
+          v_job.version
+        ),
+        v_job.id::text
+      );
+    end if;
+    return beacon.answer(v_job.id, false, false);
+  end if;
+  insert into public.beacon_outbox (id, workspace_id, job_id, message)
+  values (
+    v_outbox,
+    v_workspace,
+    v_job.id,
+    jsonb_build_object(
+      'version', 1,
+      'job_id', v_job.id,
+      'jobspec_id', v_job.jobspec_id
+    )
+  );
+  insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
+  select v_workspace, v_job.id, v_job.jobspec_id, r.region
+  from jsonb_array_elements_text(
+    p_spec #> '{constraints,regions}'
+  ) with ordinality as r (region, place)
+  order by r.place;
+  perform queue.admit(
+    'jobs',
+    v_workspace,
+    queue.caller(), -- as many will run
+    jsonb_array_length(p_spec #> '{constraints,regions}')
+  );
+  return beacon.answer(v_job.id, true, queue.wake_worker());
+end;
+$$;
+comment on function public.beacon_submit is
+  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
+  'returns the first job.';
+select queue.allow('authenticated, service_role', 'public.beacon_submit');
+
+create function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'id', id,
+  'jobspec_id', jobspec_id,
+  'status', status,
+  'workspace_id', workspace_id,
+  'created', p_created,
+  'wake', p_wake
+)
+from public.beacon_job_states
+where id = p_id
+$$;
+revoke execute
+  on function beacon.answer
+  from public, anon, authenticated, service_role;
+
+create function beacon.end_job(p_id uuid, p_status text, p_error text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update public.beacon_executions
+  set
+    status = case when p_status = 'cancelled' then 'cancelled' else 'failed' end,
+    completed_at = queue.clock(),
+    error = case
+      when p_status <> 'cancelled'
+        then coalesce(error, p_error, 'the job ended before it')
+    end
+  where job_id = p_id and completed_at is null;
+  update public.beacon_jobs
+  set
+    status = p_status,
+    error = left(p_error, 4000),
+    finished_at = queue.clock(),
+    reached = beacon.reached(p_id)
+  where id = p_id and finished_at is null;
+end;
+$$;
+revoke execute
+  on function beacon.end_job
+  from public, anon, authenticated, service_role;
+
+create function beacon.reached(p_id uuid)
+returns text[]
+language sql stable
+set search_path = ''
+as $$
+select coalesce(array_agg(region order by id), '{}')
+from public.beacon_executions
+where job_id = p_id and status = 'completed'
+$$;
+revoke execute
+  on function beacon.reached
+  from public, anon, authenticated, service_role;
+
+create function public.beacon_cancel(p_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job public.beacon_jobs;
+begin
+  -- locks in one order everywhere: outbox, queue, job, executions
+  perform 1
+  from public.beacon_outbox
+  where job_id = p_id
+  for update;
+  select * into v_job
+  from public.beacon_jobs
+  where id = p_id;
+  if not found or not queue.is_member(v_job.workspace_id) then
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_id::text);
+  end if;
+  if v_job.queue_job_id is not null then
+    perform queue.cancel(array[v_job.queue_job_id], queue.clock());
+  end if;
+  select * into v_job
+  from public.beacon_jobs
+  where id = p_id
+  for update;
+  if v_job.status in ('completed', 'failed') then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      format('the job is already %s', v_job.status),
+      v_job.status
+    );
+  end if;
+  update public.beacon_outbox
+  set status = 'cancelled'
+  where job_id = p_id and status in ('pending', 'dead');
+  perform beacon.end_job(p_id, 'cancelled', null);
+  return beacon.answer(p_id, false, false);
+end;
+$$;
+comment on function public.beacon_cancel is
+  'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
+select queue.allow('authenticated, service_role', 'public.beacon_cancel');
+
+create function public.beacon_redrive(
+  p_workspace_id uuid default null,
+  p_ids uuid[] default null
+)
+returns jsonb
+language plpgsql
+security definer -- members hold no right to write the outbox
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := (
+    public.own_workspace(p_workspace_id) ->> 'workspace_id'
+  )::uuid;
+  v_jobs uuid[];
+begin
+  with dead as (
+    select o.id
+    from public.beacon_outbox as o
+    where o.workspace_id = v_workspace
+      and o.status = 'dead'
+      and (p_ids is null or o.id = any (p_ids) or o.job_id = any (p_ids))
+    order by o.id
+    limit 500
+    for update
+  ),
+  redriven as (
+    update public.beacon_outbox as o
+    set
+      status = 'pending',
+      attempts = 0,
+      next_attempt_at = queue.clock()
+    from dead
+    where o.id = dead.id
+    returning o.job_id
+  )
+  select coalesce(array_agg(job_id order by job_id), '{}')
+  into v_jobs
+  from redriven;
+  update public.beacon_jobs
+  set
+    status = 'created',
+    error = null,
+    finished_at = null,
+    reached = '{}'
+  where id = any (v_jobs);
+  update public.beacon_executions
+  set status = 'pending', error = null, completed_at = null
+  where job_id = any (v_jobs);
+  return jsonb_build_object(
+    'count', cardinality(v_jobs),
+    'wake', cardinality(v_jobs) > 0 and queue.wake_worker()
+  );
+end;
+$$;
+comment on function public.beacon_redrive is
+  'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
+  'workspace when null.';
+select queue.allow('authenticated, service_role', 'public.beacon_redrive');
+
+create function public.beacon_publish(p_limit integer default 50)
+returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_row public.beacon_outbox;
+  v_job public.beacon_jobs;
+  v_id uuid;
+  v_published integer := 0;
+  v_message text;
+  v_hint text;
+begin
+  perform queue.refuse_revoked();
+  for v_row in
+    select *
+    from public.beacon_outbox
+    where status = 'pending' and next_attempt_at <= queue.clock()
+    order by next_attempt_at, id
+    limit p_limit
+    for update skip locked -- publishers side by side take different rows
+  loop
+    begin -- the job and its line in one transaction: exactly once
+      select * into v_job
+      from public.beacon_jobs
+      where id = v_row.job_id;
+      insert into public.jobs (
+        workspace_id, job_type, payload, status, priority, user_id, session_id,
+        scheduled_for
+      )
+      values (
+        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
+        v_job.created_by, 'beacon:' || v_job.id,
+        -- a client that reads its job after submitting it finds it created, as the
+        -- guide's test does
+        v_job.created_at + interval '1 second'
+      )
+      returning id into v_id;
+      update public.beacon_outbox
+      set status = 'published', error = null
+      where id = v_row.id;
+      update public.beacon_jobs
+      set queue_job_id = v_id
+      where id = v_job.id;
+      v_published := v_published + 1;
+    exception when others then
+      get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
+      -- what the queue refuses for its content it always refuses; other errors may pass, ten times
+      update public.beacon_outbox
+      set
+        attempts = attempts + 1,
+        error = left(v_message, 2000),
+        status = case
+          when attempts >= 9
+              or v_hint
+                in ('payload_invalid', 'payload_too_large', 'invalid_argument')
+            then 'dead'
+          else status
+        end,
+        next_attempt_at = queue.clock()
+          + make_interval(secs => least(60, 2 ^ (attempts + 1)))
+      where id = v_row.id
+      returning * into v_row;
+      if v_row.status = 'dead' then
+        perform beacon.end_job(
+          v_row.job_id,
+          'failed',
+          'it could not be queued: ' || v_message
+        );
+      end if;
+    end;
+  end loop;
+  return jsonb_build_object('published', v_published);
+end;
+$$;
+comment on function public.beacon_publish is
+  'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
+  'worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_publish');
+
+create function public.beacon_reconcile()
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
+  return (
+    select jsonb_build_object(
+      'ended', count(
+        beacon.end_job(
+          o.id,
+          case o.status when 'cancelled' then 'cancelled' else 'failed' end,
+          case
+            when o.status <> 'cancelled'
+              then coalesce(o.error_message, 'its job in the queue is gone')
+          end
+        )::text
+      )
+    )
+    from (
+      select j.id, coalesce(q.status, 'failed') as status, q.error_message
+      from public.beacon_jobs as j
+      left join public.jobs as q on q.id = j.queue_job_id
+      where j.finished_at is null
+        and j.queue_job_id is not null
+        and (q.id is null or q.finished_at is not null)
+      order by j.id
+      limit 200
+      for update of j skip locked
+    ) as o
+  );
+end;
+$$;
+comment on function public.beacon_reconcile is
+  'End jobs that ended in the queue without their processor: {ended}; for the worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_reconcile');

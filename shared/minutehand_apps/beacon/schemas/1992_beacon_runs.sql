@@ -1,0 +1,329 @@
+-- What a running job and its executions read and report, as the holders of their leases.
+-- The worker asks the providers and signs; whether enough regions succeeded is decided here.
+
+create function public.beacon_start(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_job'],
+    'nothing was started'
+  );
+  v_job public.beacon_jobs;
+begin
+  perform queue.refuse_revoked();
+  update public.beacon_jobs
+  set
+    status = 'processing',
+    started_at = coalesce(started_at, queue.clock())
+  where queue_job_id = v_held.id and finished_at is null;
+  select * into v_job
+  from public.beacon_jobs
+  where id = (v_held.payload ->> 'job_id')::uuid and queue_job_id = v_held.id;
+  return jsonb_build_object(
+    'job', case when v_job.id is not null then to_jsonb(v_job) end,
+    'executions', (
+      select coalesce(jsonb_agg(to_jsonb(e) - 'output' order by e.id), '[]')
+      from public.beacon_executions as e
+      where e.job_id = v_job.id
+    )
+  );
+end;
+$$;
+comment on function public.beacon_start is
+  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
+  'gone; for the worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_start');
+
+create function public.beacon_start_execution(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_execution'],
+    'nothing was started'
+  );
+  v_execution public.beacon_executions;
+begin
+  perform queue.refuse_revoked();
+  update public.beacon_executions
+  set
+    status = 'processing',
+    queue_job_id = v_held.id,
+    started_at = coalesce(started_at, queue.clock())
+  where id = (v_held.payload ->> 'execution_id')::uuid and completed_at is null;
+  select e.* into v_execution
+  from public.beacon_executions as e
+  join public.beacon_jobs as j
+    on j.id = e.job_id and j.queue_job_id = v_held.parent_id
+  where e.id = (v_held.payload ->> 'execution_id')::uuid;
+  return jsonb_build_object(
+    'execution', case
+      when v_execution.id is not null then to_jsonb(v_execution)
+    end,
+    'job', (
+      select to_jsonb(j)
+      from public.beacon_jobs as j
+      where j.id = v_execution.job_id
+    )
+  );
+end;
+$$;
+comment on function public.beacon_start_execution is
+  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
+  'gone; for the worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
+
+create function public.beacon_issue(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_execution'],
+    'no receipt was stored'
+  );
+  v_receipt jsonb := p_request -> 'receipt';
+  v_execution public.beacon_executions;
+begin
+  perform queue.refuse_revoked();
+  -- before its executions
+  perform 1
+  from public.beacon_jobs
+  where queue_job_id = v_held.parent_id
+  for share;
+  select * into v_execution
+  from public.beacon_executions
+  where id = (v_held.payload ->> 'execution_id')::uuid
+  for update;
+  if v_execution.receipt is null then
+    if v_execution.id is null or v_execution.completed_at is not null then
+      perform queue.refuse(
+        409,
+        'invalid_state',
+        'the job ended without this execution',
+        v_execution.status
+      );
+    elsif array[
+      v_receipt ->> 'job_id',
+      v_receipt ->> 'execution_id',
+      v_receipt ->> 'region',
+      v_receipt ->> 'key_id'
+    ] is distinct from array[
+      v_execution.job_id::text,
+      v_execution.id::text,
+      v_execution.region,
+      (select kid from beacon.signing_key)
+    ] then
+      perform queue.refuse(
+        422,
+        'receipt_invalid',
+        'the receipt must be of the leased execution, by the app''s key'
+      );
+    end if;
+    update public.beacon_executions
+    set
+      status = 'completed',
+      output = v_receipt -> 'output',
+      receipt = v_receipt,
+      provider = v_receipt ->> 'provider',
+      model = v_receipt ->> 'model',
+      error = null,
+      completed_at = queue.clock()
+    where id = v_execution.id
+    returning * into v_execution;
+  end if;
+  return jsonb_build_object('receipt', v_execution.receipt);
+end;
+$$;
+comment on function public.beacon_issue is
+  'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
+  'first; for the worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_issue');
+
+create function public.beacon_finish(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_job'],
+    'nothing was finished'
+  );
+  v_job public.beacon_jobs;
+  v_reasons text;
+begin
+  perform queue.refuse_revoked();
+  select * into v_job
+  from public.beacon_jobs
+  where queue_job_id = v_held.id
+  for update;
+  if v_job.finished_at is null then
+    -- children that ended without their processor
+    update public.beacon_executions as e
+    set
+      status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,
+      completed_at = queue.clock(),
+      error = case
+        when q.status <> 'cancelled'
+          then coalesce(q.error_message, 'it did not complete')
+      end
+    from public.jobs as q
+    where e.job_id = v_job.id
+      and e.completed_at is null
+      and q.parent_id = v_held.id
+      and q.payload ->> 'execution_id' = e.id::text
+      and q.finished_at is not null;
+    v_job.reached := beacon.reached(v_job.id);
+    v_job.status := 'completed';
+    if cardinality(v_job.reached)
+      < (v_job.spec #>> '{constraints,min_regions}')::numeric then
+      select string_agg(format('%s: %s', f.region, f.error), '; ')
+      into v_reasons
+      from (
+        select region, left(error, 300) as error
+        from public.beacon_executions
+        where job_id = v_job.id and error is not null
+        order by id
+        limit 10
+      ) as f;
+      v_job.status := 'failed';
+      v_job.error := left(
+        format(
+          'reached %s of %s regions, min_regions is %s%s',
+          cardinality(v_job.reached),
+          jsonb_array_length(v_job.spec #> '{constraints,regions}'),
+          v_job.spec #>> '{constraints,min_regions}',
+          ': ' || v_reasons
+        ),
+        4000
+      );
+    end if;
+    if p_request -> 'closing' is not null then
+      perform beacon.end_job(v_job.id, v_job.status, v_job.error);
+      update public.beacon_jobs
+      set closing = p_request -> 'closing'
+      where id = v_job.id;
+    end if;
+  end if;
+  return jsonb_build_object(
+    'status', v_job.status,
+    'reached', v_job.reached,
+    'error', v_job.error,
+    'receipts', (
+      select count(*)
+      from public.beacon_executions
+      where job_id = v_job.id and receipt is not null
+    ),
+    'executions', (
+      select count(*)
+      from public.beacon_executions
+      where job_id = v_job.id
+    )
+  );
+end;
+$$;
+comment on function public.beacon_finish is
+  'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
+  'executions}; with its signed '
+  'closing receipt, the job ends as this; for the worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_finish');
+
+create function public.beacon_key(p_made jsonb default null)
+returns jsonb
+language plpgsql
+security definer -- no role reads the sealed key directly
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  if p_made is not null then -- another worker's, had it been first
+    insert into beacon.signing_key (kid, x, sealed)
+    values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed')
+    on conflict (id) do nothing;
+  end if;
+  return (select to_jsonb(k) from beacon.signing_key as k);
+end;
+$$;
+comment on function public.beacon_key is
+  'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
+  'worker.';
+select queue.allow('job_worker, service_role', 'public.beacon_key');
+
+create function public.beacon_keys()
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'keys', coalesce(
+    jsonb_agg(jsonb_build_object(
+      'kty', 'OKP',
+      'crv', 'Ed25519',
+      'x', x,
+      'kid', kid,
+      'use', 'sig'
+    )),
+    '[]'
+  )
+)
+from beacon.signing_key
+$$;
+comment on function public.beacon_keys is
+  'The public key that verifies receipts, as a JWK set '
+  '(RFC 7517); for anyone.';
+select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
+
+create function public.beacon_health()
+returns jsonb
+language plpgsql stable
+security definer -- probes hold no rights on the app's tables
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  return (
+    select jsonb_build_object(
+      'depth', count(*),
+      'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
+      'dead', (
+        select count(*)
+        from (
+          select 1
+          from public.beacon_outbox
+          where status = 'dead'
+          limit 10000
+        ) as d
+      )
+    )
+    from (
+      select created_at
+      from public.beacon_outbox
+      where status = 'pending'
+      order by next_attempt_at
+      limit 10000
+    ) as o
+  );
+end;
+$$;
+comment on function public.beacon_health is
+  'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
+  'oldest_seconds, dead}.';
+select queue.allow('job_worker, service_role', 'public.beacon_health');
+
+grant usage on schema beacon to anon, authenticated, service_role;

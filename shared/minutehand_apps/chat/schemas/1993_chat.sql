@@ -1,0 +1,1033 @@
+-- Chat: sessions, what is said in them, and the work that a message becomes.
+-- A message is a job; its state, progress and events are the job's. Delete this app, and the engine
+-- does not notice.
+
+create schema if not exists chat;
+revoke all on schema chat from public;
+
+create table public.async_session_state (
+  session_id text primary key,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  title text not null,
+  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_at timestamptz not null default queue.clock(),
+  last_message_at timestamptz not null default queue.clock()
+);
+comment on table public.async_session_state is
+  'Chat sessions. Members see their workspaces''.';
+create index async_session_state_newest
+  on public.async_session_state (workspace_id, last_message_at desc);
+create index async_session_state_oldest
+  on public.async_session_state (last_message_at);
+
+create table public.async_messages (
+  id uuid primary key default gen_random_uuid(), -- random: a page is read by it
+  seq bigint generated always as identity unique,
+  session_id text not null
+    references public.async_session_state (session_id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  type text not null,
+  content text not null,
+  -- of a message that became work; null before, and when it was answered at once
+  work_type text,
+  work_title text,
+  question jsonb, -- of a question {name, options, default, expires_at}
+  answers uuid, -- of an answer the question
+  client_id text,
+  read_at timestamptz,
+  created_at timestamptz not null default queue.clock(),
+  constraint async_messages_type_is_known
+    check (type in ('message', 'reply', 'question', 'answer', 'info')),
+  constraint async_messages_are_bounded
+    check (char_length(content) between 1 and 50000),
+  constraint async_messages_names_are_bounded
+    check (
+      char_length(client_id) <= 255 and char_length(question ->> 'name') <= 200
+    ),
+  constraint async_messages_are_sent_once unique (session_id, client_id),
+  constraint async_messages_answer_once unique (answers)
+);
+comment on table public.async_messages is
+  'What people and work say in a session, in the order of seq.';
+create index async_messages_of_a_session on public.async_messages (session_id, seq);
+create index async_messages_of_a_workspace
+  on public.async_messages (workspace_id, created_at);
+create index async_messages_requests on public.async_messages (seq)
+  where type = 'message';
+create unique index async_messages_one_a_job on public.async_messages (job_id, type)
+  where type in ('message', 'reply', 'info');
+create unique index async_messages_ask_once
+  on public.async_messages (job_id, (question ->> 'name'))
+  where type = 'question';
+
+-- The state of a job as people see it; null where retention removed the job.
+create function chat.state_of(p_job public.jobs)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select case
+  when p_job.status = 'processing' and p_job.cancel_requested_at is not null
+    then 'cancelling'
+  when p_job.status = 'pending' and p_job.started_at is null then 'accepted'
+  when p_job.status in ('pending', 'processing') then 'in_progress'
+  when p_job.status = 'waiting' then 'waiting_for_user'
+  else coalesce(p_job.status, 'completed')
+end
+$$;
+select queue.allow('authenticated, service_role', 'chat.state_of');
+
+create view public.async_work_items with (security_invoker = true) as
+select
+  'work_' || m.job_id as id,
+  m.session_id,
+  m.workspace_id,
+  m.job_id,
+  m.work_type as type,
+  m.work_title as title,
+  chat.state_of(j) as status,
+  jsonb_build_object(
+    'stage', case j.status
+      when 'completed' then 'DONE'
+      else coalesce(j.progress ->> 'stage', 'ANALYZING')
+    end,
+    'percentage', coalesce((j.progress ->> 'percentage')::numeric, 0),
+    'message', coalesce(j.progress ->> 'message', 'Waiting in the queue')
+  ) as progress,
+  j.result,
+  j.error_message,
+  j.attempts,
+  m.created_at,
+  j.started_at,
+  coalesce(j.updated_at, m.created_at) as updated_at,
+  j.finished_at as completed_at
+from public.async_messages as m
+left join public.jobs as j on j.id = m.job_id
+where m.type = 'message' and m.work_type is not null;
+comment on view public.async_work_items is 'Background work of chats.';
+
+insert into queue.settings (name, value)
+values
+  -- of an id that a caller brings: it is the key of a guest's session
+  ('chat_session_id_min_characters', '32'),
+  ('chat_guest_messages_per_minute', '60'), -- from an address; null: no limit
+  ('chat_retention_days', '90'); -- since a session's latest message
+
+-- 1. Which session a caller may use ---------------------------------------------------------------
+
+create function chat.session_or_null(p_session_id text)
+returns public.async_session_state
+language sql stable
+set search_path = ''
+as $$
+select s.*
+from public.async_session_state as s
+where s.session_id = p_session_id
+  and (s.created_by is null or queue.is_member(s.workspace_id))
+$$;
+revoke execute
+  on function chat.session_or_null
+  from public, anon, authenticated, service_role;
+
+create function chat.session_or_refuse(p_session_id text)
+returns public.async_session_state
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_session public.async_session_state := chat.session_or_null(p_session_id);
+begin
+  if v_session.session_id is null then
+    perform queue.refuse(
+      404,
+      'session_not_found',
+      'Session not found',
+      p_session_id
+    );
+  end if;
+  return v_session;
+end;
+$$;
+revoke execute
+  on function chat.session_or_refuse
+  from public, anon, authenticated, service_role;
+
+create function chat.guest_workspace()
+returns uuid
+language plpgsql
+set search_path = ''
+as $$
+declare
+  c_id constant uuid := '00000000-0000-4000-8000-00000000c4a7';
+begin
+  perform queue.admit_guest('chat_guest_messages', c_id);
+  insert into public.workspaces (id, name)
+  values (c_id, 'Guests of the chat')
+  on conflict (id) do nothing;
+  return c_id;
+end;
+$$;
+revoke execute
+  on function chat.guest_workspace
+  from public, anon, authenticated, service_role;
+
+create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
+returns public.async_session_state
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_least integer := (
+    queue.setting('chat_session_id_min_characters') #>> '{}'
+  )::integer;
+  v_workspace uuid;
+begin
+  if p_session_id !~ '^[A-Za-z0-9._~:-]{1,200}$'
+    or char_length(p_session_id) < v_least
+  then
+    perform queue.refuse(
+      422,
+      'session_id_invalid',
+      format(
+        'x-session-id must have %s to 200 '
+          'letters, digits or ._~:-, and be hard to guess: who knows it can read the session',
+        v_least
+      ),
+      'x-session-id'
+    );
+  end if;
+  v_workspace := case
+    when queue.caller() is null then chat.guest_workspace()
+    else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
+  end;
+  insert into public.async_session_state (
+    session_id, workspace_id, title, created_by
+  )
+  values (p_session_id, v_workspace, left(p_title, 80), queue.caller())
+  on conflict (session_id) do nothing;
+  update public.async_session_state
+  set last_message_at = queue.clock()
+  where session_id = p_session_id;
+  return chat.session_or_refuse(p_session_id);
+end;
+$$;
+revoke execute
+  on function chat.enter
+  from public, anon, authenticated, service_role;
+
+-- 2. A message, and what became of it -------------------------------------------------------------
+
+-- Sessions whose latest message is older than the retention, a few at a time.
+create function chat.forget_old_sessions()
+returns void
+language sql
+set search_path = ''
+as $$
+delete from public.async_session_state
+where session_id in (
+  select s.session_id
+  from public.async_session_state as s
+  where s.last_message_at < queue.clock()
+  - make_interval(days => (queue.setting('chat_retention_days'))::integer)
+  order by s.last_message_at
+  limit 5
+  for update skip locked
+)
+$$;
+revoke execute
+  on function chat.forget_old_sessions
+  from public, anon, authenticated, service_role;
+
+create function chat.request(p_session_id text, p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write messages
+declare
+  v_text text := p_request ->> 'text';
+  v_session public.async_session_state;
+  v_message public.async_messages;
+  v_made record;
+begin
+  if coalesce(char_length(v_text), 0) not between 1 and 8000 then
+    perform queue.refuse(
+      422,
+      'message_invalid',
+      'text must have 1 to 8000 characters',
+      'text'
+    );
+  end if;
+  v_session := chat.enter(
+    p_session_id,
+    (p_request ->> 'workspace_id')::uuid,
+    v_text
+  );
+  select * into v_message
+  from public.async_messages
+  where session_id = p_session_id and client_id = p_request ->> 'client_id';
+  if found and v_message.content <> v_text then
+    perform queue.refuse(
+      409,
+      'idempotency_conflict',
+      'another message has this Idempotency-Key',
+      v_message.id::text
+    );
+  elsif found then
+    return jsonb_build_object('message_id', v_message.id, 'wake', false);
+  end if;
+  v_message.id := gen_random_uuid();
+  v_made := queue.enqueue(
+    v_session.workspace_id,
+    null,
+    jsonb_build_array(jsonb_build_object(
+      'job_type', 'chat_message',
+      'user_id', queue.caller(),
+      'session_id', p_session_id,
+      'priority', 10,
+      'payload', jsonb_build_object(
+        'message_id', v_message.id,
+        'ask_seconds', p_request -> 'ask_seconds'
+      )
+    )),
+    false
+  );
+  insert into public.async_messages (
+    id, session_id, workspace_id, job_id, type, content, client_id
+  )
+  values (
+    v_message.id,
+    p_session_id,
+    v_session.workspace_id,
+    v_made.ids[1],
+    'message',
+    v_text,
+    p_request ->> 'client_id'
+  );
+  perform chat.forget_old_sessions();
+  return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.request');
+
+create function chat.milliseconds(p_at timestamptz)
+returns bigint
+language sql immutable
+set search_path = ''
+as $$
+select floor(date_part('epoch', p_at) * 1000)::bigint
+$$;
+revoke execute
+  on function chat.milliseconds
+  from public, anon, authenticated, service_role;
+
+create function chat.result(p_job_id uuid)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object('messageId', 'msg_' || m.id, 'text', m.content) || case
+  when jsonb_typeof(j.result -> 'page') = 'object' then jsonb_build_object(
+    'page', jsonb_build_object(
+      'title', j.result #> '{page,title}',
+      'url', '/api/chat/pages/msg_' || m.id
+    )
+  )
+  else '{}'
+end
+from public.async_messages as m
+left join public.jobs as j on j.id = m.job_id
+where m.job_id = p_job_id and m.type = 'info'
+$$;
+revoke execute
+  on function chat.result
+  from public, anon, authenticated, service_role;
+
+-- What a job that has begun waits for, in words.
+create function chat.waits_for(p_job public.jobs)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select p_job.progress ->> 'message'
+where p_job.status = 'pending' and p_job.started_at is not null
+$$;
+revoke execute
+  on function chat.waits_for
+  from public, anon, authenticated, service_role;
+
+create function chat.outcome(p_session_id text, p_message_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'status', j.status,
+  'error_message', j.error_message,
+  'waits_for', chat.waits_for(j),
+  'reply', r.content,
+  'work', case
+    when w.id is null then '[]'
+    else jsonb_build_array(jsonb_build_object(
+      'id', w.id,
+      'type', w.type,
+      'status', w.status,
+      'estimatedDuration', 30000
+    ))
+  end
+)
+from chat.session_or_refuse(p_session_id) as s
+join public.async_messages as m
+  on m.id = p_message_id and m.session_id = s.session_id
+left join public.jobs as j on j.id = m.job_id
+left join public.async_work_items as w on w.job_id = m.job_id
+left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.outcome');
+
+create function chat.message_json(p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_strip_nulls(jsonb_build_object(
+  'id', 'msg_' || p_message.id,
+  'type', p_message.type,
+  'role', case
+    when p_message.type in ('message', 'answer') then 'user'
+    else 'assistant'
+  end,
+  'content', p_message.content,
+  'timestamp', chat.milliseconds(p_message.created_at),
+  'work', (
+    select 'work_' || m.job_id
+    from public.async_messages as m
+    where m.job_id = p_message.job_id
+      and m.type = 'message'
+      and m.work_type is not null
+  )
+)) || case p_message.type
+  when 'message' then coalesce(
+    (
+      select jsonb_strip_nulls(jsonb_build_object(
+        'status', j.status,
+        'error', j.error_message,
+        'waits_for', chat.waits_for(j)
+      ))
+      from public.jobs as j
+      where j.id = p_message.job_id
+    ),
+    '{"status": "completed"}'
+  )
+  when 'info' then jsonb_build_object('result', chat.result(p_message.job_id))
+  else '{}'
+end
+$$;
+revoke execute
+  on function chat.message_json
+  from public, anon, authenticated, service_role;
+
+create function chat.said(p_session_id text)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'sessionId', p_session_id,
+  'title', s.title,
+  'messages', (
+    select coalesce(jsonb_agg(chat.message_json(m) order by m.seq), '[]')
+    from (
+      select x.*
+      from public.async_messages as x
+      where x.session_id = s.session_id
+      order by x.seq desc
+      limit 100
+    ) as m
+  )
+)
+from chat.session_or_null(p_session_id) as s
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.said');
+
+create function chat.page(p_message_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- its random id is the key to it
+select jsonb_build_object(
+  'page', (
+    select j.result -> 'page'
+    from public.async_messages as m
+    join public.jobs as j on j.id = m.job_id
+    where m.id = p_message_id and m.type = 'info'
+  )
+)
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.page');
+
+-- 3. The state of a session's work ----------------------------------------------------------------
+
+-- Whether a question may still be answered.
+create function chat.is_open(p_message public.async_messages)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select p_message.type = 'question'
+  and exists (
+    select from public.jobs as j
+    where j.id = p_message.job_id and j.status = 'waiting'
+  )
+  and not exists (
+    select from public.async_messages as a
+    where a.answers = p_message.id
+  )
+$$;
+revoke execute
+  on function chat.is_open
+  from public, anon, authenticated, service_role;
+
+create function chat.note(p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_strip_nulls(jsonb_build_object(
+  'id', 'msg_' || p_message.id,
+  'workId', 'work_' || p_message.job_id,
+  'direction', case p_message.type when 'answer' then 'to_work' else 'to_user' end,
+  'type', p_message.type,
+  'content', p_message.content,
+  'requiresResponse', chat.is_open(p_message),
+  'timestamp', chat.milliseconds(p_message.created_at),
+  'options', p_message.question -> 'options',
+  'default', p_message.question -> 'default',
+  'expiresAt', p_message.question -> 'expires_at',
+  'answers', 'msg_' || p_message.answers,
+  'result', case p_message.type when 'info' then chat.result(p_message.job_id) end
+))
+$$;
+revoke execute on function chat.note from public, anon, authenticated, service_role;
+
+create function chat.pending_questions(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(jsonb_agg(chat.note(q) order by q.seq), '[]')
+from public.async_messages as q
+where q.session_id = p_session_id and q.type = 'question' and chat.is_open(q)
+$$;
+revoke execute
+  on function chat.pending_questions
+  from public, anon, authenticated, service_role;
+
+create function chat.work(p_session_id text, p_live boolean)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  jsonb_agg(
+    jsonb_strip_nulls(jsonb_build_object(
+      'id', w.id,
+      'type', w.type,
+      'title', w.title,
+      'status', w.status,
+      'estimatedDuration', 30000,
+      'elapsedSeconds', floor(date_part(
+        'epoch',
+        coalesce(w.completed_at, queue.clock()) - w.created_at
+      ))::integer,
+      'progress', w.progress,
+      'error', w.error_message,
+      'result', chat.result(w.job_id)
+    ))
+    order by w.created_at
+  ),
+  '[]'
+)
+from (
+  select *
+  from public.async_work_items as x
+  where x.session_id = p_session_id
+    and (x.status in ('accepted', 'in_progress', 'waiting_for_user', 'cancelling'))
+    = p_live
+  order by x.created_at desc
+  limit 50
+) as w
+$$;
+revoke execute on function chat.work from public, anon, authenticated, service_role;
+
+create function chat.status(p_session_id text)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'sessionId', p_session_id,
+  'activeWork', chat.work(s.session_id, true),
+  'endedWork', chat.work(s.session_id, false),
+  'pendingQuestions', chat.pending_questions(s.session_id),
+  'unreadMessageCount', (
+    select count(*)
+    from public.async_messages as m
+    where m.session_id = s.session_id
+      and m.type in ('question', 'info')
+      and m.read_at is null
+  ),
+  -- of the workspace, without a session of guests: of the latest requests alone
+  'queueStatus', (
+    select jsonb_build_object(
+      'queued', count(*) filter (where j.status = 'pending'),
+      'executing', count(*) filter (where j.status = 'processing')
+    )
+    from (
+      select x.job_id
+      from public.async_messages as x
+      where x.type = 'message'
+      order by x.seq desc
+      limit 500
+    ) as m
+    join public.jobs as j
+      on j.id = m.job_id
+      and j.workspace_id
+      = coalesce(s.workspace_id, '00000000-0000-4000-8000-00000000c4a7')
+  )
+)
+from chat.session_or_null(p_session_id) as s
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.status');
+
+-- What an event of a job means in its session: the work, and the question or result it brought.
+create function chat.event_json(p_event jsonb, p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select p_event || jsonb_build_object(
+  'data', p_event -> 'data' || jsonb_build_object(
+    'message_id', 'msg_' || p_message.id,
+    'work_type', p_message.work_type,
+    'work_title', p_message.work_title,
+    'brought', case p_event ->> 'type'
+      when 'job.completed' then chat.result(p_message.job_id)
+      when 'job.waiting' then (
+        select chat.note(q)
+        from public.async_messages as q
+        where q.job_id = p_message.job_id
+          and q.type = 'question'
+          and q.question ->> 'name' = p_event #>> '{data,wait,name}'
+      )
+    end
+  )
+)
+$$;
+revoke execute
+  on function chat.event_json
+  from public, anon, authenticated, service_role;
+
+-- A page of the session's feed, see queue.read_feed, of the jobs of its messages alone.
+create function chat.events(p_session_id text, p_cursor text)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = '' -- guests hold no rights on any table
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  c_beginning constant text := coalesce(p_cursor, '1:1:');
+  v_session constant public.async_session_state := chat.session_or_null(
+    p_session_id
+  );
+  v_page jsonb := '{"events": [], "places": [], "more": false}';
+  v_found record;
+begin
+  if v_session.session_id is null then
+    return v_page || jsonb_build_object('cursor', c_beginning);
+  end if;
+  v_page := queue.read_feed(v_session.workspace_id, p_session_id, c_beginning, 200);
+  select
+    coalesce(jsonb_agg(chat.event_json(e.event, m) order by e.n), '[]') as events,
+    coalesce(
+      jsonb_agg(v_page -> 'places' -> (e.n - 1)::integer order by e.n),
+      '[]'
+    ) as places
+  into v_found
+  from jsonb_array_elements(v_page -> 'events') with ordinality as e (event, n)
+  join public.async_messages as m
+    on m.job_id = (e.event ->> 'job_id')::uuid and m.type = 'message';
+  return v_page || to_jsonb(v_found);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.events');
+
+-- 4. Cancelling and answering ---------------------------------------------------------------------
+
+-- The jobs of a work item, or of all work of a session, that the caller may cancel.
+create function chat.jobs_of(p_session_id text, p_work_id text)
+returns setof public.jobs
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_work_id is null then
+    perform chat.session_or_refuse(p_session_id);
+    return query
+      select j.*
+      from public.async_messages as m
+      join public.jobs as j on j.id = m.job_id
+      where m.session_id = p_session_id
+        and m.type = 'message'
+        and m.work_type is not null
+      order by j.id;
+  elsif p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    return query -- a guest may cancel work whose id they know
+      select j.*
+      from public.async_messages as m
+      join public.jobs as j on j.id = m.job_id
+      where m.job_id = substr(p_work_id, 6)::uuid
+        and m.type = 'message'
+        and m.work_type is not null
+        and (chat.session_or_null(m.session_id)).session_id is not null;
+  end if;
+end;
+$$;
+revoke execute
+  on function chat.jobs_of
+  from public, anon, authenticated, service_role;
+
+create function chat.cancel(p_session_id text, p_work_id text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_all constant public.jobs[] := array(
+    select j
+    from chat.jobs_of(p_session_id, p_work_id) as j
+  );
+  v_ids constant uuid[] := array(
+    select j.id
+    from unnest(v_all) as j
+    where j.finished_at is null
+      -- all of a session: what was asked to stop before is not cancelled by this call
+      and (p_work_id is not null or j.cancel_requested_at is null)
+      -- what has its result has ended, though its worker did not say so yet
+      and not exists (
+        select from public.async_messages as r
+        where r.job_id = j.id and r.type = 'info'
+      )
+    order by j.id
+  );
+begin
+  if p_work_id is not null and v_all = '{}' then
+    perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
+  elsif p_work_id is not null and v_ids = '{}' then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the work has ended already',
+      case
+        when v_all[1].finished_at is null then 'completed'
+        else v_all[1].status
+      end
+    );
+  end if;
+  perform queue.cancel(v_ids, queue.clock());
+  return jsonb_build_object(
+    'success', true,
+    'message', 'Work cancelled successfully',
+    'cancelled', (
+      select coalesce(jsonb_agg('work_' || id), '[]')
+      from unnest(v_ids) as id
+    )
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.cancel');
+
+create function chat.messages(p_session_id text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_id text := (chat.session_or_null(p_session_id)).session_id;
+  v_answer jsonb := (
+    select jsonb_build_object(
+      'sessionId', p_session_id,
+      'workId', 'work_' || (array_agg(m.job_id order by m.seq desc))[1],
+      'messages', coalesce(jsonb_agg(chat.note(m) order by m.seq), '[]'),
+      'pendingQuestions', chat.pending_questions(v_id),
+      'unreadCount', count(*) filter (
+        where m.type in ('question', 'info') and m.read_at is null
+      )
+    )
+    from (
+      select *
+      from public.async_messages as x
+      where x.session_id = v_id and x.type in ('question', 'answer', 'info')
+      order by x.seq desc
+      limit 100
+    ) as m
+  );
+begin
+  update public.async_messages
+  set read_at = queue.clock()
+  where session_id = v_id and type in ('question', 'info') and read_at is null;
+  return v_answer;
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.messages');
+
+create function chat.respond(p_session_id text, p_message_id text, p_content text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_session public.async_session_state := chat.session_or_refuse(p_session_id);
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_question public.async_messages;
+  v_id uuid;
+begin
+  select * into v_question
+  from public.async_messages as m
+  where m.session_id = v_session.session_id
+    and 'msg_' || m.id = p_message_id
+    and m.type = 'question';
+  if not found then
+    perform queue.refuse(
+      404,
+      'message_not_found',
+      'Question not found in this session',
+      p_message_id
+    );
+  end if;
+  -- guests may not answer jobs, so the app does it for them: whose session this is was checked
+  perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  perform public.answer_job(
+    v_question.job_id,
+    jsonb_build_object('answer', p_content, 'name', v_question.question ->> 'name')
+  );
+  perform set_config('request.jwt.claims', v_claims, true);
+  insert into public.async_messages (
+    session_id, workspace_id, job_id, type, content, answers
+  )
+  values (
+    p_session_id, v_session.workspace_id, v_question.job_id, 'answer', p_content,
+    v_question.id
+  )
+  returning id into v_id;
+  return jsonb_build_object(
+    'success', true,
+    'messageId', 'msg_' || v_id,
+    'workId', 'work_' || v_question.job_id,
+    'status', 'answered'
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'chat.respond');
+
+-- 5. What the worker reads and says ---------------------------------------------------------------
+
+create function public.chat_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may read no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['chat_message'],
+    'nothing was read'
+  );
+  v_message public.async_messages;
+begin
+  perform queue.refuse_revoked();
+  select * into v_message
+  from public.async_messages
+  where job_id = v_job.id and type = 'message';
+  return jsonb_build_object(
+    'text', v_message.content,
+    'progress', v_job.progress,
+    'history', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object('type', h.type, 'content', left(h.content, 4000))
+          order by h.seq
+        ),
+        '[]'
+      )
+      from (
+        select *
+        from public.async_messages as x
+        where x.session_id = v_message.session_id and x.seq < v_message.seq
+        order by x.seq desc
+        limit 20
+      ) as h
+    )
+  );
+end;
+$$;
+comment on function public.chat_load is
+  'A leased job''s message, how far it came, and those before: {text, progress, history}.';
+select queue.allow('job_worker, service_role', 'public.chat_load');
+
+create function public.chat_say(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may write no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['chat_message'],
+    'nothing was said'
+  );
+begin
+  perform queue.refuse_revoked();
+  update public.async_messages
+  set
+    work_type = p_request #>> '{work,type}',
+    work_title = left(p_request #>> '{work,title}', 200)
+  where job_id = v_job.id
+    and type = 'message'
+    and work_type is null
+    and jsonb_typeof(p_request -> 'work') = 'object';
+  if found then
+    perform queue.append_event(
+      array[v_job.id],
+      'job.work_started',
+      '{}',
+      queue.clock()
+    );
+  end if;
+  insert into public.async_messages (
+    session_id, workspace_id, job_id, type, content, question
+  )
+  select
+    m.session_id,
+    m.workspace_id,
+    m.job_id,
+    p_request ->> 'type',
+    left(p_request ->> 'content', 50000),
+    nullif(p_request -> 'question', 'null')
+  from public.async_messages as m
+  where m.job_id = v_job.id and m.type = 'message'
+  on conflict do nothing; -- a repeated attempt says it once
+  return '{"said": true}';
+end;
+$$;
+comment on function public.chat_say is
+  'Say {type, content, question, work} as a leased job, once: {said}.';
+select queue.allow('job_worker, service_role', 'public.chat_say');
+
+-- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+create function public.chat_request(p_session_id text, p_request jsonb)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.request(p_session_id, p_request);
+end;
+comment on function public.chat_request is
+  'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_request');
+
+create function public.chat_outcome(p_session_id text, p_message_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id);
+end;
+comment on function public.chat_outcome is
+  'What became of a message: {status, error_message, waits_for, reply, work}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_outcome');
+
+create function public.chat_said(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.said(p_session_id);
+end;
+comment on function public.chat_said is
+  'The latest messages of a session, in order: {sessionId, title, messages}; none if unknown.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_said');
+
+create function public.chat_page(p_message_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.page(p_message_id);
+end;
+comment on function public.chat_page is
+  'The content of the page of a result, by the result''s message: {page}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_page');
+
+create function public.chat_status(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.status(p_session_id);
+end;
+comment on function public.chat_status is
+  'The state of a session''s work; empty for an unknown session.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_status');
+
+create function public.chat_events(p_session_id text, p_cursor text default null)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.events(p_session_id, p_cursor);
+end;
+comment on function public.chat_events is
+  'Events of the jobs of a session''s messages after a cursor, as session_feed.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_events');
+
+create function public.chat_cancel(p_session_id text, p_work_id text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.cancel(p_session_id, p_work_id);
+end;
+comment on function public.chat_cancel is
+  'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_cancel');
+
+create function public.chat_messages(p_session_id text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.messages(p_session_id);
+end;
+comment on function public.chat_messages is
+  'Messages between a session''s work and people; they count as read.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_messages');
+
+create function public.chat_respond(
+  p_session_id text,
+  p_message_id text,
+  p_content text
+)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.respond(
+  p_session_id,
+  p_message_id,
+  p_content
+);
+end;
+comment on function public.chat_respond is
+  'Answer a question in any words, once: {success, messageId, workId, status}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
+
+-- Row level security and grants -------------------------------------------------------------------
+
+select queue.show_to_members('public.async_session_state');
+select queue.show_to_members('public.async_messages');
+select queue.show_to_members('public.async_work_items');

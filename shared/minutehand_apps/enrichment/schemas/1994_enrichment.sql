@@ -1,0 +1,328 @@
+-- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
+-- Delete this app's migrations, its seed and shared/minutehand_apps/enrichment, and the platform
+-- does not notice.
+
+create schema if not exists enrichment;
+revoke all on schema enrichment from public;
+
+create table public.workspace_settings (
+  workspace_id uuid primary key references public.workspaces (id) on delete cascade,
+  -- sealed with the workspace as context; null while none is set
+  apollo_api_key_encrypted text,
+  apollo_api_key_last4 text, -- its last four characters, to recognise it by
+  apollo_client text, -- apollo or offline; null takes the deployment's (USE_MOCK_APOLLO)
+  -- whether a new account with a domain is enriched by itself
+  apollo_auto_enrich boolean not null default false,
+  apollo_paused_until timestamptz, -- until when Apollo asked this key to wait (429)
+  -- credits paid, counted once per answered call
+  enrichment_credits_used bigint not null default 0,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint workspace_settings_client_is_known
+    check (apollo_client in ('apollo', 'offline')),
+  constraint workspace_settings_key_is_bounded
+    check (
+      length(apollo_api_key_encrypted) <= 4000 and length(apollo_api_key_last4) <= 4
+    )
+);
+comment on table public.workspace_settings is
+  'Settings of workspaces: members read them, managers change them; neither can select the key''s '
+  'ciphertext.';
+
+create table public.accounts (
+  id uuid primary key default gen_random_uuid(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  name text not null,
+  domain text, -- without scheme and www
+  industry text,
+  employee_count bigint,
+  annual_revenue numeric, -- of a year, in US dollars
+  city text,
+  state text,
+  country text,
+  enriched_at timestamptz, -- when Apollo's data was last applied
+  metadata jsonb not null default '{}', -- enrichment sets apollo_…
+  edited_at jsonb not null default '{}', -- per field, when a person last wrote it
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint accounts_belong_to_one_workspace unique (workspace_id, id),
+  constraint accounts_texts_are_bounded
+    check (
+      length(name) between 1 and 500
+      and length(domain) <= 253
+      and length(industry) <= 500
+      and length(city) <= 200
+      and length(state) <= 200
+      and length(country) <= 200
+    ),
+  constraint accounts_numbers_are_amounts
+    check (
+      employee_count >= 0
+      and annual_revenue >= 0
+      and annual_revenue < 1e19
+      and scale(annual_revenue) <= 20
+    )
+);
+comment on table public.accounts is
+  'Companies a workspace knows; several (branches) may have the '
+  'same domain.';
+
+create table public.contacts (
+  id uuid primary key default gen_random_uuid(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  account_id uuid, -- where the person works, of the same workspace
+  name text,
+  email text,
+  title text,
+  linkedin_url text,
+  enriched_at timestamptz,
+  metadata jsonb not null default '{}',
+  edited_at jsonb not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint contacts_stay_in_their_workspace foreign key (workspace_id, account_id)
+    references public.accounts (workspace_id, id) on delete set null (account_id),
+  constraint contacts_texts_are_bounded
+    check (
+      length(name) <= 500
+      and length(email) <= 320
+      and length(title) <= 500
+      and length(linkedin_url) <= 2000
+    )
+);
+comment on table public.contacts is 'People a workspace knows.';
+
+create index accounts_by_name on public.accounts (workspace_id, name, id);
+create index contacts_by_name on public.contacts (workspace_id, name, id);
+create index contacts_by_account on public.contacts (workspace_id, account_id)
+  where account_id is not null;
+
+-- Remember which fields a person wrote and when; enrichment itself says it is not a person.
+create function enrichment.note_edits()
+returns trigger
+language plpgsql
+security definer -- reads the engine's clock, on which callers who edit hold no rights
+set search_path = ''
+as $$
+begin
+  new.updated_at := queue.clock();
+  if coalesce(current_setting('enrichment.applying', true), '') <> 'on' then
+    new.edited_at := coalesce(old.edited_at, '{}') || (
+      select coalesce(jsonb_object_agg(field.key, queue.clock()), '{}')
+      from jsonb_each(to_jsonb(new)) as field
+      where field.key not in (
+        'id', 'workspace_id', 'enriched_at', 'metadata', 'edited_at', 'created_at',
+        'updated_at'
+      )
+        and field.value
+        is distinct from coalesce(to_jsonb(old) -> field.key, 'null')
+    );
+  end if;
+  return new;
+end;
+$$;
+revoke execute
+  on function enrichment.note_edits
+  from public, anon, authenticated, service_role;
+create trigger accounts_note_edits
+  before insert or update on public.accounts
+  for each row
+  execute function enrichment.note_edits();
+create trigger contacts_note_edits
+  before insert or update on public.contacts
+  for each row
+  execute function enrichment.note_edits();
+
+create function enrichment.require(p_workspace_id uuid, p_manager boolean)
+returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is null or not queue.is_member(p_workspace_id) then
+    -- as if it did not exist
+    perform queue.refuse(
+      404,
+      'workspace_not_found',
+      'workspace not found',
+      p_workspace_id::text
+    );
+  elsif p_manager and not queue.is_manager(p_workspace_id) then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'only a manager of the workspace may do this'
+    );
+  end if;
+end;
+$$;
+revoke execute
+  on function enrichment.require
+  from public, anon, authenticated, service_role;
+
+create function public.get_workspace_settings(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer -- shows that a key is configured to callers who may not read it
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, false);
+  return (
+    select jsonb_build_object(
+      'workspace_id', p_workspace_id,
+      'apollo_api_key', jsonb_build_object(
+        'configured', s.apollo_api_key_encrypted is not null,
+        'last4', s.apollo_api_key_last4
+      ),
+      'apollo_client', s.apollo_client,
+      'apollo_auto_enrich', coalesce(s.apollo_auto_enrich, false),
+      'apollo_paused_until', case
+        when s.apollo_paused_until > queue.clock() then s.apollo_paused_until
+      end,
+      'enrichment_credits_used', coalesce(s.enrichment_credits_used, 0),
+      'enrichment_calls_unanswered', (
+        select count(*)
+        from enrichment.calls as c
+        where c.workspace_id = p_workspace_id and c.answered_at is null
+      ),
+      'can_manage', queue.is_manager(p_workspace_id),
+      'updated_at', s.updated_at
+    )
+    from (values (p_workspace_id)) as asked (workspace_id)
+    left join public.workspace_settings as s on s.workspace_id = asked.workspace_id
+  );
+end;
+$$;
+comment on function public.get_workspace_settings is
+  'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
+  'characters. For members.';
+select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
+
+create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
+returns jsonb
+language plpgsql
+security definer -- writes the ciphertext, which no client may select
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, true);
+  insert into public.workspace_settings (workspace_id)
+  values (p_workspace_id)
+  on conflict (workspace_id) do nothing;
+  update public.workspace_settings as s
+  set
+    apollo_api_key_encrypted = case
+      when p_changes ? 'sealed_key' then p_changes ->> 'sealed_key'
+      else s.apollo_api_key_encrypted
+    end,
+    apollo_api_key_last4 = case
+      when p_changes ? 'sealed_key' then p_changes ->> 'last4'
+      else s.apollo_api_key_last4
+    end,
+    apollo_client = case
+      when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
+      else s.apollo_client
+    end,
+    -- another key, or another client, was never asked to wait
+    apollo_paused_until = case
+      when p_changes ?| array['sealed_key', 'apollo_client'] then null
+      else s.apollo_paused_until
+    end,
+    apollo_auto_enrich = coalesce(
+      (p_changes ->> 'apollo_auto_enrich')::boolean,
+      s.apollo_auto_enrich
+    ),
+    updated_at = queue.clock()
+  where s.workspace_id = p_workspace_id;
+  return public.get_workspace_settings(p_workspace_id);
+end;
+$$;
+comment on function public.put_workspace_settings is
+  'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
+  'key). For managers.';
+select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
+
+create function public.get_sealed_apollo_key(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer -- no client's role may select the ciphertext
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, true);
+  return jsonb_build_object(
+    'sealed_key', (
+      select apollo_api_key_encrypted
+      from public.workspace_settings
+      where workspace_id = p_workspace_id
+    )
+  );
+end;
+$$;
+comment on function public.get_sealed_apollo_key is
+  'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
+  'managers.';
+select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
+
+alter table public.workspace_settings enable row level security;
+alter table public.accounts enable row level security;
+alter table public.contacts enable row level security;
+create policy workspace_settings_read_by_members on public.workspace_settings
+  for select
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()));
+create policy workspace_settings_kept_by_managers on public.workspace_settings
+  for all
+  to authenticated
+  using (queue.is_manager(workspace_id))
+  with check (queue.is_manager(workspace_id));
+create policy accounts_belong_to_members on public.accounts
+  for all
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()))
+  with check (workspace_id in (select queue.my_workspaces()));
+create policy contacts_belong_to_members on public.contacts
+  for all
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()))
+  with check (workspace_id in (select queue.my_workspaces()));
+
+revoke all
+  on public.workspace_settings
+  from public, anon, authenticated, service_role;
+revoke all on public.accounts from public, anon, authenticated, service_role;
+revoke all on public.contacts from public, anon, authenticated, service_role;
+-- no browser's role may select the ciphertext: no guest, no member, no manager
+grant select (
+  workspace_id,
+  apollo_api_key_last4,
+  apollo_client,
+  apollo_auto_enrich,
+  apollo_paused_until,
+  enrichment_credits_used,
+  created_at,
+  updated_at
+), insert (workspace_id, apollo_client, apollo_auto_enrich),
+  update (apollo_client, apollo_auto_enrich)
+  on public.workspace_settings
+  to authenticated;
+grant select, delete on public.accounts to authenticated;
+grant select, delete on public.contacts to authenticated;
+grant insert (
+  id, workspace_id, name, domain, industry, employee_count, annual_revenue, city,
+  state, country
+),
+  update (
+    name, domain, industry, employee_count, annual_revenue, city, state, country
+  )
+  on public.accounts
+  to authenticated;
+grant insert (
+  id, workspace_id, account_id, name, email, title, linkedin_url
+), update (account_id, name, email, title, linkedin_url)
+  on public.contacts
+  to authenticated;
+grant select, insert, update, delete on public.workspace_settings to service_role;
+grant select, insert, update, delete on public.accounts to service_role;
+grant select, insert, update, delete on public.contacts to service_role;

@@ -1,0 +1,476 @@
+-- Plans: prompts, and what each stage of their planning found. State, progress and events are the
+-- job's. Delete this app, and the engine does not notice.
+
+create schema if not exists plans;
+revoke all on schema plans from public;
+
+create table public.plans (
+  id uuid primary key default gen_random_uuid(), -- random: a guest's plan is read by it
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  prompt text not null,
+  speed_vs_detail text not null,
+  job_id uuid not null,
+  idempotency_key text,
+  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_at timestamptz not null default queue.clock(),
+  constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
+  constraint plans_speed_is_known
+    check (
+      speed_vs_detail in (
+        'fast_but_skip_details',
+        'balanced_speed_and_detail',
+        'all_details_but_slow'
+      )
+    ),
+  constraint plans_key_is_bounded check (char_length(idempotency_key) <= 255),
+  constraint plans_one_per_key unique (workspace_id, idempotency_key)
+);
+comment on table public.plans is 'Prompts to be planned.';
+create index plans_newest on public.plans (workspace_id, created_at desc);
+create index plans_by_job on public.plans (job_id);
+
+create table public.plan_stages (
+  plan_id uuid not null references public.plans (id) on delete cascade,
+  name text not null,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  result jsonb,
+  model text, -- null: a sample
+  reason text, -- why it failed
+  ended_at timestamptz not null default queue.clock(),
+  primary key (plan_id, name),
+  constraint plan_stages_have_an_end
+    check ((result is null) = (reason is not null)),
+  constraint plan_stages_are_bounded
+    check (octet_length(result::text) <= 200000 and char_length(name) <= 100)
+);
+comment on table public.plan_stages is
+  'What the stages of plans found; a report is made of it.';
+create index plan_stages_by_workspace on public.plan_stages (workspace_id);
+
+create view public.plan_states with (security_invoker = true) as
+select
+  p.id as plan_id,
+  p.workspace_id,
+  p.prompt,
+  p.speed_vs_detail,
+  p.job_id,
+  p.created_at,
+  case
+    when j.status = 'processing' and j.cancel_requested_at is not null
+      then 'cancelling'
+    when j.status in ('processing', 'waiting')
+        or j.status = 'pending' and j.started_at is not null
+      then 'running'
+    else coalesce(j.status, 'completed') -- null: retention removed its job
+  end as status,
+  coalesce((j.progress ->> 'percentage')::numeric, 0) as percentage,
+  case
+    when j.status = 'pending' and j.started_at is not null
+      then coalesce(
+        case j.progress ->> 'stage'
+          when 'waiting' then j.progress ->> 'message'
+        end,
+        j.error_message
+      )
+  end as waits_for,
+  case when j.status = 'failed' then j.error_message end as error,
+  j.finished_at
+from public.plans as p
+left join public.jobs as j on j.id = p.job_id;
+comment on view public.plan_states is
+  'Plans with their state: pending, running, cancelling, completed, failed or cancelled.';
+
+insert into queue.settings (name, value)
+values ('plan_guest_plans_per_minute', '60'); -- from an address; null: no limit
+
+-- 1. What callers do ------------------------------------------------------------------------------
+
+create function plans.plan_or_refuse(p_plan_id uuid)
+returns public.plans
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_plan public.plans;
+begin
+  select * into v_plan
+  from public.plans as p
+  where p.id = p_plan_id
+    and (p.created_by is null or queue.is_member(p.workspace_id));
+  if not found then
+    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+  end if;
+  return v_plan;
+end;
+$$;
+revoke execute
+  on function plans.plan_or_refuse
+  from public, anon, authenticated, service_role;
+
+create function plans.guest_workspace()
+returns uuid
+language plpgsql
+set search_path = ''
+as $$
+declare
+  c_id constant uuid := '00000000-0000-4000-8000-0000000091a5';
+begin
+  perform queue.admit_guest('plan_guest_plans', c_id);
+  insert into public.workspaces (id, name)
+  values (c_id, 'Guests'' plans')
+  on conflict (id) do nothing;
+  return c_id;
+end;
+$$;
+revoke execute
+  on function plans.guest_workspace
+  from public, anon, authenticated, service_role;
+
+create function plans.start(
+  p_plan jsonb,
+  p_workspace_id uuid,
+  p_idempotency_key text default null
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write plans
+declare
+  v_user uuid := queue.caller();
+  v_workspace uuid := case
+    when v_user is null then plans.guest_workspace()
+    else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
+  end;
+  -- guests share a workspace: a key of theirs would find others' plans
+  v_key text := case when v_user is not null then p_idempotency_key end;
+  v_plan public.plans;
+  v_wake boolean := false;
+begin
+  if num_nulls(p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') > 0 then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'name prompt and speed_vs_detail',
+      'plan'
+    );
+  end if;
+  insert into public.plans (
+    workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by
+  )
+  values (
+    v_workspace,
+    p_plan ->> 'prompt',
+    p_plan ->> 'speed_vs_detail',
+    gen_random_uuid(),
+    v_key,
+    v_user
+  )
+  on conflict (workspace_id, idempotency_key) do nothing
+  returning * into v_plan;
+  if found then
+    select e.ids[1], e.wake into v_plan.job_id, v_wake
+    from queue.enqueue(
+      v_workspace,
+      null,
+      jsonb_build_array(jsonb_build_object(
+        'job_type', 'plan',
+        'user_id', v_user,
+        'payload', jsonb_build_object('plan_id', v_plan.id)
+      )),
+      false
+    ) as e;
+    update public.plans
+    set job_id = v_plan.job_id
+    where id = v_plan.id;
+  else
+    select * into v_plan
+    from public.plans
+    where workspace_id = v_workspace and idempotency_key = v_key;
+    if (v_plan.prompt, v_plan.speed_vs_detail)
+      <> (p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') then
+      perform queue.refuse(
+        409,
+        'idempotency_conflict',
+        'another plan has this Idempotency-Key',
+        v_plan.id::text
+      );
+    end if;
+  end if;
+  return jsonb_build_object(
+    'plan_id', v_plan.id,
+    'job_id', v_plan.job_id,
+    'created_at', v_plan.created_at,
+    'wake', v_wake,
+    'status', (
+      select s.status
+      from public.plan_states as s
+      where s.plan_id = v_plan.id
+    )
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.start');
+
+create function plans.read(p_plan_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select to_jsonb(s) || jsonb_build_object(
+  'stages', (
+    select coalesce(
+      jsonb_agg(
+        to_jsonb(t) - '{plan_id,workspace_id}'::text[] || jsonb_build_object(
+          'status', case when t.result is null then 'failed' else 'completed' end
+        )
+        order by t.ended_at, t.name
+      ),
+      '[]'
+    )
+    from public.plan_stages as t
+    where t.plan_id = p.id
+  )
+)
+from plans.plan_or_refuse(p_plan_id) as p
+join public.plan_states as s on s.plan_id = p.id
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.read');
+
+create function plans.events(
+  p_plan_id uuid,
+  p_after bigint,
+  p_limit integer default 500
+)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'job_id', p.job_id,
+  'ended', coalesce(j.finished_at is not null, true)
+    and not exists (
+      select from public.job_events as later
+      where later.job_id = p.job_id and later.seq > p_after + p_limit
+    ),
+  'events', (
+    select coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'seq', e.seq,
+          'type', e.type,
+          'data', e.data,
+          'at', e.created_at
+        )
+        order by e.seq
+      ),
+      '[]'
+    )
+    from (
+      select *
+      from public.job_events as x
+      where x.job_id = p.job_id and x.seq > p_after
+      order by x.seq
+      limit p_limit
+    ) as e
+  )
+)
+from plans.plan_or_refuse(p_plan_id) as p
+left join public.jobs as j on j.id = p.job_id
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.events');
+
+create function plans.cancel(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.cancel');
+
+create function plans.retry(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+begin
+  -- guests may not retry jobs, so the app does it for them: whose plan this is was checked
+  perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  perform public.retry_job(v_plan.job_id);
+  perform set_config('request.jwt.claims', v_claims, true);
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.retry');
+
+create function plans.delete(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  delete from public.plans where id = p_plan_id;
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.delete');
+
+-- 2. What the worker reads and keeps --------------------------------------------------------------
+
+create function public.plan_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may read no app's table
+declare
+  v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was read');
+  v_plan public.plans;
+begin
+  perform queue.refuse_revoked();
+  select * into v_plan
+  from public.plans
+  where job_id = v_job.id;
+  return jsonb_build_object(
+    'prompt', v_plan.prompt,
+    'speed_vs_detail', v_plan.speed_vs_detail,
+    'done', array(
+      select s.name
+      from public.plan_stages as s
+      where s.plan_id = v_plan.id and s.result is not null
+    )
+  );
+end;
+$$;
+comment on function public.plan_load is
+  'The plan of a leased job, null when it is gone: {prompt, speed_vs_detail, done}.';
+select queue.allow('job_worker, service_role', 'public.plan_load');
+
+create function public.plan_keep(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may write no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['plan'],
+    'nothing was stored'
+  );
+begin
+  perform queue.refuse_revoked();
+  insert into public.plan_stages as s (
+    plan_id, name, workspace_id, result, model, reason
+  )
+  select
+    p.id,
+    p_request ->> 'name',
+    p.workspace_id,
+    nullif(p_request -> 'result', 'null'),
+    p_request ->> 'model',
+    left(p_request ->> 'reason', 2000)
+  from public.plans as p
+  where p.job_id = v_job.id
+  on conflict (plan_id, name) do update set
+    result = excluded.result,
+    model = excluded.model,
+    reason = excluded.reason,
+    ended_at = excluded.ended_at
+  where s.result is null; -- what was found stays
+  return '{"kept": true}';
+end;
+$$;
+comment on function public.plan_keep is
+  'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
+select queue.allow('job_worker, service_role', 'public.plan_keep');
+
+-- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+create function public.plan_start(
+  p_plan jsonb,
+  p_workspace_id uuid,
+  p_idempotency_key text default null
+)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.start(
+  p_plan,
+  p_workspace_id,
+  p_idempotency_key
+);
+end;
+comment on function public.plan_start is
+  'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_start');
+
+create function public.plan_read(p_plan_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.read(p_plan_id);
+end;
+comment on function public.plan_read is
+  'A plan with its state, and the stages that have ended.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_read');
+
+create function public.plan_events(
+  p_plan_id uuid,
+  p_after bigint,
+  p_limit integer default 500
+)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.events(p_plan_id, p_after, p_limit);
+end;
+comment on function public.plan_events is
+  'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_events');
+
+create function public.plan_cancel(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.cancel(p_plan_id);
+end;
+comment on function public.plan_cancel is
+  'Stop a plan; stages that have ended are kept, and are its report.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_cancel');
+
+create function public.plan_retry(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.retry(p_plan_id);
+end;
+comment on function public.plan_retry is
+  'Continue a failed or cancelled plan behind the stages that are done; 409 in any other state.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_retry');
+
+create function public.plan_delete(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.delete(p_plan_id);
+end;
+comment on function public.plan_delete is
+  'Delete a plan and cancel its job; from then on it is a 404.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
+
+-- Row level security and grants -------------------------------------------------------------------
+
+select queue.show_to_members('public.plans');
+select queue.show_to_members('public.plan_stages');
+select queue.show_to_members('public.plan_states');

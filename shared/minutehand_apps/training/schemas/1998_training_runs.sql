@@ -1,0 +1,453 @@
+-- What members do with trainings, and what workers load and store.
+-- The file is checked by the worker; whose upload it is, here.
+
+create function training.own_or_refuse(p_training_id uuid)
+returns public.trainings
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_training public.trainings;
+begin
+  select * into v_training
+  from public.trainings
+  where id = p_training_id;
+  if not found or not queue.is_member(v_training.workspace_id) then
+    perform queue.refuse(
+      404,
+      'training_not_found',
+      'training not found',
+      p_training_id::text
+    );
+  end if;
+  return v_training;
+end;
+$$;
+revoke execute
+  on function training.own_or_refuse
+  from public, anon, authenticated, service_role;
+
+create function training.live_jobs(p_training_id uuid)
+returns uuid[]
+language sql stable
+set search_path = ''
+as $$
+select coalesce(array_agg(j.id order by j.id), '{}')
+from public.training_jobs as t
+join public.jobs as j on j.id = t.job_id
+where t.training_id = p_training_id and j.finished_at is null
+$$;
+revoke execute
+  on function training.live_jobs
+  from public, anon, authenticated, service_role;
+
+create function training.enqueue(p_training public.trainings, p_job_type text)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_done record;
+begin
+  -- the platform's own job: no member may enqueue it, but it is for the member
+  v_done := queue.enqueue(
+    p_training.workspace_id,
+    null,
+    jsonb_build_array(jsonb_build_object(
+      'job_type', p_job_type,
+      'payload', jsonb_strip_nulls(jsonb_build_object(
+        'training_id', p_training.id,
+        'audio_url', case p_job_type
+          when 'transcription' then p_training.object_key
+        end,
+        'video_url', case p_job_type
+          when 'mux_upload' then p_training.object_key
+        end
+      )),
+      'user_id', p_training.created_by,
+      'session_id', 'training:' || p_training.id
+    )),
+    false
+  );
+  insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
+  values (p_training.id, p_job_type, v_done.ids[1], p_training.workspace_id);
+  return v_done.wake;
+end;
+$$;
+revoke execute
+  on function training.enqueue
+  from public, anon, authenticated, service_role;
+
+create function public.training_start(
+  p_workspace_id uuid,
+  p_title text,
+  p_object_key text,
+  p_training_id uuid default null,
+  p_checksum text default null
+)
+returns jsonb
+language plpgsql
+security definer -- no role may write trainings directly
+set search_path = ''
+as $$
+declare
+  v_made public.trainings;
+  v_wake boolean := false;
+begin
+  -- where an upload of the caller's own lies, and nothing else
+  if p_workspace_id is null
+    or not queue.is_member(p_workspace_id)
+    or p_object_key is null
+    or p_object_key !~ (
+      '^workspaces/'
+      || p_workspace_id
+      || '/'
+      || queue.caller()
+      || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$'
+    )
+  then
+    perform queue.refuse(404, 'upload_not_found', 'upload not found', 'object_key');
+  end if;
+  insert into public.trainings (
+    id, workspace_id, title, object_key, checksum, created_by
+  )
+  values (
+    coalesce(p_training_id, queue.new_id()),
+    p_workspace_id,
+    p_title,
+    p_object_key,
+    p_checksum,
+    queue.caller()
+  )
+  on conflict do nothing
+  returning * into v_made;
+  if found then
+    v_wake := training.enqueue(v_made, 'transcription');
+    v_wake := training.enqueue(v_made, 'mux_upload') or v_wake;
+  else -- the upload is the key: completed twice, it is one training
+    select * into v_made
+    from public.trainings
+    where object_key = p_object_key;
+    if not found
+      or v_made.id is distinct from coalesce(p_training_id, v_made.id)
+    then
+      perform queue.refuse(
+        409,
+        'training_exists',
+        'this training has a recording already',
+        'training_id'
+      );
+    end if;
+  end if;
+  return jsonb_build_object(
+    'training_id', v_made.id,
+    'wake', v_wake,
+    'job_id', (
+      select job_id
+      from public.training_jobs
+      where training_id = v_made.id and job_type = 'transcription'
+    )
+  );
+exception when check_violation then
+  perform queue.refuse(
+    422,
+    'invalid_argument',
+    'a training cannot be like this: ' || sqlerrm,
+    'training'
+  );
+end;
+$$;
+comment on function public.training_start is
+  'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
+  'same upload. For members.';
+select queue.allow('authenticated, service_role', 'public.training_start');
+
+create function public.training_cancel(p_training_id uuid)
+returns jsonb
+language plpgsql
+security definer -- its jobs are the platform's own
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.own_or_refuse(p_training_id);
+  v_ids constant uuid[] := training.live_jobs(p_training_id);
+begin
+  if cardinality(v_ids) = 0 then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the training has ended',
+      v_training.id::text
+    );
+  end if;
+  perform queue.cancel(v_ids, queue.clock());
+  return jsonb_build_object('training_id', p_training_id);
+end;
+$$;
+comment on function public.training_cancel is
+  'Stop every job of a training; what is finished is '
+  'kept. 409 when it has ended.';
+select queue.allow('authenticated, service_role', 'public.training_cancel');
+
+create function public.training_retry(p_training_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.own_or_refuse(p_training_id);
+  v_id uuid;
+  v_count integer := 0;
+begin
+  -- what was recognised without a word may be better understood now
+  delete from public.training_chunks
+  where training_id = p_training_id
+    and v_training.transcript is null
+    and segments = '[]';
+  for v_id in
+    select j.id
+    from public.training_jobs as t
+    join public.jobs as j on j.id = t.job_id
+    where t.training_id = p_training_id and j.status in ('failed', 'cancelled')
+    order by j.id
+  loop
+    perform public.retry_job(v_id);
+    v_count := v_count + 1;
+  end loop;
+  if v_count = 0 then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'only a failed or cancelled training is retried',
+      p_training_id::text
+    );
+  end if;
+  return jsonb_build_object(
+    'training_id', p_training_id,
+    'wake', queue.wake_worker()
+  );
+end;
+$$;
+comment on function public.training_retry is
+  'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
+  'wake}; 409 without any.';
+select queue.allow('authenticated, service_role', 'public.training_retry');
+
+create function public.training_delete(p_training_id uuid)
+returns jsonb
+language plpgsql
+security definer -- no role may delete trainings directly
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.own_or_refuse(p_training_id);
+begin
+  perform queue.cancel(training.live_jobs(p_training_id), queue.clock());
+  delete from public.trainings where id = p_training_id;
+  return jsonb_build_object(
+    'object_key', v_training.object_key,
+    'workspace_id', v_training.workspace_id
+  );
+end;
+$$;
+comment on function public.training_delete is
+  'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
+  'Its jobs are cancelled.';
+select queue.allow('authenticated, service_role', 'public.training_delete');
+
+create function training.held(p_request jsonb, p_refuse boolean)
+returns public.trainings
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := queue.held_job(
+    p_request,
+    array['transcription', 'sop_generation', 'mux_upload', 'training_chunk'],
+    'nothing was stored'
+  );
+  v_training public.trainings;
+begin
+  select t.* into v_training
+  from public.trainings as t
+  where t.id = (v_job.payload ->> 'training_id')::uuid
+    and t.workspace_id = v_job.workspace_id;
+  if not found and p_refuse then
+    perform queue.refuse(
+      404,
+      'training_not_found',
+      'the training is gone',
+      v_job.id::text
+    );
+  end if;
+  return v_training;
+end;
+$$;
+revoke execute
+  on function training.held
+  from public, anon, authenticated, service_role;
+
+create function public.training_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.held(p_request, false);
+begin
+  perform queue.refuse_revoked();
+  return jsonb_build_object(
+    'training', case when v_training.id is not null then to_jsonb(v_training) end,
+    'generation', (
+      select generation
+      from public.jobs
+      where id = (p_request ->> 'job_id')::uuid
+    ),
+    'transcribed', (
+      select coalesce(jsonb_agg(c.number order by c.number), '[]')
+      from public.training_chunks as c
+      where c.training_id = v_training.id
+    ),
+    'transcription', (
+      select jsonb_build_object(
+        'status', j.status,
+        'error', j.error_message,
+        'data', j.error_data
+      )
+      from public.training_jobs as t
+      join public.jobs as j on j.id = t.job_id
+      where t.training_id = v_training.id and t.job_type = 'transcription'
+    )
+  );
+end;
+$$;
+comment on function public.training_load is
+  'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
+  'training null when gone.';
+select queue.allow('job_worker, service_role', 'public.training_load');
+
+create function public.training_load_chunks(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.held(p_request, true);
+begin
+  perform queue.refuse_revoked();
+  return jsonb_build_object(
+    'chunks', (
+      select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]')
+      from public.training_chunks as c
+      where c.training_id = v_training.id
+    )
+  );
+end;
+$$;
+comment on function public.training_load_chunks is
+  'The transcript of a leased job''s training '
+  '{job_id, fence}: {chunks}.';
+select queue.allow('job_worker, service_role', 'public.training_load_chunks');
+
+create function public.training_store(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_training public.trainings := training.held(p_request, true);
+  v_name constant text := p_request ->> 'name';
+  v_value constant jsonb := p_request -> 'value';
+begin
+  perform queue.refuse_revoked();
+  update public.trainings
+  set
+    media = coalesce(media, case v_name when 'media' then v_value end),
+    sound = coalesce(sound, case v_name when 'sound' then v_value end),
+    transcript = coalesce(
+      transcript,
+      case v_name when 'transcript' then v_value end
+    ),
+    procedure = coalesce(procedure, case v_name when 'procedure' then v_value end),
+    published = coalesce(published, case v_name when 'published' then v_value end)
+  where id = v_training.id
+  returning * into v_training;
+  -- in one transaction with the transcript, so that a crash leaves both or none
+  if v_training.transcript is not null
+    and not exists (
+      select 1
+      from public.training_jobs
+      where training_id = v_training.id and job_type = 'sop_generation'
+    )
+  then
+    perform training.enqueue(v_training, 'sop_generation');
+  end if;
+  return to_jsonb(v_training) -> v_name;
+end;
+$$;
+comment on function public.training_store is
+  'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
+  'With the transcript sop_generation is enqueued.';
+select queue.allow('job_worker, service_role', 'public.training_store');
+
+create function public.training_store_chunk(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_training constant public.trainings := training.held(p_request, true);
+begin
+  perform queue.refuse_revoked();
+  insert into public.training_chunks (
+    training_id, number, workspace_id, segments, language, engine, offline
+  )
+  select
+    v_training.id,
+    c.number,
+    v_training.workspace_id,
+    c.segments,
+    c.language,
+    c.engine,
+    c.offline
+  from jsonb_populate_record(
+    null::public.training_chunks,
+    p_request -> 'chunk'
+  ) as c
+  on conflict do nothing;
+  return jsonb_build_object('stored', found);
+end;
+$$;
+comment on function public.training_store_chunk is
+  'Store the transcript of a chunk {job_id, fence, chunk} unless it is there: {stored}.';
+select queue.allow('job_worker, service_role', 'public.training_store_chunk');
+
+create function public.training_note_host(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.held(p_request, true);
+begin
+  perform queue.refuse_revoked();
+  update public.trainings
+  set
+    host_upload = left(p_request ->> 'upload', 200),
+    host_asset = left(p_request ->> 'asset', 200)
+  where id = v_training.id;
+  return jsonb_build_object('training_id', v_training.id);
+end;
+$$;
+comment on function public.training_note_host is
+  'Note the video host''s ids {job_id, fence, '
+  'upload, asset}.';
+select queue.allow('job_worker, service_role', 'public.training_note_host');

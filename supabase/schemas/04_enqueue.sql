@@ -1,0 +1,1092 @@
+-- Enqueue one job: queue.add checks it, writes its record and places it. Others: the next file.
+
+-- When workers were last notified (in 1/50 s), a caller was asked to start a worker, and a worker
+-- with free slots asked for jobs. Sequences, so that every transaction sees them at once.
+create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
+
+-- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
+create function queue.notify_workers()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  -- constant: to assign it later would prepare a cast
+  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
+begin
+  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
+    perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
+  end if;
+  return null;
+end;
+$$;
+revoke execute on function queue.notify_workers from public;
+-- at the commit: a worker that is notified before it may look too early and find nothing
+create constraint trigger feed_notify
+  after insert on queue.feed
+  deferrable initially deferred
+  for each row
+  when (new.wakes)
+  execute function queue.notify_workers();
+
+-- Whether the caller should start a worker: none has free slots, none was asked for in two seconds,
+-- or it is time (p_is_due). The worker that connect_worker has named is called by pg_net: without
+-- AWS this is the schedule, on AWS a hint, beside the API and the schedule of each minute.
+create function queue.wake_worker(
+  p_now timestamptz default queue.clock(),
+  p_is_due boolean default false
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
+  v_url text;
+begin
+  if not p_is_due
+    and v_ms - greatest(
+      pg_sequence_last_value('queue.wanted_ms'),
+      pg_sequence_last_value('queue.slots_ms'),
+      0
+    ) between 0 and 1999
+  then
+    return false;
+  end if;
+  -- an assignment is cheaper than a query
+  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
+  v_url := queue.setting('worker_url') #>> '{}';
+  if v_url is null then
+    return true;
+  end if;
+  begin
+    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
+        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
+          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
+      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
+  exception when others then -- a hint that fails must not fail the enqueue
+    raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
+  end;
+  return true;
+end;
+$$;
+revoke execute on function queue.wake_worker from public;
+
+-- The type of a new job. One that no worker has published gets lane 0 and version 0; it is refused
+-- where jobs of 20 such types wait in the workspace already, or of 1,000 in all.
+create function queue.type_or_refuse(
+  p_job_type text,
+  p_within text default '',
+  p_workspace_id uuid default null
+)
+returns queue.job_types
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_own integer;
+  v_all integer;
+begin
+  select * into v_type
+  from queue.job_types as t
+  where t.job_type = p_job_type and t.schema_version > 0;
+  if found then
+    return v_type;
+  end if;
+  if p_job_type is null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'job_type is required',
+      p_within || 'job_type'
+    );
+  elsif char_length(p_job_type) not between 1 and 100
+    or p_job_type ~ '[[:cntrl:]]'
+  then
+    perform queue.refuse(
+      422,
+      'unknown_job_type',
+      'job_type must have 1 to 100 characters, none of control',
+      p_within || 'job_type'
+    );
+  elsif not exists (
+    select from queue.gated as g
+    where g.lane = 0 and g.job_type = p_job_type and g.workspace_id = p_workspace_id
+  ) then
+    with recursive waiting as ( -- each type by one look-up
+      select min(g.job_type) as job_type
+      from queue.gated as g
+      where g.lane = 0
+      union all
+      select (
+        select min(g.job_type)
+        from queue.gated as g
+        where g.lane = 0 and g.job_type > w.job_type
+      )
+      from waiting as w
+      where w.job_type is not null
+    )
+    select
+      count(*) filter (where w.job_type <> p_job_type),
+      count(*) filter (
+        where exists (
+          select from queue.gated as g
+          where g.lane = 0
+            and g.job_type = w.job_type
+            and g.workspace_id = p_workspace_id
+        )
+      )
+    into v_all, v_own
+    from waiting as w
+    where w.job_type is not null;
+    if p_workspace_id is not null and (v_own >= 20 or v_all >= 1000) then
+      perform queue.refuse(
+        422,
+        'unknown_job_type',
+        format(
+          'no worker has published the job type %s, and jobs of %s such types wait already',
+          p_job_type,
+          greatest(v_own, v_all)
+        ),
+        p_within || 'job_type'
+      );
+    end if;
+  end if;
+  return jsonb_populate_record(
+    null::queue.job_types,
+    jsonb_build_object(
+      'job_type', p_job_type,
+      'queue', 'default',
+      'lane', 0,
+      'max_attempts', 5,
+      'schema_version', 0,
+      'is_minimal', false,
+      'internal', false,
+      'rate_per_key', false,
+      'in_order', false
+    )
+  );
+end;
+$$;
+revoke execute on function queue.type_or_refuse from public;
+
+-- The order of a tenant's jobs, smallest first: priority, then microseconds since 2020 in 52 bits.
+create function queue.ord_of(p_priority integer, p_at timestamptz)
+returns bigint
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return (p_priority::bigint << 52) + least(
+    4503599627370495,
+    greatest(0, date_part('epoch', p_at) * 1000000 - 1577836800000000)
+  )::bigint;
+end;
+$$;
+revoke execute on function queue.ord_of from public;
+
+-- The lane of a type in a queue, made where it is missing. Only a deploy (p_declares) may name a
+-- new queue; others one that a type or worker names, since a lease reads all lanes of its types.
+create function queue.lane_of(
+  p_job_type text,
+  p_queue text,
+  p_within text default '',
+  p_declares boolean default false
+)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_lane integer := (
+    select min(l.lane)
+    from queue.lanes as l
+    where l.job_type = p_job_type
+      and l.queue = p_queue
+      -- not one that is about to be swept
+      and (
+        l.unused_since is null
+        or l.unused_since > queue.clock() - interval '23 hours'
+      )
+  );
+begin
+  if v_lane is null then
+    if not p_declares
+      and p_queue <> 'default'
+      and not exists (select from queue.job_types as t where t.queue = p_queue)
+      and not exists (
+        select from queue.workers as w
+        where p_queue = any (w.queues)
+          and w.seen_at > queue.clock() - interval '1 day'
+      )
+    then
+      perform queue.refuse(
+        422,
+        'unknown_queue',
+        format(
+          'no job type and no worker names the queue '
+            '%s; declare it in a type, or serve it',
+          left(p_queue, 100)
+        ),
+        p_within || 'queue'
+      );
+    end if;
+    insert into queue.lanes as l (job_type, queue, served_at)
+    values (
+      p_job_type,
+      p_queue,
+      (
+        select max(w.seen_at)
+        from queue.workers as w
+        where w.seen_at > queue.clock() - interval '3 minutes'
+          and (w.job_types is null or p_job_type = any (w.job_types))
+          and (w.queues is null or p_queue = any (w.queues))
+      )
+    )
+    returning l.lane into v_lane;
+  end if;
+  return v_lane;
+end;
+$$;
+revoke execute on function queue.lane_of from public;
+
+-- The fields of a job that its options give, checked as payloads are; p_within precedes names.
+create function queue.read_options(
+  p_options jsonb,
+  p_within text,
+  p_now timestamptz
+)
+returns public.jobs
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  c_schema constant jsonb := '{"$defs": {
+      "plain": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[^[:cntrl:]]*$"},
+      "text": {"type": "string", "minLength": 1, "maxLength": 255},
+      "seconds": {"type": "number", "minimum": 0, "maximum": 315360000}}, "properties": {
+    "queue": {"$ref": "#/$defs/plain"}, "traceparent": {"$ref": "#/$defs/text"},
+    "priority": {"type": "integer", "minimum": 0, "maximum": 1000},
+    "scheduled_for": {"type": "string"}, "deadline_at": {"type": "string"},
+    "delay_seconds": {"$ref": "#/$defs/seconds"},
+    "max_attempts": {"type": "integer", "minimum": 1, "maximum": 50},
+    "timeout_seconds": {"type": "number", "minimum": 1, "maximum": 43200},
+    "idempotency_key": {"$ref": "#/$defs/text"},
+    "unique": {"type": "object", "required": ["key"], "additionalProperties": false, "properties": {
+      "key": {"$ref": "#/$defs/text"}, "until": {"enum": ["leased", "finished"]},
+      "on_conflict": {"enum": ["skip", "replace", "raise"]}}},
+    "debounce_seconds": {"type": "number", "minimum": 0.1, "maximum": 86400},
+    "concurrency_key": {"type": "string", "minLength": 1, "maxLength": 255,
+      "pattern": "^[^[:cntrl:]]*$"}, "session_id": {"$ref": "#/$defs/text"},
+    "parent_id": {"type": "string", "format": "uuid"},
+    "user_id": {"type": "string", "format": "uuid"},
+    "schema_version": {"type": "integer", "minimum": 1, "maximum": 2147483647},
+    "tags": {"type": "array", "maxItems": 20, "items": {"$ref": "#/$defs/plain"}}}}';
+  v_options constant jsonb := jsonb_strip_nulls(p_options);
+  v_error text := case
+    when jsonb_typeof(p_options) <> 'object' then 'p_options must be an object'
+    when v_options ?& '{scheduled_for,delay_seconds}'
+      then 'delay_seconds must not be given beside scheduled_for'
+    when v_options ? 'debounce_seconds' and not v_options ? 'unique'
+      then 'debounce_seconds needs unique.key'
+  end;
+  v_given record;
+  v_job public.jobs;
+begin
+  for v_given in
+    select *
+    from jsonb_each(case when v_error is null then v_options end)
+  loop
+    v_error := case
+      when not c_schema -> 'properties' ? v_given.key
+        then left(v_given.key, 80) || ' is not a known option'
+      else queue.schema_error(
+        c_schema -> 'properties' -> v_given.key,
+        v_given.value,
+        v_given.key,
+        c_schema
+      )
+    end;
+    exit when v_error is not null;
+  end loop;
+  if v_error is null then
+    v_job := jsonb_populate_record(
+      null::public.jobs,
+      v_options - 'timeout_seconds'
+    );
+    v_error := case
+      when v_job.scheduled_for
+          not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+        then 'scheduled_for must lie between the years 1970 and 9999'
+      when v_job.deadline_at
+          not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+        then 'deadline_at must lie between the years 1970 and 9999'
+    end;
+  end if;
+  if v_error is not null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      p_within || v_error,
+      p_within || split_part(v_error, ' ', 1)
+    );
+  end if;
+  v_job.timeout_seconds := (v_options ->> 'timeout_seconds')::double precision;
+  v_job.unique_key := v_options #>> '{unique,key}';
+  v_job.scheduled_for := coalesce(
+    p_now + make_interval(
+      secs => coalesce(
+        v_options -> 'debounce_seconds',
+        v_options -> 'delay_seconds'
+      )::double precision
+    ),
+    v_job.scheduled_for
+  );
+  return v_job;
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', sqlerrm, rtrim(p_within, '.'));
+end;
+$$;
+revoke execute on function queue.read_options from public;
+
+-- Make sure that a lease will find a ready job: its turn is open, and the lock taken here keeps it
+-- so, or a note is left. A note too after 200 turns, since the server's locks are few. Always true.
+create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_turn constant text := p_lane || '/' || p_workspace_id;
+  v_held constant text[] := string_to_array(
+    current_setting('minutehand.turns', true),
+    ' '
+  );
+  v_count integer := coalesce(nullif(v_held[1], '')::integer, 0);
+begin
+  if v_turn is distinct from v_held[2] then
+    v_count := v_count + 1;
+    perform set_config('minutehand.turns', v_count || ' ' || v_turn, true);
+  end if;
+  if v_count <= 200
+    and current_setting('transaction_isolation') = 'read committed'
+    and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id))
+  then
+    if exists (
+      select from queue.turns as t
+      where t.lane = p_lane
+        and t.workspace_id = p_workspace_id
+        and t.from_ord <= p_ord
+        and not (t.blocked and t.look_at is null)
+    )
+      -- this note will open the turn, which no lease closes while the lock is held
+      or exists (
+        select from queue.notes as n
+        where n.workspace_id = p_workspace_id
+          and n.lane = p_lane
+          and n.key is null
+          and n.ord <= p_ord
+      )
+    then
+      return true;
+    end if;
+  end if;
+  insert into queue.notes (lane, workspace_id, ord)
+  values (p_lane, p_workspace_id, p_ord);
+  return true;
+end;
+$$;
+revoke execute on function queue.note_turn from public;
+
+-- Give a job that came before its type the type's lane, and its values of options left unset.
+create function queue.adopt(p_job public.jobs, p_type queue.job_types)
+returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+begin
+  p_job.queue := coalesce(nullif(p_job.queue, 'default'), p_type.queue);
+  begin
+    p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
+  exception when sqlstate 'PT422' then -- no one has declared it
+    p_job.queue := p_type.queue;
+    p_job.lane := p_type.lane;
+  end;
+  update public.jobs
+  set
+    queue = p_job.queue,
+    lane = p_job.lane,
+    max_attempts = coalesce(nullif(max_attempts, 5), p_type.max_attempts),
+    schema_version = coalesce(nullif(schema_version, 0), p_type.schema_version)
+  where id = p_job.id
+  returning * into p_job;
+  return p_job;
+end;
+$$;
+revoke execute on function queue.adopt from public;
+
+-- Put a locked pending job into deferred, gated or ready; false where it waits for a time or type.
+create function queue.place(
+  p_job public.jobs,
+  p_now timestamptz,
+  p_type queue.job_types default null
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_run_at constant timestamptz := coalesce(
+    p_job.next_retry_at,
+    p_job.scheduled_for
+  );
+  v_key text;
+begin
+  -- again, since maintenance may have deleted the line
+  if p_job.deadline_at is not null then
+    insert into queue.deferred (run_at, job_id, workspace_id)
+    values (p_job.deadline_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
+  end if;
+  if p_job.lane is distinct from p_type.lane then
+    perform from queue.lanes as l
+    where l.lane = p_job.lane
+      and (
+        l.unused_since is null
+        or l.unused_since > queue.clock() - interval '23 hours'
+      );
+    if not found then -- its queue is gone, or soon: it goes to its type's
+      p_job.lane := 0;
+    end if;
+  end if;
+  if p_job.lane = 0 then
+    select * into p_type
+    from queue.job_types as t
+    where t.job_type = p_job.job_type
+      and t.schema_version > 0
+      and not (t.internal and p_job.user_id is not null); -- queue.promote fails that
+    if found then
+      p_job := queue.adopt(p_job, p_type);
+    end if;
+  end if;
+  if p_job.lane = 0 then
+    v_key := coalesce(p_job.concurrency_key, '');
+  elsif p_job.deadline_at <= p_now then
+    return false; -- maintenance ends it
+  elsif v_run_at > p_now then
+    insert into queue.deferred (run_at, job_id, workspace_id)
+    values (v_run_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
+    return false;
+  else
+    if p_type.job_type is null then
+      select * into p_type
+      from queue.job_types as t
+      where t.job_type = p_job.job_type;
+    end if;
+    if p_type.rate_per_key or p_type.key_concurrency is not null then
+      v_key := case
+        when p_type.rate_per_key then coalesce(p_job.concurrency_key, '')
+        else p_job.concurrency_key
+      end;
+      if p_type.in_order
+        and exists (
+          select from queue.gated as g
+          where g.workspace_id = p_job.workspace_id
+            and g.job_type = p_job.job_type
+            and g.key = v_key
+            and g.admitted
+            and not g.ended
+            and g.job_id = p_job.id
+        )
+      then
+        v_key := null; -- it was put off and kept its slot
+      end if;
+    end if;
+  end if;
+  if v_key is null then
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    values (
+      p_job.lane,
+      p_job.workspace_id,
+      p_job.ord,
+      coalesce(v_run_at, p_now),
+      p_job.id
+    );
+    return queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
+  end if;
+  insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
+  values (
+    p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id
+  );
+  if p_job.lane = 0 then
+    return false;
+  end if;
+  insert into queue.notes (lane, workspace_id, key)
+  values (p_job.lane, p_job.workspace_id, v_key);
+  return true;
+end;
+$$;
+revoke execute on function queue.place from public;
+
+-- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
+-- for the record, deletes the other way round. False: someone holds one, and not p_waits. Without
+-- a timeout: of one that fires as the lock is given Postgres says that the user cancelled.
+create function queue.lock_jobs(p_ids uuid[], p_waits boolean default true)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  loop
+    begin
+      perform from public.jobs as j
+      where j.id = any (p_ids)
+      order by j.id
+      for no key update nowait;
+      perform from queue.ready as r
+      join public.jobs as j
+        on r.lane = j.lane
+        and r.workspace_id = j.workspace_id
+        and r.ord = j.ord
+        and r.job_id = j.id
+      where j.id = any (p_ids) and j.status = 'pending'
+      order by r.lane, r.workspace_id, r.ord, r.job_id
+      for update of r nowait;
+      perform from queue.deferred as d
+      join public.jobs as j
+        on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+      where j.id = any (p_ids) and j.status = 'pending'
+      order by d.run_at, d.job_id
+      for update of d nowait;
+      perform from queue.waits as w
+      where w.job_id = any (p_ids)
+      order by w.job_id
+      for update nowait;
+      return true;
+    exception when lock_not_available then
+      if not p_waits then
+        return false;
+      end if;
+    end;
+    -- each of two transactions may hold a job that the other waits for
+    if clock_timestamp() > statement_timestamp() + interval '8 seconds' then
+      raise lock_not_available
+        using message = 'another transaction holds the job; call again';
+    end if;
+    perform pg_sleep(0.005);
+  end loop;
+end;
+$$;
+revoke execute on function queue.lock_jobs from public;
+
+-- Delete locked jobs from gated, then from ready and deferred: a gate that opens makes them ready.
+create function queue.take_place(p_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with gone as (
+    delete from queue.gated as g
+    using public.jobs as j
+    where j.id = any (p_ids)
+      and g.workspace_id = j.workspace_id
+      and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '')
+      and g.job_id = j.id
+      and not g.ended -- that row stays until its start is charged
+    returning g.lane, g.workspace_id, g.key, g.admitted
+  )
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct g.lane, g.workspace_id, g.key
+  from gone as g
+  where g.admitted;
+  delete from queue.ready as r
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and r.lane = j.lane
+    and r.workspace_id = j.workspace_id
+    and r.ord = j.ord
+    and r.job_id = j.id;
+  delete from queue.deferred as d
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+    and d.job_id = j.id
+    and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
+end;
+$$;
+revoke execute on function queue.take_place from public;
+
+-- Take the keys of a new job. Gives the job that has them: another one where the key was taken.
+-- With on_conflict 'replace' that one gets the payload, tags, priority and time of the new one.
+create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
+returns uuid
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- debounce replaces the job that waits
+  v_unique constant jsonb := case
+    when p_options ->> 'debounce_seconds' is not null
+      then '{"until": "leased", "on_conflict": "replace"}'
+    else p_options -> 'unique'
+  end;
+  v_priority constant integer := (p_options ->> 'priority')::integer;
+  v_id uuid := p_job.id;
+  v_held public.jobs;
+begin
+  if p_job.idempotency_key is not null then
+    v_id := queue.claim_key(
+      p_job.workspace_id,
+      p_job.job_type,
+      p_job.idempotency_key,
+      p_job.payload,
+      p_job.id,
+      array[p_job.id]
+    );
+  end if;
+  if v_id <> p_job.id or p_job.unique_key is null then
+    return v_id;
+  end if;
+  loop
+    insert into queue.job_keys (
+      workspace_id, job_type, key, is_unique, job_id, until
+    )
+    values (
+      p_job.workspace_id,
+      p_job.job_type,
+      p_job.unique_key,
+      true,
+      p_job.id,
+      coalesce(v_unique ->> 'until', 'finished')
+    )
+    on conflict do nothing;
+    if found then
+      return p_job.id;
+    end if;
+    select u.job_id into v_id
+    from queue.job_keys as u
+    where (u.workspace_id, u.job_type, u.key, u.is_unique)
+      = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
+    continue when not found; -- freed between the two statements
+    if v_unique ->> 'on_conflict' = 'raise' then
+      perform queue.refuse(
+        409,
+        'duplicate_job',
+        'this unique key already belongs to a job',
+        v_id::text
+      );
+    end if;
+    exit when v_unique ->> 'on_conflict' is distinct from 'replace';
+    perform queue.lock_jobs(array[v_id]);
+    continue when not exists ( -- the key was freed meanwhile
+      select from queue.job_keys as u
+      where u.job_id = v_id
+        and (u.workspace_id, u.job_type, u.key, u.is_unique)
+        = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)
+    );
+    exit when not exists (
+      select from public.jobs
+      where id = v_id and status = 'pending'
+    );
+    perform queue.take_place(array[v_id]);
+    update public.jobs as j
+    set
+      payload = p_job.payload,
+      tags = p_job.tags,
+      schema_version = p_job.schema_version,
+      last_seq = j.last_seq + 1,
+      priority = coalesce(v_priority, j.priority),
+      scheduled_for = coalesce(p_job.scheduled_for, j.scheduled_for),
+      next_retry_at = case
+        when p_job.scheduled_for is null then j.next_retry_at
+      end,
+      ord = queue.ord_of(
+        coalesce(v_priority, j.priority),
+        coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at)
+      )
+    where j.id = v_id
+    returning * into v_held;
+    perform queue.place(v_held, p_now);
+    perform queue.append_event(
+      array[v_id],
+      'job.replaced',
+      jsonb_strip_nulls(jsonb_build_object('scheduled_for', v_held.scheduled_for)),
+      p_now,
+      p_is_counted => true
+    );
+    exit;
+  end loop;
+  update queue.job_keys as k
+  set job_id = v_id, until = 'other'
+  where (k.workspace_id, k.job_type, k.key, k.is_unique)
+    = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
+  return v_id;
+end;
+$$;
+revoke execute on function queue.claim from public;
+
+-- Take an idempotency key; gives the job that has it. p_own: jobs of this call, not yet written.
+create function queue.claim_key(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_key text,
+  p_payload jsonb,
+  p_id uuid,
+  p_own uuid[]
+)
+returns uuid
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_hash constant text := md5(p_payload::text);
+  v_held queue.job_keys;
+begin
+  insert into queue.job_keys as k (
+    workspace_id, job_type, key, is_unique, job_id, request_hash
+  )
+  values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
+  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
+  returning * into v_held;
+  -- a statement of its own sees a job that was committed while the one above waited for the key
+  if v_held.job_id <> all (p_own)
+    and not exists (select from public.jobs as j where j.id = v_held.job_id)
+  then
+    update queue.job_keys as k
+    set request_hash = v_hash, job_id = p_id
+    where (workspace_id, job_type, key, is_unique)
+      = (p_workspace_id, p_job_type, p_key, false);
+    return p_id;
+  elsif v_held.request_hash <> v_hash then
+    perform queue.refuse(
+      409,
+      'idempotency_conflict',
+      'this idempotency key was used with another payload',
+      v_held.job_id::text
+    );
+  end if;
+  return v_held.job_id;
+end;
+$$;
+revoke execute on function queue.claim_key from public;
+
+-- Check a new job, and make its row of its type, payload and options.
+create function queue.new_job(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_type queue.job_types,
+  p_payload jsonb,
+  p_options jsonb,
+  p_now timestamptz,
+  p_within text default ''
+)
+returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job public.jobs;
+begin
+  if p_options <> '{}' then
+    v_job := queue.read_options(p_options, p_within, p_now);
+    if v_job.parent_id is not null
+      and not exists (
+        select from public.jobs
+        where id = v_job.parent_id and workspace_id = p_workspace_id
+      )
+    then
+      perform queue.refuse(
+        404,
+        'job_not_found',
+        'the parent job does not exist',
+        v_job.parent_id::text
+      );
+    elsif v_job.queue <> p_type.queue and p_type.schema_version > 0 then
+      v_job.lane := queue.lane_of(p_type.job_type, v_job.queue, p_within);
+    end if;
+  end if;
+  if p_type.internal and p_user_id is not null then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      format(
+        'only the platform itself enqueues jobs of the '
+          'type %s',
+        p_type.job_type
+      ),
+      p_within || 'job_type'
+    );
+  end if;
+  -- a small payload without a schema needs no check; 1e400 has few bytes but is long as text
+  if p_type.payload_schema is not null
+    or v_job.schema_version is not null
+    or jsonb_typeof(p_payload) <> 'object'
+    or pg_column_size(p_payload) > 200
+    or octet_length(p_payload::text) > 309
+  then
+    perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
+  end if;
+  select
+    queue.new_id(),
+    p_workspace_id,
+    coalesce(p_user_id, v_job.user_id),
+    coalesce(v_job.lane, p_type.lane),
+    coalesce(v_job.queue, p_type.queue),
+    p_type.job_type,
+    'pending',
+    p_payload,
+    coalesce(v_job.schema_version, p_type.schema_version),
+    coalesce(v_job.priority, 100),
+    coalesce(v_job.max_attempts, p_type.max_attempts),
+    0,
+    0,
+    1,
+    0,
+    (not p_type.is_minimal)::integer,
+    nullif(p_type.is_minimal, false),
+    p_now,
+    p_now
+  into
+    v_job.id,
+    v_job.workspace_id,
+    v_job.user_id,
+    v_job.lane,
+    v_job.queue,
+    v_job.job_type,
+    v_job.status,
+    v_job.payload,
+    v_job.schema_version,
+    v_job.priority,
+    v_job.max_attempts,
+    v_job.attempts,
+    v_job.fence,
+    v_job.generation,
+    v_job.lost_attempts,
+    v_job.last_seq,
+    v_job.is_minimal,
+    v_job.created_at,
+    v_job.updated_at;
+  v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
+  if v_job.traceparent is null
+    and current_setting('request.headers', true) <> ''
+  then
+    v_job.traceparent := substring(
+      current_setting(
+        'request.headers',
+        true
+      )::json ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+    );
+  end if;
+  return v_job;
+end;
+$$;
+revoke execute on function queue.new_job from public;
+
+-- Check, write and place a job, for a caller that publishes it. created: false where another job
+-- has its keys, which is given. p_claimed: the id for which its idempotency key was taken before.
+create function queue.add(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_type queue.job_types,
+  p_payload jsonb,
+  p_options jsonb,
+  p_now timestamptz,
+  p_within text default '',
+  p_claimed uuid default null,
+  out job public.jobs,
+  out created boolean,
+  out is_ready boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_id uuid;
+  v_holder public.jobs;
+begin
+  job := queue.new_job(
+    p_workspace_id, p_user_id, p_type, p_payload, p_options, p_now, p_within
+  );
+  if p_claimed is not null then
+    job.id := p_claimed;
+  end if;
+  if job.idempotency_key is not null or job.unique_key is not null then
+    loop
+      v_id := queue.claim(job, p_options, p_now);
+      exit when v_id = job.id;
+      select * into v_holder
+      from public.jobs
+      where id = v_id;
+      if found then
+        job := v_holder;
+        created := false;
+        is_ready := false;
+        return;
+      end if; -- deleted meanwhile: the keys are free
+    end loop;
+  end if;
+  insert into public.jobs select job.*;
+  is_ready := queue.place(job, p_now, p_type);
+  created := true;
+end;
+$$;
+revoke execute on function queue.add from public;
+
+-- A job's state as people see it: retrying waits for its backoff, suspended in a wait of its own.
+create function queue.state_of(
+  p_status text,
+  p_attempts integer,
+  p_next_retry_at timestamptz,
+  p_scheduled_for timestamptz,
+  p_now timestamptz
+)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return case p_status
+    when 'pending' then case
+      when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now
+        then 'queued'
+      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
+      else 'scheduled'
+    end
+    when 'processing' then 'running'
+    when 'waiting' then 'suspended'
+    else p_status
+  end;
+end;
+$$;
+revoke execute on function queue.state_of from public;
+
+create function public.enqueue_job(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_payload jsonb default '{}',
+  p_options jsonb default '{}'
+)
+returns json -- not jsonb, which sorts the names of each object
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_user constant uuid := queue.may_read(p_workspace_id);
+  v_now constant timestamptz := queue.clock();
+  v_made record;
+  v_job public.jobs;
+begin
+  v_made := queue.add(
+    p_workspace_id,
+    v_user,
+    queue.type_or_refuse(p_job_type, '', p_workspace_id),
+    coalesce(p_payload, '{}'),
+    coalesce(p_options, '{}'),
+    v_now
+  );
+  v_job := v_made.job;
+  if not v_made.created then
+    return json_build_object(
+      'job', queue.job_json(v_job),
+      'created', false,
+      'wake', false
+    );
+  end if;
+  perform queue.publish(
+    array[
+      row(
+        p_workspace_id,
+        v_job.session_id,
+        'job.created',
+        jsonb_build_object(
+          'status', 'pending',
+          'attempts', 0,
+          'job_type', p_job_type
+        ),
+        array[v_job.id],
+        case when v_job.is_minimal is null then '{1}'::integer[] end
+      )::queue.change
+    ],
+    v_now,
+    p_wakes => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
+  );
+  if v_user is not null then
+    perform queue.admit('jobs', p_workspace_id, v_user);
+  end if;
+  return json_build_object(
+    'job', (
+      -- as queue.job_json at a third of its cost: a new job lacks what that looks up
+      select to_json(j)
+      from (
+        select
+          v_job.id,
+          v_job.workspace_id,
+          v_job.user_id,
+          v_job.session_id,
+          v_job.queue,
+          v_job.job_type,
+          v_job.status,
+          v_job.priority,
+          v_job.payload,
+          v_job.result,
+          v_job.error_message,
+          v_job.error_data,
+          v_job.attempts,
+          v_job.max_attempts,
+          v_job.fence,
+          v_job.generation,
+          v_job.lost_attempts,
+          v_job.last_seq,
+          v_job.schema_version,
+          v_job.timeout_seconds,
+          v_job.cost_usd,
+          v_job.created_at,
+          v_job.updated_at,
+          v_job.started_at,
+          v_job.finished_at,
+          v_job.completed_at,
+          v_job.next_retry_at,
+          v_job.scheduled_for,
+          v_job.deadline_at,
+          v_job.cancel_requested_at,
+          v_job.concurrency_key,
+          v_job.idempotency_key,
+          v_job.unique_key,
+          v_job.parent_id,
+          v_job.replay_of,
+          v_job.replay_from,
+          v_job.traceparent,
+          coalesce(v_job.tags, '{}') as tags,
+          '{"percentage": 0, "stage": null, "message": null}'::json as progress,
+          case
+            when v_job.scheduled_for > v_now then 'scheduled'
+            else 'queued'
+          end as state,
+          coalesce(v_job.scheduled_for, v_now) as next_run_at,
+          null::text as error,
+          null::json as waiting_for,
+          null::timestamptz as running_since,
+          null::text as worker_id,
+          '{"queue_ms": 0, "run_ms": 0, "runs": 0}'::json as times
+      ) as j
+    ),
+    'created', true,
+    'wake', v_made.is_ready and queue.wake_worker(v_now)
+  );
+end;
+$$;
+comment on function public.enqueue_job is
+  E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
+  'Options: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, '
+  'idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, '
+  'schema_version, traceparent.';
+select queue.allow('authenticated, service_role', 'public.enqueue_job');

@@ -1,0 +1,543 @@
+-- Enqueue many: enqueue_jobs, children and schedules call queue.enqueue, which calls queue.add for
+-- each job, or queue.add_plain for all. And the triggers of public.jobs for inserts and deletes.
+
+-- Add jobs in one statement, at a tenth of the cost of queue.add, which a test holds equal to it.
+-- False, with none added, unless all are plain: no options, schema or rate of a key; known types.
+create function queue.add_plain(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_items jsonb,
+  p_ids uuid[],
+  p_now timestamptz
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
+  v_trace constant text := substring( -- as in queue.new_job
+    nullif(
+      current_setting('request.headers', true),
+      ''
+    )::json ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+  );
+  v_ord constant bigint := queue.ord_of(100, p_now);
+  v_types queue.job_types[];
+  v_lanes integer[];
+begin
+  if exists (
+    select from jsonb_array_elements(p_items) as i
+    where case
+      when jsonb_typeof(i.value) <> 'object'
+          or i.value - '{job_type,payload}'::text[] <> '{}'
+          or jsonb_typeof(i.value -> 'payload') not in ('object', 'null')
+        then true
+      when octet_length(i.value::text) > 309 then -- as queue.check_json
+      octet_length(i.value::text) > v_bytes_max
+        or i.value @? 'strict $.**{102}'
+        or i.value::text ~ '[0-9]{155}[0-9]{154}'
+    end
+  ) then
+    return false;
+  end if;
+  v_types := array( -- read once: one may be changed or deleted meanwhile
+    select t
+    from (
+      select distinct i.value ->> 'job_type' as job_type
+      from jsonb_array_elements(p_items) as i
+    ) as k
+    left join queue.job_types as t on t.job_type = k.job_type
+  );
+  if exists (
+    select from unnest(v_types) as t
+    where (
+      t.schema_version > 0
+      and t.payload_schema is null
+      and not t.rate_per_key
+      and not (t.internal and p_user_id is not null)
+    ) is not true
+  ) then
+    return false;
+  end if;
+  with items as materialized (
+    select
+      p_ids[i.n] as id,
+      i.n,
+      i.value ->> 'job_type' as job_type,
+      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload,
+      p_now + make_interval(secs => i.n * 1e-6) as at
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)
+  ),
+  made as (
+    insert into public.jobs (
+      id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal,
+      schema_version, queue, job_type, payload, traceparent, ord, created_at,
+      updated_at
+    )
+    select
+      i.id,
+      p_workspace_id,
+      p_user_id,
+      t.lane,
+      t.max_attempts,
+      (not t.is_minimal)::integer,
+      nullif(t.is_minimal, false),
+      t.schema_version,
+      t.queue,
+      t.job_type,
+      i.payload,
+      v_trace,
+      v_ord + i.n,
+      i.at,
+      p_now
+    from items as i
+    join unnest(v_types) as t on t.job_type = i.job_type
+    order by i.n
+    returning id, lane, ord, created_at
+  ),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select m.lane, p_workspace_id, m.ord, m.created_at, m.id
+    from made as m
+  )
+  select array_agg(distinct m.lane) into v_lanes
+  from made as m;
+  perform queue.note_turn(l, p_workspace_id, v_ord)
+  from unnest(v_lanes) as l;
+  return true;
+end;
+$$;
+revoke execute on function queue.add_plain from public;
+
+-- Take a call's idempotency keys, in one order against deadlocks; gives each item's job of the key.
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
+returns uuid[]
+language sql
+set search_path = ''
+as $$
+with items as materialized (
+  select
+    i.n,
+    i.value ->> 'job_type' as job_type,
+    i.value ->> 'idempotency_key' as key,
+    coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
+  from jsonb_array_elements(p_items) with ordinality as i (value, n)
+  order by 2, 3, 1
+),
+claimed as materialized (
+  select
+    i.n,
+    case
+      when char_length(i.key) between 1 and 255 and char_length(i.job_type) <= 100
+        then queue.claim_key(
+          p_workspace_id,
+          i.job_type,
+          i.key,
+          i.payload,
+          p_ids[i.n],
+          p_ids
+        )
+    end as id
+  from items as i
+)
+select array_agg(c.id order by c.n)
+from claimed as c
+$$;
+revoke execute on function queue.claim_keys from public;
+
+-- Publish new jobs: a line of the feed for all that have the same session, type and events.
+create function queue.publish_created(p_ids uuid[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_changes queue.change[];
+  v_wakes boolean;
+begin
+  select
+    array_agg(
+      row(
+        k.workspace_id,
+        k.session_id,
+        'job.created',
+        jsonb_build_object(
+          'status', 'pending',
+          'attempts', 0,
+          'job_type', k.job_type
+        ),
+        k.ids,
+        case
+          when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)])
+        end
+      )::queue.change
+    ),
+    min(k.run_at) < p_now + interval '1 minute'
+  into v_changes, v_wakes
+  from (
+    select
+      j.workspace_id,
+      j.session_id,
+      j.job_type,
+      j.is_minimal,
+      array_agg(j.id) as ids,
+      min(coalesce(j.scheduled_for, j.created_at)) as run_at
+    from public.jobs as j
+    where j.id = any (p_ids)
+    group by 1, 2, 3, 4
+  ) as k;
+  perform queue.publish(v_changes, p_now, v_wakes);
+end;
+$$;
+revoke execute on function queue.publish_created from public;
+
+-- Enqueue many; ids and created in the order of p_items. p_user_id: who calls, null: the service.
+create function queue.enqueue(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_items jsonb,
+  p_bulk boolean,
+  out ids uuid[],
+  out created boolean[],
+  out wake boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_count constant integer := jsonb_array_length(p_items);
+  v_keyed uuid[]; -- the job of each item that has an idempotency key
+  v_new uuid[] := '{}';
+  v_published integer := 0; -- how many of v_new
+  v_item record;
+  v_made record;
+begin
+  ids := queue.new_ids(v_count);
+  created := array_fill(true, array[v_count]);
+  wake := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+  if wake then
+    v_new := ids;
+  else
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
+  end if;
+  -- unique keys in one order likewise; repeats last, when each key has its job
+  for v_item in
+    select
+      i.value,
+      i.n,
+      case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within,
+      v_keyed[i.n] <> ids[i.n] is true as is_repeat,
+      i.value ->> 'job_type' as job_type,
+      lag(i.value #> '{unique,key}') over (
+        order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
+      ) = i.value #> '{unique,key}' as is_again
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)
+    where v_keyed is not null
+    order by is_repeat, job_type, i.value #>> '{unique,key}', i.n
+  loop
+    if v_item.is_repeat then
+      ids[v_item.n] := (
+        select j.id
+        from queue.job_keys as k
+        join public.jobs as j on j.id = k.job_id
+        where k.workspace_id = p_workspace_id
+          and k.job_type = v_item.job_type
+          and k.key = v_item.value ->> 'idempotency_key'
+          and not k.is_unique
+      );
+      created[v_item.n] := false;
+      continue;
+    -- it may replace a job of this call, which is published before
+    elsif v_item.is_again then
+      perform queue.publish_created(v_new[v_published + 1:], v_now);
+      v_published := cardinality(v_new);
+    end if;
+    v_made := queue.add(
+      p_workspace_id,
+      p_user_id,
+      queue.type_or_refuse(v_item.job_type, v_item.within, p_workspace_id),
+      coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'),
+      v_item.value - '{job_type,payload}'::text[],
+      v_now + make_interval(secs => v_item.n * 1e-6),
+      v_item.within,
+      v_keyed[v_item.n]
+    );
+    ids[v_item.n] := (v_made.job).id;
+    created[v_item.n] := v_made.created;
+    wake := wake or v_made.is_ready;
+    if v_made.created then
+      v_new := v_new || (v_made.job).id;
+    end if;
+  end loop;
+  if array_position(ids, null) is not null then
+    perform queue.refuse(
+      503,
+      'busy',
+      'a job that has one of the keys is being deleted; call again'
+    );
+  elsif v_new <> '{}' then
+    perform queue.publish_created(v_new[v_published + 1:], v_now);
+    -- the person who calls, also where an app's function enqueues for them as the service
+    perform queue.admit('jobs', p_workspace_id, queue.caller(), cardinality(v_new));
+  end if;
+  wake := wake and queue.wake_worker(v_now);
+end;
+$$;
+revoke execute on function queue.enqueue from public;
+
+create function public.enqueue_jobs(
+  p_workspace_id uuid,
+  p_jobs jsonb,
+  p_return text default 'jobs'
+)
+returns json
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_user constant uuid := queue.may_read(p_workspace_id);
+  v_done record;
+begin
+  if jsonb_typeof(p_jobs) is distinct from 'array'
+    or jsonb_array_length(p_jobs) not between 1 and 1000
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'jobs must be an array of 1 to 1000',
+      'jobs'
+    );
+  elsif p_return not in ('jobs', 'ids') then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'p_return must be jobs or ids',
+      'p_return'
+    );
+  end if;
+  if v_user is not null and jsonb_array_length(p_jobs) > 100 then
+    perform queue.take_call_slot(p_workspace_id);
+  end if;
+  v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
+  if p_return = 'ids' then
+    return json_build_object(
+      'ids', v_done.ids,
+      'created', v_done.created,
+      'wake', v_done.wake
+    );
+  end if;
+  return json_build_object(
+    'wake', v_done.wake,
+    'jobs', (
+      select json_agg(
+        json_build_object(
+          'job', to_jsonb(j)
+          - '{lane,ord,worker,is_minimal,queue_ms,run_ms}'::text[]
+            || jsonb_build_object('tags', coalesce(j.tags, '{}')),
+          'created', v_done.created[i.n]
+        )
+        order by i.n
+      )
+      from unnest(v_done.ids) with ordinality as i (id, n)
+      join public.jobs as j on j.id = any (array[i.id])
+    )
+  );
+end;
+$$;
+comment on function public.enqueue_jobs is
+  E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, created, wake} '
+  'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an '
+  'error''s detail names the element.';
+select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
+
+-- Check a plain insert into public.jobs before its row is written, and place the job after.
+create function queue.insert_job()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_id constant uuid := coalesce(new.id, queue.new_id());
+  v_options jsonb;
+  v_holder uuid;
+begin
+  if tg_when = 'AFTER' then
+    if queue.place(new, new.created_at) then
+      perform queue.wake_worker(new.created_at);
+    end if;
+    perform queue.publish_created(array[new.id], new.created_at);
+    perform queue.admit('jobs', new.workspace_id, queue.caller());
+    return null;
+  elsif v_id not between queue.id_at(v_now - interval '1 day')
+  and queue.id_at(v_now + interval '1 day') then -- retention reads ages from ids
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'an id must be a version 7 UUID of today',
+      'id'
+    );
+  elsif new.status <> 'pending' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'a new job must have status pending',
+      'status'
+    );
+  end if;
+  v_options := (
+    select jsonb_object_agg(o.key, o.value)
+    from jsonb_each(to_jsonb(new)) as o
+    where o.value <> 'null'
+      and o.key = any ('{queue, priority, scheduled_for, max_attempts,
+      idempotency_key, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds,
+      traceparent, schema_version, user_id, tags}'::text[])
+  );
+  new := queue.new_job(
+    new.workspace_id,
+    queue.may_read(new.workspace_id),
+    queue.type_or_refuse(new.job_type, '', new.workspace_id),
+    new.payload,
+    v_options,
+    v_now
+  );
+  new.id := v_id;
+  new.worker := 0; -- so the trigger after it knows a plain insert
+  v_holder := queue.claim(new, v_options, v_now);
+  if v_holder <> new.id then
+    perform queue.refuse(
+      409,
+      'duplicate_job',
+      'this idempotency key already belongs to a job',
+      v_holder::text
+    );
+  end if;
+  return new;
+end;
+$$;
+revoke execute on function queue.insert_job from public;
+-- the engine gives the lane of each job that it inserts; callers may not
+create trigger jobs_check_insert
+  before insert on public.jobs
+  for each row
+  when (new.lane is null)
+  execute function queue.insert_job();
+create trigger jobs_after_insert
+  after insert on public.jobs
+  for each row
+  when (new.worker is not null)
+  execute function queue.insert_job();
+
+-- Delete what belongs to deleted jobs.
+create function queue.after_delete()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(select id from removed order by id);
+begin
+  delete from queue.ready as r
+  using removed as j
+  where r.lane = j.lane
+    and r.workspace_id = j.workspace_id
+    and r.ord = j.ord
+    and r.job_id = j.id;
+  delete from queue.deferred as d
+  using removed as j
+  where j.finished_at is null
+    and d.job_id = j.id
+    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
+  with theirs as (
+    select
+      g.ctid as tid,
+      g.lane,
+      g.workspace_id,
+      g.key,
+      g.started_at < 'infinity' is true as is_unpaid
+    from queue.gated as g
+    join removed as j
+      on j.finished_at is null
+      and g.job_id = j.id
+      and g.workspace_id = j.workspace_id
+      and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '')
+    for update of g
+  ),
+  ended as (
+    update queue.gated
+    set ended = true -- its start is yet to be charged
+    where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
+  ),
+  gone as (
+    delete from queue.gated
+    where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
+  )
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct t.lane, t.workspace_id, t.key
+  from theirs as t
+  where t.lane > 0;
+  -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
+  delete from queue.job_keys
+  where ctid = any (array(
+    select o.ctid
+    from removed as j
+    cross join lateral (
+      values (j.idempotency_key, false), (j.unique_key, true)
+    ) as k (key, is_unique)
+    join queue.job_keys as o
+      on o.workspace_id = j.workspace_id
+      and o.job_type = j.job_type
+      and o.key = k.key
+      and o.is_unique = k.is_unique
+      and o.job_id = j.id
+    for update of o skip locked
+  ));
+  delete from queue.job_keys
+  where ctid = any (array(
+    select o.ctid
+    from removed as j
+    join queue.job_keys as o on o.job_id = j.id and o.until = 'other'
+    for update of o skip locked
+  ));
+  -- one that a report or settlement holds stays, which waits for the record: it is swept later
+  delete from queue.leases
+  where ctid = any (array(
+    select l.ctid
+    from queue.leases as l
+    where l.job_id = any (v_ids)
+    for update skip locked
+  ));
+  delete from queue.waits where job_id = any (v_ids);
+  delete from queue.dead as d
+  using removed as j
+  where d.workspace_id = j.workspace_id and d.job_id = j.id;
+  delete from queue.steps where job_id = any (v_ids);
+  delete from queue.attempts where job_id = any (v_ids);
+  delete from public.job_logs where job_id = any (v_ids);
+  delete from queue.job_events where job_id = any (v_ids);
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', j.workspace_id, j.parent_id
+  from removed as j
+  where j.parent_id is not null
+  union
+  select 'cancel', c.workspace_id, c.parent_id
+  from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
+  return null;
+end;
+$$;
+revoke execute on function queue.after_delete from public;
+create trigger jobs_after_delete
+  after delete on public.jobs
+  referencing old table as removed
+  for each statement
+  execute function queue.after_delete();

@@ -1,0 +1,851 @@
+-- What callers may use: rates and large calls of a person, live jobs of a workspace, its share and
+-- slots, workers that run at once, worker keys that were revoked, settings, and the gates of keys.
+
+insert into queue.settings (name, value)
+values
+  ('user_enqueues_per_second', '50'),
+  ('user_enqueues_burst', '10000'),
+  ('user_stream_opens_per_second', '5'),
+  ('user_stream_opens_burst', '100');
+
+-- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: its name in
+-- the 429 where too few are left; null never refuses, since what is charged has happened.
+create function queue.spend(
+  p_bucket text,
+  p_most double precision,
+  p_seconds double precision,
+  p_amount double precision,
+  p_now timestamptz,
+  p_limit text default null
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_tokens double precision;
+begin
+  insert into queue.buckets as b (name, tokens, refilled_at)
+  values (p_bucket, p_most - p_amount, p_now)
+  on conflict (name) do update set
+    -- of a start that was committed late: no time counts twice
+    refilled_at = greatest(b.refilled_at, p_now),
+    tokens = least(
+      p_most,
+      b.tokens
+        + greatest(0, extract(epoch from p_now - b.refilled_at))
+        * p_most
+        / p_seconds
+    ) - p_amount
+  returning tokens into v_tokens;
+  if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
+      jsonb_build_object(
+        'limit', p_limit,
+        'per_second', p_most / p_seconds,
+        'burst', p_most,
+        'retry_after_seconds', coalesce(
+          ceil(-v_tokens * p_seconds / nullif(p_most, 0)),
+          60
+        )
+      )::text
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.spend from public;
+
+-- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
+-- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
+create function queue.check_live_jobs(
+  p_workspace_id uuid,
+  p_is_exact boolean default false
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_max constant integer := coalesce(
+    (
+      select l.max_pending
+      from queue.tenant_limits as l
+      where l.workspace_id = p_workspace_id
+    ),
+    queue.setting('user_pending_max')::integer
+  );
+  v_bucket constant text := 'q:' || p_workspace_id;
+  v_live integer;
+begin
+  if v_max > 2000 then
+    select tokens into v_live
+    from queue.buckets
+    where name = v_bucket and refilled_at > v_now - interval '10 seconds';
+  elsif p_is_exact and not queue.try_lock('quota ' || p_workspace_id) then
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      'another enqueue of the workspace is being counted; call again',
+      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+    );
+  end if;
+  if v_live is null then
+    v_live := (
+      select count(*)
+      from (
+        select from queue.places(
+          p_workspace_id,
+          '{pending,processing,waiting}',
+          v_max + 1
+        )
+        limit v_max + 1
+      ) as p
+    );
+    if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
+      insert into queue.buckets as b (name, tokens, refilled_at)
+      values (v_bucket, v_live, v_now)
+      on conflict (name) do update set tokens = v_live, refilled_at = v_now;
+    end if;
+  end if;
+  if v_live > v_max then
+    perform queue.refuse(
+      429,
+      'quota_exceeded',
+      format(
+        'the workspace already has %s live jobs; wait until some have ended',
+        v_max
+      ),
+      'max_pending'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.check_live_jobs from public;
+
+-- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
+-- for all other writes; streams. Jobs and changes count as p_count enqueues.
+create function queue.admit(
+  p_kind text,
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_count double precision default 1
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_limit constant text := case p_kind
+    when 'streams' then 'stream_opens'
+    else 'enqueues'
+  end;
+  v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
+  v_burst double precision;
+begin
+  if p_user_id is null then
+    return;
+  end if;
+  if p_kind = 'jobs' then
+    perform queue.check_live_jobs(p_workspace_id, p_is_exact => true);
+  end if;
+  -- a caller's transactions of the same moment are charged once, so that none waits for another
+  if queue.try_lock('bucket ' || v_bucket) then
+    v_burst := queue.setting('user_' || v_limit || '_burst');
+    perform queue.spend(
+      v_bucket,
+      v_burst,
+      v_burst
+        / queue.setting('user_' || v_limit || '_per_second')::double precision,
+      p_count,
+      queue.clock(),
+      v_limit
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.admit from public;
+
+-- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
+-- ten, and its guests ten of their own. None waits, since it would hold a connection.
+create function queue.take_call_slot(p_workspace_id uuid default null)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_guests constant text := case
+    when queue.is_member(p_workspace_id) then ''
+    else 'guests '
+  end;
+begin
+  if queue.is_service() then
+    return;
+  end if;
+  perform queue.refuse(
+    429,
+    'rate_limited',
+    'too many large calls of yours or of the workspace run; wait for their answers',
+    '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+  )
+  from (
+    values
+      (queue.caller()::text, 6),
+      (v_guests || p_workspace_id, 10)
+  ) as s (id, most)
+  where s.id is not null
+    and not exists (
+      select from generate_series(1, s.most) as n
+      where queue.try_lock(format('call %s %s', s.id, n))
+    );
+end;
+$$;
+revoke execute on function queue.take_call_slot from public;
+
+create function public.open_stream()
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.admit('streams', null, queue.caller());
+  return jsonb_build_object('opened', true);
+end;
+$$;
+comment on function public.open_stream is
+  'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
+select queue.allow('authenticated, service_role', 'public.open_stream');
+
+-- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
+create function queue.refuse_revoked()
+returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
+begin
+  if v_claims ->> 'role' is distinct from 'job_worker' then
+    return;
+  end if;
+  perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
+  where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
+    and coalesce((v_claims ->> 'iat')::numeric, 0) < (r ->> 'before')::numeric;
+  if found then
+    perform queue.refuse(
+      401,
+      'key_revoked',
+      'this worker key was revoked',
+      'SUPABASE_WORKER_KEY'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.refuse_revoked from public;
+
+create function public.revoke_worker_keys(
+  p_before timestamptz,
+  p_grace_seconds integer default 0
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_count integer;
+begin
+  if p_before is null or p_before > v_now + interval '1 minute' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'p_before must not be in the future',
+      'p_before'
+    );
+  end if;
+  insert into queue.settings as s (name, value, updated_at)
+  values (
+    'worker_keys_revoked',
+    jsonb_build_array(jsonb_build_object(
+      -- a minute earlier: keys that workers sign themselves are dated back by half a minute
+      'before', floor(extract(epoch from p_before)) - 60,
+      'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
+    )),
+    v_now
+  )
+  -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
+  on conflict (name) do update set
+    value = s.value || excluded.value,
+    updated_at = v_now;
+  update queue.settings
+  set
+    updated_at = v_now, -- a stolen worker key has read it
+    value = to_jsonb(encode(
+      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+      'hex'
+    ))
+  where name = 'guest_key';
+  -- what a stolen key has registered is not known: types without jobs go, workers register the rest
+  update queue.job_types
+  set
+    schema_version = least(schema_version, 1),
+    registered_at = '-infinity';
+  get diagnostics v_count = row_count;
+  delete from queue.schedules where source is not null;
+  delete from queue.job_types
+  where not in_order
+    and job_type not in (
+      select l.job_type
+      from queue.lanes as l
+      where l.lane in (
+        select t.lane
+        from queue.turns as t
+        union all
+        select n.lane
+        from queue.notes as n
+        union all
+        select g.lane
+        from queue.gated as g
+        union all
+        select r.lane
+        from queue.leases as r
+      )
+    );
+  update queue.lanes
+  set unused_since = v_now - interval '23 hours' -- an hour: transactions use it
+  where job_type not in (select t.job_type from queue.job_types as t);
+  delete from queue.workers as w
+  where not exists (select from public.jobs as j where j.worker = w.worker)
+    and not exists (select from queue.leases as r where r.worker = w.worker);
+  return jsonb_build_object(
+    'revoked_before', p_before - interval '1 minute',
+    'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)),
+    'types', v_count
+  );
+end;
+$$;
+comment on function public.revoke_worker_keys is
+  'Refuse worker keys issued a minute before '
+  'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
+select queue.allow('service_role', 'public.revoke_worker_keys');
+
+create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_made queue.tenant_limits;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_names(
+    p_limits,
+    array['weight', 'max_running', 'own_max_running', 'max_pending'],
+    'limits'
+  );
+  if queue.caller() is not null
+    and p_limits ?| array['weight', 'max_running', 'max_pending']
+  then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'a manager may set own_max_running alone',
+      'limits'
+    );
+  end if;
+  insert into queue.tenant_limits (workspace_id)
+  values (p_workspace_id)
+  on conflict do nothing;
+  update queue.tenant_limits as t
+  set (weight, max_running, own_max_running, max_pending) = (
+    select coalesce(n.weight, 1), n.max_running, n.own_max_running, n.max_pending
+    from jsonb_populate_record(t, p_limits) as n
+  )
+  where workspace_id = p_workspace_id
+  returning * into v_made;
+  return to_jsonb(v_made) - 'running_max';
+exception when check_violation
+  or invalid_text_representation
+  or numeric_value_out_of_range then
+  perform queue.refuse(
+    400,
+    'invalid_argument',
+    'a limit is invalid: ' || sqlerrm,
+    'limits'
+  );
+end;
+$$;
+comment on function public.set_workspace_limits is
+  'Change limits of a workspace: {weight, '
+  'max_running, own_max_running, max_pending}, null lifts one. Managers: own_max_running only.';
+select queue.allow('authenticated, service_role', 'public.set_workspace_limits');
+
+create function public.workspace_limits(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  return jsonb_build_object(
+    'workspace_id', p_workspace_id,
+    'weight', 1,
+    'max_running', null,
+    'own_max_running', null,
+    'max_pending', null
+  )
+    || coalesce(
+      (
+        select to_jsonb(t) - 'running_max'
+        from queue.tenant_limits as t
+        where t.workspace_id = p_workspace_id
+      ),
+      '{}'
+    )
+    || jsonb_build_object(
+      'running', (
+        select count(*)
+        from queue.leases as l
+        where l.workspace_id = p_workspace_id
+      )
+    );
+end;
+$$;
+comment on function public.workspace_limits is
+  'Limits of a workspace, and how many of its jobs run now.';
+select queue.allow('authenticated, service_role', 'public.workspace_limits');
+
+-- A setting has the name and kind of value of a row that a migration, also an app's, has inserted.
+create function public.set_settings(p_settings jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_bad text;
+begin
+  select s.key into v_bad
+  from jsonb_each(p_settings) as s
+  left join queue.settings as t on t.name = s.key
+  where case
+    when t.name is null then true
+    when s.key in ('worker_keys_revoked', 'guest_key', 'cluster', 'facts') then true
+    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
+      then s.value not in ('"free"', '"pro"')
+    when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
+      or not s.value ?& array['completed', 'cancelled', 'failed']
+      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
+    when jsonb_typeof(s.value) = 'number' then jsonb_typeof(t.value) = 'boolean'
+      or s.value::numeric not between 1 and 2147483647
+      or s.value::numeric % 1 <> 0
+    else jsonb_typeof(s.value) <> jsonb_typeof(t.value)
+  end
+  limit 1;
+  if found then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      format('%s is not a setting, or its value is invalid', left(v_bad, 80)),
+      left(v_bad, 80)
+    );
+  end if;
+  update queue.settings as t
+  set value = s.value, updated_at = queue.clock()
+  from jsonb_each(p_settings) as s
+  where t.name = s.key;
+  return (
+    select jsonb_object_agg(name, value)
+    from queue.settings
+    where name not in ('guest_key', 'facts')
+  ); -- one is secret, the other for doctor alone
+end;
+$$;
+comment on function public.set_settings is
+  'Change settings of the engine, by name; returns all. For operators.';
+select queue.allow('service_role', 'public.set_settings');
+
+-- Gates: no more jobs of a key are ready than may run. A job waits behind the gate of its key
+-- (queue.place); settlements and leases open it (queue.open_gate) and charge the key's rate.
+
+-- The tokens of a bucket at p_now; it is full where it has no row yet.
+create function queue.tokens_of(
+  p_name text,
+  p_most integer,
+  p_seconds double precision,
+  p_now timestamptz
+)
+returns double precision
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select least(
+        p_most,
+        b.tokens
+          + greatest(0, extract(epoch from p_now - b.refilled_at))
+          * p_most
+          / p_seconds
+      )
+      from queue.buckets as b
+      where b.name = p_name
+    ),
+    p_most
+  );
+end;
+$$;
+revoke execute on function queue.tokens_of from public;
+
+-- The lanes of these types and queues (null for all) that are not paused.
+create function queue.open_lanes(p_job_types text[], p_queues text[] default null)
+returns integer[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return array(
+    with paused as materialized (
+      select p.kind, p.name
+      from queue.pauses as p
+      where p.kind = any ('{job_type,queue}')
+    )
+    select l.lane
+    from queue.lanes as l
+    where (p_job_types is null or l.job_type = any (p_job_types))
+      and (p_queues is null or l.queue = any (p_queues))
+      and not exists (
+        select from paused as p
+        where p.name = case p.kind when 'job_type' then l.job_type else l.queue end
+      )
+  );
+end;
+$$;
+revoke execute on function queue.open_lanes from public;
+
+-- Leave a note for each gate of these lanes, so that the next lease looks at it.
+create function queue.note_gates(p_lanes integer[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct on (g.workspace_id, g.job_type, g.key)
+    g.lane,
+    g.workspace_id,
+    g.key
+  from queue.gated as g
+  where g.lane = any (p_lanes) and not g.ended
+  order by g.workspace_id, g.job_type, g.key;
+end;
+$$;
+revoke execute on function queue.note_gates from public;
+
+-- How many more jobs of a key may be admitted. An admitted job reserves a token of the key's rate;
+-- here those that have started since are charged for it, and those that have ended are deleted.
+create function queue.free_of_key(
+  p_type queue.job_types,
+  p_workspace_id uuid,
+  p_key text,
+  out free integer,
+  out tokens double precision,
+  out at timestamptz
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_bucket constant text := format(
+    'k:%s/%s/%s',
+    p_workspace_id,
+    p_type.job_type,
+    p_key
+  );
+  v_begun tid[];
+  v_unpaid integer;
+begin
+  free := 1000;
+  if p_type.rate_per_key then
+    v_begun := array( -- skip those being settled: two settlements would wait for each other
+      select g.ctid
+      from queue.gated as g
+      where g.workspace_id = p_workspace_id
+        and g.job_type = p_type.job_type
+        and g.key = p_key
+        and g.admitted
+        and g.started_at < 'infinity'
+      for update skip locked
+    );
+    perform queue.spend(
+      v_bucket,
+      p_type.rate_limit,
+      p_type.rate_per_seconds,
+      1,
+      g.started_at
+    )
+    from (
+      select started_at
+      from queue.gated
+      where ctid = any (v_begun)
+      order by started_at
+    ) as g;
+    update queue.gated as g
+    set started_at = 'infinity'
+    where g.ctid = any (v_begun);
+    v_unpaid := (
+      select count(*)
+      from queue.gated as g
+      where g.workspace_id = p_workspace_id
+        and g.job_type = p_type.job_type
+        and g.key = p_key
+        and g.admitted
+        and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
+    );
+    -- after the count: a job that starts in between still reserves its token
+    at := queue.clock();
+    tokens := queue.tokens_of(
+      v_bucket,
+      p_type.rate_limit,
+      p_type.rate_per_seconds,
+      at
+    ) - v_unpaid;
+    free := greatest(0, floor(tokens + 1e-9))::integer;
+  end if;
+  delete from queue.gated as g
+  where g.workspace_id = p_workspace_id
+    and g.job_type = p_type.job_type
+    and g.key = p_key
+    and g.admitted
+    and g.ended
+    -- but one that has ended since then and is yet to be charged
+    and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
+  if p_type.key_concurrency is not null and p_key <> '' then
+    free := greatest(
+      0,
+      least(
+        free,
+        p_type.key_concurrency - (
+          select count(*)
+          from queue.gated as g
+          where g.workspace_id = p_workspace_id
+            and g.job_type = p_type.job_type
+            and g.key = p_key
+            and g.admitted
+        )
+      )
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.free_of_key from public;
+
+-- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused.
+-- Where another transaction does so now, leave a note. p_lane: any lane of the type.
+create function queue.open_gate(
+  p_lane integer,
+  p_workspace_id uuid,
+  p_job_type text,
+  p_key text,
+  p_now timestamptz
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_open integer[];
+  v_closed uuid[];
+  v_count record;
+  v_let record;
+  v_look_at timestamptz;
+begin
+  if not queue.try_lock(format(
+    'gate %s/%s/%s',
+    p_workspace_id,
+    p_job_type,
+    p_key
+  )) then
+    insert into queue.notes (lane, workspace_id, key)
+    values (p_lane, p_workspace_id, p_key);
+    return;
+  end if;
+  select * into v_type
+  from queue.job_types as t
+  where t.job_type = p_job_type;
+  v_open := array(
+    select l.lane
+    from unnest(queue.open_lanes(array[p_job_type])) as o (lane)
+    join queue.lanes as l on l.lane = o.lane
+    where l.served_at is not null
+  );
+  -- admitted jobs of other lanes go back: they must hold no slot of the key
+  v_closed := array(
+    select j.id
+    from queue.gated as g
+    join queue.ready as r
+      on r.lane = g.lane
+      and r.workspace_id = g.workspace_id
+      and r.ord = g.ord
+      and r.job_id = g.job_id
+    join public.jobs as j on j.id = g.job_id
+    where g.workspace_id = p_workspace_id
+      and g.job_type = p_job_type
+      and g.key = p_key
+      and g.admitted
+      and not g.ended
+      and g.lane <> all (v_open)
+    for no key update of r, j skip locked
+  );
+  perform queue.take_place(v_closed) where v_closed <> '{}';
+  perform queue.place(j, p_now, v_type)
+  from public.jobs as j
+  where j.id = any (v_closed);
+  v_count := queue.free_of_key(v_type, p_workspace_id, p_key);
+  if v_count.free = 0 and not v_type.rate_per_key then
+    return;
+  end if;
+  with let as (
+    update queue.gated
+    set admitted = true
+    where ctid = any (array(
+      select g.ctid
+      from queue.gated as g
+      where g.workspace_id = p_workspace_id
+        and g.job_type = p_job_type
+        and g.key = p_key
+        and not g.admitted
+        and g.lane = any (v_open)
+        -- not one whose earlier row has ended since the deletion above: the next time
+        and not exists (
+          select from queue.gated as e
+          where e.workspace_id = p_workspace_id
+            and e.job_type = p_job_type
+            and e.key = p_key
+            and e.admitted
+            and e.ord = g.ord
+            and e.job_id = g.job_id
+        )
+      order by g.ord
+      limit v_count.free
+      for update of g skip locked
+    ))
+    returning lane, ord, job_id
+  ),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select l.lane, p_workspace_id, l.ord, p_now, l.job_id
+    from let as l
+  )
+  select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord
+  into v_let
+  from let as l;
+  perform queue.note_turn(l, p_workspace_id, v_let.ord)
+  from unnest(v_let.lanes) as l;
+  v_look_at := case
+    when v_let.jobs = 1000 then p_now -- there are more
+    -- other transactions hold the rest, and may leave it behind the gate
+    when v_let.jobs < v_count.free then p_now + interval '1 second'
+    -- when the rate allows the next
+    when v_let.jobs + 1
+        > v_count.tokens then v_count.at + make_interval(secs => greatest(
+      0.001,
+      (1 + v_let.jobs - v_count.tokens)
+        * v_type.rate_per_seconds
+        / v_type.rate_limit
+    ))
+  end;
+  if v_look_at is not null then -- else the key is full, and the end of a job opens the gate
+    insert into queue.notes (look_at, lane, workspace_id, key)
+    select v_look_at, g.lane, p_workspace_id, p_key
+    from queue.gated as g
+    where g.workspace_id = p_workspace_id
+      and g.job_type = p_job_type
+      and g.key = p_key
+      and not g.admitted
+      and g.lane = any (v_open)
+    limit 1;
+  end if;
+end;
+$$;
+revoke execute on function queue.open_gate from public;
+
+-- Put the jobs of a type behind the gates of their keys, or past them, after its limits of keys
+-- have changed. For those that another transaction holds or has yet to commit the old limit holds.
+create function queue.regate(p_job_type text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_lanes constant integer[] := array(
+    select l.lane
+    from queue.lanes as l
+    where l.job_type = p_job_type
+  );
+  v_jobs uuid[];
+begin
+  select * into v_type
+  from queue.job_types as t
+  where t.job_type = p_job_type;
+  v_jobs := array(
+    select j.id
+    from public.jobs as j
+    where j.status = 'pending'
+      and j.id = any (array(
+        select r.job_id
+        from queue.ready as r
+        where r.lane = any (v_lanes)
+        union all
+        select g.job_id
+        from queue.gated as g
+        where g.lane = any (v_lanes) and not g.admitted
+      ))
+    for no key update skip locked
+  );
+  perform queue.take_place(v_jobs);
+  -- of those that passed the gate of then, and ended without a limit
+  delete from queue.gated as g
+  where g.lane = any (v_lanes)
+    and g.admitted
+    and not g.ended
+    and not exists (
+      select from public.jobs as j
+      where j.id = g.job_id and j.finished_at is null
+    );
+  -- running jobs count towards their key; the update waits for those that are being settled
+  with leased as (
+    update queue.leases as r
+    set key = coalesce(
+      case
+        when v_type.rate_per_key then coalesce(j.concurrency_key, '')
+        when v_type.key_concurrency is not null then j.concurrency_key
+      end,
+      r.key
+    )
+    from public.jobs as j
+    where r.lane = any (v_lanes) and j.id = r.job_id
+    returning r.*
+  )
+  insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
+  select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
+  from leased as r
+  where r.key is not null
+  on conflict do nothing; -- the gate admitted it
+  perform queue.note_gates(v_lanes);
+  perform queue.place(j, queue.clock(), v_type)
+  from public.jobs as j
+  where j.id = any (v_jobs) and j.status = 'pending';
+end;
+$$;
+revoke execute on function queue.regate from public;

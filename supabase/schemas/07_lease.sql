@@ -1,0 +1,1810 @@
+-- Lease: which jobs a worker gets; each step is the name of its function:
+--
+--   queue.lease             a call of a worker; a repeat, known by tick_id and call, gets the same
+--     queue.admit_run       where the number of runs is bounded, with the first call of one
+--     queue.note_worker     the worker's row and the lanes it serves, once a minute
+--     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
+--     queue.open_turns      notes of turns: where their tenant is, or behind who was served
+--     queue.share_slots     which turns get how many jobs
+--       queue.lock_types    limits of types: their locks, then what runs is counted
+--       queue.first_turns   all turns of the tenants that are next in the ring
+--       queue.limit_turns   limits of tenants likewise; a tenant at a limit is blocked for a while
+--       queue.divide_slots  rounds: each tenant as many jobs as its weight
+--       queue.move_on       the next lease begins behind the tenants that have had their round
+--     queue.take            the jobs, by halves where a project's own trigger refuses one of them
+--       queue.take_jobs     ready -> leased, in one statement
+--     queue.read_leases     the answer, and the events and keys that go with it
+--     queue.tidy_turns      closes empty turns, moves the start of others to their first job
+--     public.tick_finished  ends the run, with the call that finds no more
+
+-- As a worker sends it, and the number that replaces its name.
+create type queue.lease_request as (
+  worker_id text,
+  worker integer,
+  tick_id uuid,
+  call integer,
+  "limit" integer,
+  job_types text[],
+  queues text[],
+  lease_seconds integer,
+  free_slots integer,
+  count_due boolean,
+  version text,
+  most integer,
+  run_seconds double precision,
+  ends jsonb
+);
+-- A turn; due: its round; and what may start of its type, its tenant in it (own), and its tenant.
+create type queue.turn as (
+  lane integer,
+  workspace_id uuid,
+  due bigint,
+  rank bigint,
+  had double precision,
+  from_ord bigint,
+  weight double precision,
+  job_type text,
+  is_paused boolean,
+  type_free integer,
+  own_free integer,
+  tenant_free integer
+);
+-- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn.
+create type queue.share as (
+  lane integer,
+  workspace_id uuid,
+  ord bigint,
+  jobs integer
+);
+-- Who is served last, after how many whole rounds; of a type that then has no more slots, or null.
+create type queue.last_served as (
+  job_type text,
+  rounds double precision,
+  due bigint,
+  rank bigint,
+  workspace_id uuid
+);
+
+-- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
+-- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys.
+create function queue.open_gates(p_most integer, p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_notes queue.notes[] := array(
+    select n
+    from queue.notes as n
+    where n.key is not null and n.look_at <= p_now
+    order by n.look_at, n.id
+    limit 4 * p_most
+  );
+  v_gate record;
+begin
+  if cardinality(v_notes) = 4 * p_most then
+    v_notes := array(
+      with recursive tenants as (
+        select s.id as workspace_id, null::queue.notes as note, 0 as nth
+        from (
+          values
+            (gen_random_uuid()),
+            ('00000000-0000-0000-0000-000000000000')
+        ) as s (id)
+        union all
+        select n.workspace_id, n.note, t.nth + 1
+        from tenants as t
+        cross join lateral (
+          select o.workspace_id, o as note
+          from queue.notes as o
+          where o.key is not null and o.workspace_id > t.workspace_id
+          order by o.workspace_id, o.look_at, o.id
+          limit 1
+        ) as n
+        where t.nth < p_most / 4
+      )
+      select t.note
+      from tenants as t
+      where (t.note).look_at <= p_now
+    ) || v_notes;
+  end if;
+  for v_gate in
+    with noted as materialized (
+      select l.job_type, n.workspace_id, n.key
+      from unnest(v_notes) with ordinality as n
+      join queue.lanes as l on l.lane = n.lane
+      group by 1, 2, 3
+      order by min(n.ordinality)
+      limit p_most
+    ),
+    gone as ( -- before the jobs are counted: a job that comes later keeps its note
+      delete from queue.notes as n
+      using noted as o, queue.lanes as l
+      where l.job_type = o.job_type
+        and n.workspace_id = o.workspace_id
+        and n.lane = l.lane
+        and n.key = o.key
+        and n.look_at <= p_now
+      returning n.id, n.lane, n.workspace_id, l.job_type, n.key
+    )
+    select g.workspace_id, g.job_type, g.key, min(g.lane) as lane
+    from gone as g
+    group by 1, 2, 3
+    order by min(g.id)
+  loop
+    perform queue.open_gate(
+      v_gate.lane,
+      v_gate.workspace_id,
+      v_gate.job_type,
+      v_gate.key,
+      p_now
+    );
+  end loop;
+end;
+$$;
+revoke execute on function queue.open_gates from public;
+
+-- Open noted turns, at their tenant's rank or else last, and turns whose time at a limit is over.
+create function queue.open_turns(p_most integer, p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with noted as materialized (
+    select n.lane, n.workspace_id
+    from (
+      select *
+      from queue.notes
+      where key is null
+      order by id
+      limit 10 * p_most
+    ) as n
+    group by 1, 2
+    order by min(n.id)
+    limit p_most
+  ),
+  gone as (
+    delete from queue.notes as n
+    using noted as o
+    where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null
+    returning n.id, n.lane, n.workspace_id, n.ord
+  ),
+  opened as (
+    select g.lane, g.workspace_id, min(g.ord) as ord
+    from gone as g
+    group by 1, 2
+    order by min(g.id)
+  )
+  insert into queue.turns as t (lane, workspace_id, rank, from_ord, changed_at)
+  select
+    o.lane,
+    o.workspace_id,
+    coalesce(
+      (
+        select u.rank
+        from queue.turns as u
+        where u.workspace_id = o.workspace_id
+        limit 1
+      ),
+      min(d.last_rank) over (partition by o.workspace_id) - 1
+    ),
+    o.ord,
+    p_now
+  from opened as o
+  join queue.lanes as l on l.lane = o.lane
+  left join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
+  on conflict (workspace_id, lane) do update set
+    blocked = false,
+    look_at = null,
+    changed_at = p_now,
+    -- a closed turn has no jobs but those of the notes
+    from_ord = case
+      when t.blocked and t.look_at is null then excluded.from_ord
+      else least(t.from_ord, excluded.from_ord)
+    end;
+  update queue.turns as t
+  set blocked = false, look_at = null
+  where t.ctid = any (array(
+    select ctid
+    from queue.turns
+    where blocked and look_at <= p_now
+    order by look_at
+    limit 2 * p_most
+    for update skip locked
+  ));
+end;
+$$;
+revoke execute on function queue.open_turns from public;
+
+-- How many jobs of a type may start; null for any number. Exact for the holder of the type's lock.
+create function queue.free_of_type(p_job_type text, p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return (
+    select least(
+      y.max_concurrency - case
+        when y.max_concurrency is not null then (
+          select count(*)
+          from queue.lanes as o
+          join queue.leases as r on r.lane = o.lane
+          where o.job_type = y.job_type
+        )
+      end,
+      case
+        when y.rate_limit is not null and not y.rate_per_key
+          then floor(queue.tokens_of(
+            'r:' || y.job_type,
+            y.rate_limit,
+            y.rate_per_seconds,
+            p_now
+          ))
+      end
+    )::integer
+    from queue.job_types as y
+    where y.job_type = p_job_type
+  );
+end;
+$$;
+revoke execute on function queue.free_of_type from public;
+
+-- Lock the limited types that have turns in these lanes. open: lanes of unlimited types, and of
+-- those locked that are not at their limit. A limited type whose first turn opens after this look
+-- is left for the next lease, since it was not counted. is_busy: another lease has a type's lock.
+create function queue.lock_types(
+  p_lanes integer[],
+  p_now timestamptz,
+  out open integer[],
+  out is_busy boolean,
+  out is_limited boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_limited constant text[] := array(
+    select distinct t.job_type
+    from queue.job_types as t
+    join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
+    where t.max_concurrency is not null
+      or t.workspace_concurrency is not null
+      or t.rate_limit is not null and not t.rate_per_key
+  );
+  v_types text[];
+  v_busy text[];
+begin
+  open := p_lanes;
+  is_busy := false;
+  is_limited := false;
+  if v_limited = '{}' then
+    return;
+  end if;
+  v_types := array( -- in one order, so that of two leases one gets them all
+    select n
+    from unnest(v_limited) as n
+    where exists (
+      select from queue.lanes as l
+      join queue.turns as o on o.lane = l.lane and not o.blocked
+      where l.job_type = n and l.lane = any (p_lanes)
+    )
+    order by 1
+  );
+  is_limited := v_types <> '{}';
+  v_busy := array(
+    select t.job_type
+    from unnest(v_types) as n
+    join queue.job_types as t on t.job_type = n
+    where (t.max_concurrency is not null or t.rate_limit is not null)
+      and not queue.try_lock('type ' || n)
+  );
+  v_types := array(
+    select n
+    from unnest(v_types) as n
+    where n <> all (v_busy) and (queue.free_of_type(n, p_now) <= 0) is not true
+  );
+  open := array(
+    select l.lane
+    from queue.lanes as l
+    where l.lane = any (p_lanes)
+      and (l.job_type <> all (v_limited) or l.job_type = any (v_types))
+  );
+  is_busy := v_busy <> '{}';
+end;
+$$;
+revoke execute on function queue.lock_types from public;
+
+-- All turns in these lanes of the next tenants in the ring, up to p_most (known; is_all: no more).
+-- Lanes at one place are read along the ring; where places differ, or most turns there are of other
+-- lanes (v_try 3), some of each lane. One far behind others counts as a round behind.
+create function queue.first_turns(
+  p_lanes integer[],
+  p_most integer,
+  out turns queue.turn[],
+  out known integer,
+  out is_all boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_at record; -- the place of these lanes, how many they have, and the latest round
+  v_rows integer;
+begin
+  turns := array(
+    select row(
+      o.lane, o.workspace_id, 0, o.rank, o.had, o.from_ord, 1, null, false, null,
+      null, null
+    )::queue.turn
+    from queue.turns as o
+    where not o.blocked
+    limit 2
+  );
+  if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
+    is_all := true;
+    known := 1;
+    if turns[1].lane <> all (p_lanes) then
+      turns := '{}';
+    end if;
+    return;
+  end if;
+  select a.*, count(*) over () as places, max(a.round) over () - 1 as least
+  into v_at
+  from (
+    select distinct
+      d.round,
+      d.last_rank as rank,
+      d.last_workspace_id as workspace_id
+    from queue.lanes as d
+    where d.lane = any (array(
+      select coalesce(l.leader, l.lane)
+      from queue.lanes as l
+      where l.lane = any (p_lanes)
+    ))
+  ) as a
+  limit 1;
+  for v_try in case when v_at.places > 1 then 3 else 1 end .. 3 loop
+    v_rows := case v_try
+      when 1 then 2 * p_most + 20
+      when 2 then 20 * p_most + 100
+      else least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes)))
+    end;
+    with read as materialized (
+      (
+        select t.*, row_number() over () as nth
+        from (
+          (
+            select o.*, v_at.round as due
+            from queue.turns as o
+            where v_try < 3
+              and not o.blocked
+              and (o.rank, o.workspace_id) > (v_at.rank, v_at.workspace_id)
+            order by o.rank, o.workspace_id
+            limit v_rows
+          )
+          union all
+          (
+            select o.*, v_at.round + 1
+            from queue.turns as o
+            where v_try < 3
+              and not o.blocked
+              and (o.rank, o.workspace_id) <= (v_at.rank, v_at.workspace_id)
+            order by o.rank, o.workspace_id
+            limit v_rows
+          )
+        ) as t
+        limit v_rows
+      )
+      union all
+      select t.*
+      from unnest(p_lanes) as p (lane)
+      join queue.lanes as l on l.lane = p.lane and v_try = 3
+      join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
+      cross join lateral (
+        select u.*, row_number() over () as nth
+        from (
+          (
+            select o.*, greatest(d.round, v_at.least) as due
+            from queue.turns as o
+            where o.lane = l.lane
+              and not o.blocked
+              and (o.rank, o.workspace_id) > (d.last_rank, d.last_workspace_id)
+            order by o.rank, o.workspace_id
+            limit v_rows
+          )
+          union all
+          (
+            select o.*, greatest(d.round, v_at.least) + 1
+            from queue.turns as o
+            where o.lane = l.lane
+              and not o.blocked
+              and (o.rank, o.workspace_id) <= (d.last_rank, d.last_workspace_id)
+            order by o.rank, o.workspace_id
+            limit v_rows
+          )
+        ) as u
+        limit v_rows
+      ) as t
+    ),
+    cut as materialized ( -- from here on some turns may not have been read
+      select r.due, r.rank, r.workspace_id
+      from read as r
+      where r.nth = v_rows
+      order by 1, 2, 3
+      limit 1
+    ),
+    found as (
+      select
+        r.*,
+        dense_rank() over (order by r.due, r.rank, r.workspace_id) as place
+      from read as r
+      where r.lane = any (p_lanes)
+        and not exists (
+          select from cut as c
+          where (r.due, r.rank, r.workspace_id) >= (c.due, c.rank, c.workspace_id)
+        )
+    )
+    select
+      array_agg(
+        row(
+          f.lane, f.workspace_id, f.due, f.rank, f.had, f.from_ord, 1, null, false,
+          null, null, null
+        )::queue.turn
+      ) filter (where f.place <= p_most),
+      least(coalesce(max(f.place), 0), p_most),
+      coalesce(max(f.place), 0) <= p_most and not exists (select from cut)
+    into turns, known, is_all
+    from found as f;
+    exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
+  end loop;
+end;
+$$;
+revoke execute on function queue.first_turns from public;
+
+-- What each turn may still start, counted once the locks of limited tenants were tried. is_busy:
+-- another lease has one, or a pause ends now. Turns at a limit or paused are blocked.
+create function queue.limit_turns(
+  p_turns queue.turn[],
+  p_now timestamptz,
+  out turns queue.turn[],
+  out is_busy boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_scopes constant text[] := array(
+    select distinct s.name
+    from unnest(p_turns) as t
+    join queue.lanes as l on l.lane = t.lane
+    join queue.job_types as y on y.job_type = l.job_type
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+    cross join lateral (
+      values
+        (
+          'both ' || t.workspace_id || y.job_type,
+          y.workspace_concurrency is not null
+        ),
+        ('workspace ' || t.workspace_id, w.running_max is not null)
+    ) as s (name, is_limited)
+    where s.is_limited
+    order by 1
+  );
+  v_busy constant text[] := array(
+    select n
+    from unnest(v_scopes) as n
+    where not queue.try_lock(n)
+  );
+begin
+  is_busy := v_busy <> '{}' or not queue.try_lock('pauses', p_is_shared => true);
+  with types as materialized (
+    select
+      y.job_type,
+      y.workspace_concurrency,
+      queue.free_of_type(y.job_type, p_now) as free
+    from (
+      select distinct l.job_type
+      from unnest(p_turns) as t
+      join queue.lanes as l on l.lane = t.lane
+    ) as d
+    join queue.job_types as y on y.job_type = d.job_type
+  )
+  select array_agg(
+    row(
+      t.lane,
+      t.workspace_id,
+      t.due,
+      t.rank,
+      t.had,
+      t.from_ord,
+      coalesce(w.weight, 1),
+      y.job_type,
+      exists (
+        select from queue.pauses as p
+        where p.kind = any ('{workspace,workspace_type}')
+          and p.name = any (array[
+            t.workspace_id::text,
+            t.workspace_id || '/' || y.job_type
+          ])
+      ),
+      y.free,
+      case
+        when 'both ' || t.workspace_id || y.job_type = any (v_busy) then 0
+        when y.workspace_concurrency is not null then y.workspace_concurrency
+          - (
+            select count(*)
+            from queue.lanes as o
+            join queue.leases as r
+              on r.lane = o.lane and r.workspace_id = t.workspace_id
+            where o.job_type = y.job_type
+          )
+      end,
+      case
+        when 'workspace ' || t.workspace_id = any (v_busy) then 0
+        when w.running_max is not null then w.running_max - (
+          select count(*)
+          from queue.lanes as o
+          join queue.leases as r
+            on r.lane = o.lane and r.workspace_id = t.workspace_id
+        )
+      end
+    )::queue.turn
+  )
+  into turns
+  from unnest(p_turns) as t
+  join queue.lanes as l on l.lane = t.lane
+  join types as y on y.job_type = l.job_type
+  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id;
+  if is_busy then
+    return;
+  end if;
+  update queue.turns as u
+  set
+    blocked = true,
+    changed_at = p_now,
+    look_at = case
+      when f.is_paused then 'infinity'
+      else p_now + interval '1 second'
+    end
+  from (
+    select o.found, t.is_paused
+    from unnest(turns) as t
+    cross join lateral (
+      select n.ctid as found
+      from queue.turns as n
+      where n.workspace_id = t.workspace_id and n.lane = t.lane
+      for update skip locked
+    ) as o
+    where t.is_paused or least(t.own_free, t.tenant_free) <= 0
+  ) as f
+  where u.ctid = f.found;
+end;
+$$;
+revoke execute on function queue.limit_turns from public;
+
+-- Divide slots in rounds. heads: the first ready jobs of each turn; owned: within tenants' limits;
+-- typed: within types' limits, with the whole rounds before. p_depth: how many jobs of a turn are
+-- read (is_cut: one has more); null: only the first round that has jobs, since more tenants follow.
+create function queue.divide_slots(
+  p_turns queue.turn[],
+  p_depth integer,
+  p_most integer,
+  out shares queue.share[],
+  out empty queue.share[],
+  out lasts queue.last_served[],
+  out is_cut boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with heads as materialized (
+    select
+      t.*,
+      r.ord,
+      row_number() over (
+        partition by t.workspace_id, t.job_type
+        order by r.ord
+      ) as nth_of_type
+    from unnest(p_turns) as t
+    left join lateral (
+      select o.ord
+      from queue.ready as o
+      where o.lane = t.lane
+        and o.workspace_id = t.workspace_id
+        and o.ord >= t.from_ord
+      order by o.ord
+      limit least(
+        coalesce(p_depth, ceil(t.weight)::integer),
+        t.type_free,
+        t.own_free,
+        t.tenant_free
+      )
+    ) as r on true
+    where not t.is_paused
+      and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
+  ),
+  owned as (
+    select
+      h.lane,
+      h.workspace_id,
+      h.ord,
+      h.rank,
+      h.from_ord,
+      h.weight,
+      h.job_type,
+      h.type_free,
+      h.tenant_free,
+      first_value(h.due) over tenant as due,
+      first_value(h.had) over tenant as had,
+      row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
+    from heads as h
+    where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
+    window tenant as (partition by h.workspace_id order by h.due, h.lane)
+  ),
+  typed as (
+    select
+      o.*,
+      r.rounds,
+      row_number() over (
+        partition by o.job_type
+        order by r.rounds, o.due, o.rank, o.workspace_id, o.nth
+      ) as nth_in_all
+    from owned as o
+    cross join lateral (
+      select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as rounds
+    ) as r
+    where o.nth <= coalesce(o.tenant_free, p_most)
+  ),
+  picked as materialized (
+    select p.*
+    from typed as p
+    where p.nth_in_all <= coalesce(p.type_free, p_most)
+      and (p_depth is not null or p.rounds = (select min(o.rounds) from typed as o))
+    order by p.rounds, p.due, p.rank, p.workspace_id, p.nth
+    limit p_most
+  ),
+  by_turn as (
+    select
+      k.lane,
+      k.workspace_id,
+      k.from_ord,
+      min(k.ord) as ord,
+      count(*)::integer as jobs
+    from picked as k
+    group by 1, 2, 3
+  ),
+  last as (
+    select k.job_type, k.rounds, k.due, k.rank, k.workspace_id
+    from picked as k
+    where k.nth_in_all = k.type_free
+    union all
+    (
+      select null, k.rounds, k.due, k.rank, k.workspace_id
+      from picked as k
+      order by k.rounds desc, k.due desc, k.rank desc, k.workspace_id desc
+      limit 1
+    )
+  )
+  select
+    (
+      select array_agg(
+        row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share
+        order by s.ord
+      )
+      from by_turn as s
+    ), -- by age: about as their records lie
+    (
+      select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
+      from heads as h
+      where h.ord is null
+    ),
+    (
+      select array_agg(
+        row(l.job_type, l.rounds, l.due, l.rank, l.workspace_id)::queue.last_served
+      )
+      from last as l
+    ),
+    p_depth is not null
+      and exists (
+        select from heads as h
+        group by h.lane, h.workspace_id
+        having count(h.ord) = p_depth
+      )
+  into shares, empty, lasts, is_cut;
+end;
+$$;
+revoke execute on function queue.divide_slots from public;
+
+-- Move these lanes on to whom they served last, before that one amid its round, or past all, and
+-- note what tenants have had of the next. Lanes that come to one place share it from then on.
+create function queue.move_on(
+  p_lanes integer[],
+  p_last queue.last_served,
+  p_turns queue.turn[],
+  p_shares queue.share[],
+  p_is_past boolean
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_done queue.last_served := p_last;
+begin
+  -- else each has had its one job up to the last, and none is in the middle of its round
+  if p_is_past
+    or p_last.job_type is not null
+    or p_last.rounds > 0
+    or p_last.due is null
+    or exists (select from unnest(p_turns) as t where t.weight <> 1 or t.had > 0)
+  then
+    with given as ( -- no join: the planner may not hash one here
+      select
+        g.*,
+        g.had + case
+          when g.due = min(g.due) over tenant
+            then sum(g.jobs) over tenant / g.weight
+          else 0
+        end as now_had
+      from (
+        select t.lane, t.workspace_id, t.due, t.rank, t.had, t.weight, 0 as jobs
+        from unnest(p_turns) as t
+        union all
+        select s.lane, s.workspace_id, null, null, null, null, s.jobs
+        from unnest(p_shares) as s
+      ) as g
+      window tenant as (partition by g.workspace_id)
+    ),
+    passed as materialized (
+      select
+        g.*,
+        p_is_past
+          or (g.due, g.rank, g.workspace_id)
+            < (p_last.due, p_last.rank, p_last.workspace_id)
+          or g.due = p_last.due
+            and g.workspace_id = p_last.workspace_id
+            and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
+      from given as g
+      where g.rank is not null
+    ),
+    noted as (
+      update queue.turns as t
+      set had = o.had
+      from (
+        select n.found, p.left_over as had
+        from (
+          select
+            f.*,
+            greatest(0, f.now_had - p_last.rounds - f.is_done::integer) as left_over
+          from passed as f
+          where f.lane = any (p_lanes)
+        ) as p
+        cross join lateral (
+          select u.ctid as found
+          from queue.turns as u
+          where u.workspace_id = p.workspace_id and u.lane = p.lane
+          for no key update skip locked
+        ) as n
+        where abs(p.left_over - p.had) > 1e-6
+      ) as o
+      where t.ctid = o.found
+    )
+    select null, null, p.due, p.rank, p.workspace_id
+    into v_done
+    from passed as p
+    where p.is_done
+    order by p.due desc, p.rank desc, p.workspace_id desc
+    limit 1;
+    if not found then
+      return;
+    end if;
+  end if;
+  with lanes as (
+    select
+      l.lane,
+      coalesce(l.leader, l.lane) as leader,
+      first_value(l) over (
+        partition by coalesce(l.leader, l.lane)
+        order by l.lane <> l.leader
+      ) as led
+    from queue.lanes as l
+  ),
+  moved as ( -- not one that another lease has moved further meanwhile
+    select
+      s.*,
+      s.lane = any (p_lanes)
+        and (v_done.due, v_done.rank, v_done.workspace_id)
+        > ((s.led).round, (s.led).last_rank, (s.led).last_workspace_id) as moves
+    from lanes as s
+  ),
+  wanted as (
+    select
+      m.*,
+      min(m.lane) over (
+        partition by m.moves, case when not m.moves then m.leader end
+      ) as new_leader
+    from moved as m
+  )
+  update queue.lanes as l
+  set
+    leader = w.new_leader,
+    round = case when w.moves then v_done.due else (w.led).round end,
+    last_rank = case when w.moves then v_done.rank else (w.led).last_rank end,
+    last_workspace_id = case
+      when w.moves then v_done.workspace_id
+      else (w.led).last_workspace_id
+    end
+  from wanted as w
+  where (w.new_leader <> w.leader or w.moves and w.lane = w.leader)
+    and l.ctid = (
+      select u.ctid
+      from queue.lanes as u
+      where u.lane = w.lane
+      for no key update skip locked
+    );
+end;
+$$;
+revoke execute on function queue.move_on from public;
+
+-- Which turns get how many of the slots, and which are empty. more: ask again at once, since
+-- another lease holds a lock or there are more turns than were read; null where no turn was found.
+create function queue.share_slots(
+  p_request queue.lease_request,
+  p_now timestamptz,
+  out lanes integer[],
+  out shares queue.share[],
+  out empty queue.share[],
+  out is_limited boolean,
+  out more boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most constant integer := p_request."limit";
+  v_types record;
+  v_reads integer;
+  v_first record;
+  v_turns queue.turn[];
+  v_one queue.turn;
+  v_jobs bigint;
+  v_limited record;
+  v_divided record;
+begin
+  lanes := queue.open_lanes(p_request.job_types, p_request.queues);
+  more := case when v_most = 0 then false end;
+  if v_most = 0 then
+    return;
+  end if;
+  v_types := queue.lock_types(lanes, p_now);
+  -- some turns may be empty, or have had their share: then more are read
+  foreach v_reads in array array[
+    v_most + v_most / 25 + 5,
+    greatest(150, 2 * v_most)
+  ] loop
+    v_first := queue.first_turns(v_types.open, v_reads);
+    v_turns := v_first.turns;
+    v_one := v_turns[1];
+    more := case
+      when v_types.open <> lanes or v_one.lane is not null then v_types.is_busy
+    end;
+    if v_one.lane is null then
+      return;
+    end if;
+    is_limited := v_types.is_limited
+      or exists (
+        select from queue.tenant_limits as w
+        where w.workspace_id = any (array(
+          select t.workspace_id
+          from unnest(v_turns) as t
+        ))
+        union all
+        select from queue.pauses as p
+        where p.workspace_id = any (array(
+          select t.workspace_id
+          from unnest(v_turns) as t
+        ))
+      );
+    if v_turns[2] is null and v_first.is_all and not is_limited then -- nothing to divide
+      if exists (
+        select from queue.ready as r
+        where r.lane = v_one.lane
+          and r.workspace_id = v_one.workspace_id
+          and r.ord >= v_one.from_ord
+      ) then
+        shares := array[
+          row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share
+        ];
+      else
+        empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
+      end if;
+      return;
+    end if;
+    if is_limited then
+      v_limited := queue.limit_turns(v_turns, p_now);
+      v_turns := v_limited.turns;
+      more := more or v_limited.is_busy;
+    end if;
+    v_divided := queue.divide_slots(
+      v_turns,
+      case when v_first.is_all then 4 + 4 * v_most / v_first.known end,
+      v_most
+    );
+    exit when v_first.is_all or (v_divided.lasts[1]).rounds = 0;
+  end loop;
+  shares := v_divided.shares;
+  empty := v_divided.empty;
+  v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
+  -- not filled: all that were read have had their round, and where none follow the order stays
+  if not v_first.is_all
+    or v_first.known > 1 and (is_limited or v_jobs = v_most)
+  then
+    perform queue.move_on(
+      array(
+        select l.lane
+        from queue.lanes as l
+        where l.lane = any (v_types.open)
+          and o.job_type is not distinct from (
+            select t.job_type
+            from unnest(v_divided.lasts) as t
+            where t.job_type = l.job_type
+          )
+      ),
+      o,
+      v_turns,
+      shares,
+      o.job_type is null and v_jobs < v_most and not v_first.is_all
+    )
+    from unnest(coalesce(v_divided.lasts, '{"(,0,,,)"}')) as o;
+  end if;
+  more := more or (not v_first.is_all or v_divided.is_cut) and v_jobs < v_most;
+end;
+$$;
+revoke execute on function queue.share_slots from public;
+
+-- Lease the first jobs of each turn.
+create function queue.take_jobs(
+  p_shares queue.share[],
+  p_request queue.lease_request,
+  p_now timestamptz,
+  p_refused uuid[],
+  out ids uuid[]
+)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with picked as materialized (
+    select h.*
+    from unnest(p_shares) as s
+    cross join lateral (
+      select r.ctid as tid, j.id, r.ord, r.ready_at
+      from queue.ready as r
+      join public.jobs as j on j.id = any (array[r.job_id])
+      where r.lane = s.lane
+        and r.workspace_id = s.workspace_id
+        and r.ord >= s.ord
+        and j.status = 'pending'
+        and (j.deadline_at is null or j.deadline_at > p_now)
+        and r.job_id <> all (p_refused)
+      order by r.ord
+      limit s.jobs
+      for no key update of r, j skip locked
+    ) as h
+    order by h.ord, h.id
+  ),
+  begun as materialized (
+    update public.jobs as j
+    set
+      status = 'processing',
+      attempts = j.attempts + 1,
+      fence = j.fence + 1,
+      worker = coalesce(nullif(j.worker, 0), p_request.worker),
+      updated_at = p_now,
+      next_retry_at = null,
+      -- a job may have been created after the clock was read
+      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
+      queue_ms = coalesce(
+        j.queue_ms,
+        date_part('epoch', p_now - p.ready_at) * 1000
+      ),
+      last_seq = j.last_seq + (j.is_minimal is null)::integer
+    from picked as p, queue.job_types as t
+    -- an array of one finds the job by its key, whatever statistics say
+    where j.id = any (array[p.id]) and t.job_type = j.job_type
+    returning
+      j.id,
+      j.workspace_id,
+      j.attempts,
+      j.fence,
+      j.lane,
+      p.tid,
+      p.ord,
+      p.ready_at,
+      coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+      case
+        when t.rate_per_key then coalesce(j.concurrency_key, '')
+        when t.key_concurrency is not null then j.concurrency_key
+      end as key
+  ),
+  gone as (
+    delete from queue.ready
+    where ctid = any (array(select b.tid from begun as b))
+  ),
+  held as (
+    insert into queue.leases (
+      job_id, fence, lane, workspace_id, ord, ready_at, leased_at, expires_at,
+      lease_seconds, attempt, worker, tick_id, tick_call, key
+    )
+    select
+      b.id,
+      b.fence,
+      b.lane,
+      b.workspace_id,
+      b.ord,
+      b.ready_at,
+      p_now,
+      p_now + make_interval(secs => b.lease_seconds),
+      b.lease_seconds,
+      b.attempts,
+      p_request.worker,
+      p_request.tick_id,
+      p_request.call,
+      b.key
+    from begun as b
+    returning job_id
+  )
+  select array_agg(h.job_id) into ids
+  from held as h;
+end;
+$$;
+revoke execute on function queue.take_jobs from public;
+
+-- Take the jobs of turns; one that a project's trigger refuses is found by halves and passed over.
+create function queue.take(
+  p_shares queue.share[],
+  p_request queue.lease_request,
+  p_now timestamptz
+)
+returns uuid[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_past constant uuid[] := queue.refused('lease', p_now);
+  v_half constant integer := cardinality(p_shares) / 2;
+  v_one queue.share := p_shares[1];
+  v_failure text;
+  v_ids uuid[];
+begin
+  begin
+    return queue.take_jobs(p_shares, p_request, p_now, v_past);
+  exception
+    when connection_exception
+      or transaction_rollback
+      or insufficient_resources
+      or object_not_in_prerequisite_state
+      or operator_intervention
+      or system_error
+      or internal_error then
+      raise; -- as in queue.do_in_parts
+    when others then
+      v_failure := format('%s (%s)', sqlerrm, sqlstate);
+  end;
+  if v_half > 0 then
+    v_ids := queue.take(p_shares[:v_half], p_request, p_now);
+    return v_ids || queue.take(p_shares[v_half + 1:], p_request, p_now);
+  elsif v_one.jobs > 1 then
+    p_shares[1].jobs := v_one.jobs / 2;
+    v_ids := queue.take(p_shares, p_request, p_now);
+    p_shares[1].jobs := v_one.jobs - v_one.jobs / 2; -- of those that are still ready
+    return v_ids || queue.take(p_shares, p_request, p_now);
+  end if;
+  perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
+  from (
+    select o.job_id
+    from queue.ready as o
+    join public.jobs as j on j.id = o.job_id
+    where o.lane = v_one.lane
+      and o.workspace_id = v_one.workspace_id
+      and o.ord >= v_one.ord
+      and j.status = 'pending'
+      and (j.deadline_at is null or j.deadline_at > p_now)
+      and o.job_id <> all (v_past)
+    order by o.ord
+    limit 1
+    for no key update of o, j skip locked
+  ) as r;
+  return case when found then queue.take(p_shares, p_request, p_now) end;
+end;
+$$;
+revoke execute on function queue.take from public;
+
+-- What a worker gets of jobs it leased, and the changes to publish. At p_now they were: what goes
+-- with it is an event, a freed unique key, or the start that queue.free_of_key charges.
+create function queue.read_leases(
+  p_ids uuid[],
+  p_request queue.lease_request,
+  p_now timestamptz default null,
+  out leases json,
+  out changes queue.change[]
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_rest uuid[]; -- whose row does not say all
+begin
+  with held as materialized (
+    select
+      j.id,
+      j.workspace_id,
+      j.session_id,
+      j.attempts,
+      j.last_seq,
+      answer,
+      j.is_minimal is null as is_full,
+      j.unique_key is not null or t.rate_per_key as is_noted
+    from unnest(p_ids) as i (id)
+    join public.jobs as j on j.id = any (array[i.id])
+    join queue.job_types as t on t.job_type = j.job_type
+    cross join lateral (
+      select
+        j.id,
+        j.workspace_id,
+        j.user_id,
+        j.session_id,
+        j.queue,
+        j.job_type,
+        j.payload,
+        j.schema_version,
+        j.priority,
+        j.attempts,
+        j.max_attempts,
+        j.created_at,
+        j.parent_id,
+        j.traceparent,
+        j.progress,
+        coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
+        j.deadline_at
+    ) as job
+    cross join lateral (
+      select
+        j.fence,
+        coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+        case
+          when j.fence = 1 and j.replay_from is null
+              or not exists (select from queue.steps as s where s.job_id = j.id)
+            then '{}'
+          else ( -- null where they are long: the worker then calls read_steps
+            select p.results
+            from queue.step_page(j.id, null, 16000) as p
+            where p.next is null and p.bytes <= 16000
+          )
+        end as steps,
+        job
+    ) as answer
+  ),
+  kinds as (
+    select
+      h.workspace_id,
+      h.session_id,
+      h.attempts,
+      array_agg(h.id) as ids,
+      array_agg(h.last_seq) as seqs
+    from held as h
+    where h.is_full
+    group by 1, 2, 3
+  )
+  select
+    coalesce(json_agg(h.answer), '[]'),
+    (
+      select array_agg(
+        row(
+          k.workspace_id,
+          k.session_id,
+          'job.leased',
+          jsonb_build_object(
+            'status', 'processing',
+            'attempts', k.attempts,
+            'worker_id', p_request.worker_id
+          ),
+          k.ids,
+          k.seqs
+        )::queue.change
+      )
+      from kinds as k
+    ),
+    array_agg(h.id) filter (where h.is_noted or h.is_full and h.last_seq <> 2)
+  into leases, changes, v_rest
+  from held as h;
+  if p_now is null or v_rest is null then
+    return;
+  end if;
+  insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+  select
+    j.id,
+    j.last_seq,
+    j.workspace_id,
+    'job.leased',
+    jsonb_build_object(
+      'status', 'processing',
+      'attempts', j.attempts,
+      'worker_id', p_request.worker_id
+    ),
+    p_now
+  from public.jobs as j
+  where j.id = any (v_rest) and j.is_minimal is null and j.last_seq <> 2;
+  delete from queue.job_keys as u
+  using public.jobs as j
+  where j.id = any (v_rest)
+    and u.workspace_id = j.workspace_id
+    and u.job_type = j.job_type
+    and u.key = j.unique_key
+    and u.is_unique
+    and u.job_id = j.id
+    and u.until = 'leased';
+  update queue.gated as g
+  set started_at = p_now
+  from public.jobs as j
+  where j.id = any (v_rest)
+    and g.workspace_id = j.workspace_id
+    and g.job_type = j.job_type
+    and g.key = coalesce(j.concurrency_key, '')
+    and g.job_id = j.id
+    and g.admitted
+    and not g.ended;
+end;
+$$;
+revoke execute on function queue.read_leases from public;
+
+-- Move the start of turns to their first job, or to the last that was leased (ord), and close empty
+-- ones. Only those whose lock is free: no open transaction is adding a job to them.
+create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_free constant queue.share[] := array(
+    select t
+    from unnest(p_turns) as t
+    where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id))
+  );
+begin
+  update queue.turns as u
+  set
+    from_ord = coalesce(o.head, o.last_ord, u.from_ord),
+    blocked = u.blocked or o.closes,
+    look_at = case when not o.closes then u.look_at end,
+    changed_at = case when o.closes then p_now else u.changed_at end
+  from unnest(v_free) as s
+  cross join lateral (
+    select
+      t.ctid as found,
+      s.ord as last_ord,
+      (
+        select r.ord
+        from queue.ready as r
+        where r.lane = t.lane
+          and r.workspace_id = t.workspace_id
+          and r.ord >= t.from_ord
+        order by r.ord
+        limit 1
+      ) as head
+    from queue.turns as t
+    where t.lane = s.lane and t.workspace_id = s.workspace_id
+    for no key update skip locked
+  ) as l
+  cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
+  where u.ctid = o.found;
+end;
+$$;
+revoke execute on function queue.tidy_turns from public;
+
+-- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
+create function queue.next_due_in_ms(
+  p_lanes integer[],
+  p_more boolean,
+  p_now timestamptz
+)
+returns bigint
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_next timestamptz;
+begin
+  if p_more then
+    return 0;
+  end if;
+  v_next := least(
+    (select min(run_at) from queue.deferred),
+    (select min(timeout_at) from queue.waits),
+    case
+      when exists (select from queue.notes where key is null) then p_now
+    end,
+    (
+      select min(look_at)
+      from queue.notes
+      where key is not null
+    ),
+    (
+      select nullif(min(t.look_at), 'infinity')
+      from queue.turns as t
+      where t.blocked
+    ),
+    (
+      select min(
+        case
+          when s.failures = 0 then s.look_at
+          else greatest(s.look_at, p_now + interval '1 second')
+        end
+      ) -- held: now and then
+      from queue.signals as s
+      where s.kind <> 'refused'
+    ),
+    case
+      when p_more is null
+          and exists (
+            select from unnest(p_lanes) as l (lane)
+            join queue.turns as t on t.lane = l.lane and not t.blocked
+          )
+        then p_now
+    end,
+    -- when the first type that has used up its rate and has waiting jobs may start one again
+    (
+      select min(
+        p_now + make_interval(secs => greatest(
+          0,
+          (1 - b.tokens) * y.rate_per_seconds / y.rate_limit
+        ))
+      )
+      from queue.job_types as y
+      cross join lateral (
+        select queue.tokens_of(
+          'r:' || y.job_type,
+          y.rate_limit,
+          y.rate_per_seconds,
+          p_now
+        ) as tokens
+      ) as b
+      where y.rate_limit is not null
+        and not y.rate_per_key
+        and b.tokens < 1
+        and exists (
+          select from queue.lanes as l
+          join queue.turns as t on t.lane = l.lane and not t.blocked
+          where l.job_type = y.job_type and l.lane = any (p_lanes)
+        )
+    )
+  );
+  -- greatest() ignores nulls; Postgres before 17 cannot subtract from -infinity
+  return case
+    when v_next is not null
+      then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000)
+  end;
+end;
+$$;
+revoke execute on function queue.next_due_in_ms from public;
+
+create function queue.lease_ready(
+  p_request queue.lease_request,
+  p_changes queue.change[],
+  p_now timestamptz,
+  out leases json,
+  out leased integer,
+  out lanes integer[],
+  out more boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_at_once constant integer := greatest(20, least(200, p_request."limit"));
+  v_now timestamptz := p_now;
+  v_shared record;
+  v_ids uuid[];
+  v_read record;
+begin
+  perform from queue.notes
+  where key is null
+  union all
+  select from queue.notes
+  where key is not null and look_at <= p_now
+  union all
+  select from queue.turns
+  where blocked and look_at <= p_now
+  limit 1;
+  -- one lease at a time opens turns; others skip this
+  if found and queue.try_lock('turns') then
+    perform queue.open_gates(greatest(50, v_at_once), p_now)
+    -- a pause that ends has them opened after
+    where queue.try_lock('pauses', p_is_shared => true);
+    perform queue.open_turns(v_at_once, p_now);
+  end if;
+  v_shared := queue.share_slots(p_request, p_now);
+  lanes := v_shared.lanes;
+  more := v_shared.more;
+  leases := '[]';
+  leased := 0;
+  if v_shared.shares is not null then
+    -- a job that was enqueued since then starts after it
+    v_now := greatest(p_now, queue.clock());
+    v_ids := queue.take(v_shared.shares, p_request, v_now);
+    leased := coalesce(cardinality(v_ids), 0);
+    -- where another lease holds some, more may come behind them
+    if leased < p_request."limit" then
+      more := more
+        or leased < case
+          when v_shared.shares[2] is null then 1
+          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
+        end
+          and queue.refused('lease', v_now) = '{}';
+    end if;
+  end if;
+  if leased > 0 then
+    v_read := queue.read_leases(v_ids, p_request, v_now);
+    leases := v_read.leases;
+    p_changes := p_changes || v_read.changes;
+    if v_shared.is_limited then
+      perform queue.spend(
+        'r:' || y.job_type,
+        y.rate_limit,
+        y.rate_per_seconds,
+        n.jobs,
+        v_now
+      )
+      from (
+        select j.job_type, count(*) as jobs
+        from public.jobs as j
+        where j.id = any (v_ids)
+        group by 1
+      ) as n
+      join queue.job_types as y on y.job_type = n.job_type
+      where y.rate_limit is not null and not y.rate_per_key;
+    end if;
+  end if;
+  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
+  if cardinality(v_shared.empty) > 4
+    or leased >= 20 and leased < p_request."limit"
+    or p_request.call % 16 = 0
+  then
+    perform queue.tidy_turns(
+      array(
+        select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
+        from public.jobs as j
+        where j.id = any (v_ids)
+        group by j.lane, j.workspace_id
+      ) || v_shared.empty,
+      v_now
+    );
+  end if;
+  perform queue.publish(p_changes, v_now);
+end;
+$$;
+revoke execute on function queue.lease_ready from public;
+
+-- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
+-- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
+create function queue.note_worker(p_request queue.lease_request, p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_worker queue.workers;
+  v_changed boolean;
+  v_lanes record;
+  v_gates integer[];
+  v_is_alone boolean;
+begin
+  select * into v_worker
+  from queue.workers
+  where worker_id = p_request.worker_id;
+  if v_worker.version = p_request.version
+    and v_worker.job_types @> p_request.job_types
+  then
+    -- it serves the others too, without a slot now
+    p_request.job_types := v_worker.job_types;
+  end if;
+  v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
+    is distinct from (p_request.job_types, p_request.queues, p_request.version);
+  if v_worker.seen_at > p_now - interval '1 minute'
+    and v_worker.seen_at <= p_now
+    and not v_changed
+  then
+    if v_worker.ended_at is not null then
+      update queue.workers
+      set ended_at = null, started_at = p_now
+      where worker = v_worker.worker;
+    end if;
+    return v_worker.worker;
+  end if;
+  select
+    array_agg(l.lane) filter (
+      where o.serves
+        and (
+          l.served_at is null
+          or l.served_at not between p_now - interval '1 minute' and p_now
+        )
+    ) as served,
+    array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,
+    array_agg(l.lane) filter (
+      where not o.serves
+        and (
+          l.served_at <= p_now - interval '3 minutes'
+          or v_changed
+            and l.served_at is not null
+            and not exists (
+              select from queue.workers as w
+              where w.worker_id <> p_request.worker_id
+                and w.seen_at > p_now - interval '3 minutes'
+                and (w.job_types is null or l.job_type = any (w.job_types))
+                and (w.queues is null or l.queue = any (w.queues))
+            )
+        )
+    ) as gone
+  into v_lanes
+  from queue.lanes as l
+  cross join lateral (
+    select coalesce(l.job_type = any (p_request.job_types), true)
+      and coalesce(l.queue = any (p_request.queues), true) as serves
+  ) as o;
+  v_gates := v_lanes.added || v_lanes.gone;
+  v_is_alone := v_gates is null or queue.try_lock('turns');
+  if v_is_alone then
+    update queue.lanes
+    set served_at = case when lane = any (v_lanes.served) then p_now end
+    where ctid = any (array(
+      select l.ctid
+      from queue.lanes as l
+      where l.lane = any (v_lanes.served || v_lanes.gone)
+      for no key update skip locked
+    ));
+    perform queue.note_gates(v_gates) where v_gates is not null;
+  end if;
+  insert into queue.workers as w (
+    worker_id, started_at, seen_at, version, job_types, queues
+  )
+  values (
+    p_request.worker_id,
+    p_now,
+    p_now - interval '59 seconds' * (not v_is_alone)::integer,
+    p_request.version,
+    p_request.job_types,
+    p_request.queues
+  )
+  on conflict (worker_id) do update set
+    seen_at = excluded.seen_at,
+    ended_at = null,
+    version = excluded.version,
+    job_types = excluded.job_types,
+    queues = excluded.queues,
+    started_at = case
+      when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
+        then w.started_at
+      else p_now
+    end
+  returning w.worker into v_worker.worker;
+  return v_worker.worker;
+end;
+$$;
+revoke execute on function queue.note_worker from public;
+
+-- Admit a run for its time, unless as many as it says are under way: how many more may begin, null
+-- where it is refused. One that was killed counts until its time is over.
+create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_free integer;
+begin
+  perform queue.try_lock('admission', p_waits => true); -- one at a time
+  for v_try in 1 .. 2 loop
+    v_free := p_request.most
+      - 1
+      - (
+        select count(*)
+        from queue.ticks as t
+        where t.expires_at > p_now and t.tick_id <> p_request.tick_id
+      );
+    exit when v_free >= 0;
+    -- they lease again before they end; this waits for one that ends just now and does not see it
+    update queue.ticks
+    set has_refused = true
+    where expires_at > p_now and tick_id <> p_request.tick_id;
+  end loop;
+  if v_free < 0 then
+    return null;
+  end if;
+  insert into queue.ticks as t (tick_id, seen_at, expires_at)
+  values (
+    p_request.tick_id,
+    p_now,
+    p_now + least(interval '1 day', make_interval(secs => p_request.run_seconds))
+  )
+  on conflict (tick_id) do update set
+    expires_at = excluded.expires_at,
+    has_refused = false;
+  return v_free;
+end;
+$$;
+revoke execute on function queue.admit_run from public;
+
+create function queue.read_lease_request(p_request jsonb)
+returns queue.lease_request
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_asked queue.lease_request := jsonb_populate_record(
+    null::queue.lease_request,
+    p_request
+  );
+begin
+  v_asked.call := coalesce(v_asked.call, 1);
+  v_asked."limit" := coalesce(v_asked."limit", 10);
+  if v_asked.worker_id is null
+    or v_asked.tick_id is null
+    or v_asked."limit" not between 0 and 1000
+    or v_asked.lease_seconds not between 1 and 43200
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'worker_id and tick_id are required; limit is '
+        '0 to 1000, lease_seconds 1 to 43200',
+      'p_request'
+    );
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'a lease needs read committed, since it counts'
+    );
+  end if;
+  return v_asked;
+end;
+$$;
+revoke execute on function queue.read_lease_request from public;
+
+-- See public.lease_jobs. p_changes: of what was settled in the same call. A repeat waits for the
+-- first; for a lock and no row, so that what finds nothing writes nothing.
+create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
+returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_asked queue.lease_request := queue.read_lease_request(p_request);
+  v_now timestamptz;
+  v_ms bigint;
+  v_tick record;
+  v_run jsonb; -- where this call begins or ends it
+  v_given record;
+  v_due bigint;
+  v_is_short boolean;
+  v_maintenance boolean;
+begin
+  perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
+  v_now := queue.clock();
+  select
+    last_call,
+    seen_at > v_now - interval '10 seconds' as is_active,
+    expires_at
+  into v_tick
+  from queue.ticks
+  where tick_id = v_asked.tick_id;
+  if v_asked.call <= v_tick.last_call then -- its answer may have been lost
+    perform queue.publish(p_changes, v_now);
+    v_given := queue.read_leases(
+      array(
+        select l.job_id
+        from queue.leases as l
+        where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call
+      ),
+      v_asked
+    );
+    return json_build_object('leases', v_given.leases, 'next_due_in_ms', 0);
+  elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
+    v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
+    if v_run ->> 'free' is null then
+      perform queue.publish(p_changes, v_now);
+      return json_build_object('leases', '[]'::json, 'run', v_run);
+    end if;
+  end if;
+  v_asked.worker := queue.note_worker(v_asked, v_now);
+  v_ms := pg_sequence_last_value('queue.wanted_ms'); -- the worker that was wanted is here
+  if v_ms > 0 then
+    v_ms := setval('queue.wanted_ms', 0);
+  end if;
+  v_given := queue.lease_ready(v_asked, p_changes, v_now);
+  if v_tick.last_call is null or v_given.leased > 0 then -- a repeat is known by it
+    insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
+    values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
+    on conflict (tick_id) do update set (seen_at, worker, last_call) = row(
+      excluded.seen_at,
+      excluded.worker,
+      excluded.last_call
+    );
+  end if;
+  v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+  if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
+    and v_ms - coalesce(pg_sequence_last_value('queue.slots_ms'), 0)
+    not between 0 and 499
+  then
+    v_ms := setval('queue.slots_ms', v_ms);
+  end if;
+  v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
+  if v_asked.count_due or v_asked.call = 1 then
+    v_due := (
+      select count(*)
+      from (
+        select from queue.ready as r
+        where r.lane = any (v_given.lanes)
+        limit 1000
+      ) as r
+    );
+  end if;
+  v_maintenance := v_is_short
+    and queue.maintenance_is_due(
+      v_now,
+      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active
+    ); -- it leased lately
+  v_ms := case
+    when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now)
+  end;
+  if v_asked.ends is not null
+    and v_given.leased = 0
+    and (not v_maintenance or v_asked.ends ? 'maintained')
+    and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true
+  then
+    v_run := public.tick_finished(
+      v_asked.ends || jsonb_build_object('tick_id', v_asked.tick_id)
+    );
+  end if;
+  return json_build_object(
+    'leases', v_given.leases,
+    'maintenance', v_maintenance,
+    'run', v_run,
+    'due', coalesce(v_due, (not v_is_short)::integer),
+    'next_due_in_ms', v_ms
+  );
+end;
+$$;
+revoke execute on function queue.lease from public;
+
+create function public.lease_jobs(p_request jsonb)
+returns json
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+begin
+  perform queue.refuse_revoked();
+  return queue.lease(p_request);
+end;
+$$;
+comment on function public.lease_jobs is
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
+  '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
+  'free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, summary?}}. A lease '
+  'counts as an attempt; a repeated (tick_id, call) that got leases gets them again. most: so many '
+  'runs may be under way, answered by run: {free}, null if this one is refused. ends: it ends if '
+  'nothing is leased, nor due within stay_ms: {ended, refused}; refused: another was meanwhile, '
+  'so lease again.';
+select queue.allow('job_worker, service_role', 'public.lease_jobs');

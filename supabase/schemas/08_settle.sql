@@ -1,0 +1,739 @@
+-- Settle: how attempts ended, as their workers report it. Each item shows its fencing token; a
+-- stale one changes nothing. Keys are freed (queue.end_places) before the lease of the same call,
+-- which can thus get the next job of a full key. queue.finish ends jobs that no worker holds. A
+-- lease expires, maintenance reclaims its job, and the attempt is lost: three words, one each.
+
+create type queue.worker_item as (
+  job_id uuid,
+  fence integer,
+  outcome text,
+  result jsonb,
+  error jsonb,
+  retry_after_seconds double precision,
+  until timestamptz,
+  delay_seconds double precision,
+  wait jsonb,
+  duration_ms double precision,
+  progress jsonb,
+  logs jsonb,
+  logs_from integer,
+  steps jsonb,
+  step jsonb,
+  tags jsonb,
+  lease_seconds double precision,
+  cost_usd double precision
+);
+-- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
+-- null for a plain completion: at the first lease, with a result that fits.
+create type queue.transition as (
+  status text,
+  attempts integer,
+  run_at timestamptz,
+  message text,
+  problem jsonb,
+  event text,
+  data jsonb
+);
+
+create function queue.read_items(p_items jsonb)
+returns queue.worker_item[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if jsonb_typeof(p_items) is distinct from 'array'
+    or jsonb_array_length(p_items) > 1000
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'items must be an array of up to 1000',
+      'items'
+    );
+  end if;
+  return array(
+    select i -- in one order, so that two calls do not deadlock
+    from jsonb_populate_recordset(null::queue.worker_item, p_items) as i
+    order by i.job_id
+  );
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
+end;
+$$;
+revoke execute on function queue.read_items from public;
+
+-- How an attempt ends, by its worker's report and its job's rules; a wait begins here. A retry
+-- waits as a foreign service asked, else exponentially with jitter (Brooker, AWS blog, 2015).
+create function queue.outcome_of(
+  p_item queue.worker_item,
+  p_job public.jobs,
+  p_is_long boolean,
+  p_now timestamptz,
+  out outcome text,
+  out problem jsonb,
+  out run_at timestamptz
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_reason text;
+begin
+  outcome := coalesce(p_item.outcome, 'null');
+  problem := case
+    when outcome in ('retry', 'lost', 'failed', 'cancelled') then p_item.error
+  end;
+  if p_is_long then
+    outcome := 'failed';
+    problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
+      "message": "the result is too long; store it and return a reference"}';
+  elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
+    -- the worker may have stopped because of the cancel
+    problem := case when outcome <> 'lost' then problem end;
+    outcome := 'cancelled';
+  elsif outcome in ('retry', 'lost') then
+    v_reason := case
+      when p_job.deadline_at <= p_now then 'deadline_passed'
+      when p_job.attempts >= p_job.max_attempts then 'attempts_spent'
+      when outcome = 'lost'
+          and p_job.lost_attempts + 1 >= queue.setting('lost_attempts_max')::integer
+        then 'lost_too_often'
+    end;
+    if v_reason is not null then
+      problem := case
+        when outcome = 'lost' and v_reason <> 'deadline_passed' then problem
+        else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
+      end;
+      outcome := 'failed';
+    elsif outcome = 'retry' then
+      run_at := p_now + make_interval(
+        secs => case
+          when p_item.retry_after_seconds is not null
+            then least(604800, greatest(0, p_item.retry_after_seconds))
+          else (
+            select (0.8 + 0.2 * random()) * least(
+              t.backoff_cap_seconds,
+              t.backoff_first_seconds * power(t.backoff_factor, p_job.attempts - 1)
+            )
+            from queue.job_types as t
+            where t.job_type = p_job.job_type
+          )
+        end
+      );
+    end if;
+  elsif outcome = 'failed' then
+    problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
+  elsif outcome = 'snoozed' then
+    -- at least a second: a snooze spends no attempt, and one into the past would loop
+    run_at := greatest(
+      p_now + interval '1 second',
+      coalesce(
+        p_item.until,
+        p_now + make_interval(secs => least(
+          31536000,
+          coalesce(p_item.delay_seconds, 60)
+        ))
+      )
+    );
+  elsif outcome = 'waiting' then
+    problem := queue.begin_wait(p_job, p_item.wait, p_now);
+    outcome := case when problem is null then 'waiting' else 'failed' end;
+  elsif outcome not in ('completed', 'cancelled', 'released') then
+    problem := jsonb_build_object(
+      'type', 'UnknownOutcome',
+      'reason', 'unknown_outcome',
+      'message', 'unknown outcome ' || left(outcome, 80)
+    );
+    outcome := 'failed';
+  end if;
+end;
+$$;
+revoke execute on function queue.outcome_of from public;
+
+-- Decide what becomes of a job whose lease and row the caller has locked, and store the attempt.
+-- Null for a stale fence, and for a plain completion, whose attempt follows from the job's row.
+create function queue.decide(p_item queue.worker_item, p_now timestamptz)
+returns queue.transition
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_is_long constant boolean := p_item.outcome = 'completed'
+    and pg_column_size(p_item.result) > 8000
+    and pg_column_size(p_item.result) > queue.setting('payload_max_bytes')::integer;
+  v_lease queue.leases;
+  v_job public.jobs;
+  v_end record;
+  v_made queue.transition;
+begin
+  select * into v_lease
+  from queue.leases as l
+  where l.job_id = p_item.job_id and l.fence = p_item.fence;
+  if not found
+    or p_item.outcome = 'completed' and v_lease.fence = 1 and v_is_long is not true
+  then
+    return null;
+  end if;
+  select * into v_job
+  from public.jobs as j
+  where j.id = p_item.job_id;
+  if not found then -- deleted meanwhile
+    return null;
+  end if;
+  v_end := queue.outcome_of(p_item, v_job, v_is_long, p_now);
+  v_made.status := case
+    when v_end.outcome in ('completed', 'failed', 'cancelled', 'waiting')
+      then v_end.outcome
+    else 'pending'
+  end;
+  v_made.attempts := v_job.attempts
+    - (v_end.outcome in ('snoozed', 'released', 'waiting'))::integer;
+  v_made.run_at := v_end.run_at;
+  v_made.message := left(
+    coalesce(
+      nullif(v_end.problem ->> 'message', ''),
+      case
+        when v_end.outcome in ('retry', 'failed') then 'no reason given'
+      end
+    ),
+    10000
+  );
+  v_made.problem := v_end.problem - '{message,traceback,origin}'::text[];
+  v_made.event := case v_end.outcome
+    when 'retry' then 'job.retried'
+    when 'lost' then null
+    else 'job.' || v_end.outcome
+  end;
+  v_made.data := jsonb_strip_nulls(jsonb_build_object(
+    'error_message', left(v_made.message, 1000),
+    'next_retry_at', v_made.run_at,
+    'wait', case v_end.outcome
+      when 'waiting' then jsonb_build_object(
+        'kind', p_item.wait -> 'kind',
+        'name', p_item.wait -> 'name',
+        'question', left(p_item.wait ->> 'question', 2000),
+        'options', p_item.wait -> 'options',
+        'event', p_item.wait -> 'event',
+        'until', coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until')
+      )
+    end
+  ));
+  insert into queue.attempts (
+    job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message,
+    error_data, traceback, origin
+  )
+  values (
+    v_job.id,
+    v_lease.fence,
+    v_lease.attempt,
+    v_lease.worker,
+    v_lease.leased_at,
+    p_now,
+    case p_item.outcome when 'lost' then 'lost' else v_end.outcome end,
+    v_made.message,
+    v_made.problem,
+    case
+      when pg_column_size(v_end.problem -> 'traceback') <= 20000
+        then nullif(v_end.problem -> 'traceback', 'null')
+    end,
+    case
+      when jsonb_typeof(v_end.problem -> 'origin') = 'object'
+        then v_end.problem -> 'origin'
+    end
+  );
+  return v_made;
+end;
+$$;
+revoke execute on function queue.decide from public;
+
+-- Place jobs that continue, first: one in_order keeps its slot; open gates, free keys, signal.
+create function queue.end_places(p_ids uuid[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_gate record;
+  v_ended constant uuid[] := array(
+    select j.id
+    from public.jobs as j
+    where j.id = any (p_ids) and j.finished_at is not null
+  );
+begin
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (p_ids) and j.status = 'pending';
+  for v_gate in
+    with gone as (
+      update queue.gated as g
+      set ended = true
+      from public.jobs as j
+      where j.id = any (p_ids)
+        and g.workspace_id = j.workspace_id
+        and g.job_type = j.job_type
+        and g.key = coalesce(j.concurrency_key, '')
+        and g.job_id = j.id
+        and g.admitted
+        and (
+          j.status <> 'pending'
+          or not exists (
+            select from queue.job_types as t
+            where t.job_type = j.job_type and t.in_order
+          )
+        )
+      returning g.lane, g.workspace_id, g.job_type, g.key
+    )
+    select g.workspace_id, g.job_type, g.key, min(g.lane) as lane
+    from gone as g
+    group by 1, 2, 3
+  loop
+    perform queue.open_gate(
+      v_gate.lane,
+      v_gate.workspace_id,
+      v_gate.job_type,
+      v_gate.key,
+      p_now
+    );
+  end loop;
+  if v_ended = '{}' then
+    return;
+  end if;
+  delete from queue.job_keys as u
+  using public.jobs as j
+  where j.id = any (v_ended)
+    and j.unique_key is not null
+    and u.workspace_id = j.workspace_id
+    and u.job_type = j.job_type
+    and u.key = j.unique_key
+    and u.is_unique
+    and u.job_id = j.id;
+  delete from queue.deferred as d
+  using public.jobs as j
+  where j.id = any (v_ended)
+    and j.deadline_at is not null
+    and d.run_at = j.deadline_at
+    and d.job_id = j.id;
+  insert into queue.dead (workspace_id, job_id)
+  select j.workspace_id, j.id
+  from public.jobs as j
+  where j.id = any (v_ended) and j.status = 'failed'
+  on conflict do nothing;
+  -- check a parent that may wait; cancel live children of a job that did not complete
+  insert into queue.signals (kind, workspace_id, job_id)
+  select distinct 'check', j.workspace_id, j.parent_id
+  from public.jobs as j
+  where j.id = any (v_ended) and j.parent_id is not null
+  union all
+  select 'cancel', j.workspace_id, j.id
+  from public.jobs as j
+  where j.id = any (v_ended)
+    and j.status in ('failed', 'cancelled')
+    and exists (
+      -- by one look-up each, whatever the planner estimates
+      select from public.jobs as c
+      where c.parent_id = j.id and c.finished_at is null
+      offset 0
+    );
+end;
+$$;
+revoke execute on function queue.end_places from public;
+
+-- End attempts as decided, in one statement, since another would cost every job. own: jobs whose
+-- event must be stored; rest: those, and jobs that continue or have keys, parents or deadlines.
+-- results: null unless all were plain completions, as without p_transitions, and no fence stale.
+create function queue.end_attempts(
+  p_items queue.worker_item[],
+  p_transitions queue.transition[],
+  p_now timestamptz,
+  out changes queue.change[],
+  out rest uuid[],
+  out own uuid[],
+  out results json
+)
+language plpgsql
+set lock_timeout = '100ms'
+set search_path = ''
+as $$
+begin
+  -- waits for a report that renews the lease, and deletes the row that this leaves
+  with held as (
+    delete from queue.leases as l
+    using unnest(p_items, p_transitions) as i
+    where l.job_id = any (array[i.job_id]) and l.fence = i.fence
+    returning
+      i.job_id,
+      l.leased_at,
+      l.key,
+      i.outcome,
+      i.result,
+      i.duration_ms,
+      i.cost_usd,
+      i.attempts,
+      i.run_at,
+      i.message,
+      i.problem,
+      i.data,
+      coalesce(i.status, 'completed') as status,
+      case when i.status is null then 'job.completed' else i.event end as event
+  ),
+  moved as materialized (
+    update public.jobs as j
+    set
+      status = g.status,
+      updated_at = p_now,
+      next_retry_at = g.run_at,
+      finished_at = case
+        when g.status in ('completed', 'failed', 'cancelled') then p_now
+      end,
+      completed_at = case g.status when 'completed' then p_now end,
+      result = case g.status when 'completed' then g.result end,
+      progress = case g.status
+        when 'completed' then jsonb_set(j.progress, '{percentage}', '100')
+        else j.progress
+      end,
+      error_message = case
+        when g.status <> 'completed' then coalesce(g.message, j.error_message)
+      end,
+      error_data = case
+        when g.message is not null then g.problem
+        when g.status <> 'completed' then j.error_data
+      end,
+      attempts = coalesce(g.attempts, j.attempts),
+      lost_attempts = j.lost_attempts
+        + (g.outcome is not distinct from 'lost')::integer,
+      run_ms = coalesce(j.run_ms, 0)
+        + coalesce(g.duration_ms, date_part('epoch', p_now - g.leased_at) * 1000),
+      cost_usd = coalesce(j.cost_usd + g.cost_usd, g.cost_usd, j.cost_usd),
+      last_seq = j.last_seq + (g.event is not null)::integer
+    from held as g
+    where j.id = any (array[g.job_id])
+    returning
+      j.id,
+      j.workspace_id,
+      j.session_id,
+      j.status,
+      j.attempts,
+      j.last_seq,
+      j.fence,
+      g.event,
+      g.data,
+      j.fence = 1
+        and j.status = 'completed'
+        and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
+      num_nonnulls(
+        g.key,
+        j.concurrency_key,
+        j.parent_id,
+        j.unique_key,
+        j.deadline_at
+      ) > 0 as is_tied
+  ),
+  kinds as (
+    select
+      m.workspace_id,
+      m.session_id,
+      m.event,
+      m.status,
+      m.attempts,
+      m.data,
+      array_agg(m.id) as ids,
+      array_agg(m.last_seq) as seqs
+    from moved as m
+    where m.event is not null
+    group by 1, 2, 3, 4, 5, 6
+  )
+  select
+    (
+      select array_agg(
+        row(
+          k.workspace_id,
+          k.session_id,
+          k.event,
+          jsonb_build_object('status', k.status, 'attempts', k.attempts)
+            || coalesce(k.data, '{}'),
+          k.ids,
+          k.seqs
+        )::queue.change
+      )
+      from kinds as k
+    ),
+    array_agg(m.id) filter (where m.is_tied or not m.is_derived),
+    array_agg(m.id) filter (where not m.is_derived),
+    case
+      when count(*) filter (where m.data is null) = cardinality(p_items)
+        then json_agg(json_build_object(
+          'job_id', m.id,
+          'fence', m.fence,
+          'outcome', 'applied',
+          'status', 'completed'
+        ))
+    end
+  into changes, rest, own, results
+  from moved as m;
+end;
+$$;
+revoke execute on function queue.end_attempts from public;
+
+-- Apply the outcomes that workers report; each item is applied, cancelled, stale, not_found or busy
+-- (another transaction holds its row). Only a completion wins over a cancel that was requested.
+create function queue.settle(
+  p_items queue.worker_item[],
+  out results json,
+  out changes queue.change[]
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- completions alone: at the first lease, with a result that fits, and no news
+  v_is_plain boolean := not exists (
+    select from unnest(p_items) as i
+    where i.outcome is distinct from 'completed'
+      or i.fence > 1
+      or pg_column_size(i.result) > 8000
+      or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0
+  );
+  v_now timestamptz := queue.clock();
+  v_items queue.worker_item[];
+  v_busy uuid[] := '{}';
+  v_ended record;
+begin
+  if v_is_plain then
+    begin
+      v_ended := queue.end_attempts(p_items, null, v_now);
+    exception when lock_not_available then
+      v_is_plain := false;
+    end;
+  end if;
+  if not v_is_plain then -- jobs that other transactions hold are left out
+    v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
+    v_now := queue.clock();
+    v_items := array( -- each attempt once
+      select distinct on (i.job_id, i.fence) i
+      from unnest(p_items) as i
+      where i.job_id <> all (v_busy)
+    );
+    perform queue.write_reports(v_items, v_now);
+    v_ended := queue.end_attempts(
+      v_items,
+      array(select queue.decide(i, v_now) from unnest(v_items) as i),
+      v_now
+    );
+  end if;
+  changes := v_ended.changes;
+  results := v_ended.results;
+  -- read what is stored, so a repeat gets the same answer
+  if results is null or v_busy <> '{}' then
+    select json_agg(json_strip_nulls(json_build_object(
+      'job_id', i.job_id,
+      'fence', i.fence,
+      'status', case when coalesce(a.fence, j.fence) = i.fence then j.status end,
+      'outcome', case
+        when j.id is null then 'not_found'
+        when i.job_id = any (v_busy) then 'busy'
+        when a.outcome = 'cancelled' then 'cancelled'
+        when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
+            in (i.outcome, 'failed')
+          then 'applied'
+        else 'stale'
+      end
+    )))
+    into results
+    from unnest(p_items) as i
+    left join public.jobs as j on j.id = i.job_id and i.fence between 1 and j.fence
+    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence;
+  end if;
+  if v_ended.rest is not null then
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select e.id, e.seq, c.workspace_id, c.type, c.data, v_now
+    from unnest(changes) as c
+    cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq)
+    where e.id = any (v_ended.own);
+    perform queue.end_places(v_ended.rest, v_now);
+  end if;
+  -- their tenants' turns at a limit are looked at again
+  if exists (select from queue.turns where blocked and look_at < 'infinity') then
+    update queue.turns
+    set look_at = '-infinity'
+    where ctid = any (array(
+      select t.ctid
+      from queue.turns as t
+      where t.blocked
+        and t.look_at < 'infinity'
+        and t.workspace_id = any (array(
+          select j.workspace_id
+          from unnest(p_items) as i
+          join public.jobs as j on j.id = i.job_id
+        ))
+      for update skip locked
+    ));
+  end if;
+end;
+$$;
+revoke execute on function queue.settle from public;
+
+create function public.settle_jobs(p_request jsonb)
+returns json
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+declare
+  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_results json := '[]';
+  v_changes queue.change[];
+begin
+  perform queue.refuse_revoked();
+  if v_items <> '{}' then
+    select s.results, s.changes into v_results, v_changes
+    from queue.settle(v_items) as s;
+  end if;
+  if jsonb_typeof(p_request -> 'lease') = 'object' then
+    return json_build_object(
+      'results', v_results,
+      'lease', queue.lease(p_request -> 'lease', v_changes)
+    );
+  end if;
+  perform queue.publish(v_changes, queue.clock());
+  return json_build_object('results', v_results);
+end;
+$$;
+comment on function public.settle_jobs is
+  E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
+  '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
+  'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
+  'duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and what is '
+  'busy is to be settled again.';
+select queue.allow('job_worker, service_role', 'public.settle_jobs');
+
+-- End locked jobs that no worker holds, as cancelled or failed.
+create function queue.finish(
+  p_ids uuid[],
+  p_status text,
+  p_error jsonb,
+  p_now timestamptz
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  perform queue.take_place(p_ids);
+  delete from queue.waits where job_id = any (p_ids);
+  with ended as (
+    update public.jobs
+    set
+      status = p_status,
+      updated_at = p_now,
+      finished_at = p_now,
+      next_retry_at = null,
+      last_seq = last_seq + 1,
+      error_message = coalesce(p_error ->> 'message', error_message),
+      error_data = coalesce(p_error - 'message', error_data)
+    where id = any (p_ids) and status in ('pending', 'waiting')
+    returning id
+  )
+  select array_agg(e.id) into v_ids
+  from ended as e;
+  if v_ids is not null then
+    perform queue.append_event(
+      v_ids,
+      'job.' || p_status,
+      case p_status
+        when 'failed' then jsonb_build_object(
+          'error_message', left(p_error ->> 'message', 1000)
+        )
+        else '{}'
+      end,
+      p_now,
+      p_is_counted => true
+    );
+    perform queue.end_places(v_ids, p_now);
+  end if;
+end;
+$$;
+revoke execute on function queue.finish from public;
+
+-- Lock and return the leased job {job_id, fence}; lease_lost where the caller does not hold it.
+create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
+returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := p_request ->> 'job_id';
+  v_job public.jobs;
+begin
+  select j.* into v_job
+  from queue.leases as l
+  join public.jobs as j on j.id = l.job_id
+  where l.job_id = v_id
+    and l.fence::text = p_request ->> 'fence'
+    and (j.job_type = any (p_job_types)) is not false
+  for no key update of l, j; -- in this order, as everywhere
+  if not found then
+    perform queue.refuse(
+      409,
+      'lease_lost',
+      'the lease on the job is lost; ' || p_undone,
+      v_id::text
+    );
+  end if;
+  return v_job;
+end;
+$$;
+revoke execute on function queue.held_job from public;
+
+create function public.tick_finished(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_tick constant uuid := p_request ->> 'tick_id';
+  v_refused boolean;
+begin
+  perform queue.refuse_revoked();
+  update queue.ticks
+  set expires_at = null
+  where tick_id = v_tick and expires_at is not null
+  returning has_refused into v_refused;
+  if coalesce(p_request ->> 'summary', p_request ->> 'evidence') is not null then
+    update queue.workers
+    set
+      ended_at = queue.clock(),
+      seen_at = queue.clock(),
+      summary = coalesce(p_request -> 'summary', summary),
+      evidence = p_request -> 'evidence'
+    where worker = coalesce(
+      (
+        select t.worker
+        from queue.ticks as t
+        where t.tick_id = v_tick
+      ),
+      (
+        select w.worker
+        from queue.workers as w
+        where w.worker_id = p_request ->> 'worker_id'
+      )
+    );
+  end if;
+  return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
+end;
+$$;
+comment on function public.tick_finished is
+  E'Note that a worker''s run has ended: {tick_id, summary?}, as a lease may do: {ended, refused}.'
+  '\n\nOr that its process has, without a word: {worker_id, evidence}, which the jobs that it held '
+  'keep when their leases expire.';
+select queue.allow('job_worker, service_role', 'public.tick_finished');

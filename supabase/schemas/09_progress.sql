@@ -1,0 +1,494 @@
+-- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
+-- shows its fencing token; of one whose lease is lost nothing is stored.
+
+-- Lock leases, then records. Where another transaction holds some for more than a moment, lock the
+-- others, so that no worker waits for a user's transaction. Gives the jobs that are held elsewhere.
+create function queue.lock_held(p_ids uuid[])
+returns uuid[]
+language plpgsql
+set lock_timeout = '100ms'
+set search_path = ''
+as $$
+declare
+  v_locked uuid[];
+begin
+  perform from queue.leases
+  where job_id = any (p_ids)
+  order by job_id
+  for no key update;
+  perform from public.jobs
+  where id = any (p_ids)
+  order by id
+  for no key update;
+  return '{}';
+exception when lock_not_available then
+  v_locked := array(
+    select l.job_id
+    from queue.leases as l
+    where l.job_id = any (p_ids)
+    order by l.job_id
+    for no key update skip locked
+  );
+  v_locked := array(
+    select j.id
+    from public.jobs as j
+    where j.id = any (v_locked)
+    order by j.id
+    for no key update skip locked
+  );
+  return array(
+    select l.job_id
+    from queue.leases as l
+    where l.job_id = any (p_ids) and l.job_id <> all (v_locked)
+  );
+end;
+$$;
+revoke execute on function queue.lock_held from public;
+
+-- Store finished steps, whose first result is kept, the step that runs, progress, and tags: at most
+-- 20, the known ones first. last_seq counts the events of progress and log lines. Workers report
+-- how long steps ran and not when they began, since their clocks may differ.
+create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.steps (job_id, name, value, started_at, created_at)
+  select
+    i.job_id,
+    left(s.value ->> 'name', 200),
+    coalesce(s.value -> 'result', 'null'),
+    p_now - (s.value ->> 'duration_ms')::double precision * interval '1 ms',
+    p_now + s.n * interval '1 us' -- in order
+  from unnest(p_items) as i
+  cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
+  where s.value ->> 'name' <> ''
+  on conflict (job_id, name, nth) do nothing;
+  update queue.leases as l
+  set
+    log_lines = l.log_lines + jsonb_array_length(i.logs),
+    step = left(i.step ->> 'name', 200),
+    step_started_at = p_now
+      - (i.step ->> 'for_ms')::double precision * interval '1 ms'
+  from unnest(p_items) as i
+  where l.job_id = i.job_id
+    and (i.logs <> '[]' or num_nonnulls(i.steps, i.step) > 0);
+  update public.jobs as j
+  set
+    updated_at = p_now,
+    last_seq = j.last_seq
+      + (i.progress is not null)::integer
+      + case
+        when j.is_minimal is null then jsonb_array_length(i.logs)
+        else 0
+      end,
+    progress = case
+      when i.progress is null then j.progress
+      else jsonb_build_object(
+        'percentage', least(
+          100,
+          greatest(
+            0,
+            round(
+              coalesce(
+                (i.progress ->> 'percentage')::numeric,
+                (j.progress ->> 'percentage')::numeric,
+                0
+              ),
+              1
+            )
+          )
+        ),
+        'stage', left(i.progress ->> 'stage', 200),
+        'message', left(i.progress ->> 'message', 1000)
+      )
+    end,
+    tags = case
+      when i.tags is null then j.tags
+      else (array(
+        select t.tag
+        from unnest(
+          j.tags || array(select jsonb_array_elements_text(i.tags))
+        ) with ordinality as t (tag, n)
+        where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+        group by t.tag
+        order by min(t.n)
+      ))[1:20]
+    end
+  from unnest(p_items) as i
+  where j.id = i.job_id
+    and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0);
+end;
+$$;
+revoke execute on function queue.store_state from public;
+
+-- Store what workers report of jobs whose leases and records the caller has locked, with an event
+-- for progress and for each log line. logs begins with the attempt's line logs_from: lines that an
+-- earlier report has stored are left out. Jobs of minimal events get none for lines.
+create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_item queue.worker_item;
+  v_stored integer;
+  v_items queue.worker_item[] := '{}';
+  v_changes queue.change[];
+begin
+  foreach v_item in array p_items loop
+    continue when num_nonnulls(
+      v_item.progress,
+      v_item.logs,
+      v_item.steps,
+      v_item.step,
+      v_item.tags
+    ) = 0;
+    select l.log_lines into v_stored
+    from queue.leases as l
+    where l.job_id = v_item.job_id and l.fence = v_item.fence;
+    continue when not found;
+    v_item.logs := coalesce(
+      jsonb_path_query_array(
+        v_item.logs,
+        '$[$stored to last]',
+        jsonb_build_object('stored', greatest(0, v_stored - v_item.logs_from))
+      ),
+      '[]'
+    );
+    v_items := v_items || v_item;
+  end loop;
+  if v_items = '{}' then
+    return;
+  end if;
+  perform queue.store_state(v_items, p_now);
+  with lines as materialized (
+    select
+      j.id,
+      j.workspace_id,
+      j.session_id,
+      j.attempts,
+      j.is_minimal,
+      j.last_seq
+        - (i.progress is not null)::integer
+        - jsonb_array_length(i.logs)
+        + l.nth::integer as seq,
+      case
+        when l.value ->> 'level' in ('debug', 'warning', 'error')
+          then l.value ->> 'level'
+        else 'info'
+      end as level,
+      left(coalesce(l.value ->> 'message', ''), 10000) as message,
+      coalesce(nullif(l.value -> 'metadata', 'null'), '{}') as metadata,
+      coalesce((l.value ->> 'at')::timestamptz, p_now) as at
+    from unnest(v_items) as i
+    join public.jobs as j on j.id = any (array[i.job_id])
+    cross join lateral jsonb_array_elements(i.logs) with ordinality as l (
+      value,
+      nth
+    )
+  ),
+  kept as (
+    insert into public.job_logs (
+      job_id, workspace_id, attempt, log_level, message, metadata, created_at
+    )
+    select l.id, l.workspace_id, l.attempts, l.level, l.message, l.metadata, l.at
+    from lines as l
+    order by l.id, l.seq
+  )
+  select array_agg(
+    row(
+      l.workspace_id,
+      l.session_id,
+      'job.log',
+      jsonb_build_object(
+        'log', jsonb_build_object(
+          'level', l.level,
+          'message', left(l.message, 2000),
+          'at', l.at,
+          'attempt', l.attempts,
+          'metadata', case
+            when pg_column_size(l.metadata) <= 2048 then l.metadata
+            else '{}'
+          end
+        )
+      ),
+      array[l.id],
+      array[l.seq]
+    )::queue.change
+  )
+  into v_changes
+  from lines as l
+  where l.is_minimal is null;
+  v_changes := v_changes || array(
+    select row(
+      j.workspace_id,
+      j.session_id,
+      'job.progress',
+      jsonb_build_object('progress', j.progress, 'attempts', j.attempts),
+      array[j.id],
+      array[j.last_seq]
+    )::queue.change
+    from unnest(v_items) as i
+    join public.jobs as j on j.id = any (array[i.job_id])
+    where i.progress is not null
+  );
+  insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+  select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
+  from unnest(v_changes) as c;
+  v_changes := array(
+    select c
+    from unnest(v_changes) as c
+    order by c.job_ids[1], c.seqs[1]
+  );
+  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
+exception when data_exception or integrity_constraint_violation then
+  if cardinality(p_items) > 1 then -- each alone: what one worker says stops no other job
+    perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
+  else
+    raise warning 'a report of job % was dropped: % (%)',
+      p_items[1].job_id,
+      sqlerrm,
+      sqlstate;
+  end if;
+end;
+$$;
+revoke execute on function queue.write_reports from public;
+
+create function public.report_jobs(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_news constant uuid[] := array(
+    select i.job_id
+    from unnest(v_items) as i
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0
+  );
+  v_busy uuid[] := '{}'; -- of these, whose rows another transaction holds
+  v_due uuid[];
+begin
+  perform queue.refuse_revoked();
+  if v_news <> '{}' then
+    v_busy := queue.lock_held(v_news);
+    perform queue.write_reports(
+      array(
+        select i
+        from unnest(v_items) as i
+        where i.job_id <> all (v_busy)
+      ),
+      queue.clock()
+    );
+  end if;
+  -- renew once a fifth is over, since workers report often; a locked one waits for the next report
+  v_due := array(
+    select l.job_id
+    from unnest(v_items) as i
+    join queue.leases as l on l.job_id = i.job_id
+    where i.lease_seconds is not null
+      or l.expires_at < queue.clock() + make_interval(secs => 0.8 * l.lease_seconds)
+    order by l.job_id
+    for no key update of l skip locked
+  );
+  update queue.leases as l
+  set
+    lease_seconds = s.lease_seconds,
+    expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
+  from unnest(v_items) as i
+  join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
+  cross join lateral (
+    select case
+      when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
+      else o.lease_seconds
+    end as lease_seconds
+  ) as s
+  where l.job_id = any (v_due) and l.job_id = o.job_id;
+  return jsonb_build_object(
+    'results', (
+      select coalesce(
+        jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'job_id', i.job_id,
+          'fence', i.fence,
+          'lease_expires_at', l.expires_at,
+          'outcome', case
+            when num_nulls(l.job_id, j.id) > 0 then 'lost'
+            when i.job_id = any (v_busy) then 'busy'
+            when j.cancel_requested_at is not null then 'cancel'
+            else 'ok'
+          end
+        ))),
+        '[]'
+      )
+      from unnest(v_items) as i
+      left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+      left join public.jobs as j on j.id = l.job_id
+    )
+  );
+end;
+$$;
+comment on function public.report_jobs is
+  E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
+  'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, '
+  'logs_from?, steps?, step?, tags?, lease_seconds?}. What is busy is to be reported again.';
+select queue.allow('job_worker, service_role', 'public.report_jobs');
+
+-- A page of a job's steps in order: at most 1,000, ending once it has p_bytes bytes. lines: each
+-- result; results: by step, of a step's children together; next: the last step where more follow.
+create function queue.step_page(
+  p_job_id uuid,
+  p_after jsonb,
+  p_bytes bigint,
+  out lines jsonb,
+  out results jsonb,
+  out next jsonb,
+  out bytes bigint
+)
+language sql stable
+set search_path = ''
+as $$
+with found as materialized (
+  select
+    l.*,
+    row_number() over (order by l.name, l.nth) as n,
+    sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
+  from (
+    select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes
+    from queue.steps as s
+    where s.job_id = p_job_id
+      and s.nth >= 0
+      and (
+        p_after ->> 'nth' is null
+        or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer)
+      )
+    order by s.name, s.nth
+    limit 1001
+  ) as l
+),
+page as materialized (
+  select *
+  from found
+  where n <= 1000 and (bytes_before < p_bytes or n = 1)
+)
+select
+  (
+    select coalesce(
+      jsonb_agg(
+        jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value)
+        order by p.n
+      ),
+      '[]'
+    )
+    from page as p
+  ),
+  (
+    select coalesce(
+      jsonb_object_agg(
+        s.name,
+        case
+          when s.children is null then s.value -> 0
+          else jsonb_build_object('children', s.children)
+        end
+      ),
+      '{}'
+    )
+    from (
+      select
+        p.name,
+        jsonb_agg(p.value) as value,
+        jsonb_agg(p.value order by p.nth) filter (where p.nth > 0) as children
+      from page as p
+      group by p.name
+    ) as s
+  ),
+  (
+    select jsonb_build_object('name', p.name, 'nth', p.nth)
+    from page as p
+    where (select count(*) from found) > (select count(*) from page)
+    order by p.n desc
+    limit 1
+  ),
+  (select coalesce(sum(p.bytes), 0)::bigint from page as p)
+$$;
+revoke execute on function queue.step_page from public;
+
+create function public.read_steps(p_request jsonb)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := p_request ->> 'job_id';
+begin
+  perform queue.refuse_revoked();
+  perform from queue.leases as l
+  where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
+  if not found then
+    perform queue.refuse(
+      409,
+      'lease_lost',
+      'the lease on the job is lost; its steps are not shown',
+      v_id::text
+    );
+  end if;
+  return (
+    select to_jsonb(p) - 'results'
+    from queue.step_page(v_id, p_request -> 'after', 1000000) as p
+  );
+end;
+$$;
+comment on function public.read_steps is
+  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '
+  '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children '
+  'of a step returned.';
+select queue.allow('job_worker, service_role', 'public.read_steps');
+
+create function public.job_steps(p_job_id uuid, p_after jsonb default null)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_page record;
+begin
+  perform queue.take_call_slot(j.workspace_id)
+  from queue.visible_job(p_job_id) as j;
+  v_page := queue.step_page(p_job_id, p_after, 1000000);
+  return jsonb_build_object(
+    'next', v_page.next,
+    'steps', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object(
+            'name', t.name,
+            'kind', t.kind,
+            'result', r.value,
+            'created_at', t.created_at,
+            'duration_ms', round(
+              (date_part('epoch', t.created_at - t.started_at) * 1000)::numeric,
+              1
+            )
+          )
+          order by t.created_at, t.name
+        ),
+        '[]'
+      )
+      from jsonb_each(v_page.results) as r
+      join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0
+    )
+  );
+end;
+$$;
+comment on function public.job_steps is
+  'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}. The '
+  'children of one may continue on the next page.';
+select queue.allow('authenticated, service_role', 'public.job_steps');

@@ -1,0 +1,678 @@
+-- Waits: a job that sleeps, asks a person, or waits for an event or its children holds no worker.
+-- What may end a wait, as a child's end or an event, inserts a signal, for which no one waits.
+-- Maintenance reads it in a later transaction, which sees what both sides have committed
+-- (queue.do_waits). The value becomes a step of the wait's name, which the next attempt finds.
+
+create table queue.waits (
+  job_id uuid primary key,
+  workspace_id uuid not null,
+  created_at timestamptz not null,
+  kind text not null, -- sleep, ask, event or children
+  name text not null, -- the step that receives the value
+  data jsonb not null default '{}', -- question, options and the answer given, or job_ids
+  event_name text,
+  -- when it ends by itself; of children: when it looks at them again
+  timeout_at timestamptz,
+  default_value jsonb, -- what the step gets then
+  gathered integer not null default 0, -- how many children's results are copied
+  -- a job whose wait would never end fails with the constraint's name
+  constraint a_wait_is_a_sleep_ask_event_or_children
+    check (kind in ('sleep', 'ask', 'event', 'children')),
+  constraint a_sleep_says_until_when
+    check (kind <> 'sleep' or timeout_at is not null),
+  constraint a_wait_for_an_event_names_it
+    check (kind <> 'event' or coalesce(event_name, '') <> ''),
+  constraint a_wait_for_children_lists_at_most_10000_ids
+    check (jsonb_array_length(data -> 'job_ids') <= 10000)
+);
+alter table queue.waits enable row level security;
+revoke all on queue.waits from public, anon, authenticated, service_role;
+create index waits_by_workspace on queue.waits (workspace_id, job_id);
+create index waits_by_timeout on queue.waits (timeout_at)
+  where timeout_at is not null;
+create index waits_by_event on queue.waits (workspace_id, event_name)
+  where event_name is not null;
+
+-- What maintenance is to look at, beside what is due by its time:
+--   check    the waiting job job_id may continue
+--   cancel   job_id was cancelled or failed: cancel its live children
+--   retry    job_id runs again: so do the children that ended with it
+--   event    a named event was emitted
+--   resumed  a pause ended
+--   refused  the database refused the task `name` for job_id (queue.do_in_parts)
+create table queue.signals (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  workspace_id uuid not null,
+  job_id uuid,
+  name text, -- of the event or task; of cancel and retry: the child from which to continue
+  look_at timestamptz not null default '-infinity', -- not before
+  failure text, -- why it was refused
+  failures integer not null default 0, -- how often it was looked at in vain
+  created_at timestamptz not null default queue.clock()
+);
+alter table queue.signals enable row level security;
+revoke all on queue.signals from public, anon, authenticated, service_role;
+create unique index signals_refused on queue.signals (name, job_id)
+  where kind = 'refused';
+
+create table queue.named_events (
+  workspace_id uuid not null,
+  name text not null, -- the first of a name wins
+  payload jsonb not null,
+  emitted_at timestamptz not null,
+  primary key (workspace_id, name)
+);
+alter table queue.named_events enable row level security;
+revoke all on queue.named_events from public, anon, authenticated, service_role;
+create index named_events_by_time on queue.named_events (emitted_at);
+
+-- Begin the wait of a job that is settled as waiting; gives what is wrong with it, or null.
+create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_kind constant text := p_wait ->> 'kind';
+  v_until timestamptz;
+begin
+  v_until := coalesce(
+    (p_wait ->> 'timeout_at')::timestamptz,
+    (p_wait ->> 'until')::timestamptz
+  );
+  if v_kind = 'children'
+    and exists (
+      select from jsonb_array_elements_text(p_wait -> 'job_ids') as c (id)
+      where not exists (
+        select from public.jobs as o
+        where o.id = c.id::uuid and o.parent_id = p_job.id
+        offset 0
+      )
+    )
+  then
+    -- jobs that are not its children send no signal when they end: look again every ten seconds
+    v_until := p_now + interval '10 seconds';
+  -- a wait spends no attempt: none into the past
+  elsif v_until < p_now + interval '1 second' then
+    v_until := p_now + interval '1 second';
+  end if;
+  insert into queue.waits (
+    job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value,
+    created_at
+  )
+  values (
+    p_job.id,
+    p_job.workspace_id,
+    v_kind,
+    left(coalesce(nullif(p_wait ->> 'name', ''), v_kind), 200),
+    jsonb_strip_nulls(jsonb_build_object(
+      'question', p_wait -> 'question',
+      'options', p_wait -> 'options',
+      'job_ids', p_wait -> 'job_ids'
+    )),
+    case v_kind when 'event' then left(p_wait ->> 'event', 255) end,
+    v_until,
+    p_wait -> 'default',
+    p_now
+  );
+  -- its deadline, as in queue.place
+  insert into queue.deferred (run_at, job_id, workspace_id)
+  select p_job.deadline_at, p_job.id, p_job.workspace_id
+  where p_job.deadline_at is not null
+  on conflict do nothing;
+  -- the event or ends may have come before
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', p_job.workspace_id, p_job.id
+  where v_kind in ('event', 'children');
+  return null;
+exception when data_exception or integrity_constraint_violation then
+  return jsonb_build_object(
+    'type', 'InvalidWait',
+    'reason', 'invalid_wait',
+    'message', sqlerrm
+  );
+end;
+$$;
+revoke execute on function queue.begin_wait from public;
+
+-- Copy the next results of children, at most 1,000 and about 8 MB, so that later attempts read the
+-- same. Gives the wait's value; null while a child lives or more are to be copied.
+create function queue.gather(p_wait queue.waits, p_now timestamptz)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(
+    select jsonb_array_elements_text(p_wait.data -> 'job_ids')
+  );
+  v_gathered integer;
+begin
+  if exists (
+    select from unnest(v_ids) as a (id)
+    where exists (
+      select from public.jobs as j
+      where j.id = a.id and j.finished_at is null
+      offset 0
+    )
+  ) then
+    update queue.waits
+    set
+      gathered = 0, -- a child may have been run again
+      timeout_at = case
+        when timeout_at <= p_now then p_now + interval '10 seconds'
+        else timeout_at
+      end
+    where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
+    return null;
+  end if;
+  with slice as (
+    select
+      a.nth,
+      jsonb_build_object(
+        'id', a.id,
+        'status', coalesce(j.status, 'cancelled'),
+        'result', j.result,
+        'error_message', j.error_message
+      ) as value,
+      sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
+        - coalesce(pg_column_size(j.result), 0) as bytes_before
+    from unnest(v_ids) with ordinality as a (id, nth)
+    left join public.jobs as j on j.id = a.id
+    where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + 1000
+  ),
+  copied as (
+    insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
+    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now
+    from slice as c
+    where c.bytes_before < 8000000
+    -- an earlier wait of this name, ended by a cancel, may have left some
+    on conflict (job_id, name, nth) do update set value = excluded.value
+    returning 1
+  )
+  select p_wait.gathered + count(*) into v_gathered
+  from copied;
+  if v_gathered = cardinality(v_ids) then
+    return '{"children": []}'; -- their results are steps of their own, from nth 1
+  end if;
+  update queue.waits
+  set gathered = v_gathered
+  where job_id = p_wait.job_id;
+  insert into queue.signals (kind, workspace_id, job_id)
+  values ('check', p_wait.workspace_id, p_wait.job_id);
+  return null;
+end;
+$$;
+revoke execute on function queue.gather from public;
+
+-- End the waits of these locked jobs that have what they wait for, or whose time has passed.
+create function queue.end_waits(p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_wait queue.waits;
+  v_value jsonb;
+  v_ended uuid[] := '{}';
+begin
+  for v_wait in
+    select *
+    from queue.waits as w
+    where w.job_id = any (p_ids)
+    order by w.job_id
+  loop
+    v_value := case v_wait.kind
+      when 'children' then queue.gather(v_wait, p_now)
+      when 'ask' then v_wait.data -> 'given'
+      when 'event' then (
+        select jsonb_build_object('event', e.payload)
+        from queue.named_events as e
+        where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name
+      )
+    end;
+    if v_value is null
+      and v_wait.kind <> 'children'
+      and v_wait.timeout_at <= p_now
+    then
+      v_value := case v_wait.kind
+        when 'sleep' then '{"slept": true}'
+        else jsonb_build_object(
+          'timed_out', true,
+          case v_wait.kind
+            when 'ask' then 'answer'
+            else 'event'
+          end, v_wait.default_value
+        )
+      end;
+    end if;
+    continue when v_value is null;
+    v_ended := v_ended || v_wait.job_id;
+    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+    values (
+      v_wait.job_id, v_wait.name, v_wait.kind, v_value, v_wait.created_at, p_now
+    )
+    on conflict do nothing;
+  end loop;
+  if v_ended = '{}' then
+    return 0;
+  end if;
+  delete from queue.waits where job_id = any (v_ended);
+  update public.jobs
+  set
+    status = 'pending',
+    updated_at = p_now,
+    next_retry_at = null,
+    last_seq = last_seq + 1
+  where id = any (v_ended) and status = 'waiting';
+  perform queue.append_event(
+    v_ended,
+    'job.resumed',
+    '{}',
+    p_now,
+    p_is_counted => true
+  );
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (v_ended) and j.status = 'pending';
+  return cardinality(v_ended);
+end;
+$$;
+revoke execute on function queue.end_waits from public;
+
+-- Handle a signal; null where it is to be handled again. cancel, retry: the next 500 children, from
+-- the id p_signal.name on; signals are left for the rest, and for those held or refused. resumed:
+-- notes for the turns that a pause has blocked, and for all gates after one of a type or queue (the
+-- system workspace's); again while a lease that has read the old pauses may yet block a turn.
+create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
+returns integer
+language plpgsql
+set lock_timeout = '100ms'
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(
+    select c.id
+    from public.jobs as c
+    where c.parent_id = p_signal.job_id
+      and c.id
+      >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
+      and case p_signal.kind
+        when 'retry'
+          then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
+        else c.finished_at is null and c.cancel_requested_at is null
+      end
+      and (p_signal.kind = 'retry') = exists (
+        select from public.jobs as p
+        where p.id = c.parent_id
+          and p.finished_at is null
+          and p.cancel_requested_at is null
+      )
+    order by c.id
+    limit 500
+  );
+  v_refused uuid[] := queue.refused(p_signal.kind, p_now);
+  v_free uuid[] := array(
+    select c
+    from unnest(v_ids) as c
+    where c <> all (v_refused)
+  );
+  v_next uuid := v_ids[500];
+  v_done integer := 0;
+begin
+  if p_signal.kind = 'resumed' then
+    v_done := case when queue.try_lock('pauses') then 1 end; -- which leases share
+    perform queue.note_gates(array(select l.lane from queue.lanes as l))
+    where p_signal.workspace_id = queue.system_workspace();
+    insert into queue.notes (lane, workspace_id, ord)
+    select t.lane, t.workspace_id, t.from_ord
+    from queue.turns as t
+    where t.workspace_id = p_signal.workspace_id
+      and t.blocked
+      and t.look_at = 'infinity';
+    return v_done;
+  elsif not queue.lock_jobs(v_free, p_waits => false) then
+    v_free := array(
+      select c
+      from unnest(v_free) as c
+      where queue.lock_jobs(array[c], p_waits => false)
+    );
+    v_next := (
+      select c
+      from unnest(v_ids) as c
+      where c <> all (v_free) and c <> all (v_refused)
+      order by c
+      limit 1
+    );
+    if v_free = '{}' then
+      return null;
+    end if;
+  end if;
+  if v_free <> '{}' then
+    v_done := queue.do_in_parts(p_signal.kind, v_free, p_now);
+  end if;
+  v_refused := queue.refused(p_signal.kind, p_now);
+  insert into queue.signals (kind, workspace_id, job_id, name)
+  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, v_next
+  where v_next is not null;
+  insert into queue.signals (kind, workspace_id, job_id, name, look_at)
+  select
+    p_signal.kind,
+    p_signal.workspace_id,
+    p_signal.job_id,
+    c,
+    p_now + interval '5 seconds'
+  from unnest(v_ids) as c
+  where c = any (v_refused)
+  order by c
+  limit 1;
+  return v_done;
+exception when lock_not_available then
+  return null; -- a user's transaction takes a child's key
+end;
+$$;
+revoke execute on function queue.handle_signal from public;
+
+-- Handle signals, and end waits whose time has passed. A signal stays where its job is held by
+-- another transaction, or more jobs wait for its event. Ends when a pass has done nothing.
+create function queue.do_waits(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_signals bigint[];
+  v_kept bigint[];
+  v_refused uuid[];
+  v_waiting uuid[];
+  v_signal queue.signals;
+  v_passed integer;
+  v_moved integer; -- jobs and signals of this pass
+  v_done integer := 0;
+begin
+  loop
+    v_signals := array(
+      select s.id
+      from queue.signals as s
+      where s.kind <> 'refused' and s.look_at <= p_now
+      order by s.id
+      limit 500
+      for update skip locked
+    );
+    v_refused := queue.refused('waits', p_now);
+    v_waiting := array( -- whose time has passed, or which signals name
+      select w.job_id
+      from queue.waits as w
+      join public.jobs as j on j.id = w.job_id
+      where w.job_id <> all (v_refused)
+        and w.job_id = any (array(
+          (
+            select o.job_id
+            from queue.waits as o
+            where o.timeout_at <= p_now and o.job_id <> all (v_refused)
+            order by o.timeout_at
+            limit 500
+          )
+          union
+          select s.job_id
+          from queue.signals as s
+          where s.id = any (v_signals) and s.kind = 'check'
+          union
+          (
+            select o.job_id
+            from queue.signals as s
+            join queue.waits as o
+              on o.workspace_id = s.workspace_id and o.event_name = s.name
+            where s.id = any (v_signals)
+              and s.kind = 'event'
+              and o.job_id <> all (v_refused)
+            limit 500
+          )
+        ))
+      order by w.job_id
+      for no key update of w, j skip locked
+    );
+    v_moved := case
+      when v_waiting = '{}' then 0
+      else queue.do_in_parts('waits', v_waiting, p_now)
+    end;
+    v_kept := array(
+      select max(s.id)
+      from queue.signals as s
+      join queue.waits as w on w.job_id = s.job_id
+      where s.id = any (v_signals)
+        and s.kind = 'check'
+        and s.job_id <> all (v_waiting)
+      group by s.job_id
+      union all
+      select s.id
+      from queue.signals as s
+      where s.id = any (v_signals)
+        and s.kind = 'event'
+        and exists (
+          select from queue.waits as w
+          where w.workspace_id = s.workspace_id and w.event_name = s.name
+        )
+    );
+    for v_signal in
+      select *
+      from queue.signals as s
+      where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed')
+      order by s.id
+    loop
+      v_passed := case
+        when clock_timestamp() < p_until then queue.handle_signal(v_signal, p_now)
+      end;
+      v_kept := case
+        when v_passed is null then v_kept || v_signal.id
+        else v_kept
+      end;
+      v_moved := v_moved + coalesce(v_passed, 0);
+    end loop;
+    delete from queue.signals as s
+    where s.id = any (v_signals) and s.id <> all (v_kept);
+    v_moved := v_moved + cardinality(v_signals) - cardinality(v_kept);
+    v_done := v_done + v_moved;
+    exit when v_moved = 0 or clock_timestamp() >= p_until;
+  end loop;
+  -- held by other transactions: queue.maintenance_is_due then passes over them
+  if v_moved = 0 then
+    update queue.signals
+    set failures = failures + 1
+    where id = any (v_kept);
+  end if;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_waits from public;
+
+create function public.answer_job(p_job_id uuid, p_answer jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_wait queue.waits;
+begin
+  perform queue.visible_job(p_job_id);
+  if jsonb_typeof(p_answer) is distinct from 'object'
+    or not p_answer ? 'answer'
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'p_answer must be {"answer": …}',
+      'answer'
+    );
+  end if;
+  perform queue.check_json(p_answer, 'answer');
+  perform queue.lock_jobs(array[p_job_id]);
+  select * into v_wait
+  from queue.waits
+  where job_id = p_job_id and kind = 'ask';
+  if not found then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the job is not asking anything',
+      (
+        select j.status
+        from public.jobs as j
+        where j.id = p_job_id
+      )
+    );
+  elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the job is asking something else now',
+      v_wait.name
+    );
+  elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
+    and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer')
+  then
+    perform queue.refuse(
+      422,
+      'payload_invalid',
+      'the answer must be one of ' || (v_wait.data ->> 'options'),
+      'answer'
+    );
+  end if;
+  update queue.waits
+  set data = data || jsonb_build_object(
+    'given', jsonb_build_object(
+      'answer', p_answer -> 'answer',
+      'by', queue.caller()
+    )
+  )
+  where job_id = p_job_id;
+  perform queue.end_waits(array[p_job_id], v_now);
+  perform queue.admit('changes', v_wait.workspace_id, queue.caller());
+  perform queue.wake_worker(v_now);
+  return (
+    select queue.job_json(j)
+    from public.jobs as j
+    where j.id = p_job_id
+  );
+end;
+$$;
+comment on function public.answer_job is
+  'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
+select queue.allow('authenticated, service_role', 'public.answer_job');
+
+create function public.emit_event(
+  p_workspace_id uuid,
+  p_name text,
+  p_payload jsonb default '{}'
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_is_first boolean;
+begin
+  perform queue.may_read(p_workspace_id);
+  if p_name is null or char_length(p_name) not between 1 and 255 then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'name must have 1 to 255 characters',
+      'name'
+    );
+  end if;
+  perform queue.check_json(p_payload, 'payload');
+  insert into queue.named_events (workspace_id, name, payload, emitted_at)
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now)
+  on conflict do nothing;
+  v_is_first := found;
+  if v_is_first then
+    insert into queue.signals (kind, workspace_id, name)
+    values ('event', p_workspace_id, p_name);
+    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
+  end if;
+  -- by its size, since it is stored
+  perform queue.admit(
+    'changes',
+    p_workspace_id,
+    queue.caller(),
+    1 + coalesce(octet_length(p_payload::text), 0) / 16384
+  );
+  return jsonb_build_object('first', v_is_first);
+end;
+$$;
+comment on function public.emit_event is
+  E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or '
+  'after the wait.';
+select queue.allow('authenticated, service_role', 'public.emit_event');
+
+-- A spawn is a row of queue.steps with nth -1, which queue.step_page leaves out.
+create function public.spawn_jobs(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_name constant text := p_request ->> 'name';
+  v_children constant jsonb := p_request -> 'children';
+  v_job public.jobs;
+  v_made jsonb;
+begin
+  perform queue.refuse_revoked();
+  if jsonb_typeof(v_children) is distinct from 'array'
+    or jsonb_array_length(v_children) > 1000
+    or v_name is null
+    or char_length(v_name) not between 1 and 200
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'name and children (an array of at most 1000) are required',
+      'children'
+    );
+  end if;
+  v_job := queue.held_job(p_request, null, 'its children were not created');
+  select s.value into v_made
+  from queue.steps as s
+  where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
+  if not found then -- without a user: the service spawns
+    v_made := jsonb_build_object(
+      'job_ids', case v_children
+        when '[]' then '{}'
+        else (queue.enqueue(
+          v_job.workspace_id,
+          null,
+          (
+            select jsonb_agg(
+              jsonb_build_object(
+                'session_id', v_job.session_id,
+                'traceparent', v_job.traceparent
+              )
+              || c.value
+              || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id)
+              order by c.ordinality
+            )
+            from jsonb_array_elements(v_children) with ordinality as c
+          ),
+          true
+        )).ids
+      end
+    );
+    insert into queue.steps (job_id, name, nth, kind, value, created_at)
+    values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());
+  end if;
+  return v_made;
+end;
+$$;
+comment on function public.spawn_jobs is
+  'Create child jobs of a running job, once per name: {job_ids} in the order of children.';
+select queue.allow('job_worker, service_role', 'public.spawn_jobs');

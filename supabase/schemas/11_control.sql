@@ -1,0 +1,762 @@
+-- What people do to jobs, also in bulk: cancel with children, retry, replay from a step, pause.
+
+create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
+
+-- Cancel jobs: running ones are asked to stop, the others end now. Live children too, up to 5,000,
+-- unless the caller has locked the jobs; a signal has maintenance cancel those that are left.
+create function queue.cancel(
+  p_ids uuid[],
+  p_now timestamptz,
+  p_is_locked boolean default false,
+  p_reason text default 'cancelled'
+)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_children uuid[];
+  v_asked uuid[];
+begin
+  if not p_is_locked then
+    v_children := array(
+      with recursive tree as (
+        select j.id, 0 as depth
+        from public.jobs as j
+        where j.id = any (p_ids)
+        union
+        select c.id, t.depth + 1
+        from tree as t
+        cross join lateral (
+          select j.id
+          from public.jobs as j
+          where j.parent_id = t.id and j.finished_at is null
+          offset 0
+        ) as c
+      )
+      select t.id
+      from tree as t
+      where t.depth > 0 and t.id <> all (p_ids)
+      limit 5000
+    );
+    perform queue.lock_jobs(p_ids || v_children);
+    perform queue.cancel(
+      v_children,
+      p_now,
+      p_is_locked => true,
+      p_reason => 'parent_ended'
+    );
+  end if;
+  with asked as (
+    update public.jobs
+    set cancel_requested_at = p_now
+    where id = any (p_ids) and status = 'processing' and cancel_requested_at is null
+    returning id
+  )
+  select array_agg(a.id) into v_asked
+  from asked as a;
+  perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
+  where v_asked is not null;
+  perform queue.finish(
+    array(
+      select j.id
+      from public.jobs as j
+      where j.id = any (p_ids) and j.status in ('pending', 'waiting')
+      order by j.id
+    ),
+    'cancelled',
+    jsonb_build_object('type', 'Cancelled', 'reason', p_reason),
+    p_now
+  );
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'cancel', j.workspace_id, j.id
+  from public.jobs as j
+  where j.id = any (v_asked)
+    and exists (
+      select from public.jobs as c
+      where c.parent_id = j.id
+        and c.finished_at is null
+        and c.cancel_requested_at is null
+      offset 0
+    );
+  return cardinality(p_ids);
+end;
+$$;
+revoke execute on function queue.cancel from public;
+
+create function public.cancel_job(p_job_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform queue.cancel(array[p_job_id], queue.clock());
+  select * into v_job
+  from public.jobs
+  where id = p_job_id;
+  if v_job.status in ('completed', 'failed') then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      format('the job is already %s', v_job.status),
+      v_job.status
+    );
+  end if;
+  perform queue.admit('changes', v_job.workspace_id, queue.caller());
+  return queue.job_json(v_job);
+end;
+$$;
+comment on function public.cancel_job is
+  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
+  'within five seconds. 409 when it has completed or failed.';
+select queue.allow('authenticated, service_role', 'public.cancel_job');
+
+-- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
+-- the job and skips the update. A truncate is refused, since it fires no trigger of a row.
+create function queue.cancel_by_update()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  if tg_op = 'TRUNCATE' then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'delete from public.jobs; a truncate would leave what belongs to them'
+    );
+  elsif new.status <> 'cancelled'
+    or old.status in ('completed', 'failed', 'cancelled')
+  then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      case
+        when new.status = old.status
+          then 'the times, keys and place of a job are changed by no update; '
+            'retry_job runs it now, enqueue_job with a unique key replaces it'
+        else format(
+          'a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs '
+            'change the status',
+          old.status,
+          left(new.status, 40)
+        )
+      end,
+      old.status
+    );
+  elsif not (
+    queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()
+  ) then
+    -- as in queue.change_jobs
+    if current_setting('minutehand.has_cancelled', true) = 'yes' then
+      perform queue.refuse(
+        403,
+        'forbidden',
+        'only managers of the workspace may cancel many jobs at once',
+        old.workspace_id::text
+      );
+    end if;
+    perform set_config('minutehand.has_cancelled', 'yes', true);
+  end if;
+  perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
+  perform queue.admit('changes', old.workspace_id, queue.caller());
+  return null;
+end;
+$$;
+revoke execute on function queue.cancel_by_update from public;
+
+-- Updates of the engine do not fire it: whenever they change one of these columns they also raise
+-- fence, last_seq, generation or lost_attempts. The list is short since each update reads it.
+create trigger jobs_cancel_by_update
+  before update of status, priority, ord, queue, job_type, workspace_id,
+    next_retry_at, scheduled_for, deadline_at, concurrency_key on public.jobs
+  for each row
+  when (
+    new.fence = old.fence
+    and new.last_seq = old.last_seq
+    and new.generation = old.generation
+    and new.lost_attempts = old.lost_attempts
+    and new.lane = old.lane -- which queue.adopt changes
+    and (
+      new.status,
+      new.priority,
+      new.ord,
+      new.queue,
+      new.job_type,
+      new.workspace_id,
+      new.next_retry_at,
+      new.scheduled_for,
+      new.deadline_at,
+      new.concurrency_key
+    ) is distinct from (
+      old.status,
+      old.priority,
+      old.ord,
+      old.queue,
+      old.job_type,
+      old.workspace_id,
+      old.next_retry_at,
+      old.scheduled_for,
+      old.deadline_at,
+      old.concurrency_key
+    )
+  )
+  execute function queue.cancel_by_update();
+create trigger jobs_refuse_truncate
+  before truncate on public.jobs
+  for each statement
+  execute function queue.cancel_by_update();
+create policy "members cancel jobs" on public.jobs
+  for update
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()));
+grant update (status) on public.jobs to authenticated, service_role;
+
+-- Run ended jobs again that the caller has locked, unless another has their unique key. A signal
+-- has maintenance retry the children that were cancelled with them. Returns how many.
+create function queue.retry(p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
+  select distinct on (j.workspace_id, j.job_type, j.unique_key)
+    j.workspace_id,
+    j.job_type,
+    j.unique_key,
+    true,
+    j.id,
+    'finished'
+  from public.jobs as j
+  where j.id = any (p_ids)
+    and j.status in ('failed', 'cancelled')
+    and j.unique_key is not null
+  order by j.workspace_id, j.job_type, j.unique_key, j.id
+  on conflict do nothing;
+  with retried as (
+    update public.jobs as j
+    set
+      status = 'pending',
+      updated_at = p_now,
+      finished_at = null,
+      completed_at = null,
+      result = null,
+      attempts = 0,
+      lost_attempts = 0,
+      generation = j.generation + 1,
+      next_retry_at = null,
+      scheduled_for = null,
+      deadline_at = null,
+      cancel_requested_at = null,
+      ord = queue.ord_of(j.priority, j.created_at)
+    where j.id = any (p_ids)
+      and j.status in ('failed', 'cancelled')
+      and (
+        j.unique_key is null
+        or exists (
+          select from queue.job_keys as u
+          where u.workspace_id = j.workspace_id
+            and u.job_type = j.job_type
+            and u.key = j.unique_key
+            and u.is_unique
+            and u.job_id = j.id
+        )
+      )
+    returning j.id, j.workspace_id
+  ),
+  alive as (
+    delete from queue.dead as d
+    using retried as r
+    where d.workspace_id = r.workspace_id and d.job_id = r.id
+  )
+  select array_agg(r.id order by r.id) into v_ids
+  from retried as r;
+  if v_ids is null then
+    return 0;
+  end if;
+  perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (v_ids)
+  order by j.id;
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'retry', j.workspace_id, j.id
+  from public.jobs as j
+  where j.id = any (v_ids)
+    and exists (
+      select from public.jobs as c
+      where c.parent_id = j.id
+        and c.status = 'cancelled'
+        and c.error_data ->> 'reason' = 'parent_ended'
+      offset 0
+    );
+  return cardinality(v_ids);
+end;
+$$;
+revoke execute on function queue.retry from public;
+
+create function public.retry_job(p_job_id uuid, p_payload jsonb default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform queue.lock_jobs(array[p_job_id]);
+  select * into v_job
+  from public.jobs
+  where id = p_job_id;
+  if v_job.status in ('failed', 'cancelled') then
+    if queue.retry(array[p_job_id], v_now) = 0 then
+      perform queue.refuse(
+        409,
+        'duplicate_job',
+        'another job now holds this one''s unique key',
+        (
+          select u.job_id::text
+          from queue.job_keys as u
+          where u.workspace_id = v_job.workspace_id
+            and u.job_type = v_job.job_type
+            and u.key = v_job.unique_key
+            and u.is_unique
+        )
+      );
+    end if;
+  elsif v_job.status = 'pending'
+    and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now
+  then
+    perform queue.take_place(array[p_job_id]);
+    update public.jobs
+    set
+      next_retry_at = null,
+      scheduled_for = null,
+      last_seq = last_seq + 1
+    where id = p_job_id;
+    perform queue.append_event(
+      array[p_job_id],
+      'job.redriven',
+      '{}',
+      v_now,
+      p_is_counted => true
+    );
+    perform queue.place(j, v_now)
+    from public.jobs as j
+    where j.id = p_job_id;
+  else
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      format('a %s job cannot be retried', v_job.status),
+      v_job.status
+    );
+  end if;
+  if p_payload <> 'null' then -- checked as at an enqueue
+    v_job := queue.new_job(
+      v_job.workspace_id,
+      queue.caller(),
+      queue.type_or_refuse(v_job.job_type),
+      p_payload,
+      '{}',
+      v_now
+    );
+    update public.jobs
+    set payload = p_payload, schema_version = v_job.schema_version
+    where id = p_job_id;
+    perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
+  end if;
+  perform queue.admit('changes', v_job.workspace_id, queue.caller());
+  perform queue.wake_worker(v_now);
+  return (
+    select queue.job_json(j)
+    from public.jobs as j
+    where j.id = p_job_id
+  );
+end;
+$$;
+comment on function public.retry_job is
+  E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
+  'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
+select queue.allow('authenticated, service_role', 'public.retry_job');
+
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, the newest first; the search
+-- ends after two seconds. Without a state, live jobs are cancelled and failed ones retried.
+create function queue.change_jobs(
+  p_workspace_id uuid,
+  p_filter jsonb,
+  p_limit integer,
+  p_cursor uuid,
+  p_is_retry boolean
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
+  v_states constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
+  v_allowed constant jsonb := case
+    when p_is_retry then '["failed", "cancelled"]'
+    else '["pending", "processing", "waiting", "queued", "scheduled", "retrying", "running",
+      "suspended"]'
+  end;
+  v_filter jsonb := jsonb_strip_nulls(p_filter);
+  v_found record;
+  v_ids uuid[] := '{}';
+  v_count integer;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.take_call_slot(p_workspace_id);
+  if p_filter ? 'workspace_id' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'the filter must name no workspace',
+      'filter'
+    );
+  elsif v_filter = '{}' and not p_is_retry then
+    perform queue.refuse(
+      422,
+      'validation_failed',
+      'filter: name at least one criterion',
+      'filter'
+    );
+  elsif not v_allowed @> v_states then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'this does not apply to jobs that are ' || v_states::text,
+      'state'
+    );
+  elsif p_limit between 1 and 1000 is not true then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'limit must be between 1 and 1000',
+      'limit'
+    );
+  end if;
+  if v_states is null then
+    v_filter := v_filter || jsonb_build_object(
+      'status', case
+        when p_is_retry then '["failed"]'
+        else '["pending", "processing", "waiting"]'
+      end::jsonb
+    );
+  end if;
+  loop
+    v_found := queue.search_jobs(
+      v_filter,
+      array[p_workspace_id],
+      p_cursor,
+      p_limit
+    );
+    v_ids := v_ids || array(
+      select j.id
+      from unnest(v_found.ids) as f (id)
+      join public.jobs as j on j.id = f.id
+      where case
+        when p_is_retry then not exists (
+          select from queue.job_keys as u
+          where u.workspace_id = j.workspace_id
+            and u.job_type = j.job_type
+            and u.key = j.unique_key
+            and u.is_unique
+        )
+        else j.finished_at is null and j.cancel_requested_at is null
+      end
+      order by j.id desc
+    );
+    p_cursor := v_found.last_id;
+    exit when p_cursor is null
+      or cardinality(v_ids) >= p_limit
+      or clock_timestamp() > v_until;
+  end loop;
+  if cardinality(v_ids) > p_limit then
+    v_ids := v_ids[:p_limit];
+    p_cursor := v_ids[p_limit];
+  end if;
+  if p_is_retry then
+    perform queue.lock_jobs(v_ids);
+    v_count := queue.retry(v_ids, v_now);
+    perform queue.wake_worker(v_now) where v_count > 0;
+  else
+    perform queue.cancel(v_ids, v_now);
+    v_count := cardinality(v_ids);
+  end if;
+  perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
+  return jsonb_build_object(
+    'count', v_count,
+    'more', p_cursor is not null,
+    'cursor', p_cursor
+  );
+end;
+$$;
+revoke execute on function queue.change_jobs from public;
+
+create function public.cancel_jobs(
+  p_workspace_id uuid,
+  p_filter jsonb,
+  p_limit integer default 1000,
+  p_cursor uuid default null
+)
+returns jsonb
+language sql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false)
+$$;
+comment on function public.cancel_jobs is
+  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
+  'cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
+select queue.allow('authenticated, service_role', 'public.cancel_jobs');
+
+create function public.retry_jobs(
+  p_workspace_id uuid,
+  p_filter jsonb,
+  p_limit integer default 1000,
+  p_cursor uuid default null
+)
+returns jsonb
+language sql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true)
+$$;
+comment on function public.retry_jobs is
+  E'Run failed jobs that match a filter of list_jobs again (cancelled ones if it says so), as '
+  'cancel_jobs does: {count, more, cursor}.\n\nFor managers.';
+select queue.allow('authenticated, service_role', 'public.retry_jobs');
+
+create function public.replay_job(p_job_id uuid, p_request jsonb default '{}')
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_from constant text := p_request ->> 'from_step';
+  v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
+  v_from_at constant timestamptz := (
+    select s.created_at
+    from queue.steps as s
+    where s.job_id = p_job_id and s.name = v_from and s.nth = 0
+  );
+  v_made jsonb;
+  v_id uuid;
+begin
+  perform queue.take_call_slot(v_job.workspace_id); -- it may copy many steps
+  perform queue.check_names(
+    p_request,
+    '{from_step,payload,idempotency_key}',
+    'request'
+  );
+  if v_from is not null and v_from_at is null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      format('the job has no finished step %s', v_from),
+      'from_step'
+    );
+  end if;
+  v_made := public.enqueue_job(
+    v_job.workspace_id,
+    v_job.job_type,
+    coalesce(v_payload, v_job.payload),
+    jsonb_strip_nulls(jsonb_build_object(
+      'queue', v_job.queue,
+      'priority', v_job.priority,
+      'max_attempts', v_job.max_attempts,
+      'timeout_seconds', v_job.timeout_seconds,
+      'concurrency_key', v_job.concurrency_key,
+      'session_id', v_job.session_id,
+      'tags', to_jsonb(v_job.tags),
+      'idempotency_key', p_request ->> 'idempotency_key',
+      'schema_version', case when v_payload is null then v_job.schema_version end,
+      'user_id', case when queue.caller() is null then v_job.user_id end
+    ))
+  );
+  if v_made -> 'created' = 'false' then
+    if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}')
+      is distinct from (p_job_id::text, v_from) then
+      perform queue.refuse(
+        409,
+        'idempotency_conflict',
+        'this idempotency key was used with another request',
+        v_made #>> '{job,id}'
+      );
+    end if;
+    return v_made;
+  end if;
+  v_id := v_made #>> '{job,id}';
+  update public.jobs
+  set replay_of = p_job_id, replay_from = v_from
+  where id = v_id;
+  insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
+  select v_id, s.name, s.nth, s.kind, s.value, s.started_at, s.created_at
+  from queue.steps as s
+  join queue.steps as f
+    on f.job_id = s.job_id
+    and f.name = s.name
+    and f.nth = 0
+    and f.created_at < v_from_at
+  where s.job_id = p_job_id;
+  if found then -- copied results count as enqueues, by their size
+    perform queue.admit(
+      'changes',
+      v_job.workspace_id,
+      queue.caller(),
+      (
+        select sum(octet_length(s.value::text)) / 16384
+        from queue.steps as s
+        where s.job_id = v_id
+      )
+    );
+  end if;
+  return v_made || jsonb_build_object('job', public.get_job(v_id));
+end;
+$$;
+comment on function public.replay_job is
+  E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
+  'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
+select queue.allow('authenticated, service_role', 'public.replay_job');
+
+create function public.pause_jobs(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_kind constant text := p_request ->> 'kind';
+  v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);
+  v_name text := p_request ->> 'name';
+  v_type constant text := case
+    when v_kind in ('job_type', 'workspace_type') then v_name
+  end;
+  v_workspace uuid;
+  v_signal queue.signals;
+begin
+  if v_name is null
+    or v_kind in ('job_type', 'queue', 'workspace', 'workspace_type') is not true
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'kind must be job_type, queue, workspace or workspace_type, and name is required',
+      'kind'
+    );
+  elsif v_kind in ('workspace', 'workspace_type') then
+    v_workspace := case v_kind
+      when 'workspace' then v_name
+      else p_request ->> 'workspace_id'
+    end;
+    v_name := concat_ws('/', v_workspace, v_type);
+    perform queue.may_manage(v_workspace);
+  elsif not (queue.is_operator() or queue.is_service()) then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'only operators pause a queue or a job type',
+      v_kind
+    );
+  end if;
+  perform from queue.job_types as t
+  where t.job_type = v_type -- a pause outlives its type
+  union all
+  select from queue.pauses as p
+  where (p.kind, p.name) = (v_kind, v_name);
+  if v_type is not null and not found then
+    perform queue.refuse(
+      404,
+      'unknown_job_type',
+      'job type not found',
+      left(v_type, 100)
+    );
+  end if;
+  v_signal.kind := 'resumed';
+  v_signal.workspace_id := coalesce(v_workspace, queue.system_workspace());
+  if v_paused then
+    insert into queue.pauses (
+      kind, name, workspace_id, job_type, paused_at, paused_by, reason
+    )
+    values (
+      v_kind,
+      v_name,
+      v_workspace,
+      v_type,
+      queue.clock(),
+      coalesce(queue.caller()::text, p_request ->> 'by', 'service'),
+      left(p_request ->> 'reason', 500)
+    )
+    on conflict (kind, name) do update set reason = coalesce(
+      pauses.reason,
+      excluded.reason
+    );
+  else
+    delete from queue.pauses where kind = v_kind and name = v_name;
+  end if;
+  if (not v_paused or v_workspace is null)
+    and queue.handle_signal(v_signal, queue.clock()) is null
+  then
+    insert into queue.signals (kind, workspace_id)
+    values ('resumed', v_signal.workspace_id);
+  end if;
+  perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock())
+  where not v_paused;
+  perform queue.admit('changes', v_workspace, queue.caller());
+  -- what holds now, which may differ from the request: another pause may stop the same jobs
+  return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
+    || coalesce(
+      (
+        select jsonb_build_object(
+          'paused', true,
+          'left', jsonb_agg(jsonb_build_object(
+            'kind', p.kind,
+            'reason', p.reason,
+            'paused_by', p.paused_by,
+            'next', queue.words_of(
+              p.kind || '_paused',
+              jsonb_build_object('job_type', p.job_type, 'queue', p.name)
+            ) -> 'next'
+          ))
+        )
+        from queue.pauses as p
+        where (p.kind, p.name) = (v_kind, v_name)
+          or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
+          or p.kind = 'workspace' and p.workspace_id = v_workspace
+        having count(*) > 0
+      ),
+      '{}'
+    );
+end;
+$$;
+comment on function public.pause_jobs is
+  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
+  'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '
+  'paused_by, next}]}, what still stops these jobs.\n\nRunning jobs continue. A type '
+  'or a queue of all workspaces is paused by operators, the rest by managers.';
+select queue.allow('authenticated, service_role', 'public.pause_jobs');

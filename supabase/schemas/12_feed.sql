@@ -1,0 +1,1351 @@
+-- Events, for those who watch: the feed, messages to Realtime within the project's plan, and
+-- sessions open to guests. A change becomes a line of queue.feed and messages: to the topic of its
+-- workspace, and to those of its session and jobs that someone follows. A message beyond the
+-- second's budget is held back; its topics are later asked to read again (queue.do_announcements).
+
+-- This cluster, by a part of its number: elsewhere its transaction ids mean nothing.
+create function queue.cluster()
+returns text
+language sql stable
+set search_path = ''
+as $$
+select right(c.system_identifier::text, 8)
+from pg_control_system() as c
+$$;
+revoke execute on function queue.cluster from public;
+
+insert into queue.settings (name, value)
+values
+  ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids number the feed
+  ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
+  ('allow_anonymous', 'false'),
+  -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
+  ('client_address_header', '"cf-connecting-ip"'),
+  (
+    'guest_key',
+    to_jsonb( -- the API signs with it the address of a guest whose call it passes on
+      encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')
+    )
+  );
+
+-- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. A sequence is
+-- counted without locks, before the commit; unlogged, since after a crash no one is connected.
+create unlogged sequence queue.messages_counted; -- noqa: PRS
+create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
+create unlogged sequence queue.messages_before minvalue 0; -- the count when that began
+
+create unlogged table queue.followers (
+  topic text not null,
+  user_id uuid not null, -- the nil UUID for a guest
+  follower_id uuid not null, -- the client, by an id that it chose
+  seen_at timestamptz not null,
+  primary key (topic, user_id, follower_id)
+);
+alter table queue.followers enable row level security;
+revoke all on queue.followers from public, anon, authenticated, service_role;
+create index followers_by_user on queue.followers (user_id);
+
+-- Topics that a server streams to its readers, for a minute at a time.
+create unlogged table queue.streamed_topics (
+  topic text primary key,
+  expires_at timestamptz not null,
+  constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
+);
+alter table queue.streamed_topics enable row level security;
+revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
+
+-- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
+-- may touch six of ours), and how many this second has used. is_followed: someone follows a topic.
+create function queue.message_budget(
+  out budget integer,
+  out used bigint,
+  out is_followed boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_second bigint := date_part('epoch', clock_timestamp())::bigint;
+  -- read before a new second is noted: what others have counted in it by then is not left out
+  v_counted constant bigint := coalesce(
+    pg_sequence_last_value('queue.messages_counted'),
+    0
+  );
+  v_before bigint := pg_sequence_last_value('queue.messages_before');
+begin
+  select
+    case s.value
+      when '"free"' then 80
+      when '"pro"' then 400
+      else s.value::integer
+    end,
+    exists (select from queue.followers)
+  into budget, is_followed
+  from queue.settings as s
+  where s.name = 'realtime_messages_per_second';
+  if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
+    v_before := setval('queue.messages_before', v_counted);
+    v_second := setval('queue.messages_second', v_second);
+  end if;
+  used := v_counted - v_before;
+end;
+$$;
+revoke execute on function queue.message_budget from public;
+
+-- The message for changes: the only event, else groups of those that differ in job and seq alone.
+create function queue.message_of(
+  p_changes queue.change[],
+  p_now timestamptz,
+  out event text,
+  out payload jsonb
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_one constant queue.change := p_changes[1];
+begin
+  event := 'job.events';
+  if p_changes[2] is null and v_one.job_ids[2] is null then
+    event := v_one.type;
+    payload := jsonb_build_object(
+      'job_id', v_one.job_ids[1],
+      'seq', v_one.seqs[1],
+      'type', v_one.type,
+      'data', v_one.data,
+      'at', p_now
+    );
+    return;
+  end if;
+  payload := jsonb_build_object(
+    'groups', (
+      select jsonb_agg(
+        jsonb_build_object(
+          'type', c.type,
+          'data', c.data,
+          'at', p_now,
+          'job_ids', to_jsonb(c.job_ids),
+          'seqs', to_jsonb(
+            case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end
+          )
+        )
+        order by c.ordinality
+      )
+      from unnest(p_changes) with ordinality as c
+    )
+  );
+end;
+$$;
+revoke execute on function queue.message_of from public;
+
+-- Changes by the topics that get them: a workspace gets changes of state; a followed session all
+-- but logs; a followed job all but its creation, before which no one could follow it.
+create function queue.changes_by_topic(p_changes queue.change[])
+returns table (topic text, changes queue.change[])
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_jobs constant uuid[] := array(
+    select distinct substr(f.topic, 5)::uuid
+    from queue.followers as f
+    where f.topic like 'job:%'
+  );
+begin
+  return query
+    with parts as materialized ( -- at most a thousand jobs each
+      select
+        c.workspace_id,
+        c.session_id,
+        c.type,
+        c.data,
+        c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
+        c.seqs[1000 * k + 1:1000 * k + 1000] as seqs,
+        row_number() over () as n
+      from unnest(p_changes) as c
+      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
+      where c.seqs is not null
+    ),
+    wanted as (
+      select 'workspace:' || p.workspace_id as topic, p.*
+      from parts as p
+      where p.type not in ('job.progress', 'job.log')
+      union all
+      select 'session:' || p.session_id, p.*
+      from parts as p
+      where p.type <> 'job.log'
+        and exists (
+          select from queue.followers as f
+          where f.topic = 'session:' || p.session_id
+        )
+        and queue.session_workspace(p.session_id) = p.workspace_id
+      union all
+      select
+        'job:' || i.id,
+        p.workspace_id,
+        p.session_id,
+        p.type,
+        p.data,
+        array[i.id],
+        array[i.seq],
+        p.n
+      from parts as p
+      cross join unnest(p.job_ids, p.seqs) as i (id, seq)
+      where i.id = any (v_jobs) and p.type <> 'job.created'
+    ),
+    -- Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
+    bins as (
+      select
+        w.*,
+        (
+          sum(200 + pg_column_size(w.data) + 45 * cardinality(w.job_ids)) over (
+            partition by w.topic
+            order by w.n
+          )
+        ) / 100000 as bin
+      from wanted as w
+    )
+    select
+      b.topic,
+      array_agg(
+        row(
+          b.workspace_id, b.session_id, b.type, b.data, b.job_ids, b.seqs
+        )::queue.change
+        order by b.n
+      )
+    from bins as b
+    group by b.topic, b.bin
+    order by b.topic, b.bin;
+end;
+$$;
+revoke execute on function queue.changes_by_topic from public;
+
+-- Send the messages of changes; false where they are to be held back, since the budget does not
+-- reach or Realtime fails. Progress and logs (p_is_minor) may use 4/8 of the budget, changes of
+-- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
+-- p_fits_one: one message to the workspace has all, unless someone follows a topic.
+create function queue.send(
+  p_changes queue.change[],
+  p_is_minor boolean,
+  p_fits_one boolean,
+  p_now timestamptz
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_seen record;
+  v_sent record; -- topics, events, payloads, watchers: how many follow them
+  v_message record;
+  v_cost integer := 2; -- the message and one watcher
+  v_eighths integer := 5;
+  v_count bigint;
+begin
+  -- what a long transaction sends would arrive at its end, all at once
+  if clock_timestamp() - now() > interval '1 second' then
+    return false;
+  end if;
+  v_seen := queue.message_budget();
+  p_fits_one := p_fits_one and not v_seen.is_followed;
+  if not p_fits_one then
+    -- of so many tenants that the budget does not reach, followed or not
+    if not p_is_minor
+      and v_seen.used + 2 * (
+        select count(distinct c.workspace_id)
+        from unnest(p_changes) as c
+        where c.seqs is not null
+      ) > v_seen.budget * 6 / 8
+    then
+      return false;
+    end if;
+    select
+      array_agg(m.topic) as topics,
+      array_agg(m.event) as events,
+      array_agg(m.payload) as payloads,
+      sum(m.watchers) as watchers,
+      coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
+    into v_sent
+    from (
+      select
+        t.topic,
+        o.event,
+        o.payload,
+        (
+          select count(*)
+          from queue.followers as f
+          where f.topic = t.topic
+        ) as watchers
+      from queue.changes_by_topic(p_changes) as t
+      cross join lateral queue.message_of(t.changes, p_now) as o
+    ) as m;
+    v_cost := v_sent.cost;
+    v_eighths := case
+      when p_is_minor then 4
+      when v_sent.watchers > 0 then 6
+      else 5
+    end;
+  end if;
+  if v_cost = 0 then -- no topic gets any of them
+    return true;
+  end if;
+  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then
+    return false;
+  end if;
+  -- or 3/8, where a tenant has sent an eighth in the last second and another is followed
+  -- apart: a query costs more than this
+  if v_seen.used + v_cost > v_seen.budget * 3 / 8 then
+    if p_changes[1].workspace_id = all (
+      select c.workspace_id
+      from unnest(p_changes) as c
+    )
+      and exists (
+        select from queue.followers as f
+        where f.topic like 'workspace:%'
+          and f.topic <> 'workspace:' || p_changes[1].workspace_id
+      )
+      and v_seen.budget / 8 < v_cost * (
+        select count(*)
+        from (
+          select o.at
+          from queue.feed as o
+          where o.workspace_id = p_changes[1].workspace_id
+          order by o.number desc, o.id desc
+          limit 50
+        ) as f
+        where f.at > p_now - interval '1 second'
+      )
+    then
+      return false;
+    end if;
+  end if;
+  for v_each in 1 .. v_cost loop
+    v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
+  end loop;
+  if p_fits_one then
+    v_message := queue.message_of(p_changes, p_now);
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    values (
+      queue.new_id(),
+      'workspace:' || p_changes[1].workspace_id,
+      'broadcast',
+      v_message.event,
+      v_message.payload,
+      true
+    );
+  else
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+    from unnest(v_sent.topics, v_sent.events, v_sent.payloads) as m (
+      topic,
+      event,
+      payload
+    );
+  end if;
+  return true;
+exception when others then -- no enqueue or settlement fails because of a message
+  raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+  -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
+  return sqlstate = '23514';
+end;
+$$;
+revoke execute on function queue.send from public;
+
+-- Publish changes that a statement has made to rows that the caller holds: messages, notifications
+-- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
+-- alone; progress and logs come in calls of their own. p_wakes: are jobs due within a minute.
+create function queue.publish(
+  p_changes queue.change[],
+  p_now timestamptz,
+  p_wakes boolean default true
+)
+returns void
+language plpgsql strict
+set search_path = ''
+as $$
+declare
+  v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
+  v_number constant bigint := greatest(
+    pg_current_xact_id(),
+    pg_snapshot_xmax(pg_current_snapshot())
+  )::text::bigint;
+  v_change queue.change;
+  v_jobs integer := 0; -- that have events
+  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
+  v_held boolean; -- true, or null
+begin
+  foreach v_change in array p_changes loop
+    v_fits_one := v_fits_one
+      and v_change.seqs is not null
+      and v_change.workspace_id = p_changes[1].workspace_id;
+    v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
+  end loop;
+  -- a message holds 256 kB
+  if v_jobs > 0 and to_regclass('realtime.messages') is not null then
+    v_fits_one := v_fits_one and v_jobs <= 1000;
+    v_held := nullif(
+      not queue.send(p_changes, v_is_minor, v_fits_one, p_now),
+      false
+    );
+  end if;
+  -- only where someone streams: who notifies commits under a lock of the whole server
+  perform pg_notify('minutehand_events', s.topic)
+  from queue.streamed_topics as s
+  where s.expires_at > clock_timestamp()
+    and exists (
+      select from unnest(p_changes) as c
+      where s.topic = 'workspace:' || c.workspace_id
+        and c.type not in ('job.progress', 'job.log')
+        or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
+        or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
+    );
+  insert into queue.feed (
+    number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held
+  )
+  select
+    v_number,
+    p_now,
+    c.workspace_id,
+    c.session_id,
+    c.type,
+    c.data,
+    c.job_ids,
+    c.seqs,
+    p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
+    case when c.seqs is not null then v_held end
+  from unnest(p_changes) as c
+  where v_held
+    or not v_is_minor
+    or c.type = 'job.progress' and c.session_id is not null;
+end;
+$$;
+revoke execute on function queue.publish from public;
+
+-- Ask those who watch topics whose messages were held back to read again, the longest held first.
+create function queue.do_announcements()
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids constant bigint[] := array( -- of those that have been committed
+    select f.id
+    from queue.feed as f
+    where f.held and f.xid <> pg_current_xact_id()
+    order by f.id
+    limit 1000
+  );
+  v_left constant bigint := (
+    select b.budget - b.used
+    from queue.message_budget() as b
+  );
+  v_said record; -- topics, since when, cost, and the first line that has to wait longer
+begin
+  if v_ids = '{}' then -- also where there is no Realtime
+    return 0;
+  end if;
+  select
+    array_agg(o.topic) filter (where o.cost <= v_left) as topics,
+    array_agg(o.since) filter (where o.cost <= v_left) as since,
+    max(o.cost) filter (where o.cost <= v_left) as cost,
+    min(o.first) filter (where o.cost > v_left) as rest
+  into v_said
+  from (
+    select
+      t.topic,
+      min(f.at) as since,
+      min(f.id) as first,
+      sum(
+        1 + greatest(
+          1,
+          (
+            select count(*)
+            from queue.followers as w
+            where w.topic = t.topic
+          )
+        )
+      ) over (order by min(f.id), t.topic) as cost
+    from queue.feed as f
+    cross join lateral (
+      select 'workspace:' || f.workspace_id
+      where f.type not in ('job.progress', 'job.log')
+      union all
+      select 'session:' || f.session_id
+      where f.type <> 'job.log'
+        and queue.session_workspace(f.session_id) = f.workspace_id
+      union all
+      select distinct o.topic
+      from queue.followers as o
+      where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)
+    ) as t (topic)
+    where f.held and f.id = any (v_ids)
+    group by t.topic
+  ) as o;
+  update queue.feed
+  set held = null
+  where held and id = any (v_ids) and (v_said.rest is null or id < v_said.rest);
+  perform nextval('queue.messages_counted')
+  from generate_series(1, v_said.cost);
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select
+    queue.new_id(),
+    t.topic,
+    'broadcast',
+    'job.look_again',
+    jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()),
+    true
+  from unnest(v_said.topics, v_said.since) as t (topic, since);
+  return coalesce(cardinality(v_said.topics), 0);
+end;
+$$;
+revoke execute on function queue.do_announcements from public;
+
+-- The workspace whose messages a session's topic gets: that of a guest session, else the one of its
+-- jobs. Null where two tenants have one session id: nothing is sent, watchers read session_feed.
+create function queue.session_workspace(p_session_id text)
+returns uuid
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  return case
+    when p_session_id like 'guest\_%' then (
+      select s.workspace_id
+      from queue.guest_sessions as s
+      where s.session_id = p_session_id
+        and s.expires_at > queue.clock()
+        and (s.user_id is not null or queue.setting('allow_anonymous') = 'true')
+    )
+    else (
+      select f.workspace_id
+      from (
+        select j.workspace_id
+        from public.jobs as j
+        where j.session_id = p_session_id
+        order by j.workspace_id
+        limit 1
+      ) as f
+      where not exists (
+        select from public.jobs as j
+        where j.session_id = p_session_id and j.workspace_id > f.workspace_id
+      )
+    )
+  end;
+end;
+$$;
+revoke execute on function queue.session_workspace from public;
+
+-- Whether the caller may join a private topic: their workspace, its jobs and sessions; a guest
+-- session that is open to them, and, for its user, its jobs.
+create function queue.may_follow(p_topic text)
+returns boolean
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_kind constant text := split_part(p_topic, ':', 1);
+  v_of constant text := substr(p_topic, length(v_kind) + 2);
+begin
+  if v_kind = 'session' and v_of like 'guest\_%' then
+    return exists (select from queue.guest_session(v_of));
+  elsif v_kind = 'session' then
+    return exists (
+      select from public.jobs as j
+      where j.session_id = v_of and j.workspace_id in (select queue.my_workspaces())
+    );
+  elsif v_kind not in ('workspace', 'job')
+    or v_of !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
+  then
+    return false;
+  elsif v_kind = 'workspace' then
+    return v_of::uuid in (select queue.my_workspaces());
+  end if;
+  return exists (
+    select from public.jobs as j
+    where j.id = v_of::uuid
+      and (
+        j.workspace_id in (select queue.my_workspaces())
+        or j.session_id like 'guest\_%'
+          and exists (
+            select from queue.guest_session(j.session_id) as s
+            where s.workspace_id = j.workspace_id
+              and s.user_id = queue.caller(false)
+          )
+      )
+  );
+end;
+$$;
+revoke execute on function queue.may_follow from public;
+grant execute on function queue.may_follow to anon, authenticated;
+
+create function queue.follow(p_topic text, p_follower_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_user constant uuid := coalesce(
+    queue.caller(),
+    '00000000-0000-0000-0000-000000000000'
+  );
+begin
+  if p_topic is null
+    or p_follower_id is null
+    or not queue.may_follow(p_topic)
+  then
+    perform queue.refuse(
+      404,
+      'topic_not_found',
+      'topic not found, or not yours to follow',
+      left(p_topic, 300)
+    );
+  end if;
+  -- a user's latest hundred topics are followed: more cannot use up the budget; guests are one user
+  delete from queue.followers
+  where ctid = any (array(
+    select o.ctid
+    from queue.followers as o
+    where o.user_id = queue.caller()
+      and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
+    order by o.seen_at desc
+    offset 99
+    for update skip locked
+  ));
+  insert into queue.followers as f (topic, user_id, follower_id, seen_at)
+  select p_topic, v_user, p_follower_id, clock_timestamp()
+  where (
+    select count(*)
+    from queue.followers as o
+    where o.topic = p_topic
+      and o.user_id = v_user
+      and o.follower_id <> p_follower_id
+  ) < 20
+  on conflict (
+    topic,
+    user_id,
+    follower_id
+  ) do update set seen_at = excluded.seen_at;
+  return jsonb_build_object(
+    'again_seconds', 60,
+    -- all followers together read fifty times a second, each at least twice a minute
+    'check_seconds', (
+      select count(*)
+      from (select from queue.followers limit 1500) as f
+    ) / 50.0
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.follow');
+
+create function public.follow_topic(p_topic text, p_follower_id uuid)
+returns jsonb
+language sql
+set search_path = '' -- bound when it is made: guests need no usage of the schema
+begin atomic select queue.follow(p_topic, p_follower_id);
+end;
+comment on function public.follow_topic is
+  E'Report that a client follows a private topic: {again_seconds, check_seconds}.\n\n'
+  'Call it before joining and every again_seconds while joined: jobs and sessions send only then.';
+select queue.allow('anon, authenticated, service_role', 'public.follow_topic');
+
+create function public.stream_topics(p_topics jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_expires_at constant timestamptz := clock_timestamp() + interval '1 minute';
+begin
+  perform queue.refuse_revoked();
+  delete from queue.streamed_topics where expires_at < clock_timestamp();
+  insert into queue.streamed_topics as s (topic, expires_at)
+  select distinct t, v_expires_at
+  from jsonb_array_elements_text(p_topics) as t
+  order by t
+  on conflict (topic) do update set expires_at = excluded.expires_at;
+  return jsonb_build_object('again_seconds', 30);
+end;
+$$;
+comment on function public.stream_topics is
+  'Be notified of topics on the channel minutehand_events, for a minute: {again_seconds}.';
+select queue.allow('job_worker, service_role', 'public.stream_topics');
+
+-- The number before which every line of the feed is committed.
+create function queue.feed_end()
+returns bigint
+language sql stable
+set search_path = ''
+as $$
+select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+$$;
+revoke execute on function queue.feed_end from public;
+
+-- After a dump of another cluster was restored here: what it brought, with numbers ahead of the
+-- transactions that wrote it, is renumbered below, and all readers with it; false while more is.
+create function queue.adopt_feed()
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now bigint;
+  -- the transactions that restored them; v_now - age(xmin) is one as a number
+  v_brought text[];
+  v_shift bigint;
+  v_lines integer;
+begin
+  if queue.setting('cluster') = to_jsonb(queue.cluster()) then
+    return true;
+  end if;
+  v_now := pg_current_xact_id()::text::bigint;
+  v_brought := array(
+    select distinct f.xmin::text
+    from queue.feed as f
+    where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin)
+  );
+  v_shift := greatest(
+    (
+      select max(f.number)
+      from queue.feed as f
+      where f.xmin::text = any (v_brought)
+    ),
+    (select max(w.read_to) from queue.webhooks as w),
+    (select max(t.read_to) from queue.tasks as t)
+  );
+  if v_brought <> '{}'
+    or exists (
+      select from queue.tasks as t, queue.settings as s -- written at the restore
+      where s.name = 'cluster' and t.read_to > v_now - age(s.xmin)
+    )
+  then
+    update queue.feed
+    set number = number - v_shift, xid = '3', held = null
+    where ctid = any (array(
+      select f.ctid
+      from queue.feed as f
+      where f.number > 0 and f.xmin::text = any (v_brought)
+      order by f.number
+      limit 20000
+    ));
+    get diagnostics v_lines = row_count;
+    if v_lines = 20000 then
+      return false;
+    end if;
+    update queue.webhooks set read_to = read_to - v_shift;
+    update queue.tasks set read_to = read_to - v_shift;
+  end if;
+  update queue.settings
+  set value = to_jsonb(queue.cluster())
+  where name = 'cluster';
+  return true;
+end;
+$$;
+revoke execute on function queue.adopt_feed from public;
+
+-- Delete old lines of the feed, read by webhooks or not; a cursor before read_to may miss some.
+create function queue.do_live(p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_before timestamptz := p_now
+    - make_interval(hours => queue.setting('feed_hours')::integer);
+  v_gone record;
+begin
+  with oldest as (
+    select f.ctid, f.at
+    from queue.feed as f
+    order by f.number
+    limit 5000
+  ),
+  gone as (
+    delete from queue.feed
+    where ctid = any (array(select o.ctid from oldest as o where o.at < v_before))
+    returning number
+  )
+  select max(g.number) as number, count(*)::integer as lines
+  into v_gone
+  from gone as g;
+  update queue.tasks
+  set read_to = greatest(read_to, v_gone.number)
+  where name = 'live' and v_gone.lines > 0;
+  return v_gone.lines;
+end;
+$$;
+revoke execute on function queue.do_live from public;
+
+-- A cursor, written as text: its reader has seen what one snapshot sees, and reads what another
+-- (until) sees; number, id and nth are the line of that batch that was read last, and its event.
+create type queue.feed_cursor as (
+  cluster text,
+  seen pg_snapshot,
+  until pg_snapshot,
+  number bigint,
+  id bigint,
+  nth bigint
+);
+
+-- Read a cursor ("1:1:" the beginning, none now); null for one of another cluster, or too old.
+create function queue.read_cursor(p_cursor text)
+returns queue.feed_cursor
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_now constant pg_snapshot := pg_current_snapshot();
+  v_at queue.feed_cursor;
+begin
+  v_at := case
+    when p_cursor is null
+      then row(null, v_now, null, null, null, null)::queue.feed_cursor
+    when p_cursor = '1:1:' then row(
+      null,
+      '1:1:',
+      null,
+      '-9223372036854775808',
+      null,
+      null
+    )::queue.feed_cursor
+    else p_cursor::queue.feed_cursor
+  end;
+  -- it comes back with each event
+  if v_at.seen is null or length(p_cursor) > 8192 then
+    raise data_exception;
+  end if;
+  v_at := row(
+    v_at.cluster,
+    v_at.seen,
+    coalesce(v_at.until, v_now),
+    coalesce(v_at.number, pg_snapshot_xmin(v_at.seen)::text::bigint),
+    coalesce(v_at.id, 0),
+    coalesce(v_at.nth, 0)
+  );
+  if v_at.cluster <> queue.cluster()
+    or pg_snapshot_xmax(v_at.seen) > pg_snapshot_xmax(v_now)
+    or v_at.seen::text <> '1:1:'
+      and exists (
+        select from queue.tasks as t
+        where t.name = 'live'
+          and t.read_to
+          between pg_snapshot_xmin(v_at.seen)::text::bigint and queue.feed_end()
+      )
+  then
+    return null;
+  end if;
+  return v_at;
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+end;
+$$;
+revoke execute on function queue.read_cursor from public;
+
+-- Lines of a workspace's feed, or of a session's, from a cursor's line on.
+create function queue.feed_lines(
+  p_workspace_id uuid,
+  p_session_id text,
+  p_at queue.feed_cursor,
+  p_limit integer
+)
+returns setof queue.feed
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_last constant bigint := pg_snapshot_xmax(p_at.until)::text;
+begin
+  return query
+    (
+      select f.*
+      from queue.feed as f
+      where p_session_id is null
+        and f.workspace_id = p_workspace_id
+        and f.number <= v_last
+        and (f.number, f.id) >= (p_at.number, p_at.id)
+      order by f.number, f.id
+      limit p_limit
+    )
+    union all
+    (
+      select f.*
+      from queue.feed as f
+      where f.session_id = p_session_id
+        and f.number <= v_last
+        and (f.number, f.id) >= (p_at.number, p_at.id)
+      order by f.number, f.id
+      limit p_limit
+    );
+end;
+$$;
+revoke execute on function queue.feed_lines from public;
+
+-- A page of a feed by (number, id): what the cursor's snapshot does not see and until does. It
+-- reads at most 1,000 lines, so an empty page may have more. A session's feed has progress too.
+create function queue.read_feed(
+  p_workspace_id uuid,
+  p_session_id text,
+  p_cursor text,
+  p_limit integer
+)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
+  v_cluster constant text := queue.cluster();
+  v_hidden constant text[] := case
+    when p_session_id is null then '{job.progress,job.log}'
+    else '{job.log}'
+  end;
+  -- with both, the caller has shown that it may read this session of this workspace
+  v_all constant boolean := p_session_id is null
+    or p_workspace_id is not null
+    or queue.is_service();
+  v_at constant queue.feed_cursor := queue.read_cursor(p_cursor);
+  v_page record;
+begin
+  if v_at.seen is null then
+    return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
+      'cursor', format('(%s,"%s",,,,)', v_cluster, pg_current_snapshot())
+    );
+  end if;
+  -- more than is new after a message: many may look after each
+  perform queue.take_call_slot(p_workspace_id)
+  from (
+    select sum(cardinality(f.job_ids)) as events
+    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 101) as f
+  ) as f
+  where f.events > 100;
+  with lines as materialized (
+    select
+      f.*,
+      row_number() over w as n,
+      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 1000) as f
+    window w as (order by f.number, f.id)
+  ),
+  -- events of the first line that were read before do not count: it may have thousands
+  slice as (
+    select l.*
+    from lines as l
+    where l.before - v_at.nth <= c_limit + 1000
+  ),
+  found as (
+    select
+      s.type,
+      s.data,
+      s.at,
+      i.job_id,
+      i.seq,
+      row_number() over (order by s.n, i.nth) as n,
+      row(
+        v_cluster, v_at.seen, v_at.until, s.number, s.id, i.nth
+      )::queue.feed_cursor as cursor
+    from slice as s
+    cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (
+      job_id,
+      seq,
+      nth
+    )
+    where i.seq is not null
+      and s.type <> all (v_hidden)
+      and (v_all or s.workspace_id in (select queue.my_workspaces()))
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+      and not pg_visible_in_snapshot(s.xid, v_at.seen)
+      and pg_visible_in_snapshot(s.xid, v_at.until)
+      and (s.id <> v_at.id or i.nth > v_at.nth)
+    order by n
+    limit c_limit + 1
+  )
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'job_id', f.job_id,
+          'seq', f.seq,
+          'type', f.type,
+          'data', f.data,
+          'created_at', f.at
+        )
+        order by f.n
+      ) filter (where f.n <= c_limit),
+      '[]'
+    ) as events,
+    coalesce(
+      jsonb_agg(f.cursor::text order by f.n) filter (where f.n <= c_limit),
+      '[]'
+    ) as places,
+    case
+      when count(*) > c_limit then (array_agg(f.cursor order by f.n))[c_limit]
+      when (select count(*) from lines) = 1000
+          or (select count(*) from slice) < (select count(*) from lines)
+        then (
+          select row(
+            v_cluster,
+            v_at.seen,
+            v_at.until,
+            s.number,
+            s.id,
+            cardinality(s.job_ids)
+          )::queue.feed_cursor
+          from slice as s
+          order by s.n desc
+          limit 1
+        )
+    end as cursor
+  into v_page
+  from found as f;
+  return jsonb_build_object(
+    'events', v_page.events,
+    'places', v_page.places,
+    'more', v_page.cursor is not null,
+    'cursor', coalesce(
+      v_page.cursor,
+      row(v_cluster, v_at.until, null, null, null, null)::queue.feed_cursor
+    )::text
+  );
+end;
+$$;
+revoke execute on function queue.read_feed from public;
+
+create function public.event_feed(
+  p_workspace_id uuid,
+  p_cursor text default null,
+  p_limit integer default 500
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
+end;
+$$;
+comment on function public.event_feed is
+  E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
+  'created_at}], places, cursor, more, reset?}.\n\nEach once, in order of a job''s seq; without a '
+  'cursor from now, with "1:1:" all. reset: some may be missed; places: the cursor after each.';
+select queue.allow('authenticated, service_role', 'public.event_feed');
+
+-- Guest sessions, open to one user outside the workspace or to all who have the unguessable id.
+create table queue.guest_sessions (
+  session_id text primary key,
+  workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id
+  user_id uuid, -- the one user it is for; null for anyone who holds the id
+  opened_at timestamptz not null default queue.clock(),
+  expires_at timestamptz not null,
+  constraint guest_sessions_id_is_unguessable
+    check (session_id ~ '^guest_[0-9a-f]{64}$')
+);
+alter table queue.guest_sessions enable row level security;
+revoke all on queue.guest_sessions from public, anon, authenticated, service_role;
+create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
+create index guest_sessions_by_end on queue.guest_sessions (expires_at);
+
+create function public.guest_key()
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  return jsonb_build_object('key', queue.setting('guest_key'));
+end;
+$$;
+comment on function public.guest_key is
+  E'The key, in hexadecimal, that signs the address of a guest: {key}.\n\nIn x-minutehand-client: '
+  'the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
+select queue.allow('job_worker, service_role', 'public.guest_key');
+
+-- For apps: count what a guest does in a workspace, or refuse it: at most <name>_per_minute (null:
+-- no limit) from an address (IPv6: a /64) that the API signed or the gateway saw, never one that
+-- the caller states. People with an account have other limits, the service none.
+create function queue.admit_guest(p_name text, p_workspace_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
+  v_signed constant text[] := string_to_array(
+    v_headers ->> 'x-minutehand-client',
+    ' '
+  );
+  v_key constant bytea := decode(queue.setting('guest_key') #>> '{}', 'hex');
+  v_most constant double precision := queue.setting(
+    p_name || '_per_minute'
+  ) #>> '{}';
+  v_address inet;
+begin
+  if queue.setting('allow_anonymous') is distinct from 'true' then
+    perform queue.refuse(
+      401,
+      'unauthorized',
+      'Unauthorized',
+      'guests are not allowed here'
+    );
+  elsif v_most is null
+    or auth.jwt() ->> 'role' = 'service_role'
+    or queue.caller() is not null
+      and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true'
+  then
+    return;
+  end if;
+  begin
+    v_address := case
+      when v_signed[3] = encode(
+        sha256(
+          v_key || sha256(
+            v_key || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8')
+          )
+        ),
+        'hex'
+      )
+          and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120
+        then v_signed[1]
+      else coalesce(
+        v_headers ->> (queue.setting('client_address_header') #>> '{}'),
+        -- what comes before the last is the caller's own word
+        btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))
+      )
+    end;
+  exception when invalid_text_representation then
+    v_address := null;
+  end;
+  v_address := set_masklen(
+    v_address,
+    case family(v_address) when 6 then 64 else 32 end
+  );
+  perform queue.spend(
+    format(
+      'g:%s/%s/%s',
+      p_name,
+      p_workspace_id,
+      coalesce(host(network(v_address)), 'unknown')
+    ),
+    v_most,
+    60,
+    1,
+    queue.clock(),
+    p_name
+  );
+end;
+$$;
+revoke execute on function queue.admit_guest from public;
+
+-- The guest session of an id while it is open, if the caller may follow it: a member of its
+-- workspace, its user (if anonymous where allow_anonymous is true), or there anyone if it has none.
+create function queue.guest_session(p_session_id text)
+returns setof queue.guest_sessions
+language sql stable
+set search_path = ''
+as $$
+select s
+from queue.guest_sessions as s
+where s.session_id = p_session_id
+  and s.expires_at > (select queue.clock())
+  and case
+    when s.user_id is null then queue.setting('allow_anonymous') = 'true'
+    else auth.jwt() ->> 'role' = 'service_role'
+      or s.workspace_id in (select queue.my_workspaces())
+      or s.user_id = queue.caller(false)
+        and (
+          auth.jwt() ->> 'is_anonymous' is distinct from 'true'
+          or queue.setting('allow_anonymous') = 'true'
+        )
+  end
+$$;
+revoke execute on function queue.guest_session from public;
+
+create function queue.session_jobs(p_session_id text)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_session queue.guest_sessions;
+begin
+  select s.* into v_session from queue.guest_session(p_session_id) as s;
+  if not found then -- missing, ended or another's; without its id, which may be a key
+    perform queue.refuse(404, 'session_not_found', 'session not found');
+  end if;
+  perform queue.take_call_slot(v_session.workspace_id);
+  return jsonb_build_object(
+    'session_id', p_session_id,
+    'expires_at', v_session.expires_at,
+    'jobs', (
+      select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]')
+      from (
+        select
+          j.id,
+          j.session_id,
+          j.job_type,
+          j.status,
+          j.result,
+          j.error_message,
+          j.attempts,
+          j.max_attempts,
+          j.next_retry_at,
+          j.scheduled_for,
+          j.started_at,
+          j.finished_at,
+          j.completed_at,
+          j.cancel_requested_at,
+          j.created_at,
+          j.updated_at,
+          j.last_seq,
+          coalesce(
+            j.progress,
+            '{"percentage": 0, "stage": null, "message": null}'
+          ) as progress
+        from public.jobs as j
+        where j.session_id = p_session_id
+          and j.workspace_id = v_session.workspace_id
+        order by j.id desc
+        limit 200
+      ) as g
+    )
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
+
+create function queue.session_feed(
+  p_session_id text,
+  p_cursor text,
+  p_limit integer
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_workspace constant uuid := (
+    select s.workspace_id
+    from queue.guest_session(p_session_id) as s
+  );
+begin
+  if v_workspace is null
+    and not exists (
+      select from public.jobs as j
+      where j.session_id = p_session_id
+        and (
+          j.workspace_id in (select queue.my_workspaces())
+          or auth.jwt() ->> 'role' = 'service_role'
+        )
+    )
+  then
+    perform queue.refuse(404, 'session_not_found', 'session not found');
+  end if;
+  return queue.read_feed(
+    v_workspace,
+    p_session_id,
+    coalesce(p_cursor, '1:1:'),
+    p_limit
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
+
+-- Bodies are bound when they are made: the roles that call them need no usage of queue.
+create function public.guest_session_jobs(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select queue.session_jobs(p_session_id);
+end;
+comment on function public.guest_session_jobs is
+  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
+  'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+select queue.allow(
+  'anon, authenticated, service_role',
+  'public.guest_session_jobs'
+);
+
+create function public.session_feed(
+  p_session_id text,
+  p_cursor text default null,
+  p_limit integer default 500
+)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select queue.session_feed(
+  p_session_id,
+  p_cursor,
+  p_limit
+);
+end;
+comment on function public.session_feed is
+  'Events of a session''s jobs, as event_feed, without logs; without a cursor all that are kept.';
+select queue.allow('anon, authenticated, service_role', 'public.session_feed');
+
+create function public.open_guest_session(
+  p_workspace_id uuid,
+  p_options jsonb default '{}'
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_seconds constant double precision := coalesce(
+    p_options ->> 'ttl_seconds',
+    '86400'
+  );
+  v_user constant uuid := p_options ->> 'user_id';
+  v_made queue.guest_sessions;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
+  if v_seconds not between 1 and 2592000 then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'ttl_seconds must be from 1 to 2592000, thirty days',
+      'ttl_seconds'
+    );
+  elsif v_user is null
+    and queue.setting('allow_anonymous') is distinct from 'true'
+  then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous',
+      'allow_anonymous'
+    );
+  end if;
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+  values (
+    'guest_' || encode(
+      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+      'hex'
+    ),
+    p_workspace_id,
+    v_user,
+    queue.clock() + make_interval(secs => v_seconds)
+  )
+  returning * into v_made;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
+  return to_jsonb(v_made);
+end;
+$$;
+comment on function public.open_guest_session is
+  E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. '
+  'For managers.\n\nIt shows jobs with its id. Options: ttl_seconds (86400), user_id (any).';
+select queue.allow('authenticated, service_role', 'public.open_guest_session');

@@ -1,0 +1,507 @@
+-- Cron schedules, read in SQL, each in its own time zone. Maintenance enqueues a run in the
+-- transaction that moves its schedule on, under the schedule's row lock: no leader, no double run.
+-- Schedules declared in code come with their type and belong to the system's workspace.
+
+-- The values from p_low to p_high that a field of an expression names; null when it cannot be read.
+create function queue.cron_values(
+  p_field text,
+  p_low integer,
+  p_high integer,
+  p_names text[] default '{}'
+)
+returns integer[]
+language plpgsql immutable strict
+set search_path = ''
+as $$
+declare
+  v_part text;
+  v_match text[]; -- from, to, step
+  v_from integer;
+  v_to integer;
+  v_step integer;
+  v_values integer[] := '{}';
+begin
+  for v_nth in 1..cardinality(p_names) loop
+    p_field := regexp_replace(
+      p_field,
+      format('\m%s\M', p_names[v_nth]),
+      (p_low + v_nth - 1)::text,
+      'gi'
+    );
+  end loop;
+  foreach v_part in array string_to_array(p_field, ',') loop
+    v_match := regexp_match(
+      v_part,
+      '^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,3}))?$'
+    );
+    v_step := coalesce(v_match[3]::integer, 1);
+    v_from := coalesce(v_match[1]::integer, p_low);
+    v_to := coalesce(
+      v_match[2]::integer,
+      case
+        when v_match[1] is null or v_match[3] is not null then p_high
+        else v_from
+      end
+    );
+    if v_match is null
+      or v_step = 0
+      or v_from < p_low
+      or v_from > v_to
+      or v_to > p_high
+    then
+      return null;
+    end if;
+    v_values := v_values || array(select generate_series(v_from, v_to, v_step));
+  end loop;
+  return array(select distinct v from unnest(v_values) as v);
+end;
+$$;
+revoke execute on function queue.cron_values from public;
+
+-- The first run after an instant, or 400 for an expression or a zone that has none within nine
+-- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice or
+-- never: fixed hours run once, at the first or right after the gap; hours as * each real hour.
+create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
+returns timestamptz
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_fields constant text[] := regexp_split_to_array(
+    btrim(
+      case lower(btrim(p_cron))
+        when '@hourly' then '0 * * * *'
+        when '@daily' then '0 0 * * *'
+        when '@midnight' then '0 0 * * *'
+        when '@weekly' then '0 0 * * 0'
+        when '@monthly' then '0 0 1 * *'
+        when '@yearly' then '0 0 1 1 *'
+        when '@annually' then '0 0 1 1 *'
+        else left(p_cron, 501)
+      end
+    ),
+    '\s+'
+  );
+  v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
+  v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
+  v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
+  v_months constant integer[] := queue.cron_values(
+    v_fields[4],
+    1,
+    12,
+    '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}'
+  );
+  v_weekdays constant integer[] := queue.cron_values(
+    v_fields[5],
+    0,
+    7,
+    '{sun,mon,tue,wed,thu,fri,sat}'
+  );
+  -- days of month and week are alternatives when neither is *
+  v_either constant boolean := v_fields[3] not like '*%'
+    and v_fields[5] not like '*%';
+  v_each constant boolean := v_fields[2] like '*%';
+  v_day date;
+  v_in_month boolean;
+  v_in_week boolean;
+  v_next timestamptz;
+begin
+  if cardinality(v_fields) is distinct from 5
+    or length(p_cron) > 500
+    or num_nulls(v_minutes, v_hours, v_days, v_months, v_weekdays) > 0
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      format('not a cron expression of five fields: %s', left(p_cron, 100)),
+      'cron'
+    );
+  elsif p_timezone !~* (
+    '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
+      '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
+  ) then
+    raise invalid_parameter_value; -- which Postgres would read as an offset: Mars/Base5
+  end if;
+  v_day := (p_after at time zone p_timezone)::date - 1; -- clocks go back over midnight
+  for v_nth in 0..3296 loop
+    v_in_month := extract(day from v_day)::integer = any (v_days);
+    v_in_week := extract(dow from v_day)::integer = any (v_weekdays)
+      or extract(isodow from v_day)::integer = any (v_weekdays);
+    if extract(month from v_day)::integer = any (v_months)
+      and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week))
+    then
+      select min(i.at) into v_next
+      from (
+        select v_day + make_time(h, m, 0) as wall
+        from unnest(v_hours) as h
+        cross join unnest(v_minutes) as m
+        where v_day + make_time(h, m, 0)
+          > p_after at time zone p_timezone - interval '2 hours'
+        order by 1
+        limit 300
+      ) as w -- before and after are more minutes than any clock is moved by
+      -- as the clocks of that moment have it, and those of twelve hours before
+      cross join lateral (
+        select c.at
+        from (
+          values
+            (w.wall at time zone p_timezone),
+            (
+              (w.wall - interval '12 hours') at time zone p_timezone
+              + interval '12 hours'
+            )
+        ) as c (at)
+        where not v_each or c.at at time zone p_timezone = w.wall
+        order by c.at at time zone p_timezone <> w.wall, c.at
+        limit case when v_each then 2 else 1 end
+      ) as i
+      where i.at > p_after;
+      if v_next is not null then
+        return v_next;
+      end if;
+    end if;
+    v_day := v_day + 1;
+  end loop;
+  perform queue.refuse(
+    400,
+    'invalid_argument',
+    format('%s never comes due: no such date exists', p_cron),
+    'cron'
+  );
+exception when invalid_parameter_value then
+  perform queue.refuse(
+    400,
+    'invalid_argument',
+    'unknown time zone: ' || left(p_timezone, 80),
+    'timezone'
+  );
+end;
+$$;
+revoke execute on function queue.first_run from public;
+
+create table queue.schedules (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null,
+  name text not null, -- of one declared in code: code:<its name>
+  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …
+  timezone text not null default 'UTC', -- IANA time zone the fields are read in
+  job_type text not null,
+  payload jsonb not null default '{}',
+  -- as for enqueue_job; unique keeps runs from overlapping
+  options jsonb not null default '{}',
+  -- runs missed while no worker ran: skip, or once for all
+  missed text not null default 'once',
+  enabled boolean not null default true,
+  next_at timestamptz, -- null when there will be none
+  last_slot_at timestamptz,
+  last_job_id uuid, -- when the latest run was due, and its job
+  problem text, -- why the latest run enqueued no job; null when it did
+  -- where the code declares it: module:function; null for one that a person made
+  source text,
+  created_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  updated_at timestamptz not null default queue.clock(),
+  constraint schedules_are_named_once unique (workspace_id, name)
+) with (fillfactor = 70);
+alter table queue.schedules enable row level security;
+revoke all on queue.schedules from public, anon, authenticated, service_role;
+create index schedules_by_time on queue.schedules (next_at)
+  where enabled and next_at is not null;
+create index schedules_by_type on queue.schedules (job_type);
+-- of a workspace
+insert into queue.settings (name, value)
+values ('schedules_max', '1000');
+
+-- Enqueue the runs that are due: the first of each tenant, then the second of each, and so on. A
+-- run more than five minutes late counts as missed where those are skipped. A schedule of code that
+-- no worker serves gets no jobs, which would only pile up. A failure stops no other.
+create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(
+    select s.id
+    from queue.schedules as s
+    where s.enabled and s.next_at <= p_now
+    order by
+      row_number() over (partition by s.workspace_id order by s.next_at),
+      s.next_at
+    limit 500
+  );
+  v_id uuid;
+  v_one queue.schedules;
+  v_next timestamptz;
+  v_job_id uuid;
+  v_done integer := 0;
+begin
+  foreach v_id in array v_ids loop
+    exit when clock_timestamp() > p_until; -- the rest stays due
+    select * into v_one
+    from queue.schedules as s
+    where s.id = v_id and s.enabled and s.next_at <= p_now
+    for update skip locked;
+    continue when not found;
+    v_next := p_now + interval '1 hour'; -- where the server no longer knows its time zone
+    v_job_id := null;
+    begin
+      v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
+      if v_one.source is not null
+        and (
+          select s.unserved
+          from queue.served(array[v_one.job_type], null, p_now) as s
+        )
+      then
+        raise exception 'no worker serves the job type % any more', v_one.job_type;
+      elsif v_one.missed = 'once'
+        or v_one.next_at >= p_now - interval '5 minutes'
+      then
+        v_job_id := (queue.enqueue(
+          v_one.workspace_id,
+          null,
+          jsonb_build_array(
+            v_one.options || jsonb_build_object(
+              'job_type', v_one.job_type,
+              'payload', v_one.payload
+            )
+          ),
+          false
+        )).ids[1];
+        v_done := v_done + 1;
+      end if;
+      update queue.schedules
+      set
+        next_at = v_next,
+        problem = null,
+        last_slot_at = case
+          when v_job_id is null then last_slot_at
+          else next_at
+        end,
+        last_job_id = coalesce(v_job_id, last_job_id)
+      where id = v_id;
+    exception
+      when lock_not_available or deadlock_detected or serialization_failure then
+        null; -- it stays due
+      when others then
+        update queue.schedules
+        set problem = sqlerrm, next_at = v_next
+        where id = v_id;
+    end;
+  end loop;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_schedules from public;
+
+-- Refuse what does not fit a schema.
+create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text)
+returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_error constant text := queue.schema_error(
+    p_schema,
+    coalesce(jsonb_strip_nulls(p_given), '{}'),
+    ''
+  );
+begin
+  if v_error is not null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      p_what || v_error,
+      substring(v_error from '^[\w.]*\.(\w+)')
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.check_fields from public;
+
+-- Check and write a schedule. The same expression keeps its next run: none is skipped or repeated.
+create function queue.save_schedule(
+  p_workspace_id uuid,
+  p_schedule jsonb,
+  p_source text,
+  p_now timestamptz
+)
+returns queue.schedules
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- of the options of a job those that make sense for each run
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
+    "required": ["name", "cron", "job_type"], "properties": {
+    "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
+    "timezone": {"type": "string"}, "payload": {"type": "object"}, "enabled": {"type": "boolean"},
+    "job_type": {"type": "string", "maxLength": 100}, "missed": {"enum": ["skip", "once"]},
+    "options": {"type": "object", "additionalProperties": false, "properties": {
+      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
+      "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
+      "tags": true}}}}$json$;
+  v_saved queue.schedules;
+begin
+  perform queue.check_fields(c_schema, p_schedule, 'schedule');
+  insert into queue.schedules as s (
+    workspace_id, name, cron, timezone, job_type, payload, options, missed,
+    enabled, next_at, created_by, created_at, updated_at, source
+  )
+  select
+    p_workspace_id,
+    g.name,
+    g.cron,
+    z.timezone,
+    g.job_type,
+    coalesce(g.payload, '{}'),
+    coalesce(g.options, '{}'),
+    coalesce(g.missed, 'once'),
+    coalesce(g.enabled, true),
+    queue.first_run(g.cron, z.timezone, p_now),
+    case when p_source is null then queue.caller() end,
+    p_now,
+    p_now,
+    p_source
+  from jsonb_populate_record(null::queue.schedules, p_schedule) as g
+  cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
+  on conflict (workspace_id, name) do update set
+    cron = excluded.cron,
+    timezone = excluded.timezone,
+    job_type = excluded.job_type,
+    payload = excluded.payload,
+    options = excluded.options,
+    missed = excluded.missed,
+    source = excluded.source,
+    problem = null,
+    enabled = excluded.enabled,
+    updated_at = excluded.updated_at,
+    next_at = case
+      when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
+        then s.next_at
+      else excluded.next_at
+    end
+  returning s.* into v_saved;
+  return v_saved;
+end;
+$$;
+revoke execute on function queue.save_schedule from public;
+
+create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_most constant integer := queue.setting('schedules_max');
+  v_saved queue.schedules;
+begin
+  perform queue.may_manage(p_workspace_id);
+  v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
+  perform queue.new_job(
+    p_workspace_id,
+    queue.caller(),
+    queue.type_or_refuse(v_saved.job_type, '', p_workspace_id),
+    v_saved.payload,
+    v_saved.options,
+    v_now
+  ); -- as if enqueued now
+  if v_saved.created_at = v_now
+    and v_most < (
+      select count(*)
+      from queue.schedules
+      where workspace_id = p_workspace_id
+    )
+  then
+    perform queue.refuse(
+      429,
+      'quota_exceeded',
+      format('the workspace already has %s schedules; delete some first', v_most),
+      'schedules_max'
+    );
+  end if;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
+  return to_jsonb(v_saved);
+end;
+$$;
+comment on function public.put_schedule is
+  'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, '
+  'timezone, job_type, payload, options, missed, enabled}.';
+select queue.allow('authenticated, service_role', 'public.put_schedule');
+
+create function public.delete_schedule(p_workspace_id uuid, p_name text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.may_manage(p_workspace_id);
+  delete from queue.schedules
+  where workspace_id = p_workspace_id and name = p_name;
+  if not found then
+    perform queue.refuse(404, 'schedule_not_found', 'schedule not found', p_name);
+  end if;
+  return jsonb_build_object('deleted', p_name);
+end;
+$$;
+comment on function public.delete_schedule is
+  'Delete a schedule; the jobs it enqueued are kept.';
+select queue.allow('authenticated, service_role', 'public.delete_schedule');
+
+create function public.list_schedules(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  return (
+    select jsonb_build_object(
+      'schedules', coalesce(
+        jsonb_agg(to_jsonb(s) order by s.problem is null, s.name),
+        '[]'
+      )
+    )
+    from queue.schedules as s
+    where s.workspace_id = p_workspace_id
+  );
+end;
+$$;
+comment on function public.list_schedules is
+  'Schedules of a workspace, those with a problem first: {schedules: […]}.';
+select queue.allow('authenticated, service_role', 'public.list_schedules');
+
+create function public.next_runs(
+  p_workspace_id uuid,
+  p_schedule jsonb,
+  p_count integer default 5
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_at timestamptz := queue.clock();
+  v_runs jsonb := '[]';
+begin
+  perform queue.may_read(p_workspace_id);
+  for v_nth in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
+    v_at := queue.first_run(p_schedule ->> 'cron', v_zone, v_at);
+    v_runs := v_runs || to_jsonb(v_at);
+  end loop;
+  return jsonb_build_object(
+    'cron', p_schedule ->> 'cron',
+    'timezone', v_zone,
+    'runs', v_runs
+  );
+end;
+$$;
+comment on function public.next_runs is
+  'When a schedule of {cron, timezone} will run: {cron, timezone, runs: […]}, at most 20.';
+select queue.allow('authenticated, service_role', 'public.next_runs');

@@ -1,0 +1,1783 @@
+-- Jobs as people read them, newest first by id, which begins with the instant. What lives or failed
+-- is found in its narrow table, the rest among the newest jobs, in slices that end.
+
+-- An error in one line as Python prints it, type before message; the engine's own as it is.
+create function queue.error_line(p_message text, p_error jsonb)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_type constant text := substring(p_error ->> 'type' from '[^.]+$');
+begin
+  return case
+    when v_type is null
+        or p_message is null
+        or starts_with(p_message, v_type)
+        or v_type in (
+          'Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout',
+          'DeadlineReached', 'PayloadRejected', 'ResultRejected'
+        )
+      then p_message
+    else v_type || ': ' || p_message
+  end;
+end;
+$$;
+revoke execute on function queue.error_line from public;
+
+-- The same for errors that differ only in numbers and ids.
+create function queue.fingerprint(p_message text, p_error jsonb)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return left(
+    md5(regexp_replace(
+      lower(concat(p_error ->> 'type', ' ', p_message)),
+      '[0-9a-f-]*[0-9][0-9a-f-]*',
+      '#',
+      'g'
+    )),
+    16
+  );
+end;
+$$;
+revoke execute on function queue.fingerprint from public;
+
+-- A job as clients read it: queue_ms is from being due to the first start, run_ms of all attempts.
+-- In a list the first three simple values of its payload are in a line, and its error is cut.
+create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_due timestamptz := coalesce(
+    p_job.next_retry_at,
+    p_job.scheduled_for,
+    p_job.created_at
+  );
+  v_queue double precision := p_job.queue_ms;
+  v_run double precision := coalesce(p_job.run_ms, 0);
+  v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
+  v_wait queue.waits;
+  v_since timestamptz;
+  v_worker text;
+  v_glimpse jsonb := '{}';
+begin
+  if p_job.status = 'processing' then
+    select l.leased_at, w.worker_id into v_since, v_worker
+    from queue.leases as l
+    join queue.workers as w on w.worker = l.worker
+    where l.job_id = p_job.id;
+    v_run := v_run
+      + greatest(0, coalesce(date_part('epoch', v_now - v_since), 0)) * 1000;
+  elsif p_job.status = 'waiting' then
+    select * into v_wait
+    from queue.waits as w
+    where w.job_id = p_job.id;
+  elsif p_job.status = 'pending' and v_queue is null and v_due <= v_now then
+    v_queue := date_part('epoch', v_now - v_due) * 1000;
+  end if;
+  if p_is_listed then
+    v_glimpse := jsonb_build_object(
+      'glimpse', (
+        select string_agg(
+          concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
+          ', '
+          order by f.n
+        )
+        from (
+          select *
+          from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+          where jsonb_typeof(e.value) not in ('object', 'array', 'null')
+          limit 3
+        ) as f
+      )
+    );
+    v_wait.data := v_wait.data - '{options,job_ids}'::text[];
+    v_wait.default_value := null;
+    p_job.error_message := left(p_job.error_message, 500);
+    v_omitted := v_omitted || '{payload,result,error_data}'::text[];
+    p_job.payload := null; -- a quarter of a megabyte is not made JSON to be omitted
+    p_job.result := null;
+  end if;
+  return to_jsonb(p_job) - v_omitted
+    || v_glimpse
+    || jsonb_build_object(
+      'progress', coalesce(
+        p_job.progress,
+        '{"percentage": 0, "stage": null, "message": null}'
+      ),
+      'tags', coalesce(p_job.tags, '{}'),
+      'state', queue.state_of(
+        p_job.status,
+        p_job.attempts,
+        p_job.next_retry_at,
+        p_job.scheduled_for,
+        v_now
+      ),
+      'next_run_at', case p_job.status
+        when 'pending' then v_due
+        else v_wait.timeout_at
+      end,
+      'error', queue.error_line(p_job.error_message, p_job.error_data),
+      'waiting_for', case
+        when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object(
+          'kind', v_wait.kind,
+          'name', v_wait.name,
+          'question', v_wait.data -> 'question',
+          'options', v_wait.data -> 'options',
+          'job_ids', v_wait.data -> 'job_ids',
+          'event', v_wait.event_name,
+          'until', v_wait.timeout_at,
+          'default', v_wait.default_value,
+          'since', v_wait.created_at
+        ))
+      end,
+      'running_since', v_since,
+      'worker_id', v_worker,
+      'times', jsonb_build_object(
+        'queue_ms', round(v_queue::numeric, 1),
+        'run_ms', round(v_run::numeric, 1),
+        'runs', p_job.fence
+      )
+    );
+end;
+$$;
+revoke execute on function queue.job_json from public;
+
+create function public.get_job(p_job_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$
+select queue.job_json(queue.visible_job(p_job_id))
+$$;
+comment on function public.get_job is
+  'A job as JSON; 404 when it is missing or another''s.';
+select queue.allow('authenticated, service_role', 'public.get_job');
+
+-- Jobs of a workspace or (null) of all that live or failed, at most p_limit of each table.
+create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
+returns table (job_id uuid, lane integer, state text)
+language plpgsql stable
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_low constant uuid := coalesce(
+    p_workspace_id,
+    '00000000-0000-0000-0000-000000000000'
+  );
+  v_high constant uuid := coalesce(
+    p_workspace_id,
+    'ffffffff-ffff-ffff-ffff-ffffffffffff'
+  );
+begin
+  return query
+    (
+      select r.job_id, r.lane, 'queued'
+      from queue.lanes as l
+      cross join lateral (
+        select *
+        from queue.ready as o
+        where o.lane = l.lane and o.workspace_id between v_low and v_high
+        limit p_limit
+      ) as r
+      where p_states && '{pending,queued}'
+      limit p_limit
+    )
+    union all
+    (
+      select g.job_id, g.lane, 'queued'
+      from queue.gated as g
+      where p_states && '{pending,queued}'
+        and g.workspace_id between v_low and v_high
+        and not g.admitted
+      limit p_limit
+    )
+    union all
+    (
+      select l.job_id, l.lane, 'running'
+      from queue.leases as l
+      where p_states && '{processing,running}'
+        and l.workspace_id between v_low and v_high
+      limit p_limit
+    )
+    union all
+    select
+      j.id,
+      j.lane,
+      coalesce(
+        w.state,
+        queue.state_of(
+          j.status,
+          j.attempts,
+          j.next_retry_at,
+          j.scheduled_for,
+          queue.clock()
+        )
+      )
+    from (
+      (
+        select o.job_id, 'suspended' as state, null::timestamptz as run_at
+        from queue.waits as o
+        where p_states && '{waiting,suspended}'
+          and o.workspace_id between v_low and v_high
+        limit p_limit
+      )
+      union all
+      (
+        select o.job_id, 'failed', null
+        from queue.dead as o
+        where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
+        order by o.workspace_id desc, o.job_id desc
+        limit p_limit
+      )
+      union all
+      (
+        select o.job_id, null, o.run_at
+        from queue.deferred as o
+        where p_states && '{pending,queued,scheduled,retrying}'
+          and o.workspace_id between v_low and v_high
+        limit p_limit
+      )
+    ) as w
+    join public.jobs as j on j.id = any (array[w.job_id])
+    where w.state is not null -- a line may be a deadline's
+      or j.status = 'pending'
+        and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
+end;
+$$;
+revoke execute on function queue.places from public;
+
+-- A filter as conditions of SQL, null for an empty one. An unknown name or word is refused.
+create function queue.conditions_of(p_filter jsonb)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_wrong text := case
+    when not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]'
+        @> (p_filter -> 'status')
+      then 'status'
+    when not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed",
+      "cancelled"]'
+        @> (p_filter -> 'state')
+      then 'state'
+  end;
+begin
+  perform queue.check_names(
+    p_filter,
+    array[
+      'workspace_id',
+      'status',
+      'state',
+      'job_type',
+      'queue',
+      'session_id',
+      'parent_id',
+      'tag',
+      'payload',
+      'created_after',
+      'error',
+      'error_fingerprint',
+      'search',
+      'ids'
+    ],
+    'filter'
+  );
+  if v_wrong is not null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      format('unknown %s: %s', v_wrong, p_filter ->> v_wrong),
+      v_wrong
+    );
+  end if;
+  return (
+    select string_agg(
+      ' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
+      ''
+    )
+    from (
+      values
+        ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+        (
+          'state',
+          'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+        = any (array(select jsonb_array_elements_text(%1$L)))'
+        ),
+        ('job_type', 'p.job_type = %L'),
+        ('queue', 'p.queue = %L'),
+        ('session_id', 'p.session_id = %L'),
+        ('parent_id', 'p.parent_id = %L'),
+        ('tag', 'p.tags @> array[%L]'),
+        ('payload', 'p.payload @> %L'),
+        ('created_after', 'p.created_at >= %L'),
+        ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+        (
+          'error_fingerprint',
+          'queue.fingerprint(p.error_message, p.error_data) = %L'
+        ),
+        (
+          'search',
+          'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+        array_to_string(p.tags, '' ''),
+        case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+        -- less of an id would be in many by chance
+        case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
+        ), lower(%1$L)) > 0'
+        )
+    ) as c (name, condition)
+    where p_filter ? c.name
+  );
+end;
+$$;
+revoke execute on function queue.conditions_of from public;
+
+-- Ids of the first jobs before p_before that match a filter, and where to continue: what lives,
+-- failed or has a tag by its table or index, else among the newest 10,000, for about 100 ms.
+create function queue.search_jobs(
+  p_filter jsonb,
+  p_workspaces uuid[],
+  p_before uuid,
+  p_limit integer,
+  out ids uuid[],
+  out last_id uuid
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
+  v_where constant text := queue.conditions_of(p_filter);
+  v_states constant text[] := array(
+    select jsonb_array_elements_text(coalesce(
+      p_filter -> 'state',
+      p_filter -> 'status'
+    ))
+  );
+  v_head constant text := case
+    when p_filter ? 'parent_id' then 'parent_id'
+    when p_filter ? 'session_id' then 'session_id'
+  end;
+  v_known uuid[];
+  v_left integer := 10000; -- jobs that may yet be read
+  v_slice integer := p_limit;
+  v_read record;
+begin
+  v_known := case
+    when p_filter ? 'ids'
+      then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
+    when p_filter ? 'tag' then array(
+      select j.id
+      from public.jobs as j
+      where j.tags @> array[p_filter ->> 'tag']
+        and (p_workspaces is null or j.workspace_id = any (p_workspaces))
+      limit 10001
+    )
+    when v_states <> '{}'
+        and not v_states && '{completed,cancelled}'
+        and p_workspaces is not null
+      then array(
+        select p.job_id
+        from unnest(p_workspaces) as w (id)
+        cross join lateral queue.places(w.id, v_states, 10001) as p
+        limit 10001
+      )
+  end;
+  v_known := case
+    when p_filter ? 'ids' or cardinality(v_known) <= 10000 then v_known
+  end;
+  ids := '{}';
+  last_id := p_before;
+  loop
+    -- $1 ids, $2 workspaces (null: all), $3 before, $4 how many; as ranges: no index of ids serves
+    execute format(
+      'with p as materialized (
+        select p.id, row_number() over () as n, (true %s) is true as fits
+          from (select j.* from %s limit $4) as p)
+      select array(select id from p where fits order by n) as ids, count(*) as jobs,
+        (array_agg(id order by n desc))[1] as last from p',
+      v_where,
+      case
+        when v_known is not null
+          then 'public.jobs as j where j.id = any ($1) and j.id < $3
+        and ($2 is null or j.workspace_id = any ($2)) order by j.id desc'
+        when v_head is not null then format(
+          'public.jobs as j where j.%1$I between %2$L and %2$L
+        and j.id < $3 and ($2 is null or j.workspace_id = any ($2))
+        order by j.%1$I desc, j.id desc',
+          v_head,
+          p_filter ->> v_head
+        )
+        else 'unnest($2) as w (id) cross join lateral (
+        select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
+        order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc'
+      end
+    )
+    into v_read
+    using
+      v_known,
+      p_workspaces,
+      coalesce(last_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+      v_slice;
+    ids := ids || v_read.ids;
+    v_left := v_left - v_slice;
+    last_id := case when v_read.jobs = v_slice then v_read.last end;
+    exit when last_id is null
+      or cardinality(ids) >= p_limit
+      or v_left <= 0
+      or clock_timestamp() > v_until;
+    v_slice := least(4 * v_slice, v_left, 2000);
+  end loop;
+end;
+$$;
+revoke execute on function queue.search_jobs from public;
+
+create function public.list_jobs(
+  p_filter jsonb default '{}',
+  p_cursor jsonb default null,
+  p_limit integer default 50
+)
+returns json
+language plpgsql stable
+security definer
+set search_path = ''
+-- a plan that reads all and sorts it is never what is wanted
+set enable_seqscan = off
+set enable_sort = off
+set jit = off
+as $$
+declare
+  v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
+  v_is_service constant boolean := queue.is_service();
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_named uuid;
+  v_found record;
+begin
+  if p_cursor ->> 'id' is null and p_cursor <> 'null' then
+    perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+  end if;
+  v_named := v_filter ->> 'workspace_id';
+  if v_named is not null then
+    perform queue.may_read(v_named);
+  elsif v_is_service
+    and not v_filter ?| array['ids', 'parent_id', 'session_id']
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'name the workspace',
+      'workspace_id'
+    );
+  end if;
+  perform queue.take_call_slot(v_named);
+  -- of the one named, the caller's own, or all: the service's search by id, session or parent
+  v_found := queue.search_jobs(
+    v_filter,
+    case
+      when v_named is not null then array[v_named]
+      when not v_is_service then array(
+        select w
+        from queue.my_workspaces() as w
+        where v_filter ?| array['ids', 'parent_id', 'session_id']
+          or queue.is_operator()
+          or not exists ( -- the one joined first, as in public.own_workspace
+            select from public.workspace_members as m
+            join public.workspace_members as o
+              on o.user_id = m.user_id and o.created_at < m.created_at
+            where m.user_id = queue.caller() and m.workspace_id = w
+          )
+      )
+    end,
+    (p_cursor ->> 'id')::uuid,
+    v_limit + 1
+  );
+  if cardinality(v_found.ids) > v_limit then
+    v_found.last_id := v_found.ids[v_limit];
+  end if;
+  return json_build_object(
+    'jobs', (
+      select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
+      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
+      join public.jobs as j on j.id = any (array[f.id])
+    ),
+    'next', case
+      when v_found.last_id is not null then json_build_object('id', v_found.last_id)
+    end
+  );
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
+end;
+$$;
+comment on function public.list_jobs is
+  E'Jobs, newest first: {jobs, next}; next is the p_cursor '
+  'of the next page.\n\nOne of fewer, even of none, may have a next: 10,000 jobs are looked at.';
+select queue.allow('authenticated, service_role', 'public.list_jobs');
+
+-- What lives or failed up to 10,000 of each table, what else ended among the newest 10,000 jobs of
+-- the workspace; of all workspaces (null), for queue_stats, only what lives or failed.
+create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_most constant integer := 10000;
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_lanes constant integer[] := array(
+    select l.lane
+    from queue.lanes as l
+    where coalesce(v_filter ->> 'job_type' = l.job_type, true)
+      and coalesce(v_filter ->> 'queue' = l.queue, true)
+  -- those of types that are not published have no lane yet
+  ) || case v_filter when '{}' then 0 end;
+begin
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
+  return (
+    with newest as materialized (
+      select o.status, o.lane
+      from public.jobs as o
+      where o.workspace_id = p_workspace_id
+      order by o.workspace_id desc, o.id desc
+      limit v_most
+    ),
+    found as (
+      select p.state, p.lane
+      from queue.places(
+        p_workspace_id,
+        '{queued,scheduled,retrying,running,suspended,failed}',
+        v_most
+      ) as p
+      union all
+      select n.status, n.lane
+      from newest as n
+      where n.status in ('completed', 'cancelled')
+    ),
+    counted as (
+      select
+        s.state,
+        count(*) filter (where f.lane = any (v_lanes)) as jobs,
+        v_most <= case
+          when s.state in ('completed', 'cancelled')
+            then (select count(*) from newest)
+          -- of one table
+          else sum(count(*)) over (
+            partition by replace(s.state, 'retrying', 'scheduled')
+          )
+        end as more
+      from unnest(array[
+        'queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed',
+        'failed', 'cancelled'
+      ]) as s (state)
+      left join found as f on f.state = s.state
+      group by 1
+    )
+    select jsonb_build_object(
+      'states', jsonb_object_agg(c.state, c.jobs),
+      'at_least', coalesce(jsonb_agg(c.state) filter (where c.more), '[]')
+    )
+    from counted as c
+  );
+end;
+$$;
+comment on function public.count_jobs is
+  'Jobs of a workspace by state: {states, at_least}; at_least names those of which there are more.';
+select queue.allow('authenticated, service_role', 'public.count_jobs');
+
+create function public.dead_letters(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  perform queue.take_call_slot(p_workspace_id);
+  return (
+    with letters as materialized (
+      select
+        j.id,
+        j.job_type,
+        j.finished_at,
+        queue.error_line(j.error_message, j.error_data) as error_message,
+        queue.fingerprint(j.error_message, j.error_data) as error_fingerprint
+      from (
+        select d.job_id
+        from queue.dead as d
+        where d.workspace_id = p_workspace_id
+        order by d.workspace_id desc, d.job_id desc
+        limit 10000
+      ) as d
+      join public.jobs as j on j.id = any (array[d.job_id])
+    )
+    select jsonb_build_object(
+      'groups', coalesce(
+        jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc),
+        '[]'
+      ),
+      'more', (select count(*) from letters) = 10000
+    )
+    from (
+      select
+        job_type,
+        error_fingerprint,
+        count(*) as jobs,
+        min(finished_at) as first_at,
+        max(finished_at) as last_at,
+        (array_agg(id order by finished_at desc, id))[1] as latest_id,
+        (array_agg(error_message order by finished_at desc, id))[1] as error_message
+      from letters
+      group by 1, 2
+    ) as a
+  );
+end;
+$$;
+comment on function public.dead_letters is
+  'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
+select queue.allow('authenticated, service_role', 'public.dead_letters');
+
+-- Attempts of a job, the latest last; tracebacks, which show code, only if p_is_open.
+create function queue.attempt_lines(
+  p_job public.jobs,
+  p_limit integer,
+  p_is_open boolean
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  jsonb_agg(
+    to_jsonb(e) - array[
+      'job_id',
+      'worker',
+      'error_data',
+      case when not p_is_open then 'traceback' end
+    ] || jsonb_build_object(
+      'worker_id', w.worker_id,
+      'error_message', left(e.error_message, 1000),
+      'error', left(queue.error_line(e.error_message, e.error_data), 1000),
+      'has_traceback', e.traceback is not null
+    )
+    order by e.fence
+  ),
+  '[]'
+)
+from (
+  (
+    select *
+    from queue.attempts as a
+    where a.job_id = p_job.id
+    order by a.fence desc
+    limit p_limit
+  )
+  union all
+  select
+    l.job_id,
+    l.fence,
+    l.attempt,
+    l.worker,
+    l.leased_at,
+    null,
+    null,
+    null,
+    null,
+    null,
+    null
+  from queue.leases as l
+  where l.job_id = p_job.id
+  union all
+  select
+    p_job.id,
+    p_job.fence,
+    p_job.attempts,
+    p_job.worker,
+    p_job.started_at,
+    p_job.finished_at,
+    'completed',
+    null,
+    null,
+    null,
+    null
+  where p_job.status = 'completed' and p_job.fence = 1
+) as e
+left join queue.workers as w on w.worker = e.worker
+$$;
+revoke execute on function queue.attempt_lines from public;
+
+create function public.job_attempts(p_job_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'attempts', queue.attempt_lines(
+    j,
+    1000,
+    queue.is_manager(j.workspace_id) or queue.is_operator() or queue.is_service()
+  )
+)
+from queue.visible_job(p_job_id) as j
+cross join lateral queue.take_call_slot(j.workspace_id)
+$$;
+comment on function public.job_attempts is
+  'The last 1,000 attempts of a job, the running one last: {attempts}; tracebacks for managers.';
+select queue.allow('authenticated, service_role', 'public.job_attempts');
+
+create function public.job_trace(p_job_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_most constant integer := 300;
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_ids constant uuid[] := array(
+    with recursive tree as (
+      select v_job.id, 0 as level
+      union all
+      select c.id, t.level + 1
+      from tree as t
+      cross join lateral (
+        select j.id
+        from public.jobs as j
+        where j.parent_id = t.id
+        order by j.id
+      ) as c
+      where t.level < 6
+    )
+    select t.id
+    from tree as t
+    limit v_most + 1
+  );
+begin
+  perform queue.take_call_slot(v_job.workspace_id);
+  return jsonb_build_object(
+    'now', queue.clock(),
+    'more', cardinality(v_ids) > v_most,
+    'jobs', (
+      select jsonb_agg(
+        queue.job_json(j, true) || jsonb_build_object(
+          'attempts', queue.attempt_lines(j, 100, false),
+          'steps', (
+            select coalesce(
+              jsonb_agg(to_jsonb(s) order by s.ended_at, s.name),
+              '[]'
+            )
+            from (
+              (
+                select
+                  t.name,
+                  t.kind,
+                  t.started_at,
+                  t.created_at as ended_at,
+                  null::timestamptz as timeout_at
+                from queue.steps as t
+                where t.job_id = j.id and t.nth = 0
+                order by t.created_at desc
+                limit 200
+              )
+              union all
+              select l.step, 'step', l.step_started_at, null, null
+              from queue.leases as l
+              where l.job_id = j.id and l.step is not null
+              union all
+              select w.name, w.kind, w.created_at, null, w.timeout_at
+              from queue.waits as w
+              where w.job_id = j.id
+            ) as s
+          )
+        )
+        order by t.nth
+      )
+      from unnest(v_ids[:v_most]) with ordinality as t (id, nth)
+      join public.jobs as j on j.id = any (array[t.id])
+    )
+  );
+end;
+$$;
+comment on function public.job_trace is
+  'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
+select queue.allow('authenticated, service_role', 'public.job_trace');
+
+-- Workers seen within three minutes, 90 seconds where the run has ended, or with a lease in force.
+create function queue.alive_workers(p_now timestamptz)
+returns setof queue.workers
+language sql stable
+set search_path = ''
+as $$
+select w.*
+from queue.workers as w
+where w.seen_at > p_now - interval '3 minutes'
+  and coalesce(w.ended_at > p_now - interval '90 seconds', true)
+union
+select w.*
+from (
+  select distinct l.worker
+  from queue.leases as l
+  where l.expires_at > p_now
+) as l
+join queue.workers as w on w.worker = l.worker
+$$;
+revoke execute on function queue.alive_workers from public;
+
+-- The published type whose name is most like one: at least half of their letter pairs are the same.
+create function queue.nearest_type(p_job_type text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select p.job_type
+from (
+  select
+    t.job_type,
+    array(
+      select distinct substr(t.job_type, n, 2)
+      from generate_series(1, length(t.job_type) - 1) as n
+    ) as its
+  from queue.job_types as t
+  where t.schema_version > 0 and not t.internal and length(t.job_type) > 1
+) as p
+cross join lateral (
+  select 2.0
+    * count(*) filter (where o.pair = any (p.its))
+    / (cardinality(p.its) + count(*)) as n
+  from (
+    select distinct substr(p_job_type, n, 2) as pair
+    from generate_series(1, length(p_job_type) - 1) as n
+  ) as o
+) as likeness
+where likeness.n >= 0.5
+order by likeness.n desc, p.job_type
+limit 1
+$$;
+revoke execute on function queue.nearest_type from public;
+
+-- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
+create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
+returns table (job_type text, queue text, unserved boolean)
+language sql stable
+set search_path = ''
+as $$
+with workers as materialized ( -- most serve the same
+  select distinct w.job_types, w.queues
+  from queue.alive_workers(p_now) as w
+)
+select
+  t.job_type,
+  t.queue,
+  exists (select from workers)
+    and not exists (
+      select from workers as w
+      where (w.job_types is null or t.job_type = any (w.job_types))
+        and (t.queue is null or w.queues is null or t.queue = any (w.queues))
+    )
+    and not exists (
+      select from queue.job_types as o
+      where o.job_type = t.job_type
+        and o.registered_at > p_now - interval '1 minute'
+    )
+from unnest(p_job_types, p_queues) as t (job_type, queue)
+$$;
+revoke execute on function queue.served from public;
+
+-- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error.
+create table queue.advice (
+  id integer generated always as identity primary key,
+  reason text not null,
+  sentence text,
+  -- of a step: the command comes after minutehand, no path is the job's page
+  words text,
+  command text,
+  path text
+);
+alter table queue.advice enable row level security;
+revoke all on queue.advice from public, anon, authenticated, service_role;
+insert into queue.advice (reason, sentence, words, command, path)
+values
+  ('completed', 'It completed at {finished_at}.', null, null, null),
+  ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
+  (
+    'failed',
+    'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
+    'Correct the cause, and run it again: finished steps are kept.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:child',
+    null,
+    'Correct the child; run this again.',
+    'show {child}',
+    '/jobs/{child}'
+  ),
+  (
+    'failed:timeout',
+    null,
+    'Its line in the traceback is where it waited: give that a limit of its '
+      'own, free what it waits for, or give the type a longer `timeout`.',
+    'show {job_id}',
+    null
+  ),
+  (
+    'failed:deadline',
+    null,
+    'Enqueue it again with a later deadline.',
+    'replay {job_id}',
+    null
+  ),
+  (
+    'failed:lost',
+    null,
+    'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
+      'without either, code held the event loop: correct it, run it again.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:killed',
+    null,
+    'A program that it started was ended by {signal}, as the limit of memory '
+      'does: give the worker more, or it less.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:machine',
+    null,
+    'Its machine is full ({code}): make room.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:contention',
+    null,
+    'It met another transaction ({code}): run it again; where that '
+      'returns, lock in one order, and briefly.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:schema',
+    null,
+    'The database lacks what its query names ({code}): apply the migration, '
+      'or correct the query.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:payload',
+    null,
+    'Its payload is of version {version}, the type of {type_version}: write '
+      'the upcaster between them, deploy, and run it again.',
+    'retry {job_id}',
+    '/types/{job_type}'
+  ),
+  (
+    'failed:payload',
+    null,
+    'Deploy the worker, if it is older than the payload; else run it again '
+      'with one that fits the type.',
+    'retry {job_id} --payload @payload.json',
+    null
+  ),
+  (
+    'failed:result',
+    null,
+    'What the processor returned is refused: correct that in code, deploy, '
+      'and run it again.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:credentials',
+    null,
+    'Correct the refused credentials ({code}).',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'failed:rate',
+    null,
+    'The other side limits its rate: set `rate_limit` of the type below it, '
+      'then run it again.',
+    'retry {job_id}',
+    '/types/{job_type}'
+  ),
+  (
+    'failed:request',
+    null,
+    'Correct the request that is refused ({code}).',
+    'show {job_id}',
+    null
+  ),
+  (
+    'failed:unavailable',
+    null,
+    'The other side did not answer ({code}): run it again once it does.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'refused',
+    'The database refuses a change of its row; it is tried again at {retry_at}.',
+    'Correct the trigger or constraint that refuses it, then wait.',
+    'explain {job_id}',
+    null
+  ),
+  (
+    'lease_expired',
+    'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
+    'Nothing: the next tick takes it back. What became of its worker:',
+    'show {job_id}',
+    null
+  ),
+  (
+    'cancelling',
+    'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
+      'its next report, at the latest at {expires_at}.',
+    null,
+    null,
+    null
+  ),
+  (
+    'running',
+    'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '
+      '{expires_at} unless renewed.',
+    'Nothing; follow it.',
+    'watch {job_id}',
+    null
+  ),
+  ('sleeping', 'It sleeps until {until}.', null, null, null),
+  (
+    'asking',
+    'It waits for an answer to: {question}',
+    'Answer it.',
+    'answer {job_id} ANSWER',
+    null
+  ),
+  (
+    'waiting_for_event',
+    'It waits for the event {event}.',
+    'Emit {event}: '
+      '`select public.emit_event(…)`, or POST /api/events.',
+    'docs sql',
+    null
+  ),
+  (
+    'waiting_for_children',
+    'It waits for its children.',
+    'See the first that has not ended.',
+    'show {child}',
+    '/jobs/{child}'
+  ),
+  (
+    'due',
+    'It has been due since {run_at} and joins the queue with the next tick.',
+    'Nothing, for '
+      'a minute. After that:',
+    'doctor --only schedule',
+    '/overview'
+  ),
+  (
+    'scheduled',
+    'It is scheduled for {run_at}.',
+    'Run it now.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'snoozed',
+    'Its processor put it off until {run_at}.',
+    'Run it now.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'backing_off',
+    'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
+      'at {run_at}.',
+    'Run it now, if the cause is gone.',
+    'retry {job_id}',
+    null
+  ),
+  (
+    'job_type_paused',
+    'The job type {job_type} has been paused since {paused_at}.',
+    'The operator resumes the type.',
+    'resume --type {job_type}',
+    '/types/{job_type}'
+  ),
+  (
+    'queue_paused',
+    'The queue {queue} has been paused since {paused_at}.',
+    'The operator resumes '
+      'the queue.',
+    'resume --queue {queue}',
+    '/types'
+  ),
+  (
+    'workspace_paused',
+    'The workspace has been paused since {paused_at}.',
+    'A manager of the '
+      'workspace resumes it.',
+    'resume --all',
+    '/overview'
+  ),
+  (
+    'workspace_type_paused',
+    'The job type {job_type} has been paused in the workspace since '
+      '{paused_at}.',
+    'A manager of the workspace resumes the type.',
+    'resume --type {job_type}',
+    '/types/{job_type}'
+  ),
+  (
+    'no_worker',
+    'No worker has run since {since}: nothing starts.',
+    'Its key was revoked at '
+      '{revoked_at}: give it a new one.',
+    'token worker',
+    '/overview'
+  ),
+  (
+    'no_worker',
+    'No worker has been seen yet.',
+    'Start one: `minutehand dev`, `minutehand serve`; '
+      'see the schedule on AWS, or a refusal in its log.',
+    'doctor --only schedule',
+    '/overview'
+  ),
+  (
+    'no_processor',
+    'No worker has published the job type {unpublished}.',
+    'Its registration was '
+      'refused: {refusal}. Correct it in code, and deploy.',
+    'types {job_type}',
+    '/types/{job_type}'
+  ),
+  (
+    'no_processor',
+    'Workers run, but none of them serves {types}: {jobs} due.',
+    'If the name is '
+      'misspelt: the nearest that a worker has is {nearest}.',
+    'cancel {job_id}',
+    null
+  ),
+  (
+    'no_processor',
+    'Workers run, but none of them serves the job type {job_type} in the queue '
+      '{queue}.',
+    'Deploy a worker that has {job_type}.',
+    'types',
+    '/types'
+  ),
+  (
+    'key_limit',
+    'The concurrency limit of its key is used up: {running} of {limit}, held by job '
+      '{holder} ({holder_state}).',
+    'Wait for the job that holds the key, or cancel it.',
+    'show {holder}',
+    '/jobs/{holder}'
+  ),
+  (
+    'key_limit',
+    null,
+    'Or raise `key_concurrency` in code, and deploy.',
+    null,
+    '/types/{job_type}'
+  ),
+  (
+    'workspace_type_limit',
+    'The concurrency limit of its type in the workspace is used up: '
+      '{running} of {limit} run.',
+    'Wait for one of those that run, or raise `workspace_concurrency` '
+      'in code, and deploy.',
+    'ls --state running --type {job_type}',
+    '/jobs?state=running&job_type={job_type}'
+  ),
+  (
+    'workspace_limit',
+    'The concurrency limit of the workspace is used up: {running} of {limit} '
+      'run.',
+    'Wait for one of those that run, or let a manager raise the limit.',
+    'ls --state running',
+    '/jobs?state=running'
+  ),
+  (
+    'type_limit',
+    'The concurrency limit of its type is used up: {running} of {limit} run.',
+    'Wait '
+      'for one of those that run, or raise `max_concurrency` in code, and deploy.',
+    'ls --state '
+      'running --type {job_type}',
+    '/jobs?state=running&job_type={job_type}'
+  ),
+  (
+    'rate_limited',
+    'The rate limit of {limit} starts per {per_seconds} s is used up; the next '
+      'start is free at {estimated_start_at}.',
+    'Nothing, if that rate is meant; else raise it in '
+      'code, and deploy.',
+    'types {job_type}',
+    '/types/{job_type}'
+  ),
+  (
+    'next_in_line',
+    'It is the next of its workspace and starts with the next lease call that has a '
+      'slot.',
+    'Nothing, for a minute. After that:',
+    'doctor',
+    '/overview'
+  ),
+  (
+    'behind_others',
+    'Jobs of its workspace that are ahead of it: {at_least} or more.',
+    'Nothing: '
+      'it starts after them. A smaller priority goes first.',
+    'ls --state queued --type {job_type}',
+    '/jobs?state=queued&job_type={job_type}'
+  ),
+  (
+    'behind_others',
+    'Jobs of its workspace that are ahead of it: {ahead}.',
+    null,
+    null,
+    null
+  ),
+  (
+    'read_only',
+    'The database takes no writes: the plan''s disk is full.',
+    'In one session of the '
+      'SQL editor: `set default_transaction_read_only = off`; `select '
+      'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
+      '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
+      'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.',
+    null,
+    '/overview'
+  ),
+  (
+    'overdue',
+    'A job has been due for {seconds} s.',
+    'See why it waits.',
+    'explain {job_id}',
+    null
+  ),
+  (
+    'refused_type',
+    'The type {job_type} was refused.',
+    'Correct it in code, and deploy.',
+    'types {job_type}',
+    '/types/{job_type}'
+  ),
+  (
+    'late_schedule',
+    'The schedule {schedule} {problem}.',
+    'Look at the schedule and its type.',
+    null,
+    '/schedules'
+  ),
+  (
+    'webhook_off',
+    'The webhook to {url} is off.',
+    'Mend the endpoint, then switch the webhook on '
+      'again.',
+    null,
+    '/webhooks'
+  ),
+  (
+    'failing_maintenance',
+    'Maintenance fails.',
+    'Correct what refuses it: it is tried again within '
+      'an hour.',
+    null,
+    '/overview'
+  ),
+  (
+    'open_transaction',
+    'A session holds the queue back.',
+    'End it, if no one needs it: `select '
+      'pg_terminate_backend({pid})`.',
+    null,
+    '/overview'
+  );
+
+-- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.
+create function queue.words_of(
+  p_reason text,
+  p_with jsonb,
+  p_kind text default null
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with texts as (
+  select
+    a.id,
+    t.name,
+    case
+      when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n)
+    end as text
+  from queue.advice as a
+  cross join lateral (
+    values
+      ('sentence', a.sentence),
+      ('words', a.words),
+      ('command', 'minutehand ' || a.command),
+      ('path', coalesce(a.path, '/jobs/{job_id}'))
+  ) as t (name, text)
+  cross join lateral ( -- every second part is a name; instants are to the second
+    select
+      s.n,
+      case s.n % 2
+        when 1 then s.part
+        else regexp_replace(
+          p_with ->> s.part,
+          '^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?\+00:00$',
+          '\1 \2+00'
+        )
+      end as part
+    from regexp_split_to_table(
+      t.text,
+      '\{(?=\w+\})|(?<=\{\w+)\}'
+    ) with ordinality as s (part, n)
+  ) as p
+  where a.reason = case t.name
+    when 'sentence' then p_reason
+    else concat_ws(':', p_reason, p_kind)
+  end
+  group by 1, 2
+),
+lines as (
+  select t.id, jsonb_object_agg(t.name, t.text) as line
+  from texts as t
+  where t.text is not null
+  group by 1
+)
+select jsonb_build_object(
+  'sentence', (
+    array_agg(l.line -> 'sentence' order by l.id) filter (where l.line ? 'sentence')
+  )[1],
+  'next', coalesce(
+    jsonb_agg(l.line - 'sentence' order by l.id) filter (where l.line ? 'words'),
+    '[]'
+  )
+)
+from lines as l
+$$;
+revoke execute on function queue.words_of from public;
+
+-- What keeps a job from its start: it ended, the project's own trigger refuses it, it runs, waits,
+-- is put off, unpublished or paused, or no worker serves it. Null where it may start.
+create function queue.explain_row(p_job public.jobs, p_now timestamptz)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_data constant jsonb := jsonb_build_object(
+    'attempts', p_job.attempts,
+    'max_attempts', p_job.max_attempts,
+    'error_message', p_job.error_message,
+    'error', p_job.error_data
+  );
+  v_wait jsonb;
+  v_refusal text;
+  v_found record;
+begin
+  if p_job.finished_at is not null then
+    return jsonb_build_object('reason', p_job.status, 'data', v_data);
+  end if;
+  select
+    s.name as task,
+    s.failure,
+    s.failures,
+    s.created_at,
+    s.look_at as retry_at
+  into v_found
+  from queue.signals as s
+  where s.kind = 'refused' and s.job_id = p_job.id
+  order by s.look_at desc
+  limit 1;
+  if found then
+    return jsonb_build_object(
+      'reason', 'refused',
+      'since', v_found.created_at,
+      'cause', v_found.failure,
+      'data', to_jsonb(v_found) - '{failure,created_at}'::text[]
+    );
+  elsif p_job.status = 'processing' then
+    select w.worker_id, l.leased_at, l.expires_at, l.attempt
+    into v_found
+    from queue.leases as l
+    left join queue.workers as w on w.worker = l.worker
+    where l.job_id = p_job.id;
+    return jsonb_build_object(
+      'since', v_found.leased_at,
+      'data', to_jsonb(v_found),
+      'reason', case
+        when v_found.expires_at <= p_now then 'lease_expired'
+        when p_job.cancel_requested_at is not null then 'cancelling'
+        else 'running'
+      end
+    );
+  elsif p_job.status = 'waiting' then
+    v_wait := queue.job_json(p_job) -> 'waiting_for';
+    return jsonb_build_object(
+      'estimated_start_at', v_wait -> 'until',
+      'data', v_wait,
+      'since', v_wait -> 'since',
+      'reason', case v_wait ->> 'kind'
+        when 'sleep' then 'sleeping'
+        when 'ask' then 'asking'
+        else 'waiting_for_' || (v_wait ->> 'kind')
+      end
+    );
+  end if;
+  select d.run_at into v_found
+  from queue.deferred as d
+  where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for)
+    and d.job_id = p_job.id;
+  if found then
+    return jsonb_build_object(
+      'since', v_found.run_at,
+      'estimated_start_at', greatest(v_found.run_at, p_now),
+      'data', v_data || to_jsonb(v_found),
+      'reason', case
+        when v_found.run_at <= p_now then 'due'
+        when p_job.next_retry_at is null then 'scheduled'
+        when p_job.error_message is null then 'snoozed'
+        else 'backing_off'
+      end
+    );
+  end if;
+  v_refusal := (
+    select t.refusal
+    from queue.job_types as t
+    where t.job_type = p_job.job_type
+  );
+  select * into v_found
+  from queue.pauses as p
+  where (p.kind, p.name) in (
+    ('job_type', p_job.job_type),
+    ('queue', p_job.queue),
+    ('workspace', p_job.workspace_id::text),
+    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)
+  )
+  order by p.kind
+  limit 1;
+  return case
+    when p_job.lane = 0 then jsonb_build_object(
+      'reason', 'no_processor',
+      'cause', v_refusal,
+      'data', jsonb_build_object(
+        'refusal', v_refusal,
+        'unpublished', p_job.job_type,
+        'nearest', queue.nearest_type(p_job.job_type)
+      )
+    )
+    when found then jsonb_build_object(
+      'reason', v_found.kind || '_paused',
+      'data', to_jsonb(v_found),
+      'since', v_found.paused_at,
+      'cause', v_found.reason
+    )
+    when not exists (select from queue.alive_workers(p_now))
+      then jsonb_build_object(
+        'reason', 'no_worker',
+        'since', (select max(w.seen_at) from queue.workers as w)
+      )
+    when (
+      select s.unserved
+      from queue.served(array[p_job.job_type], array[p_job.queue], p_now) as s
+    )
+      then jsonb_build_object(
+        'reason', 'no_processor',
+        'cause', v_refusal,
+        'data', jsonb_build_object('refusal', v_refusal)
+      )
+  end;
+end;
+$$;
+revoke execute on function queue.explain_row from public;
+
+-- What a job that may start waits for: its narrowest full limit, its rate, or the jobs before it.
+create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_held constant uuid[] := array(
+    select g.job_id
+    from queue.gated as g
+    where g.workspace_id = p_job.workspace_id
+      and g.job_type = p_job.job_type
+      and g.key = p_job.concurrency_key
+      and g.admitted
+      and not g.ended
+      and g.job_id <> p_job.id
+    order by g.ord
+  );
+  v_full record;
+  v_free_at timestamptz;
+  v_ahead integer;
+begin
+  select * into v_type
+  from queue.job_types
+  where job_type = p_job.job_type;
+  select l.* into v_full
+  from (
+    select
+      count(*) filter (where n.job_type = p_job.job_type) as of_type,
+      count(*) filter (where h.workspace_id = p_job.workspace_id) as own,
+      count(*) filter (
+        where (h.workspace_id, n.job_type) = (p_job.workspace_id, p_job.job_type)
+      ) as own_of_type
+    from queue.leases as h
+    join queue.lanes as n on n.lane = h.lane
+  ) as r
+  cross join lateral (
+    values
+      (1, 'key_limit', v_type.key_concurrency, cardinality(v_held)),
+      (2, 'workspace_type_limit', v_type.workspace_concurrency, r.own_of_type),
+      (
+        3,
+        'workspace_limit',
+        (
+          select t.running_max
+          from queue.tenant_limits as t
+          where t.workspace_id = p_job.workspace_id
+        ),
+        r.own
+      ),
+      (4, 'type_limit', v_type.max_concurrency, r.of_type)
+  ) as l (n, reason, most, running)
+  where l.running >= l.most
+  order by l.n
+  limit 1;
+  if found then
+    return jsonb_build_object(
+      'reason', v_full.reason,
+      'data', jsonb_build_object('running', v_full.running, 'limit', v_full.most)
+        || coalesce(
+          (
+            select jsonb_build_object(
+              'holder', j.id,
+              'holder_state', queue.state_of(
+                j.status,
+                j.attempts,
+                j.next_retry_at,
+                j.scheduled_for,
+                p_now
+              )
+            )
+            from public.jobs as j
+            where j.id = any (v_held[:1]) and v_full.reason = 'key_limit'
+          ),
+          '{}'
+        )
+    );
+  end if;
+  select b.refilled_at + make_interval(
+    secs => (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit
+  )
+  into v_free_at
+  from queue.buckets as b
+  where b.name = case
+    when v_type.rate_per_key then format(
+      'k:%s/%s/%s',
+      p_job.workspace_id,
+      p_job.job_type,
+      coalesce(p_job.concurrency_key, '')
+    )
+    else 'r:' || p_job.job_type
+  end;
+  if v_free_at > p_now then
+    return jsonb_build_object(
+      'reason', 'rate_limited',
+      'estimated_start_at', v_free_at,
+      'data', jsonb_build_object(
+        'limit', v_type.rate_limit,
+        'per_seconds', v_type.rate_per_seconds
+      )
+    );
+  end if;
+  select count(*) into v_ahead
+  from (
+    select from queue.ready as r
+    join public.jobs as j on j.id = any (array[r.job_id])
+    where r.lane = p_job.lane
+      and r.workspace_id = p_job.workspace_id
+      and r.ord < p_job.ord
+      and r.ord >= coalesce(
+        (
+          select t.from_ord
+          from queue.turns as t
+          where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id
+        ),
+        0
+      )
+      and coalesce(j.deadline_at > p_now, true)
+    limit 1000
+  ) as a;
+  return jsonb_build_object(
+    'estimated_start_at', case v_ahead when 0 then p_now end,
+    'reason', case v_ahead when 0 then 'next_in_line' else 'behind_others' end,
+    'data', jsonb_build_object(
+      'ahead', v_ahead,
+      'at_least', case v_ahead when 1000 then v_ahead end
+    )
+  );
+end;
+$$;
+revoke execute on function queue.explain_ready from public;
+
+create function public.explain_job(p_job_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+set timezone = 'UTC'
+as $$ -- in which sentences give instants
+declare
+  v_now constant timestamptz := queue.clock();
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_found jsonb := queue.explain_row(v_job, v_now);
+  v_error record;
+begin
+  if v_found is null then
+    perform queue.take_call_slot(); -- its place in the queue is looked for
+    v_found := queue.explain_ready(v_job, v_now);
+  end if;
+  -- the kind of its last error by its code, never its words; its cause: an answer, end or chain
+  select
+    case
+      when v_job.status = 'failed' then coalesce(
+        '{"AttemptTimeout": "timeout",
+      "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
+      "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
+      "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
+        case
+          when e.status in ('401', '403') or e.sqlstate ~ '^28|42501'
+            then 'credentials'
+          when e.status = '429' then 'rate'
+          when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+          when e.sqlstate ~ '^(40|55|57014)' then 'contention'
+          when e.sqlstate ^@ '42' then 'schema'
+          when e.signal is not null then 'killed'
+          when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
+          when e.status ^@ '5'
+              or e.sqlstate ^@ '08'
+              or e.errno in (
+                'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
+                'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN'
+              )
+            then 'unavailable'
+        end
+      )
+    end as kind,
+    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
+    coalesce(
+      e.response,
+      'its process ended: ' || nullif(
+        concat_ws(
+          ', ',
+          p.signal,
+          'exit code ' || p.exit_code,
+          p.memory_mb || ' MB of memory',
+          'jobs in it: ' || jsonb_array_length(p.jobs),
+          p.line
+        ),
+        ''
+      ),
+      (
+        select concat_ws(
+          ': ',
+          a.traceback #>> '{causes,-1,type}',
+          a.traceback #>> '{causes,-1,message}'
+        )
+        from queue.attempts as a
+        where a.job_id = p_job_id and a.traceback ? 'causes'
+        order by a.fence desc
+        limit 1
+      )
+    ) as cause
+  into v_error
+  from jsonb_to_record(v_job.error_data) as e (
+    type text, status text, sqlstate text, errno text, signal text, response text,
+    evidence jsonb
+  )
+  left join lateral jsonb_to_record(e.evidence) as p (
+    signal text, exit_code text, memory_mb text, jobs jsonb, line text
+  ) on e.type = 'WorkerLost';
+  v_found := jsonb_build_object(
+    'job_id', p_job_id,
+    'status', v_job.status,
+    'estimated_start_at', null,
+    'data', '{}'::jsonb,
+    'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
+    'cause', v_error.cause
+  ) || v_found;
+  return v_found || queue.words_of(
+    v_found ->> 'reason',
+    v_found
+      || jsonb_build_object(
+        'job_type', v_job.job_type,
+        'queue', v_job.queue,
+        'finished_at', v_job.finished_at,
+        'cancel_requested_at', v_job.cancel_requested_at,
+        'code', v_error.code,
+        'error_line', regexp_replace(
+          left(queue.error_line(v_job.error_message, v_job.error_data), 300),
+          '\s+',
+          ' ',
+          'g'
+        ),
+        'child', (
+          select j.id
+          from public.jobs as j
+          where j.parent_id = p_job_id
+            and case v_error.kind
+              when 'child' then j.status = 'failed'
+              else j.finished_at is null
+            end
+          order by j.id
+          limit 1
+        ),
+        'signal', v_job.error_data -> 'signal',
+        'version', v_job.schema_version,
+        'type_version', (
+          select t.schema_version
+          from queue.job_types as t
+          where t.job_type = v_job.job_type
+            and t.schema_version <> v_job.schema_version
+        )
+      )
+      || jsonb_strip_nulls(v_found -> 'data'),
+    v_error.kind
+  );
+end;
+$$;
+comment on function public.explain_job is
+  'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '
+  'command, path}], data, estimated_start_at}.';
+select queue.allow('authenticated, service_role', 'public.explain_job');

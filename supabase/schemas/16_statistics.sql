@@ -1,0 +1,963 @@
+-- Numbers over time, health and job types. Statistics read the feed, seconds later: nothing is
+-- counted while jobs run. A line a minute is kept for a day, a line an hour for a month.
+
+create table queue.stats (
+  workspace_id uuid not null, -- the nil UUID for all together
+  minutes smallint not null,
+  at timestamptz not null, -- covered by the line, 1 or 60; its beginning
+  job_type text not null,
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
+  counts jsonb not null,
+  -- queue and run times of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds
+  waits jsonb,
+  runs jsonb,
+  primary key (workspace_id, minutes, at, job_type)
+) with (
+  fillfactor = 70,
+  autovacuum_vacuum_scale_factor = 0.05,
+  autovacuum_vacuum_threshold = 1000
+);
+alter table queue.stats enable row level security;
+revoke all on queue.stats from public, anon, authenticated, service_role;
+create index stats_by_time on queue.stats (minutes, at);
+
+-- The sum of numbers by name; null of none.
+create function queue.sum_numbers(p_all jsonb[])
+returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+select jsonb_object_agg(b.key, b.jobs)
+from (
+  select e.key, sum(e.value::bigint) as jobs
+  from unnest(p_all) as h
+  cross join lateral jsonb_each_text(h) as e
+  group by 1
+) as b
+$$;
+revoke execute on function queue.sum_numbers from public;
+
+-- Maintenance: read the feed as far as all is committed, some 20,000 jobs at a time.
+create function queue.do_statistics(p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_last constant bigint := queue.feed_end();
+  v_number bigint; -- the last line that was read
+  v_id bigint;
+  v_end record;
+  v_done integer := 0;
+begin
+  select t.read_to, t.read_id into v_number, v_id
+  from queue.tasks as t
+  where name = 'statistics';
+  loop
+    select f.number, f.id into v_end
+    from ( -- as queue.slice_of
+      select
+        l.number,
+        l.id,
+        row_number() over lines as n,
+        sum(pg_column_size(l.job_ids) / 16) over lines as jobs
+      from queue.feed as l
+      where (l.number, l.id) > (v_number, v_id) and l.number < v_last
+      window lines as (order by l.number, l.id)
+      order by l.number, l.id
+      limit 20000
+    ) as f
+    where f.jobs <= 20000 or f.n = 1
+    order by f.n desc
+    limit 1;
+    exit when not found;
+    with ended as materialized (
+      select
+        date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at,
+        l.workspace_id,
+        j.job_type,
+        k.count,
+        e.wait,
+        e.run,
+        count(*) as jobs
+      from queue.feed as l
+      join (
+        values
+          ('job.created', 'enqueued'),
+          ('job.completed', 'completed'),
+          ('job.failed', 'failed'),
+          ('job.cancelled', 'cancelled'),
+          ('job.retried', 'retried'),
+          ('job.reclaimed', 'lost'),
+          ('job.redriven', 'redriven')
+      ) as k (type, count) on k.type = l.type
+      cross join lateral unnest(l.job_ids) as i (id)
+      join public.jobs as j on j.id = any (array[i.id])
+      left join lateral (
+        values (
+          least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
+          least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text
+        )
+      ) as e (wait, run) on k.count in ('completed', 'failed')
+      where (l.number, l.id) > (v_number, v_id)
+        and (l.number, l.id) <= (v_end.number, v_end.id)
+      group by 1, 2, 3, 4, 5, 6
+    ),
+    cells as (
+      select
+        w.id,
+        m.minutes,
+        date_bin(
+          make_interval(mins => m.minutes),
+          s.at,
+          '2000-01-01 00:00:00+00'
+        ) as at,
+        s.job_type,
+        n.kind,
+        n.name,
+        sum(s.jobs)::bigint as jobs
+      from ended as s
+      cross join (values (1), (60)) as m (minutes)
+      cross join lateral (
+        values
+          (s.workspace_id),
+          ('00000000-0000-0000-0000-000000000000')
+      ) as w (id)
+      cross join lateral (
+        values ('count', s.count), ('wait', s.wait), ('run', s.run)
+      ) as n (kind, name)
+      where n.name is not null
+      group by 1, 2, 3, 4, 5, 6
+    ),
+    stored as (
+      insert into queue.stats as s (
+        workspace_id, minutes, at, job_type, counts, waits, runs
+      )
+      select
+        c.id,
+        c.minutes,
+        c.at,
+        c.job_type,
+        '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0, "retried": 0, "lost": 0,
+          "redriven": 0}'
+          || jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'count'),
+        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
+        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
+      from cells as c
+      group by 1, 2, 3, 4
+      order by 1, 2, 3, 4
+      on conflict (workspace_id, minutes, at, job_type) do update set
+        counts = queue.sum_numbers(array[s.counts, excluded.counts]),
+        waits = queue.sum_numbers(array[s.waits, excluded.waits]),
+        runs = queue.sum_numbers(array[s.runs, excluded.runs])
+    )
+    select v_done + coalesce(sum(e.jobs), 0) into v_done
+    from ended as e;
+    v_number := v_end.number;
+    v_id := v_end.id;
+    exit when clock_timestamp() > p_until;
+  end loop;
+  update queue.tasks
+  set
+    read_to = coalesce(v_end.number, v_last),
+    read_id = coalesce(v_end.id, 0)
+  where name = 'statistics';
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_statistics from public;
+
+-- Counts of each type and step, and percentiles within 12 %: of minutes for a day, else of hours.
+create function queue.type_numbers(
+  p_workspace_id uuid,
+  p_since timestamptz,
+  p_step interval,
+  p_now timestamptz
+)
+returns table (at timestamptz, job_type text, line jsonb)
+language sql stable
+set search_path = ''
+as $$
+select n.at, n.job_type, n.counts || p.times
+from (
+  select
+    date_bin(p_step, s.at, p_since) as at,
+    s.job_type,
+    queue.sum_numbers(array_agg(s.counts)) as counts,
+    queue.sum_numbers(array_agg(s.runs)) as runs,
+    queue.sum_numbers(array_agg(s.waits)) as waits
+  from queue.stats as s
+  where s.workspace_id
+  = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+    and s.at >= p_since
+    and s.minutes = case
+      when p_since >= p_now - interval '24 hours 15 minutes' then 1
+      else 60
+    end
+  group by 1, 2
+) as n
+cross join lateral (
+  select jsonb_object_agg(
+    k.name,
+    (
+      select jsonb_build_object(
+        'p50_ms', round(
+          (min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric,
+          1
+        ),
+        'p95_ms', round(
+          (min(b.ms) filter (where b.jobs >= 0.95 * b.total))::numeric,
+          1
+        ),
+        'p99_ms', round(
+          (min(b.ms) filter (where b.jobs >= 0.99 * b.total))::numeric,
+          1
+        )
+      )
+      from (
+        select
+          power(1.25, e.key::integer + 0.5) - 1 as ms,
+          sum(e.value::numeric) over () as total,
+          sum(e.value::numeric) over (order by e.key::integer) as jobs
+        from jsonb_each_text(k.buckets) as e
+      ) as b
+    )
+  ) as times
+  from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)
+) as p
+$$;
+revoke execute on function queue.type_numbers from public;
+
+-- Due jobs by what keeps them: paused, unserved (which warns), at_limit, blocked by a key, ready.
+create function queue.backlog(p_workspace_id uuid, p_now timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with lanes as materialized (
+  select
+    l.lane,
+    l.job_type,
+    l.queue,
+    s.unserved,
+    greatest(10, 10000 / count(*) over ()) as most,
+    coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
+  from (
+    select array_agg(o.job_type) as types, array_agg(o.queue) as queues
+    from (select distinct job_type, queue from queue.lanes) as o
+  ) as a
+  cross join lateral queue.served(a.types, a.queues, p_now) as s
+  join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
+),
+due as (
+  select
+    l.job_type,
+    min(r.ready_at) as ready_at,
+    count(*) as jobs,
+    sum(count(*)) over (partition by l.lane) >= l.most as is_more,
+    case
+      when exists (
+        select from queue.pauses as p
+        where (p.kind, p.name) in (
+          ('job_type', l.job_type),
+          ('queue', l.queue),
+          ('workspace', r.workspace_id::text),
+          ('workspace_type', r.workspace_id || '/' || l.job_type)
+        )
+      ) then 'paused'
+      when l.unserved then 'unserved'
+      when l.is_full
+          or exists (
+            select from queue.turns as t
+            where t.lane = l.lane
+              and t.workspace_id = r.workspace_id
+              and t.blocked
+              and t.look_at is not null
+          )
+        then 'at_limit'
+      else 'ready'
+    end as cause
+  from lanes as l
+  cross join lateral (
+    select o.workspace_id, o.ready_at
+    from queue.ready as o
+    where o.lane = l.lane
+      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    limit l.most
+  ) as r
+  group by
+    l.lane,
+    l.job_type,
+    l.queue,
+    l.most,
+    l.unserved,
+    l.is_full,
+    r.workspace_id
+  union all
+  select
+    g.job_type,
+    null,
+    count(*),
+    sum(count(*)) over () >= 10000,
+    case when g.lane = 0 then 'unserved' else 'blocked' end
+  from (
+    select o.job_type, o.lane
+    from queue.gated as o
+    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and not o.admitted
+    limit 10000
+  ) as g
+  group by 1, 5
+),
+causes as (
+  select
+    k.*,
+    coalesce(sum(d.jobs), 0)::integer as jobs,
+    min(d.ready_at) as oldest_at,
+    coalesce(bool_or(d.is_more), false) as is_more,
+    array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
+  from (
+    values
+      (1, 'unserved', 'wait: no worker serves'),
+      (2, 'paused', 'are paused:'),
+      (3, 'at_limit', 'wait for a limit:'),
+      (4, 'blocked', 'wait for a job of their key:'),
+      (5, 'ready', 'start next:')
+  ) as k (n, cause, words)
+  left join due as d on d.cause = k.cause
+  group by 1, 2, 3
+)
+select jsonb_object_agg(
+  c.cause,
+  jsonb_build_object('jobs', c.jobs, 'more', c.is_more, 'types', c.types)
+)
+  || jsonb_build_object(
+    'jobs', sum(c.jobs),
+    'oldest_at', min(c.oldest_at),
+    'verdict', case
+      when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn'
+      else 'pass'
+    end,
+    'detail', coalesce(
+      string_agg(
+        format(
+          '%s%s %s %s',
+          c.jobs,
+          case when c.is_more then '+' end,
+          c.words,
+          c.types
+        ),
+        '; '
+        order by c.n
+      ) filter (where c.jobs > 0),
+      'nothing is due'
+    ),
+    'oldest_due_seconds', extract(
+      epoch from p_now
+      - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
+    )
+  )
+from causes as c
+$$;
+revoke execute on function queue.backlog from public;
+
+-- What is wrong with the queue itself. A client's transaction that has written anything for a
+-- minute keeps webhooks and statistics waiting, one that has read for five minutes keeps dead rows.
+create function queue.findings_of_queue(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_backlog jsonb,
+  p_seen_at timestamptz
+)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_revoked_at constant timestamptz := to_timestamp(
+    (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision
+  );
+begin
+  return query
+    select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
+    where current_setting('default_transaction_read_only')::boolean
+    union all
+    select
+      case
+        when p_now - p_seen_at > interval '200 seconds' then 'fail'
+        else 'warn'
+      end,
+      'no_worker',
+      p_seen_at,
+      null,
+      jsonb_build_object(
+        'revoked_at', case
+          when v_revoked_at > p_seen_at - interval '1 minute' then v_revoked_at
+        end
+      )
+    where coalesce(p_now - p_seen_at > interval '90 seconds', true)
+    union all
+    select
+      case
+        when p_seen_at is null and o.seconds > 900 then 'fail'
+        else 'warn'
+      end,
+      'overdue',
+      p_now - make_interval(secs => o.seconds),
+      case when p_seen_at is null then 'no worker was ever seen' end,
+      jsonb_build_object(
+        'seconds', o.seconds,
+        'job_id', (
+          select r.job_id
+          from queue.lanes as l
+          cross join lateral (
+            select *
+            from queue.ready as q
+            where q.lane = l.lane
+              and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+            limit 1
+          ) as r -- the first of each lane
+          order by r.ready_at
+          limit 1
+        )
+      )
+    from (values ((p_backlog ->> 'oldest_due_seconds')::numeric::integer)) as o (
+      seconds
+    )
+    where o.seconds > 120
+    union all
+    select
+      'warn',
+      'no_processor',
+      null,
+      null,
+      jsonb_build_object(
+        'jobs', u.jobs,
+        'types', u.types,
+        'job_type', split_part(u.types, ', ', 1)
+      )
+    from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
+    where u.jobs > 0;
+  if p_workspace_id is not null then
+    return;
+  end if;
+  return query
+    select
+      'warn',
+      'failing_maintenance',
+      null::timestamptz,
+      string_agg(m.words, '; '),
+      '{}'::jsonb
+    from (
+      select format('the task %s fails: %s', t.name, left(t.failure, 300)) as words
+      from queue.tasks as t
+      where t.failures > 0
+      union all
+      (
+        select format(
+          '%s passes over job %s: %s',
+          s.name,
+          s.job_id,
+          left(s.failure, 300)
+        )
+        from queue.signals as s
+        join public.jobs as j on j.id = any (array[s.job_id])
+        where s.kind = 'refused'
+        order by s.id
+        limit 20
+      )
+    ) as m
+    having count(*) > 0
+    union all
+    (
+      select
+        'warn',
+        'open_transaction',
+        o.xact_start,
+        format(
+          '%s (pid %s) has an open transaction for %s s; %s',
+          coalesce(nullif(o.application_name, ''), o.usename, 'a session'),
+          o.pid,
+          o.seconds,
+          case
+            when o.backend_xid is null then 'dead rows are kept'
+            else 'webhooks and statistics wait for it'
+          end
+        ),
+        jsonb_build_object('pid', o.pid)
+      from (
+        select
+          a.*,
+          extract(epoch from queue.clock() - a.xact_start)::integer as seconds
+        from pg_catalog.pg_stat_activity as a
+        where a.datname = current_database()
+          and a.pid <> pg_backend_pid()
+          and a.backend_type = 'client backend'
+          and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
+      ) as o
+      where o.seconds >= case
+        when o.backend_xid is null then 300
+        when o.state = 'active' then 60
+        else 30
+      end -- it has written, and sits idle
+      order by o.seconds desc
+      limit 20
+    );
+end;
+$$;
+revoke execute on function queue.findings_of_queue from public;
+
+create function public.explain_queue(p_workspace_id uuid default null)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set timezone = 'UTC'
+as $$ -- in which sentences give instants
+declare
+  v_now constant timestamptz := queue.clock();
+  v_seen_at constant timestamptz := greatest(
+    (select max(w.seen_at) from queue.workers as w),
+    to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
+  ); -- a worker
+  v_backlog jsonb;
+  v_findings jsonb;
+begin
+  perform queue.refuse_revoked();
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  v_backlog := queue.backlog(p_workspace_id, v_now);
+  if p_workspace_id is null then
+    -- also what is due but not promoted: workers do that, and none may be there
+    v_backlog := v_backlog || jsonb_build_object(
+      'oldest_due_seconds', greatest(
+        (v_backlog ->> 'oldest_due_seconds')::numeric,
+        (
+          select extract(epoch from v_now - min(d.run_at))
+          from queue.deferred as d
+          where d.run_at <= v_now - interval '10 seconds'
+        )
+      )
+    );
+  end if;
+  select jsonb_agg(
+    jsonb_build_object(
+      'verdict', f.verdict,
+      'reason', f.reason,
+      'key', k.key,
+      'since', f.since,
+      'cause', f.cause
+    ) || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+    order by f.verdict <> 'fail', f.reason
+  )
+  into v_findings
+  from (
+    select *
+    from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
+    union all
+    select
+      'warn',
+      'refused_type',
+      t.registered_at,
+      t.refusal,
+      jsonb_build_object('job_type', t.job_type)
+    from queue.job_types as t
+    where t.refusal is not null -- types are of all workspaces
+    union all
+    select
+      'warn',
+      p.kind || '_paused',
+      p.paused_at,
+      p.reason,
+      jsonb_build_object(
+        'job_type', p.job_type,
+        'queue', p.name,
+        'paused_at', p.paused_at
+      )
+    from queue.pauses as p
+    where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
+    union all
+    select
+      'warn',
+      'late_schedule',
+      s.next_at,
+      s.problem,
+      jsonb_build_object(
+        'schedule', s.name,
+        'problem', case when s.problem is null then 'is late' else 'made no job' end
+      )
+    from queue.schedules as s
+    where s.enabled
+      and (s.problem is not null or s.next_at < v_now - interval '3 minutes')
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+    union all
+    select
+      'warn',
+      'webhook_off',
+      w.disabled_at,
+      w.disabled_reason,
+      jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
+    from queue.webhooks as w
+    where not w.enabled
+      and w.disabled_at is not null
+      and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+  ) as f
+  cross join concat_ws(
+    ' ',
+    f.reason,
+    coalesce(
+      f.data ->> 'queue',
+      f.data ->> 'job_type',
+      f.data ->> 'schedule',
+      f.data ->> 'url'
+    )
+  ) as k (key)
+  where f.verdict = 'fail'
+    or coalesce((queue.setting('silenced') ->> k.key)::timestamptz <= v_now, true);
+  return jsonb_build_object(
+    'now', v_now,
+    'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
+    'findings', coalesce(v_findings, '[]'),
+    'backlog', v_backlog,
+    'last_tick_seconds', extract(epoch from v_now - v_seen_at)
+  );
+end;
+$$;
+comment on function public.explain_queue is
+  'What is wrong, the worst first: {now, verdict, '
+  'findings: [{verdict, reason, key, sentence, since, cause, next: [{words, command, path}]}], '
+  'backlog, last_tick_seconds}; of all (null) for operators.';
+select queue.allow(
+  'authenticated, job_worker, service_role',
+  'public.explain_queue'
+);
+
+create function public.silence_finding(p_key text, p_until timestamptz)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if not (queue.is_operator() or queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only the operator silences a finding');
+  elsif p_key is null then
+    perform queue.refuse(400, 'invalid_argument', 'name a finding', 'p_key');
+  end if;
+  insert into queue.settings as s (name, value)
+  values ('silenced', jsonb_build_object(p_key, p_until))
+  on conflict (name) do update set value = excluded.value || (
+    select coalesce(jsonb_object_agg(k.key, k.value), '{}')
+    from jsonb_each_text(s.value) as k
+    where k.value::timestamptz > queue.clock() and k.key <> p_key
+  );
+  return jsonb_build_object('key', p_key, 'until', p_until);
+end;
+$$;
+comment on function public.silence_finding is
+  'Leave a warning of explain_queue out until an instant, by its key; null ends it. For operators.';
+select queue.allow('authenticated, service_role', 'public.silence_finding');
+
+create function public.queue_health()
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_found constant jsonb := public.explain_queue();
+begin
+  perform queue.refuse_revoked();
+  return v_found || jsonb_build_object(
+    'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}'
+  );
+end;
+$$;
+comment on function public.queue_health is
+  'Readiness in one call: explain_queue of all, and the age of the oldest due job.';
+select queue.allow('job_worker, service_role', 'public.queue_health');
+
+create function public.queue_stats(
+  p_workspace_id uuid default null,
+  p_minutes integer default 60
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_since constant timestamptz := date_trunc('minute', v_now)
+    - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
+begin
+  perform queue.refuse_revoked();
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  return jsonb_build_object(
+    'now', v_now,
+    'since', v_since,
+    'backlog', queue.backlog(p_workspace_id, v_now),
+    'live', (public.count_jobs(p_workspace_id) -> 'states')
+      - '{completed,failed,cancelled}'::text[],
+    'types', (
+      select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
+      from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n
+    ),
+    'pauses', (
+      select coalesce(jsonb_agg(to_jsonb(p)), '[]')
+      from queue.pauses as p
+      where p_workspace_id is null
+        or coalesce(p.workspace_id = p_workspace_id, true)
+    ),
+    'tenants', case
+      when p_workspace_id is null then (
+        select coalesce(
+          jsonb_agg(
+            to_jsonb(t) || jsonb_build_object(
+              'running', (
+                select count(*)
+                from queue.leases as l
+                where l.workspace_id = t.workspace_id
+              )
+            )
+            order by t.enqueued desc
+          ),
+          '[]'
+        )
+        from (
+          select
+            s.workspace_id,
+            sum((s.counts ->> 'enqueued')::bigint) as enqueued,
+            sum((s.counts ->> 'failed')::bigint) as failed
+          from queue.stats as s
+          where s.workspace_id <> '00000000-0000-0000-0000-000000000000'
+            and s.minutes = 1
+            and s.at >= v_since
+          group by 1
+          order by 2 desc
+          limit 20
+        ) as t
+      )
+    end,
+    'workers', case
+      when p_workspace_id is null then (
+        select coalesce(
+          jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc),
+          '[]'
+        )
+        from (
+          select *
+          from queue.workers
+          order by seen_at desc
+          limit 20
+        ) as w
+      )
+    end
+  );
+end;
+$$;
+comment on function public.queue_stats is
+  'Counts and percentiles per type of p_minutes, 1 to '
+  '11,520; null: of all, for operators, with the last workers and the 20 busiest tenants.';
+select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
+
+create function public.queue_series(
+  p_workspace_id uuid default null,
+  p_minutes integer default 60
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
+  v_step constant interval := make_interval(
+    mins => case
+      when v_minutes <= 90 then 1
+      when v_minutes <= 360 then 5
+      when v_minutes <= 1440 then 15
+      when v_minutes <= 10080 then 120
+      else 360
+    end
+  );
+  v_since constant timestamptz := date_bin(
+    v_step,
+    v_now - make_interval(mins => v_minutes),
+    '2000-01-01 00:00:00+00'
+  );
+begin
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  return jsonb_build_object(
+    'now', v_now,
+    'since', v_since,
+    'step_seconds', extract(epoch from v_step),
+    'points', (
+      select coalesce(
+        jsonb_agg(
+          n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
+          order by n.at, n.job_type
+        ),
+        '[]'
+      )
+      from queue.type_numbers(p_workspace_id, v_since, v_step, v_now) as n
+    )
+  );
+end;
+$$;
+comment on function public.queue_series is
+  'Counts and times per type over p_minutes, 15 to '
+  '43,200, in about a hundred points: {now, since, step_seconds, points}.';
+select queue.allow('authenticated, service_role', 'public.queue_series');
+
+create function public.list_job_types(
+  p_workspace_id uuid default null,
+  p_internal boolean default false,
+  p_job_type text default null
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_alive constant integer[] := array(
+    select w.worker
+    from queue.alive_workers(v_now) as w
+  );
+  v_types jsonb;
+begin
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  with types as materialized (
+    select *
+    from queue.job_types
+    union all -- those that jobs of the workspace wait for
+    select u.*
+    from (
+      select distinct g.job_type
+      from queue.gated as g
+      where g.lane = 0
+        and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+    ) as w
+    cross join lateral queue.type_or_refuse(w.job_type) as u
+    where not exists (
+      select from queue.job_types as k
+      where k.job_type = w.job_type
+    )
+  ),
+  asked as materialized (
+    select *
+    from types as t
+    where case
+      when p_job_type is null then not t.internal or coalesce(p_internal, false)
+      else t.job_type = p_job_type
+    end
+  ),
+  served as materialized (
+    select s.*
+    from (select array_agg(o.job_type) as names from asked as o) as a
+    cross join lateral queue.served(a.names, null, v_now) as s
+  ),
+  seen as ( -- alive, stale (seen lately), or gone
+    select
+      o.job_type,
+      l.worker_id,
+      l.version,
+      l.started_at,
+      l.seen_at,
+      l.queues,
+      case
+        when l.worker = any (v_alive) then 'alive'
+        when l.seen_at > v_now - interval '10 minutes' then 'stale'
+        else 'gone'
+      end as state,
+      row_number() over (partition by o.job_type order by l.seen_at desc) as nth
+    from (
+      select *
+      from queue.workers
+      order by seen_at desc
+      limit 200
+    ) as l
+    join asked as o on l.job_types is null or o.job_type = any (l.job_types)
+  )
+  select jsonb_agg(
+    to_jsonb(t) - case when p_job_type is null then 'payload_schema' else '' end
+    || jsonb_build_object(
+      'published', t.schema_version > 0,
+      'nearest', case t.schema_version
+        when 0 then queue.nearest_type(t.job_type)
+      end,
+      'paused_at', p.paused_at,
+      'pause_reason', p.reason,
+      'day', coalesce(n.line, '{}'),
+      'served', t.schema_version > 0 and not s.unserved,
+      'serving', (
+        select coalesce(
+          jsonb_agg(to_jsonb(w) - '{job_type,nth}'::text[] order by w.nth),
+          '[]'
+        )
+        from seen as w
+        where w.job_type = t.job_type and w.nth <= 20
+      ),
+      'schedules', (
+        select coalesce(
+          jsonb_agg(
+            to_jsonb(k) - '{payload,options,created_by}'::text[]
+            order by k.name
+          ),
+          '[]'
+        )
+        from queue.schedules as k
+        where k.job_type = t.job_type
+          and p_job_type is not null
+          and (
+            p_workspace_id is null
+            or k.workspace_id in (p_workspace_id, queue.system_workspace())
+          )
+      )
+    )
+    order by t.job_type
+  )
+  into v_types
+  from asked as t
+  left join queue.type_numbers(
+    p_workspace_id,
+    v_now - interval '1 day',
+    '400 days',
+    v_now
+  ) as n on n.job_type = t.job_type
+  left join lateral (
+    select *
+    from queue.pauses as o
+    where (o.kind, o.name) in (
+      ('job_type', t.job_type),
+      ('workspace_type', p_workspace_id || '/' || t.job_type)
+    )
+    order by o.kind
+    limit 1
+  ) as p on true
+  left join served as s on s.job_type = t.job_type;
+  if v_types is null and p_job_type is not null then
+    perform queue.refuse(
+      404,
+      'unknown_job_type',
+      format('no worker has registered the job type %s', left(p_job_type, 100))
+    );
+  end if;
+  return jsonb_build_object('now', v_now, 'types', coalesce(v_types, '[]'));
+end;
+$$;
+comment on function public.list_job_types is
+  'Job types by name: {now, types}, each with policy, '
+  'the 20 workers last seen, its day, a pause, a refusal, the nearest published name if it is not; '
+  'the one named also with payload schema and schedules.';
+select queue.allow('authenticated, service_role', 'public.list_job_types');

@@ -1,0 +1,742 @@
+-- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
+-- its jobs. What fails is noted, tried later, and stops no other; a row that a trigger or foreign
+-- key of the project's own refuses is found by halving its slice, and passed over until its time.
+
+insert into queue.tasks (name, every)
+values -- '0': at each call
+  ('promotion', '0'),
+  ('waits', '0'),
+  ('live', '1 second'),
+  ('announcements', '1 second'),
+  ('schedules', '1 second'),
+  ('webhooks', '1 second'),
+  ('statistics', '5 seconds'),
+  ('sweep', '1 minute'),
+  ('retention', '10 minutes'),
+  -- the leases are read whole: an index of their end would be written by each renewal
+  ('reclaim', '1 second');
+
+-- Note that a task was refused for a job: it is tried again after 5 seconds, doubling to an hour.
+create function queue.note_refusal(
+  p_task text,
+  p_job_id uuid,
+  p_failure text,
+  p_now timestamptz
+)
+returns void
+language sql
+set search_path = ''
+as $$
+insert into queue.signals as s (
+  kind, workspace_id, job_id, name, failure, failures, look_at
+)
+select
+  'refused',
+  j.workspace_id,
+  j.id,
+  p_task,
+  left(p_failure, 1000),
+  1,
+  p_now + interval '5 seconds'
+from public.jobs as j
+where j.id = p_job_id
+on conflict (name, job_id) where kind = 'refused' do update set
+  failure = excluded.failure,
+  failures = s.failures + 1,
+  look_at = p_now
+    + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12))
+$$;
+revoke execute on function queue.note_refusal from public;
+
+-- The jobs that a task is to pass over now.
+create function queue.refused(p_task text, p_now timestamptz)
+returns uuid[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return array(
+    select s.job_id
+    from queue.signals as s
+    where s.kind = 'refused' and s.name = p_task and s.look_at > p_now
+  );
+end;
+$$;
+revoke execute on function queue.refused from public;
+
+-- Do a task for jobs, by halves where it is refused, down to the one to blame; how many were done.
+create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_half constant integer := cardinality(p_ids) / 2;
+  v_lost queue.worker_item[];
+  v_done integer := cardinality(p_ids);
+begin
+  begin
+    if p_task = 'retention' then
+      delete from public.jobs
+      where ctid = any (array(
+        select j.ctid
+        from public.jobs as j
+        where j.id = any (p_ids)
+        order by j.id
+        for update skip locked
+      ));
+      get diagnostics v_done = row_count;
+    elsif p_task = 'reclaim' then -- expired leases are settled as lost, tried again at once
+      v_lost := array(
+        select jsonb_populate_record(
+          null::queue.worker_item,
+          jsonb_build_object(
+            'job_id', l.job_id,
+            'fence', l.fence,
+            'outcome', 'lost',
+            'duration_ms', greatest(
+              0, -- until its worker last answered
+              date_part('epoch', l.expires_at - l.leased_at) - l.lease_seconds
+            ) * 1000,
+            'error', jsonb_strip_nulls(jsonb_build_object(
+              'type', 'WorkerLost',
+              'reason', 'worker_lost',
+              'worker_id', w.worker_id,
+              'evidence', w.evidence,
+              'message', format(
+                'attempt %s was lost: worker %s stopped answering',
+                l.attempt,
+                w.worker_id
+              )
+            ))
+          )
+        )
+        from queue.leases as l
+        left join queue.workers as w on w.worker = l.worker
+        where l.job_id = any (p_ids)
+        order by l.job_id
+      );
+      perform queue.append_event(
+        p_ids,
+        'job.reclaimed',
+        '{"status": "pending"}',
+        p_now
+      );
+      perform queue.publish(s.changes, p_now) from queue.settle(v_lost) as s;
+    else
+      v_done := case p_task
+        when 'promotion' then queue.promote(p_ids, p_now)
+        when 'waits' then queue.end_waits(p_ids, p_now)
+        when 'cancel' then queue.cancel(p_ids, p_now, true, 'parent_ended')
+        when 'retry' then queue.retry(p_ids, p_now)
+      end;
+    end if;
+    if exists (
+      select from queue.signals as s
+      where s.kind = 'refused' and s.name = p_task
+    ) then
+      delete from queue.signals as s
+      where s.kind = 'refused' and s.name = p_task and s.job_id = any (p_ids);
+    end if;
+    return v_done;
+  exception
+    when connection_exception
+      or transaction_rollback
+      or insufficient_resources
+      or object_not_in_prerequisite_state
+      or operator_intervention
+      or system_error
+      or internal_error then
+      raise; -- of locks, resources or the connection: no row is to blame
+    when others then
+      if v_half = 0 then
+        raise warning 'maintenance (%) passes over job %: % (%)',
+          p_task,
+          p_ids[1],
+          sqlerrm,
+          sqlstate;
+        perform queue.note_refusal(
+          p_task,
+          p_ids[1],
+          format('%s (%s)', sqlerrm, sqlstate),
+          p_now
+        );
+        return 0;
+      end if;
+  end;
+  return queue.do_in_parts(p_task, p_ids[:v_half], p_now)
+    + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
+end;
+$$;
+revoke execute on function queue.do_in_parts from public;
+
+-- These jobs find their next place, or end: past their deadline, or a person's of an internal type.
+create function queue.promote(p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- places before records: one whose wait someone answers now stays due
+  v_held constant uuid[] := array(
+    select w.job_id
+    from queue.waits as w
+    where w.job_id = any (p_ids)
+    order by w.job_id
+    for update skip locked
+  );
+  v_adopted uuid[];
+begin
+  with gone as (
+    delete from queue.gated as g
+    using public.jobs as j
+    where j.id = any (p_ids)
+      and g.workspace_id = j.workspace_id
+      and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '')
+      and g.job_id = j.id
+      and g.lane = 0
+    returning g.job_id
+  )
+  select coalesce(array_agg(g.job_id), '{}') into v_adopted
+  from gone as g;
+  delete from queue.deferred as d
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and d.job_id = j.id
+    and d.run_at <= p_now
+    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
+    and (j.status <> 'waiting' or j.id = any (v_held));
+  perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
+  from (
+    select
+      j.id,
+      case
+        when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
+        "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
+        else '{"type": "Forbidden", "reason": "forbidden",
+        "message": "only the platform itself enqueues jobs of this type"}'
+      end::jsonb as error
+    from public.jobs as j
+    left join queue.job_types as t on t.job_type = j.job_type
+    where j.id = any (p_ids)
+      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held))
+      and (
+        j.deadline_at <= p_now
+        or t.internal and j.user_id is not null and j.id = any (v_adopted)
+      )
+  ) as e
+  group by e.error;
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (p_ids)
+    and j.status = 'pending'
+    and (
+      j.id = any (v_adopted) or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
+    );
+  return cardinality(p_ids);
+end;
+$$;
+revoke execute on function queue.promote from public;
+
+-- Promote jobs whose type has been published since, and those whose time has come: of many half the
+-- oldest, half in shares for the tenants, so that none has to wait. What someone holds stays due.
+create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_refused uuid[];
+  v_lines tid[];
+  v_ids uuid[];
+  v_done integer := 0;
+begin
+  loop
+    v_refused := queue.refused('promotion', p_now);
+    v_lines := array(
+      select d.ctid
+      from queue.deferred as d
+      where d.run_at <= p_now and d.job_id <> all (v_refused)
+      order by d.run_at
+      limit 500
+    );
+    if cardinality(v_lines) = 500 then
+      v_lines := v_lines[:250] || array(
+        with recursive tenants as ( -- each by one look-up
+          (
+            select d.workspace_id as id, 1 as n
+            from queue.deferred as d
+            order by 1
+            limit 1
+          )
+          union all
+          select
+            (
+              select d.workspace_id
+              from queue.deferred as d
+              where d.workspace_id > t.id
+              order by 1
+              limit 1
+            ),
+            t.n + 1
+          from tenants as t
+          where t.id is not null and t.n < 250
+        )
+        select f.tid
+        from (
+          select t.id, count(*) over () as many
+          from tenants as t
+          where t.id is not null
+        ) as t
+        cross join lateral (
+          select d.ctid as tid
+          from queue.deferred as d
+          where d.workspace_id = t.id
+            and d.run_at <= p_now
+            and d.job_id <> all (v_refused)
+          order by d.run_at
+          limit ceil(250.0 / t.many)
+        ) as f
+      );
+    end if;
+    v_ids := array( -- locked with their lines
+      select h.id
+      from (
+        select j.id
+        from queue.deferred as d
+        join public.jobs as j on j.id = d.job_id
+        where d.ctid = any (v_lines)
+        for no key update of d, j skip locked
+      ) as h
+      union
+      select h.id
+      from (
+        select j.id
+        from queue.job_types as t
+        cross join lateral (
+          select g.job_id
+          from queue.gated as g
+          where g.lane = 0
+            and g.job_type = t.job_type
+            and g.job_id <> all (v_refused)
+          limit 500
+          for update skip locked
+        ) as g
+        join public.jobs as j on j.id = g.job_id
+        where t.schema_version > 0
+        limit 500
+        for no key update of j skip locked
+      ) as h
+    );
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_promotion from public;
+
+-- Reclaim expired leases, slice by slice; what someone holds stays due.
+create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_refused uuid[];
+  v_ids uuid[];
+  v_done integer := 0;
+begin
+  -- leases from before the clock went back would last so much longer
+  update queue.leases as l
+  set expires_at = p_now + make_interval(secs => l.lease_seconds)
+  where l.ctid = any (array(
+    select o.ctid
+    from queue.leases as o
+    where o.expires_at
+      > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
+    for no key update skip locked
+  ));
+  loop
+    v_refused := queue.refused('reclaim', p_now);
+    v_ids := array(
+      select l.job_id
+      from queue.leases as l
+      join public.jobs as j on j.id = l.job_id
+      where l.expires_at <= p_now and l.job_id <> all (v_refused)
+      order by l.job_id
+      limit 200
+      for no key update of l, j skip locked
+    );
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts('reclaim', v_ids, p_now);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_reclaim from public;
+
+-- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
+-- finds them, in slices from the oldest on; children stay while their parent waits for children.
+create function queue.do_retention(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_days constant jsonb := queue.setting('retention_days');
+  v_before constant uuid := queue.id_at(
+    p_now - make_interval(
+      days => (select min(d.value::integer) from jsonb_each_text(v_days) as d)
+    )
+  );
+  v_refused constant uuid[] := queue.refused('retention', p_now);
+  v_after uuid := (
+    select t.after_id
+    from queue.tasks as t
+    where t.name = 'retention'
+  );
+  v_seen record;
+  v_done integer := 0;
+begin
+  loop
+    with slice as materialized (
+      select
+        j.id,
+        j.finished_at
+        < p_now - make_interval(days => (v_days ->> j.status)::integer)
+          and j.id <> all (v_refused)
+          and not exists (
+            select from queue.waits as w
+            where w.job_id = j.parent_id and w.kind = 'children'
+          ) as is_old
+      from public.jobs as j
+      where j.id > coalesce(v_after, '00000000-0000-0000-0000-000000000000')
+        and j.id < v_before
+      order by j.id
+      limit 500
+    )
+    select
+      array_agg(s.id order by s.id) as ids,
+      coalesce(array_agg(s.id) filter (where s.is_old), '{}') as old
+    into v_seen
+    from slice as s;
+    if v_seen.old <> '{}' then
+      v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
+    end if;
+    v_after := v_seen.ids[500]; -- null: the pass has ended
+    exit when v_after is null or clock_timestamp() > p_until;
+  end loop;
+  update queue.tasks
+  set after_id = v_after
+  where name = 'retention';
+  -- 0: nothing to do
+  return case when v_after is null then v_done else greatest(1, v_done) end;
+end;
+$$;
+revoke execute on function queue.do_retention from public;
+
+-- Rows that belong to no job, in slices by an index of each.
+create function queue.do_sweep(p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_rule record;
+  v_rows integer;
+  v_done integer := 0;
+begin
+  -- turns that are empty and that no lease has come by are closed as of then, and deleted below
+  perform queue.tidy_turns(
+    array(
+      select row(t.lane, t.workspace_id, null, 0)::queue.share
+      from queue.turns as t
+      where not t.blocked
+        and t.changed_at < p_now - interval '1 hour'
+        and not exists (
+          select from queue.ready as r
+          where r.lane = t.lane
+            and r.workspace_id = t.workspace_id
+            and r.ord >= t.from_ord
+        )
+      limit 1000
+    ),
+    p_now - interval '2 hours'
+  );
+  update queue.lanes as l
+  set unused_since = case when l.unused_since is null then p_now end
+  where (l.unused_since is null) = (
+    l.lane not in (
+      select t.lane
+      from queue.job_types as t
+      where t.lane is not null
+      union
+      select t.lane
+      from queue.turns as t
+      union
+      select g.lane
+      from queue.gated as g
+      union
+      select r.lane
+      from queue.leases as r
+      union
+      select n.lane
+      from queue.notes as n
+    )
+    and l.queue <> all (array(
+      select unnest(w.queues)
+      from queue.workers as w
+      where w.seen_at > p_now - interval '1 day'
+      union
+      select s.options ->> 'queue'
+      from queue.schedules as s
+      where s.options ->> 'queue' is not null
+    ))
+  );
+  for v_rule in
+    select *
+    from (
+      values
+        ('lanes', 'unused_since < $1 - interval ''1 day'''),
+        -- no one will wait for them
+        ('named_events', 'emitted_at < $1 - interval ''30 days'''),
+        ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
+        ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
+        ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
+        -- as follow_topic's
+        ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
+        -- closed; a lease that opens it again finds none, and makes one
+        (
+          'turns',
+          'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
+        ),
+        -- full by then, even of a rate that was overdrawn by as much
+        (
+          'buckets',
+          'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
+        then (select make_interval(secs => 2 * max(rate_per_seconds)) from queue.job_types) end)'
+        ),
+        ('ticks', 'seen_at < $1 - interval ''1 day'''),
+        -- jobs that are kept for longer name no worker any more
+        ('workers', 'seen_at < $1 - interval ''100 days'''),
+        -- of jobs that were deleted while a worker reported on them
+        ('leases', 'expires_at <= $1 and not exists (
+        select from public.jobs as j where j.id = o.job_id)'),
+        ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
+        select from public.jobs as j where j.id = o.job_id
+          and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
+        (
+          'signals',
+          'kind = ''refused'' and (look_at < $1 - interval ''1 day'' or name = ''lease''
+        and (select j.status from public.jobs as j where j.id = o.job_id)
+          is distinct from ''pending'')'
+        )
+    ) as r (name, is_old)
+  loop
+    execute format(
+      'delete from queue.%1$I where ctid = any (array('
+        'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))',
+      v_rule.name,
+      v_rule.is_old
+    )
+    using p_now;
+    get diagnostics v_rows = row_count;
+    v_done := v_done + v_rows;
+  end loop;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.do_sweep from public;
+
+-- Whether run_maintenance, which asks for the same times, would find something to do; p_active:
+-- jobs have run. What is held is due a second later; if idle, what found nothing an hour later.
+create function queue.maintenance_is_due(p_now timestamptz, p_active boolean)
+returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from queue.tasks as t
+    cross join lateral (
+      select case
+        when t.was_idle
+            and t.done_at > p_now - interval '1 second'
+            and t.done_at <= p_now
+          then t.done_at
+        else '-infinity'
+      end as rests_until
+    ) as r
+    where (
+      t.done_at > p_now
+      or (t.done_at + t.every <= p_now or t.after_id is not null)
+        and coalesce(t.retry_at, '-infinity') <= p_now
+    )
+      and (
+        case t.name
+          when 'promotion' then exists (
+            select from queue.deferred as d
+            where d.run_at <= p_now
+              and d.run_at > r.rests_until
+              and d.job_id <> all ((
+                select queue.refused('promotion', p_now)
+              )::uuid[])
+          )
+            or exists (
+              select from queue.job_types as y
+              where y.schema_version > 0
+                and exists (
+                  select from queue.gated as g
+                  where g.lane = 0 and g.job_type = y.job_type
+                )
+            )
+          when 'waits' then exists (
+            select from queue.signals as s
+            where s.kind <> 'refused'
+              and s.look_at <= p_now
+              and (s.failures = 0 or r.rests_until = '-infinity')
+          )
+            or exists (
+              select from queue.waits as w
+              where w.timeout_at <= p_now and w.timeout_at > r.rests_until
+            )
+          when 'retention' then t.after_id is not null -- a pass is under way
+          when 'schedules' then exists (
+            select from queue.schedules as s
+            where s.enabled and s.next_at <= p_now
+          )
+          when 'announcements'
+            then exists (select from queue.feed as f where f.held)
+          -- one of them may have expired
+          when 'reclaim' then exists (select from queue.leases)
+          else t.name in ('statistics', 'webhooks') -- which read the feed, seconds later
+            and exists (select from queue.feed as f where f.number >= t.read_to)
+        end
+        or t.every > interval '0'
+          and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
+      )
+  );
+end;
+$$;
+revoke execute on function queue.maintenance_is_due from public;
+
+create function public.run_maintenance(p_request jsonb default '{}')
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '2s'
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_until constant timestamptz := clock_timestamp() + make_interval(
+    secs => least(
+      5000,
+      greatest(50, coalesce((p_request ->> 'budget_ms')::double precision, 1000))
+    ) / 1000
+  );
+  v_now constant timestamptz := queue.clock();
+  v_task queue.tasks;
+  v_tasks queue.tasks[];
+  v_left integer;
+  v_share timestamptz;
+  v_done integer;
+  v_counts jsonb := '{}';
+  v_failed text[] := '{}';
+begin
+  perform queue.refuse_revoked();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'maintenance needs read committed'
+    );
+  elsif not queue.try_lock('maintenance') then
+    return jsonb_build_object(
+      'done', v_counts,
+      'failed', v_failed,
+      'more', false,
+      'busy', true
+    );
+  elsif not queue.adopt_feed() then
+    return jsonb_build_object(
+      'done', v_counts,
+      'failed', v_failed,
+      'more', true,
+      'busy', false
+    );
+  end if;
+  -- the longest ago first, each for an equal part of what is left: none keeps another waiting
+  v_tasks := array(
+    select t
+    from queue.tasks as t
+    where t.done_at > v_now
+      or (t.done_at + t.every <= v_now or t.after_id is not null)
+        and coalesce(t.retry_at, '-infinity') <= v_now
+    order by t.failures > 0, t.done_at, t.every, t.name
+  );
+  v_left := cardinality(v_tasks);
+  foreach v_task in array v_tasks loop
+    exit when clock_timestamp() >= v_until;
+    v_share := clock_timestamp() + (v_until - clock_timestamp()) / v_left;
+    v_left := v_left - 1;
+    begin
+      v_done := case v_task.name
+        when 'promotion' then queue.do_promotion(v_now, v_share)
+        when 'waits' then queue.do_waits(v_now, v_share)
+        when 'reclaim' then queue.do_reclaim(v_now, v_share)
+        when 'schedules' then queue.do_schedules(v_now, v_share)
+        when 'webhooks' then queue.do_webhooks(v_share)
+        when 'statistics' then queue.do_statistics(v_share)
+        when 'live' then queue.do_live(v_now)
+        when 'announcements' then queue.do_announcements()
+        when 'retention' then queue.do_retention(v_now, v_share)
+        when 'sweep' then queue.do_sweep(v_now)
+      end;
+      update queue.tasks
+      set
+        done_at = v_now,
+        was_idle = v_done = 0,
+        failures = 0,
+        failure = null,
+        retry_at = null
+      where name = v_task.name;
+      if v_done > 0 then
+        v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
+      end if;
+    -- also one that meets the statement's timeout
+    exception when query_canceled or others then
+      update queue.tasks
+      set
+        done_at = v_now,
+        failures = failures + 1,
+        failure = format('%s (%s)', sqlerrm, sqlstate),
+        retry_at = v_now + least(
+          interval '1 hour',
+          interval '5 seconds' * 2 ^ least(failures, 12)
+        )
+      where name = v_task.name;
+      raise warning 'the maintenance task % failed: % (%)',
+        v_task.name,
+        sqlerrm,
+        sqlstate;
+      v_failed := v_failed || v_task.name;
+    end;
+  end loop;
+  return jsonb_build_object(
+    'done', v_counts,
+    'failed', v_failed,
+    'busy', false,
+    'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true)
+  );
+end;
+$$;
+comment on function public.run_maintenance is
+  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
+  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again; busy: another does it.';
+select queue.allow('job_worker, service_role', 'public.run_maintenance');
