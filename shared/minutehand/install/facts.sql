@@ -98,13 +98,10 @@ facts (object, statement, undo) as (
   union all
   select
     o.name,
-    format('grant %s to %s', g.what, r.role),
-    format('revoke %s from %s', g.what, r.role)
+    format('grant %s on %s %s to %s', lower(a.privilege_type), o.kind, o.name, r.role),
+    format('revoke %s on %s %s from %s', lower(a.privilege_type), o.kind, o.name, r.role)
   from owned as o
   cross join lateral aclexplode(o.acl) as a
-  cross join lateral (
-    select format('%s on %s %s', lower(a.privilege_type), o.kind, o.name) as what
-  ) as g
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end

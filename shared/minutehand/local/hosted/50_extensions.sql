@@ -1,4 +1,4 @@
--- SHA-1, which stand-ins of extensions need and Postgres has not; of at most 512 MB, as text there is.
+-- SHA-1, which stand-ins of extensions need and Postgres has not; of at most 512 MB, as text is.
 create or replace function extensions.sha1_of(p_data bytea) returns bytea
 language plpgsql immutable strict parallel safe
 set search_path = ''

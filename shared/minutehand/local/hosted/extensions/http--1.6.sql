@@ -24,28 +24,41 @@ language sql volatile
 as $$ select @extschema@.http(('GET', uri, null, null, null)::@extschema@.http_request) $$;
 create function http_get(uri varchar, data jsonb) returns http_response
 language sql volatile
-as $$ select @extschema@.http(('GET', uri, null, null, data::text)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('GET', uri, null, null, data::text)::@extschema@.http_request)
+$$;
 create function http_head(uri varchar) returns http_response
 language sql volatile
 as $$ select @extschema@.http(('HEAD', uri, null, null, null)::@extschema@.http_request) $$;
 create function http_delete(uri varchar) returns http_response
 language sql volatile
 as $$ select @extschema@.http(('DELETE', uri, null, null, null)::@extschema@.http_request) $$;
-create function http_delete(uri varchar, content varchar, content_type varchar) returns http_response
+create function http_delete(uri varchar, content varchar, content_type varchar)
+returns http_response
 language sql volatile
-as $$ select @extschema@.http(('DELETE', uri, null, content_type, content)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('DELETE', uri, null, content_type, content)::@extschema@.http_request)
+$$;
 create function http_post(uri varchar, content varchar, content_type varchar) returns http_response
 language sql volatile
-as $$ select @extschema@.http(('POST', uri, null, content_type, content)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('POST', uri, null, content_type, content)::@extschema@.http_request)
+$$;
 create function http_post(uri varchar, data jsonb) returns http_response
 language sql volatile
-as $$ select @extschema@.http(('POST', uri, null, null, data::text)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('POST', uri, null, null, data::text)::@extschema@.http_request)
+$$;
 create function http_put(uri varchar, content varchar, content_type varchar) returns http_response
 language sql volatile
-as $$ select @extschema@.http(('PUT', uri, null, content_type, content)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('PUT', uri, null, content_type, content)::@extschema@.http_request)
+$$;
 create function http_patch(uri varchar, content varchar, content_type varchar) returns http_response
 language sql volatile
-as $$ select @extschema@.http(('PATCH', uri, null, content_type, content)::@extschema@.http_request) $$;
+as $$
+  select @extschema@.http(('PATCH', uri, null, content_type, content)::@extschema@.http_request)
+$$;
 create function http_header(field varchar, value varchar) returns http_header
 language sql immutable
 as $$ select (field, value)::@extschema@.http_header $$;
