@@ -6,6 +6,8 @@ encrypts the secrets; functions read those at their next cold start, so the firs
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import json
 import os
 import subprocess
@@ -159,9 +161,19 @@ class Deployment:
         """Check that the stage's values and secrets are complete."""
         self.stage.check()
         self.check_secrets()
+        url = self.secrets.get("DATABASE_URL")  # the doctor's, and that of `serve`
+        if url and importlib.util.find_spec("psycopg"):  # of another extra
+            self._note_address(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
             self.output.note(f"     project {ref}, by {program}")
+
+    def _note_address(self, url: str) -> None:
+        from minutehand.queue.address import ask  # only here: its driver may be missing
+
+        address = asyncio.run(ask(url))
+        if address.lacks is not None:
+            self.output.note(f"     DATABASE_URL {address.lacks}\n       → {address.fix}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""

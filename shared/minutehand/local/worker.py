@@ -18,10 +18,10 @@ from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
 from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
+from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
 from minutehand.log import configure_logging
-from minutehand.queue.direct import listen
 from minutehand.queue.errors import QueueError
 from minutehand.worker.loop import Worker
 
@@ -41,12 +41,14 @@ async def start() -> AsyncIterator[Running]:
     wakeups = asyncio.Event()
     database_url = settings.environ.get("DATABASE_URL", "")
     files = files_of(watched_folders(settings))  # before they are imported
-    worker = build_worker(settings, on_error=report_module)
+    reach = await find_reach(settings)
+    worker = build_worker(settings, reach=reach, on_error=report_module)
     tasks = [
         asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),
-        asyncio.create_task(listen(database_url, wakeups.set), name="listen"),
         asyncio.create_task(end_on_change(settings, files, end), name="reload"),
     ]
+    if (listening := reach.listen(wakeups.set)) is not None:
+        tasks.append(listening)
     for task in tasks:
         end_process_with(task)
     try:

@@ -20,6 +20,7 @@ from psycopg.types.string import TextLoader
 
 from minutehand.queue.data_api import ATTEMPTS, Parse, decode, encode, repeated
 from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.keys import WORKER_ROLE
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,17 @@ LOOK_AGAIN_SECONDS: Final = 0.1
 
 
 class DirectApi:
-    """As `DataApi` to a worker: calls functions and raises the same errors."""
+    """As `DataApi` to a worker: calls functions and raises the same errors.
 
-    def __init__(self, url: str, *, schema: str) -> None:
+    Args:
+        url: Of an address that keeps sessions, and lets them take the worker's role.
+        prepares: Whether it keeps prepared statements.
+    """
+
+    def __init__(self, url: str, *, schema: str, prepares: bool = True) -> None:
         self._url = url
         self._schema = schema
+        self._prepare_threshold = 0 if prepares else None
         self._free: list[psycopg.AsyncConnection[Any]] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
@@ -87,9 +94,9 @@ class DirectApi:
         try:
             url = make_conninfo(self._url, connect_timeout=CONNECT_SECONDS, **_ALIVE)
             connection = await psycopg.AsyncConnection.connect(
-                url, autocommit=True, prepare_threshold=0
+                url, autocommit=True, prepare_threshold=self._prepare_threshold
             )
-            await connection.execute("set role job_worker")
+            await connection.execute(f"set role {WORKER_ROLE}".encode())
             await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
         except psycopg.Error as error:
             problem = QueueUnavailable(f"the database did not answer: {str(error).strip()}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
@@ -14,8 +13,6 @@ from minutehand.telemetry import current_traceparent
 WORKER_ROLE = "job_worker"
 #: How a project's secret keys begin; older ones are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: The port of Supabase's pooler by transactions.
-TRANSACTION_POOLER = 6543
 #: With fewer days left the worker's key is worth replacing.
 KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
@@ -25,11 +22,6 @@ _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 def is_guest_session(session_id: str) -> bool:
     """Whether a session id is a key to it, made by `open_guest_session`: kept out of logs."""
     return session_id.startswith(_GUEST_SESSION)
-
-
-def keeps_sessions(database_url: str) -> bool:
-    """Whether there is a URL, and not of a pooler by transactions: its sessions keep nothing."""
-    return bool(database_url) and urlsplit(database_url).port != TRANSACTION_POOLER
 
 
 def redacted(text: str) -> str:

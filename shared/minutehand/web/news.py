@@ -17,7 +17,6 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.queue.keys import keeps_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class News:
         self.is_live = self._is_listening = False
         self._task: asyncio.Task[None] | None = None
         self._functions: WorkerFunctions | None = None
-        if settings.streaming and keeps_sessions(self._url):
+        if settings.streaming and self._url:
             with suppress(ConfigurationError):
                 self._functions = WorkerFunctions(settings, api=api)
 
@@ -76,8 +75,15 @@ class News:
             logger.warning("event streams poll: the database notifies no one", extra=extra)
 
     async def _listen(self) -> None:
-        from minutehand.queue.direct import notifications  # only here: its driver is an extra
+        from minutehand.queue.address import ask_again  # only here: its driver is an extra
+        from minutehand.queue.direct import notifications
 
+        address = await ask_again(self._url)
+        if not address.notifications:
+            self._functions = None  # they poll, and it is not asked again
+            extra = {"event": "sse.polling", **address.facts}
+            logger.warning("event streams poll: DATABASE_URL passes no notifications", extra=extra)
+            return
         async with aclosing(notifications(self._url, CHANNEL)) as notified:
             async for topic in notified:
                 if topic:

@@ -9,11 +9,11 @@ from pathlib import Path
 import jwt
 import pytest
 
-from minutehand.cli.doctor.checks import share_a_session
 from minutehand.cli.doctor.examine import examine
 from minutehand.cli.doctor.findings import Finding, Target
 from tests.support.command import Run
 from tests.support.patience import until
+from tests.support.pgbouncer import pooled
 from tests.support.stacks import RunningStack
 
 
@@ -83,11 +83,19 @@ def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: s
     assert fix in str(failed[0].fix)
 
 
-def test_a_pooler_in_transaction_mode_is_known_by_its_sessions(stack: RunningStack) -> None:
-    """By what it does: it listens at any port."""
-    with stack.connect() as first, stack.connect() as second:
-        assert not share_a_session(first, second)
-        assert share_a_session(first, first)
+@pytest.mark.parametrize(
+    ("mode", "verdict", "detail"),
+    [("session", "ok", ""), ("transaction", "fail", "is a pooler in transaction mode")],
+)
+def test_a_pooler_is_known_by_what_it_keeps(
+    stack: RunningStack, tmp_path: Path, mode: str, verdict: str, detail: str
+) -> None:
+    """It listens at any port."""
+    with pooled(stack.database_url, tmp_path, mode=mode) as url:
+        [found] = examine(planted(stack, {"DATABASE_URL": url}), ["sessions"])
+
+    assert found.verdict == verdict
+    assert detail in found.detail
 
 
 BROKEN = Path(__file__).with_name("faults.sql").read_text("utf-8")

@@ -72,7 +72,7 @@ class Served:
 
 @contextmanager
 def served(
-    stack: RunningStack, folder: Path, *, console: Path | None = None
+    stack: RunningStack, folder: Path, *, console: Path | None = None, **environ: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`minutehand serve` on a free port, as a container starts it."""
     port = reserve_port()
@@ -84,6 +84,7 @@ def served(
         "WORKER_SECRET_TOKEN": TOKEN,
         "MINUTEHAND_COMMIT": COMMIT,
         **{f"SUPABASE_{name}": stack.values[f"SUPABASE_{name}"] for name in names},
+        **environ,
     }
     command = [sys.executable, "-m", "minutehand.cli", "serve"]
     command += ["--host", "127.0.0.1", "--port", str(port)]

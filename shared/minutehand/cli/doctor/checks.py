@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ from typing import Any
 
 import httpx
 import jwt
-import psycopg
 
 from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
@@ -24,6 +24,7 @@ from minutehand.install.facts import find_differences, recorded_facts
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied
 from minutehand.project import Project
+from minutehand.queue.address import ask
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
@@ -103,23 +104,16 @@ def database(target: Target) -> Finding:
 
 @check("sessions", "database")
 def sessions(target: Target) -> Finding:
-    """Each connection has a session of its own, in which a worker can listen."""
-    with target.connect() as first, target.connect() as second:
-        if share_a_session(first, second):
-            return fail(
-                "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
-                "take session mode or a direct connection; of Supabase's addresses those with 5432",
-            )
-    return ok()
-
-
-def share_a_session(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> bool:
-    """Whether two open connections are given one session in turn, or one of them several."""
-    ids = [
-        connection.execute("select pg_backend_pid()").fetchone()
-        for connection in (first, second, first)
-    ]
-    return ids[0] == ids[1] or ids[0] != ids[2]
+    """Each connection has a session of its own, in which a worker can listen and take its role."""
+    address = asyncio.run(ask(target.person.need("DATABASE_URL")))
+    if address.lacks is not None:
+        return fail(f"DATABASE_URL {address.lacks}", f"take {address.fix}")
+    if not address.notifications:
+        return warn(
+            "DATABASE_URL passes no notifications on: workers look each second",
+            "take a direct connection, or the primary in place of a standby",
+        )
+    return ok("" if address.statements else "no prepared statements: each call is planned again")
 
 
 @check("migrations", "database")

@@ -13,13 +13,11 @@ from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
 from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
+from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.log import configure_logging
-from minutehand.queue.keys import keeps_sessions
 from minutehand.tasks import end_tasks
 
-#: It looks by itself as often as the minute schedule would have it look.
-LOOK_SECONDS: Final = 60.0
 #: For running jobs to be released when the process ends.
 STOP_SECONDS: Final = 8.0
 
@@ -29,16 +27,14 @@ async def start() -> AsyncIterator[Running]:
     """Run the worker's loop until the process is to end."""
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
-    worker = build_worker(settings)
+    reach = await find_reach(settings)
+    worker = build_worker(settings, reach=reach)
     wakeups = asyncio.Event()
     await report_last_process(worker.queue)
-    loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=LOOK_SECONDS), name="loop")
+    run = worker.run_forever(wakeups, poll_seconds=reach.look_seconds)
+    loop = asyncio.create_task(run, name="loop")
     end_process_with(loop)
-    listening = None
-    if keeps_sessions(url := settings.environ.get("DATABASE_URL", "")):
-        from minutehand.queue.direct import listen  # only here: its driver is an extra
-
-        listening = asyncio.create_task(listen(url, wakeups.set), name="listen")
+    listening = reach.listen(wakeups.set)
     try:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set)
     finally:

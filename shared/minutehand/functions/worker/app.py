@@ -20,9 +20,9 @@ from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.reach import Reach
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
-from minutehand.queue.keys import keeps_sessions
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
@@ -48,16 +48,18 @@ class Running:
 Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
-def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Worker:
-    """A worker with every app's processors, in a process that does nothing else."""
+def build_worker(
+    settings: Settings, *, reach: Reach | None = None, on_error: OnError | None = None
+) -> Worker:
+    """A worker with every app's processors, in a process that does nothing else.
+
+    Args:
+        reach: How it reaches the database; by HTTPS when None.
+    """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
     options = TickOptions.of(settings, ends_blocked=True)
-    queue = None
-    if keeps_sessions(url := settings.environ.get("DATABASE_URL", "")):
-        from minutehand.queue.direct import DirectApi  # only here: its driver is an extra
-
-        queue = WorkerQueue(settings, api=DirectApi(url, schema=settings.schema_name))
+    queue = WorkerQueue(settings, api=None if reach is None else reach.api(settings))
     return Worker(settings, registry=registry, options=options, queue=queue)
 
 

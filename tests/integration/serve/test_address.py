@@ -1,0 +1,125 @@
+"""A worker asks its DATABASE_URL what it keeps, and leaves nothing behind there.
+
+With a real PgBouncer in each mode; its port says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from minutehand.local.ports import reserve_port
+from minutehand.queue.address import Address, ask
+from minutehand.queue.direct import DirectApi
+from tests.integration.serve.test_serve import served
+from tests.support.engine import ACME
+from tests.support.patience import until
+from tests.support.pgbouncer import pooled
+from tests.support.renewed import Renewed
+from tests.support.stacks import RunningStack
+
+OWN = Address(sessions=True, notifications=True, statements=True, role=True)
+#: By mode, how many prepared statements it keeps, and its sessions: what it keeps.
+MODES: list[tuple[str, int, int, Address]] = [
+    ("session", 0, 20, OWN),
+    ("session", 200, 20, OWN),
+    ("transaction", 0, 20, Address()),
+    ("transaction", 200, 20, Address()),
+    ("transaction", 0, 1, Address()),
+    ("statement", 0, 20, Address()),
+]
+
+
+@pytest.mark.parametrize(("mode", "statements", "sessions", "wanted"), MODES)
+def test_what_an_address_keeps_is_asked_of_it(
+    renewed: Renewed, tmp_path: Path, mode: str, statements: int, sessions: int, wanted: Address
+) -> None:
+    more = {"statements": statements, "sessions": sessions}
+    with pooled(renewed.url, tmp_path, mode=mode, **more) as url:
+        assert asyncio.run(ask(url)) == wanted
+    assert asyncio.run(ask(renewed.url)) == OWN
+
+
+def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
+    """A closed port, a wrong password, a role that may not become the worker's."""
+    with renewed.connect() as owner:
+        owner.execute("create role address_test login password 'p'")
+    port = urlsplit(renewed.url).port
+    closed = asyncio.run(ask(f"postgresql://127.0.0.1:{reserve_port()}/none"))
+    other = f"postgresql://address_test:p@127.0.0.1:{port}/{renewed.name}"
+    stranger = asyncio.run(ask(other))
+    wrong = asyncio.run(ask(other.replace(":p@", ":wrong@")))
+    with renewed.connect() as owner:
+        owner.execute("drop role address_test")
+
+    assert "refused" in str(closed.problem)
+    assert "password" in str(wrong.problem)
+    assert (stranger.role, stranger.sessions) == (False, True)
+    assert stranger.lacks == "signs in a role that may not become job_worker"
+
+
+async def test_a_pooler_that_keeps_sessions_carries_a_workers_calls(
+    renewed: Renewed, tmp_path: Path
+) -> None:
+    """And gives the role back when they end."""
+    with pooled(renewed.url, tmp_path, mode="session", sessions=3) as url:
+        api = DirectApi(url, schema="public")
+        for _ in range(3):
+            assert "backlog" in await api.rpc("queue_health", {}, headers={}, repeatable=False)
+        await api.aclose()
+
+        assert roles_of(url, 6) == {urlsplit(renewed.url).username}
+
+
+def roles_of(url: str, sessions: int) -> set[Any]:
+    """Who is signed in, of so many sessions one after another."""
+    found = set()
+    for _ in range(sessions):
+        with closing(psycopg.connect(url, autocommit=True, prepare_threshold=None)) as session:
+            [row] = session.execute("select current_user").fetchall()
+        found.add(row[0])
+    return found
+
+
+def lines_of(log: Path) -> Iterator[dict[str, Any]]:
+    """Of a process's log, those in JSON."""
+    for line in log.read_text().splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_served_worker_says_what_it_uses_and_its_pooler_is_as_before(
+    stack: RunningStack, tmp_path: Path, mode: str
+) -> None:
+    """Jobs of plain SQL run, though nothing calls this worker; no session of others is changed."""
+    own = urlsplit(stack.database_url).username
+    insert = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s)"
+    payload = json.dumps({"name": "Ada"})
+    with pooled(stack.database_url, tmp_path, mode=mode) as url, stack.connect() as session:
+        known = "select count(*) from queue.job_types where job_type = 'served.greet'"
+        left = "select count(*) from public.jobs where job_type = 'served.greet'"
+        left += " and status <> 'completed'"
+        with served(stack, tmp_path, DATABASE_URL=url):
+            until(lambda: session.execute(known).fetchone() == (1,))
+            for _ in range(40):
+                session.execute(insert, (ACME, "served.greet", payload))
+            until(lambda: session.execute(left).fetchone() == (0,))
+            beside = roles_of(url, 20)
+        after = roles_of(url, 20)
+
+    assert beside == after == {own}
+    events = [each for each in lines_of(tmp_path / "serve.log") if each.get("event")]
+    said = [each for each in events if each["event"].startswith("worker.")]
+    assert said[0]["event"] == "worker.address"
+    assert said[0]["sessions"] is (mode == "session")
+    assert ("transaction mode" in said[0]["message"]) is (mode == "transaction")
+    assert [each for each in events if each["level"] == "ERROR"] == []

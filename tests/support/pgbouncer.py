@@ -1,0 +1,91 @@
+"""A real PgBouncer before a Postgres, on a port that says nothing of its mode."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+
+from minutehand.local.ports import reserve_port
+from tests.support.patience import until
+
+#: The first that keeps prepared statements in transaction mode.
+KEEPS_STATEMENTS = (1, 21)
+#: The user without rights, on Linux.
+UNPRIVILEGED = 65534
+
+
+@cache
+def program() -> str:
+    """Where it is: Debian's package puts it where not every user's path goes."""
+    found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    assert found, "pgbouncer is missing: apt-get install pgbouncer, as .ci/run does"
+    return found
+
+
+@cache
+def version() -> tuple[int, ...]:
+    said = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", said.stdout)
+    assert found, said.stdout
+    return tuple(map(int, found.groups()))
+
+
+@contextmanager
+def pooled(
+    database_url: str, folder: Path, *, mode: str, statements: int = 0, sessions: int = 20
+) -> Iterator[str]:
+    """The address of a pooler in this mode; it signs in as that address does.
+
+    Args:
+        statements: How many prepared statements of a session it keeps, from its version 1.21 on.
+        sessions: Most that it opens.
+    """
+    target, port = urlsplit(database_url), reserve_port()
+    name = target.path.lstrip("/")
+    lines = [
+        "[databases]",
+        f"{name} = host={target.hostname} port={target.port} dbname={name}"
+        f" user={target.username} password='{unquote(target.password or '')}'",
+        "[pgbouncer]",
+        "listen_addr = 127.0.0.1",
+        f"listen_port = {port}",
+        "unix_socket_dir =",
+        "auth_type = any",
+        f"pool_mode = {mode}",
+        f"default_pool_size = {sessions}",
+        "ignore_startup_parameters = extra_float_digits,options",
+    ]
+    if os.geteuid() == 0:  # which it refuses to run as
+        lines.append(f"user = {pwd.getpwuid(UNPRIVILEGED).pw_name}")
+    if version() >= KEEPS_STATEMENTS:
+        lines.append(f"max_prepared_statements = {statements}")
+    config = folder / f"pgbouncer-{port}.ini"
+    config.write_text("\n".join(lines) + "\n")
+    with (folder / "pgbouncer.log").open("wb") as log:
+        process = subprocess.Popen([program(), str(config)], stdout=log, stderr=subprocess.STDOUT)
+    url = f"postgresql://{target.username}:any@127.0.0.1:{port}/{name}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "pgbouncer.log").read_text()
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    try:
+        until(answers, seconds=30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
