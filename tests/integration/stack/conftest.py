@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.bench.scratch import scratch_settings
+from infra.truth.requests import Place
 from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
@@ -23,3 +24,16 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 def project(renewed: Renewed) -> Project:
     """A project behind the Data API alone."""
     return Project(scratch_settings(renewed.gateway.url), renewed)
+
+
+@pytest.fixture
+def place(project: Project) -> Place:
+    """The project, as `make truth` knows one."""
+    settings = project.settings
+    return Place(
+        rest_url=f"{settings.supabase_url}/rest/v1",
+        jwt_secret=settings.supabase_jwt_secret or "",
+        publishable_key=settings.supabase_publishable_key,
+        secret_key=settings.supabase_secret_key or "",
+        schema=settings.schema_name,
+    )

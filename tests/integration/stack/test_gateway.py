@@ -19,6 +19,12 @@ begin
 end $$;
 create or replace function public.scratch_wait() returns void language sql
 as 'select pg_advisory_xact_lock(4711)';
+create or replace function public.scratch_say() returns int language plpgsql as $$
+begin
+  perform set_config('response.status', '207', true);
+  perform set_config('response.headers', '[{"x-made": "yes"}, {"age": "9"}]', true);
+  return 1;
+end $$;
 create table if not exists public.scratch_notes (
   id int generated always as identity primary key, at timestamptz not null default now(),
   owner uuid not null default auth.uid(), body jsonb not null constraint body_is_object
@@ -34,6 +40,7 @@ DROP = """
 drop table public.scratch_notes;
 drop function public.scratch_refuse;
 drop function public.scratch_wait;
+drop function public.scratch_say;
 notify pgrst, 'reload schema';
 """
 
@@ -91,6 +98,41 @@ def test_errors_keep_message_details_and_hint(
     assert answer.status_code == status
     said = {"message": "said", "details": "detailed", "hint": "a_word"}
     assert answer.json() == {"code": sqlstate, **said}
+
+
+def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: httpx.Client) -> None:
+    """As a function of somebody's does in production."""
+    ada = stack.headers(stack.sign_in(stack.demo_email))
+
+    answer = gateway.post("/rest/v1/rpc/scratch_say", headers=ada, json={})
+
+    assert (answer.status_code, answer.json()) == (207, 1)
+    assert (answer.headers["x-made"], answer.headers["age"]) == ("yes", "9")
+
+
+def test_what_postgrest_repeats_for_ever_is_answered_and_said_once(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """In production such a call holds a connection until someone stops the server."""
+    ada = stack.headers(stack.sign_in(stack.demo_email))
+    url = "/rest/v1/rpc/scratch_refuse"
+
+    for code in ("40001", "40001", "40P01"):
+        assert gateway.post(url, headers=ada, json={"p_code": code}).status_code == 500
+    log = (stack.folder / "logs" / "gateway.log").read_text()
+
+    assert log.count("failed with 40001. PostgREST repeats such a call for ever") == 1
+    assert log.count("failed with 40P01. PostgREST repeats such a call for ever") == 1
+
+
+def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.Client) -> None:
+    """A hosted project loads safeupdate for its Data API."""
+    secret = stack.headers(apikey=stack.supabase_secret_key)
+
+    for method in ("PATCH", "DELETE"):
+        body = {"priority": 1} if method == "PATCH" else None
+        answer = gateway.request(method, "/rest/v1/jobs", headers=secret, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "21000")
 
 
 def test_forged_and_missing_credentials_are_refused(

@@ -68,9 +68,7 @@ const FUNCTIONS = `
   where n.nspname = any ($1) and p.prokind = 'f' and r.typname <> 'trigger'`;
 
 const ROLES = `
-  select r.rolname as role,
-    coalesce(r.rolconfig::text, '') ~ 'session_preload_libraries=[^"]*safeupdate' as is_safe,
-    pg_catalog.pg_has_role('authenticator', r.oid, 'member') as may, (
+  select r.rolname as role, pg_catalog.pg_has_role('authenticator', r.oid, 'member') as may, (
     select coalesce(pg_catalog.json_object_agg(split_part(of, '=', 1),
       substr(of, strpos(of, '=') + 1)), '{}')
     from unnest(r.rolconfig) as of
@@ -102,7 +100,6 @@ export async function readCatalogue(driver, { schemas }) {
     tables: new Map(tables.map((table) => [keyOf(table), tableOf(table, viewKeys)])),
     functions: functions.map(functionOf).filter(isCallable),
     roles: rolesOf(roles),
-    isSafe: roles.some(({ role, is_safe: isSafe }) => role === "authenticator" && isSafe),
     relationships,
   };
 }

@@ -15,20 +15,19 @@ export function changeOf(asked, table, plan, catalogue) {
   const returned = isQuiet ? [] : neededOf(plan, table.key);
   const defaults = prefers.missing === "default";
   const given = { table, body: asked.body, returned, defaults, conditions };
-  if (kind === "delete") return deleteStatement(guarded("DELETE", given, catalogue));
+  if (kind === "delete") return deleteStatement(guarded("DELETE", given));
   const columns = asked.keys.map((name) => columnOf(table, name));
-  if (kind === "update")
-    return updateStatement(guarded("UPDATE", { ...given, columns }, catalogue));
+  if (kind === "update") return updateStatement(guarded("UPDATE", { ...given, columns }));
   if (kind === "upsert") return upsertOf({ ...given, columns }, asked, logic);
   const { resolution } = prefers;
   const conflict = resolution && { resolution, columns: query.onConflict ?? table.key };
   return insertStatement({ ...given, columns, conflict, conditions: [] });
 }
 
-// The library safeupdate, which a hosted project's Data API has: no change without a condition.
-function guarded(verb, given, { isSafe }) {
+// A hosted project's Data API loads the library safeupdate: no change without a condition.
+function guarded(verb, given) {
   const changes = given.columns?.length !== 0; // without columns no row is changed
-  if (!isSafe || given.conditions.length > 0 || !changes) return given;
+  if (given.conditions.length > 0 || !changes) return given;
   const message = `${verb} requires a WHERE clause`;
   throw new Refusal(400, { code: "21000", message });
 }

@@ -58,8 +58,6 @@ begin
     alter role authenticator set statement_timeout = '8s';
   end if;
   alter role authenticator set lock_timeout = '8s';
-  -- read here by the local Data API, which has no such library and does not sign in as this role
-  alter role authenticator set session_preload_libraries = 'safeupdate';
 end;
 $$;
 
