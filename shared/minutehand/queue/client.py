@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from minutehand.config import Settings
+from minutehand.queue.answers import reading
 from minutehand.queue.data_api import DEFAULT_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
 from minutehand.queue.keys import caller_headers
@@ -19,7 +20,6 @@ from minutehand.queue.models import (
     JobEvent,
     JobId,
     JobPage,
-    ListedJob,
     NewJob,
     WorkspaceId,
 )
@@ -53,31 +53,31 @@ class UserQueue(CallerFunctions):
     ) -> Enqueued:
         """Add one job; with an idempotency key, or find the one that key made."""
         chosen = EnqueueOptions(**options)
-        made = await self.call(
+        return await self.call(
             "enqueue_job",
+            parse=reading(Enqueued),
             repeatable=chosen.idempotency_key is not None,
             workspace_id=workspace_id,
             job_type=job_type,
             payload={} if payload is None else payload,
             options=chosen.wire(),
         )
-        return Enqueued.model_validate(made)
 
     async def enqueue_many(
         self, jobs: Sequence[NewJob], *, workspace_id: WorkspaceId | str
     ) -> EnqueuedBatch:
         """Add up to 1,000 jobs in one transaction, all or nothing."""
-        made = await self.call(
+        return await self.call(
             "enqueue_jobs",
+            parse=reading(EnqueuedBatch),
             repeatable=all(job.options.idempotency_key is not None for job in jobs),
             workspace_id=workspace_id,
             jobs=[job.wire() for job in jobs],
         )
-        return EnqueuedBatch.model_validate(made)
 
     async def get_job(self, job_id: JobId | str) -> Job:
         """The job as it is now."""
-        return Job.model_validate(await self.call("get_job", job_id=job_id))
+        return await self.call("get_job", parse=reading(Job), job_id=job_id)
 
     async def list_jobs(
         self,
@@ -90,10 +90,8 @@ class UserQueue(CallerFunctions):
         """A page of jobs, newest first, without payloads and results: `get_job` has those."""
         after = None if cursor is None else {"id": cursor}
         chosen = _given({"workspace_id": workspace_id, **where})
-        page = await self.call("list_jobs", filter=chosen, cursor=after, limit=limit)
-        return JobPage(
-            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
-            next_cursor=page["next"] and page["next"]["id"],
+        return await self.call(
+            "list_jobs", parse=JobPage.read, filter=chosen, cursor=after, limit=limit
         )
 
     async def logs(
@@ -116,59 +114,62 @@ class UserQueue(CallerFunctions):
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
     ) -> list[JobEvent]:
         """Events with a `seq` above `seq`, in order; empty for a job that is not yours."""
-        rows = await self.select(
+        return await self.select(
             "job_events",
             ("select", ",".join(JobEvent.model_fields)),
             ("job_id", f"eq.{job_id}"),
             ("seq", f"gt.{seq}"),
             ("order", "seq.asc"),
             ("limit", str(limit)),
+            parse=reading(list[JobEvent]),
         )
-        return [JobEvent.model_validate(row) for row in rows]
 
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
         """State changes of a workspace's jobs, each exactly once; without a cursor, from now on."""
-        return FeedPage.model_validate(
-            await self.call("event_feed", workspace_id=workspace_id, cursor=cursor, limit=limit)
+        page = reading(FeedPage)
+        return await self.call(
+            "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
         )
 
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
         """Events of a session's jobs but for logs; without a cursor, from the beginning."""
-        return FeedPage.model_validate(
-            await self.call("session_feed", session_id=session_id, cursor=cursor, limit=limit)
+        page = reading(FeedPage)
+        return await self.call(
+            "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
         )
 
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within five seconds."""
-        return Job.model_validate(await self.call("cancel_job", job_id=job_id))
+        return await self.call("cancel_job", parse=reading(Job), job_id=job_id)
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
         """Run a failed or cancelled job again, with `payload` in place of its own where given."""
         given = _given({"payload": payload})
-        return Job.model_validate(await self.call("retry_job", job_id=job_id, **given))
+        job: Job = await self.call("retry_job", parse=reading(Job), job_id=job_id, **given)
+        return job
 
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
     ) -> Enqueued:
         """Run a job again as a new one, with another `payload`, or from a step."""
-        made = await self.call(
+        return await self.call(
             "replay_job",
+            parse=reading(Enqueued),
             repeatable=idempotency_key is not None,
             job_id=job_id,
             request=_given({"idempotency_key": idempotency_key, **changes}),
         )
-        return Enqueued.model_validate(made)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question a waiting job asks."""
         # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
         wrapped = {"answer": answer}
-        return Job.model_validate(
-            await self.call("answer_job", repeatable=False, job_id=job_id, answer=wrapped)
+        return await self.call(
+            "answer_job", parse=reading(Job), repeatable=False, job_id=job_id, answer=wrapped
         )
 
     async def emit_event(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import httpx
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from tenacity import AsyncRetrying
 
-from minutehand.queue.errors import QueueUnavailable, RateLimited, error_from_response
+from minutehand.queue.answers import Parse, T, decode, decode_object, decode_rows, read
+from minutehand.queue.errors import QueueUnavailable, RateLimited, TokenRefused, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
 
@@ -22,8 +22,6 @@ ATTEMPTS: Final = 3
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
 Read = TypeVar("Read")
-#: Reads the JSON of an answer.
-Parse = Callable[[bytes], Any]
 
 
 class DataApi:
@@ -74,7 +72,7 @@ class DataApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
-        parse: Parse | None = None,
+        parse: Parse[Any] = decode_object,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
         request = self._http.build_request(
@@ -82,24 +80,30 @@ class DataApi:
             f"/rpc/{function}",
             headers={**headers, "Content-Type": "application/json"},
             content=encode(arguments),
-            extensions={} if parse is None else {"parse": parse},
         )
-        return await self._send(request, repeatable, attempts or self._attempts)
+        return await self._send(request, parse, repeatable, attempts or self._attempts)
 
     async def select(
-        self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
+        self,
+        table: str,
+        params: Sequence[tuple[str, str]],
+        *,
+        headers: Mapping[str, str],
+        parse: Parse[list[Any]] = decode_rows,
+    ) -> list[Any]:
         """Read rows of a table or view under the caller's row level security."""
         query = httpx.QueryParams(tuple(params))
         request = self._http.build_request("GET", f"/{table}", headers=dict(headers), params=query)
-        rows = await self._send(request, True, self._attempts)
-        return rows if isinstance(rows, list) else []
+        return await self._send(request, parse, True, self._attempts)
 
-    async def _send(self, request: httpx.Request, repeatable: bool, attempts: int) -> Any:
+    async def _send(
+        self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
+    ) -> T:
         again = repeated(repeatable, attempts, within=self._timeout_seconds)
-        return await again(self._send_once, request)
+        answer: T = await again(self._send_once, request, parse)
+        return answer
 
-    async def _send_once(self, request: httpx.Request) -> Any:
+    async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:
         await self._take_slot(request.url.path)
         try:
             response = await self._answered(self._http.send(request))
@@ -108,7 +112,9 @@ class DataApi:
             unavailable = QueueUnavailable(said.strip())
             unavailable.unsent = isinstance(error, UNSENT)
             raise unavailable from error
-        return self._read(response, request.extensions.get("parse") or decode)
+        if response.is_success:
+            return read(response.content, parse, status=response.status_code)
+        raise error_from_response(response.status_code, _problem(response))
 
     async def _take_slot(self, path: str) -> None:
         try:
@@ -132,21 +138,13 @@ class DataApi:
         if not task.cancelled():
             task.exception()  # of a call that was left, no one else will ask
 
-    def _read(self, response: httpx.Response, parse: Parse) -> Any:
-        try:
-            read = parse if response.is_success else decode
-            body = read(response.content) if response.content else None
-        except (ValueError, RecursionError) as error:
-            if response.is_success:
-                raise QueueUnavailable(
-                    f"the Data API answered {response.status_code} with a body that is incomplete "
-                    "or not JSON",
-                    status=response.status_code,
-                ) from error
-            body = None
-        if response.is_success:
-            return body
-        raise error_from_response(response.status_code, body)
+
+def _problem(response: httpx.Response) -> object:
+    """What a refusal says; whatever else is there says nothing."""
+    try:
+        return decode(response.content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def repeated(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
@@ -173,12 +171,3 @@ def profile_headers(schema: str) -> dict[str, str]:
 def encode(value: object) -> bytes:
     """`value` as JSON: datetimes, UUIDs and models included, NaN and infinities as null."""
     return to_json(value, inf_nan_mode="null", by_alias=True)
-
-
-def decode(content: bytes) -> Any:
-    """The JSON value of an answer."""
-    try:
-        return from_json(content)
-    except ValueError:
-        # one deep or huge value must not hide the others beside it: this reader stops later
-        return json.loads(content)

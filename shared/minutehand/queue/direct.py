@@ -18,7 +18,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
-from minutehand.queue.data_api import ATTEMPTS, Parse, decode, encode, repeated
+from minutehand.queue.answers import Parse, decode_object, read
+from minutehand.queue.data_api import ATTEMPTS, encode, repeated
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.keys import WORKER_ROLE
 
@@ -64,14 +65,13 @@ class DirectApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
-        parse: Parse | None = None,
+        parse: Parse[Any] = decode_object,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
         again = repeated(repeatable, attempts or ATTEMPTS, within=15.0)
-        raw: bytes | None = await again(self._call, function, arguments)
-        return None if raw is None else (parse or decode)(raw)
+        return read(await again(self._call, function, arguments), parse)
 
-    async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+    async def _call(self, function: str, arguments: Mapping[str, Any]) -> bytes:
         query = _query(self._schema, function, tuple(arguments))
         values = [_json(value) for value in arguments.values()]
         async with self._slots:
@@ -88,7 +88,7 @@ class DirectApi:
                     await connection.close()  # broken, or left by a caller in the middle
                 else:
                     self._free.append(connection)
-        return None if row is None else row[0]
+        return b"null" if row is None or row[0] is None else row[0]
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
+from minutehand.queue.answers import Parse, T, decode_object, decode_rows
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
@@ -55,9 +56,18 @@ class WorkerFunctions:
             # moment: nothing was called, and no job may fail for it
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
-    async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
+    async def call_held(
+        self,
+        function: str,
+        job_id: str,
+        fence: int,
+        *,
+        parse: Parse[Any] = decode_object,
+        **more: Any,
+    ) -> Any:
         """Call a function for a leased job, which says so by its fence; may be repeated."""
-        return await self.call(function, {"p_request": {"job_id": job_id, "fence": fence, **more}})
+        request = {"job_id": job_id, "fence": fence, **more}
+        return await self.call(function, {"p_request": request}, parse=parse)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -93,26 +103,45 @@ class CallerFunctions:
         self._headers = headers
         self._signed = signed
 
+    @overload
+    async def call(
+        self, function: str, /, *, parse: Parse[T], repeatable: bool = True, **arguments: Any
+    ) -> T: ...
+
+    @overload
     async def call(
         self, function: str, /, *, repeatable: bool = True, **arguments: Any
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]: ...
+
+    async def call(
+        self,
+        function: str,
+        /,
+        *,
+        parse: Parse[Any] = decode_object,
+        repeatable: bool = True,
+        **arguments: Any,
+    ) -> Any:
         """Call a SQL function by its parameters' names without `p_`; the JSON object it answers."""
-        answer: dict[str, Any] = await self._api.rpc(
+        return await self._api.rpc(
             function,
             {f"p_{name}": value for name, value in arguments.items()},
             headers=await self._all_headers(),
             repeatable=repeatable,
+            parse=parse,
         )
-        return answer
 
     async def workspace(self, named: UUID | None) -> UUID:
         """The workspace that is named, if it is the caller's; else the only one they have."""
         found = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(found["workspace_id"])
 
-    async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
+    async def select(
+        self, table: str, *params: tuple[str, str], parse: Parse[list[Any]] = decode_rows
+    ) -> list[Any]:
         """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
-        return await self._api.select(table, params, headers=await self._all_headers())
+        headers = await self._all_headers()
+        return await self._api.select(table, params, headers=headers, parse=parse)
 
     async def _all_headers(self) -> Mapping[str, str]:
         return self._headers if self._signed is None else {**self._headers, **await self._signed()}

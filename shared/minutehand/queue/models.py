@@ -16,7 +16,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import from_json
+
+from minutehand.queue.answers import decode_object
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,13 @@ class JobPage(Model):
     jobs: tuple[ListedJob, ...]
     next_cursor: str | None = None
 
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """The page of which this is the JSON."""
+        said = decode_object(raw)
+        following = said["next"] and said["next"]["id"]
+        return cls.model_validate({"jobs": said["jobs"], "next_cursor": following})
+
 
 class JobEvent(Model):
     """A line of a job's history; `seq` runs gapless from 1 per job."""
@@ -190,7 +198,7 @@ class QueueHealth(Report):
     """The queue's vital signs, for readiness and dashboards."""
 
     #: Due jobs by what keeps them from starting, with a verdict.
-    backlog: dict[str, Any] = Field(default_factory=dict)
+    backlog: dict[str, Any]
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
     last_tick_seconds: float | None = None
@@ -325,7 +333,7 @@ class LeaseRequest(Model):
 class LeaseResponse(Model):
     """What was leased, and the state of the queue beyond it."""
 
-    leases: tuple[Lease, ...] = ()
+    leases: tuple[Lease, ...]
     #: Whether `run_maintenance` would find something to do.
     maintenance: bool = False
     #: Due jobs that were not leased, counted up to 1,000.
@@ -339,7 +347,7 @@ class LeaseResponse(Model):
     def read(cls, raw: bytes) -> Self:
         """The answer of which this is the JSON."""
         # not by the validator of JSON: as quick, it takes twice the memory for large payloads
-        return cls.of(from_json(raw), len(raw))
+        return cls.of(decode_object(raw), len(raw))
 
     @classmethod
     def of(cls, said: dict[str, Any], size: int) -> Self:
@@ -370,7 +378,7 @@ class MaintenanceResponse(Model):
     """What a call of maintenance did."""
 
     #: How much of each task was done.
-    done: dict[str, int] = {}
+    done: dict[str, int]
     #: Tasks that failed and are put off, as `queue_health` says.
     failed: tuple[str, ...] = ()
     #: Whether another call would find more to do.
@@ -441,6 +449,12 @@ class ReportResult(Model):
     lease_expires_at: datetime | None = None
 
 
+class ReportResponse(Model):
+    """The results in the order sent."""
+
+    results: tuple[ReportResult, ...]
+
+
 class ErrorInfo(Model):
     """Why an attempt failed; `type` groups, `message` is for people."""
 
@@ -495,13 +509,13 @@ class SettleResult(Model):
 class SettleResponse(Model):
     """The results in the order sent, and the leases that were asked for in the same call."""
 
-    results: tuple[SettleResult, ...] = ()
+    results: tuple[SettleResult, ...]
     lease: LeaseResponse | None = None
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """As `LeaseResponse.read`."""
-        said = from_json(raw)
+        said = decode_object(raw)
         if said.get("lease") is not None:
             said["lease"] = LeaseResponse.of(said["lease"], len(raw))
         return cls.model_validate(said)

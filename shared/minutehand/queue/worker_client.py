@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
+from minutehand.queue.answers import reading
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
@@ -19,6 +20,7 @@ from minutehand.queue.models import (
     NewJob,
     QueueHealth,
     ReportItem,
+    ReportResponse,
     ReportResult,
     SettleItem,
     SettleResponse,
@@ -60,15 +62,18 @@ class WorkerQueue(WorkerFunctions):
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
-        return MaintenanceResponse.model_validate(
-            await self._ask("run_maintenance", request, attempts=2)
+        answer: MaintenanceResponse = await self._ask(
+            "run_maintenance", request, attempts=2, parse=reading(MaintenanceResponse)
         )
+        return answer
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
         """Store progress, logs and steps, renew leases, and learn which jobs must stop."""
         request = {"items": [item.wire() for item in items]}
-        body = await self._ask("report_jobs", request, attempts=1)
-        return [ReportResult.model_validate(result) for result in body["results"]]
+        answer: ReportResponse = await self._ask(
+            "report_jobs", request, attempts=1, parse=reading(ReportResponse)
+        )
+        return list(answer.results)
 
     async def settle(
         self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
@@ -131,7 +136,8 @@ class WorkerQueue(WorkerFunctions):
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        return QueueHealth.model_validate(await self.call("queue_health", {}))
+        health: QueueHealth = await self.call("queue_health", {}, parse=reading(QueueHealth))
+        return health
 
     async def explain(self) -> dict[str, Any]:
         """What is wrong as a whole, with causes and next steps."""

@@ -271,8 +271,16 @@ def reachable(what: str) -> Iterator[None]:
 
 def parsed(answer: httpx.Response) -> Any:
     """The body of a good answer."""
+    if answer.status_code == 204:
+        return None
     if answer.is_success:
-        return answer.json() if answer.content else None
+        try:
+            return answer.json()
+        except ValueError as error:  # a page, half of an answer, or none
+            raise CommandFailed(
+                f"{answer.url} answered {answer.status_code} with what is not JSON",
+                code="unreachable",
+            ) from error
     try:
         found = answer.json()
     except ValueError:

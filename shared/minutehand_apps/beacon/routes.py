@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import SignedIn
 from minutehand.web.errors import ApiError, FieldProblem, not_found, validation_failed
@@ -253,7 +254,7 @@ class Routes:
         """Cancel a job and its executions; repeatable, 409 when it has ended otherwise."""
         functions = self._app.acting_as(caller.token)
         job = await find_job(functions, id, workspace_id)
-        return Submitted.model_validate(await functions.call("beacon_cancel", id=job["id"]))
+        return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
 
     async def list_executions(
         self,
@@ -319,7 +320,9 @@ async def find_job(
     """Find a job by either id; a jobspec_id is one workspace's. 404 where it is missing."""
     wanted = ("select", ",".join(JobState.model_fields)), ("order", "id.desc"), ("limit", "1")
     if _is_uuid(id):
-        rows = await functions.select("beacon_job_states", ("id", f"eq.{id}"), *wanted)
+        rows: list[dict[str, Any]] = await functions.select(
+            "beacon_job_states", ("id", f"eq.{id}"), *wanted
+        )
         if rows:
             return rows[0]
     home = ("workspace_id", f"eq.{await functions.workspace(workspace_id)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minutehand.queue.answers import decode, reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.beacon.models import Ended, Started
 
@@ -27,16 +28,20 @@ class WorkerStore(FunctionStore):
 
     async def start(self, job_id: str, fence: int, what: str = "beacon_start") -> Started:
         """Start the job of a leased `beacon_job`, or as `beacon_start_execution` an execution."""
-        return Started.model_validate(await self._functions.call_held(what, job_id, fence))
+        started: Started = await self._functions.call_held(
+            what, job_id, fence, parse=reading(Started)
+        )
+        return started
 
     async def finish(
         self, job_id: str, fence: int, closing: Mapping[str, Any] | None = None
     ) -> Ended:
         """What the job of a leased `beacon_job` came to; it ends with its closing receipt."""
         more = {} if closing is None else {"closing": dict(closing)}
-        return Ended.model_validate(
-            await self._functions.call_held("beacon_finish", job_id, fence, **more)
+        ended: Ended = await self._functions.call_held(
+            "beacon_finish", job_id, fence, parse=reading(Ended), **more
         )
+        return ended
 
     async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """Store a signed receipt, once; returns the first."""
@@ -48,7 +53,9 @@ class WorkerStore(FunctionStore):
 
     async def signing_key(self, made: Mapping[str, str] | None = None) -> dict[str, str] | None:
         """The app's key, sealed; `made` is stored where there is none yet."""
-        found: dict[str, str] | None = await self._functions.call("beacon_key", {"p_made": made})
+        found: dict[str, str] | None = await self._functions.call(
+            "beacon_key", {"p_made": made}, parse=decode
+        )
         return found
 
     async def health(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import CallerFunctions
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web.sse import BEGINNING, Batch, HistoryFeed, Line
@@ -53,10 +54,9 @@ class SessionFeed:
         return Batch(lines, more=page.more, cursor=page.cursor)
 
     async def _page(self, cursor: str | None) -> FeedPage:
-        found = await self._functions.call(
-            "chat_events", session_id=self._session_id, cursor=cursor
+        return await self._functions.call(
+            "chat_events", parse=reading(FeedPage), session_id=self._session_id, cursor=cursor
         )
-        return FeedPage.model_validate(found)
 
     def _read(self, event: JobEvent, cursor: str) -> Line | None:
         data: Mapping[str, Any] = event.data or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.chat.models import Loaded
 
@@ -16,7 +17,10 @@ class WorkerStore(FunctionStore):
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on."""
-        return Loaded.model_validate(await self._functions.call_held("chat_load", job_id, fence))
+        loaded: Loaded = await self._functions.call_held(
+            "chat_load", job_id, fence, parse=reading(Loaded)
+        )
+        return loaded
 
     async def say(
         self,

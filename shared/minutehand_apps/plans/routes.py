@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
 from minutehand.web.caller import token_of
@@ -73,7 +74,7 @@ async def create(
 @routes.get("/{plan_id}")
 async def get_plan(plan_id: UUID, functions: Functions) -> Plan:
     """A plan: its state, and the stages that have ended."""
-    return Plan.model_validate(await functions.call("plan_read", plan_id=plan_id))
+    return await functions.call("plan_read", parse=reading(Plan), plan_id=plan_id)
 
 
 @routes.delete("/{plan_id}", status_code=204)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.plans.models import Loaded
 
@@ -16,7 +17,10 @@ class WorkerStore(FunctionStore):
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """The plan of a leased job."""
-        return Loaded.model_validate(await self._functions.call_held("plan_load", job_id, fence))
+        loaded: Loaded = await self._functions.call_held(
+            "plan_load", job_id, fence, parse=reading(Loaded)
+        )
+        return loaded
 
     async def keep(self, job_id: str, fence: int, name: str, **found: Any) -> None:
         """Keep what a stage found, or why it failed, so that the report has it at once.

@@ -169,7 +169,7 @@ class TrainingRoutes:
             await self._app.files.remove(gone["object_key"], prefix=prefix)
 
     async def _read(self, training_id: UUID, token: str) -> dict[str, Any]:
-        rows = await self._app.acting_as(token).select(
+        rows: list[dict[str, Any]] = await self._app.acting_as(token).select(
             "training_states", ("id", f"eq.{training_id}")
         )
         if not rows:

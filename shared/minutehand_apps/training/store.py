@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minutehand.queue.answers import reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.training.models import Chunk, Loaded
 
@@ -17,9 +18,10 @@ class WorkerStore(FunctionStore):
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on."""
-        return Loaded.model_validate(
-            await self._functions.call_held("training_load", job_id, fence)
+        loaded: Loaded = await self._functions.call_held(
+            "training_load", job_id, fence, parse=reading(Loaded)
         )
+        return loaded
 
     async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
         """Load the transcript's chunks, in order."""

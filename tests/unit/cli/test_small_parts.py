@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
-from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
+from minutehand.terminal.connection import (
+    CommandFailed,
+    Connection,
+    load_values,
+    parsed,
+    read_env_file,
+)
 from minutehand.terminal.output import Output
 
 
@@ -24,6 +31,16 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     assert printed.err == "Which one? [yes, no] [/dim]\n"
     assert printed.out.splitlines()[0] == "[/red] ␛]0;title\ufffd"
     assert "a␛[2J" in printed.out
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
+def test_what_is_no_answer_is_a_sentence(content: bytes) -> None:
+    """A page of a proxy before the API, half of an answer, or none; 204 has none to give."""
+    request = httpx.Request("GET", "https://api/api/jobs")
+
+    assert parsed(httpx.Response(204, request=request)) is None
+    with pytest.raises(CommandFailed, match="https://api/api/jobs answered 200"):
+        parsed(httpx.Response(200, content=content, request=request))
 
 
 def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 
 import httpx
 import pytest
 
+from infra.bench.scratch import scratch_settings
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
 from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import JobId, LeaseRequest
+from minutehand.queue.worker_client import WorkerQueue
 
 Answer = httpx.Response | Exception
 
@@ -43,8 +46,7 @@ HUNG = httpx.ReadTimeout("hung")
     [
         ([HUNG, httpx.Response(503, json={})], True, 3, True),
         ([httpx.ConnectError("refused")], False, 2, True),
-        # cut short, unlike an answer that is empty
-        ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 2, True),
+        ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 3, True),
         # it may have happened although its answer was lost
         ([HUNG], False, 1, False),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
@@ -72,6 +74,51 @@ async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: 
         await UserQueue(api(network), {}).enqueue("t", workspace_id="w", idempotency_key=key)
 
     assert len(network.requests) == sent
+
+
+#: What others answer in the queue's place with 200 or 204: an edge, a proxy, a gateway.
+FOREIGN = [
+    b"",
+    b"null",
+    b'{"job',
+    b"<html>maintenance</html>",
+    b'{"message": "soon"}',
+    b"[1]",
+    b'"',
+]
+CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
+    "lease_jobs": lambda _, worker: worker.lease(
+        LeaseRequest(worker_id="w", tick_id="t", call=1, limit=1)
+    ),
+    "settle_jobs": lambda _, worker: worker.settle([]),
+    "report_jobs": lambda _, worker: worker.report([]),
+    "run_maintenance": lambda _, worker: worker.maintain(),
+    "spawn_jobs": lambda _, worker: worker.spawn(JobId("j"), 1, "n", []),
+    "read_steps": lambda _, worker: worker.read_steps(JobId("j"), 1),
+    "register_job_types": lambda _, worker: worker.register_job_types([]),
+    "tick_finished": lambda _, worker: worker.tick_finished("t", summary={}),
+    "queue_health": lambda _, worker: worker.health(),
+    "enqueue_job": lambda user, _: user.enqueue("t", workspace_id="w"),
+    "enqueue_jobs": lambda user, _: user.enqueue_many([], workspace_id="w"),
+    "get_job": lambda user, _: user.get_job("j"),
+    "list_jobs": lambda user, _: user.list_jobs(),
+    "event_feed": lambda user, _: user.workspace_feed("w"),
+    "own_workspace": lambda user, _: user.workspace(None),
+    "pause_jobs": lambda user, _: user.pause("w", True),
+    "job_events": lambda user, _: user.events_after("j"),
+    "job_logs": lambda user, _: user.logs("j", limit=0),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+@pytest.mark.parametrize("name", CALLS)
+async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
+    """Who takes it for one ends its process, or believes that there is nothing to do."""
+    foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
+    settings = scratch_settings("http://127.0.0.1:1")
+
+    with pytest.raises(QueueUnavailable):
+        await CALLS[name](UserQueue(foreign, {}), WorkerQueue(settings, api=foreign))
 
 
 def test_what_json_lacks_is_null_or_refused_before_it_is_sent() -> None:

@@ -52,7 +52,7 @@ def test_nothing_spins(situation: str, is_loop: bool) -> None:
     if situation == "maintenance that fails":
         queue.maintenance_problem = QueueUnavailable("no disk")
     elif situation == "a task that fails":
-        answer = MaintenanceResponse(failed=("promotion",))
+        answer = MaintenanceResponse(done={}, failed=("promotion",))
         queue._maintain = lambda: answer  # type: ignore[method-assign]
 
     async def work(job: Job[Any], ctx: JobContext) -> Any:

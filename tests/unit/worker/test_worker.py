@@ -122,7 +122,7 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
     class Bounded(ModelQueue):
         def _lease(self, request: Any) -> LeaseResponse:
             if not admitted:
-                return LeaseResponse(run=RunState())
+                return LeaseResponse(leases=(), run=RunState())
             said = super()._lease(request)
             if said.run and said.run.ended:
                 said = said.model_copy(update={"run": RunState(ended=True, refused=bool(refused))})

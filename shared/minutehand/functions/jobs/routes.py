@@ -101,7 +101,7 @@ async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> d
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Run the failed jobs that match again, a batch a call; for managers."""
-    changed = await services.queue_of(caller).call("retry_jobs", **dict(body))
+    changed: dict[str, Any] = await services.queue_of(caller).call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
 
