@@ -75,7 +75,7 @@ class DataApi:
         parse: Parse[Any] = decode_object,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
-        request = self._http.build_request(
+        request = self._request(
             "POST",
             f"/rpc/{function}",
             headers={**headers, "Content-Type": "application/json"},
@@ -93,8 +93,18 @@ class DataApi:
     ) -> list[Any]:
         """Read rows of a table or view under the caller's row level security."""
         query = httpx.QueryParams(tuple(params))
-        request = self._http.build_request("GET", f"/{table}", headers=dict(headers), params=query)
+        request = self._request("GET", f"/{table}", headers=headers, params=query)
         return await self._send(request, parse, True, self._attempts)
+
+    def _request(
+        self, method: str, path: str, *, headers: Mapping[str, str], **more: Any
+    ) -> httpx.Request:
+        try:
+            return self._http.build_request(method, path, headers=headers, **more)
+        except UnicodeEncodeError as error:
+            # a caller's token or a setting: no one issues one that a header cannot carry
+            said = "a token or key has characters that no header can carry"
+            raise TokenRefused(said, status=401) from error
 
     async def _send(
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int

@@ -145,6 +145,9 @@ class Connection:
     def token(self) -> str:
         """The access token: as given, or by signing in with e-mail and password."""
         if given := self.given_token or self.values.get("MINUTEHAND_TOKEN"):
+            if not given.isascii():
+                said = "the access token has characters that no header can carry"
+                raise CommandFailed(said, code="unauthorized")
             return given
         if self._token is None:
             self._token = self._sign_in()

@@ -64,6 +64,8 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
+        # a redirect to the same path without its last slash would name the caller's own Host
+        redirect_slashes=False,
         # a log record would carry an exception's message; a span for each dependency is noise
         telemetry={"logs": False, "operation_spans": False},
     )

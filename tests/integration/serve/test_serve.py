@@ -216,7 +216,10 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
         until(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
         ready = client.get("/api/health/ready")
         nothing = client.get("/nowhere")
+        odd = [(b"authorization", "Bearer é".encode()), (b"host", b"[")]
+        stranger = client.post("/api/jobs/worker", headers=odd)
 
+    assert (stranger.status_code, stranger.json()["error"]) == (401, "Unauthorized")
     assert ready.status_code == 200, ready.text
     assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
 

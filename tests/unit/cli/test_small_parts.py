@@ -43,6 +43,12 @@ def test_what_is_no_answer_is_a_sentence(content: bytes) -> None:
         parsed(httpx.Response(200, content=content, request=request))
 
 
+def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
+    """One that was copied with a character too much."""
+    with pytest.raises(CommandFailed, match="no header can carry"):
+        _ = Connection({}, given_token="x\N{SNOWMAN}").token
+
+
 def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     """`--env-file prod.env` must not be mixed with the shell's leftovers."""
     file = tmp_path / "prod.env"

@@ -12,7 +12,7 @@ import pytest
 from infra.bench.scratch import scratch_settings
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
-from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import JobId, LeaseRequest
 from minutehand.queue.worker_client import WorkerQueue
 
@@ -119,6 +119,17 @@ async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content:
 
     with pytest.raises(QueueUnavailable):
         await CALLS[name](UserQueue(foreign, {}), WorkerQueue(settings, api=foreign))
+
+
+async def test_a_token_that_no_header_can_carry_is_refused() -> None:
+    """As one that the Data API does not know: nothing can be sent with it."""
+    network = Network()
+    user = UserQueue(api(network), {"Authorization": "Bearer \N{SNOWMAN}"})
+
+    for call in (user.get_job("j"), user.events_after("j")):
+        with pytest.raises(TokenRefused):
+            await call
+    assert network.requests == []
 
 
 def test_what_json_lacks_is_null_or_refused_before_it_is_sent() -> None:

@@ -76,6 +76,13 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncClient) -> None:
+    """A redirect to the route without the last slash would be made of it."""
+    answer = await api.get("/api/things/1/", headers={"host": "evil.example"})
+
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 @pytest.mark.parametrize("name", ERRORS)
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str

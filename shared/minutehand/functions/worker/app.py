@@ -101,12 +101,12 @@ def build_app(start: Start) -> Starlette:
 
     async def answer(request: requests.Request) -> Response:
         running: Running = request.app.state.running
-        if request.url.path == WAKE_PATH:
+        if request.scope["path"] == WAKE_PATH:
             running.wake()
             return Response(status_code=204)
         asked = Request(
             method=request.method,
-            path=request.url.path,
+            path=request.scope["path"],
             headers=dict(request.headers),
             body=await body_of(request),
             request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,

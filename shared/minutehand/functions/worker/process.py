@@ -101,14 +101,15 @@ class WorkerProcess:
         request = Request(scope, receive)
         asked = self._http.build_request(
             request.method,
-            request.url.path,
-            headers=_only(request.headers, _ASKED),
+            scope["path"],  # `request.url` would be made of the caller's Host
+            # as bytes: the worker refuses what is no text, and not all could be encoded again
+            headers=[each for each in request.headers.raw if each[0].decode("latin-1") in _ASKED],
             content=await body_of(request),
         )
         answer: Response
         try:
             reply = await self._http.send(asked)
-            answer = Response(reply.content, reply.status_code, _only(reply.headers, _RETURNED))
+            answer = Response(reply.content, reply.status_code, _returned(reply.headers))
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not answer",
@@ -144,8 +145,8 @@ class WorkerProcess:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MOST_RESTART_SECONDS))
 
 
-def _only(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name in names}
+def _returned(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in _RETURNED}
 
 
 def serve_worker(environ: Mapping[str, str], start: Start) -> int:
