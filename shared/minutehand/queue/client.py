@@ -14,12 +14,12 @@ from minutehand.queue.keys import caller_headers
 from minutehand.queue.models import (
     Enqueued,
     EnqueuedBatch,
-    EnqueueOptions,
     FeedPage,
     Job,
     JobEvent,
     JobId,
     JobPage,
+    JobRequest,
     NewJob,
     WorkspaceId,
 )
@@ -52,27 +52,33 @@ class UserQueue(CallerFunctions):
         self, job_type: str, payload: Any = None, *, workspace_id: WorkspaceId | str, **options: Any
     ) -> Enqueued:
         """Add one job; with an idempotency key, or find the one that key made."""
-        chosen = EnqueueOptions(**options)
+        given = {} if payload is None else payload
+        request = JobRequest(job_type=job_type, payload=given, **options)
+        return await self.add(request, workspace_id=workspace_id)
+
+    async def add(self, request: JobRequest, *, workspace_id: WorkspaceId | str) -> Enqueued:
+        """Add the job of a request that was read elsewhere, as `enqueue` does."""
         return await self.call(
             "enqueue_job",
             parse=reading(Enqueued),
-            repeatable=chosen.idempotency_key is not None,
+            repeatable=request.idempotency_key is not None,
             workspace_id=workspace_id,
-            job_type=job_type,
-            payload={} if payload is None else payload,
-            options=chosen.wire(),
+            job_type=request.job_type,
+            payload=request.payload,
+            options=request.options(),
         )
 
     async def enqueue_many(
-        self, jobs: Sequence[NewJob], *, workspace_id: WorkspaceId | str
+        self, jobs: Sequence[NewJob | JobRequest], *, workspace_id: WorkspaceId | str
     ) -> EnqueuedBatch:
         """Add up to 1,000 jobs in one transaction, all or nothing."""
+        wired = [job.wire() for job in jobs]
         return await self.call(
             "enqueue_jobs",
             parse=reading(EnqueuedBatch),
-            repeatable=all(job.options.idempotency_key is not None for job in jobs),
+            repeatable=all("idempotency_key" in job for job in wired),
             workspace_id=workspace_id,
-            jobs=[job.wire() for job in jobs],
+            jobs=wired,
         )
 
     async def get_job(self, job_id: JobId | str) -> Job:

@@ -240,6 +240,24 @@ class EnqueueOptions(Model):
     tags: tuple[str, ...] | None = None
 
 
+class JobRequest(EnqueueOptions):
+    """A job to enqueue, its options beside its type and payload as HTTP and SQL take it."""
+
+    job_type: str
+    payload: Any = Field(default_factory=dict)
+
+    def options(self) -> dict[str, Any]:
+        """The options that were given."""
+        return self.model_dump(mode="json", exclude_none=True, include=_OPTIONS)
+
+    def wire(self) -> dict[str, Any]:
+        """The job as `enqueue_jobs` takes it."""
+        return {**self.options(), "job_type": self.job_type, "payload": self.payload}
+
+
+_OPTIONS = set(EnqueueOptions.model_fields)
+
+
 class NewJob(Model):
     """One job of a bulk enqueue, or one child of a spawn."""
 
@@ -257,15 +275,15 @@ class Enqueued(Model):
 
     job: Job
     created: bool
-    #: True asks the caller to wake a worker now that the job is committed.
-    wake: bool = False
+    #: True asks the caller to wake a worker now that the job is committed; left out of answers.
+    wake: bool = Field(default=False, exclude=True)
 
 
 class EnqueuedBatch(Model):
     """The jobs of one bulk enqueue, in the order given."""
 
     jobs: tuple[Enqueued, ...]
-    wake: bool = False
+    wake: bool = Field(default=False, exclude=True)
 
 
 class LeasedJob(_Core):

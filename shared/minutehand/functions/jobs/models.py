@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from minutehand.queue.models import EnqueueOptions, Job
+from minutehand.queue.models import JobRequest
 from minutehand.web.bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
@@ -23,22 +23,20 @@ def _text_only(value: Any) -> Any:
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 
-class JobSpec(EnqueueOptions):
+class JobSpec(JobRequest):
     """A job of a bulk request."""
 
     model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds it once
 
-    job_type: str
     payload: Payload = Field(default_factory=dict)
     priority: Whole | None = Field(default=None, description="Smaller runs first; 100 by default.")
     scheduled_for: Instant | None = None
     deadline_at: Instant | None = None
     tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
-    def options(self, *, key: str | None) -> dict[str, Any]:
-        """The options that were given, with the request's own key."""
-        given = self.model_dump(include=set(EnqueueOptions.model_fields), exclude_none=True)
-        return {**given, "idempotency_key": key}
+    def with_key(self, key: str | None) -> Self:
+        """The job under the key of its request."""
+        return self.model_copy(update={"idempotency_key": key})
 
 
 class CreateJob(JobSpec):
@@ -52,19 +50,6 @@ class CreateJobs(Body):
 
     workspace_id: UUID
     jobs: tuple[JobSpec, ...]
-
-
-class CreatedJob(BaseModel):
-    """A job, and whether this request made it or found it by its key."""
-
-    job: Job
-    created: bool
-
-
-class CreatedJobs(BaseModel):
-    """The jobs of a bulk request, in the order given."""
-
-    jobs: tuple[CreatedJob, ...]
 
 
 class Replay(Body):

@@ -12,8 +12,6 @@ from fastapi import APIRouter, Response
 
 from minutehand.functions.jobs.models import (
     Answer,
-    CreatedJob,
-    CreatedJobs,
     CreateJob,
     CreateJobs,
     EditJob,
@@ -21,7 +19,7 @@ from minutehand.functions.jobs.models import (
     ManyJobs,
     Replay,
 )
-from minutehand.queue.models import Enqueued, EnqueueOptions, Job, NewJob
+from minutehand.queue.models import Enqueued, EnqueuedBatch, Job
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
@@ -44,11 +42,9 @@ async def create_job(
     idempotency_key: IdempotencyHeader = None,
 ) -> Job:
     """Enqueue a job."""
-    enqueued = await services.queue_of(caller).enqueue(
-        body.job_type,
-        body.payload,
-        workspace_id=str(body.workspace_id),
-        **body.options(key=one_key(idempotency_key, body.idempotency_key)),
+    key = one_key(idempotency_key, body.idempotency_key)
+    enqueued = await services.queue_of(caller).add(
+        body.with_key(key), workspace_id=str(body.workspace_id)
     )
     return await _answer_enqueued(enqueued, services, response)
 
@@ -70,26 +66,17 @@ async def create_jobs(
     caller: SignedIn,
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
-) -> CreatedJobs:
+) -> EnqueuedBatch:
     """Enqueue up to 1,000 jobs in one transaction, all or none."""
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     batch = await services.queue_of(caller).enqueue_many(
-        [
-            NewJob(
-                job_type=job.job_type,
-                payload=job.payload,
-                options=EnqueueOptions(**job.options(key=key)),
-            )
-            for job, key in zip(body.jobs, keys, strict=True)
-        ],
+        [job.with_key(key) for job, key in zip(body.jobs, keys, strict=True)],
         workspace_id=str(body.workspace_id),
     )
     if batch.wake:
         await services.waker.wake()
-    return CreatedJobs(
-        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs)
-    )
+    return batch
 
 
 @router.post("/jobs/cancel")
