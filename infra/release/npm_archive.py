@@ -35,7 +35,7 @@ def build_npm_archive(target: Path) -> Path:
 
 def stage_package(folder: Path) -> None:
     """Write the package's files into the empty `folder`."""
-    faces = [SOURCES / name for name in ("jobs.js", "element.js", "uploads.js")]
+    faces = [SOURCES / name for name in ("jobs.js", "element.js")]
     (folder / "jobs").mkdir()
     for path in (*faces, *sorted((SOURCES / "jobs").glob("*.js"))):
         shutil.copyfile(path, folder / path.relative_to(SOURCES))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
-from minutehand.aws.bucket import UploadsBucket
-from minutehand.aws.uploads import FileDigest, plan
+from minutehand_apps.training.bucket import UploadsBucket
 from minutehand_apps.training.errors import later, refused
+from minutehand_apps.training.parts import FileDigest, plan
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Left free on the disk beside a video.

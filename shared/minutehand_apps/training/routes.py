@@ -13,12 +13,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from minutehand.aws.uploads import KEY
 from minutehand.queue.errors import ProcessorError
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
 from minutehand.web.errors import ApiError, not_found, standing_on
 from minutehand.web.services import Provided, Services
+from minutehand_apps.training.bucket import KEY
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import TrainingPage, TrainingState, TranscriptState, Video
 from minutehand_apps.training.services import Training

@@ -13,6 +13,7 @@ from minutehand.clock import Clock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.dependencies import Dependencies
 from minutehand_apps.training.files import TrainingFiles
+from minutehand_apps.training.multipart import Uploads
 from minutehand_apps.training.settings import TrainingSettings
 from minutehand_apps.training.store import WorkerStore
 
@@ -37,6 +38,7 @@ class Training(Dependencies):
     ) -> None:
         super().__init__(settings, clock=clock)
         self.files = TrainingFiles(settings)
+        self.uploads = Uploads(settings)
         self._given = (speech, model, host)
 
     @cached_property

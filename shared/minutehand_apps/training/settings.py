@@ -7,8 +7,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minutehand.aws.uploads import MAX_BYTES
 from minutehand.config import read_count, read_list, read_text, read_url
+from minutehand_apps.training.parts import MAX_BYTES
 
 #: Longest playing time of a recording.
 MOST_SECONDS: Final = 4 * 3600.0

@@ -66,14 +66,20 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def project(renewed: Renewed, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A seeded database behind a Data API, with a bucket and nothing else from outside."""
+def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """With a bucket and nothing else from outside."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    settings = scratch_settings(renewed.gateway.url).model_copy(
+    return scratch_settings("http://127.0.0.1:1").model_copy(
         update={"uploads_bucket": BUCKET, "aws_endpoint_url": s3_server}
     )
-    return Project(settings, renewed)
+
+
+@pytest.fixture
+def project(renewed: Renewed, settings: Settings) -> Project:
+    """A seeded database behind a Data API, with that bucket."""
+    here = settings.model_copy(update={"supabase_url": renewed.gateway.url})
+    return Project(here, renewed)
 
 
 class Studio(AppHarness):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from minutehand.aws.clients import client
 from minutehand.config import Settings
 from tests.unit.aws.fake_aws import fake_aws
 
@@ -24,19 +23,10 @@ def aws() -> Iterator[str]:
 
 @pytest.fixture
 def settings(aws: str) -> Settings:
-    settings = Settings(
+    return Settings(
         supabase_url="https://project.example.test",
         supabase_publishable_key="sb_publishable_test",
         aws_endpoint_url=aws,
         aws_region="eu-central-1",
-        uploads_bucket="uploads-of-tests",
         worker_function_name="minutehand-test-worker",
     )
-    s3 = client(settings, "s3")
-    # moto's state is the process's: another file of tests may have left buckets of its own
-    if "uploads-of-tests" not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
-        s3.create_bucket(
-            Bucket="uploads-of-tests",
-            CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
-        )
-    return settings

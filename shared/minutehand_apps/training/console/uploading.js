@@ -1,15 +1,14 @@
 // The uploads under way, each with its progress and what can be done about it.
 
-import { request } from "../../api.js";
 import { bytes } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
 import { useStore } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
-import { uploadsAt } from "../../lib/uploads.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { act, notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
+import { Uploads } from "./uploads.js";
 
 const WORDS = {
   sending: ["Uploading", "processing"],
@@ -27,7 +26,7 @@ function started(upload, error) {
   return notify(`${made.title} is uploaded`, { href, label: "Look" });
 }
 
-export const uploads = uploadsAt("/api/uploads", { request, onEnd: started });
+export const uploads = new Uploads(started);
 
 export function Uploading({ whose }) {
   const mine = useStore(uploads).filter((one) => one.whose === whose);

@@ -1,19 +1,29 @@
-"""The uploads bucket as the apps' files lie in it: its name, its client, the size of an object.
+"""The uploads bucket: its name, its client, the size of an object.
 
-How files are written and read, and what a missing one means, is left to each app.
+How files are written and read, and what a missing one means, is left to those who extend it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import re
+from typing import Any, Final
 
 from minutehand.aws.clients import client
 from minutehand.config import Settings
 
+#: Most of a file's name in its key.
+NAME_CHARACTERS: Final = 120
+_ID: Final = "[0-9a-f-]{36}"
+#: The key of an uploaded file, as creating an upload gives it out.
+KEY: Final = re.compile(
+    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
+    rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
+)
+
 
 class UploadsBucket:
-    """To be extended by an app's own files; nothing is connected before it is needed."""
+    """To be extended; nothing is connected before it is needed."""
 
     #: Longest wait for S3's next bytes.
     READ_SECONDS = 20.0
@@ -37,18 +47,6 @@ class UploadsBucket:
             ConfigurationError: This deployment has no uploads bucket.
         """
         return await asyncio.to_thread(self._size, key)
-
-    async def read(self, key: str) -> bytes | None:
-        """Read an object that fits into memory; None when there is none.
-
-        Raises:
-            ConfigurationError: This deployment has no uploads bucket.
-        """
-        if await self.find_size(key) is None:
-            return None
-        return await asyncio.to_thread(
-            lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-        )
 
     def _size(self, key: str) -> int | None:
         from botocore.exceptions import ClientError

@@ -10,20 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.aws.bucket import UploadsBucket
 from minutehand.aws.clients import client
-from minutehand.aws.uploads import (
-    MAX_BYTES,
-    MAX_PARTS,
-    MIB,
-    MIN_PART_BYTES,
-    Plan,
-    UploadIncomplete,
-    UploadNotFound,
-    Uploads,
-    plan,
-)
 from minutehand.config import Settings
+from minutehand_apps.training.multipart import UploadIncomplete, UploadNotFound, Uploads
+from minutehand_apps.training.parts import MAX_BYTES, MAX_PARTS, MIB, MIN_PART_BYTES, Plan, plan
+from tests.integration.training.conftest import BUCKET
 
 
 @given(st.integers(min_value=0, max_value=MAX_BYTES))
@@ -94,13 +85,13 @@ async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
     assert await uploads.size_of("videos/c.mp4") == cut.size_bytes
 
 
-async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -> None:
+async def test_a_file_is_measured_checked_and_removed(settings: Settings) -> None:
     """A removal may be repeated; what is gone has no size."""
-    bucket, uploads = UploadsBucket(settings), Uploads(settings)
+    uploads = Uploads(settings)
     content = b"x" * (MIB + 1)
-    client(settings, "s3").put_object(Bucket="uploads-of-tests", Key="r.mp4", Body=content)
+    client(settings, "s3").put_object(Bucket=BUCKET, Key="r.mp4", Body=content)
 
-    assert (await bucket.read("r.mp4"), await bucket.find_size("r.mp4")) == (content, MIB + 1)
+    assert await uploads.find_size("r.mp4") == MIB + 1
     right = hashlib.sha256(content).hexdigest()
     assert await uploads.check("r.mp4", Plan(MIB + 1, MIB), right)
     assert not await uploads.check("r.mp4", Plan(MIB + 1, MIB), "0" * 64)

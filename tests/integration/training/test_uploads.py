@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.aws.uploads import MIN_PART_BYTES
 from minutehand.local.users import ADA, BOB, EVE, DemoUser
+from minutehand_apps.training.parts import MIN_PART_BYTES
 from tests.integration.api.conftest import error_of
 from tests.support.engine import ACME, GLOBEX
 from tests.support.stacks import RunningStack

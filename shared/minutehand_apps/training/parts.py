@@ -1,0 +1,112 @@
+"""How a file is cut into parts, and the checksums of its parts and of the whole; no storage."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+MIB: Final = 1024 * 1024
+#: S3 takes at most 10,000 parts of 5 MiB to 5 GiB; fewer, larger ones keep answers short.
+MIN_PART_BYTES: Final = 8 * MIB
+MAX_PARTS: Final = 2_000
+MAX_BYTES: Final = 16 * 1024 * MIB
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that has arrived."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    #: Base64 of its SHA-256, where storage keeps it.
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file of `size_bytes` is cut; every part but the last has `part_bytes`."""
+
+    size_bytes: int
+    part_bytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of parts; an empty file has one, as S3 wants."""
+        return max(1, -(-self.size_bytes // self.part_bytes))
+
+    def bytes_of(self, number: int) -> int:
+        """Size of part `number`, counted from 1."""
+        if number < self.count:
+            return self.part_bytes
+        return self.size_bytes - (self.count - 1) * self.part_bytes
+
+    def missing(self, arrived: Iterable[Part]) -> tuple[int, ...]:
+        """Numbers of the parts that have yet to arrive in their right size."""
+        whole = {part.number for part in arrived if part.size_bytes == self.bytes_of(part.number)}
+        return tuple(number for number in range(1, self.count + 1) if number not in whole)
+
+
+def plan(size_bytes: int) -> Plan:
+    """Cut a file so that neither the parts nor their number exceed what S3 takes."""
+    if not 0 <= size_bytes <= MAX_BYTES:
+        raise ValueError(f"a file of {size_bytes} bytes; 0 to {MAX_BYTES} are taken")
+    part = max(MIN_PART_BYTES, -(-size_bytes // MAX_PARTS))
+    return Plan(size_bytes, -(-part // MIB) * MIB)
+
+
+class FileDigest:
+    """SHA-256 of a file as it passes by: over the whole, and over its parts' checksums.
+
+    Args:
+        part_bytes: Size of every part but the last.
+
+    References:
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+    """
+
+    def __init__(self, part_bytes: int) -> None:
+        self._part_bytes = part_bytes
+        self._whole = hashlib.sha256()
+        self._part = hashlib.sha256()
+        self._in_part = 0
+        self._parts = b""
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._whole.update(piece)
+        while piece:
+            room = self._part_bytes - self._in_part
+            self._part.update(piece[:room])
+            self._in_part += min(room, len(piece))
+            piece = piece[room:]
+            if self._in_part == self._part_bytes:
+                self._end_part()
+
+    def matches(self, announced: str) -> bool:
+        """Whether a checksum, `<hex>` or `<hex>-<parts>`, is this file's; to be asked once."""
+        if "-" not in announced:
+            return announced == self._whole.hexdigest()
+        if self._in_part or not self._parts:
+            self._end_part()
+        count = len(self._parts) // hashlib.sha256().digest_size
+        return announced == f"{hashlib.sha256(self._parts).hexdigest()}-{count}"
+
+    def _end_part(self) -> None:
+        self._parts += self._part.digest()
+        self._part, self._in_part = hashlib.sha256(), 0
+
+
+def read_checksum(text: str) -> str:
+    """A SHA-256 as base64, from base64 or hexadecimal.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    if len(raw) != 32:
+        raise ValueError("a SHA-256 has 32 bytes")
+    return base64.b64encode(raw).decode()
