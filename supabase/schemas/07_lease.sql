@@ -5,19 +5,21 @@
 --     queue.note_worker     the worker's row and the lanes it serves, once a minute
 --     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
 --     queue.open_turns      notes of turns: where their tenant is, or behind who was served
---     queue.share_slots     which turns get how many jobs
---       queue.lock_types    limits of types: their locks, then what runs is counted
---       queue.first_turns   all turns of the tenants that are next in the ring
---       queue.limit_turns   limits of tenants likewise; a tenant at a limit is blocked for a while
---       queue.divide_slots  rounds: each tenant as many jobs as its weight
---       queue.move_on       the next lease begins behind the tenants that have had their round
---     queue.take            the jobs, by halves where a project's own trigger refuses one of them
---       queue.take_jobs     ready -> leased, in one statement
+--     queue.fill_pool       once for each pool: the slots that some of the job types share
+--       queue.share_slots   which turns get how many jobs
+--         queue.lock_types    limits of types: their locks, then what runs is counted
+--         queue.first_turns   all turns of the tenants that are next in the ring
+--         queue.limit_turns   limits of tenants likewise; one at a limit is blocked for a while
+--         queue.divide_slots  rounds: each tenant as many jobs as its weight
+--         queue.move_on       the next lease begins behind the tenants that have had their round
+--       queue.take          the jobs, by halves where a project's own trigger refuses one of them
+--         queue.take_jobs     ready -> leased, in one statement
+--       queue.tidy_turns    closes empty turns, moves the start of others to their first job
 --     queue.read_leases     the answer, and the events and keys that go with it
---     queue.tidy_turns      closes empty turns, moves the start of others to their first job
 --     public.tick_finished  ends the run, with the call that finds no more
 
--- As a worker sends it, and the number that replaces its name.
+-- As a worker sends it, and the number that replaces its name. pools: [{job_types, limit}] in place
+-- of one limit for all of its job types, where kinds of processors have slots of their own.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -32,7 +34,8 @@ create type queue.lease_request as (
   version text,
   most integer,
   run_seconds double precision,
-  ends jsonb
+  ends jsonb,
+  pools jsonb
 );
 -- A turn; due: its round; and what may start of its type, its tenant in it (own), and its tenant.
 create type queue.turn as (
@@ -1347,14 +1350,6 @@ begin
       from queue.signals as s
       where s.kind <> 'refused'
     ),
-    case
-      when p_more is null
-          and exists (
-            select from unnest(p_lanes) as l (lane)
-            join queue.turns as t on t.lane = l.lane and not t.blocked
-          )
-        then p_now
-    end,
     -- when the first type that has used up its rate and has waiting jobs may start one again
     (
       select min(
@@ -1391,6 +1386,85 @@ end;
 $$;
 revoke execute on function queue.next_due_in_ms from public;
 
+-- Fill the slots of one pool, of these job types: which turns get them, and their first jobs. more:
+-- also where no turn was found, but one has opened since.
+create function queue.fill_pool(
+  p_request queue.lease_request,
+  p_now timestamptz,
+  out ids uuid[],
+  out lanes integer[],
+  out more boolean,
+  out leased_at timestamptz
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_shared constant record := queue.share_slots(p_request, p_now);
+  v_leased integer := 0;
+begin
+  lanes := v_shared.lanes;
+  more := v_shared.more;
+  leased_at := p_now;
+  if v_shared.shares is not null then
+    -- a job that was enqueued since then starts after it
+    leased_at := greatest(p_now, queue.clock());
+    ids := queue.take(v_shared.shares, p_request, leased_at);
+    v_leased := coalesce(cardinality(ids), 0);
+    -- where another lease holds some, more may come behind them
+    if v_leased < p_request."limit" then
+      more := more
+        or v_leased < case
+          when v_shared.shares[2] is null then 1
+          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
+        end
+          and queue.refused('lease', leased_at) = '{}';
+    end if;
+  end if;
+  more := coalesce(
+    more,
+    exists (
+      select from unnest(lanes) as l (lane)
+      join queue.turns as t on t.lane = l.lane and not t.blocked
+    )
+  );
+  if v_leased > 0 and v_shared.is_limited then
+    perform queue.spend(
+      'r:' || y.job_type,
+      y.rate_limit,
+      y.rate_per_seconds,
+      n.jobs,
+      leased_at
+    )
+    from (
+      select j.job_type, count(*) as jobs
+      from public.jobs as j
+      where j.id = any (ids)
+      group by 1
+    ) as n
+    join queue.job_types as y on y.job_type = n.job_type
+    where y.rate_limit is not null and not y.rate_per_key;
+  end if;
+  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
+  if cardinality(v_shared.empty) > 4
+    or v_leased >= 20 and v_leased < p_request."limit"
+    or p_request.call % 16 = 0
+  then
+    perform queue.tidy_turns(
+      array(
+        select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
+        from public.jobs as j
+        where j.id = any (ids)
+        group by j.lane, j.workspace_id
+      ) || v_shared.empty,
+      leased_at
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.fill_pool from public;
+
+-- Fill every pool. is_short, is_full: one was not, and one was; lanes: of those asked for.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -1398,7 +1472,9 @@ create function queue.lease_ready(
   out leases json,
   out leased integer,
   out lanes integer[],
-  out more boolean
+  out more boolean,
+  out is_short boolean,
+  out is_full boolean
 )
 language plpgsql
 set search_path = ''
@@ -1406,8 +1482,9 @@ as $$
 declare
   v_at_once constant integer := greatest(20, least(200, p_request."limit"));
   v_now timestamptz := p_now;
-  v_shared record;
-  v_ids uuid[];
+  v_filled record;
+  v_count integer;
+  v_ids uuid[] := '{}';
   v_read record;
 begin
   perform from queue.notes
@@ -1426,62 +1503,32 @@ begin
     where queue.try_lock('pauses', p_is_shared => true);
     perform queue.open_turns(v_at_once, p_now);
   end if;
-  v_shared := queue.share_slots(p_request, p_now);
-  lanes := v_shared.lanes;
-  more := v_shared.more;
+  lanes := '{}';
+  more := false;
+  is_short := p_request."limit" = 0;
+  is_full := false;
+  for p_request.job_types, p_request."limit" in
+    select p_request.job_types, p_request."limit"
+    where p_request.pools is null
+    union all
+    select p.job_types, p."limit"
+    from jsonb_to_recordset(p_request.pools) as p (job_types text[], "limit" integer)
+  loop
+    v_filled := queue.fill_pool(p_request, v_now);
+    v_ids := v_ids || v_filled.ids;
+    lanes := lanes || v_filled.lanes;
+    more := more or v_filled.more;
+    v_now := v_filled.leased_at;
+    v_count := coalesce(cardinality(v_filled.ids), 0);
+    is_short := is_short or v_count < p_request."limit";
+    is_full := is_full or v_count > 0 and v_count >= p_request."limit";
+  end loop;
   leases := '[]';
-  leased := 0;
-  if v_shared.shares is not null then
-    -- a job that was enqueued since then starts after it
-    v_now := greatest(p_now, queue.clock());
-    v_ids := queue.take(v_shared.shares, p_request, v_now);
-    leased := coalesce(cardinality(v_ids), 0);
-    -- where another lease holds some, more may come behind them
-    if leased < p_request."limit" then
-      more := more
-        or leased < case
-          when v_shared.shares[2] is null then 1
-          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
-        end
-          and queue.refused('lease', v_now) = '{}';
-    end if;
-  end if;
+  leased := cardinality(v_ids);
   if leased > 0 then
     v_read := queue.read_leases(v_ids, p_request, v_now);
     leases := v_read.leases;
     p_changes := p_changes || v_read.changes;
-    if v_shared.is_limited then
-      perform queue.spend(
-        'r:' || y.job_type,
-        y.rate_limit,
-        y.rate_per_seconds,
-        n.jobs,
-        v_now
-      )
-      from (
-        select j.job_type, count(*) as jobs
-        from public.jobs as j
-        where j.id = any (v_ids)
-        group by 1
-      ) as n
-      join queue.job_types as y on y.job_type = n.job_type
-      where y.rate_limit is not null and not y.rate_per_key;
-    end if;
-  end if;
-  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
-  if cardinality(v_shared.empty) > 4
-    or leased >= 20 and leased < p_request."limit"
-    or p_request.call % 16 = 0
-  then
-    perform queue.tidy_turns(
-      array(
-        select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
-        from public.jobs as j
-        where j.id = any (v_ids)
-        group by j.lane, j.workspace_id
-      ) || v_shared.empty,
-      v_now
-    );
   end if;
   perform queue.publish(p_changes, v_now);
 end;
@@ -1650,6 +1697,12 @@ declare
 begin
   v_asked.call := coalesce(v_asked.call, 1);
   v_asked."limit" := coalesce(v_asked."limit", 10);
+  if v_asked.pools is not null then
+    v_asked."limit" := (
+      select coalesce(sum(p."limit"), 0)
+      from jsonb_to_recordset(v_asked.pools) as p ("limit" integer)
+    );
+  end if;
   if v_asked.worker_id is null
     or v_asked.tick_id is null
     or v_asked."limit" not between 0 and 1000
@@ -1658,7 +1711,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'worker_id and tick_id are required; limit is '
+      'worker_id and tick_id are required; limit, or that of all pools, is '
         '0 to 1000, lease_seconds 1 to 43200',
       'p_request'
     );
@@ -1689,8 +1742,8 @@ declare
   v_run jsonb; -- where this call begins or ends it
   v_given record;
   v_due bigint;
-  v_is_short boolean;
   v_maintenance boolean;
+  v_ends boolean;
 begin
   perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   v_now := queue.clock();
@@ -1741,8 +1794,22 @@ begin
   then
     v_ms := setval('queue.slots_ms', v_ms);
   end if;
-  v_is_short := v_given.leased < v_asked."limit" or v_asked."limit" = 0;
-  if v_asked.count_due or v_asked.call = 1 then
+  v_maintenance := v_given.is_short
+    and queue.maintenance_is_due(
+      v_now,
+      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active
+    ); -- it leased lately
+  v_ms := case
+    when v_given.is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now)
+  end;
+  v_ends := v_asked.ends is not null
+    and v_given.leased = 0
+    and (not v_maintenance or v_asked.ends ? 'maintained')
+    and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
+  if v_asked.count_due or v_asked.call = 1 or v_ends then
+    if v_asked.pools is not null then -- of all that the worker serves
+      v_given.lanes := queue.open_lanes(v_asked.job_types, v_asked.queues);
+    end if;
     v_due := (
       select count(*)
       from (
@@ -1752,28 +1819,27 @@ begin
       ) as r
     );
   end if;
-  v_maintenance := v_is_short
-    and queue.maintenance_is_due(
-      v_now,
-      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active
-    ); -- it leased lately
-  v_ms := case
-    when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now)
-  end;
-  if v_asked.ends is not null
-    and v_given.leased = 0
-    and (not v_maintenance or v_asked.ends ? 'maintained')
-    and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true
-  then
+  if v_ends then
     v_run := public.tick_finished(
-      v_asked.ends || jsonb_build_object('tick_id', v_asked.tick_id)
+      v_asked.ends
+      || jsonb_build_object('tick_id', v_asked.tick_id)
+      || jsonb_build_object(
+        'summary',
+        v_asked.ends -> 'summary'
+        || jsonb_build_object(
+          'due_left', v_due,
+          'next_due_in_ms', v_ms,
+          'next_in_ms', v_ms,
+          'next_reason', case when v_ms is null then 'notified' else 'due' end
+        )
+      )
     );
   end if;
   return json_build_object(
     'leases', v_given.leases,
     'maintenance', v_maintenance,
     'run', v_run,
-    'due', coalesce(v_due, (not v_is_short)::integer),
+    'due', coalesce(v_due, v_given.is_full::integer),
     'next_due_in_ms', v_ms
   );
 end;
@@ -1801,10 +1867,12 @@ end;
 $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
-  '{worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, version, '
-  'free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, summary?}}. A lease '
-  'counts as an attempt; a repeated (tick_id, call) that got leases gets them again. most: so many '
-  'runs may be under way, answered by run: {free}, null if this one is refused. ends: it ends if '
+  '{worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], queues, '
+  'lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, '
+  'summary?}}. pools: limits of some of the job types each, in place of one of all; due counts '
+  'those of all. A lease counts as an attempt; a repeated (tick_id, call) that got leases gets '
+  'them again. most: so many runs may be under way, answered by run: {free}, null if this one is '
+  'refused. ends: it ends if '
   'nothing is leased, nor due within stay_ms: {ended, refused}; refused: another was meanwhile, '
   'so lease again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

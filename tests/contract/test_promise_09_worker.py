@@ -207,7 +207,7 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
     queue.faults = dict.fromkeys(range(1, 400), "lose_request")
     world = World(queue)
 
-    leaping(world.tick())
+    leaping(world.tick(60))
 
     assert 30 < world.ended_at["1"] < 32
     assert queue.settles == []

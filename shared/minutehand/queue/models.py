@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, NewType, Self
+from typing import Annotated, Any, Final, Literal, NewType, Self
 
 from pydantic import (
     BaseModel,
@@ -326,6 +326,17 @@ class RunState(Model):
     refused: bool = False
 
 
+#: Most jobs that one request may lease, over all of its pools.
+MOST_LEASED: Final = 1000
+
+
+class LeasePool(Model):
+    """Slots that these job types share, and how many jobs to lease for them."""
+
+    job_types: tuple[str, ...]
+    limit: int
+
+
 class LeaseRequest(Model):
     """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
 
@@ -333,7 +344,10 @@ class LeaseRequest(Model):
     tick_id: str
     call: int
     limit: int
+    #: All that its worker serves, also what has no slot now: `due` counts these.
     job_types: tuple[str, ...] | None = None
+    #: In place of `limit` for all of them, where kinds of processors have slots of their own.
+    pools: tuple[LeasePool, ...] | None = None
     queues: tuple[str, ...] | None = None
     #: In place of the leases of their types.
     lease_seconds: int | None = None

@@ -1,10 +1,11 @@
-"""How a tick asks for leases: under which id, what again, and when next."""
+"""How a tick asks for leases: under which id, and what again. When is the agenda's."""
 
 from __future__ import annotations
 
 import uuid
 
-from minutehand.queue.models import LeaseRequest, LeaseResponse, RunEnd
+from minutehand.queue.models import LeasePool, LeaseRequest, LeaseResponse, RunEnd
+from minutehand.worker.agenda import Agenda
 from minutehand.worker.beside import Maintenance
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import LeaseId, Run
@@ -12,7 +13,7 @@ from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
-    """One tick's lease calls, and what their answers said about the work to come.
+    """One tick's lease calls; what their answers say of the work to come is noted in its agenda.
 
     Args:
         is_woken: Others wake the tick: enqueues need not count on its looks.
@@ -24,45 +25,46 @@ class LeaseRequests:
     MOST_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
-    #: Answers in a row that had none of what was due at once, after which a tick may leave.
-    VAIN_MAX = 6
-    #: After a tick's room is withdrawn, one more look: an enqueue that counted on it may not have
-    #: been committed when it was.
-    TRAILING_SECONDS = 0.1
 
-    def __init__(self, run: Run, maintenance: Maintenance, *, is_woken: bool) -> None:
+    def __init__(
+        self, run: Run, agenda: Agenda, maintenance: Maintenance, *, is_woken: bool
+    ) -> None:
         self._run_of = run
+        self._agenda = agenda
         self._maintenance = maintenance
         self._is_woken = is_woken
         self._clock = run.clock
         self._options = run.options
         self._summary = run.summary
         self._deadlines = run.deadlines
-        self._vain = run.vain
         self._is_first = True
         self._unanswered = 0
         self.id = LeaseId() if run.lease_id.is_taken else run.lease_id
         self.id.is_taken = True
         self._has_room = False
         #: Whether enqueues could count on this tick until its latest request.
-        self.owes_a_look = False
+        self._owes_a_look = False
         #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
         #: found again.
         self.unanswered: LeaseRequest | None = None
-        #: When the queue was last asked, and when something falls due, on the steady clock.
-        self.polled_at = float("-inf")
-        self.next_due_at: float | None = None
         #: Jobs that were due and not leased, as far as the database counted.
         self.due = 0
         #: The summary of the run should the next request find nothing; None where it lasts anyway.
         self.last: TickSummary | None = None
+        #: The latest request leaves nothing out that the run serves.
+        self._asks_for_all = False
 
     def request(
-        self, job_types: tuple[str, ...], limit: int, *, staying: bool, count_due: bool | None
+        self,
+        pools: tuple[LeasePool, ...],
+        *,
+        is_all: bool,
+        staying: bool,
+        count_due: bool | None = None,
     ) -> LeaseRequest:
-        """The next request, or the one that was not answered."""
+        """The next request, for these pools, or the one that was not answered."""
         now = self._clock.monotonic()
-        self.polled_at = now
+        self._agenda.ask(now)
         if self.unanswered is not None:
             return self.unanswered
         most = self._run_of.most
@@ -78,15 +80,18 @@ class LeaseRequests:
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room = self._has_room
         self._has_room = staying and asks_again and not self._is_woken
-        self.owes_a_look = had_room and not self._has_room
-        if self.owes_a_look:
+        self._owes_a_look = had_room and not self._has_room
+        if self._owes_a_look:
             self.last = None
+        self._asks_for_all = is_all
+        all_types = self._run_of.job_types
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
             call=self.id.calls,
-            limit=max(0, limit),
-            job_types=job_types,
+            limit=sum(pool.limit for pool in pools),
+            job_types=all_types,
+            pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run_of.queues,
             version=self._options.code,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
@@ -124,40 +129,24 @@ class LeaseRequests:
         """Record what an answer says besides its leases."""
         self.unanswered = None
         self._unanswered = 0
-        self._summary.next_due_in_ms = response.next_due_in_ms
         self.due = response.due
-        self.next_due_at = None
-        if response.leases:
-            self._vain.leases = 0
-        elif response.next_due_in_ms == 0:
-            # what is due but never comes, e.g. because its row is locked, is requested less and
-            # less often
-            self._vain.leases += 1
-        if response.next_due_in_ms is not None:
-            self.put_off(max(response.next_due_in_ms / 1000, self._vain.lease_pause()))
-        if self.owes_a_look:
-            trailing = self._clock.monotonic() + self.TRAILING_SECONDS
-            self.next_due_at = min(trailing, self.next_due_at or trailing)
-
-    @property
-    def is_due_now(self) -> bool:
-        """Whether the last answer said that work is there which another held at that moment.
-
-        False again after `VAIN_MAX` such answers, together about a second: that other one has it.
-        """
-        return self._summary.next_due_in_ms == 0 and self._vain.leases < self.VAIN_MAX
+        due_in_ms = self._summary.next_due_in_ms = response.next_due_in_ms
+        self._agenda.answer(
+            self._clock.monotonic(),
+            found=bool(response.leases),
+            of_all=self._asks_for_all,
+            due_in_seconds=None if due_in_ms is None else due_in_ms / 1000,
+            owes_a_look=self._owes_a_look,
+        )
 
     def not_answered(self) -> None:
         """No answer: the request is repeated, each time after a longer pause."""
         self._unanswered += 1
-        self.put_off(min(self.MOST_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4)))
+        pause = min(self.MOST_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4))
+        self._agenda.put_off(self._clock.monotonic(), pause, is_unanswered=True)
 
     def refused(self) -> None:
         """The request was refused: it is not repeated, and nothing is asked for a while."""
         self.unanswered = None
-        self.owes_a_look = False
-        self.put_off(self.REFUSED_PAUSE_SECONDS)
-
-    def put_off(self, seconds: float) -> None:
-        """Ask again after that time."""
-        self.next_due_at = self._clock.monotonic() + seconds
+        now = self._clock.monotonic()
+        self._agenda.put_off(now, self.REFUSED_PAUSE_SECONDS, is_unanswered=False)

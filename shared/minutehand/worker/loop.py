@@ -49,8 +49,6 @@ class Worker:
         on_tick: Called with what each finished tick did, e.g. to write metrics.
     """
 
-    #: Trailing check after a wake-up: a commit may become visible just after we looked.
-    TRAILING_SECONDS = 0.1
     #: A loop that has not gone round for so long is stalled.
     STALLED_SECONDS = 30.0
     #: Longest single pause of the loop, so that it goes round.
@@ -130,6 +128,18 @@ class Worker:
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
+        options = options or self.options
+        tick = await self._tick(budget_seconds, job_types, fan_out, wakeups, options)
+        return tick.summary
+
+    async def _tick(
+        self,
+        budget_seconds: float,
+        job_types: Sequence[str] | None,
+        fan_out: bool,
+        wakeups: asyncio.Event | None,
+        options: TickOptions,
+    ) -> Tick:
         ends_at = self.clock.monotonic() + budget_seconds
         if self._loop is not (loop := asyncio.get_running_loop()):
             most_threads = THREADS_OF_SLOT * self.options.concurrency
@@ -138,7 +148,7 @@ class Worker:
         await self.register()
 
         tick = Tick(
-            self._run(ends_at, options or self.options, job_types),
+            self._run(ends_at, options, job_types),
             fan_out=self._fan_out if fan_out else None,
             start_extra_workers=self._start_extra_workers,
             wakeups=wakeups,
@@ -147,7 +157,7 @@ class Worker:
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(summary)
-        return summary
+        return tick
 
     def _run(self, ends_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
         now = self.clock.monotonic()
@@ -198,7 +208,7 @@ class Worker:
             was_woken = wakeups.is_set()
             wakeups.clear()
             try:
-                summary = await self.tick(wakeups=wakeups, options=options)
+                tick = await self._tick(math.inf, None, True, wakeups, options)
             except QueueError as error:
                 failures += 1
                 is_refused = not isinstance(error, QueueUnavailable)
@@ -211,12 +221,12 @@ class Worker:
                 await self._pause(pause, wakeups)
                 continue
             failures = 0
-            wait = self.TRAILING_SECONDS if was_woken and not summary.leased else poll_seconds
-            if summary.next_due_in_ms is not None:
-                # what others hold is due all the time
-                least = max(0.005, self._vain.lease_pause() if self._vain.leases else 0)
-                wait = min(wait, max(least, summary.next_due_in_ms / 1000))
-            await self._pause(wait, wakeups)
+            in_vain = was_woken and not tick.summary.leased
+            now = self.clock.monotonic()
+            entry = tick.agenda.following(now, look_seconds=poll_seconds, was_woken=in_vain)
+            extra = {"event": "worker.waits", "reason": entry.reason, **names}
+            logger.debug("Next run in %.3f s: %s", entry.at - now, entry.reason, extra=extra)
+            await self._pause(entry.at - now, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from minutehand.queue.models import Lease
+from minutehand.queue.models import MOST_LEASED, Lease, LeasePool
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.run import Run
 
@@ -71,30 +71,32 @@ class Slots:
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         self._mean_bytes = 1.0
-        self._turns = 0
-        #: The last request for both kinds was answered in full: they take turns, so that the few
-        #: threads do not bound how many coroutines are leased.
-        self._takes_turns = False
 
-    def wanted(self) -> tuple[tuple[str, ...], int]:
-        """The job types to lease next, and how many jobs."""
+    def wanted(self) -> tuple[LeasePool, ...]:
+        """The pools with room, each with its job types and how many jobs to lease for it."""
         now = self._clock.monotonic()
-        free = {id(pool): pool.free(now, self._mean_bytes) for pool in self._pools}
-        pools = [pool for pool in self._pools if free[id(pool)] > 0]
-        if self._takes_turns and len(pools) > 1:
-            pools = [pools[self._turns % 2]]
-        names = tuple(sorted(name for pool in pools for name in pool.job_types))
-        return names, min((free[id(pool)] for pool in pools), default=0)
+        free = [(pool.free(now, self._mean_bytes), pool.job_types) for pool in self._pools]
+        free = sorted(each for each in free if each[0] > 0)
+        wanted: list[LeasePool] = []
+        left = MOST_LEASED
+        # the smaller first: of what one request may bring, the larger has what the other leaves
+        for others, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
+            limit = min(count, left // (1 + others))
+            wanted.append(LeasePool(job_types=job_types, limit=limit))
+            left -= limit
+        return tuple(wanted)
 
-    def add(self, leases: tuple[Lease, ...], sent_at: float, *, limit: int, size: int) -> None:
-        """Take over leased jobs of an answer of `size` bytes to a request for `limit`."""
+    def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
+        """Whether these are all the pools there are, so that a request for them leaves none out."""
+        return len(pools) == len(self._pools)
+
+    def add(self, leases: tuple[Lease, ...], sent_at: float, *, size: int) -> None:
+        """Take over the leased jobs of an answer of `size` bytes."""
         for lease in leases:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.waiting.append((lease, sent_at))
         if leases:
             self._mean_bytes = max(1.0, size / len(leases))
-        self._turns += 1
-        self._takes_turns = len(self._pools) > 1 and 0 < limit <= len(leases)
 
     def begin(self) -> Iterator[tuple[Lease, float]]:
         """Those that have a slot now, the first leased first."""

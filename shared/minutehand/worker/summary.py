@@ -36,6 +36,10 @@ class TickSummary:
     crowded_out: bool = False
     #: Milliseconds until the next job falls due; None when none is planned.
     next_due_in_ms: float | None = field(default=None, compare=False)
+    #: When there may be more, in milliseconds, and why, see `minutehand.worker.agenda`; without a
+    #: time: once it is notified.
+    next_in_ms: float | None = field(default=None, compare=False)
+    next_reason: str | None = field(default=None, compare=False)
 
     def count(self, outcome: str) -> None:
         """Add one applied settle."""

@@ -17,6 +17,7 @@ from typing import Any
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, RunState, SettleItem
 from minutehand.tasks import end_tasks
+from minutehand.worker.agenda import Act, Agenda, AtHand, Entry, Reason
 from minutehand.worker.alarm import MOST_NAMED, Alarm
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.beside import Maintenance, Publishing
@@ -41,11 +42,9 @@ class Tick:
     Args:
         fan_out: How many extra workers it may start; None for none.
         wakeups: Set by others to make it lease at once.
-        on_turn: Called each time that its loop goes round, at least each `TURN_SECONDS`.
+        on_turn: Called each time that its loop goes round, at least each `Agenda.TURN_SECONDS`.
     """
 
-    #: Longest time between two turns of the loop.
-    TURN_SECONDS = 10.0
     #: Pause before what a user's transaction held is settled again.
     BUSY_SECONDS = 1.0
 
@@ -68,10 +67,6 @@ class Tick:
         #: Whether it has asked for extra workers, of which none may have been accepted.
         self._has_fanned_out = False
         self._wakeups = wakeups
-        #: No other run is admitted beside this one: it looks for new work while it waits.
-        self._is_last = False
-        #: As many runs as may be are under way: this one leases nothing.
-        self._is_crowded_out = False
         #: The summary with which its latest lease, or a call of its own, has ended it.
         self._ended_as: TickSummary | None = None
         self._on_turn = on_turn
@@ -83,8 +78,6 @@ class Tick:
         self._busy_until = 0.0
         #: Something happened that the loop acts on.
         self._pulse = asyncio.Event()
-        self._woken = False
-        self._looked_back = False
         #: An error that no rule knows: what runs is released, and the run fails with it.
         self._broken: BaseException | None = None
         self._held = Held()
@@ -93,8 +86,14 @@ class Tick:
         self._exchange: asyncio.Task[None] | None = None
         self._reporter = Reporter(run, self._held)
         self._settler = Settler(run)
-        self._maintenance = Maintenance(run, self._held, on_done=self._look_for_work)
-        self._leases = LeaseRequests(run, self._maintenance, is_woken=wakeups is not None)
+        #: What is next, and why: asked at each turn of the loop.
+        self.agenda = Agenda(run.deadlines, run.options, run.vain)
+        self._entry = Entry(run.deadlines.start, Act.LEASE, Reason.POLL)
+        self._said = self._entry
+        self._maintenance = Maintenance(run, self._held, on_done=self._maintained)
+        self._leases = LeaseRequests(
+            run, self.agenda, self._maintenance, is_woken=wakeups is not None
+        )
         self._publishing = Publishing(run, on_jobs=self._look_for_work)
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
@@ -117,8 +116,8 @@ class Tick:
                 except QueueError:
                     await self._finish()  # it may have been admitted all the same
                     raise
-                self._take(request, response, sent_at)
-                while not self._is_over() or await self._finish():
+                self._take(response, sent_at)
+                while not await self._is_over():
                     try:
                         await self._go_round()
                     except Exception as error:
@@ -137,31 +136,89 @@ class Tick:
         return self.summary
 
     async def _go_round(self) -> None:
-        """One turn of the loop: wait until something happens, and do what it asks for."""
+        """One turn of the loop: wait for what is next, or until something happens, and do it."""
         self._on_turn()
         await self._start_extra_workers()
-        await self._until_something_happens()
+        entry, now = self._entry, self._clock.monotonic()
+        if entry.at > now and not await self._wait(entry, entry.at - now):
+            return  # something happened: what is next may be another
+        match entry.act:
+            case Act.STOP:
+                self._stop_all()
+            case Act.LOOK_BACK:
+                await self._look_back()
+            case Act.RELEASE:
+                is_over = entry.reason is Reason.END_OF_RUN
+                late = self._slots.give_back(self._clock.monotonic(), all_=is_over)
+                self._unstarted += map(_released, late)
+            case Act.SETTLE_AGAIN:
+                self._unstarted += self._settler.busy
+                self._settler.busy = []
+            case Act.SETTLE:
+                # one turn of the event loop, so that what ends together is settled together
+                await asyncio.sleep(0)
+                self._begin_exchange(self._settle())
+            case Act.LEASE:
+                self._begin_exchange(self._lease_more())
+            case Act.TURN | Act.LEAVE | Act.GIVE_UP:
+                pass  # looked at before the next turn
+
+    async def _is_over(self) -> bool:
+        """Look at what is next: whether the run has ended."""
         now = self._clock.monotonic()
-        if self._exchange is not None and self._exchange.done():
-            ended, self._exchange = self._exchange, None
-            ended.result()  # raises what it met
-        if now >= self._deadlines.stop_leasing and self._exchange is None:
-            await self._look_back()
-        is_over = now >= self._deadlines.stop_leasing or self._is_stopping
-        self._unstarted += map(_released, self._slots.give_back(now, all_=is_over))
-        if now >= self._deadlines.stop_working or self._is_stopping:
-            self._stop_all()
-        if self._settler.busy and now >= self._busy_until:
-            self._unstarted += self._settler.busy
-            self._settler.busy = []
-        if self._exchange is not None:
-            return
-        if self._held.ended or self._unstarted:
-            # one turn of the event loop, so that what ends together is settled together
-            await asyncio.sleep(0)
-            self._begin_exchange(self._settle())
-        elif self._should_lease(now):
-            self._begin_exchange(self._lease_more())
+        try:
+            if self._exchange is not None and self._exchange.done():
+                ended, self._exchange = self._exchange, None
+                ended.result()  # raises what it met
+        except Exception as error:
+            self._break(error)
+        self._entry = self.agenda.next(now, self._at_hand(now))
+        if self._entry.at > now or self._entry.act not in {Act.LEAVE, Act.GIVE_UP}:
+            return False
+        if self._entry.act is Act.GIVE_UP:
+            self._give_up_the_rest()
+        self._say_rest(now)
+        return not await self._finish()
+
+    def _at_hand(self, now: float) -> AtHand:
+        running, stopping = self._held.running, self._is_stopping
+        if stopping or now >= self._deadlines.stop_working:
+            unstopped = any(each.stop_reason is None for each in running.values())
+        else:
+            unstopped = bool(running)
+        return AtHand(
+            running=bool(running),
+            unstopped=unstopped,
+            to_settle=bool(self._held.ended or self._unstarted),
+            settle_again_at=self._busy_until if self._settler.busy else None,
+            late_at=self._slots.next_late_at,
+            has_room=bool(self._slots.wanted()),
+            exchanging=self._exchange is not None,
+            stopping=stopping,
+            maintaining=self._maintenance.is_wanted,
+        )
+
+    async def _wait(self, entry: Entry, seconds: float) -> bool:
+        """Wait for that time; False when something has happened before."""
+        if logger.isEnabledFor(logging.DEBUG) and entry != self._said:
+            self._said = entry
+            what = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
+            extra = self._run_of.extra("tick.waits") | what
+            logger.debug("Next: %s, %s", entry.act, entry.reason, extra=extra)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._pulse.wait()
+        except TimeoutError:
+            return True
+        self._pulse.clear()
+        return False
+
+    def _say_rest(self, now: float) -> None:
+        """Add to the summary when there may be more, and why."""
+        rest = self.agenda.rest
+        self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
+        if rest is not None:
+            self.summary.next_in_ms = round(max(0.0, rest.at - now) * 1000, 1)
 
     def _begin_exchange(self, call: Coroutine[Any, Any, None]) -> None:
         self._exchange = asyncio.get_running_loop().create_task(call)
@@ -171,93 +228,20 @@ class Tick:
     def _is_stopping(self) -> bool:
         return self._run_of.stopping.is_set() or self._broken is not None
 
-    def _is_over(self) -> bool:
-        if self._clock.monotonic() >= self._deadlines.end:
-            self._give_up_the_rest()
-            return True
-        held = self._held
-        holds = held.ended or held.running or self._unstarted or self._settler.busy
-        waits = self._exchange is not None or self._slots.next_late_at is not None
-        return not (holds or waits or self._is_worth_staying())
-
-    def _is_worth_staying(self) -> bool:
-        """Whether to wait for work that falls due soon, or that was just announced."""
-        now = self._clock.monotonic()
-        if not self._may_lease(now):
-            return False
-        if self._woken or self._maintenance.is_wanted or self._leases.owes_a_look:
-            return True
-        if self.summary.next_due_in_ms == 0:
-            return self._leases.is_due_now  # for what others hold no run waits
-        due_at = self._leases.next_due_at
-        if due_at is None or due_at >= self._deadlines.stop_leasing:
-            return False
-        return due_at <= now + self._options.linger_seconds
-
-    async def _until_something_happens(self) -> None:
-        if self._exchange is None and (self._held.ended or self._unstarted):
-            return
-        now = self._clock.monotonic()
-        until = [now + self.TURN_SECONDS, self._deadlines.stop_working]
-        if now >= self._deadlines.stop_working or self._is_stopping:
-            # everything was cancelled: check now and then until it has stopped
-            until = [min(self._deadlines.end, now + 0.25)]
-        if not self._looked_back and self._exchange is None:
-            until.append(max(now, self._deadlines.stop_leasing))
-        if self._settler.busy:
-            until.append(self._busy_until)
-        if (late_at := self._slots.next_late_at) is not None:
-            until.append(late_at)
-        if self._exchange is None and self._may_lease(now):
-            if self._polls:
-                until.append(self._leases.polled_at + self._options.poll_seconds)
-            if (due_at := self._due_at) is not None:
-                until.append(due_at)
-        timeout = min(until) - now
-        if timeout > 0:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._pulse.wait()
-            except TimeoutError:
-                return
-        self._pulse.clear()
-
-    @property
-    def _due_at(self) -> float | None:
-        """When to lease what falls due; what maintenance is at, at its end or a second later."""
-        at = self._leases.next_due_at
-        if at is None or self.summary.next_due_in_ms != 0 or not self._maintenance.is_wanted:
-            return at
-        return max(at, self._leases.polled_at + self._run_of.vain.MOST_SECONDS)
-
-    @property
-    def _polls(self) -> bool:
-        """Whether it looks for new work now and then, beside what runs or in place of others."""
-        return bool(self._held.running) or self._is_last
-
     def _may_lease(self, now: float) -> bool:
-        is_open = now < self._deadlines.stop_leasing and not self._is_stopping
-        return is_open and not self._is_crowded_out and self._slots.wanted()[1] > 0
-
-    def _should_lease(self, now: float) -> bool:
-        if not self._may_lease(now):
-            return False
-        if self._woken or ((due_at := self._due_at) is not None and now >= due_at):
-            return True
-        return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
+        return self.agenda.may_lease(now, self._at_hand(now))
 
     def _request(
         self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
         """The next request for leases; with `count_due` for none, but for the size of a backlog."""
-        self._woken = False
-        names, limit = self._slots.wanted()
-        if count_due or not self._may_lease(self._clock.monotonic()):
-            names, limit = self._run_of.job_types, 0
+        asks = not count_due and self._may_lease(self._clock.monotonic())
+        pools = self._slots.wanted() if asks else ()
+        is_all = self._slots.is_all(pools)
         staying = bool(self._held.running)
         if self._leases.unanswered is None:
-            self._leases.last = None if count_due else self._last(settling)
-        return self._leases.request(names, limit, staying=staying, count_due=count_due)
+            self._leases.last = self._last(settling) if is_all else None
+        return self._leases.request(pools, is_all=is_all, staying=staying, count_due=count_due)
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
         """The summary once these are settled; None where that does not end the run."""
@@ -288,9 +272,9 @@ class Tick:
             self._warn("Lease was refused", "lease.refused", error)
             self._leases.refused()
         else:
-            self._take(request, response, sent_at)
+            self._take(response, sent_at)
 
-    def _take(self, request: LeaseRequest, response: LeaseResponse, sent_at: float) -> None:
+    def _take(self, response: LeaseResponse, sent_at: float) -> None:
         self._leases.note_answer(response)
         if response.run is not None:
             self._note_run(response.run)
@@ -307,7 +291,7 @@ class Tick:
             if attempt.job_id in ids:
                 attempt.stop("lost")  # its lease was taken back before this one was given
         self.summary.leased += found
-        self._slots.add(response.leases, sent_at, limit=request.limit, size=response.size)
+        self._slots.add(response.leases, sent_at, size=response.size)
         self._begin_jobs()
 
     def _note_run(self, run: RunState) -> None:
@@ -316,7 +300,7 @@ class Tick:
             self._ended_as = self._leases.last
             self._look_for_work(run.refused)
         elif run.free is None:
-            self._is_crowded_out = True
+            self.agenda.is_crowded_out = True
             self.summary.crowded_out = not self.summary.leased
             logger.info(
                 "The most workers allowed are running; they lease the waiting jobs",
@@ -324,7 +308,7 @@ class Tick:
             )
         else:
             self._ended_as = None
-            self._is_last = run.free == 0
+            self.agenda.is_last = run.free == 0
             if self._fan_out is not None:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
@@ -397,7 +381,7 @@ class Tick:
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
             held.settling = {key: held.settling[key] for key in busy & held.settling.keys()}
         if answer is not None and lease is not None:
-            self._take(lease, answer, sent_at)
+            self._take(answer, sent_at)
         elif lease is not None:
             await self._lease_more()
 
@@ -441,9 +425,7 @@ class Tick:
 
     async def _look_back(self) -> None:
         """Lease no more: leave a backlog to extra workers instead of to the next minute."""
-        if self._looked_back:
-            return
-        self._looked_back = True
+        self.agenda.looked_back = True
         if self._fan_out is None or not self._leases.due or self._leases.unanswered is not None:
             return
         request = self._request(count_due=True)
@@ -539,10 +521,14 @@ class Tick:
                 raise
             self._look_for_work()
 
-    def _look_for_work(self, is_there: bool = True) -> None:
+    def _look_for_work(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
         """There may be some: lease, or decide again whether to stay."""
-        self._woken = self._woken or is_there
+        if is_there:
+            self.agenda.wake(reason)
         self._pulse.set()
+
+    def _maintained(self, moved: bool) -> None:
+        self._look_for_work(moved, reason=Reason.MAINTENANCE)
 
     async def _await_stop(self) -> None:
         await self._run_of.stopping.wait()
@@ -555,7 +541,7 @@ class Tick:
         committed after the last look of this one.
         """
         self._measure()
-        is_counted = self._run_of.most is not None and not self._is_crowded_out
+        is_counted = self._run_of.most is not None and not self.agenda.is_crowded_out
         is_worth_it = self.summary.is_worth_reporting or (is_counted and self._ended_as is None)
         if self._ended_as == self.summary or not is_worth_it:
             return False

@@ -1,0 +1,16 @@
+"""A coroutine that ends at once."""
+
+from __future__ import annotations
+
+from minutehand.config import Settings
+from minutehand.worker import Job, JobContext, Registry
+
+NAME = "drain.coroutine"
+
+
+def register(registry: Registry, settings: Settings) -> None:
+    """Add it."""
+
+    @registry.processor(NAME, payload=dict)
+    async def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
+        """Do nothing."""

@@ -1,0 +1,1 @@
+"""An app of the tests: one plain function as processor."""

@@ -1,0 +1,22 @@
+"""A plain function that ends at once, or when the test lets it."""
+
+from __future__ import annotations
+
+import threading
+
+from minutehand.config import Settings
+from minutehand.worker import Job, JobContext, Registry
+
+NAME = "drain.function"
+#: Set by the test once those that wait may end.
+GATE = threading.Event()
+
+
+def register(registry: Registry, settings: Settings) -> None:
+    """Add it."""
+
+    @registry.processor(NAME, payload=dict)
+    def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
+        """Wait where its payload says so."""
+        if job.payload.get("waits"):
+            GATE.wait()

@@ -1,0 +1,320 @@
+"""A run ends, and a worker sleeps, only when nothing is left of all that it serves.
+
+Whole workers against the real database: what each way of being woken needs to drain a backlog,
+counted in calls, whatever kinds of processors the project has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from infra.bench.scratch import scratch_settings
+from minutehand.config import Settings
+from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
+from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.routes import PROCESS_PATH, Request, WorkerRoutes
+from minutehand.queue.direct import DirectApi, listen
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.tasks import end_tasks
+from minutehand.worker import Worker, slots
+from tests.contract.observed import breaches
+from tests.integration.worker.coroutines.processors import NAME as COROUTINE
+from tests.integration.worker.functions.processors import GATE
+from tests.integration.worker.functions.processors import NAME as FUNCTION
+from tests.support.engine import ACME, Engine
+from tests.support.harness import until
+from tests.support.patience import until as seen
+from tests.support.renewed import Renewed
+
+#: The apps of a project; all of them have the platform's own coroutine for webhooks.
+BOTH = ["coroutines", "functions"]
+LEFT = """
+select count(*) from public.jobs
+where job_type = %s and status in ('pending', 'processing') and not payload ? 'waits'
+"""
+Summaries = list[dict[str, Any]]
+
+
+@pytest.fixture
+def engine(renewed: Renewed) -> Iterator[Engine]:
+    """A service session; when the test is over every promise must hold of what it leaves."""
+    made = Engine(renewed, renewed.session())
+    made.register(COROUTINE)
+    made.register(FUNCTION)
+    yield made
+    assert breaches(made.connection) == {}
+
+
+@pytest.fixture(autouse=True)
+def _as_many_ahead_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is leased ahead of need follows the last tenth of a second, and waits for one second."""
+    monkeypatch.setattr(slots, "AHEAD_SECONDS", 3600.0)
+    monkeypatch.setattr(slots, "WAIT_SECONDS", 3600.0)
+
+
+def settings_of(engine: Engine, apps: Sequence[str], **more: Any) -> Settings:
+    """Of a project with these apps alone."""
+    assert isinstance(engine.database, Renewed)
+    names = tuple(f"tests.integration.worker.{name}" for name in apps)
+    made = scratch_settings(engine.database.gateway.url)
+    return made.model_copy(update={"apps": names, "workers_at_once": 3, **more})
+
+
+def due(engine: Engine, *job_types: str) -> int:
+    """What the table has of them."""
+    found = "select count(*) from queue.ready as r join queue.lanes as l on l.lane = r.lane"
+    return int(engine.one(f"{found} where l.job_type = any (%s)", list(job_types)))
+
+
+@contextmanager
+def opened_once_drained(engine: Engine, job_type: str) -> Iterator[None]:
+    """Let those that wait in threads end when nothing else is left of the backlog."""
+    GATE.clear()
+
+    def watch() -> None:
+        with engine.beside() as other:
+            seen(lambda: not other.one(LEFT, job_type), every=0.01)
+        GATE.set()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def by_lambda(engine: Engine, settings: Settings, jobs: int = 0) -> Summaries:
+    """One minute's tick, as AWS makes it."""
+    worker = LambdaWorker(settings)
+    try:
+        return [worker({"source": SCHEDULE_SOURCE}, None)]
+    finally:
+        worker.close()
+
+
+def by_loop(engine: Engine, settings: Settings, jobs: int, *, listens: bool) -> Summaries:
+    """A loop that is stopped once the run has ended in which so many were leased."""
+    said: Summaries = []
+
+    async def run() -> None:
+        api = DirectApi(engine.database.url, schema="public") if listens else None
+        worker = Worker(
+            settings,
+            registry=load_processors(settings),
+            queue=WorkerQueue(settings, api=api),
+            on_tick=lambda summary: said.append(summary.as_dict()),
+        )
+        wakeups = asyncio.Event()
+        poll = 3600.0 if listens else 0.05
+        tasks = [asyncio.create_task(worker.run_forever(wakeups, poll_seconds=poll))]
+        if listens:
+            tasks.append(asyncio.create_task(listen(engine.database.url, wakeups.set)))
+        await until(lambda: sum(each["leased"] for each in said) >= jobs)
+        worker.stop()
+        await tasks[0]
+        await end_tasks(tasks)
+        await worker.aclose()
+
+    asyncio.run(run())
+    return said
+
+
+WAYS: dict[str, Callable[[Engine, Settings, int], Summaries]] = {
+    "LISTEN": partial(by_loop, listens=True),
+    "HTTPS": partial(by_loop, listens=False),
+    "Lambda": by_lambda,
+}
+
+
+def drained(
+    engine: Engine, way: str, apps: Sequence[str], backlog: int, job_type: str, waiting: int = 0
+) -> int:
+    """Drain so many jobs; how many calls those runs took that leased any."""
+    engine.enqueue_many(backlog, job_type=job_type)
+    for _ in range(waiting):
+        engine.enqueue({"waits": True}, job_type=FUNCTION)
+    with opened_once_drained(engine, job_type):
+        said = WAYS[way](engine, settings_of(engine, apps), backlog + waiting)
+
+    assert said[-1]["due_left"] == due(engine, COROUTINE, FUNCTION) == 0
+    assert engine.one("select count(*) from public.jobs where status <> 'completed'") == 0
+    working = [each for each in said if each["leased"]]
+    released = sum(each["released"] for each in working)
+    assert job_type == FUNCTION or not released, "nothing is leased that has no slot"
+    return sum(each["calls"] for each in working)
+
+
+@pytest.mark.parametrize("backlog", [1, 6, 5000])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_plain_processor_slows_no_coroutine(engine: Engine, way: str, backlog: int) -> None:
+    """Whether it has no job, or as many as there are threads, which wait until all else is done."""
+    alone = drained(engine, way, ["coroutines"], backlog, COROUTINE)
+    beside = drained(engine, way, BOTH, backlog, COROUTINE)
+    behind = drained(engine, way, BOTH, backlog, COROUTINE, waiting=5)
+
+    # one call beside, where a notification comes in the middle of a run
+    assert beside <= 1.1 * alone + 1
+    # and those that look for more, and settle, what the threads hold
+    assert behind <= 1.1 * alone + 6
+
+
+@pytest.mark.parametrize("backlog", [1, 6, 5000])
+@pytest.mark.parametrize("way", WAYS)
+def test_plain_processors_fill_their_threads_at_each_call(
+    engine: Engine, way: str, backlog: int
+) -> None:
+    alone = drained(engine, way, ["functions"], backlog, FUNCTION)
+    beside = drained(engine, way, BOTH, backlog, FUNCTION)
+
+    assert max(alone, beside) <= backlog / 5 + 4
+
+
+def test_full_coroutines_leave_plain_jobs_their_threads(engine: Engine) -> None:
+    """The other way round: a slot that is taken is asked for no more, the others are."""
+    settings = settings_of(engine, BOTH, worker_concurrency=1)
+    engine.enqueue_many(30, job_type=COROUTINE)
+    engine.enqueue_many(200, job_type=FUNCTION)
+
+    [said] = by_lambda(engine, settings)
+
+    assert (said["completed"], said["due_left"]) == (230, 0)
+
+
+def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> None:
+    engine.declare("mails", "others")
+    for queue, count in (("mails", 60), ("others", 7)):
+        engine.enqueue_many(count, job_type=COROUTINE, queue=queue)
+        engine.enqueue_many(count, job_type=FUNCTION, queue=queue)
+
+    [said] = by_lambda(engine, settings_of(engine, BOTH, worker_queues=("mails",)))
+
+    assert (said["completed"], said["due_left"]) == (120, 0)
+    assert due(engine, COROUTINE, FUNCTION) == 14
+
+
+def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
+    """At its limit: no run can take it now. What is paused is not due."""
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": FUNCTION, "paused": True})
+    engine.register("full", max_concurrency=1)
+    engine.enqueue_many(4, job_type="full")
+    [held] = engine.lease(1, job_types=["full"], worker="another")
+    engine.enqueue_many(60, job_type=COROUTINE)
+    engine.enqueue_many(3, job_type=FUNCTION)
+    settings = settings_of(engine, BOTH)
+    registry = load_processors(settings)
+    registry.processor("full", payload=dict, max_concurrency=1)(nothing)
+
+    async def run() -> dict[str, Any]:
+        worker = Worker(settings, registry=registry)
+        summary = await worker.tick(budget_seconds=20)
+        await worker.aclose()
+        return summary.as_dict()
+
+    said = asyncio.run(run())
+
+    assert (said["completed"], said["due_left"]) == (60, 3)
+    assert due(engine, "full") == 3
+    stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
+    assert engine.one(stored, said["tick_id"])["due_left"] == 3
+    assert engine.settle(held)["outcome"] == "applied"
+
+
+async def nothing(job: Any, ctx: Any) -> None:
+    """Return at once."""
+
+
+def test_a_type_that_the_database_refuses_leaves_the_others_their_slots(engine: Engine) -> None:
+    settings = settings_of(engine, BOTH)
+    registry = load_processors(settings)
+    schedule = "0 0 30 2 *"  # no such day
+    registry.processor("bad", payload=dict, schedule=schedule)(nothing)
+    engine.enqueue_many(120, job_type=COROUTINE)
+    engine.enqueue_many(20, job_type=FUNCTION)
+
+    async def run() -> dict[str, Any]:
+        worker = Worker(settings, registry=registry)
+        summary = await worker.tick(budget_seconds=20)
+        await worker.aclose()
+        return summary.as_dict()
+
+    said = asyncio.run(run())
+
+    assert (said["completed"], said["due_left"]) == (140, 0)
+
+
+@pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])
+def test_a_run_for_named_types_drains_these_and_counts_no_others(
+    engine: Engine, named: list[str]
+) -> None:
+    settings = settings_of(engine, BOTH)
+    for job_type in (COROUTINE, FUNCTION):
+        engine.enqueue_many(130, job_type=job_type)
+
+    async def run() -> Any:
+        worker = Worker(settings, registry=load_processors(settings))
+        names = ",".join(f'"{name}"' for name in named)
+        request = Request(
+            method="POST",
+            path=PROCESS_PATH,
+            headers={"authorization": f"Bearer {settings.background_job_tokens[0]}"},
+            body=f'{{"jobTypes": [{names}]}}'.encode(),
+        )
+        reply = await WorkerRoutes(settings, worker).answer(request, budget_seconds=25)
+        await worker.aclose()
+        return reply.body
+
+    said = asyncio.run(run())
+
+    assert (said["completed"], said["due_left"]) == (130 * len(named), 0)
+    assert due(engine, COROUTINE, FUNCTION) == 130 * (2 - len(named))
+
+
+def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -> None:
+    """Their run is over at its deadline, and says what is left of all it serves."""
+    engine.enqueue_many(300, job_type=COROUTINE)
+    for _ in range(8):
+        engine.enqueue({"waits": True}, job_type=FUNCTION)
+    GATE.clear()
+    settings = settings_of(engine, BOTH)
+
+    async def run() -> dict[str, Any]:
+        worker = Worker(settings, registry=load_processors(settings))
+        summary = await worker.tick(budget_seconds=3)
+        await worker.aclose()
+        return summary.as_dict()
+
+    try:
+        said = asyncio.run(run())
+    finally:
+        GATE.set()
+
+    assert said["completed"] == 300
+    assert said["leased"] == 305
+    statuses = "select count(*) from public.jobs where job_type = %s and status <> 'completed'"
+    assert engine.one(statuses, FUNCTION) == 8
+
+
+def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engine) -> None:
+    """The same call again brings the same leases of every pool."""
+    engine.enqueue_many(10, job_type=COROUTINE)
+    engine.enqueue_many(10, job_type=FUNCTION)
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
+    pools = [{"job_types": [COROUTINE], "limit": 3}, {"job_types": [FUNCTION], "limit": 4}]
+    request: dict[str, Any] = {"pools": pools, "job_types": [COROUTINE, FUNCTION]}
+    request |= {"tick_id": "77777777-7777-4777-8777-777777777777", "call": 1}
+
+    first, again = (engine.lease_call(0, **request) for _ in range(2))
+
+    assert [each["job"]["job_type"] for each in first["leases"]] == [COROUTINE] * 3 + [FUNCTION] * 2
+    assert {each["job"]["id"] for each in first["leases"]} == {
+        each["job"]["id"] for each in again["leases"]
+    }
+    assert first["due"] == 15
