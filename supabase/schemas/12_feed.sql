@@ -735,8 +735,9 @@ begin
     if v_lines = 20000 then
       return false;
     end if;
-    update queue.webhooks set read_to = read_to - v_shift;
-    update queue.tasks set read_to = read_to - v_shift;
+    -- with conditions: a hosted Data API refuses a change without one (safeupdate)
+    update queue.webhooks set read_to = read_to - v_shift where true;
+    update queue.tasks set read_to = read_to - v_shift where true;
   end if;
   update queue.settings
   set value = to_jsonb(queue.cluster())

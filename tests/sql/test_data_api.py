@@ -1,0 +1,51 @@
+"""What a hosted project's Data API does to a statement, and so what no function may hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tests.support.engine import Engine
+
+FUNCTIONS = """
+select n.nspname || '.' || p.proname, p.prosrc
+from pg_catalog.pg_proc as p
+join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+where n.nspname in ('public', 'queue')
+"""
+COMMENT_OR_TEXT = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
+CHANGE = re.compile(r"(?<!for )(?<!do )(?<!on )\b(?:update|delete\s+from)\s+(?!of |skip |nowait)")
+REPEATED = re.compile(
+    r"raise\b[^;]*(?:40001|40P01|serialization_failure|deadlock_detected)", re.IGNORECASE
+)
+
+
+def unconditional(source: str) -> Iterator[str]:
+    """The changes of a function's text that have no condition."""
+    text = re.sub(r"\s+", " ", COMMENT_OR_TEXT.sub("''", source).lower())
+    for found in CHANGE.finditer(text):
+        depth, end = 0, found.end()
+        while end < len(text) and text[end] != ";" and depth >= 0:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        if " where " not in text[found.start() : end]:
+            yield text[found.start() : end]
+
+
+def test_every_change_has_a_condition(engine: Engine) -> None:
+    """There safeupdate is loaded: an update or delete without one fails, in functions too."""
+    sources = engine.connection.execute(FUNCTIONS).fetchall()
+    found = {name: [*unconditional(source)] for name, source in sources}
+
+    assert len(found) > 200
+    assert {name: changes for name, changes in found.items() if changes} == {}
+    assert [
+        *unconditional("update a set b = 1; delete from a where c; update d set e = 'where '")
+    ] == ["update a set b = 1", "update d set e = ''"]
+
+
+def test_no_function_raises_what_postgrest_repeats(engine: Engine) -> None:
+    """It does such a call again without an end, and never answers it."""
+    sources = engine.connection.execute(FUNCTIONS).fetchall()
+
+    assert [name for name, source in sources if REPEATED.search(source)] == []
