@@ -674,6 +674,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
+  -- Called where a function declares its variables, this comes before its first statement.
+  perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
   join public.jobs as j on j.id = l.job_id

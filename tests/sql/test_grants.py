@@ -7,6 +7,7 @@ import pytest
 
 from minutehand.install.facts import Difference, find_differences, recorded_facts
 from minutehand.install.rewrite import Schemas
+from tests.contract.observed import refused
 from tests.support.engine import ADA, Engine
 
 
@@ -18,6 +19,33 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
     )
     with pytest.raises(psycopg.Error, match="must begin with"):
         engine.run("select queue.allow('job_worker', 'public.mine')")
+
+
+#: Every function that a worker may call, for a job whose fence is another.
+OF_WORKERS = """
+select format('select %%s(%%s)', p.oid::regproc, (
+  select string_agg(case format_type(t, null) when 'jsonb' then %s else 'null::' || t::regtype end,
+    ', ' order by n)
+  from unnest(p.proargtypes::oid[]) with ordinality as a (t, n)))
+from pg_catalog.pg_proc as p
+where p.proacl::text ~ '[{,]job_worker='
+order by p.oid
+"""
+
+
+def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
+    """Not even that a lease is lost: what a function declares runs before its first statement."""
+    request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
+    calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
+    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
+
+    said = {}
+    for call in calls:
+        with engine.database.as_role("job_worker", {"iat": 1}) as connection:
+            said[call] = refused(connection.execute, call.encode())[1]
+
+    assert len(calls) > 30
+    assert {call: word for call, word in said.items() if word != "key_revoked"} == {}
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
