@@ -424,10 +424,11 @@ class Tick:
         self._pulse.set()
 
     async def _look_back(self) -> None:
-        """Lease no more: leave a backlog to extra workers instead of to the next minute."""
+        """Lease no more: count what is left, for extra workers instead of the next minute."""
         self.agenda.looked_back = True
-        if self._fan_out is None or not self._leases.due or self._leases.unanswered is not None:
+        if self._leases.unanswered is not None:
             return
+        has_more = self._leases.due > 0  # than it could take; not at some limit
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -436,7 +437,7 @@ class Tick:
             self._warn("Backlog could not be counted", "tick.uncounted", error)
             return
         self._leases.due = response.due
-        if response.due:
+        if has_more and response.due:
             await self._start_extra_workers(at_least=1)
 
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
