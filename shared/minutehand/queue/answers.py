@@ -33,6 +33,12 @@ def decode(content: bytes) -> Any:
         return json.loads(content)
 
 
+def decode_any(content: bytes) -> Any:
+    """The value that an answer is: of a project's own function it may be null."""
+    said = decode(content)
+    return Answer(said) if isinstance(said, dict) else said
+
+
 def decode_object(content: bytes) -> Answer:
     """The object that an answer is."""
     if not isinstance(said := decode(content), dict):

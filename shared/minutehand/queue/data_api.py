@@ -11,7 +11,7 @@ import httpx
 from pydantic_core import to_json
 from tenacity import AsyncRetrying
 
-from minutehand.queue.answers import Parse, T, decode, decode_object, decode_rows, read
+from minutehand.queue.answers import Parse, T, decode, decode_any, decode_rows, read
 from minutehand.queue.errors import QueueUnavailable, RateLimited, TokenRefused, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
@@ -72,7 +72,7 @@ class DataApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
-        parse: Parse[Any] = decode_object,
+        parse: Parse[Any] = decode_any,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
         request = self._request(

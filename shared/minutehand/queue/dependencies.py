@@ -12,6 +12,7 @@ from typing import Final
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.answers import decode_object
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.errors import QueueError
@@ -62,7 +63,8 @@ class AddressSigner:
         if self._functions is None or self._clock.monotonic() < self._until:
             return self._key
         try:
-            self._key = bytes.fromhex((await self._functions.call("guest_key", {}))["key"])
+            found = await self._functions.call("guest_key", {}, parse=decode_object)
+            self._key = bytes.fromhex(found["key"])
             self._until = self._clock.monotonic() + KEPT_SECONDS
         except QueueError as error:
             self._until = self._clock.monotonic() + RETRY_SECONDS

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
-from minutehand.queue.answers import Parse, decode_object, read
+from minutehand.queue.answers import Parse, decode_any, read
 from minutehand.queue.data_api import ATTEMPTS, encode, repeated
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.keys import WORKER_ROLE
@@ -65,7 +65,7 @@ class DirectApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
-        parse: Parse[Any] = decode_object,
+        parse: Parse[Any] = decode_any,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
         again = repeated(repeatable, attempts or ATTEMPTS, within=15.0)

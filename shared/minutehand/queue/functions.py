@@ -8,7 +8,7 @@ from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.answers import Parse, T, decode_object, decode_rows
+from minutehand.queue.answers import Parse, T, decode_any, decode_object, decode_rows
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
@@ -57,13 +57,7 @@ class WorkerFunctions:
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(
-        self,
-        function: str,
-        job_id: str,
-        fence: int,
-        *,
-        parse: Parse[Any] = decode_object,
-        **more: Any,
+        self, function: str, job_id: str, fence: int, *, parse: Parse[Any] = decode_any, **more: Any
     ) -> Any:
         """Call a function for a leased job, which says so by its fence; may be repeated."""
         request = {"job_id": job_id, "fence": fence, **more}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.answers import reading
+from minutehand.queue.answers import Parse, decode_object, reading
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
@@ -92,7 +92,9 @@ class WorkerQueue(WorkerFunctions):
     ) -> list[JobId]:
         """Enqueue child jobs once per (`job_id`, `name`), however often it is called."""
         jobs = [child.wire() for child in children]
-        body = await self.call_held("spawn_jobs", job_id, fence, name=name, children=jobs)
+        body = await self.call_held(
+            "spawn_jobs", job_id, fence, parse=decode_object, name=name, children=jobs
+        )
         return [JobId(child) for child in body["job_ids"]]
 
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
@@ -101,7 +103,9 @@ class WorkerQueue(WorkerFunctions):
         read = 0
         after: Any = None
         while True:
-            page = await self.call_held("read_steps", job_id, fence, after=after)
+            page = await self.call_held(
+                "read_steps", job_id, fence, parse=decode_object, after=after
+            )
             read += page["bytes"]
             if read > MOST_STEP_BYTES:
                 text = (
@@ -120,7 +124,8 @@ class WorkerQueue(WorkerFunctions):
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
-        body = await self.call("register_job_types", {"p_types": types})
+        given = {"p_types": types}
+        body = await self.call("register_job_types", given, parse=decode_object)
         return int(body["registered"])
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
@@ -141,12 +146,19 @@ class WorkerQueue(WorkerFunctions):
 
     async def explain(self) -> dict[str, Any]:
         """What is wrong as a whole, with causes and next steps."""
-        return dict(await self.call("explain_queue", {}))
+        return dict(await self.call("explain_queue", {}, parse=decode_object))
 
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
         """Counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return dict(await self.call("queue_stats", arguments))
+        return dict(await self.call("queue_stats", arguments, parse=decode_object))
 
-    async def _ask(self, function: str, request: Mapping[str, Any], **how: Any) -> Any:
-        return await self.call(function, {"p_request": request}, **how)
+    async def _ask(
+        self,
+        function: str,
+        request: Mapping[str, Any],
+        *,
+        parse: Parse[Any] = decode_object,
+        **how: Any,
+    ) -> Any:
+        return await self.call(function, {"p_request": request}, parse=parse, **how)

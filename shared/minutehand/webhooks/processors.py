@@ -21,6 +21,7 @@ from standardwebhooks import Webhook
 
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
+from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import retry_after
@@ -68,7 +69,9 @@ class WebhookStore(FunctionStore):
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
         """What a leased delivery is to send."""
-        found: dict[str, Any] = await self._functions.call_held("webhook_to_send", job_id, fence)
+        found: dict[str, Any] = await self._functions.call_held(
+            "webhook_to_send", job_id, fence, parse=decode_object
+        )
         return found
 
     async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class WebhookStore(FunctionStore):
         request = {"job_id": job_id, "fence": fence, **given}
         # a failure that is reported twice counts twice
         noted: dict[str, Any] = await self._functions.call(
-            "webhook_sent", {"p_request": request}, repeatable=sent.ok
+            "webhook_sent", {"p_request": request}, repeatable=sent.ok, parse=decode_object
         )
         return noted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.queue.answers import decode, reading
+from minutehand.queue.answers import decode_object, reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.beacon.models import Ended, Started
 
@@ -19,12 +19,15 @@ class WorkerStore(FunctionStore):
     async def publish(self, *, limit: int) -> int:
         """Enqueue messages of the outbox that are due; returns how many jobs were made."""
         # once: a run that cannot publish must not wait for it; the next round is a second away
-        answer = await self._functions.call("beacon_publish", {"p_limit": limit}, attempts=1)
+        answer = await self._functions.call(
+            "beacon_publish", {"p_limit": limit}, attempts=1, parse=decode_object
+        )
         return int(answer["published"])
 
     async def reconcile(self) -> int:
         """End jobs that ended in the queue without their processor; returns how many."""
-        return int((await self._functions.call("beacon_reconcile", {}, attempts=1))["ended"])
+        answer = await self._functions.call("beacon_reconcile", {}, attempts=1, parse=decode_object)
+        return int(answer["ended"])
 
     async def start(self, job_id: str, fence: int, what: str = "beacon_start") -> Started:
         """Start the job of a leased `beacon_job`, or as `beacon_start_execution` an execution."""
@@ -46,19 +49,19 @@ class WorkerStore(FunctionStore):
     async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """Store a signed receipt, once; returns the first."""
         answer = await self._functions.call_held(
-            "beacon_issue", job_id, fence, receipt=dict(receipt)
+            "beacon_issue", job_id, fence, parse=decode_object, receipt=dict(receipt)
         )
         stored: dict[str, Any] = answer["receipt"]
         return stored
 
     async def signing_key(self, made: Mapping[str, str] | None = None) -> dict[str, str] | None:
         """The app's key, sealed; `made` is stored where there is none yet."""
-        found: dict[str, str] | None = await self._functions.call(
-            "beacon_key", {"p_made": made}, parse=decode
-        )
+        found: dict[str, str] | None = await self._functions.call("beacon_key", {"p_made": made})
         return found
 
     async def health(self) -> dict[str, Any]:
         """Read the outbox's depth, oldest message and dead letters."""
-        found: dict[str, Any] = await self._functions.call("beacon_health", {}, attempts=1)
+        found: dict[str, Any] = await self._functions.call(
+            "beacon_health", {}, attempts=1, parse=decode_object
+        )
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.enrichment.models import Applied, Kind, Loaded
 
@@ -59,4 +60,6 @@ class WorkerStore(FunctionStore):
         await self._call("pause", job_id, fence, seconds=seconds)
 
     async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        return await self._functions.call_held(f"enrichment_{function}", job_id, fence, **more)
+        return await self._functions.call_held(
+            f"enrichment_{function}", job_id, fence, parse=decode_object, **more
+        )

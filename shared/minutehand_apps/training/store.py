@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.queue.answers import reading
+from minutehand.queue.answers import decode_object, reading
 from minutehand.queue.functions import FunctionStore
 from minutehand_apps.training.models import Chunk, Loaded
 
@@ -25,7 +25,9 @@ class WorkerStore(FunctionStore):
 
     async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
         """Load the transcript's chunks, in order."""
-        answer = await self._functions.call_held("training_load_chunks", job_id, fence)
+        answer = await self._functions.call_held(
+            "training_load_chunks", job_id, fence, parse=decode_object
+        )
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
     async def store(
@@ -33,7 +35,7 @@ class WorkerStore(FunctionStore):
     ) -> dict[str, Any]:
         """Store what a stage found; returns what was stored before, if anything."""
         stored: dict[str, Any] = await self._functions.call_held(
-            "training_store", job_id, fence, name=name, value=dict(value)
+            "training_store", job_id, fence, parse=decode_object, name=name, value=dict(value)
         )
         return stored
 

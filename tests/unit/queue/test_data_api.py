@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 
@@ -13,6 +14,7 @@ from infra.bench.scratch import scratch_settings
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import JobId, LeaseRequest
 from minutehand.queue.worker_client import WorkerQueue
 
@@ -119,6 +121,16 @@ async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content:
 
     with pytest.raises(QueueUnavailable):
         await CALLS[name](UserQueue(foreign, {}), WorkerQueue(settings, api=foreign))
+
+
+@pytest.mark.parametrize("content", [b"null", b"true", b"[1]", b'{"a": 1}'])
+async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> None:
+    """Null where there is no such row; an empty body is no answer of it either."""
+    settings = scratch_settings("http://127.0.0.1:1")
+    answers = iter([b"", content])
+    own = api(lambda _: httpx.Response(200, content=next(answers)))
+
+    assert await WorkerFunctions(settings, api=own).call_held("mine", "j", 1) == json.loads(content)
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
