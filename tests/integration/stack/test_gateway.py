@@ -96,6 +96,7 @@ def test_errors_keep_message_details_and_hint(
     )
 
     assert answer.status_code == status
+    assert answer.headers.get("retry-after") == ("0" if status == 503 else None)
     said = {"message": "said", "details": "detailed", "hint": "a_word"}
     assert answer.json() == {"code": sqlstate, **said}
 
@@ -108,6 +109,7 @@ def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: htt
 
     assert (answer.status_code, answer.json()) == (207, 1)
     assert (answer.headers["x-made"], answer.headers["age"]) == ("yes", "9")
+    assert "Content-Range" in answer.headers["access-control-expose-headers"]
 
 
 def test_what_postgrest_repeats_for_ever_is_answered_and_said_once(

@@ -36,6 +36,8 @@ const OPTIONS = {
   onnotice: () => {},
   connection: { application_name: "data_api", client_min_messages: "warning" },
 };
+// a connection is closed when no one needed it for 30 s, or after 30 minutes, as PostgREST's are
+const KEPT = { max: SIZE, idle_timeout: 30, max_lifetime: 1800 };
 // values are texts, and go as they are; so do the answers, which Postgres has written
 const TEXTS = {
   boolean: { to: 16, from: [16], serialize: asIs, parse: asIs },
@@ -46,7 +48,7 @@ const TEXTS = {
 
 export async function openDataApi() {
   const url = settings.databaseUrl;
-  const driver = postgres(url, { ...OPTIONS, types: TEXTS, fetch_types: false, max: SIZE });
+  const driver = postgres(url, { ...OPTIONS, ...KEPT, types: TEXTS, fetch_types: false });
   const connection = createPostgresConnection({ url, postgresOptions: { ...OPTIONS, max: 4 } });
   const close = (timeout) =>
     Promise.all([driver.end({ timeout }), connection.driver.end({ timeout })]);

@@ -41,6 +41,7 @@ export class Refusal extends Error {
       headers: {
         "content-type": "application/json; charset=utf-8",
         "proxy-status": `PostgREST; error=${body.code}`,
+        ...(status === 503 ? { "retry-after": "0" } : {}), // said of each, a raised PT503 too
         ...headers,
       },
     });

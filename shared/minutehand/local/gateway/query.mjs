@@ -19,21 +19,25 @@ export function readQuery(search, isCall) {
   }
 }
 
+// Each `%41` its byte, and all else as it is.
+export function decoded(text) {
+  const bytes = Buffer.from(text).toString("latin1");
+  const plain = bytes.replace(/%([0-9a-f]{2})/gi, (_, hex) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+  return Buffer.from(plain, "latin1").toString();
+}
+
 // Pairs of a name and a value, null where there is no `=`.
 function parametersOf(search) {
-  const decoded = (text) => {
-    const bytes = text
-      .replaceAll("+", " ")
-      .replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
-    return Buffer.from(bytes, /[^\0-\xff]/.test(bytes) ? "utf8" : "latin1").toString();
-  };
+  const plain = (text) => decoded(text.replaceAll("+", " "));
   return search
     .replace(/^\?/, "")
     .split(/[&;]/)
     .filter(Boolean)
     .map((pair) => {
       const [name, ...rest] = pair.split("=");
-      return [decoded(name), rest.length > 0 ? decoded(rest.join("=")) : null];
+      return [plain(name), rest.length > 0 ? plain(rest.join("=")) : null];
     });
 }
 

@@ -4,7 +4,7 @@ import { Refusal } from "./errors.mjs";
 import { acceptedOf, mediaOf } from "./media.mjs";
 import { payloadOf } from "./payload.mjs";
 import { preferencesOf } from "./preferences.mjs";
-import { readQuery, topRange } from "./query.mjs";
+import { decoded, readQuery, topRange } from "./query.mjs";
 import { settings } from "./settings.mjs";
 import { ALL } from "./ranges.mjs";
 import { claimsOf } from "./tokens.mjs";
@@ -57,10 +57,7 @@ export async function understood(request, isZone) {
 
 // A table, or a function; the schema is of no name.
 function placeOf(url) {
-  const [first, ...rest] = url.pathname
-    .slice("/rest/v1/".length)
-    .split("/")
-    .map(decodeURIComponent);
+  const [first, ...rest] = url.pathname.slice("/rest/v1/".length).split("/").map(decoded);
   if (rest.length === 0) return { name: first, isCall: false };
   if (first === "rpc" && rest.length === 1) return { name: rest[0], isCall: true };
   const message = "Invalid path specified in request URL";

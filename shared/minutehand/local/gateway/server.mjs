@@ -14,6 +14,10 @@ const turns = new Turns();
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
 const WAY_OUT = "`supabase start`, then `minutehand dev --supabase-url http://127.0.0.1:54321`";
+// what a page of another origin may read of an answer, as of PostgREST's
+const EXPOSED =
+  "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, " +
+  "Transfer-Encoding, Range-Unit";
 const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
 
 function answerLocally(path) {
@@ -48,6 +52,7 @@ async function answer(request) {
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("access-control-allow-origin", "*");
+  headers.set("access-control-expose-headers", EXPOSED);
   return new Response(response.body, { status: response.status, headers });
 }
 
@@ -74,6 +79,7 @@ const server = http.createServer((incoming, outgoing) => {
   if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
   // appended, as proxies do: what comes before it is the caller's own word
   incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
+  incoming.url = incoming.url.replaceAll("\\", "%5C"); // the listener refuses it; PostgREST does not
   const { writeHead } = outgoing;
   outgoing.writeHead = (status, headers) => {
     // the listener gives a type to what has none
