@@ -77,6 +77,13 @@ def _seconds(value: str) -> float:
     raise ValueError(f"must be a number of seconds, not {value!r}")
 
 
+def _silence(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 1 <= (seconds := float(value)) <= 3600:
+            return seconds
+    raise ValueError(f"must be a number of seconds from 1 to 3600, not {value!r}")
+
+
 def _level(value: str) -> str:
     level = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(
         value.upper(), value.upper()
@@ -185,10 +192,14 @@ class Settings(BaseModel):
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
     #: Most tokens of an answer that is asked for again because it was cut off.
     language_model_most_tokens: Annotated[int, _parsing(_count(1, 1_000_000))] = 16_000
+    #: Longest silence of a language model: before its answer, and between two pieces of it.
+    language_model_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
     #: Where OpenAI-compatible speech to text answers; unset: the offline one works.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
+    #: Longest wait for the answer to one chunk of sound.
+    speech_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
     #: Coroutine processors at work at once, and plain functions, each in a thread of its own.
     worker_concurrency: From1To1000 = 50
     worker_threads: From1To1000 = 5

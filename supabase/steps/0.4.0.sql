@@ -3,6 +3,3 @@ delete from queue.settings where name = 'facts';
 
 -- A lease may be asked for by pools of slots, of some job types each.
 alter type queue.lease_request add attribute pools jsonb;
-
-create index signals_by_workspace on queue.signals (workspace_id, id)
-  where kind <> 'refused';

@@ -82,9 +82,10 @@ def write(
 ) -> None:
     """Write an answer: bytes as they are, all else as JSON; half of it where it is cut."""
     raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    headers = {"content-type": "application/json", **(headers or {})}
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(
-        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}"
+        f"HTTP/1.1 {status} X\r\n{more}"
         f"content-length: {len(raw)}\r\nconnection: close\r\n\r\n".encode()
         + (raw[: len(raw) // 2] if cut else raw)
     )

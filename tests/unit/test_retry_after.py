@@ -1,4 +1,4 @@
-"""What a service's `Retry-After` may say."""
+"""How long a service asks to wait, in each of the ways in which vendors say it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from minutehand.retry_after import LONGEST_WAIT, retry_after
+from minutehand.retry_after import LONGEST_WAIT, asked_to_wait, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+DAY = "Fri, 02 Jan 2026 00:00:00 GMT"
+RESET, LEFT = "x-ratelimit-reset", "x-ratelimit-remaining"
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,29 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | None) -> None:
     """RFC 9110 §10.2.3 allows seconds and dates; a hostile endpoint may answer anything."""
     assert retry_after(value, now=NOW) == wait
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "20"}, 20),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "2m59.56s"}, 179.56),
+        ({"retry-after": DAY}, 86_400),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "250", "retry-after": "20"}, 0.25),
+        ({f"{RESET}-requests": "1s", f"{RESET}-tokens": "6m0s"}, 1),
+        ({f"{RESET}-requests": "1s", f"{RESET}-tokens": "6m0s", f"{LEFT}-tokens": "0"}, 360),
+        ({f"{RESET}-tokens": "20ms"}, 0.02),
+        ({f"{RESET}-tokens": "7"}, 7),
+        ({RESET: str(int(NOW.timestamp()) + 30)}, 30),
+        ({RESET: str(int(NOW.timestamp() + 30) * 1000)}, 30),
+        ({RESET: "99h"}, LONGEST_WAIT.total_seconds()),
+        ({RESET: "m"}, None),
+    ],
+)
+def test_a_wait_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    """The most exact header comes first."""
+    wait = None if seconds is None else timedelta(seconds=seconds)
+    assert asked_to_wait(headers, now=NOW) == wait

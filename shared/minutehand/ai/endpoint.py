@@ -6,18 +6,33 @@ Requests and answers are left to openai_compatible.py and speech_endpoint.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.ai.errors import AnswerUnusable, InputRefused, LanguageModelError
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
-from minutehand.redaction import without_secrets
-from minutehand.retry_after import retry_after
+from minutehand.ai.server_sent import ServerSent
+from minutehand.queue.foreign import (
+    Answer,
+    NoAnswer,
+    OpenAnswer,
+    connect,
+    opened,
+    repeating,
+    timeouts,
+)
+from minutehand.redaction import HIDDEN, without_secrets
+from minutehand.retry_after import asked_to_wait
+from minutehand.worker.vendor import Verdict, no_answer, verdict
 
 MAX_ANSWER_BYTES: Final = 2_000_000
-#: Statuses of a service that is away or too busy, not of one that is broken.
-_OVERLOADED: Final = frozenset({408, 502, 503, 504, 529})
+#: Of an answer in pieces, each of which comes in some 300 bytes of its own.
+MAX_STREAM_BYTES: Final = 60_000_000
+#: Statuses that another prompt may change; for the others the address or the model is wrong.
+_OF_PROMPT: Final = frozenset({400, 413, 422, 451})
+#: What a whole answer begins with, and no server-sent event.
+_WHOLE: Final = b'{["<'
 
 
 class Endpoint:
@@ -26,9 +41,11 @@ class Endpoint:
     Args:
         url: Up to and with the version, as https://api.openai.com/v1; `path` is appended.
         title: What begins the sentence of an error.
+        setting: The variable that holds `url`.
         model: Its name there.
         key: Sent as a bearer token; None for endpoints that ask for none.
-        answer_seconds: Longest time for one answer, however lively it drips.
+        answer_seconds: Longest silence: until an answer that comes whole, or until and between the
+            pieces of one that is streamed.
         attempts: Most requests for one call; `sleep` waits between them.
     """
 
@@ -40,6 +57,7 @@ class Endpoint:
         path: str,
         *,
         title: str,
+        setting: str,
         model: str,
         key: str | None = None,
         answer_seconds: float = 120.0,
@@ -49,78 +67,159 @@ class Endpoint:
         self.name = model
         self._url = f"{url.rstrip('/')}{path}"
         self._title = title
+        self._setting = setting
+        self._key = key
         self._within = answer_seconds
-        headers = {"accept": "application/json"}
+        headers = {"accept": "application/json, text/event-stream"}
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
         self._repeating = repeating(_worth_repeating, attempts=attempts, sleep=sleep)
 
-    async def post(self, **content: Any) -> dict[str, Any]:
-        """Post `content` (json, or data and files); the JSON object that was answered.
+    async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
+        """Post `content` (json, or data and files); the JSON objects of the answer as they come.
+
+        There is one where the endpoint does not stream. The mark of a stream's end, `[DONE]`, is an
+        empty one. Closing the generator closes the connection.
 
         Raises:
             LanguageModelError: By type; what is `repeatable` without a long wait was repeated.
         """
-        given: dict[str, Any] = await self._repeating(self._post, content)
-        return given
-
-    async def _post(self, content: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = await exchange(
-                self._http,
-                "POST",
-                self._url,
-                most_bytes=MAX_ANSWER_BYTES,
-                within=self._within,
-                **content,
-            )
+            async with self._answered(content) as answer:
+                pieces = answer.pieces(most_bytes=MAX_STREAM_BYTES)
+                async with aclosing(pieces), aclosing(self._objects(answer, pieces)) as given:
+                    async for each in given:
+                        yield each
         except NoAnswer as error:
-            what = f"{self._title} {error}"
-            if error.kind == "long":
-                raise AnswerUnusable(what) from error
-            kind = "cut_short" if error.kind == "broken" else "unreachable"
-            # silence may hide an answer that is charged for
-            again = error.kind in {"unsent", "broken"}
-            raise LanguageModelError(what, code=kind, repeatable=again) from error
-        given = answer.object()
-        if answer.status != 200:
-            raise self._refusal(answer, answer.status, given)
-        if given is None:
-            raise AnswerUnusable(f"{self._title} did not answer with a JSON object")
-        if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
-            code = wrong.get("code") if isinstance(wrong, dict) else None
-            status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            raise self._refusal(answer, status, given)
-        return given
+            raise self._failure(error) from error
+
+    async def post(self, **content: Any) -> dict[str, Any]:
+        """Post `content`; the JSON object that was answered, see `objects`."""
+        async with aclosing(self.objects(**content)) as given:
+            return await anext(given)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
+    @asynccontextmanager
+    async def _answered(self, content: Mapping[str, Any]) -> AsyncIterator[OpenAnswer]:
+        """An answer that is no refusal, open to be read."""
+        async with AsyncExitStack() as stack:
+
+            async def ask() -> OpenAnswer:
+                try:
+                    answer = await stack.enter_async_context(
+                        opened(self._http, "POST", self._url, within=self._within, **content)
+                    )
+                    if answer.status == 204 or not 200 <= answer.status < 300:
+                        whole = await answer.whole(most_bytes=MAX_ANSWER_BYTES)
+                        raise self._refusal(whole, whole.status, whole.object())
+                except NoAnswer as error:
+                    raise self._failure(error) from error
+                return answer
+
+            given: OpenAnswer = await self._repeating(ask)
+            yield given
+
+    async def _objects(
+        self, answer: OpenAnswer, pieces: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[dict[str, Any]]:
+        body, events = b"", ServerSent()
+        is_whole = came = has_said = False
+        async for piece in pieces:
+            if not (is_whole or came):
+                body = (body + piece).lstrip(b" \t\r\n\xef\xbb\xbf")
+                is_whole, came = body[:1] in _WHOLE if body else False, bool(body)
+                piece = body
+            elif is_whole:
+                body += piece
+            if is_whole and len(body) > MAX_ANSWER_BYTES:
+                raise NoAnswer(f"answered more than {MAX_ANSWER_BYTES} bytes", "long")
+            if came and not is_whole:
+                for kind, data in events.received(piece):
+                    answer.received()
+                    has_said = True
+                    yield self._event(answer, kind, data)
+        if is_whole or not came:
+            whole = Answer(answer.status, answer.headers, body)
+            yield self._checked(whole, whole.object())
+            return
+        for kind, data in events.ended():
+            has_said = True
+            yield self._event(answer, kind, data)
+        if not has_said:
+            self._checked(Answer(answer.status, answer.headers, b""), None)
+
+    def _event(self, answer: OpenAnswer, kind: str, data: str) -> dict[str, Any]:
+        if data.strip() == "[DONE]":
+            return {}
+        whole = Answer(answer.status, answer.headers, data.encode())
+        given = whole.object()
+        if kind == "error" and given is not None:
+            given = {"error": given.get("error", given)}
+        return self._checked(whole, given)
+
+    def _checked(self, answer: Answer, given: dict[str, Any] | None) -> dict[str, Any]:
+        if given is None:
+            raise self._unusable(f"{self._title} did not answer with a JSON object")
+        if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
+            code = wrong.get("code") if isinstance(wrong, dict) else None
+            status = code if isinstance(code, int) and 400 <= code < 600 else None
+            error = self._refusal(answer, status or 500, given)
+            if status is None:
+                # nothing says that it came instead of an answer, and not behind one
+                error.charged, error.repeatable = True, False
+            raise error
+        return given
+
+    def _unusable(self, what: str, **more: Any) -> AnswerUnusable:
+        return AnswerUnusable(what, vendor=self._title, **more)
+
+    def _failure(self, error: NoAnswer) -> LanguageModelError:
+        what, found = f"{self._title} {error}", no_answer(error)
+        if error.kind == "long":
+            return self._unusable(what)
+        return LanguageModelError(
+            what, **found._asdict(), vendor=self._title, repeatable=not found.charged
+        )
+
     def _refusal(
         self, answer: Answer, status: int, given: Mapping[str, Any] | None
     ) -> LanguageModelError:
-        name, error = self._title, (given or {}).get("error")
+        error = (given or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
-        said = without_secrets(str(error.get("message") or f"status {status}"))[:500]
-        wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))
-        how: dict[str, Any] = {"status": status, "retry_after": wait}
-        if status in {401, 403}:
-            what, code = f"{name} refused the key", "not_authorised"
-            return LanguageModelError(what, code=code, hope="none", **how)
-        if status == 402 or error.get("code") == "insufficient_quota":
-            what, code = f"{name} has no credit left on its account", "out_of_credit"
-            return LanguageModelError(what, code=code, hope="none", **how)
-        if status == 429:
-            what = f"{name} has reached its rate limit"
-            again = wait is not None
-            return LanguageModelError(what, code="rate_limited", repeatable=again, **how)
-        if status in {408, 409} or status >= 500:
-            # an error instead of an answer: nothing was written, so asking again is safe
-            code = "failed" if wait is None and status not in _OVERLOADED else "unreachable"
-            return LanguageModelError(f"{name} failed: {said}", code=code, repeatable=True, **how)
-        return InputRefused(f"{name} refused the request: {said}", status=status)
+        said = self._hidden(str(error.get("message") or "it says no more"))
+        what = f"{self._title} answered {status}: {said}"
+        wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+        found = verdict(402 if error.get("code") == "insufficient_quota" else status)
+        if status < 400 or (found.code == "refused" and status not in _OF_PROMPT):
+            found = Verdict("misconfigured", "none")
+            where = answer.headers.get("location")
+            what += f" ({self._hidden(where)})" if where else ""
+            what += f"; {self._setting} may be wrong"
+        elif found.code == "refused":
+            is_long = status == 413 or error.get("code") == "context_length_exceeded"
+            code = "too_long" if is_long else "input_refused"
+            return InputRefused(what, code=code, status=status, vendor=self._title)
+        elif found.code == "failed" and wait is not None:
+            found = Verdict("unreachable", "later")
+        is_limit = found.code == "rate_limited"
+        again = found.hope == "later" and not found.charged and (wait is not None or not is_limit)
+        return LanguageModelError(
+            what,
+            **found._asdict(),
+            status=status,
+            retry_after=wait,
+            repeatable=again,
+            vendor=self._title,
+        )
+
+    def _hidden(self, said: str) -> str:
+        """A vendor's words without its key, should they repeat it."""
+        said = said.replace(self._key, HIDDEN) if self._key else said
+        return without_secrets(said)[:500]
 
 
 def _worth_repeating(error: BaseException) -> bool:

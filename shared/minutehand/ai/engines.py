@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.language_model import Completion, LanguageModel, Prompt
+from minutehand.ai.language_model import Answering, Completion, LanguageModel, Prompt
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
@@ -22,10 +23,27 @@ class NoModel:
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Refuse."""
-        raise LanguageModelError("No language model is configured", code="none", hope="none")
+        raise _none()
+
+    def stream(self, prompt: Prompt | str) -> Answering:
+        """Refuse, where it is iterated over."""
+
+        async def pieces() -> AsyncGenerator[str]:
+            raise _none()
+            yield ""
+
+        return Answering(pieces(), lambda: Completion("", self.name, whole=False))
+
+    def cost_of(self, prompt: Prompt, text: str = "") -> float:
+        """Nothing."""
+        return 0.0
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+def _none() -> LanguageModelError:
+    return LanguageModelError("No language model is configured", code="none", hope="none")
 
 
 def make_language_model(settings: Settings) -> LanguageModel:
@@ -41,6 +59,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
         key=settings.language_model_key,
         prices=settings.language_model_prices,
         most_tokens=settings.language_model_most_tokens,
+        answer_seconds=settings.language_model_silence_seconds,
     )
 
 
@@ -54,5 +73,8 @@ def make_speech_to_text(settings: Settings) -> SpeechToText:
     from minutehand.ai.speech_endpoint import TranscriptionEndpoint
 
     return TranscriptionEndpoint(
-        settings.speech_url, model=settings.speech_model or "", key=settings.speech_key
+        settings.speech_url,
+        model=settings.speech_model or "",
+        key=settings.speech_key,
+        answer_seconds=settings.speech_silence_seconds,
     )

@@ -1,67 +1,43 @@
 """What can go wrong with a language model or speech to text, by what a caller can do about it.
 
-LanguageModelError   .code            .hope
-├─                   not_authorised   none         401, 403: no other request will do better
-├─                   out_of_credit    none         402: neither
-├─                   rate_limited     later        429; .retry_after says when
-├─                   unreachable      later        502 to 504 or no answer; nothing of one had come
-├─                   cut_short        later        the connection ended before the answer
-├─                   failed           later        any other 5xx
-├─ InputRefused      input_refused    differently  4xx: this prompt will not do, another may
-└─ AnswerUnusable    answer_unusable  differently  a whole answer, but not what was asked for
-   └─ AnswerCutOff                                 it reached the most tokens allowed
+LanguageModelError   .code            .hope        .charged
+├─                   not_authorised   none         no     401, 403: no request will do better
+├─                   out_of_credit    none         no     402: neither
+├─                   misconfigured    none         no     3xx, 404, 405: the address or the model
+├─                   rate_limited     later        no     429; .retry_after says when
+├─                   unreachable      later        no     502, 503 or a request that never left
+├─                   silent           later        maybe  408, 504 or no answer in time
+├─                   cut_short        later        maybe  the connection ended before the answer
+├─                   failed           later        no     any other 5xx
+├─ InputRefused      input_refused    differently  no     4xx: this prompt will not do, another may
+└─ AnswerUnusable    answer_unusable  differently  yes    a whole answer, but not what was asked for
+   └─ AnswerCutOff   answer_too_long                      it reached the most tokens allowed
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final, Literal
+from typing import Any
 
-from minutehand.config import JobServiceError
+from minutehand.worker.vendor import Hope, VendorError
 
-#: What a caller can do: ask again later, ask something else, or ask nothing more.
-Hope = Literal["later", "differently", "none"]
-#: Codes of a model that is away or asks to wait: no attempt of a job is spent on it.
-_AWAY: Final = frozenset({"rate_limited", "unreachable", "cut_short"})
+__all__ = ["AnswerCutOff", "AnswerUnusable", "Hope", "InputRefused", "LanguageModelError"]
 
 
-class LanguageModelError(JobServiceError):
+class LanguageModelError(VendorError):
     """A model did not answer as it should.
 
     Attributes:
-        text: The answer, where there was one; `cost_usd` what it cost, `status` HTTP's.
-        retry_after: How long the service asked to wait; None when it did not say.
-        repeatable: Whether asking again at once cannot be charged twice.
+        text: The answer, where there was one; `cost_usd` what it cost.
     """
 
-    code: str = "unreachable"
-    hope: Hope = "later"
+    vendor = "The language model"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        hope: Hope | None = None,
-        text: str = "",
-        cost_usd: float = 0.0,
-        status: int | None = None,
-        retry_after: timedelta | None = None,
-        repeatable: bool = False,
+        self, message: str, *, text: str = "", cost_usd: float = 0.0, **options: Any
     ) -> None:
-        self.code = code or self.code
-        self.hope = hope or self.hope
         self.text = text
         self.cost_usd = cost_usd
-        self.status = status
-        self.retry_after = retry_after
-        self.repeatable = repeatable
-        super().__init__(message)
-
-    @property
-    def away(self) -> bool:
-        """Whether the model is only to be waited for."""
-        return self.code in _AWAY
+        super().__init__(message, **options)
 
 
 class InputRefused(LanguageModelError):
@@ -76,7 +52,10 @@ class AnswerUnusable(LanguageModelError):
 
     code = "answer_unusable"
     hope = "differently"
+    charged = True
 
 
 class AnswerCutOff(AnswerUnusable):
     """An answer that ended at the most tokens allowed."""
+
+    code = "answer_too_long"

@@ -6,28 +6,24 @@ step's or stage's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, LanguageModelError
+from minutehand.ai.growing import GrowingField, Words
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
-from minutehand.queue.errors import ProcessorError
-from minutehand.worker.context import JobContext, TurnEnded
+from minutehand.ai.reading import Unreadable, only_text, read_shape
+from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Snooze
-from minutehand.worker.plain import edge
+from minutehand.worker.vendor import VendorCalls, VendorError
 
 Shape = TypeVar("Shape", bound=BaseModel)
-#: How long after its creation a job without a deadline waits for a model without spending attempts.
-PATIENCE: Final = timedelta(hours=6)
-#: Bounds of the pause before a model that named none is asked again; it grows with the job's age.
-SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=10), timedelta(minutes=1)
-#: Texts with a smaller limit are names, which others refer to: they are never clipped.
-SHORTEST_CLIPPED: Final = 40
+#: Most of an answer that could not be used that is shown to the model again.
+MOST_SHOWN_AGAIN: Final = 4_000
 
 
 async def ask_for(
@@ -38,130 +34,133 @@ async def ask_for(
     shape: type[Shape],
     *,
     check: Callable[[Shape], None] | None = None,
+    into: Words | None = None,
+    field: str | None = None,
 ) -> Shape:
     """Ask for a `shape`, whose JSON Schema goes with the prompt; to be called in a step or stage.
 
-    An answer that was cut off is asked for once with the model's larger limit, and one of another
-    shape once with what was wrong. Each one's cost is added to the job.
+    An answer is read leniently, see `reading.read_shape`. One that was cut off is asked for once
+    with the model's larger limit, and one of another shape once with what was wrong. What may have
+    been charged is counted, `vendor.MOST_CALLS` a step, and its cost added to the job.
 
     Args:
         check: Refuses an answer of the right shape by a ValueError, whose text the model gets.
+        into: Gets the words of `field` as they come, at once what is new of them.
+        field: The member that people read, which plain prose fills as well; the one text of the
+            shape, if it asks for no more.
 
     Raises:
-        TurnEnded: The model is away or asks to wait, see `wait_for`.
-        ProcessorError: The model failed; retryable where that may help, with its code in `data`.
+        TurnEnded: The model is away or asks to wait, see `VendorCalls.wait`.
+        ProcessorError: The model failed, in a sentence for people; retryable where that may help,
+            with its code in `data`. What exactly was wrong is in the job's log.
     """
+    field = field or only_text(shape)
+    if into is not None and field is None:
+        raise ValueError(f"field must name what of {shape.__name__} is written")
+    asked = _Asked(ctx, model, shape, check, field, into)
+    calls = VendorCalls(job, ctx, prompt.name)
     prompt = replace(prompt, schema=shape.model_json_schema())
-    may_grow = may_mend = True
+    may_grow = may_mend = may_repeat = True
     while True:
         try:
-            return await _ask(ctx, model, prompt, shape, check)
+            return await calls.make(lambda prompt=prompt: asked.once(prompt))  # type: ignore[misc]
         except AnswerCutOff as error:
             if not may_grow or prompt.most_tokens >= model.most_tokens:
-                _end(job, ctx, error)
+                calls.end(error)
             may_grow = False
             ctx.log("warning", "Asking the model for a longer answer", reason=str(error))
             prompt = replace(prompt, most_tokens=model.most_tokens)
         except AnswerUnusable as error:
             if not may_mend:
-                _end(job, ctx, error)
+                calls.end(error)
             may_mend = False
             ctx.log("warning", "Asking the model again", reason=str(error))
             prompt = _mending(prompt, error)
-        except LanguageModelError as error:
-            _end(job, ctx, error)
-
-
-def wait_for(job: Job[Any], ctx: JobContext, error: LanguageModelError) -> None:
-    """End the attempt where the model is away, until it asked to be called, spending no attempt.
-
-    It returns where the job's deadline, or `PATIENCE`, would be over by then.
-    """
-    now = datetime.now(UTC)
-    wait = error.retry_after or min(max((now - job.created_at) / 4, SHORTEST_WAIT), LONGEST_WAIT)
-    at = now + wait
-    if error.away and at < (job.deadline_at or job.created_at + PATIENCE):
-        sentence = f"{error}; it is asked again at {at:%H:%M:%S} UTC"
-        ctx.log("warning", sentence)
-        ctx.progress(None, "waiting", sentence)
-        raise TurnEnded(Snooze(after=wait)) from error
-
-
-def _end(job: Job[Any], ctx: JobContext, error: LanguageModelError) -> NoReturn:
-    wait_for(job, ctx, error)
-    raise ProcessorError(
-        str(error),
-        retryable=error.hope == "later",
-        retry_after=error.retry_after.total_seconds() if error.retry_after else None,
-        data={"code": error.code, "hope": error.hope},
-    ) from error
+        except VendorError as error:
+            if error.code != "cut_short" or calls.charged > 1 or not may_repeat:
+                calls.end(error)
+            # most broken connections are a moment's
+            may_repeat = False
+            ctx.log("warning", "Asking the model again", reason=str(error))
 
 
 def _mending(prompt: Prompt, error: AnswerUnusable) -> Prompt:
     note = f"Your answer before could not be used: {error}. Answer again."
-    before = Material("Your answer before", error.text[:4000] or "(none)")
+    before = Material("Your answer before", error.text[:MOST_SHOWN_AGAIN] or "(none)")
     return replace(
         prompt, instructions=f"{prompt.instructions}\n\n{note}", material=[*prompt.material, before]
     )
 
 
-async def _ask(
-    ctx: JobContext,
-    model: LanguageModel,
-    prompt: Prompt,
-    shape: type[Shape],
-    check: Callable[[Shape], None] | None,
-) -> Shape:
-    try:
-        answer = await model.complete(prompt)
-    except LanguageModelError as error:
-        ctx.cost_usd += error.cost_usd
-        raise
-    ctx.cost_usd += answer.cost_usd
-    found = read_shape(answer, shape)
-    try:
-        if check is not None:
-            check(found)
-    except ValueError as error:
-        why = f"The answer of {answer.model} cannot be used: {error}"
-        raise AnswerUnusable(why, text=answer.text) from error
-    return found
+class _Asked:
+    """What is asked for, however often that takes."""
 
+    def __init__(
+        self,
+        ctx: JobContext,
+        model: LanguageModel,
+        shape: type[Any],
+        check: Callable[[Any], None] | None,
+        field: str | None,
+        into: Words | None,
+    ) -> None:
+        self._ctx = ctx
+        self._model = model
+        self._shape = shape
+        self._check = check
+        self._field = field
+        self._growing = None if into is None else GrowingField(field, into)
 
-def read_shape(completion: Completion, shape: type[Shape]) -> Shape:
-    """The answer as `shape`, texts and lists that are too long clipped.
+    async def once(self, prompt: Prompt) -> Any:
+        """One call, its cost, and the shape in its answer."""
+        found = await self._read(await self._complete(prompt))
+        if self._growing is not None:
+            self._growing.end(getattr(found, self._field or ""))
+        return found
 
-    Raises:
-        AnswerUnusable: It is not JSON of that shape; the fields at fault are named.
-    """
-    data = edge(completion.data()).value  # whole texts: the database holds no NUL
-    while True:
+    async def _complete(self, prompt: Prompt) -> Completion:
+        """The whole answer; what may have been charged of it is counted, however it ends."""
+        model, growing = self._model, self._growing
         try:
-            return shape.model_validate(data)
-        except ValidationError as error:
-            # a list that is too long hides what is too long in it
-            if any([_clip(data, each) for each in error.errors()]):
-                continue
-            faults = "; ".join(
-                f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
-                for each in error.errors()[:5]
+            if growing is None:
+                answer = await model.complete(prompt)
+            else:
+                growing.begin_again()
+                async with model.stream(prompt) as answering:
+                    async for piece in answering:
+                        growing.add(piece)
+                answer = answering.completion
+        except LanguageModelError as error:
+            cost = error.cost_usd
+            if error.charged and not cost:
+                cost = model.cost_of(prompt, error.text)
+            self._ctx.cost_usd += cost
+            raise
+        except asyncio.CancelledError:
+            self._ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
+            raise
+        self._ctx.cost_usd += answer.cost_usd
+        return answer
+
+    async def _read(self, answer: Completion) -> Any:
+        try:
+            # what is broken is mended in a process of its own
+            found = await asyncio.to_thread(
+                read_shape, answer.text, self._shape, field=self._field, whole=answer.whole
             )
-            why = f"The answer of {completion.model} is not in the requested form: {faults}"
-            raise AnswerUnusable(why, text=completion.text) from error
-
-
-def _clip(data: Any, fault: Any) -> bool:
-    """Shorten in place what a fault says is too long; whether that was done."""
-    most = fault.get("ctx", {}).get("max_length", 0)
-    least = {"too_long": 1, "string_too_long": SHORTEST_CLIPPED}.get(fault["type"])
-    if least is None or most < least:
-        return False
-    *path, last = fault["loc"]
-    try:
-        for name in path:
-            data = data[name]
-        value = data[last]
-        data[last] = value[: most - 1] + "…" if isinstance(value, str) else value[:most]
-    except (LookupError, TypeError):
-        return False  # it was itself clipped, or its place is no plain path
-    return True
+        except Unreadable as error:
+            what = f"The answer of {answer.model}"
+            if error.cut_off:
+                raise AnswerCutOff(
+                    f"{what} was cut off; LANGUAGE_MODEL_MOST_TOKENS is the limit", text=answer.text
+                ) from error
+            raise AnswerUnusable(
+                f"{what} is not in the requested form: {error}", text=answer.text
+            ) from error
+        try:
+            if self._check is not None:
+                self._check(found)
+        except ValueError as error:
+            why = f"The answer of {answer.model} cannot be used: {error}"
+            raise AnswerUnusable(why, text=answer.text) from error
+        return found

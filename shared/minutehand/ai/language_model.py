@@ -1,24 +1,13 @@
-"""What a language model is to this project: a prompt in, a completion out.
+"""What a language model is to this project: a prompt in, a completion out, whole or in pieces.
 
-openai_compatible.py asks one; engines.py makes it.
+openai_compatible.py asks one; engines.py makes it; reading.py makes a shape of its words.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, Protocol
-
-from minutehand.ai.errors import AnswerCutOff, AnswerUnusable
-
-#: Where an object may begin in a text.
-_OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-#: NaN and the infinities are no JSON: the field that has one says so.
-_DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None)
+from typing import Any, Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +36,11 @@ class Prompt:
     schema: Mapping[str, Any] | None = None
     most_tokens: int = 2_000
 
+    @classmethod
+    def of(cls, text: Prompt | str) -> Prompt:
+        """The prompt; a text is what a person says to a model without instructions."""
+        return text if isinstance(text, Prompt) else cls("text", "", [Material("", text)])
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -62,23 +56,34 @@ class Completion:
     cost_usd: float = 0.0
     whole: bool = True
 
-    def data(self) -> Any:
-        """The JSON object of the answer, which may be in a fence or behind a sentence.
 
-        Raises:
-            AnswerCutOff: The answer ended at the most tokens allowed.
-            AnswerUnusable: There is none in it.
-        """
-        for found in islice(_OBJECT.finditer(self.text), 20 if self.whole else 1):
-            with suppress(ValueError, RecursionError):
-                return _DECODER.raw_decode(self.text, found.start())[0]
-        if not self.whole:
-            raise AnswerCutOff(
-                f"The answer of {self.model} was cut off at the most tokens allowed; "
-                "LANGUAGE_MODEL_MOST_TOKENS is the limit",
-                text=self.text,
-            )
-        raise AnswerUnusable(f"The answer of {self.model} holds no JSON object", text=self.text)
+class Answering:
+    """An answer as it comes: iterate over its pieces; to leave it early, close it.
+
+    Cancelling the task that iterates, like closing, ends the request and its connection.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[str], so_far: Callable[[], Completion]) -> None:
+        self._pieces = pieces
+        self._so_far = so_far
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the request, if it has not ended."""
+        await self._pieces.aclose()
+
+    @property
+    def completion(self) -> Completion:
+        """What came so far, and what it costs; `whole` once it has ended."""
+        return self._so_far()
 
 
 class LanguageModel(Protocol):
@@ -102,6 +107,16 @@ class LanguageModel(Protocol):
         Raises:
             LanguageModelError: By type, see errors.py.
         """
+
+    def stream(self, prompt: Prompt | str) -> Answering:
+        """Answer `prompt` in pieces, as they come; an endpoint that can't gives one.
+
+        Raises:
+            LanguageModelError: By type, where it is iterated over; its `text` is what came before.
+        """
+
+    def cost_of(self, prompt: Prompt, text: str = "") -> float:
+        """About what a call costs whose figures did not come, as one that was cut off."""
 
     async def aclose(self) -> None:
         """Close the connections."""

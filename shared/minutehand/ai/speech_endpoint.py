@@ -6,13 +6,17 @@ Repeats only what left no answer behind; all longer waiting is the job's, not th
 from __future__ import annotations
 
 import io
+import logging
 import wave
 from collections.abc import Mapping
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
-from minutehand.ai.errors import AnswerUnusable, InputRefused
+from minutehand.ai.errors import InputRefused
+from minutehand.ai.reading import says_something
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
+
+logger = logging.getLogger(__name__)
 
 MOST_SEGMENTS: Final = 2_000
 
@@ -25,62 +29,70 @@ class TranscriptionEndpoint(Endpoint):
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        super().__init__(url, "/audio/transcriptions", title="Speech to text", **options)
-        # newer models know no segments and refuse to be asked for them
-        self._format = "verbose_json"
+        given = {"title": "Speech to text", "setting": "SPEECH_URL", **options}
+        super().__init__(url, "/audio/transcriptions", **given)
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `sound`; see `SpeechToText.transcribe`.
 
-        An endpoint without segments returns one for the whole chunk.
+        An endpoint without segments returns one for the whole chunk, as does one whose segments
+        cannot be read: its words are paid for.
         """
         seconds = len(sound) / BYTES_PER_SECOND
         file = wav(sound)
         try:
-            said = await self._send(file)
+            said = await self._send(file, "verbose_json")
         except InputRefused as error:
-            if self._format == "json" or "response_format" not in str(error):
+            # newer models know no segments and refuse to be asked for them
+            if "response_format" not in str(error):
                 raise
-            self._format = "json"
-            said = await self._send(file)
+            logger.warning(
+                "Speech to text is asked again without segments, which it refused",
+                extra={"event": "speech.without", "reason": str(error)[:300]},
+            )
+            said = await self._send(file, "json")
         if on_share is not None:
             on_share(1.0)
         language = said.get("language")
         return Transcript(
-            self._segments(said, seconds),
+            segments_of(said, seconds),
             self.name,
             offline=False,
             language=language[:40] if isinstance(language, str) and language else None,
         )
 
-    async def _send(self, file: bytes) -> dict[str, Any]:
-        fields: dict[str, Any] = {"model": self.name, "response_format": self._format}
-        if self._format == "verbose_json":
+    async def _send(self, file: bytes, form: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {"model": self.name, "response_format": form}
+        if form == "verbose_json":
             fields["timestamp_granularities[]"] = ["segment"]
         said = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
         if not isinstance(said.get("text"), str):
-            raise AnswerUnusable(f"The answer of {self.name} is not a transcription")
+            raise self._unusable(f"The answer of {self.name} is not a transcription")
         return said
 
-    def _segments(self, said: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-        listed = said.get("segments")
-        if not isinstance(listed, list):
-            text = said["text"].strip()
-            return (Segment(0.0, seconds, text),) if text else ()
-        found = []
-        for each in listed[:MOST_SEGMENTS]:
-            try:
-                start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise AnswerUnusable(f"A segment of {self.name} is not as documented") from error
-            if start != start or end != end:
-                raise AnswerUnusable(f"The times of {self.name} must be numbers")
-            if text.strip():
-                start = round(min(max(start, 0.0), seconds), 3)
-                # Whisper's sometimes end before they begin
-                end = max(start, round(min(end, seconds), 3))
-                found.append(Segment(start, end, text.strip()))
-        return tuple(found)
+
+def segments_of(said: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
+    """What was said, in order, inside a sound of so many seconds.
+
+    Where a segment cannot be read, the text is one for the whole sound: times are lost, no words.
+    """
+    listed = said.get("segments")
+    found, is_readable = [], True
+    for each in (listed if isinstance(listed, list) else [])[:MOST_SEGMENTS]:
+        try:
+            start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
+        except (KeyError, TypeError, ValueError):
+            is_readable = False
+            continue
+        if says_something(text) and start == start and end == end:
+            start = round(min(max(start, 0.0), seconds), 3)
+            # Whisper's sometimes end before they begin
+            end = max(start, round(min(end, seconds), 3))
+            found.append(Segment(start, end, text.strip()))
+    whole = said["text"].strip()
+    if says_something(whole) and not (found and is_readable):
+        return (Segment(0.0, seconds, whole),)
+    return tuple(sorted(found, key=lambda segment: segment.start))
 
 
 def wav(sound: bytes) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from minutehand.ai.errors import LanguageModelError
+from minutehand.ai.own_process import own_environment
 from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
 from minutehand.config import ConfigurationError
 
@@ -82,7 +83,7 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         limit=MOST_LINE_BYTES,
-        env=_environment(),
+        env=own_environment(),
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -105,15 +106,9 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
                 child.kill()
             await asyncio.shield(child.wait())
     if words is None:
-        raise LanguageModelError(f"Offline speech recognition ended with {code}")
+        what = f"Offline speech recognition ended with {code}"
+        raise LanguageModelError(what, code="failed", vendor="Speech to text")
     return words
-
-
-def _environment() -> dict[str, str]:
-    """Where this process finds its packages and, as on Lambda, Python its library; no secret."""
-    found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    libraries = os.environ.get("LD_LIBRARY_PATH")
-    return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
 
 
 def join_words(words: Iterable[Recognised]) -> list[Segment]:

@@ -7,7 +7,8 @@ import json
 import math
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -44,10 +45,20 @@ class Answer:
     def object(self) -> dict[str, Any] | None:
         """The body if it is a JSON object, else None."""
         try:
-            found = json.loads(self.body)
+            found = json.loads(self._text())
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    def _text(self) -> str | bytes:
+        """The body, in the encoding that its sender names if it is none that JSON may have."""
+        try:
+            self.body.decode()
+        except UnicodeDecodeError:
+            encoding = httpx.Response(200, headers=self.headers).charset_encoding
+            with suppress(LookupError, UnicodeDecodeError):
+                return self.body.decode(encoding or "latin-1")
+        return self.body
 
 
 class NoAnswer(Exception):
@@ -132,6 +143,77 @@ async def exchange(
         raise NoAnswer(f"took longer than {within:g} s for its answer", "silent") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswer.of(error) from error
+
+
+class OpenAnswer:
+    """An answer that is read as it comes.
+
+    Its one limit is of silence: so many seconds of reading, from the headers on and from each
+    `received`. What its reader does in between does not count.
+    """
+
+    def __init__(self, response: httpx.Response, within: float) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self._response = response
+        self._within = self._left = within
+
+    def received(self) -> None:
+        """Begin the limit again: what came was a piece of the answer."""
+        self._left = self._within
+
+    async def pieces(self, *, most_bytes: int) -> AsyncGenerator[bytes]:
+        """The body in pieces as they come.
+
+        Raises:
+            NoAnswer: It is silent, too long, or ended early.
+        """
+        loop, size = asyncio.get_running_loop(), 0
+        coming = self._response.aiter_bytes()
+        try:
+            while True:
+                began_at = loop.time()
+                async with asyncio.timeout(self._left):
+                    piece = await anext(coming, None)
+                self._left -= loop.time() - began_at
+                if piece is None:
+                    return
+                size += len(piece)
+                if size > most_bytes:
+                    raise NoAnswer(f"answered more than {most_bytes} bytes", "long")
+                yield piece
+        except TimeoutError as error:
+            raise NoAnswer(f"was silent for {self._within:g} s", "silent") from error
+        except httpx.HTTPError as error:
+            raise NoAnswer.of(error) from error
+
+    async def whole(self, *, most_bytes: int) -> Answer:
+        """The whole answer."""
+        body = b"".join([piece async for piece in self.pieces(most_bytes=most_bytes)])
+        return Answer(self.status, self.headers, body)
+
+
+@asynccontextmanager
+async def opened(
+    http: httpx.AsyncClient, method: str, url: str, *, within: float, **options: Any
+) -> AsyncIterator[OpenAnswer]:
+    """Send one request and read its answer as it comes, with any status; then it is closed.
+
+    Raises:
+        NoAnswer: No answer began `within` so many seconds.
+    """
+    try:
+        request = http.build_request(method, url, **options)
+        async with asyncio.timeout(within):
+            response = await http.send(request, stream=True)
+    except TimeoutError as error:
+        raise NoAnswer(f"was silent for {within:g} s", "silent") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NoAnswer.of(error) from error
+    try:
+        yield OpenAnswer(response, within)
+    finally:
+        await response.aclose()
 
 
 def repeating(

@@ -24,7 +24,7 @@ from minutehand.config import Settings
 from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
 from minutehand.redaction import without_secrets
-from minutehand.retry_after import retry_after
+from minutehand.retry_after import asked_to_wait
 from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.worker.backoff import Backoff
@@ -195,7 +195,7 @@ def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent
         message += "; redirects are not followed"
     if said:
         message += f": {said}"
-    wait = retry_after(headers.get("retry-after"), now=now)
+    wait = asked_to_wait(headers, now=now)
     return Sent(ok=False, message=message, status=status, retry_after=wait)
 
 

@@ -13,7 +13,7 @@ from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
-from minutehand.worker.context import JobContext
+from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.evidence import stack_of
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import run_within, thread_name
@@ -134,6 +134,8 @@ class Attempt:
             return None
         for line in item.logs:
             self.updates.add_log(line)
+        job = self.lease.job
+        forget_notes(self.context, item.outcome, is_last=job.attempts >= job.max_attempts)
         updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         return replace(
             item,

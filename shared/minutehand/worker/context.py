@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -32,6 +33,8 @@ _LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} 
     "critical": "error",
 }
 MAX_STEP_NAME: Final = 200
+#: Of notes, which are numbered behind it.
+MOST_NOTES_NAME: Final = 180
 #: Between two tries of a step.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a step that is still running is reported without other updates.
@@ -47,6 +50,8 @@ SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
 MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions()
+#: The step that runs, in the task that runs it.
+_RUNNING: ContextVar[str] = ContextVar("_RUNNING", default="")
 
 
 class Suspended(BaseException):
@@ -103,6 +108,48 @@ class ChildResult(BaseModel):
         return self.status == "completed"
 
 
+class Notes:
+    """What a step says to its later attempts; stored with the job's next report, or its end.
+
+    A job that has failed or was cancelled forgets them: a person's retry begins without.
+    """
+
+    def __init__(self, name: str, steps: dict[str, Any], updates: Updates) -> None:
+        self._name = name
+        self._steps = steps
+        self._updates = updates
+        self._count = 0
+        while self._key in steps:
+            self._count += 1
+
+    @property
+    def _key(self) -> str:
+        return f"{self._name} {self._count + 1}"
+
+    @property
+    def last(self) -> Any:
+        """The latest one of this run; None where there is none."""
+        return self._steps.get(f"{self._name} {self._count}")
+
+    def add(self, value: Any) -> None:
+        """Add one, which JSON must hold: the ones before it stay, since a step's value does."""
+        self._steps[self._key] = value
+        self._updates.add_step(StepResult(name=self._key, result=value))
+        self._count += 1
+
+    def end(self) -> None:
+        """Forget them."""
+        if self.last is not None:
+            self.add(None)
+
+
+def forget_notes(context: JobContext, outcome: str, *, is_last: bool) -> None:
+    """Forget the notes of a job that ends so; to be called before its end is stored."""
+    if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
+        for notes in context.open_notes:
+            notes.end()
+
+
 class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 
@@ -140,8 +187,10 @@ class JobContext:
         self._updates = updates
         #: Results of steps and waits, by name; what runs the processor may add earlier ones.
         self._steps = steps
-        self._clock = clock
+        self.clock = clock
         self._names: dict[str, int] = {}
+        #: Those that this attempt opened, see `forget_notes`.
+        self.open_notes: list[Notes] = []
         #: Run around each step that runs in this attempt, the first outermost; for middleware.
         self.around_steps: list[AroundStep] = []
         #: Steps this run stored, i.e. how far it got beyond the run before.
@@ -185,7 +234,7 @@ class JobContext:
                 level=known,
                 message=text(message),
                 metadata=decoration(metadata) if metadata else None,
-                at=self._clock.now(),
+                at=self.clock.now(),
             )
         )
         self._port.announce()
@@ -238,7 +287,11 @@ class JobContext:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
                 call = partial(around, key, call)
-            returned = edge(await call())
+            outer = _RUNNING.set(key)
+            try:
+                returned = edge(await call())
+            finally:
+                _RUNNING.reset(outer)
         finally:
             soon.cancel()
             duration_ms = self._updates.leave_step(key)
@@ -252,6 +305,14 @@ class JobContext:
         self._steps[key] = value
         self.new_steps += 1
         return value
+
+    def notes(self, name: str) -> Notes:
+        """Open the notes of this name in the step that runs, those of earlier attempts included."""
+        step = _RUNNING.get()
+        name = f"{step}: {name}" if step else name
+        notes = Notes(self._unique(name[-MOST_NOTES_NAME:]), self._steps, self._updates)
+        self.open_notes.append(notes)
+        return notes
 
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` side by side, each once those it comes after are done; results by name.
@@ -303,7 +364,7 @@ class JobContext:
             gave = await have_done(
                 services,
                 within=seconds(within),
-                left=max(0.0, (ends - self._clock.now()).total_seconds()),
+                left=max(0.0, (ends - self.clock.now()).total_seconds()),
                 resume=noted,
                 call_seconds=call_seconds,
                 on_failed=failed,
@@ -321,7 +382,7 @@ class JobContext:
         return given
 
     async def _now(self) -> str:
-        return self._clock.now().isoformat()
+        return self.clock.now().isoformat()
 
     def _show_step(self) -> None:
         self._updates.show_step()
@@ -365,7 +426,7 @@ class JobContext:
         until = (
             duration
             if isinstance(duration, datetime)
-            else self._clock.now() + timedelta(seconds=seconds(duration))
+            else self.clock.now() + timedelta(seconds=seconds(duration))
         )
         if until.tzinfo is None:
             raise ValueError(f"{until.isoformat()} has no time zone")
@@ -515,7 +576,7 @@ class JobContext:
     def _limit(self, timeout: Seconds | None) -> dict[str, Any]:
         if timeout is None:
             return {}
-        at = self._clock.now() + timedelta(seconds=seconds(timeout))
+        at = self.clock.now() + timedelta(seconds=seconds(timeout))
         return {"timeout_at": at.astimezone(UTC).isoformat()}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from minutehand.retry_after import retry_after
+from minutehand.retry_after import asked_to_wait
 
 _CENTURY: Final = 3_155_760_000.0
 #: A length of time: seconds, or a timedelta.
@@ -76,8 +76,9 @@ def retry_after_of(error: BaseException) -> float | None:
         if value is None:
             # httpx and requests keep the response, aiohttp its headers
             headers = getattr(getattr(error, "response", error), "headers", None)
-            said = headers.get("Retry-After") if isinstance(headers, Mapping) else None
-            value = retry_after(said if isinstance(said, str) else None, now=datetime.now(UTC))
+            if isinstance(headers, Mapping):
+                said = {str(name).lower(): str(each) for name, each in headers.items()}
+                value = asked_to_wait(said, now=datetime.now(UTC))
         if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
             return None
         return min(seconds(value), 604_800.0)

@@ -24,7 +24,15 @@ CANCEL_SECONDS = 0.5
 
 
 class RemoteFailed(Exception):
-    """A service did not do its part; the text says what it did instead."""
+    """A service did not do its part; the text says what it did instead, for the job's log.
+
+    Attributes:
+        said: The same in a sentence for people; the text, where there is none.
+    """
+
+    def __init__(self, problem: str, *, said: str | None = None) -> None:
+        self.said = said or problem
+        super().__init__(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ async def have_done(
                     return await _follow(service, task_id, call_seconds)
                 except RemoteFailed as error:
                     on_failed(service.name, str(error))
-                    reasons.append(str(error))
+                    reasons.append(error.said)
                 except asyncio.CancelledError:
                     # out of time, or the job was released: another attempt submits again
                     if task_id is not None:

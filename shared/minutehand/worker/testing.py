@@ -13,7 +13,7 @@ from minutehand.clock import Clock, FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
-from minutehand.worker.context import JobContext
+from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
@@ -111,10 +111,11 @@ class ProcessorTest(Generic[P]):
             ending = Ending(returned)
         except BaseException as error:
             ending = Ending(error=error)
-        await stage.flush()
         item = settle_item(ending, Circumstances(advanced=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
+        forget_notes(context, item.outcome, is_last=job.is_last_attempt)
+        await stage.flush()
         self._waiting = item.wait
         if item.outcome == "retry":
             self.attempt += 1

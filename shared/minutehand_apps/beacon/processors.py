@@ -111,7 +111,7 @@ def register(registry: Registry, settings: Settings, *, app: Beacon | None = Non
         payload=ExecutionMessage,
         workspace_concurrency=50,
         timeout=120,
-        max_attempts=8,
+        max_attempts=5,
         backoff=Backoff(first=1, cap=30),
         internal=True,
     )(processors.execution)

@@ -16,6 +16,7 @@ from pydantic import StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
 from minutehand.worker.remote import RemoteFailed, RemoteTask
+from minutehand.worker.vendor import no_answer, sentence, verdict
 from minutehand_apps.beacon.models import (
     Asked,
     ExecutionRow,
@@ -109,8 +110,10 @@ class AtProvider:
             raise RemoteFailed(f"{name} ran in region {result.region[:63]!r}, not {asked.region!r}")
         try:
             output = read_output(result.data, self.spec)
-        except ValueError as error:
+        except Unanswered as error:
             raise RemoteFailed(f"{name}: {error}") from error
+        except ValueError as error:
+            raise self._unusable(str(error)) from error
         return {
             "provider": name,
             "model": result.model,
@@ -126,9 +129,7 @@ class AtProvider:
         try:
             return kind.model_validate(said)
         except ValidationError as error:
-            raise RemoteFailed(
-                f"{self.name} answered in a wrong format: {first_problem(error, 'the answer')}"
-            ) from error
+            raise self._unusable(first_problem(error, "the answer")) from error
 
     async def _call(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         if self.provider.token is not None:
@@ -138,13 +139,24 @@ class AtProvider:
         try:
             answer = await exchange(self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent)
         except NoAnswer as error:
-            raise RemoteFailed(f"{self.name} {error}") from error
+            raise self._failed(str(error), no_answer(error).code) from error
         if answer.status not in {200, 201, 202}:
-            raise RemoteFailed(f"{self.name} answered with status {answer.status}")
+            problem = f"answered with status {answer.status}"
+            raise self._failed(problem, verdict(answer.status).code)
         said = answer.object()
         if said is None:
-            raise RemoteFailed(f"{self.name} must answer with a JSON object")
+            raise self._unusable("it must be a JSON object")
         return said
+
+    def _unusable(self, problem: str) -> RemoteFailed:
+        return self._failed(f"gave an answer that can't be used: {problem}", "answer_unusable")
+
+    def _failed(self, problem: str, code: str) -> RemoteFailed:
+        return RemoteFailed(f"{self.name} {problem}", said=sentence(code, self.name))
+
+
+class Unanswered(ValueError):
+    """A question has no answer that can be used; in words that people read."""
 
 
 def read_output(data: Any, spec: JobSpec) -> Output:
@@ -163,14 +175,14 @@ def read_output(data: Any, spec: JobSpec) -> Output:
         if not isinstance(answer, dict) or not isinstance(answer.get("question_id"), str):
             raise ValueError(f"responses[{place}] must be an object with a question_id")
         if answer["question_id"] in by_id:
-            raise ValueError(f"question {_short(answer['question_id'])} is answered twice")
+            raise Unanswered(f"question {_short(answer['question_id'])} is answered twice")
         by_id[answer["question_id"]] = answer
     asked = spec.asked
     for each in asked:
         if each.question_id not in by_id:
-            raise ValueError(f"no answer to question {_short(each.question_id)}")
+            raise Unanswered(f"no answer to question {_short(each.question_id)}")
     if extra := sorted(by_id.keys() - {each.question_id for each in asked}):
-        raise ValueError(f"an answer to a question that was not asked: {_short(extra[0])}")
+        raise Unanswered(f"an answer to a question that was not asked: {_short(extra[0])}")
     responses = [_response(each, by_id[each.question_id]) for each in asked]
     return Output(data=OutputData(responses=responses))
 
@@ -179,14 +191,15 @@ def _response(asked: Asked, answer: dict[str, Any]) -> Response:
     text = answer.get("response")
     name = _short(asked.question_id)
     if not isinstance(text, str) or not text.strip(" \t\n\r"):
-        raise ValueError(f"the answer to question {name} is empty")
+        raise Unanswered(f"the answer to question {name} is empty")
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError(f"the answer to question {name} is not UTF-8 text")
+        raise Unanswered(f"the answer to question {name} is not UTF-8 text")
     if answer.get("question", asked.question) != asked.question:
-        raise ValueError(f"question {name} was answered with another text")
+        raise Unanswered(f"question {name} was answered with another text")
     duration = answer.get("duration_ms")
-    if isinstance(duration, float) and duration == duration and abs(duration) < 1e9:
-        duration = round(duration)
+    if isinstance(duration, float):
+        # it may be left out: NaN and the like are no reason to refuse a right answer
+        duration = round(duration) if abs(duration) < 1e9 else None
     try:
         return Response.model_validate(
             {**asked.model_dump(), "response": text, "duration_ms": duration}

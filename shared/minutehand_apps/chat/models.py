@@ -53,7 +53,8 @@ class Loaded(Shape):
 class Decision(Shape):
     """What a message asks for."""
 
-    tier: Literal["instant", "standard", "async"]
+    #: An answer in plain words is one.
+    tier: Literal["instant", "standard", "async"] = "standard"
     reply: str = Field(default="", max_length=20_000, description="The answer, unless async.")
     type: Literal["research", "build", "write"] = "write"
     title: str = Field(default="", max_length=200, description="Of the work, in a line.")

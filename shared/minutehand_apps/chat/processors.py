@@ -57,6 +57,7 @@ class Processor:
             Decision,
             lambda: script.decide(run.text),
             check=self._check_reply,
+            field="reply",
         )
         if decision.tier != "async" or not self._app.works:
             reply = decision.reply or "Background work is off: set ENABLE_ASYNC_WORK=true."
@@ -147,6 +148,7 @@ class _Run:
         by_script: Callable[[], S],
         *,
         check: Callable[[S], None] | None = None,
+        field: str | None = None,
     ) -> S:
         """A step: what the model answers, or the script where there is none."""
         model = self._app.model
@@ -154,7 +156,9 @@ class _Run:
         async def run() -> S:
             if model.offline:
                 return by_script()
-            return await ask_for(self._job, self._ctx, model, prompt, shape, check=check)
+            return await ask_for(
+                self._job, self._ctx, model, prompt, shape, check=check, field=field
+            )
 
         return shape.model_validate(await self._ctx.step(prompt.name, run))
 

@@ -5,10 +5,11 @@ The two implementations are `apollo_http` (the vendor) and `apollo_offline` (no 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from minutehand.worker.vendor import Hope, VendorError
 
 Source = Literal["apollo", "offline"]
 
@@ -74,7 +75,7 @@ class Usage(Row):
     source: Source
 
 
-class ApolloError(Exception):
+class ApolloError(VendorError):
     """Apollo gave no usable answer; each kind below asks for something else.
 
     ApolloError
@@ -82,14 +83,12 @@ class ApolloError(Exception):
     ├─ ApolloOutOfCredits    402        nothing left to spend: a person must act
     ├─ ApolloRequestRefused  400, 422   the same request will be refused again
     ├─ ApolloRateLimited     429        come back after `retry_after`
-    └─ ApolloUnavailable     5xx, no or broken answer: repeat with backoff
+    ├─ ApolloUnreadable      200        an answer, maybe paid for, but not as documented
+    └─ ApolloUnavailable     5xx, no or broken answer: wait; `charged` where it may have been served
     """
 
-    code = "apollo_error"
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+    vendor = "Apollo"
+    hope: Hope = "none"
 
 
 class ApolloKeyRejected(ApolloError):
@@ -114,23 +113,21 @@ class ApolloRateLimited(ApolloError):
     """Too many calls; `retry_after` is `None` when Apollo did not say how long."""
 
     code = "rate_limited"
+    hope = "later"
 
-    def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
-        super().__init__(message, status=429)
-        self.retry_after = retry_after
+
+class ApolloUnreadable(ApolloError):
+    """An answer that is not as documented."""
+
+    code = "answer_unusable"
+    charged = True
 
 
 class ApolloUnavailable(ApolloError):
-    """Apollo failed, did not answer in time, or ended in the middle of its answer.
-
-    `uncertain`: the request may have been served, and so charged, all the same.
-    """
+    """Apollo failed, did not answer in time, or ended in the middle of its answer."""
 
     code = "unreachable"
-
-    def __init__(self, message: str, *, status: int | None = None, uncertain: bool = False) -> None:
-        super().__init__(message, status=status)
-        self.uncertain = uncertain
+    hope = "later"
 
 
 class ApolloClient(Protocol):

@@ -5,6 +5,7 @@ Repeats only what cannot have been charged; all other waiting is the job's, not 
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -12,9 +13,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
-from minutehand.retry_after import retry_after
+from minutehand.retry_after import asked_to_wait
 from minutehand.telemetry import trace_headers
 from minutehand.worker.plain import clean_text
+from minutehand.worker.vendor import no_answer, verdict
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
@@ -22,6 +24,7 @@ from minutehand_apps.enrichment.apollo import (
     ApolloRateLimited,
     ApolloRequestRefused,
     ApolloUnavailable,
+    ApolloUnreadable,
     Organization,
     OrganizationMatch,
     Person,
@@ -74,14 +77,15 @@ class HttpApollo:
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
         """Look one company up; a company Apollo does not know costs nothing."""
         answer = await self._call("GET", "/organizations/enrich", params={"domain": domain})
-        found = _read(Organization, answer.get("organization"))
+        raw = _member(answer, "organization", "/organizations/enrich")
+        found = _read(Organization, raw)
         return OrganizationMatch(organization=found, credits=_cost(answer, found), source="apollo")
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
         """Look one person up; personal addresses and phones are never asked for."""
         params = {"email": email} | ({"name": name} if name else {})
         answer = await self._call("POST", "/people/match", params=params)
-        raw = answer.get("person")
+        raw = _member(answer, "person", "/people/match")
         # A miss may still be an empty person whose employer was guessed from the address.
         missed = isinstance(raw, dict) and raw.get("match_confidence") == "none"
         found = None if missed else _read(Person, raw)
@@ -91,7 +95,8 @@ class HttpApollo:
         """Check the key, then read the balance where the key may; neither costs a credit."""
         health = await self._call("GET", "/auth/health")
         if health.get("is_logged_in") is not True:
-            raise ApolloKeyRejected("Apollo rejected the API key", status=401)
+            said = "Apollo rejected the API key"
+            raise ApolloKeyRejected(said, status=401, said=said)
         try:
             answer = await self._call("POST", "/usage_stats/credit_usage_stats")
         except ApolloKeyRejected:
@@ -116,41 +121,51 @@ class HttpApollo:
                 timeout=self._timeout,
             )
         except NoAnswer as error:
-            raise ApolloUnavailable(
-                f"Apollo {error} ({path})", uncertain=not error.unsent
-            ) from error
+            found = no_answer(error)
+            kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
+            what = f"Apollo {error} ({path})"
+            raise kind(what, code=found.code, hope=found.hope, charged=found.charged) from error
         return _body(path, answer, key=self._key)
 
 
 def _body(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
     given = answer.object()
-    if answer.status == 200:
-        if given is None:
-            raise ApolloUnavailable(
-                f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
-            )
-        return given
-    raise _refusal(path, answer.status, answer.headers, _sentence(given or {}, key))
+    if answer.status != 200:
+        raise _refusal(path, answer, _sentence(given or {}, key))
+    if given is None:
+        what = f"Apollo's answer to {path} is not a JSON object"
+        raise ApolloUnreadable(what, hope="later", status=200)
+    return given
 
 
-def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
-    if status == 429:
-        return ApolloRateLimited(
-            "Apollo's rate limit is reached",
-            retry_after=retry_after(headers.get("retry-after"), now=datetime.now(UTC)),
-        )
-    # Apollo reports an empty balance as 402, on some plans as 422 in words.
+def _refusal(path: str, answer: Answer, said: str) -> ApolloError:
+    status, found = answer.status, verdict(answer.status)
+    what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
+    if found.code == "rate_limited":
+        wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+        return ApolloRateLimited(what, status=status, retry_after=wait)
+    # Apollo reports an empty balance as 402, on some plans as 403 or 422 in words
     if status == 402 or (status in (403, 422) and "credit" in said.lower()):
-        return ApolloOutOfCredits("Apollo has no credits left for this key", status=status)
-    if status == 401:
-        return ApolloKeyRejected("Apollo rejected the API key", status=status)
-    if status == 403:
-        return ApolloKeyRejected("Apollo does not allow this API key to do this", status=status)
-    if 400 <= status < 500 and status not in (408, 425):
-        return ApolloRequestRefused(
-            f"Apollo refused {path} with {status}" + (f": {said}" if said else ""), status=status
-        )
-    return ApolloUnavailable(f"Apollo answered {path} with {status}", status=status)
+        said = "Apollo has no credits left for this key"
+        return ApolloOutOfCredits(what, status=status, said=said)
+    if found.code == "not_authorised":
+        said = "Apollo rejected the API key"
+        if status == 403:
+            said = "Apollo does not allow this API key to do this"
+        return ApolloKeyRejected(what, status=status, said=said)
+    if found.hope == "none":
+        return ApolloRequestRefused(what, status=status, said="Apollo refused the request")
+    wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+    return ApolloUnavailable(what, status=status, charged=found.charged, retry_after=wait)
+
+
+def _member(answer: dict[str, Any], name: str, path: str) -> object:
+    """A member that an answer must have; what is wholly empty knows of nothing."""
+    value = answer.get(name)
+    is_known = name in answer or answer == {}
+    if not is_known or answer.get("error") or not isinstance(value, dict | None):
+        raise ApolloUnreadable(f"Apollo's answer to {path} is not as documented", status=200)
+    return value
 
 
 def _read(record: type[Record], raw: object) -> Record | None:
@@ -171,6 +186,8 @@ def _storable(value: object) -> object:
         return clean_text(value[:MAX_TEXT])
     # no field is a yes or no, and pydantic would take one for a number
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

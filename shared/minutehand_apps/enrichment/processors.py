@@ -18,13 +18,13 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail, Retry, Snooze
+from minutehand.worker.outcomes import Fail, Snooze
 from minutehand.worker.registry import Registry
+from minutehand.worker.vendor import VendorCalls, VendorError, clock_time
 from minutehand_apps.enrichment.apollo import (
     ApolloClient,
     ApolloError,
     ApolloRateLimited,
-    ApolloUnavailable,
     OrganizationMatch,
     PersonMatch,
     json_record,
@@ -50,7 +50,7 @@ SHUT = "The stored Apollo API key cannot be opened; enter it again in the settin
 AWAY = "The stored Apollo API key cannot be opened now: the key service did not answer"
 SHORTEST_WAIT = timedelta(seconds=1)
 
-Ended = Enriched | Fail | Retry | Snooze
+Ended = Enriched | Fail | Snooze
 
 
 @dataclass(frozen=True)
@@ -131,23 +131,24 @@ class Processors:
         ctx.progress(30, "client")
         client = self._app.apollo(api_key, mode=loaded.apollo_client)
         ctx.log("info", "Initializing Apollo client…", source=client.source)
+        calls = VendorCalls(job, ctx, "Apollo")
         try:
-            return await self._look_up_and_apply(job, ctx, task, client, record)
+            return await self._look_up_and_apply(job, ctx, calls, task, client, record)
         except ApolloRateLimited as error:
-            if error.retry_after is None:
-                return Retry(str(error), data={"code": error.code, "status": error.status})
-            # the limit is the key's: its other jobs need not run into it one by one
-            await self._app.store.pause(
-                job.id, job.fence, seconds=error.retry_after.total_seconds()
-            )
-            return _wait_for_apollo(error.retry_after, ctx)
-        except ApolloError as error:
-            return _ending(error)
+            if error.retry_after is not None:
+                # the limit is the key's: its other jobs need not run into it one by one
+                await self._app.store.pause(
+                    job.id, job.fence, seconds=error.retry_after.total_seconds()
+                )
+            calls.end(error)
+        except VendorError as error:
+            calls.end(error)
 
     async def _look_up_and_apply(
         self,
         job: Job[Any],
         ctx: JobContext,
+        calls: VendorCalls,
         task: Task,
         client: ApolloClient,
         record: Mapping[str, Any],
@@ -158,7 +159,8 @@ class Processors:
         ctx.progress(40, "enriching")
         ctx.log("info", f"Enriching with {task.hint}…", **{task.hint: term})
         answer = await ctx.step(
-            CALL, lambda: self._paid(job, lambda: task.look_up(client, term, record))
+            CALL,
+            lambda: calls.make(lambda: self._paid(job, lambda: task.look_up(client, term, record))),
         )
 
         ctx.progress(70, "processing")
@@ -207,7 +209,7 @@ class Processors:
         try:
             answer = await call()
         except ApolloError as error:
-            if not (isinstance(error, ApolloUnavailable) and error.uncertain):
+            if not error.charged:
                 await store.abandon_call(job.id, job.fence)
             raise
         await store.finish_call(job.id, job.fence, answer)
@@ -236,20 +238,11 @@ def _not_found(noun: str, record_id: str) -> ProcessorError:
 
 def _wait_for_apollo(wait: timedelta, ctx: JobContext) -> Snooze:
     wait = max(wait, SHORTEST_WAIT)
-    ctx.log(
-        "warning",
-        "Apollo's rate limit is reached; waiting as long as Apollo says",
-        seconds=wait.total_seconds(),
-    )
+    at = ctx.clock.now() + wait
+    again = f"Apollo has reached its rate limit; it is asked again at {clock_time(at, wait)}"
+    ctx.log("warning", again, seconds=wait.total_seconds())
+    ctx.progress(None, "waiting", again)
     return Snooze(after=wait)
-
-
-def _ending(error: ApolloError) -> Fail | Retry:
-    """What an Apollo failure means for the job: back off, or give up with the reason."""
-    data = {"code": error.code, "status": error.status}
-    if isinstance(error, ApolloUnavailable):
-        return Retry(str(error), data=data)
-    return Fail(str(error), data=data)
 
 
 def register(

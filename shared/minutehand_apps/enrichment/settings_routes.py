@@ -182,7 +182,7 @@ class SettingsRoutes:
             usage = await client.usage()
         except ApolloError as error:
             return ConnectionTest(
-                ok=False, source=client.source, reason=error.code, message=str(error)
+                ok=False, source=client.source, reason=error.code, message=error.said
             )
         return ConnectionTest(
             ok=True, source=usage.source, credits_remaining=usage.credits_remaining

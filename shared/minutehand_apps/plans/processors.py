@@ -7,7 +7,7 @@ and a failure of others never lose it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import ProcessorError
 from minutehand.worker.context import JobContext
 from minutehand.worker.graph import Stage as Step
+from minutehand.worker.graph import StagesFailed
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Fail
 from minutehand.worker.registry import Registry
@@ -40,13 +41,26 @@ class Processor:
             return Fail("The plan is gone")
         stages = stages_of(plan.speed_vs_detail)
         run = _Run(self._app, job, ctx, plan.prompt, len(stages), set(plan.done))
-        await ctx.graph(
-            [
-                Step(name=each.name, run=partial(run.stage, each), after=each.needs)
-                for each in stages
-            ]
-        )
+        steps = [
+            Step(name=each.name, run=partial(run.stage, each), after=each.needs) for each in stages
+        ]
+        try:
+            await ctx.graph(steps)
+        except StagesFailed as error:
+            raise _in_words(error, stages) from error
         return {"stages": [stage.name for stage in stages]}
+
+
+def _in_words(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
+    """Which chapters are missing and why, as people read it."""
+    titles = [stage.title for stage in stages if stage.name in error.failed]
+    first = next(iter(error.failed.values()))
+    return ProcessorError(
+        f"{', '.join(titles)}: {first}",
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        data=error.data,
+    )
 
 
 class _Run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import mimetypes
 import shutil
 import threading
@@ -20,6 +21,8 @@ from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.parts import FileDigest, plan
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
+logger = logging.getLogger(__name__)
+
 #: Left free on the disk beside a video.
 SPARE_BYTES: Final = 64 * 1024 * 1024
 VIDEO_SECONDS: Final = 3600
@@ -116,8 +119,8 @@ class TrainingFiles(UploadsBucket):
                     Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
                 )
                 if answer.get("Errors"):
-                    first = answer["Errors"][0]
-                    raise later("storage_unavailable", f"Not removed: {first.get('Code')}")
+                    _report(f"not removed: {answer['Errors'][0].get('Code')}")
+                    raise later("storage_unavailable", "The uploads bucket did not remove a file")
 
         await _typed(remove, missing="storage_unavailable")
 
@@ -131,14 +134,19 @@ async def _typed(call: Callable[[], T], *, missing: str) -> T:
         code = error.response["Error"]["Code"]
         if code in {"NoSuchKey", "404"}:
             raise refused(missing, "The file is no longer in the uploads bucket") from error
-        raise later("storage_unavailable", f"The uploads bucket answered {code}") from error
+        _report(f"the bucket answered {code}")
+        raise later("storage_unavailable", "The uploads bucket refused the request") from error
     except (BotoCoreError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             # another job's video came between
             raise later("no_room", "The worker's disk is full") from error
-        raise later(
-            "storage_unavailable", f"The uploads bucket did not answer: {type(error).__name__}"
-        ) from error
+        _report(f"the bucket did not answer: {type(error).__name__}: {error}")
+        raise later("storage_unavailable", "The uploads bucket did not answer") from error
+
+
+def _report(reason: str) -> None:
+    """What exactly was wrong, for the log of this process: people read a sentence."""
+    logger.warning("uploads failed", extra={"event": "uploads.failed", "reason": reason[:300]})
 
 
 def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:

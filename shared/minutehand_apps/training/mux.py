@@ -15,10 +15,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from minutehand.queue.errors import ProcessorError
 from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
-from minutehand.retry_after import retry_after
-from minutehand_apps.training.errors import later, refused
+from minutehand.redaction import without_secrets
+from minutehand.retry_after import asked_to_wait
+from minutehand.worker.vendor import VendorError, no_answer, verdict
 from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
@@ -62,6 +62,13 @@ class HostAsset(Lenient):
     errors: Problems | None = None
 
 
+class HostError(VendorError):
+    """The video host did not do as asked; its calls cost nothing, so each may be made again."""
+
+    vendor = "The video host"
+    prefix = "host_"
+
+
 class Mux:
     """Speaks Mux's video API with one access token.
 
@@ -88,7 +95,7 @@ class Mux:
         }
         made = await self._call(HostUpload, "POST", "/uploads", body=body)
         if made is None:
-            raise later("host_failed", "The video host has no uploads")
+            raise HostError("The video host has no uploads", code="failed")
         return made
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
@@ -121,7 +128,7 @@ class Mux:
             span = f"bytes {at}-{at + len(piece) - 1}/{size}"
             arrived = await self._put(url, piece, span, size)
             if arrived <= at:
-                raise later("host_failed", "The video host takes no more")
+                raise HostError(f"The video host takes no more than {at} bytes", code="failed")
             at = arrived
         on_sent(size)
 
@@ -140,7 +147,8 @@ class Mux:
             found = _RECEIVED.fullmatch(response.headers.get("range", ""))
             return int(found[1]) + 1 if found else 0
         if response.status in {404, 410}:  # the next attempt asks for another
-            raise later("host_upload_gone", "The address to upload to has expired there")
+            what = "The address to upload to has expired at the video host"
+            raise HostError(what, code="upload_gone", said=what)
         raise _refusal(response)
 
     async def _call(
@@ -154,7 +162,8 @@ class Mux:
         try:
             return kind.model_validate((response.object() or {}).get("data"))
         except ValidationError as error:
-            raise later("host_failed", "The video host's answer is not as documented") from error
+            what = f"The video host's answer is not as documented: {error}"
+            raise HostError(what[:500], code="failed") from error
 
     async def _send(self, method: str, url: str, **options: Any) -> Answer:
         given = {name: value for name, value in options.items() if value}
@@ -169,19 +178,18 @@ class Mux:
         try:
             answer: Answer = await retrying(ask)
         except NoAnswer as error:
-            raise later("host_unreachable", f"The video host {error}") from error
+            code = no_answer(error).code
+            raise HostError(f"The video host {error}", code=code) from error
         return answer
 
 
-def _refusal(response: Answer) -> ProcessorError:
-    said = f"status {response.status} {response.object() or ''}"[:500]
-    wait = retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
-    if response.status in {401, 403}:
-        return refused("host_not_authorised", "The video host refused the access token")
-    if response.status == 402:
-        return refused("host_out_of_credit", "The video host's account has no credit left")
-    if response.status == 429:
-        return later("host_rate_limited", "The video host's rate limit is reached", after=wait)
-    if response.status in {408, 409, 425} or response.status >= 500:
-        return later("host_failed", f"The video host failed: {said}", after=wait)
-    return refused("host_refused", f"The video host refused: {said}")
+def _refusal(response: Answer) -> HostError:
+    found = verdict(response.status)
+    said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
+    return HostError(
+        f"The video host answered {response.status}: {said or 'it says no more'}",
+        code=found.code,
+        hope=found.hope,
+        status=response.status,
+        retry_after=asked_to_wait(response.headers, now=datetime.now(UTC)),
+    )

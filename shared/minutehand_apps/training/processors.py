@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Fail, Snooze
 from minutehand.worker.registry import Registry
+from minutehand.worker.vendor import VendorCalls
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand_apps.training.models import (
@@ -52,6 +54,7 @@ LEAST_MISSING: Final = 2.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
 MOST_CHUNK_BYTES: Final = 100_000
+NOT_SET_UP: Final = "What this needs is not set up here. An operator must look at its settings."
 
 
 class Processors:
@@ -69,7 +72,7 @@ class Processors:
         if training.sound is None:
             if ctx.remaining < SECONDS_TO_SPARE:
                 return Snooze(after=1)
-            with _typed(job, ctx):
+            with _set_up(ctx):
                 training = await self._prepare(job, ctx, training)
         if training.transcript is None:
             await self._transcribe_all(job, ctx, loaded, training.sound or {})
@@ -90,7 +93,7 @@ class Processors:
             return _gone(job.payload)
         stored = training.procedure
         if stored is None:
-            with _typed(job, ctx):
+            with _set_up(ctx):
                 written = await self._write(job, ctx, training)
             stored = await self._app.store.store(job.id, job.fence, "procedure", written)
         found = stored["procedure"]
@@ -113,8 +116,9 @@ class Processors:
             return Fail(checked.error or "The video was not checked", data=data)
         published = training.published
         if published is None:
-            with _typed(job, ctx):
-                found = await self._publish(job, ctx, training)
+            with _set_up(ctx):
+                calls = VendorCalls(job, ctx, "video host")
+                found = await calls.get(partial(self._publish, job, ctx, training))
             if isinstance(found, Snooze):
                 return found
             published = await self._app.store.store(job.id, job.fence, "published", found)
@@ -128,11 +132,11 @@ class Processors:
             return _gone(said)
         if said.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, said.training_id, said.number)
-            with _typed(job, ctx):
+            with _set_up(ctx):
                 sound = await self._app.files.read_part(key, missing="audio_gone")
-                await self._app.store.store_chunk(
-                    job.id, job.fence, await self._transcribe(ctx, said, sound)
-                )
+                calls = VendorCalls(job, ctx, "speech to text")
+                found = await calls.get(partial(self._transcribe, ctx, said, sound))
+                await self._app.store.store_chunk(job.id, job.fence, found)
         return {"number": said.number}
 
     async def _prepare(
@@ -378,7 +382,7 @@ class Processors:
                 await note_host(upload=None, asset=None)  # a retry sends it again
                 raise refused("host_refused", "The video host cannot use the upload")
             if asset_id is None:
-                return _wait_for_host(job, ctx, "The video host takes the video over")
+                return _wait_for_host(ctx, "The video host takes the video over")
             await note_host(upload=upload.id, asset=asset_id)
         asset = await host.find_asset(asset_id)
         if asset is None or asset.status == "errored":
@@ -387,7 +391,7 @@ class Processors:
             problem = "; ".join(given)[:500]
             raise refused("host_refused", f"The video host cannot use the video: {problem}")
         if asset.status != "ready":
-            return _wait_for_host(job, ctx, "The video host makes the video playable")
+            return _wait_for_host(ctx, "The video host makes the video playable")
         return {
             "host": "mux",
             "asset_id": asset.id,
@@ -419,35 +423,22 @@ class Processors:
         return await host.find_upload(upload.id) or upload
 
 
-class _typed:
-    """Raise what foreign parts raise as the worker's own error, with a word for programs."""
-
-    def __init__(self, job: Job[Any], ctx: JobContext) -> None:
-        self._job = job
-        self._ctx = ctx
-
-    def __enter__(self) -> None:
-        """Prepare nothing."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        from minutehand.ai.errors import LanguageModelError
-
-        if isinstance(error, LanguageModelError):
-            from minutehand.ai.in_job import wait_for
-
-            wait_for(self._job, self._ctx, error)
-            if error.hope == "later":
-                raise later(error.code, str(error), after=error.retry_after) from error
-            raise refused(error.code, str(error)) from error
-        if isinstance(error, ConfigurationError):
-            # a deployment that lacks what a stage needs will not have it at the next attempt
-            raise refused("not_configured", str(error)) from error
+@contextmanager
+def _set_up(ctx: JobContext) -> Iterator[None]:
+    """A deployment that lacks what a stage needs will not have it at the next attempt."""
+    try:
+        yield
+    except ConfigurationError as error:
+        ctx.log("error", str(error), code="not_configured")
+        raise refused("not_configured", NOT_SET_UP) from error
 
 
-def _wait_for_host(job: Job[Any], ctx: JobContext, sentence: str) -> Snooze:
-    from datetime import UTC, datetime
-
-    if datetime.now(UTC) - job.created_at > HOST_PATIENCE:
+def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
+    """Look again later, for `HOST_PATIENCE` from the first look of this run on."""
+    notes, now = ctx.notes("host looked at"), ctx.clock.now()
+    if notes.last is None:
+        notes.add(now.isoformat())
+    if now - datetime.fromisoformat(notes.last) > HOST_PATIENCE:
         raise refused("host_too_slow", "The video host does not make the video playable")
     ctx.progress(95, "publish", sentence)
     return Snooze(after=HOST_LOOKS_SECONDS)

@@ -79,16 +79,19 @@ async def test_a_model_decides_asks_and_fills_a_page(
 
 
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:
-    """502 with the model's reason, which the session keeps as well."""
+    """502 with a sentence for people, which the session keeps; the vendor's words are the log's."""
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
     session = with_model.begin()
     said = await with_model.say(session, "Hello")
 
     assert said.status_code == 502
-    assert "no such model" in said.json()["error"]
+    words = "The language model would not answer this. Ask it differently."
+    assert said.json()["error"] == words
     [message] = await with_model.talk(session)
     assert message["status"] == "failed"
-    assert "no such model" in message["error"]
+    assert message["error"] == words
+    logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
+    assert [("no such model" in line["message"]) for line in logs] == [True]
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:

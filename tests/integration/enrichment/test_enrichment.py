@@ -74,7 +74,7 @@ async def test_the_real_client_fills_accounts_and_contacts(
     [
         (Fault(401, {"error": "Invalid access credentials."}), "Apollo rejected the API key"),
         (Fault(402, {"error": "Payment required"}), "Apollo has no credits left for this key"),
-        (Fault(422, {"error": "no"}), "Apollo refused /organizations/enrich with 422: no"),
+        (Fault(422, {"error": "no"}), "Apollo refused the request"),
     ],
 )
 async def test_what_a_person_must_mend_fails_at_once(
@@ -132,21 +132,58 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(503, b"<html>"), Fault(cut=True), Fault(200, b"{"), Fault(429, {})]
+    ("fault", "attempts"),
+    [
+        (Fault(503, b"<html>"), 0),
+        (Fault(429, {}), 0),
+        (Fault(cut=True), 0),
+        (Fault(200, b"{"), 1),
+        (Fault(500, {}), 0),
+    ],
 )
-async def test_a_passing_fault_backs_off_about_a_minute(
-    online: Office, apollo: ApolloServer, fault: Fault
+async def test_a_passing_fault_is_waited_for(
+    online: Office, apollo: ApolloServer, fault: Fault, attempts: int
 ) -> None:
-    """And the answer is counted once when it comes."""
+    """Without an attempt while Apollo is away, and the answer is counted once when it comes."""
     apollo.faults = [fault]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
     waiting = await online.tick(job_id)
     online.project.make_due(job_id)
     done = await online.tick(job_id)
 
-    assert (waiting["status"], waiting["attempts"]) == ("pending", 1)
-    assert timedelta(seconds=25) <= wait_of(waiting) <= timedelta(seconds=95)
-    assert (done["status"], done["attempts"], online.credits()) == ("completed", 2, 1)
+    assert (waiting["status"], waiting["attempts"]) == ("pending", attempts)
+    assert "asked again" in waiting["progress"]["message"]
+    assert (done["status"], done["attempts"]) == ("completed", attempts + 1)
+    assert online.credits() == 1
+
+
+async def test_answers_that_may_have_been_paid_for_are_asked_for_five_times(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """However long the patience is; a person's retry may ask as often again."""
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    for _ in range(2):
+        apollo.faults, apollo.seen = [Fault(cut=True)] * 99, []
+        job = await online.tick(job_id)
+        while job["status"] == "pending":
+            online.project.make_due(job_id)
+            job = await online.tick(job_id)
+
+        assert (len(apollo.seen), job["attempts"]) == (5, 1)
+        assert job["error_message"] == "Apollo broke off its answer. It was asked 5 times."
+        await online.call("POST", f"/api/jobs/{job_id}/retry")
+
+
+@pytest.mark.parametrize("body", [{"error": "busy"}, {"organisation": {}}, {"organization": [1]}])
+async def test_an_answer_that_is_not_as_documented_is_no_answer(
+    online: Office, apollo: ApolloServer, body: Any
+) -> None:
+    """It says nothing about whether Apollo knows a company."""
+    apollo.faults = [Fault(200, body)]
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert (job["status"], len(apollo.seen)) == ("failed", 1)
+    assert job["error_message"].startswith("Apollo's answer could not be used.")
 
 
 async def test_an_account_that_is_missing_is_tried_five_times(office: Office) -> None:

@@ -100,8 +100,9 @@ async def test_an_order_that_cannot_be_is_mended_once(
 
     assert plan["status"] == "failed"
     assert "## This report is partial" in report
-    assert "- Schedule: The answer of test-model cannot be used: " in report
-    assert said in report
+    assert "- Schedule: The language model's answer could not be used. Try again" in report
+    logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
+    assert any(said in line["message"] for line in logs)
     assert "## Budget" in report
     assert "Written by test-model" in report
 
@@ -119,7 +120,7 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
     report = await with_model.report(plan_id)
 
     assert plan["status"] == "failed"
-    assert "out of order" in plan["error"]
+    assert plan["error"] == "What is asked: The language model failed"
     assert len(server.seen) <= 10
     assert "sample" not in report
     assert f"- {stages_of('all_details_but_slow')[0].title}: The language model failed" in report

@@ -100,11 +100,27 @@ class ModelServer(MisbehavingServer):
         if fault.said is not None:
             text = fault.said(text) if callable(fault.said) else fault.said
         said = {"role": "assistant", "content": text} | fault.message
+        if body.get("stream") and isinstance(text, str) and not (fault.message or fault.answer):
+            self._stream(writer, text, fault)
+            return
         answer = {
             "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 50},
         } | fault.answer
         write(writer, 200, answer, cut=fault.cut)
+
+    def _stream(self, writer: asyncio.StreamWriter, text: str, fault: Fault) -> None:
+        """Answer in pieces of a few letters, as vendors do; cut off in the middle of one."""
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": {"content": text[at : at + 7]}}]}
+            for at in range(0, len(text), 7)
+        ]
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": fault.finish}]})
+        chunks.append({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 50}})
+        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+        raw = f"{events}data: [DONE]\n\n".encode()
+        headers = {"content-type": "text/event-stream"}
+        write(writer, 200, raw, headers, cut=fault.cut)
 
     def _of_mode(self, asked: str, name: str) -> Fault:
         found = re.search(r"\[mode ([^]]+)\]", asked)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Annotated, Any
-from unittest.mock import MagicMock
 
 import pytest
 from pydantic import BaseModel, Field
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.in_job import ask_for, wait_for
+from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.ai.openai_compatible import OpenAICompatible
 from minutehand.worker import Job, JobContext
-from minutehand.worker.context import TurnEnded
 from minutehand.worker.testing import ProcessorTest
+from tests.support.misbehaving import MisbehavingServer, Request
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
 SCHEMA = {
@@ -92,7 +89,7 @@ async def test_silence_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("field", ["response_format", "max_tokens"])
 async def test_an_endpoint_that_lacks_a_feature_is_asked_without_it(field: str) -> None:
-    """From then on, too; the schema is in the prompt anyhow."""
+    """The schema is in the prompt anyhow."""
     async with ModelServer() as server:
         refusal = {"error": {"message": f"Unsupported parameter: '{field}'."}}
         server.answers = {"answer": "{}", "text": "{}"}
@@ -151,14 +148,165 @@ async def test_an_answer_that_was_cut_off_is_asked_for_with_the_larger_limit() -
 
     assert [seen.body["max_tokens"] for seen in server.seen] == [2_000, 3_000]
     assert run.error is not None
-    assert "LANGUAGE_MODEL_MOST_TOKENS" in run.error.message
+    words = "The language model's answer was longer than it may be. Ask for less at once."
+    assert run.error.message == words
+    assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
 
 
-@pytest.mark.parametrize(("seconds", "waits"), [(5, False), (3_600, True)])
-async def test_a_model_is_waited_for_within_the_jobs_deadline(seconds: int, waits: bool) -> None:
-    """Beyond it an attempt is spent."""
-    now = datetime.now(UTC)
-    job: Any = SimpleNamespace(created_at=now, deadline_at=now + timedelta(seconds=seconds))
-    error = LanguageModelError("It is away", retry_after=timedelta(seconds=60))
-    with pytest.raises(TurnEnded) if waits else nullcontext():
-        wait_for(job, MagicMock(), error)
+async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
+    """With its cost; an endpoint that does not stream gives one."""
+    async with ModelServer() as server:
+        model = client(server)
+        server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
+        async with model.stream(PROMPT) as streamed:
+            pieces = [piece async for piece in streamed]
+        server.faults["answer"] = [Fault(answer={"id": "whole"})]
+        whole = [piece async for piece in model.stream(PROMPT)]
+        server.answers["text"] = "Yes."
+        plain = [piece async for piece in model.stream("Is it so?")]
+        await model.aclose()
+
+    assert ("".join(pieces), len(pieces) > 1) == (SAID, True)
+    assert streamed.completion.cost_usd == pytest.approx(2e-4)
+    assert streamed.completion.whole
+    assert (whole, plain) == ([SAID], ["Yes."])
+    assert server.seen[-1].body["messages"] == [{"role": "user", "content": "Is it so?"}]
+
+
+class Dripping(MisbehavingServer):
+    """Streams as a test says, and notes when its client leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: What is sent before it is silent.
+        self.pieces: list[str] = []
+        self.left = asyncio.Event()
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n")
+        for piece in self.pieces:
+            writer.write(f"data: {piece}\n\n".encode())
+        await writer.drain()
+        await self.silent(writer)
+
+    async def silent(self, writer: asyncio.StreamWriter) -> None:
+        await self.hang()
+
+
+def delta(text: str) -> str:
+    return json.dumps({"choices": [{"delta": {"content": text}}]})
+
+
+async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
+    """The vendor stops writing: its connection is closed while the cancel is delivered."""
+
+    class Leaving(Dripping):
+        async def silent(self, writer: asyncio.StreamWriter) -> None:
+            while True:  # a closed connection refuses what is written to it
+                writer.write(b": ping\n\n")
+                try:
+                    await writer.drain()
+                except ConnectionError:
+                    self.left.set()
+                    raise
+                await asyncio.sleep(0.01)
+
+    said, written = asyncio.Event(), []
+
+    class Words:
+        def write(self, text: str) -> None:
+            written.append(text)
+            said.set()
+
+    async with Leaving() as server:
+        server.pieces = [delta('{"title": "Move on')]
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", prices=(1.0, 2.0))
+        costs: list[float] = []
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            try:
+                return (await ask_for(job, ctx, model, PROMPT, Titled, into=Words())).title
+            finally:
+                costs.append(ctx.cost_usd)
+
+        test = ProcessorTest(title, None)
+        running = asyncio.create_task(test.run())
+        await said.wait()
+        running.cancel()
+        await running
+        await server.left.wait()
+        await model.aclose()
+
+    assert written == ["Move on"]
+    assert costs[0] > 0
+    assert test.steps["answer: calls 1"]["charged"] == 1
+
+
+async def test_silence_between_two_pieces_is_what_is_limited() -> None:
+    """An answer may take as long as it comes; what its reader does meanwhile is no silence."""
+    async with Dripping() as server:
+        server.pieces = [delta(f"{number} ") for number in range(9)]
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.3)
+        came: list[str] = []
+
+        async def read() -> None:
+            async for piece in model.stream(PROMPT):
+                came.append(piece)
+                await asyncio.sleep(0.1)
+
+        with pytest.raises(LanguageModelError) as raised:
+            await read()
+        await model.aclose()
+
+    assert len(came) == 9
+    assert (raised.value.code, raised.value.charged) == ("silent", True)
+    assert raised.value.text == "".join(came)
+
+
+async def test_words_of_a_field_are_written_as_they_come() -> None:
+    """The rest of an answer that is asked for again is written where it continues as before."""
+    written: list[str] = []
+
+    class Words:
+        def write(self, text: str) -> None:
+            written.append(text)
+
+    async with ModelServer() as server:
+        model = client(server)
+        server.answers["answer"] = {"title": SAID * 3}
+        server.faults["answer"] = [Fault(cut=True)]
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled, into=Words())).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.result == "".join(written) == SAID * 3
+    assert (len(written) > 3, len(server.seen)) == (True, 2)
+
+
+async def test_the_schema_is_left_out_of_one_call_alone() -> None:
+    """A refusal may quote a prompt that names it."""
+    async with ModelServer() as server:
+        model = client(server)
+        refusal = {"error": {"message": "your prompt says response_format"}}
+        server.answers = {"answer": "{}", "text": "{}"}
+        server.faults["answer"] = [Fault(400, refusal)]
+        await model.complete(PROMPT)
+        await model.complete(PROMPT)
+        await model.aclose()
+
+    assert ["response_format" in seen.body for seen in server.seen] == [True, False, True]
+
+
+async def test_a_redirect_says_where_to() -> None:
+    """The address is a setting; people read that it is wrong, and whose it is."""
+    async with ModelServer() as server:
+        with pytest.raises(LanguageModelError) as raised:
+            await complete(server, Fault(308, b"", {"location": "https://x.test/v2"}))
+
+    assert "https://x.test/v2" in str(raised.value)
+    assert "LANGUAGE_MODEL_URL" in str(raised.value)
+    assert (raised.value.hope, raised.value.charged) == ("none", False)
+    assert "settings" in raised.value.said

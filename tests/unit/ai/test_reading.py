@@ -1,0 +1,176 @@
+"""What models write, read as what was asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from minutehand.ai.growing import GrowingField
+from minutehand.ai.reading import Unreadable, read_shape
+
+Line = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class Text(BaseModel):
+    """A shape of one text."""
+
+    text: Line
+
+
+class Lines(BaseModel):
+    """A shape of one list."""
+
+    points: Annotated[list[Line], Field(min_length=1)]
+
+
+class Reply(BaseModel):
+    """A shape that asks for nothing: what names none of its members is none of it."""
+
+    tier: Literal["standard", "async"] = "standard"
+    reply: str = ""
+
+
+class Costs(BaseModel):
+    """A shape with numbers."""
+
+    title: Line
+    costs: list[float]
+
+
+SAID = {"text": "It rains."}
+RAW = json.dumps(SAID)
+COSTS = '{"title": "Roof", "costs": [1, 2]}'
+Shaped = type[BaseModel]
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "expected"),
+    [
+        ("It rains.", Text, SAID),
+        ('"It rains."', Text, SAID),
+        (f'{{"text": "A draft"}}\nBetter:\n{RAW}', Text, SAID),
+        (json.dumps({"answer": SAID}), Text, SAID),
+        (json.dumps({"answer": "It rains."}), Text, SAID),
+        (json.dumps({"name": "text", "arguments": RAW}), Text, SAID),
+        (json.dumps([SAID]), Text, SAID),
+        (json.dumps(RAW), Text, SAID),
+        ("{'text': 'It rains.',}", Text, SAID),
+        ("{text: 'It rains.' // in short\n}", Text, SAID),
+        (f"<think>Is it {{so}}? No.\n{RAW}", Text, SAID),
+        ('["a", " ", "b"]', Lines, {"points": ["a", "b"]}),
+        ('```json\n["a"]\n```', Lines, {"points": ["a"]}),
+        ('```json\n{"title": "Roof", "costs": [1, 2,]}\n```', Costs, json.loads(COSTS)),
+        (
+            "[Rain](https://rain.test) is water.",
+            Reply,
+            {"reply": "[Rain](https://rain.test) is water."},
+        ),
+        ('JSON is {"a": 1}.', Reply, {"reply": 'JSON is {"a": 1}.'}),
+        ("42", Reply, {"reply": "42"}),
+        ('{"text": "Line\nbreak"}', Text, {"text": "Line\nbreak"}),
+    ],
+)
+def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
+    """It is paid for."""
+    field = "reply" if shape is Reply else None
+    found = read_shape(text, shape, field=field)
+    assert found == shape.model_validate(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "why"),
+    [
+        ("   ", Text, "no JSON"),
+        ("\u200b\u3164", Reply, "no JSON"),
+        ('{"text": " \u00a0 "}', Text, "text: "),
+        ('{"points": ["", " "]}', Lines, "points: "),
+        ("reply: It rains.", Reply, "no JSON"),
+        ("It rains.", Costs, "no JSON"),
+        ("null", Reply, "no JSON"),
+        ('{"title": "Roof", "costs": [1e999]}', Costs, "inf"),
+        ('{"title": "Roof", "costs": ["many"]}', Costs, "costs.0: "),
+        ("{" * 30_000 + "x" * 60_000, Costs, "no JSON"),
+        ('{"title": ' + "[" * 9_000, Costs, "no JSON"),
+        ('{"' * 9_000, Costs, "no JSON"),
+    ],
+)
+def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
+    """The model gets these words; blank is no answer."""
+    with pytest.raises(Unreadable, match=why) as raised:
+        read_shape(text, shape, field="reply" if shape is Reply else None)
+    assert not raised.value.cut_off
+
+
+@pytest.mark.parametrize("cut", range(2, len(COSTS)))
+def test_a_beginning_is_no_answer(cut: int) -> None:
+    """Mended it would be half of one that looks whole."""
+    with pytest.raises(Unreadable) as raised:
+        read_shape(f"Sure:\n{COSTS[:cut]}", Costs)
+    assert raised.value.cut_off == (cut > 1)
+
+
+class Written(list[str]):
+    """What was written, piece by piece."""
+
+    write = list.append
+
+    @property
+    def text(self) -> str:
+        return "".join(self)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 400])
+def test_a_field_is_written_as_it_grows(size: int) -> None:
+    """Whatever the pieces: not one letter is lost, doubled or taken back."""
+    reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
+    text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
+    written = Written()
+    growing = GrowingField("reply", written)
+    for at in range(0, len(text), size):
+        growing.add(text[at : at + size])
+        assert reply.startswith(written.text)
+    growing.end(reply)
+
+    assert written.text == reply
+    assert len(written) > (len(reply) // (7 * size) if size < 9 else 0)
+
+
+def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
+    """An answer that is asked for again has its beginning in common, or is the result alone."""
+    written = Written()
+    growing = GrowingField("reply", written)
+    for word in [
+        "Sure,",
+        "here",
+        "is",
+        "what",
+        "I",
+        "know",
+        "about",
+        "the",
+        "rain",
+        "that",
+        "falls",
+        "on",
+        "the",
+        "plain",
+    ]:
+        growing.add(f"{word} ")
+    assert written.text.startswith("Sure, here is what")
+    before = written.text
+
+    growing.begin_again()
+    growing.add('{"reply": "Something else')
+    growing.end("Something else")
+    assert written.text == before
+
+
+def test_a_list_is_written_as_lines() -> None:
+    written = Written()
+    growing = GrowingField("points", written)
+    for piece in ('{"points": ["It ra', 'ins.", "It', ' snows."]}'):
+        growing.add(piece)
+    assert written == ["It ra", "ins.\nIt", " snows."]

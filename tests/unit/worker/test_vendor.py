@@ -1,0 +1,177 @@
+"""Calls that cost money are counted over attempts, and waits begin with the first refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from minutehand.clock import FrozenClock
+from minutehand.worker import Job, JobContext, Stage
+from minutehand.worker.testing import ProcessorTest, Run
+from minutehand.worker.vendor import MOST_CALLS, PATIENCE, VendorCalls, VendorError, verdict
+
+
+class Vendor:
+    """Answers as a test says, the last for ever."""
+
+    def __init__(self, *answers: VendorError | str) -> None:
+        self.answers = list(answers)
+        self.calls = 0
+        self.clock = FrozenClock()
+        self.test = ProcessorTest(self.processor, None, clock=self.clock)
+
+    async def call(self) -> str:
+        self.calls += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, VendorError):
+            raise answer
+        return answer
+
+    async def processor(self, job: Job[None], ctx: JobContext) -> Any:
+        async def paid() -> str:
+            return await VendorCalls(job, ctx, "call").get(self.call)
+
+        return await ctx.step("paid", paid)
+
+    async def run(self) -> Run:
+        """One attempt, after the wait that the one before asked for."""
+        run = await self.test.run()
+        wait = run.delay_seconds or run.retry_after_seconds or 0
+        self.clock.advance(seconds=wait)
+        return run
+
+    async def until_over(self) -> list[Run]:
+        runs = [await self.run()]
+        while runs[-1].outcome in {"snoozed", "retry"} and self.test.attempt <= MOST_ATTEMPTS:
+            runs.append(await self.run())
+        return runs
+
+
+MOST_ATTEMPTS = 5
+SILENT = VendorError("silence", code="silent", charged=True)
+AWAY = VendorError("away", code="unreachable")
+BUSY = VendorError("busy", code="rate_limited", retry_after=timedelta(hours=24))
+
+
+async def test_what_may_have_been_charged_is_asked_five_times() -> None:
+    """Without an attempt, and each time later; then it fails in one sentence."""
+    vendor = Vendor(SILENT)
+    runs = await vendor.until_over()
+
+    assert (vendor.calls, vendor.test.attempt) == (MOST_CALLS, 1)
+    assert [run.delay_seconds for run in runs[:-1]] == [10, 30, 90, 270]
+    assert runs[-1].outcome == "failed"
+    assert runs[-1].error is not None
+    assert runs[-1].error.message == "The service did not answer in time. It was asked 5 times."
+
+
+async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry() -> None:
+    """A job is over when all of its steps are."""
+    silent, away = Vendor(SILENT), Vendor(AWAY)
+
+    async def processor(job: Job[None], ctx: JobContext) -> None:
+        async def run(vendor: Vendor, _: Any) -> str:
+            return await VendorCalls(job, ctx, "call").get(vendor.call)
+
+        await ctx.graph(
+            [
+                Stage(name="silent", run=partial(run, silent)),
+                Stage(name="away", run=partial(run, away)),
+            ]
+        )
+
+    test = ProcessorTest(processor, None, clock=silent.clock)
+    for _ in range(2 * MOST_CALLS):
+        assert (await test.run()).outcome == "snoozed"
+        silent.clock.advance(seconds=60)
+    assert silent.calls == MOST_CALLS
+
+    away.answers = ["done"]
+    over = await test.run()
+    assert (over.outcome, silent.calls) == ("failed", MOST_CALLS)
+    assert over.error is not None
+    assert "The service did not answer in time" in over.error.message
+
+    silent.answers = ["done"]
+    assert (await test.run()).outcome == "completed"
+
+
+async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> None:
+    """However old the job is; then attempts are spent."""
+    vendor = Vendor(AWAY)
+    vendor.clock.advance(seconds=90_000)
+    first = await vendor.run()
+    runs = await vendor.until_over()
+
+    assert first.delay_seconds == 10
+    waits = [run.delay_seconds for run in runs if run.outcome == "snoozed"]
+    assert max(wait or 0 for wait in waits) == 60
+    assert PATIENCE.total_seconds() - 60 < sum(wait or 0 for wait in waits) + 10
+    assert [run.outcome for run in runs][len(waits) :] == ["retry"] * (len(runs) - len(waits))
+    assert len(runs) - len(waits) == MOST_ATTEMPTS
+    assert len(vendor.test.steps) == 2
+
+
+async def test_an_answer_ends_a_row_of_refusals() -> None:
+    """The next one begins another."""
+    vendor = Vendor(AWAY, SILENT, AWAY, "done")
+    runs = [await vendor.run()]
+    vendor.clock.advance(seconds=PATIENCE.total_seconds())
+    runs += await vendor.until_over()
+
+    assert [run.outcome for run in runs] == ["snoozed"] * 3 + ["completed"]
+    assert runs[-1].result == "done"
+
+
+async def test_a_wait_of_a_day_is_one() -> None:
+    """It is said with its day, in the log and to those who watch."""
+    vendor = Vendor(BUSY, "done")
+    first, done = await vendor.until_over()
+
+    at = vendor.clock.now()
+    said = (
+        f"The service has reached its rate limit; it is asked again at {at:%H:%M} UTC on {at.day}"
+    )
+    assert (first.delay_seconds, done.outcome) == (86_400, "completed")
+    assert str(first.progress[-1].message).startswith(said)
+
+
+async def test_a_call_that_is_stopped_counts() -> None:
+    """It may have been served."""
+    vendor = Vendor("done")
+    began = asyncio.Event()
+
+    async def hang() -> str:
+        vendor.calls += 1
+        began.set()
+        return await asyncio.Future()
+
+    vendor.call = hang  # type: ignore[method-assign]
+    for number in range(1, 4):
+        running = asyncio.create_task(vendor.test.run())
+        await began.wait()
+        running.cancel()
+        await running
+        assert vendor.test.steps[f"paid: call: calls {number}"]["charged"] == number
+        began.clear()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "charged"),
+    [
+        (301, "misconfigured", False),
+        (403, "not_authorised", False),
+        (408, "silent", True),
+        (429, "rate_limited", False),
+        (451, "refused", False),
+        (500, "failed", False),
+        (503, "unreachable", False),
+        (504, "silent", True),
+    ],
+)
+def test_a_status_means_the_same_at_each_vendor(status: int, code: str, charged: bool) -> None:
+    assert (verdict(status).code, verdict(status).charged) == (code, charged)
