@@ -1,0 +1,95 @@
+"""A model's worst days: each work ends in a result or a sentence for people, and costs little."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from minutehand.ai.openai_compatible import OpenAICompatible
+from minutehand.config import Settings
+from minutehand.worker import Registry
+from minutehand.worker.testing import drain
+from minutehand.worker.vendor import MOST_CALLS
+from minutehand_apps.chat import processors as chat
+from minutehand_apps.training import processors as training
+from tests.contract.model_days import DAYS, KEY, REFUSED, STREAMS, WRAPPED, DaysServer
+from tests.contract.test_model_modes import BEGIN
+from tests.support.harness import AppHarness
+from tests.support.project import project_of_a_file
+from tests.support.renewed import Renewed
+
+pytestmark = pytest.mark.timeout(900)
+
+ANSWERS = {
+    "decide": {"tier": "standard", "reply": "Bakery"},
+    "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
+}
+#: What no person should read: names of fields and classes, statuses, the key, the model.
+INSIDE = re.compile(
+    r"\b(tier|reply|steps|title|at_seconds|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
+    rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|m-9|{KEY}"
+)
+#: Days on which a model only asks to wait, or is away.
+WAITING = {day for day in REFUSED if day.startswith(("429", "503", "521", "522", "523"))}
+#: Each day by a chat; a procedure's shape is another kind of hard.
+WORKS = [("chat_message", day) for day in DAYS]
+WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
+
+
+def how(row: dict[str, Any]) -> str:
+    """How a work ended, as a person has it."""
+    if row["status"] == "completed":
+        return "result"
+    is_over = row["status"] == "failed"
+    said = str(row["error_message"] if is_over else (row["progress"] or {}).get("message"))
+    has_reason = is_over or "; it is asked again at " in said
+    if not has_reason or INSIDE.search(said) or len(said) < 20:
+        return f"{row['status']}: {said}"
+    return "sentence" if is_over else "waits"
+
+
+async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed) -> None:
+    """No step makes more than five calls that may be charged, and no log has the key."""
+    project = project_of_a_file(process_database, "allow_anonymous")
+    project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
+    for job_type, day in WORKS:
+        project.sql(BEGIN[job_type], f"Plan a bakery [day {day}]")
+
+    def look() -> dict[tuple[str, str], dict[str, Any]]:
+        query = "select * from public.jobs where job_type = any (%s) order by created_at"
+        return dict(zip(WORKS, project.sql(query, list(BEGIN)), strict=True))
+
+    async with DaysServer(ANSWERS) as server:
+        apps: list[Any] = []
+
+        def register(registry: Registry, settings: Settings, *, app: None) -> Any:
+            for each in (chat, training):
+                apps.append(each.register(registry, settings))
+                apps[-1].model = OpenAICompatible(
+                    server.url, model="m-9", key=KEY, answer_seconds=5
+                )
+            return apps[0]
+
+        async with AppHarness(project, project.settings, register, None).open() as harness:
+            await drain(harness.worker)
+            rows = look()
+            while {day for (_, day), row in rows.items() if row["status"] == "pending"} - WAITING:
+                project.make_due()
+                await drain(harness.worker)
+                rows = look()
+        await apps[1].aclose()
+
+    ends = {work: how(row) for work, row in rows.items()}
+    figures = Counter(end.partition(":")[0] for end in ends.values())
+    print(f"{len(DAYS)} days, {len(WORKS)} works: {dict(figures)}")
+    print(f"{server.chargeable.total()} calls, most {max(server.chargeable.values())}")
+    good = {"result", "sentence", "waits"}
+    assert {work: end for work, end in ends.items() if end not in good} == {}
+    readable = STREAMS.keys() | WRAPPED.keys()
+    assert {ends[work] for work in WORKS if work[1] in readable} == {"result"}
+    assert max(server.chargeable.values()) <= MOST_CALLS
+    logged = str(project.sql("select to_jsonb(l) as row from public.job_logs as l"))
+    assert KEY not in logged + str(list(rows.values()))
