@@ -280,6 +280,8 @@ begin
       'state',
       'job_type',
       'queue',
+      'user_id',
+      'mine',
       'session_id',
       'parent_id',
       'tag',
@@ -302,7 +304,16 @@ begin
   end if;
   return (
     select string_agg(
-      ' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
+      ' and ' || format(
+        c.condition,
+        case
+          when c.name in ('status', 'state')
+            then jsonb_path_query_array(p_filter -> c.name, '$[*]')::text -- one, or a list
+          else p_filter ->> c.name
+        end,
+        queue.clock(),
+        queue.caller()
+      ),
       ''
     )
     from (
@@ -315,6 +326,8 @@ begin
         ),
         ('job_type', 'p.job_type = %L'),
         ('queue', 'p.queue = %L'),
+        ('user_id', 'p.user_id = %L'),
+        ('mine', '(p.user_id = %3$L or not %1$L::boolean)'),
         ('session_id', 'p.session_id = %L'),
         ('parent_id', 'p.parent_id = %L'),
         ('tag', 'p.tags @> array[%L]'),
@@ -358,9 +371,9 @@ declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_where constant text := queue.conditions_of(p_filter);
   v_states constant text[] := array(
-    select jsonb_array_elements_text(coalesce(
-      p_filter -> 'state',
-      p_filter -> 'status'
+    select jsonb_array_elements_text(jsonb_path_query_array(
+      coalesce(p_filter -> 'state', p_filter -> 'status'),
+      '$[*]'
     ))
   );
   v_head constant text := case

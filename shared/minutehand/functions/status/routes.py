@@ -61,6 +61,8 @@ class ListQuery(BaseModel):
     status: Annotated[list[Status], Field(max_length=6)] = []
     job_type: Word = None
     queue: Word = None
+    user_id: UUID | None = None
+    mine: Annotated[bool, Field(description="Enqueued by the caller alone.")] = False
     session_id: Word = None
     parent_id: UUID | None = None
     created_after: AwareDatetime | None = None
