@@ -1,20 +1,13 @@
 // JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
 import { jobs as api, settings, types } from "../api.js";
-import {
-  atLeast,
-  counted,
-  duration,
-  number,
-  percentage,
-  serverNow,
-  shortId,
-} from "../lib/format.js";
+import { atLeast, counted, duration, percentage, serverNow, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyped, useKey } from "../lib/keys.js";
+import { lazy } from "../lib/lazy.js";
 import { RANGES } from "../lib/series.js";
-import { NAMES, nextRunOf, stateOfJob, STATES, statusOf } from "../lib/states.js";
+import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
 import {
   classes,
@@ -28,12 +21,11 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
-import { confirm } from "./dialog.js";
 import { SearchBox } from "./field.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
-import { notify, notifyFailure } from "./toasts.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
+const Selection = lazy(() => import("./many.js"), "Selection");
 const ROW = 36;
 /** The instant a range begins, to the minute; an instant is itself. */
 const beginOf = (since) =>
@@ -157,16 +149,19 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         </tbody>
       </table>
     </div>
-    <${Selection}
-      picked=${picked}
-      counts=${counts}
-      filter=${filter}
-      query=${query}
-      workspaceId=${workspaceId}
-      done=${() => {
-        setChosen(new Set());
-        list.current.refresh();
-      }} />
+    ${
+      (picked.length > 0 || Object.keys(query).length > 0) &&
+      html`<${Selection}
+        picked=${picked}
+        counts=${counts}
+        filter=${filter}
+        query=${query}
+        workspaceId=${workspaceId}
+        done=${() => {
+          setChosen(new Set());
+          list.current.refresh();
+        }} />`
+    }
     ${
       rows.length > 0 &&
       html`<p class="muted small foot num">
@@ -408,101 +403,4 @@ function moveByKey({ key, target }) {
   const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";
   const next = row ? row[step] : document.querySelector("tr.job-row");
   next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
-}
-
-const LIVE = ["pending", "processing", "waiting"];
-const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
-const ACTIONS = {
-  cancel: {
-    verb: "Cancel",
-    did: "Cancelled",
-    call: api.cancelAll,
-    text: "Jobs that wait end at once, running ones within five seconds; child jobs, too.",
-  },
-  retry: {
-    verb: "Retry",
-    did: "Retried",
-    call: api.retryAll,
-    text: "Each starts again with fresh attempts; finished steps are kept.",
-  },
-};
-
-/** How many jobs an action would touch; from 1,000 on, so many or more. */
-async function countOf(filter, action) {
-  let [count, cursor] = [0, null];
-  do {
-    const page = await api.page({ status: APPLIES[action], ...filter }, cursor, 200);
-    count += page.jobs.length;
-    cursor = page.next;
-  } while (cursor && count < 1000);
-  return cursor ? `${number(count)}+ jobs` : counted(count, "job");
-}
-
-/** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
-export async function actOnMany({ workspaceId, action, filter, known }) {
-  const { verb, did, text, call } = ACTIONS[action];
-  const many =
-    known === undefined
-      ? await countOf({ ...filter, workspace_id: workspaceId }, action)
-      : counted(known, "job");
-  const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
-  if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
-  let count = 0;
-  try {
-    for (let more = true, cursor = null; more; ) {
-      const done = await call({ body: { workspace_id: workspaceId, filter, cursor } });
-      count += done.count;
-      ({ more, cursor } = done);
-    }
-    notify(`${did} ${counted(count, "job")}`);
-    return true;
-  } catch (error) {
-    notifyFailure(`Could not ${action}`, error);
-    return count > 0;
-  }
-}
-
-/** What can be done to the chosen jobs, or to all that match; below, so that no row moves. */
-function Selection({ picked, counts, filter, query, workspaceId, done }) {
-  const { state } = filter;
-  const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
-  const isSure = state && isPlain && !counts?.at_least.includes(state);
-  const sure = isSure ? counts?.states[state] : undefined;
-  const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
-  const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
-  const onPicked = (action) => {
-    const ids = pickedFor(action).map((row) => row.id);
-    return act({ action, filter: { ids, status: APPLIES[action] }, known: ids.length });
-  };
-  const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
-  const actions = Object.keys(ACTIONS).filter((action) =>
-    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && sure !== 0,
-  );
-  if (picked.length === 0 && Object.keys(query).length === 0) return null;
-  if (actions.length === 0) return null;
-  const word = state ? STATES[state].word.toLowerCase() : "";
-  const matching =
-    sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`;
-  return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">
-      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : matching}
-    </span>
-    <span class="spacer"></span>
-    ${actions.map((action) =>
-      picked.length > 0
-        ? html`<button
-          type="button"
-          key=${action}
-          class=${action === "cancel" ? "danger" : ""}
-          onClick=${() => onPicked(action)}>
-          ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
-        </button>`
-        : quiet(
-            `${ACTIONS[action].verb} all${sure === undefined ? "" : ` ${number(sure)}`}`,
-            () => act({ action, filter: query, known: sure }),
-            { key: action },
-          ),
-    )}
-    ${picked.length > 0 && quiet("Clear", done)}
-  </div>`;
 }

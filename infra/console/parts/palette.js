@@ -1,12 +1,12 @@
 // The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
 
-import { jobs as api, session } from "../api.js";
 import { isTyped, useKey } from "../lib/keys.js";
-import { navigate } from "../lib/router.js";
-import { shortId } from "../lib/format.js";
+import { lazy } from "../lib/lazy.js";
 import { createStore, useStore } from "../lib/store.js";
-import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
-import { Dialog } from "./dialog.js";
+import { html } from "../lib/ui.js";
+
+const Commands = lazy(() => import("./commands.js"), "Commands");
+const Keys = lazy(() => import("./commands.js"), "Keys");
 
 const isOpen = createStore(false);
 export const openPalette = () => isOpen.set(true);
@@ -22,126 +22,14 @@ export function Palette({ commands }) {
       !event.altKey,
     () => isOpen.set((now) => !now),
   );
-  return open ? html`<${Open} commands=${commands} />` : null;
+  return open && html`<${Commands} commands=${commands} close=${() => isOpen.set(false)} />`;
 }
 
-const matches = (label, text) =>
-  text
-    .toLowerCase()
-    .split(/\s+/)
-    .every((word) => label.toLowerCase().includes(word));
-
-function Open({ commands }) {
-  const [text, setText] = useState("");
-  const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: [] });
-  const listId = useId();
-  const list = useRef(null);
-  useEffect(() => {
-    const wanted = text.trim();
-    if (wanted.length < 3) return undefined;
-    const controller = new AbortController();
-    const timer = setTimeout(async () => {
-      // a palette without jobs still goes to pages
-      const filter = { workspace_id: session.get().workspace?.id, search: wanted };
-      const page = await api.page(filter, null, 6, controller.signal).catch(() => ({ jobs: [] }));
-      if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
-    }, 200);
-    return () => {
-      controller.abort();
-      clearTimeout(timer);
-    };
-  }, [text]);
-  const entries = useMemo(
-    () => [
-      ...commands.filter(({ label }) => matches(label, text)),
-      // Enter must never open what an earlier text had found
-      ...(found.text === text ? found.jobs : []).map((job) => ({
-        label: `${job.job_type} ${shortId(job.id)}`,
-        hint: job.status,
-        run: () => navigate(`/jobs/${job.id}`),
-      })),
-    ],
-    [commands, text, found],
-  );
-  const chosen = Math.min(at, entries.length - 1);
-  const close = () => isOpen.set(false);
-  const run = (entry) => {
-    close();
-    entry?.run();
-  };
-  useEffect(() => list.current?.children[chosen]?.scrollIntoView({ block: "nearest" }), [chosen]);
-  const onKey = (event) => {
-    if (event.key === "ArrowDown") setAt(Math.min(entries.length - 1, chosen + 1));
-    else if (event.key === "ArrowUp") setAt(Math.max(0, chosen - 1));
-    else if (event.key === "Enter") run(entries[chosen]);
-    else return;
-    event.preventDefault();
-  };
-  return html`<${Dialog} title="Go to" onClose=${close}>
-    <input
-      class="palette-input"
-      type="text"
-      role="combobox"
-      aria-expanded=${String(entries.length > 0)}
-      aria-controls=${entries.length ? listId : undefined}
-      aria-autocomplete="list"
-      aria-activedescendant=${entries.length ? `${listId}-${chosen}` : undefined}
-      aria-label="Type a page, an action, or a job"
-      autofocus
-      autocomplete="off"
-      placeholder="A page, an action, or a job"
-      value=${text}
-      onInput=${(event) => {
-        setText(event.target.value);
-        setAt(0);
-      }}
-      onKeyDown=${onKey} />
-    ${
-      entries.length > 0 &&
-      html`<ul class="palette-list" role="listbox" id=${listId} aria-label="Results" ref=${list}>
-        ${entries.map(
-          (entry, index) => html`<li
-            key=${`${entry.label}${index}`}
-            id=${`${listId}-${index}`}
-            role="option"
-            aria-selected=${index === chosen}
-            onMouseMove=${() => setAt(index)}
-            onClick=${() => run(entry)}>
-            <span>${entry.label}</span>
-            ${entry.hint && html`<span class="muted small">${entry.hint}</span>`}
-          </li>`,
-        )}
-      </ul>`
-    }
-    ${entries.length === 0 && html`<p class="muted pad">Nothing by that name.</p>`}
-  <//>`;
-}
-
-/** What the keyboard does, on `?`. */
-const KEYS = [
-  ["Ctrl K", "Go to a page, an action or a job"],
-  ["/", "Search this list"],
-  ["J K, ↑ ↓", "In lists and waterfalls: row by row"],
-  ["Enter", "Open the row"],
-  ["Space", "Select the row, on its box"],
-  ["← →", "In a waterfall: fold and unfold"],
-  ["Esc", "Close the dialog"],
-];
 const isHelpOpen = createStore(false);
 export const openShortcuts = () => isHelpOpen.set(true);
 
+/** What the keyboard does, on `?`. */
 export function Shortcuts() {
   useKey((event) => event.key === "?" && !isTyped(event), openShortcuts);
-  if (!useStore(isHelpOpen)) return null;
-  return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isHelpOpen.set(false)}>
-    <dl class="shortcuts">
-      ${KEYS.map(
-        ([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`,
-      )}
-    </dl>
-    <div class="actions">
-      <button type="button" onClick=${() => isHelpOpen.set(false)}>Close</button>
-    </div>
-  <//>`;
+  return useStore(isHelpOpen) && html`<${Keys} close=${() => isHelpOpen.set(false)} />`;
 }

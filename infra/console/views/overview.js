@@ -9,11 +9,11 @@ import { html, useMemo } from "../lib/ui.js";
 import { Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { ActionButton, askFor } from "../parts/dialog.js";
+import { FAILURE, failureKey } from "../parts/failures.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
 import { column, figure, heading, table } from "../parts/table.js";
 import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { FAILURE, failureKey } from "./jobs.js";
 
 export const title = () => "Overview";
 

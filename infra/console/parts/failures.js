@@ -1,0 +1,75 @@
+// Failed jobs by what went wrong.
+
+import { jobs as api } from "../api.js";
+import { atLeast, number } from "../lib/format.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { html } from "../lib/ui.js";
+import { ActionButton } from "./dialog.js";
+import { Tabs } from "./job-monitor.js";
+import { actOnMany } from "./many.js";
+import { Empty } from "./states-of-view.js";
+import { column, listed } from "./table.js";
+import { When } from "./when.js";
+
+const EVERY_MS = 5000; // a retry of many continues after its button was pressed
+
+/** What went wrong, how often, and when last; of the Overview, too. */
+export const FAILURE = [
+  column("Jobs", "num strong", (group) => atLeast(group.jobs)),
+  column("Type", (group) => group.job_type),
+  column(
+    "Error",
+    "wrap wide",
+    (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
+      ${group.error_message ?? "no message"}
+    </a>`,
+  ),
+  column("Latest", (group) => html`<${When} at=${group.last_at} />`),
+];
+export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
+
+/** Failed jobs by what went wrong, each group with the count it is out of, retried together. */
+export function Failures({ workspace }) {
+  const read = useRead((signal) => api.failures(workspace.id, signal), [workspace.id]);
+  const counts = useRead(() => api.counts(workspace.id), [workspace.id]);
+  usePolling(read, EVERY_MS);
+  const retry = async (group) => {
+    const { job_type, error_fingerprint: print } = group;
+    await actOnMany({
+      workspaceId: workspace.id,
+      action: "retry",
+      filter: { job_type, ...(print && { error_fingerprint: print }) },
+      known: read.value?.more ? undefined : group.jobs,
+    });
+    read.refresh();
+  };
+  return html`<div class="monitor">
+    <${Tabs} counts=${counts.value} grouped />
+    <section class="card" aria-label="Failures">
+      ${listed(
+        {
+          of: read,
+          label: "Failed jobs",
+          rows: read.value?.groups,
+          key: failureKey,
+          cards: true,
+          empty: html`<${Empty} title="No failed jobs">
+            <p>Jobs out of attempts are kept here. A processor gives up at once by</p>
+            <p><code>return Fail("customer not found")</code></p>
+          <//>`,
+        },
+        [
+          ...FAILURE,
+          column("First", "phone-less", (group) => html`<${When} at=${group.first_at} />`),
+          column(
+            "Actions",
+            "num",
+            (group) => html`<${ActionButton} run=${() => retry(group)}>
+              Retry ${number(group.jobs)}
+            <//>`,
+          ),
+        ],
+      )}
+    </section>
+  </div>`;
+}

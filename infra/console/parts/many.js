@@ -1,0 +1,104 @@
+// What is done to many jobs at once: the chosen ones, or all that match.
+
+import { jobs as api } from "../api.js";
+import { counted, number } from "../lib/format.js";
+import { STATES, statusOf } from "../lib/states.js";
+import { html, quiet } from "../lib/ui.js";
+import { confirm } from "./dialog.js";
+import { notify, notifyFailure } from "./toasts.js";
+
+const LIVE = ["pending", "processing", "waiting"];
+const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
+const ACTIONS = {
+  cancel: {
+    verb: "Cancel",
+    did: "Cancelled",
+    call: api.cancelAll,
+    text: "Jobs that wait end at once, running ones within five seconds; child jobs, too.",
+  },
+  retry: {
+    verb: "Retry",
+    did: "Retried",
+    call: api.retryAll,
+    text: "Each starts again with fresh attempts; finished steps are kept.",
+  },
+};
+
+/** How many jobs an action would touch; from 1,000 on, so many or more. */
+async function countOf(filter, action) {
+  let [count, cursor] = [0, null];
+  do {
+    const page = await api.page({ status: APPLIES[action], ...filter }, cursor, 200);
+    count += page.jobs.length;
+    cursor = page.next;
+  } while (cursor && count < 1000);
+  return cursor ? `${number(count)}+ jobs` : counted(count, "job");
+}
+
+/** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
+export async function actOnMany({ workspaceId, action, filter, known }) {
+  const { verb, did, text, call } = ACTIONS[action];
+  const many =
+    known === undefined
+      ? await countOf({ ...filter, workspace_id: workspaceId }, action)
+      : counted(known, "job");
+  const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
+  if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
+  let count = 0;
+  try {
+    for (let more = true, cursor = null; more; ) {
+      const done = await call({ body: { workspace_id: workspaceId, filter, cursor } });
+      count += done.count;
+      ({ more, cursor } = done);
+    }
+    notify(`${did} ${counted(count, "job")}`);
+    return true;
+  } catch (error) {
+    notifyFailure(`Could not ${action}`, error);
+    return count > 0;
+  }
+}
+
+/** What can be done to the chosen jobs, or to all that match; below, so that no row moves. */
+export function Selection({ picked, counts, filter, query, workspaceId, done }) {
+  const { state } = filter;
+  const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
+  const isSure = state && isPlain && !counts?.at_least.includes(state);
+  const sure = isSure ? counts?.states[state] : undefined;
+  const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
+  const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
+  const onPicked = (action) => {
+    const ids = pickedFor(action).map((row) => row.id);
+    return act({ action, filter: { ids, status: APPLIES[action] }, known: ids.length });
+  };
+  const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
+  const actions = Object.keys(ACTIONS).filter((action) =>
+    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && sure !== 0,
+  );
+  if (actions.length === 0) return null;
+  const word = state ? STATES[state].word.toLowerCase() : "";
+  const matching =
+    sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`;
+  return html`<div class="selection" role="region" aria-label="Selected jobs">
+    <span class="num">
+      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : matching}
+    </span>
+    <span class="spacer"></span>
+    ${actions.map((action) =>
+      picked.length > 0
+        ? html`<button
+          type="button"
+          key=${action}
+          class=${action === "cancel" ? "danger" : ""}
+          onClick=${() => onPicked(action)}>
+          ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
+        </button>`
+        : quiet(
+            `${ACTIONS[action].verb} all${sure === undefined ? "" : ` ${number(sure)}`}`,
+            () => act({ action, filter: query, known: sure }),
+            { key: action },
+          ),
+    )}
+    ${picked.length > 0 && quiet("Clear", done)}
+  </div>`;
+}
