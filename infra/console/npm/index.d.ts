@@ -123,30 +123,36 @@ export type JobEvent = {
 
 /** What `enqueue_job` takes beside type and payload; what is left out the job type decides. */
 export type EnqueueOptions = {
-  queue?: string;
-  priority?: number;
-  scheduled_for?: string;
-  delay_seconds?: number;
-  max_attempts?: number;
-  timeout_seconds?: number;
+  queue?: string | undefined;
+  priority?: number | undefined;
+  scheduled_for?: string | undefined;
+  delay_seconds?: number | undefined;
+  max_attempts?: number | undefined;
+  timeout_seconds?: number | undefined;
   /** Repeating the call with the same key gives the first job. */
-  idempotency_key?: string;
-  concurrency_key?: string;
-  session_id?: string;
-  parent_id?: string;
-  deadline_at?: string;
-  unique?: {
-    key: string;
-    until?: "leased" | "finished";
-    on_conflict?: "skip" | "replace" | "raise";
-  };
-  /** For how long the key gives the first job. */
-  /** A later one within this time takes its place. */
-  debounce_seconds?: number;
-  schema_version?: number;
-  tags?: string[];
-  traceparent?: string;
+  idempotency_key?: string | undefined;
+  concurrency_key?: string | undefined;
+  session_id?: string | undefined;
+  parent_id?: string | undefined;
+  deadline_at?: string | undefined;
+  unique?:
+    | {
+        key: string;
+        until?: "leased" | "finished" | undefined;
+        on_conflict?: "skip" | "replace" | "raise" | undefined;
+      }
+    | undefined;
+  /** With `unique`: a later job within this time takes its place. */
+  debounce_seconds?: number | undefined;
+  schema_version?: number | undefined;
+  tags?: string[] | undefined;
+  traceparent?: string | undefined;
 };
+
+/** A job to be added with others. */
+export type NewJob<T extends JobType = JobType> = {
+  [K in T]: { job_type: K; payload: PayloadOf<K> } & EnqueueOptions;
+}[T];
 
 /** What is used of a supabase-js client: any version of it, with any types of its own. */
 export type Client = {
@@ -154,8 +160,9 @@ export type Client = {
   channel(topic: string, options: any): any;
   removeChannel(channel: any): Promise<unknown>;
   realtime: {
-    setAuth(token?: string | null): Promise<void>;
+    setAuth(token?: string | null): any;
     isConnected(): boolean;
+    connectionState(): any;
     connect(): void;
     disconnect(): unknown;
   };
@@ -165,10 +172,14 @@ export type Client = {
 export declare class QueueError extends Error {
   /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
   code: string;
-  /** The HTTP status; 0 without an answer. */
+  /** The HTTP status; 0 without an answer, as for one that is empty or cut short. */
   status: number;
   details: string | null;
   readonly reachable: boolean;
+  /** The caller may not have it. */
+  readonly isRefusal: boolean;
+  /** No server answered, as opposed to one that failed. */
+  readonly isAway: boolean;
 }
 /** What `ended` rejects with when the job is deleted, or was never visible. */
 export declare class JobGone extends Error {
@@ -188,6 +199,21 @@ export declare function enqueue<T extends JobType>(
   options: EnqueueOptions & { workspace_id: string; schema?: string },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
+/** Add 1 to 1,000 jobs, all or none, in their order. */
+export declare function enqueueMany<T extends JobType>(
+  client: Client,
+  jobs: readonly NewJob<T>[],
+  options: { workspace_id: string } & In,
+): Promise<{ jobs: { job: Job<T>; created: boolean }[]; wake: boolean }>;
+
+/** Emit the event that jobs wait for by its name; the first of a name counts. */
+export declare function emitEvent(
+  client: Client,
+  name: string,
+  payload: { [name: string]: Json | undefined } | undefined,
+  options: { workspace_id: string } & In,
+): Promise<{ first: boolean }>;
+
 type In = { schema?: string | undefined };
 /** Cancel a job and its live children; its row. */
 export declare function cancel(client: Client, jobId: string, options?: In): Promise<Job>;
@@ -197,6 +223,16 @@ export declare function retry(
   jobId: string,
   options?: In & { payload?: { [name: string]: Json | undefined } | undefined },
 ): Promise<Job>;
+/** Run a job again as a new one, from its start or a step that finished. */
+export declare function replay(
+  client: Client,
+  jobId: string,
+  options?: In & {
+    from_step?: string | undefined;
+    payload?: { [name: string]: Json | undefined } | undefined;
+    idempotency_key?: string | undefined;
+  },
+): Promise<{ job: Job; created: boolean; wake: boolean }>;
 /** Answer the question a job waits with, of several by its `name`; its row. */
 export declare function answer(
   client: Client,
@@ -208,11 +244,11 @@ export declare function answer(
 /** How patient a watch is, in ms. */
 export type Timing = {
   pollingInterval?: number | undefined;
-  silence?: number;
-  firstSilence?: number;
-  readyTimeout?: number;
-  reorder?: number;
-  joinTimeout?: number;
+  silence?: number | undefined;
+  firstSilence?: number | undefined;
+  readyTimeout?: number | undefined;
+  reorder?: number | undefined;
+  joinTimeout?: number | undefined;
 };
 
 /** What is known of a watched job now. */
@@ -220,9 +256,12 @@ export type WatchedJob<T extends JobType = JobType> = {
   job: Job<T> | null;
   status: JobStatus | null;
   progress: Progress | null;
+  /** With its `result`, as each end comes with the whole row. */
   isCompleted: boolean;
   isFailed: boolean;
   isCancelled: boolean;
+  /** Someone cancelled it, and it still runs. */
+  isCancelling: boolean;
   isEnded: boolean;
   /** It has not been read yet. */
   isLoading: boolean;
@@ -254,14 +293,14 @@ export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
   /** Also hand out and keep past events, at most `historyLimit`, 2,000. */
   history?: boolean | undefined;
-  historyLimit?: number;
+  historyLimit?: number | undefined;
   /** Hand out events after this `seq`. */
-  after?: number;
+  after?: number | undefined;
   /** Each event once, in order. */
-  onEvent?: (event: JobEvent) => void;
+  onEvent?: ((event: JobEvent) => void) | undefined;
   /** Once for each end, also for one before it was watched. */
-  onEnd?: (job: Job<T>) => void;
-  onChange?: (state: WatchedJob<T>) => void;
+  onEnd?: ((job: Job<T>) => void) | undefined;
+  onChange?: ((state: WatchedJob<T>) => void) | undefined;
 };
 export declare function watchJob<T extends JobType = JobType>(
   client: Client,
@@ -269,15 +308,40 @@ export declare function watchJob<T extends JobType = JobType>(
   options?: JobOptions<T>,
 ): JobWatch<T>;
 
-/** As `list_jobs` filters, of a workspace or a session. */
+/** Wait until all have ended; their rows, in the order of the ids. Rejects where one is gone. */
+export declare function waitAll<T extends JobType = JobType>(
+  client: Client,
+  jobIds: Iterable<string>,
+  options?: In & { signal?: AbortSignal | undefined },
+): Promise<Job<T>[]>;
+
+/** As `list_jobs` filters, of a workspace or a session; every condition that is given must hold. */
 export type JobFilter = {
   workspace_id?: string | undefined;
   session_id?: string | undefined;
-  [name: string]: Json | undefined;
+  /** Enqueued by the signed-in user. */
+  mine?: boolean | undefined;
+  user_id?: string | undefined;
+  status?: JobStatus | readonly JobStatus[] | undefined;
+  state?: JobState | readonly JobState[] | undefined;
+  job_type?: JobType | undefined;
+  queue?: string | undefined;
+  tag?: string | undefined;
+  parent_id?: string | undefined;
+  /** Fields and values of the payload. */
+  payload?: { [name: string]: Json | undefined } | undefined;
+  created_after?: string | undefined;
+  /** Part of the error's message. */
+  error?: string | undefined;
+  error_fingerprint?: string | undefined;
+  search?: string | undefined;
+  ids?: readonly string[] | undefined;
 };
+/** A job as a list has it: without payload and result. */
+export type ListedJob = Omit<Job, "payload" | "result"> & { glimpse?: string | null };
 export type WatchedJobs = {
-  /** Newest first, without payload and result. */
-  jobs: (Omit<Job, "payload" | "result"> & { glimpse?: string | null })[];
+  /** Newest first. */
+  jobs: ListedJob[];
   isLoading: boolean;
   freshness: Freshness;
   problem: QueueError | null;
@@ -285,21 +349,24 @@ export type WatchedJobs = {
 export declare function watchJobs(
   client: Client,
   filter: JobFilter,
-  options?: Timing & {
-    schema?: string | undefined;
-    /** 1 to 200; 20 by default. */
-    limit?: number | undefined;
-    onChange?: (state: WatchedJobs) => void;
-  },
+  options?: Timing &
+    In & {
+      /** 1 to 200; 20 by default. */
+      limit?: number | undefined;
+      onChange?: ((state: WatchedJobs) => void) | undefined;
+      onEvent?: ((event: JobEvent) => void) | undefined;
+      /** Each job of the filter that ends from here on, once, also if it has left the list. */
+      onEnd?: ((job: ListedJob) => void) | undefined;
+    },
 ): Watch<WatchedJobs>;
 
 /** Learn when to read what a page shows of a workspace or a session. */
 export type TopicOptions = Timing &
   In & {
     /** At the start, and whenever something may have changed; repeated when it throws. */
-    onRead?: () => Promise<unknown> | unknown;
-    onEvent?: (event: JobEvent) => void;
-    onChange?: (state: WatchedJobs) => void;
+    onRead?: (() => Promise<unknown> | unknown) | undefined;
+    onEvent?: ((event: JobEvent) => void) | undefined;
+    onChange?: ((state: WatchedJobs) => void) | undefined;
   };
 export declare function watchWorkspace(
   client: Client,

@@ -7,18 +7,19 @@ import type {
   JobFilter,
   JobType,
   Json,
+  ListedJob,
   PayloadOf,
   WatchedJob,
   WatchedJobs,
 } from "./index.js";
-import type { JobChange, MinutehandJob } from "./tags.js";
+import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
-  pollingInterval?: number;
-  history?: boolean;
-  onEvent?: (event: JobEvent) => void;
+  pollingInterval?: number | undefined;
+  history?: boolean | undefined;
+  onEvent?: ((event: JobEvent) => void) | undefined;
   /** Once for each end, also for one before it was followed. */
-  onEnd?: (job: Job<T>) => void;
+  onEnd?: ((job: Job<T>) => void) | undefined;
 };
 
 /** A followed job and what can be done to it; the promises reject with a `QueueError`. */
@@ -29,7 +30,7 @@ export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
   answer(value: Json): Promise<Job>;
 };
 
-type Where = { workspace_id?: string; schema?: string };
+type Where = { workspace_id?: string | undefined; schema?: string | undefined };
 
 /** Make the hooks for a client, once, outside of components. */
 export declare function makeHooks(
@@ -53,19 +54,17 @@ export declare function makeHooks(
   };
   useJobs(
     filter?: JobFilter,
-    options?: { limit?: number },
+    options?: {
+      limit?: number | undefined;
+      /** Each that ends from here on, once. */
+      onEnd?: ((job: ListedJob) => void) | undefined;
+    },
   ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
 // not named `Attributes`: within the module "react" that would be React's own
 type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
-  Partial<Pick<MinutehandJob, "client" | "texts" | "jobId">> & {
-    "job-id"?: string | undefined;
-    schema?: string;
-    label?: string;
-    onjobchange?: (event: JobChange) => void;
-    onjobend?: (event: JobChange) => void;
-  };
+  MinutehandJobProps;
 
 declare module "react" {
   namespace JSX {

@@ -1,3 +1,5 @@
+"use client";
+
 // React's hooks over one client.
 
 import * as React from "react";

@@ -18,11 +18,24 @@ export interface MinutehandJob extends HTMLElement {
 
 export type JobChange = CustomEvent<{ job: Job | null }>;
 
+/** What a framework's markup may set of it, for its `JSX.IntrinsicElements["minutehand-job"]`. */
+export type MinutehandJobProps = {
+  client?: Client | null | undefined;
+  texts?: Record<string, string> | undefined;
+  jobId?: string | null | undefined;
+  "job-id"?: string | undefined;
+  schema?: string | undefined;
+  label?: string | undefined;
+  onjobchange?: ((event: JobChange) => void) | undefined;
+  onjobend?: ((event: JobChange) => void) | undefined;
+};
+
 declare global {
   interface HTMLElementTagNameMap {
     "minutehand-job": MinutehandJob;
   }
-  interface HTMLElementEventMap {
+  // both bubble, to the document and the window
+  interface GlobalEventHandlersEventMap {
     /** Something of it changed, at most once per frame. */
     jobchange: JobChange;
     /** It has ended, or had when it was read. */

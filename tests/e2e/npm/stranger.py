@@ -16,6 +16,20 @@ from tests.support.paths import ROOT
 REACTS = ("18", "19")
 
 
+def install(folder: Path, *packages: str) -> None:
+    """Install packages, each as npm writes it, into a project of nothing else in the folder."""
+    package = {"name": "stranger", "private": True, "type": "module"}
+    (folder / "package.json").write_text(json.dumps(package))
+    shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
+    subprocess.run(
+        [find_tool("npm"), "install", "--prefer-offline", "--ignore-scripts", *packages],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
 @dataclass(frozen=True)
 class Stranger:
     """An npm project in a folder of its own."""
@@ -25,25 +39,13 @@ class Stranger:
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
         """Install the archive, what it depends on, and further packages, each `name@version`."""
-        package = {"name": "stranger", "private": True, "type": "module"}
-        (folder / "package.json").write_text(json.dumps(package))
         ours = json.loads((ROOT / "package.json").read_text("utf-8"))
-        shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
-        subprocess.run(
-            [
-                find_tool("npm"),
-                "install",
-                "--prefer-offline",
-                "--ignore-scripts",
-                str(archive),
-                f"@supabase/supabase-js@{ours['dependencies']['@supabase/supabase-js']}",
-                f"typescript@{ours['devDependencies']['typescript']}",
-                *more,
-            ],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
+        install(
+            folder,
+            str(archive),
+            f"@supabase/supabase-js@{ours['dependencies']['@supabase/supabase-js']}",
+            f"typescript@{ours['devDependencies']['typescript']}",
+            *more,
         )
         return cls(folder)
 
@@ -58,7 +60,9 @@ class Stranger:
         )
         return done.stdout + done.stderr
 
-    def compile(self, *files: str, types: str = "jobs.d.ts", react: str = REACTS[-1]) -> str:
+    def compile(
+        self, *files: str, types: str = "jobs.d.ts", react: str = REACTS[-1], jsx: str = "react"
+    ) -> str:
         """Compile strictly; returns what tsc complains about, but for supabase-js's own types."""
         folder = f"./node_modules/types-react-{react}"
         options = {
@@ -69,7 +73,8 @@ class Stranger:
             "module": "nodenext",
             "lib": ["es2022", "dom", "dom.iterable"],
             "types": [],
-            "jsx": "react-jsx",
+            "jsx": "react-jsx" if jsx == "react" else "preserve",
+            "jsxImportSource": jsx,
             "outDir": "out",
             "paths": {
                 "react": [f"{folder}/index.d.ts"],

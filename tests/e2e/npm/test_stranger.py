@@ -30,6 +30,38 @@ const {
 """
 
 
+CLOSED = """\
+import { createClient } from "@supabase/supabase-js";
+import { enqueue, enqueueMany, emitEvent, replay, waitAll, watchJobs } from "minutehand";
+import "minutehand/element";
+const client = createClient("http://x", "k");
+const to = { workspace_id: "w" };
+watchJobs(client, { ...to, mine: true, status: "failed", state: ["queued"] }, {
+  onEnd: ({ status, glimpse }) => console.log(status, glimpse),
+});
+// @ts-expect-error no such filter
+watchJobs(client, { workspce_id: "w" });
+// @ts-expect-error no such status
+watchJobs(client, { ...to, status: "done" });
+const later: string | undefined = undefined;
+await enqueue(client, "any", {}, { ...to, scheduled_for: later, unique: undefined });
+const { jobs } = await enqueueMany(client, [{ job_type: "any", payload: { n: 1 } }], to);
+await emitEvent(client, "paid", undefined, to);
+await replay(client, "id", { from_step: later });
+export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
+document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
+window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
+"""
+SOLID = """\
+import { createClient } from "@supabase/supabase-js";
+import type {} from "minutehand/solid";
+export const client = createClient("http://x", "k");
+export const Job = () => (
+  <minutehand-job client={client} job-id="id" on:jobend={({ detail }) => detail.job?.status} />
+);
+"""
+
+
 def examples(page: Path = README, *, language: str = "ts") -> list[str]:
     """The TypeScript of a page, in order."""
     return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
@@ -99,6 +131,21 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     (typed.folder / "action.ts").write_text(ssr + action)
 
     assert typed.compile("component.tsx", "action.ts", react=react) == ""
+
+
+def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> None:
+    """Filters by their names, options that may be undefined, the element's events everywhere."""
+    (stranger.folder / "none.d.ts").write_text("export {};\n")
+    (stranger.folder / "closed.ts").write_text(CLOSED)
+
+    assert stranger.compile("closed.ts", types="none.d.ts") == ""
+
+
+def test_the_element_is_one_of_solid_s(stranger: Stranger) -> None:
+    (stranger.folder / "none.d.ts").write_text("export {};\n")
+    (stranger.folder / "solid.tsx").write_text(SOLID)
+
+    assert stranger.compile("solid.tsx", types="none.d.ts", jsx="solid-js") == ""
 
 
 def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
