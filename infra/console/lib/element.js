@@ -10,7 +10,7 @@
  * document.querySelector("minutehand-job").client = supabase;
  */
 
-import { answer } from "./jobs/client.js";
+import { answer } from "./jobs/changes.js";
 import { watchJob } from "./jobs/watch.js";
 
 const TEXTS = {
@@ -46,7 +46,6 @@ export class JobElement extends Base {
   #texts = {};
   #watch;
   #subject = [];
-  #unlisten = () => {};
   #asked = "";
   #isBusy = false;
 
@@ -164,10 +163,8 @@ export class JobElement extends Base {
 
   #begin(subject) {
     this.#watch?.close();
-    this.#unlisten();
     this.#subject = subject;
     this.#watch = undefined;
-    this.#unlisten = () => {};
     const [client, id, schema] = subject;
     if (!client) return;
     const onChange = () => {
@@ -176,26 +173,6 @@ export class JobElement extends Base {
     };
     const onEnd = () => this.#announce("jobend");
     this.#watch = watchJob(client, id, { schema, onChange, onEnd });
-    this.#listen(client);
-  }
-
-  /** Another person signed in, or no one is: nothing of what was shown may stay. */
-  #listen(client) {
-    let who;
-    try {
-      const onChange = (_, session) => {
-        const now = session?.user?.id ?? null;
-        if (who !== undefined && who !== now) {
-          this.#begin(this.#subject);
-          this.#draw();
-        }
-        who = now;
-      };
-      const { data } = client.auth.onAuthStateChange(onChange);
-      this.#unlisten = () => data.subscription.unsubscribe();
-    } catch {
-      // a client with an access token of its own has no sessions
-    }
   }
 
   #text(name) {

@@ -1,6 +1,8 @@
 // Enqueue and follow Minutehand jobs from a browser or Node: the npm package `minutehand`.
 
-export { answer, cancel, enqueue, QueueError, retry, setSchema } from "./jobs/client.js";
+export { answer, cancel, emitEvent, enqueue, enqueueMany, replay, retry } from "./jobs/changes.js";
+export { QueueError, setSchema } from "./jobs/client.js";
 export { FRESHNESS } from "./jobs/follower.js";
 export { ENDED } from "./jobs/sequence.js";
+export { waitAll } from "./jobs/wait.js";
 export { JobGone, watchJob, watchJobs, watchSession, watchWorkspace } from "./jobs/watch.js";

@@ -184,7 +184,7 @@ def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: Hand
     visitor.context.route("**/rest/v1/**", lambda _: None)
     worker.enqueue()
     expect(page.locator(".incidents")).to_contain_text("The Data API has not answered")
-    expect(page.locator(".freshness")).to_have_text("Offline")
+    expect(page.locator(".freshness")).to_have_text("Catching up")
     fresh = visitor.another_tab("/jobs")
     expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
 

@@ -1,4 +1,4 @@
-"""A wire that loses messages: a TCP proxy that drops websocket frames, is cut, or falls silent.
+"""A wire that loses messages: a TCP proxy that drops frames, is cut, falls silent, is a black hole.
 
 Between a client and the stack's gateway or the Realtime server. Ordinary HTTP passes; what is
 dropped comes from a seeded generator. Doubled and swapped messages are in the stories of follow.
@@ -25,12 +25,13 @@ class Wire:
         dropped: How many were.
         swallowed: How often something was said on a connection that had fallen silent.
         closed: Whether new connections are refused.
+        is_hole: Whether new connections are taken, and nothing passes on them for ever.
     """
 
     def __init__(self, port: int, *, seed: int = 0) -> None:
         self.drop = 0.0
         self.dropped = self.swallowed = 0
-        self.closed = False
+        self.closed = self.is_hole = False
         self._port = port
         self._random = random.Random(seed)
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
@@ -42,10 +43,8 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        tasks = list(self._links)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.cut()
+        await asyncio.gather(*self._links, return_exceptions=True)
 
     @property
     def url(self) -> str:
@@ -68,7 +67,10 @@ class Wire:
         assert task is not None
         writers = self._links[task] = [writer]
         try:
-            if not self.closed:
+            if self.is_hole:
+                while await reader.read(65536):
+                    self.swallowed += 1
+            elif not self.closed:
                 server, up = await asyncio.open_connection("127.0.0.1", self._port)
                 writers.append(up)
                 await self._relay(task, (reader, writer), (server, up))

@@ -42,29 +42,60 @@ const event = (seq) => ({
 });
 const REFUSALS = { away: 0, busy: 429, refuses: 404 };
 
-/** The database and Realtime in one: what a client asks of both. */
+const READY = "Replication connection established";
+
+/** The database and Realtime in one, as supabase-js shows them: what a client asks of both. */
 class World {
   reads = 0;
   reconnects = 0;
   shown = [];
+  channel = null;
 
   constructor({ log, read_takes: takes = 0, database = "there", ended = false }) {
     Object.assign(this, { log: numbers(log).map(event), takes, database, ended });
-    this.topics = {
-      join: (_topic, listener) => {
-        this.socket = listener;
-        return () => {};
-      },
-      nudge: async () => {},
-      reconnect: async () => {
-        this.reconnects += 1;
-        this.socket.lost("silent");
+    const realtime = {
+      setAuth: async () => {},
+      isConnected: () => true,
+      connectionState: () => "open",
+      sendHeartbeat: () => {}, // answered at once: what a dead socket does is another test's
+      pendingHeartbeatRef: null,
+    };
+    this.client = {
+      accessToken: async () => null,
+      realtime,
+      schema: () => ({ rpc: (name) => this.#call(name), from: () => this.#events() }),
+      channel: () => (this.channel = this.#channel()),
+      removeChannel: async ({ isCut }) => {
+        if (!isCut) this.reconnects += 1;
       },
     };
   }
 
-  schema() {
-    return { rpc: () => ({ abortSignal: () => this.#job() }), from: () => this.#events() };
+  #call(name) {
+    if (name !== "follow_topic") return { abortSignal: () => this.#job() };
+    const { channel } = this;
+    const terms = new Promise((then) => (channel.follow = then));
+    return { abortSignal: () => terms };
+  }
+
+  #channel() {
+    const channel = {
+      on: (type, _, listen) => ((channel[type] = listen), channel),
+      subscribe: (listen) => {
+        channel.say = listen;
+        if (this.isJoinable) this.#join();
+      },
+    };
+    return channel;
+  }
+
+  /** Answer the join, now or as soon as it is asked. */
+  #join() {
+    const { channel } = this;
+    this.isJoinable = !channel?.say;
+    if (this.isJoinable) return;
+    channel.follow({ data: this.terms, status: 200 });
+    channel.say("SUBSCRIBED");
   }
 
   async #job() {
@@ -105,18 +136,19 @@ class World {
       this.ended = true;
       Object.assign(this.log.at(-1), { type: "job.completed", data: { status: "completed" } });
     }
-    const { check_seconds: seconds = 0 } = step.join ?? this.terms ?? {};
-    const terms = { checkMs: 1000 * seconds };
     if (step.join) {
-      this.terms = step.join;
-      this.socket.joined(terms, true);
+      this.terms = { again_seconds: 60, ...step.join };
+      this.#join();
     }
-    if (step.ready) this.socket.joined(terms, false);
-    if (step.drop) this.socket.lost(step.drop);
+    if (step.ready) this.channel.system({ message: READY });
+    if (step.drop) {
+      this.channel.isCut = true;
+      this.channel.say("CHANNEL_ERROR", new Error(step.drop));
+    }
     for (const said of numbers(step.message)) {
       const found = this.log.find((one) => one.seq === said);
-      if (said === "look again") this.socket.message({ look_again: true });
-      else this.socket.message(found ? { ...found, at: found.created_at } : {});
+      const payload = found ? { ...found, at: found.created_at } : {};
+      this.channel.broadcast({ payload: said === "look again" ? { look_again: true } : payload });
     }
   }
 }
@@ -125,7 +157,7 @@ for (const story of cases.stories)
   test(story.name, async () => {
     const world = new World(story);
     let delivered = [];
-    const watch = new JobWatch(world, world.topics, "j", {
+    const watch = new JobWatch(world.client, "j", {
       after: story.after ?? 0,
       onEvent: ({ seq }) => delivered.push(seq),
     });
@@ -133,7 +165,9 @@ for (const story of cases.stories)
     for (const [at, step] of story.steps.entries()) {
       const { reads } = world;
       const say = (what) => `step ${at + 1}: ${what}`;
+      for (let n = 0; n < 20; n += 1) await turn(); // what is asked for at once has been
       world.do(step);
+      if (step.join) await turn();
       if ("wait" in step) await leap(1000 * step.wait + 20);
       if ("delivered" in step) {
         assert.deepEqual(delivered, numbers(step.delivered), say("delivered"));
@@ -149,11 +183,32 @@ for (const story of cases.stories)
     watch.close();
   });
 
+test("a database that is away while messages come is read after the first answer", async () => {
+  const world = new World({ log: [1] });
+  const delivered = [];
+  const watch = new JobWatch(world.client, "j", {
+    after: 0,
+    onEvent: ({ seq }) => delivered.push(seq),
+  });
+  watch.start();
+  await leap(100);
+  world.do({ join: {}, ready: true });
+  await leap(1000);
+  world.do({ database: "away" });
+  await leap(40_000);
+  world.do({ commit: [2], message: [2] });
+  assert.deepEqual([delivered, watch.freshness], [[1, 2], "catching-up"]);
+  world.do({ commit: [3], database: "there" });
+  await leap(5000);
+  assert.deepEqual([delivered, watch.freshness], [[1, 2, 3], "live"]);
+  watch.close();
+});
+
 test("a watch that was closed during a read says no more, and `ended` does not hang", async () => {
   const world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
   const keep = (what) => said.push(what);
-  const watch = new JobWatch(world, world.topics, "j", { after: 0, onEvent: keep, onEnd: keep });
+  const watch = new JobWatch(world.client, "j", { after: 0, onEvent: keep, onEnd: keep });
   watch.start();
   watch.close();
   await assert.rejects(watch.ended, /closed/);

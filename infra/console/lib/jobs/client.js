@@ -2,7 +2,6 @@
 
 /** A read that is not answered in this time has failed. */
 export const READ_MS = 10_000;
-const WRITE_MS = 20_000;
 /** Where `minutehand install` puts what clients see, by default. */
 const INSTALLED = "minutehand";
 
@@ -32,11 +31,27 @@ export class QueueError extends Error {
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
+
+  /** Whether the caller may not have it; a function the Data API has not seen yet is no refusal. */
+  get isRefusal() {
+    const { status, code } = this;
+    return status === 401 || status === 403 || (status === 404 && !code.startsWith("PGRST"));
+  }
+
+  /** Whether no server of the Data API has answered, as opposed to one that failed. */
+  get isAway() {
+    return this.status === 0 || (this.status >= 500 && !/^[0-9A-Z]{5}$/.test(this.code));
+  }
 }
 
+/** Whether an answer holds what was asked for: an empty one, or another's, is none. */
+const isThere = (data) => data !== null && data !== undefined;
+
 /** What a supabase-js query gives, or a `QueueError`. */
-export async function unwrap(query) {
+export async function unwrap(query, isWhole = isThere) {
   const { data, error, status } = await query;
+  const isCut = status >= 200 && status < 300 && (error || !isWhole(data));
+  if (isCut) throw new QueueError({}, 0);
   if (error) throw new QueueError(error, status);
   return data;
 }
@@ -54,59 +69,38 @@ export function inTime(run, limit) {
 
 /**
  * What a read answers that is repeated while too many of its person or workspace run, as other
- * pages' do: soon, then each second, as the refusal asks, and never all pages at once.
+ * pages' do: soon, then each second, as the refusal asks, and never all pages at once. A server
+ * that is busy for all of that time has answered: it is not away.
  */
-export async function patiently(read, signal) {
+export async function patiently(read, signal, ms = READ_MS) {
+  const until = Date.now() + 0.8 * ms;
   for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
     const answer = await read();
-    if (answer.status !== 429 || signal.aborted) return answer;
+    const isOver = signal.aborted || Date.now() + 1.5 * pause > until;
+    if (answer.status !== 429 || isOver) return answer;
     await new Promise((then) => setTimeout(then, pause * (0.5 + Math.random())));
   }
 }
 
-/** One answer within its time. */
-export async function once(query, ms = READ_MS, run = patiently) {
+/** One answer within its time, and before `signal`. */
+export async function once(query, { ms = READ_MS, run = patiently, isWhole, signal } = {}) {
   // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
   const single = query.retry ? query.retry(false) : query;
-  const read = (signal) => unwrap(run(() => single.abortSignal(signal), signal));
+  const send = (limit) => run(() => single.abortSignal(limit), limit, ms);
+  const over = new AbortController();
+  const end = () => over.abort();
+  const timer = setTimeout(end, ms);
+  signal?.addEventListener("abort", end, { once: true });
   try {
-    return await inTime(read, AbortSignal.timeout(ms));
+    return await inTime((limit) => unwrap(send(limit), isWhole), over.signal);
   } catch (error) {
     throw error instanceof QueueError ? error : new QueueError({}, 0);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", end);
   }
 }
 
 /** What one of our functions answers. */
-export const call = (client, schema, name, values) =>
-  once(within(client, schema).rpc(name, values));
-
-const change = (client, schema, name, values) =>
-  once(within(client, schema).rpc(name, values), WRITE_MS, (send) => send());
-
-/**
- * Add one job; with an `idempotency_key`, or find the one that key made.
- *
- * The database checks the payload against the type's schema and the caller's membership.
- *
- * @example
- * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
- */
-export const enqueue = (client, jobType, payload, { workspace_id, schema, ...options }) =>
-  change(client, schema, "enqueue_job", {
-    p_workspace_id: workspace_id,
-    p_job_type: jobType,
-    p_payload: payload,
-    p_options: options,
-  });
-
-/** Cancel a job and its live children; its row. */
-export const cancel = (client, jobId, { schema } = {}) =>
-  change(client, schema, "cancel_job", { p_job_id: jobId });
-
-/** Run a failed or cancelled job again, or a delayed one now; its row. */
-export const retry = (client, jobId, { payload, schema } = {}) =>
-  change(client, schema, "retry_job", { p_job_id: jobId, p_payload: payload ?? null });
-
-/** Answer the question a job waits with, of several by its `name`; its row. */
-export const answer = (client, jobId, value, { name, schema } = {}) =>
-  change(client, schema, "answer_job", { p_job_id: jobId, p_answer: { answer: value, name } });
+export const call = (client, schema, name, values, options) =>
+  once(within(client, schema).rpc(name, values), options);

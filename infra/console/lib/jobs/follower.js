@@ -1,5 +1,9 @@
 // Follows one subject: joins its topic, then reads what it may have missed, and says how fresh it
-// is. What is read and what a message means is left to subclasses.
+// is. What is read and what a message means is left to subclasses; user, socket and outages are the
+// session's.
+
+import { later, nextFrame, notify } from "./page.js";
+import { OUTDATED } from "./session.js";
 
 /** How current a watch is; see `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
@@ -15,7 +19,6 @@ const DEFAULTS = {
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
 const LONGEST_POLL = 30_000;
-const SLEPT_MS = 15_000;
 const SLOW_MS = 5000; // a read that takes longer may have hung
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
 const LOOK_AGAIN_SHARE = 5; // so many times as long as a read took: servers under load rest
@@ -24,13 +27,13 @@ const SPREAD_MS = 300; // so that many followers woken together do not all read 
 // A socket that brought something so lately and lacks something now is not dead: above the plan's
 // rate Realtime drops messages silently. It averages over a minute, so reads go on that long.
 const LOSSY_MS = 60_000;
+const SILENT = "silent";
 
 export class Follower {
-  #topics;
+  #session;
   #topic;
   #options;
   #leave = () => {};
-  #unwake = () => {};
   #joined = false;
   #joins = 0;
   #lostOnce = false;
@@ -41,7 +44,7 @@ export class Follower {
   #again = false;
   #reads = 0;
   #failures = 0;
-  #unreachable = false;
+  #isRefused = false;
   #error = null;
   #receivedAt = -Infinity;
   #lastRead = 0;
@@ -64,15 +67,18 @@ export class Follower {
   #listeners = new Set();
   #notifying = false;
 
-  constructor(topics, topic, options = {}) {
-    this.#topics = topics;
+  constructor(session, topic, options = {}) {
+    this.#session = session;
     this.#topic = topic;
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
   }
 
-  /** Read everything since what is known. May throw; then it is tried again. */
+  /** Read everything since what is known, by `read`. May throw; then it is tried again. */
   async catchUp() {}
+
+  /** Forget every row: someone else reads, or the one who does may not. */
+  forget() {}
 
   /** Take one message of the topic. */
   receive(_payload) {}
@@ -115,7 +121,8 @@ export class Follower {
    * `offline`: neither works.
    */
   get freshness() {
-    if (isOffline() || this.#unreachable) return "offline";
+    if (this.#session.isOffline) return "offline";
+    if (this.#session.isAway) return this.#joined ? "catching-up" : "offline";
     if (this.#isSlow) return "catching-up";
     if (!this.#joined || this.#distrusted) {
       const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
@@ -126,7 +133,7 @@ export class Follower {
 
   /** Why the last read failed, or null. */
   get error() {
-    return this.#error;
+    return this.#error ?? this.#session.problem;
   }
 
   get closed() {
@@ -137,13 +144,38 @@ export class Follower {
     this.#startedAt = Date.now();
     const listener = {
       joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
-      lost: () => this.#onLost(),
+      lost: (reason) => this.#onLost(reason),
       message: (payload) => this.#onMessage(payload),
     };
     const { schema } = this.#options;
-    this.#leave = this.#topics.join(this.#topic, listener, schema);
-    this.#unwake = onWake(() => this.wake());
+    this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema });
     this.refresh();
+  }
+
+  /** What a query answers that `ask` makes, for as long as who asked it is the one who reads. */
+  async read(ask) {
+    const answer = await this.#session.read(ask);
+    if (this.#closed) throw OUTDATED;
+    return answer;
+  }
+
+  /** Another user's, or no one's: what was read is gone at once, and is read again. */
+  empty() {
+    this.forget();
+    this.#synced = this.#isRefused = false;
+    this.#reads = 0;
+    this.#error = null;
+    this.#announce();
+    this.refresh();
+  }
+
+  /** Who reads may not: nothing stays of what was read, nor the channel joined while they might. */
+  refuse() {
+    if (this.#isRefused) return;
+    this.#isRefused = true;
+    this.forget();
+    this.#announce();
+    this.#session.reenter(this.#topic, "refused");
   }
 
   /** Read now; resolves when a read that began after this call has ended. */
@@ -151,14 +183,6 @@ export class Follower {
     this.#again = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
     return this.#reading;
-  }
-
-  /** The page or the network is back: a fresh token, a live socket and a read. */
-  wake() {
-    this.notify();
-    if (isOffline() || this.#closed) return;
-    this.#topics.nudge();
-    this.refresh();
   }
 
   /** Receive every change of state, at most once per frame. */
@@ -172,8 +196,12 @@ export class Follower {
     this.#notifying = true;
     nextFrame(() => {
       this.#notifying = false;
-      for (const listener of [...this.#listeners]) notify(listener);
+      this.#announce();
     });
+  }
+
+  #announce() {
+    for (const listener of [...this.#listeners]) notify(listener);
   }
 
   close() {
@@ -181,7 +209,6 @@ export class Follower {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#leave();
-    this.#unwake();
     this.#listeners.clear();
     this.onClose();
   }
@@ -205,8 +232,9 @@ export class Follower {
     this.notify();
   }
 
-  #onLost() {
+  #onLost(reason) {
     const was = this.#joined || !this.#lostOnce;
+    if (reason !== SILENT) this.#distrusted = false; // its successor has done nothing yet
     this.#joined = false;
     this.#lostOnce = true;
     if (was) this.refresh();
@@ -259,22 +287,15 @@ export class Follower {
         else if (began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
         this.#failures = 0;
-        // what cut the reads off may have left the socket half-open
-        if (this.#unreachable && this.#joined) this.#topics.reconnect();
-        this.#unreachable = false;
+        this.#isRefused = false;
         this.#error = null;
         if (joins === this.#joins) {
           // what other reads than a check find is not asked of the socket
           if (!this.#synced || !(this.#isCheck || this.#distrusted)) this.onSynced();
           this.#synced = true;
         }
-      } catch (caught) {
-        const error = caught;
-        this.#failures += 1;
-        this.#unreachable = !error?.reachable;
-        // refused: what is shown may be old for good; a server that is busy will answer
-        if (error?.reachable && error.status !== 429) this.#synced = false;
-        this.#error = error;
+      } catch (error) {
+        this.#onFailure(error);
       }
       clearTimeout(slow);
       this.#isSlow = false;
@@ -287,10 +308,19 @@ export class Follower {
     this.#arm();
   }
 
+  #onFailure(error) {
+    if (error === OUTDATED) return void (this.#again = true);
+    this.#failures += 1;
+    this.#error = error;
+    if (error?.status !== 429) this.#synced = false; // a server that is busy will answer
+    if (error?.isRefusal) this.refuse();
+  }
+
   /** When to read although nothing asks for it. */
   #dueAt() {
     const { pollingInterval, firstSilence } = this.#options;
     const since = this.#lastRead;
+    if (this.#session.isAway) return Infinity; // one reads for all until there is an answer
     if (this.#failures > 0 || !this.#joined || this.#distrusted) {
       const calm = this.isLive ? 1 : 5;
       const wait = pollingInterval * calm * 1.6 ** this.#failures;
@@ -313,7 +343,6 @@ export class Follower {
 
   async #onTimer() {
     if (this.#reading) return; // its end arms again
-    if (Date.now() - this.#due > SLEPT_MS) return void this.wake();
     const joins = this.#joins;
     const rests = this.#failures > 0 || this.#readsAnyway || this.#distrusted || this.hasGap;
     const isCheck = this.#joined && this.#synced && !rests;
@@ -335,9 +364,10 @@ export class Follower {
       this.#lossyUntil = Date.now() + LOSSY_MS;
       this.onSynced(); // what was dropped is not asked for again
     } else if (this.#distrusted) {
-      this.#topics.reconnect();
+      this.#session.reenter(this.#topic, SILENT);
     } else {
-      this.#distrusted = true; // a first message may only be late: a new socket would lose it
+      this.#distrusted = true; // a first message may only be late: a new channel would lose it
+      this.#session.proveSocket();
       this.#checkSilenceIn(this.#options.pollingInterval, joins);
     }
     this.notify();
@@ -353,57 +383,3 @@ function checkPause(idle, readMs, advised, { firstSilence, silence }) {
   const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
   return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * readMs);
 }
-
-/** Call what a page gave. Its error is its own to see, and what follows comes all the same. */
-export function notify(listener, ...values) {
-  try {
-    listener?.(...values);
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
-  }
-}
-
-/** A timer; a script in Node may end while it watches. */
-export function later(run, wait) {
-  const timer = setTimeout(run, wait);
-  timer.unref?.();
-  return timer;
-}
-
-function nextFrame(run) {
-  const { document, requestAnimationFrame } = globalThis;
-  if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
-  else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
-}
-
-// Moments at which a page may have missed something: it came back, the network came back.
-
-const sleepers = new Set();
-let listening = false;
-
-function wakeAll() {
-  for (const wake of [...sleepers]) wake();
-}
-
-function listen() {
-  if (listening || typeof globalThis.addEventListener !== "function") return;
-  listening = true;
-  for (const name of ["online", "offline", "focus", "pageshow"])
-    globalThis.addEventListener(name, wakeAll);
-  globalThis.document?.addEventListener("visibilitychange", () => {
-    if (globalThis.document.visibilityState === "visible") wakeAll();
-  });
-}
-
-/** Call `wake` on every such moment, until the returned function is called. */
-export function onWake(wake) {
-  listen();
-  sleepers.add(wake);
-  return () => sleepers.delete(wake);
-}
-
-/** Whether the browser knows that it has no network; elsewhere false. */
-export const isOffline = () =>
-  typeof document !== "undefined" && globalThis.navigator?.onLine === false;

@@ -1,6 +1,6 @@
 // Hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
 
-import { answer, cancel, enqueue, retry } from "./client.js";
+import { answer, cancel, enqueue, retry } from "./changes.js";
 import { stateOf, watchJob, watchJobs } from "./watch.js";
 
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
@@ -10,22 +10,18 @@ export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) 
   const { schema } = defaults;
   const clientNow = () => (typeof client === "function" ? client() : client);
 
-  /** What `start` watches, of `subject` alone: no render has the state of another one. */
+  /** What `start` watches of `subject`: read from the watch at each render, and kept nowhere else. */
   function useWatch(subject, start, nothing) {
-    const [shown, setShown] = useState(null);
-    const watch = useRef(null);
+    const [held, hold] = useState(null);
+    const [, draw] = useState(0);
     useEffect(() => {
       if (!subject) return undefined;
-      const started = start((state) => setShown({ subject, state }));
-      watch.current = started;
-      return () => {
-        watch.current = null;
-        started.close();
-        setShown(null);
-      };
+      const watch = start(() => draw((count) => count + 1));
+      hold({ subject, watch });
+      return () => watch.close();
     }, [subject]);
-    const state = shown?.subject === subject ? shown.state : nothing;
-    return { ...state, refresh: () => watch.current?.refresh() };
+    const watch = held?.subject === subject && !held.watch.closed ? held.watch : null;
+    return { ...(watch?.state ?? nothing), refresh: () => watch?.refresh() };
   }
 
   /** Nothing is followed without an id. */
@@ -78,11 +74,20 @@ export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) 
     };
   }
 
-  function useJobs(filter = {}, { limit } = {}) {
+  function useJobs(filter = {}, { limit, onEnd } = {}) {
+    const latest = useRef(null);
+    latest.current = onEnd;
     const wanted = { workspace_id: defaults.workspace_id, ...filter };
-    const start = (onChange) => watchJobs(clientNow(), wanted, { schema, limit, onChange });
+    const start = (onChange) =>
+      watchJobs(clientNow(), wanted, {
+        schema,
+        limit,
+        onChange,
+        onEnd: onEnd && ((job) => latest.current?.(job)),
+      });
     const isWhole = wanted.workspace_id || wanted.session_id;
-    return useWatch(isWhole ? JSON.stringify([wanted, limit]) : null, start, NO_JOBS);
+    const subject = isWhole ? JSON.stringify([wanted, limit, Boolean(onEnd)]) : null;
+    return useWatch(subject, start, NO_JOBS);
   }
 
   /** `useJob` by a name that guides of other stacks have. */

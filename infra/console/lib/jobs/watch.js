@@ -1,14 +1,16 @@
 // What can be followed: a job with its events, jobs as they are now, or that something changed.
 
 import { call, once, within } from "./client.js";
-import { Follower, later, notify } from "./follower.js";
+import { Follower } from "./follower.js";
+import { later, notify } from "./page.js";
 import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
-import { topicsOf } from "./topics.js";
+import { sessionOf } from "./session.js";
 
 const PAGE = 500;
 const REORDER_MS = 400; // between reads of a topic where much happens
 const PROGRESS_MS = 2000; // a workspace's topic carries no progress: it is read while jobs run
 const ROW_DELAY_MS = 30;
+const MOST_ENDS = 200; // that one read of a list gives
 
 /** What a watch rejects with when its job is deleted, or was never visible. */
 export class JobGone extends Error {
@@ -30,6 +32,7 @@ export function stateOf(job, known = {}) {
     isFailed: status === "failed",
     isCancelled: status === "cancelled",
     isEnded: ENDED.has(status),
+    isCancelling: Boolean(job?.cancel_requested_at) && !ENDED.has(status),
     isLoading: false,
     error: job?.error_message ?? null,
     freshness: "catching-up",
@@ -45,19 +48,21 @@ export class JobWatch extends Follower {
   #client;
   #id;
   #options;
-  #job = null;
+  #job = null; // as the last read and the events since say
+  #whole = null; // as it is shown: an end comes with the row that has its result
   #missing = false;
   #sequence = null;
   #received = 0;
   #rowIsOld = false;
   #rowTimer = null;
   #early = []; // came before the first read said where the stream starts
+  #delivered = null; // the `seq` of the last event that was handed out
   #events = [];
   #settled = null;
   #endedAt = null; // the run whose end was announced
 
-  constructor(client, topics, id, options) {
-    super(topics, `job:${id}`, options);
+  constructor(client, id, options) {
+    super(sessionOf(client), `job:${id}`, options);
     this.#client = client;
     this.#id = id;
     this.#options = options;
@@ -69,7 +74,8 @@ export class JobWatch extends Follower {
   get state() {
     const { freshness, error: problem } = this;
     const known = { freshness, problem, missing: this.#missing, events: this.#events };
-    return stateOf(this.#job, { ...known, isLoading: !this.#job && !this.#missing && !problem });
+    const isLoading = !this.#whole && !this.#missing && !problem;
+    return stateOf(this.#whole, { ...known, isLoading });
   }
 
   /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
@@ -127,6 +133,15 @@ export class JobWatch extends Follower {
     return sequence.last > before;
   }
 
+  forget() {
+    clearTimeout(this.#rowTimer);
+    this.#job = this.#whole = this.#sequence = null;
+    this.#missing = this.#rowIsOld = false;
+    this.#early = [];
+    this.#events = [];
+    this.#received = 0;
+  }
+
   onClose() {
     clearTimeout(this.#rowTimer);
     this.#settled?.promise.catch(() => {}); // who closed the watch knows it
@@ -135,8 +150,11 @@ export class JobWatch extends Follower {
 
   #begin(row) {
     const { history, historyLimit = 2000 } = this.#options;
-    const known = history ? Math.max(0, row.last_seq - historyLimit) : row.last_seq;
+    const known = history
+      ? Math.max(0, row.last_seq - historyLimit)
+      : (this.#delivered ?? row.last_seq);
     const sequence = new Sequence(this.#options.after ?? known);
+    this.#delivered ??= sequence.last;
     this.#sequence = sequence;
     this.#take(sequence.offer(this.#early.splice(0)));
     return sequence;
@@ -147,18 +165,23 @@ export class JobWatch extends Follower {
     if (this.#job && row.last_seq < this.#job.last_seq) return;
     this.#rowIsOld = false;
     clearTimeout(this.#rowTimer);
-    this.#job = row;
+    this.#job = this.#whole = row;
   }
 
   /** The job with what the engine derives of it; null when it is missing or another's. */
   async #row() {
+    const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
     try {
       const { schema } = this.#options;
-      const row = await call(this.#client, schema, "get_job", { p_job_id: this.#id });
+      const asked = { p_job_id: this.#id };
+      const row = await this.read((signal) =>
+        call(this.#client, schema, "get_job", asked, { isWhole, signal }),
+      );
       this.#missing = false;
       return row;
     } catch (error) {
-      if (error.status !== 404 && error.code !== "22P02") throw error;
+      const isGone = (error.isRefusal && error.status === 404) || error.code === "22P02";
+      if (!isGone) throw error;
       this.#vanish();
       return null;
     }
@@ -166,16 +189,15 @@ export class JobWatch extends Follower {
 
   /** A page of events in order. */
   #eventsAfter(seq) {
-    const { schema } = this.#options;
-    return once(
-      within(this.#client, schema)
+    const page = () =>
+      within(this.#client, this.#options.schema)
         .from("job_events")
         .select("job_id,seq,type,data,created_at")
         .eq("job_id", this.#id)
         .gt("seq", seq)
         .order("seq", { ascending: true })
-        .limit(PAGE),
-    );
+        .limit(PAGE);
+    return this.read((signal) => once(page(), { isWhole: Array.isArray, signal }));
   }
 
   #take(events) {
@@ -183,8 +205,11 @@ export class JobWatch extends Follower {
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
+      if (event.seq <= (this.#delivered ?? 0)) continue; // to another user, or before a refusal
+      this.#delivered = event.seq;
       notify(this.#options.onEvent, event);
     }
+    if (!this.#rowIsOld || !ENDED.has(this.#job?.status)) this.#whole = this.#job;
     if (this.#options.history) this.#events = this.#events.concat(events);
     if (this.#rowIsOld) this.#readRowSoon();
     this.notify();
@@ -192,10 +217,12 @@ export class JobWatch extends Follower {
 
   #readRowSoon() {
     clearTimeout(this.#rowTimer);
-    this.#rowTimer = later(() => this.refresh(), ROW_DELAY_MS);
+    const wait = ENDED.has(this.#job?.status) ? 0 : ROW_DELAY_MS;
+    this.#rowTimer = later(() => this.refresh(), wait);
   }
 
   #vanish() {
+    if (!this.#missing) this.refuse();
     this.#missing = true;
     this.notify();
     this.#settled?.reject(new JobGone(this.#id));
@@ -224,16 +251,21 @@ function promised() {
 /** Jobs as they are now, without their histories: each event is a reason to read them again. */
 export class JobsWatch extends Follower {
   #read;
+  #readEnds;
   #rows = [];
+  #running = null; // ids that were seen alive; null before the first read
+  #ended = new Set(); // ids that messages said have ended
   #received = new Set(); // jobs that messages named since the last read
   #missed = new Set(); // found by reads alone
   #isLoading = true;
   #isOld = false;
   #options;
 
-  constructor(topics, topic, read, options) {
-    super(topics, topic, { reorder: REORDER_MS, ...options });
+  /** By `read`, and where ends are asked for `readEnds(ids)`, also of what left the list. */
+  constructor(client, topic, { read, readEnds }, options) {
+    super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
     this.#read = read;
+    this.#readEnds = readEnds;
     this.#options = options;
     const { onChange } = options;
     if (onChange) this.subscribe(() => onChange(this.state));
@@ -273,12 +305,22 @@ export class JobsWatch extends Follower {
           : row,
       );
     else if (type !== "job.log") this.#isOld = true;
+    if (this.#options.onEnd && ENDED.has(data.status)) this.#ended.add(id);
     notify(this.#options.onEvent, event);
+  }
+
+  forget() {
+    this.#rows = [];
+    this.#received.clear();
+    this.#missed.clear();
+    this.#ended.clear();
+    this.#running = null;
+    this.#isLoading = true;
   }
 
   async catchUp() {
     this.#isOld = false;
-    const found = (await this.#read()) ?? [];
+    const found = (await this.read(this.#read)) ?? [];
     const before = new Map(this.#rows.map((row) => [row.id, row]));
     const news = found.filter(({ id, status }) => before.get(id)?.status !== status);
     for (const { id } of news)
@@ -291,7 +333,27 @@ export class JobsWatch extends Follower {
         : row;
     });
     this.#isLoading = false;
+    if (this.#options.onEnd) await this.#announceEnds();
     return news.length > 0;
+  }
+
+  /**
+   * Each end once: of what was seen alive, or of what a message said has ended, also where it has
+   * left the list by then. What had ended before the first read is no news.
+   */
+  async #announceEnds() {
+    const listed = new Set(this.#rows.map(({ id }) => id));
+    const wanted = new Set([...(this.#running ?? []), ...this.#ended]);
+    const gone = [...wanted].filter((id) => !listed.has(id));
+    const asked = gone.slice(0, MOST_ENDS);
+    const found =
+      asked.length > 0 ? await this.read((signal) => this.#readEnds(asked, signal)) : [];
+    const rows = [...this.#rows, ...found];
+    const isOver = ({ status }) => ENDED.has(status);
+    const alive = rows.filter((row) => !isOver(row)).map(({ id }) => id);
+    this.#running = new Set([...alive, ...gone.slice(MOST_ENDS)]);
+    for (const id of [...listed, ...asked]) this.#ended.delete(id);
+    for (const row of rows) if (wanted.has(row.id) && isOver(row)) notify(this.#options.onEnd, row);
   }
 }
 
@@ -302,7 +364,7 @@ function started(watch) {
 
 /** Follow one job: `.state .ended .subscribe() .refresh() .close()`. */
 export const watchJob = (client, jobId, options = {}) =>
-  started(new JobWatch(client, topicsOf(client), jobId, options));
+  started(new JobWatch(client, jobId, options));
 
 /**
  * Follow the newest jobs of a workspace or session, by any filter of `list_jobs`. A guest session's
@@ -314,14 +376,24 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const [name, values] = isGuest
     ? ["guest_session_jobs", { p_session_id: session }]
     : ["list_jobs", { p_filter: filter, p_limit: limit }];
-  const read = async () => (await call(client, options.schema, name, values)).jobs;
+  const isWhole = (data) => Array.isArray(data?.jobs);
+  const ask = async (asked, signal) =>
+    (await call(client, options.schema, name, asked, { isWhole, signal })).jobs;
+  const ends = (ids) => ({
+    p_filter: { ...filter, ids, status: null, state: null }, // an end changes both
+    p_limit: ids.length,
+  });
+  const reads = {
+    read: (signal) => ask(values, signal),
+    readEnds: (ids, signal) => (isGuest ? [] : ask(ends(ids), signal)),
+  };
   const topic = session ? `session:${session}` : `workspace:${workspace}`;
-  return started(new JobsWatch(topicsOf(client), topic, read, options));
+  return started(new JobsWatch(client, topic, reads, options));
 }
 
 /** Learn when to read: `onRead` at the start and whenever something may have changed. */
 const watchTopic = (client, topic, { onRead, ...options }) =>
-  started(new JobsWatch(topicsOf(client), topic, async () => onRead?.(), options));
+  started(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
 
 export const watchWorkspace = (client, id, options = {}) =>
   watchTopic(client, `workspace:${id}`, options);

@@ -1,0 +1,74 @@
+// One client that follows a job and its workspace's jobs while its user, socket and network change.
+// Commands come as lines of JSON on stdin; what it sees goes to stdout, a line of JSON each:
+// {fresh, of}, {event}, {job}, {rows}, {ended}, and {done} for each command.
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+import { setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
+
+const { url, key, library } = JSON.parse(process.argv[2]);
+const { createClient } = (await import(pathToFileURL(library).href)).default;
+const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+
+let blocked = null; // part of the addresses that nothing answers
+const pass = []; // what lets those go on
+const client = createClient(url, key, {
+  auth: { persistSession: false },
+  global: {
+    async fetch(address, init) {
+      if (blocked && String(address).includes(blocked))
+        await new Promise((then) => pass.push(then));
+      return fetch(address, init);
+    },
+  },
+});
+setSchema(client, "public");
+const watches = {};
+const said = {};
+
+/** Whatever is shown is printed as it changes, and looked at in between. */
+function show(of) {
+  const { freshness, job, jobs, missing, problem } = watches[of]?.state ?? {};
+  const shown = job === undefined ? (jobs ?? []).map(({ id }) => id) : (job?.id ?? null);
+  const seen = { of, freshness, shown, missing, problem: problem?.code ?? null };
+  if (said[of] === JSON.stringify(seen)) return;
+  said[of] = JSON.stringify(seen);
+  print(seen);
+}
+
+const commands = {
+  block({ part }) {
+    blocked = part;
+    if (!blocked) pass.splice(0).forEach((go) => go());
+  },
+  /** As a page that has slept for so long, whose token has expired meanwhile. */
+  sleep({ seconds }) {
+    const { now } = Date;
+    Date.now = () => now() + 1000 * seconds;
+  },
+  async in({ email, password }) {
+    const { error } = await client.auth.signInWithPassword({ email, password });
+    if (error) throw error;
+    for (const of of Object.keys(watches)) show(of);
+  },
+  async out() {
+    await client.auth.signOut({ scope: "local" });
+    for (const of of Object.keys(watches)) show(of);
+  },
+  async watch({ job, workspace }) {
+    watches.job = watchJob(client, job, {
+      after: 0,
+      onEvent: ({ seq }) => print({ event: seq }),
+      onEnd: ({ status, result }) => print({ ended: status, result }),
+      onChange: () => show("job"),
+    });
+    watches.list = watchJobs(client, { workspace_id: workspace }, { onChange: () => show("list") });
+  },
+};
+
+setInterval(() => Object.keys(watches).forEach(show), 10);
+for await (const line of createInterface({ input: process.stdin })) {
+  const { name, ...values } = JSON.parse(line);
+  await commands[name](values);
+  print({ done: name });
+}
+process.exit(0);

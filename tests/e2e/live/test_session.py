@@ -1,0 +1,248 @@
+"""One client of supabase-js, the oldest and the newest that may be used, through outages and users.
+
+Everything is real: the client, the Data API, Auth, and the Realtime process, which is stopped,
+killed and cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pytest
+
+from minutehand.local.users import ADA
+from minutehand.node import node_binary
+from tests.e2e.console.people import EVE
+from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.wire import Wire
+from tests.e2e.npm.stranger import install
+from tests.support.paths import ROOT
+from tests.support.shared import made_once
+from tests.support.stacks import RunningStack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+DRIVER = Path(__file__).parent / "js" / "session.mjs"
+
+
+class Page:
+    """The Node process that holds the client, and what it has said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.said: list[dict[str, Any]] = []
+
+    @classmethod
+    async def open(cls, stack: RunningStack, url: str, library: Path) -> Self:
+        """Start it; nothing is followed yet."""
+        key = stack.supabase_publishable_key
+        request = {"url": url, "key": key, "library": str(library)}
+        process = await asyncio.create_subprocess_exec(
+            str(node_binary()),
+            str(DRIVER),
+            json.dumps(request),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return cls(process)
+
+    async def says(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for the next thing it says that is so."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(120):
+            while line := await self._process.stdout.readline():
+                self.said.append(json.loads(line))
+                if is_it(self.said[-1]):
+                    return self.said[-1]
+        raise AssertionError(f"it ended: {self.said[-20:]}")
+
+    async def shows(self, is_it: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
+        """Wait until what is shown of the job and of the list is so."""
+
+        def is_so(_: object = None) -> bool:
+            return is_it(self.shown("job"), self.shown("list"))
+
+        if not is_so():
+            await self.says(is_so)
+
+    async def is_fresh(self, *words: str) -> None:
+        """Wait until both, the job and the list, are shown as one of these."""
+        await self.shows(lambda *both: {one["freshness"] for one in both} <= set(words))
+
+    def shown(self, of: str) -> dict[str, Any]:
+        """What is shown of the job, or of the list."""
+        nothing = {"of": of, "freshness": None, "missing": None, "problem": None}
+        return next((one for one in reversed(self.said) if one.get("of") == of), nothing)
+
+    async def does(self, name: str, **values: Any) -> None:
+        """Have it do something; returns when it is done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps({'name': name, **values})}\n".encode())
+        await self.says(lambda said: said.get("done") == name)
+
+    @property
+    def events(self) -> list[int]:
+        """The numbers of the events it was given."""
+        return [said["event"] for said in self.said if "event" in said]
+
+    async def close(self) -> None:
+        """End it."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+
+class Pages:
+    """The oldest and the newest supabase-js side by side: what happens to one does to both."""
+
+    def __init__(self, pages: list[Page]) -> None:
+        self._pages = pages
+
+    async def all(self, act: Callable[[Page], Awaitable[object]]) -> None:
+        """Have both do something, or wait for both."""
+        await asyncio.gather(*(act(page) for page in self._pages))
+
+    async def are(self, *words: str) -> None:
+        """Wait until all is shown as one of these."""
+        await self.all(lambda page: page.is_fresh(*words))
+
+    async def end_with(self, events: list[int]) -> None:
+        """Wait for the job's end; each event has come once and in order."""
+        await self.all(lambda page: page.says(lambda said: "ended" in said))
+        assert [page.events for page in self._pages] == [events, events]
+
+
+@pytest.fixture
+def worker(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker moved by hand."""
+    with HandWorker(stack, stack.demo_workspace_id) as hand:
+        yield hand
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The oldest and the newest supabase-js that the package may be used with."""
+    folder = made_once(tmp_path_factory, "supabase-js", install_both)
+    packages = [folder / "node_modules" / name for name in ("oldest", "newest")]
+    return [one / json.loads((one / "package.json").read_text())["main"] for one in packages]
+
+
+def install_both(folder: Path) -> None:
+    """Install them, as the package's range and this project's own dependency say."""
+    package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
+    oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")
+    ours = json.loads((ROOT / "package.json").read_text("utf-8"))
+    newest = ours["dependencies"]["@supabase/supabase-js"]
+    name = "npm:@supabase/supabase-js"
+    install(folder, f"oldest@{name}@{oldest}", f"newest@{name}@{newest}")
+
+
+@asynccontextmanager
+async def pages_of(
+    stack: RunningStack, worker: HandWorker, libraries: list[Path]
+) -> AsyncIterator[tuple[Pages, Wire, dict[str, Any]]]:
+    """Ada's two pages, live, over a wire of their own; and the lease of the job they follow."""
+    job = await asyncio.to_thread(worker.enqueue)
+    lease = await asyncio.to_thread(worker.lease_soon)
+    async with Wire(int(stack.supabase_url.rsplit(":", 1)[1])) as wire:
+        each = [await Page.open(stack, wire.url, library) for library in libraries]
+        pages = Pages(each)
+        try:
+            await pages.all(lambda page: sign_in(page, stack, ADA.email))
+            watched = {"job": job, "workspace": stack.demo_workspace_id}
+            await pages.all(lambda page: page.does("watch", **watched))
+            await pages.are("live")
+            yield pages, wire, lease
+        finally:
+            for page in each:
+                await page.close()
+
+
+async def sign_in(page: Page, stack: RunningStack, email: str) -> None:
+    """Sign in as a demo user."""
+    await page.does("in", email=email, password=stack.demo_password)
+
+
+@contextmanager
+def realtime_of(stack: RunningStack) -> Iterator[psutil.Process]:
+    """The stack's Realtime process; it runs on at the end, whatever was done to it."""
+    launcher = psutil.Process(stack.launcher.pid)
+    [process] = [
+        one
+        for one in launcher.children(recursive=True)
+        if one.cmdline()[-1:] == ["minutehand.local.realtime"]
+    ]
+    try:
+        yield process
+    finally:
+        if process.is_running():
+            process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("outage", ["stopped", "killed", "black hole"])
+async def test_after_an_outage_a_page_is_live_and_has_missed_nothing(
+    stack: RunningStack, worker: HandWorker, libraries: list[Path], outage: str
+) -> None:
+    """Realtime is stopped or killed, or nothing at all comes through: what is said is true."""
+    async with pages_of(stack, worker, libraries) as (pages, wire, lease):
+        with realtime_of(stack) as realtime:
+            if outage == "black hole":
+                wire.is_hole = True
+                wire.fall_silent()
+            else:
+                realtime.send_signal(signal.SIGSTOP if outage == "stopped" else signal.SIGKILL)
+            await asyncio.to_thread(worker.report, lease, 50)
+            # a killed one may be back before a page has said that it was gone
+            words = ("offline",) if outage == "black hole" else ("polling",)
+            await pages.are(*words, *(("catching-up", "live") if outage == "killed" else ()))
+            wire.is_hole = False
+            if outage == "stopped":
+                realtime.send_signal(signal.SIGCONT)
+            await pages.are("live")
+            await asyncio.to_thread(worker.settle, lease, result={"n": 1})
+            await pages.end_with([1, 2, 3, 4])
+
+
+async def test_another_user_is_shown_nothing_of_the_first(
+    stack: RunningStack, worker: HandWorker, libraries: list[Path]
+) -> None:
+    """Ada signs out, Eve signs in on the same page; Ada comes back and has missed nothing."""
+    async with pages_of(stack, worker, libraries) as (pages, _, lease):
+
+        async def changes(page: Page) -> None:
+            await page.does("out")
+            since = len(page.said)
+            await sign_in(page, stack, EVE.email)
+            await asyncio.to_thread(worker.report, lease, 50)
+            await page.shows(lambda job, rows: job["missing"] and bool(rows["problem"]))
+            new = page.said[since:]
+            assert [said for said in new if said.get("shown") or "event" in said] == []
+            await sign_in(page, stack, ADA.email)
+
+        await pages.all(changes)
+        await pages.are("live")
+        await asyncio.to_thread(worker.settle, lease, result={"n": 1})
+        await pages.end_with([1, 2, 3, 4, 5])
+
+
+async def test_a_token_that_cannot_be_renewed_empties_nothing(
+    stack: RunningStack, worker: HandWorker, libraries: list[Path]
+) -> None:
+    """A page wakes with an old token while Auth is away: no one has signed out."""
+    async with pages_of(stack, worker, libraries) as (pages, _, lease):
+        await pages.all(lambda page: page.does("block", part="/auth/v1/token"))
+        await pages.all(lambda page: page.does("sleep", seconds=3700))
+        await pages.are("catching-up")
+        await asyncio.to_thread(worker.report, lease, 50)
+        await pages.all(lambda page: page.says(lambda said: said.get("event") == 3))
+        await pages.all(lambda page: page.does("block", part=None))
+        await pages.are("live")
+        await asyncio.to_thread(worker.settle, lease, result={"n": 1})
+        await pages.end_with([1, 2, 3, 4])

@@ -1,0 +1,105 @@
+// What the client makes of answers that are none, and of values that no database can take: real
+// supabase-js before a server of the test's own.
+
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { after, before, test } from "node:test";
+import { createClient } from "@supabase/supabase-js";
+import {
+  cancel,
+  emitEvent,
+  enqueue,
+  enqueueMany,
+  watchJob,
+} from "../../../infra/console/lib/jobs.js";
+
+const ID = "00000000-0000-7000-8000-000000000001";
+const JOB = { id: ID, status: "completed", last_seq: 1, finished_at: "2026-11-20T08:00:00Z" };
+const to = { workspace_id: "w", schema: "public" };
+const answers = []; // what comes next; without any the job that has ended
+const asked = [];
+let server;
+let client;
+
+before(async () => {
+  server = createServer((request, response) => {
+    if (!request.url.endsWith("/rpc/get_job") && !answers.length) return response.end("null");
+    asked.push(request.url);
+    const { status = 200, body = JSON.stringify(JOB) } = answers.shift() ?? {};
+    response.writeHead(status, { "Content-Type": "application/json" });
+    return response.end(body);
+  });
+  await new Promise((then) => server.listen(0, "127.0.0.1", then));
+  client = createClient(`http://127.0.0.1:${server.address().port}`, "key", {
+    accessToken: async () => null,
+  });
+});
+
+after(() => {
+  server.close();
+  server.closeAllConnections(); // supabase-js keeps them
+});
+
+const NONE = {
+  "an empty 200": { body: "" },
+  "a 204": { status: 204, body: "" },
+  null: { body: "null" },
+  "half an answer": { body: JSON.stringify(JOB).slice(0, 20) },
+  "another's answer": { body: '{"hello": 1}' },
+  "a page": { body: "<html>maintenance</html>" },
+};
+
+for (const [name, answer] of Object.entries(NONE)) {
+  test(`${name} is read again`, async () => {
+    answers.push(answer);
+    const states = [];
+    const watch = watchJob(client, ID, {
+      schema: "public",
+      onChange: ({ freshness, problem }) => states.push([freshness, problem?.status]),
+    });
+    assert.equal((await watch.ended).status, "completed");
+    watch.close();
+    assert.deepEqual(
+      states.find(([, status]) => status !== undefined),
+      ["offline", 0],
+    );
+  });
+
+  for (const [call, change] of Object.entries({
+    enqueue: () => enqueue(client, "t", {}, to),
+    enqueueMany: () => enqueueMany(client, [{ job_type: "t", payload: {} }], to),
+    cancel: () => cancel(client, ID, to),
+    emitEvent: () => emitEvent(client, "paid", {}, to),
+  }))
+    test(`${name} is no answer to ${call}, which is not repeated`, async () => {
+      asked.length = 0;
+      answers.push(answer);
+      await assert.rejects(change(), { name: "QueueError", status: 0, reachable: false });
+      assert.equal(asked.length, 1);
+    });
+}
+
+const circle = {};
+circle.itself = circle;
+const ODD = {
+  "a circle": circle,
+  "a bigint": { n: 1n },
+  NUL: { name: "a\u0000b" },
+  "a NUL in a name": { "a\u0000b": 1 },
+  "half of a surrogate pair": { name: "a\ud800b" },
+};
+
+for (const [name, payload] of Object.entries(ODD))
+  test(`a payload with ${name} is refused by the page's word`, async () => {
+    asked.length = 0;
+    const refused = { name: "QueueError", code: "payload_invalid", status: 400, reachable: true };
+    await assert.rejects(enqueue(client, "t", payload, to), refused);
+    await assert.rejects(enqueueMany(client, [{ job_type: "t", payload }], to), refused);
+    await assert.rejects(emitEvent(client, "paid", payload, to), refused);
+    assert.deepEqual(asked, []);
+  });
+
+test("a whole surrogate pair is sent", async () => {
+  answers.push({ body: JSON.stringify({ job: JOB, created: true }) });
+  assert.equal((await enqueue(client, "t", { name: "🙂\\u0000" }, to)).created, true);
+});
