@@ -374,6 +374,12 @@ def _called(chance: random.Random) -> Asked:
             (_array(words),),
         ),
     ]
+    if chance.random() < 0.15:  # filtered by a column that is not selected
+        pairs = [("n", b), ("x", "gt.2"), ("select", "y"), ("order", "y.desc")]
+        query = "(select y from scratch_pairs(%s::int) where x > 2 order by y desc)"
+        return Asked(
+            "GET", _address("rpc/scratch_pairs", pairs), means=(f"{rows} {query} as r", (b,))
+        )
     name, given, statement, values = chance.choice(calls)
     if chance.random() < 0.5:
         pairs = [

@@ -66,4 +66,16 @@ function neededOf({ select, children }, key) {
   return [...new Set([...names, ...joined, ...key])].sort();
 }
 
-export const neededOfCall = (plan) => neededOf(plan, []);
+// Of the rows of a call what is selected, joins or is filtered by; what only orders them is not.
+export function neededOfCall(plan) {
+  const names = neededOf(plan, []);
+  if (names.length === 0 || names[0] === "*") return names;
+  return [...new Set([...names, ...filteredBy(plan)])].sort();
+}
+
+const filteredBy = ({ where, children }) => [
+  ...where.flatMap(namesIn),
+  ...children.flatMap(filteredBy),
+];
+const namesIn = ({ conditions, embed, field }) =>
+  conditions ? conditions.flatMap(namesIn) : [embed ? embed.inner : field.name];
