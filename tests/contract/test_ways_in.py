@@ -301,3 +301,18 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
     lists = [[line["job"]["id"] for line in answer.json()["jobs"]] for answer in made]
     assert lists[0] == lists[1]
     assert len(set(lists[0])) == 2
+
+
+async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
+    """Its job waits, since a worker may come later; the answer says so, and names the nearest."""
+    warnings = []
+    for job_type in ("work", "works", "xyzzy"):
+        body: dict[str, Any] = {"workspace_id": ACME, "job_type": job_type, "payload": {}}
+        answer = await api.call("POST", "/api/jobs", json=body)
+        assert answer.status_code == 201, answer.text
+        warnings.append(answer.json()["warning"])
+
+    none = "No worker has published the job type {}: the job waits until one does."
+    assert warnings[0] is None
+    assert warnings[1] == f"{none.format('works')} The nearest that a worker has is work."
+    assert warnings[2] == none.format("xyzzy")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from minutehand.queue.models import JobRequest
+from minutehand.queue.models import Job, JobRequest
 from minutehand.web.bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
@@ -43,6 +43,14 @@ class CreateJob(JobSpec):
     """A job to enqueue."""
 
     workspace_id: UUID
+
+
+class CreatedJob(Job):
+    """The job that was enqueued."""
+
+    warning: str | None = Field(
+        default=None, description="That no worker has the type yet, and the nearest that one has."
+    )
 
 
 class CreateJobs(Body):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Response
 
 from minutehand.functions.jobs.models import (
     Answer,
+    CreatedJob,
     CreateJob,
     CreateJobs,
     EditJob,
@@ -19,6 +20,8 @@ from minutehand.functions.jobs.models import (
     ManyJobs,
     Replay,
 )
+from minutehand.queue.client import UserQueue
+from minutehand.queue.errors import QueueError
 from minutehand.queue.models import Enqueued, EnqueuedBatch, Job
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
@@ -40,13 +43,35 @@ async def create_job(
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
-) -> Job:
-    """Enqueue a job."""
+) -> CreatedJob:
+    """Enqueue a job; of a type that no worker has published it waits, and `warning` says so."""
     key = one_key(idempotency_key, body.idempotency_key)
-    enqueued = await services.queue_of(caller).add(
-        body.with_key(key), workspace_id=str(body.workspace_id)
+    queue = services.queue_of(caller)
+    enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
+    job = await _answer_enqueued(enqueued, services, response)
+    # what a published type's jobs are checked against has a version
+    warning = None if job.schema_version else await _warning(queue, job)
+    return CreatedJob(**dict(job), warning=warning)
+
+
+async def _warning(queue: UserQueue, job: Job) -> str | None:
+    """That no worker has the type of a job, and the nearest that one has; None if one has."""
+    try:
+        found = await queue.call(
+            "list_job_types", workspace_id=job.workspace_id, job_type=job.job_type
+        )
+    except QueueError as error:
+        if error.word != "unknown_job_type":
+            raise
+        return None  # its job has ended meanwhile
+    [kind] = found["types"]
+    if kind["published"]:
+        return None
+    nearest = f" The nearest that a worker has is {kind['nearest']}." if kind["nearest"] else ""
+    return (
+        f"No worker has published the job type {job.job_type}: the job waits until one does."
+        f"{nearest}"
     )
-    return await _answer_enqueued(enqueued, services, response)
 
 
 async def _answer_enqueued(enqueued: Enqueued, services: Provided, response: Response) -> Job:
