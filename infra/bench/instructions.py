@@ -64,7 +64,7 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
     as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid} if user else {}
     for path in (copy, *copy.rglob("*")) if as_user else ():
         shutil.chown(path, as_user["user"], as_user["group"])
-    postgres = [str(server._binary("postgres")), "--single", "-D", str(copy), "-cfsync=off"]
+    postgres = [str(server.binary("postgres")), "--single", "-D", str(copy), "-cfsync=off"]
     done = subprocess.run(
         [*WATCHED, *postgres, "-cjit=off", "bench"],
         input="\n".join(lines) + "\n",

@@ -454,8 +454,8 @@ revoke all on queue.buckets from public, anon, authenticated, service_role;
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- readers go by number and id: a transaction's number in this cluster, at least xid, which never
-  -- falls along a job's events; below zero where a dump brought the line (queue.adopt_feed)
+  -- readers go by number and id: a transaction's id, at least xid, and queue.feed_base; it never
+  -- falls along a job's events
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,

@@ -438,7 +438,7 @@ begin
   left join queue.settings as t on t.name = s.key
   where case
     when t.name is null then true
-    when s.key in ('worker_keys_revoked', 'guest_key', 'cluster', 'facts') then true
+    when s.key in ('worker_keys_revoked', 'guest_key') then true
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
@@ -465,8 +465,8 @@ begin
   return (
     select jsonb_object_agg(name, value)
     from queue.settings
-    where name not in ('guest_key', 'facts')
-  ); -- one is secret, the other for doctor alone
+    where name <> 'guest_key'
+  );
 end;
 $$;
 comment on function public.set_settings is

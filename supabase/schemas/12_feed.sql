@@ -3,20 +3,15 @@
 -- workspace, and to those of its session and jobs that someone follows. A message beyond the
 -- second's budget is held back; its topics are later asked to read again (queue.do_announcements).
 
--- This cluster, by a part of its number: elsewhere its transaction ids mean nothing.
-create function queue.cluster()
-returns text
-language sql stable
-set search_path = ''
-as $$
-select right(c.system_identifier::text, 8)
-from pg_control_system() as c
-$$;
-revoke execute on function queue.cluster from public;
+-- The feed's numbers are the server's transaction ids and this: nothing, until a dump is restored
+-- into a server that has not come as far as the one it is of.
+create sequence queue.feed_base minvalue 0;
+-- How far the numbers had come at the last maintenance. Here none is given below it any more, so
+-- one that would be is of another server, to which a dump brought this (queue.feed_number).
+create sequence queue.feed_reached minvalue 0;
 
 insert into queue.settings (name, value)
 values
-  ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids number the feed
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
@@ -365,10 +360,9 @@ set search_path = ''
 as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
-  v_number constant bigint := greatest(
-    pg_current_xact_id(),
-    pg_snapshot_xmax(pg_current_snapshot())
-  )::text::bigint;
+  v_number constant bigint := queue.feed_number(
+    greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
+  );
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
@@ -681,71 +675,62 @@ language sql stable
 set search_path = ''
 as $$
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+  + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
 revoke execute on function queue.feed_end from public;
 
--- After a dump of another cluster was restored here: what it brought, with numbers ahead of the
--- transactions that wrote it, is renumbered below, and all readers with it; false while more is.
-create function queue.adopt_feed()
-returns boolean
+-- The feed's number of a transaction id. The first after a dump was restored into a server that has
+-- not come as far raises the base: what follows is behind all that the dump brought, lines and
+-- positions, and these stay as they are.
+create function queue.feed_number(p_xid xid8)
+returns bigint
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_now bigint;
-  -- the transactions that restored them; v_now - age(xmin) is one as a number
-  v_brought text[];
-  v_shift bigint;
-  v_lines integer;
+  v_xid constant bigint := p_xid::text;
+  v_number bigint := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
 begin
-  if queue.setting('cluster') = to_jsonb(queue.cluster()) then
-    return true;
+  if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
+    return v_number;
   end if;
-  v_now := pg_current_xact_id()::text::bigint;
-  v_brought := array(
-    select distinct f.xmin::text
-    from queue.feed as f
-    where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin)
-  );
-  v_shift := greatest(
-    (
-      select max(f.number)
-      from queue.feed as f
-      where f.xmin::text = any (v_brought)
-    ),
-    (select max(w.read_to) from queue.webhooks as w),
-    (select max(t.read_to) from queue.tasks as t)
-  );
-  if v_brought <> '{}'
-    or exists (
-      select from queue.tasks as t, queue.settings as s -- written at the restore
-      where s.name = 'cluster' and t.read_to > v_now - age(s.xmin)
-    )
-  then
-    update queue.feed
-    set number = number - v_shift, xid = '3', held = null
-    where ctid = any (array(
-      select f.ctid
-      from queue.feed as f
-      where f.number > 0 and f.xmin::text = any (v_brought)
-      order by f.number
-      limit 20000
-    ));
-    get diagnostics v_lines = row_count;
-    if v_lines = 20000 then
-      return false;
-    end if;
-    -- with conditions: a hosted Data API refuses a change without one (safeupdate)
-    update queue.webhooks set read_to = read_to - v_shift where true;
-    update queue.tasks set read_to = read_to - v_shift where true;
+  -- until the end of the transaction: others wait here once, after a restore
+  perform queue.try_lock('feed', true);
+  v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
+  if v_number < pg_sequence_last_value('queue.feed_reached') then
+    v_number := v_xid + setval(
+      'queue.feed_base',
+      greatest(
+        pg_sequence_last_value('queue.feed_reached'),
+        (select max(f.number) from queue.feed as f),
+        (select max(w.read_to) from queue.webhooks as w),
+        (select max(t.read_to) from queue.tasks as t)
+      )
+    );
   end if;
-  update queue.settings
-  set value = to_jsonb(queue.cluster())
-  where name = 'cluster';
-  return true;
+  return v_number;
 end;
 $$;
-revoke execute on function queue.adopt_feed from public;
+revoke execute on function queue.feed_number from public;
+
+-- Which history a cursor is of, in numbers: Postgres begins a timeline where a server is recovered
+-- to an instant or promoted, and may give transaction ids again; a restore raises the base.
+create function queue.history()
+returns text
+language sql stable
+set search_path = ''
+as $$
+select concat(
+  case
+    when pg_is_in_recovery()
+      then (select c.timeline_id from pg_control_checkpoint() as c)
+    else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer
+  end,
+  '.',
+  coalesce(pg_sequence_last_value('queue.feed_base'), 0)
+)
+$$;
+revoke execute on function queue.history from public;
 
 -- Delete old lines of the feed, read by webhooks or not; a cursor before read_to may miss some.
 create function queue.do_live(p_now timestamptz)
@@ -783,7 +768,7 @@ revoke execute on function queue.do_live from public;
 -- A cursor, written as text: its reader has seen what one snapshot sees, and reads what another
 -- (until) sees; number, id and nth are the line of that batch that was read last, and its event.
 create type queue.feed_cursor as (
-  cluster text,
+  history text,
   seen pg_snapshot,
   until pg_snapshot,
   number bigint,
@@ -791,7 +776,7 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Read a cursor ("1:1:" the beginning, none now); null for one of another cluster, or too old.
+-- Read a cursor ("1:1:" the beginning, none now); null for one of another history, or too old.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -799,6 +784,7 @@ set search_path = ''
 as $$
 declare
   v_now constant pg_snapshot := pg_current_snapshot();
+  v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_at queue.feed_cursor;
 begin
   v_at := case
@@ -819,21 +805,22 @@ begin
     raise data_exception;
   end if;
   v_at := row(
-    v_at.cluster,
+    v_at.history,
     v_at.seen,
     coalesce(v_at.until, v_now),
-    coalesce(v_at.number, pg_snapshot_xmin(v_at.seen)::text::bigint),
+    coalesce(v_at.number, v_base + pg_snapshot_xmin(v_at.seen)::text::bigint),
     coalesce(v_at.id, 0),
     coalesce(v_at.nth, 0)
   );
-  if v_at.cluster <> queue.cluster()
+  if v_at.history <> queue.history()
     or pg_snapshot_xmax(v_at.seen) > pg_snapshot_xmax(v_now)
     or v_at.seen::text <> '1:1:'
       and exists (
         select from queue.tasks as t
         where t.name = 'live'
           and t.read_to
-          between pg_snapshot_xmin(v_at.seen)::text::bigint and queue.feed_end()
+          between v_base + pg_snapshot_xmin(v_at.seen)::text::bigint
+          and queue.feed_end()
       )
   then
     return null;
@@ -857,7 +844,8 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_last constant bigint := pg_snapshot_xmax(p_at.until)::text;
+  v_last constant bigint := pg_snapshot_xmax(p_at.until)::text::bigint
+    + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
 begin
   return query
     (
@@ -898,7 +886,9 @@ set search_path = ''
 as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_cluster constant text := queue.cluster();
+  v_history constant text := queue.history();
+  -- a line up to here was committed elsewhere: its transaction id says nothing here
+  v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
@@ -912,7 +902,7 @@ declare
 begin
   if v_at.seen is null then
     return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
-      'cursor', format('(%s,"%s",,,,)', v_cluster, pg_current_snapshot())
+      'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
   -- more than is new after a message: many may look after each
@@ -945,7 +935,7 @@ begin
       i.seq,
       row_number() over (order by s.n, i.nth) as n,
       row(
-        v_cluster, v_at.seen, v_at.until, s.number, s.id, i.nth
+        v_history, v_at.seen, v_at.until, s.number, s.id, i.nth
       )::queue.feed_cursor as cursor
     from slice as s
     cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (
@@ -958,7 +948,7 @@ begin
       and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and not pg_visible_in_snapshot(s.xid, v_at.seen)
-      and pg_visible_in_snapshot(s.xid, v_at.until)
+      and (s.number <= v_base or pg_visible_in_snapshot(s.xid, v_at.until))
       and (s.id <> v_at.id or i.nth > v_at.nth)
     order by n
     limit c_limit + 1
@@ -987,7 +977,7 @@ begin
           or (select count(*) from slice) < (select count(*) from lines)
         then (
           select row(
-            v_cluster,
+            v_history,
             v_at.seen,
             v_at.until,
             s.number,
@@ -1007,7 +997,7 @@ begin
     'more', v_page.cursor is not null,
     'cursor', coalesce(
       v_page.cursor,
-      row(v_cluster, v_at.until, null, null, null, null)::queue.feed_cursor
+      row(v_history, v_at.until, null, null, null, null)::queue.feed_cursor
     )::text
   );
 end;

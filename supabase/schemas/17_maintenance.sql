@@ -663,14 +663,8 @@ begin
       'more', false,
       'busy', true
     );
-  elsif not queue.adopt_feed() then
-    return jsonb_build_object(
-      'done', v_counts,
-      'failed', v_failed,
-      'more', true,
-      'busy', false
-    );
   end if;
+  perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot())); -- after a restore
   -- the longest ago first, each for an equal part of what is left: none keeps another waiting
   v_tasks := array(
     select t
@@ -728,6 +722,9 @@ begin
       v_failed := v_failed || v_task.name;
     end;
   end loop;
+  if v_tasks <> '{}' then
+    perform setval('queue.feed_reached', queue.feed_end()); -- no position is above it
+  end if;
   return jsonb_build_object(
     'done', v_counts,
     'failed', v_failed,

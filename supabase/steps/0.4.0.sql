@@ -3,3 +3,14 @@ delete from queue.settings where name = 'facts';
 
 -- A lease may be asked for by pools of slots, of some job types each.
 alter type queue.lease_request add attribute pools jsonb;
+
+-- Positions are compared by number: the cluster's own number says nothing of its history.
+delete from queue.settings where name = 'cluster';
+alter type queue.feed_cursor rename attribute cluster to history;
+-- afterwards
+-- also where a restore had left positions above what this server has come to
+select setval('queue.feed_reached', greatest(
+  1,
+  (select max(w.read_to) from queue.webhooks as w),
+  (select max(t.read_to) from queue.tasks as t)
+));

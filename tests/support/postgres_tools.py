@@ -1,0 +1,35 @@
+"""Postgres' own programs, run as the account that a server of ours runs as."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from minutehand.local.postgres import Postgres
+
+
+def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") -> str:
+    """Run a program and return what it wrote; its own words where it fails."""
+    account = server.user.pw_uid if server.user else None
+    done = subprocess.run(
+        [server.binary(name), *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=own_folder(server),
+        user=account,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    return done.stdout
+
+
+def own_folder(server: Postgres) -> Path:
+    """A folder beside the data in which the server's account may write."""
+    folder = server.home / "tools"
+    folder.mkdir(exist_ok=True)
+    if server.user:
+        os.chown(folder, server.user.pw_uid, server.user.pw_gid)
+    return folder
