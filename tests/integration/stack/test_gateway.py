@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from tests.support.patience import until
+from tests.support.project import Project
 from tests.support.stacks import RunningStack
 
 SCRATCH = """
@@ -135,6 +136,30 @@ def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.C
         body = {"priority": 1} if method == "PATCH" else None
         answer = gateway.request(method, "/rest/v1/jobs", headers=secret, json=body)
         assert (answer.status_code, answer.json()["code"]) == (400, "21000")
+
+
+def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
+    """A function before each request may refuse it, and a list has as many rows as are set."""
+    url = f"{project.settings.supabase_url}/rest/v1/scratch_rows"
+    secret = {"apikey": project.settings.supabase_secret_key or ""}
+    project.sql(
+        "create table public.scratch_rows as select generate_series(1, 3) as id;"
+        " grant select on public.scratch_rows to service_role;"
+        " create function public.scratch_guard() returns void language plpgsql as $$ begin"
+        " if current_setting('request.headers')::json->>'x-mine' is null then"
+        " raise exception using errcode = 'PT418', message = 'no'; end if; end $$;"
+    )
+    role = f"alter role authenticator in database {project.database.name}"
+    project.sql(
+        f"{role} set pgrst.db_pre_request = 'public.scratch_guard';"
+        f" {role} set pgrst.db_max_rows = '2'; notify pgrst, 'reload config'"
+    )
+
+    try:
+        until(lambda: httpx.get(url, headers=secret).status_code == 418)
+        assert len(httpx.get(url, headers={**secret, "x-mine": "1"}).json()) == 2
+    finally:
+        project.sql(f"{role} reset all; notify pgrst, 'reload config'")
 
 
 def test_forged_and_missing_credentials_are_refused(

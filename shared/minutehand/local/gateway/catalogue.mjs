@@ -77,6 +77,18 @@ const ROLES = `
   ) as settings
   from pg_catalog.pg_roles as r`;
 
+// what a project sets for PostgREST in its database, as `alter role authenticator set pgrst.…`
+const CONFIG = `
+  select distinct on (1) split_part(of, '=', 1) as name, substr(of, strpos(of, '=') + 1) as value
+  from pg_catalog.pg_db_role_setting as s
+  cross join unnest(s.setconfig) as of
+  where s.setrole = (select oid from pg_catalog.pg_roles where rolname = 'authenticator')
+    and (s.setdatabase = 0 or s.setdatabase = (
+      select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
+    and of like 'pgrst.%'
+  order by 1, s.setdatabase desc`;
+const MAX_ROWS = 1000; // of a hosted project that has set nothing else
+
 // of a function, what PostgREST applies before the call (`db-hoisted-tx-settings`)
 const HOISTED =
   /^(statement_timeout|plan_filter\.statement_cost_limit|default_transaction_isolation)=/;
@@ -92,16 +104,26 @@ export async function readCatalogue(driver, { schemas }) {
       tx.unsafe(TABLES, [schemas]),
       tx.unsafe(FUNCTIONS, [schemas]),
       tx.unsafe(ROLES),
+      tx.unsafe(CONFIG),
       relationshipsOf(tx, schemas),
     ]);
   });
-  const [tables, functions, roles, { relationships, viewKeys }] = read;
+  const [tables, functions, roles, config, { relationships, viewKeys }] = read;
+  const configured = (name) => config.find((one) => one.name === `pgrst.${name}`)?.value;
   return {
     tables: new Map(tables.map((table) => [keyOf(table), tableOf(table, viewKeys)])),
     functions: functions.map(functionOf).filter(isCallable),
     roles: rolesOf(roles),
     relationships,
+    preRequest: functionNamed(configured("db_pre_request")),
+    maxRows: Number(configured("db_max_rows") ?? MAX_ROWS),
   };
+}
+
+function functionNamed(text) {
+  if (!text) return null;
+  const [first, ...rest] = text.split(".");
+  return rest.length > 0 ? { schema: first, name: rest.join(".") } : { name: first };
 }
 
 function tableOf(row, viewKeys) {

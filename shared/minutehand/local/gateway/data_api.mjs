@@ -16,7 +16,7 @@ import { nameOf } from "./media.mjs";
 import { understood } from "./requests.mjs";
 import { chooseFunction } from "./routines.mjs";
 import { settings } from "./settings.mjs";
-import { quoted, raw, sql } from "./sql.mjs";
+import { qualified, quoted, raw, sql } from "./sql.mjs";
 import {
   bodyOf,
   callStatement,
@@ -28,7 +28,6 @@ import {
 import { nearest } from "./suggestions.mjs";
 
 const PREPARED = { prepare: true };
-const ESTIMATED = 1000; // rows up to which an estimate is an exact count
 const asIs = (value) => value;
 const OPTIONS = {
   connect_timeout: 5,
@@ -119,7 +118,7 @@ function tableOf(asked, place) {
   checkPreferences(asked.prefers);
   const isShown = asked.prefers.return === "representation";
   const body = bodyOf(asked.isHead || (change && !isShown) ? { kind: "nothing" } : media);
-  const counting = isRead ? countOf(asked, plan) : {};
+  const counting = isRead ? countOf(asked, plan, catalogue) : {};
   const statement = isRead
     ? wholeRead(plan, body, counting.count)
     : wholeChange(plan, change, {
@@ -167,7 +166,7 @@ function callOf(asked, place) {
     throw new Refusal(400, { code: "PGRST128", message });
   }
   const call = callStatement(chosen, { call: asked, returned: neededOfCall(plan) });
-  const { count } = countOf(asked, plan);
+  const { count } = countOf(asked, plan, catalogue);
   const body = bodyOf(asked.isHead ? { kind: "nothing" } : media, chosen);
   const statement = wholeCall(plan, call, { body, count, isSingleRow: !chosen.is_set });
   const mode = asked.isGet || chosen.volatility !== "v" ? "read only" : "read write";
@@ -185,30 +184,32 @@ function negotiated(accepted) {
 }
 
 // How rows are counted, and whether the planner is asked.
-function countOf({ prefers: { count }, kind }, plan) {
+function countOf({ prefers: { count }, kind }, plan, { maxRows }) {
   if (!count) return {};
   const all = countStatement(plan);
   const explained = kind === "read" && count !== "exact" ? sql`explain (format json) ${all}` : null;
   if (count === "planned") return { explained };
   return {
-    count: count === "exact" ? all : sql`${all} limit ${raw(String(ESTIMATED + 1))}`,
+    count: count === "exact" ? all : sql`${all} limit ${raw(String(maxRows + 1))}`,
     explained,
   };
 }
 
 function answered({ asked, statement, mode, media, chosen, explained }, { driver, catalogue }) {
   const enter = entrance(asked, catalogue.roles, chosen?.settings ?? {});
+  // what a project has asked of every request, as `pgrst.db_pre_request`
+  const first = catalogue.preRequest ? [sql`select ${qualified(catalogue.preRequest)}()`] : [];
   return withConnection(() =>
     driver.begin(`${enter.isolation} ${mode}`, async (tx) => {
-      const [, [row]] = await Promise.all([
-        tx.unsafe(enter.text, enter.values, PREPARED),
-        tx.unsafe(statement.text, statement.values, PREPARED),
-      ]);
+      const all = [enter, ...first, statement];
+      const sent = all.map(({ text, values }) => tx.unsafe(text, values, PREPARED));
+      const [row] = (await Promise.all(sent)).at(-1);
       const found = foundOf(row);
       check(asked, media, found);
       if (!explained) return found;
       const [{ "QUERY PLAN": plan }] = await tx.unsafe(explained.text, explained.values);
-      return { ...found, total: totalOf(asked, found, JSON.parse(plan)[0].Plan["Plan Rows"]) };
+      const planned = JSON.parse(plan)[0].Plan["Plan Rows"];
+      return { ...found, total: totalOf(asked, found, planned, catalogue) };
     }),
   );
 }
@@ -224,9 +225,9 @@ function foundOf(row) {
   };
 }
 
-function totalOf({ prefers: { count } }, { total }, planned) {
+function totalOf({ prefers: { count } }, { total }, planned, { maxRows }) {
   if (count === "planned") return planned;
-  return total > ESTIMATED ? Math.max(total, planned) : total;
+  return total > maxRows ? Math.max(total, planned) : total;
 }
 
 // What a change or a call may not have done is undone.

@@ -6,7 +6,6 @@ import { Refusal } from "./errors.mjs";
 import { ALL, bounded } from "./ranges.mjs";
 import { alike, nearest } from "./suggestions.mjs";
 
-const MAX_ROWS = 1000; // `max_rows` of a hosted project
 export const SOURCE = "pgrst_source"; // what a call or a change gives back
 
 const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
@@ -43,7 +42,7 @@ export function readPlan(of, { query, range, kind }, catalogue) {
   everyNode(root, withShown);
   everyNode(root, refuseAggregates);
   everyNode(root, orderedAsSpread);
-  if (!isChange) everyNode(root, (node) => (node.range = bounded(node.range, MAX_ROWS)));
+  if (!isChange) everyNode(root, (node) => (node.range = bounded(node.range, catalogue.maxRows)));
   return root;
 }
 

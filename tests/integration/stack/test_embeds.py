@@ -1,0 +1,109 @@
+"""The local Data API finds what belongs together: by keys, through views, by functions of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.patience import until
+from tests.support.project import Project
+
+TABLES = """
+create table public.scratch_people (
+  id int primary key, name text, chief int references public.scratch_people
+);
+create table public.scratch_tasks (
+  id int primary key, title text,
+  owner int constraint scratch_owner references public.scratch_people,
+  checker int constraint scratch_checker references public.scratch_people
+);
+create table public.scratch_badges (
+  person int references public.scratch_people, kind text, primary key (person, kind)
+);
+create table public.scratch_rooms (
+  person int primary key references public.scratch_people, room text
+);
+create view public.scratch_staff as select id as number, name, chief from scratch_people;
+create view public.scratch_todo as select t.id, t.title, t.owner as of from scratch_tasks as t;
+create view public.scratch_of_todo as select id, title, of from scratch_todo;
+create function public.scratch_latest(public.scratch_people) returns setof public.scratch_tasks
+rows 1 language sql stable
+as 'select * from scratch_tasks where owner = $1.id order by id desc limit 1';
+insert into public.scratch_people values (1, 'Ada', null), (2, 'Eve', 1), (3, 'Bob', 1);
+insert into public.scratch_tasks values (1, 'a', 1, 2), (2, 'b', 1, 1), (3, 'c', 2, null);
+insert into public.scratch_badges values (1, 'x'), (1, 'y');
+insert into public.scratch_rooms values (2, 'attic');
+grant select, insert on all tables in schema public to service_role;
+notify pgrst, 'reload schema';
+"""
+
+
+@pytest.fixture
+def ask(project: Project) -> Iterator[Any]:
+    """What a table answers to a query, as the service."""
+    project.sql(TABLES)
+    settings = project.settings
+    with httpx.Client(
+        base_url=f"{settings.supabase_url}/rest/v1",
+        headers={"apikey": settings.supabase_secret_key or ""},
+    ) as client:
+        until(lambda: client.get("/scratch_of_todo").status_code == 200)
+        yield lambda table, **params: client.get(f"/{table}", params=params).json()
+
+
+def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
+    """One row where the key says so, else a list; one of several keys by its name."""
+    tasks = ask("scratch_tasks", select="id,scratch_people!scratch_owner(name)", id="eq.3")
+    ambiguous = ask("scratch_tasks", select="id,scratch_people(name)")
+    people = ask("scratch_people", select="name,scratch_rooms(room)", order="id", limit="2")
+
+    assert tasks == [{"id": 3, "scratch_people": {"name": "Eve"}}]
+    assert ask("scratch_tasks", select="owner(name)", id="eq.3") == [{"owner": {"name": "Eve"}}]
+    assert (ambiguous["code"], len(ambiguous["details"])) == ("PGRST201", 2)
+    assert "scratch_people!scratch_checker" in ambiguous["hint"]
+    assert people == [
+        {"name": "Ada", "scratch_rooms": None},
+        {"name": "Eve", "scratch_rooms": {"room": "attic"}},
+    ]
+
+
+def test_a_table_is_joined_to_itself(ask: Any) -> None:
+    """By its name those below a row, by the column the one above it."""
+    below = ask("scratch_people", select="scratch_people(name)", id="eq.1")
+    above = ask("scratch_people", select="chief(name)", id="eq.2")
+
+    assert below == [{"scratch_people": [{"name": "Eve"}, {"name": "Bob"}]}]
+    assert above == [{"chief": {"name": "Ada"}}]
+
+
+def test_a_view_has_the_keys_of_its_tables(ask: Any) -> None:
+    """Under the names it gives them, and through a view of a view."""
+    staff = ask("scratch_of_todo", select="title,scratch_staff(name)", order="id")
+    todo = ask("scratch_staff", select="name,scratch_todo(title)", number="eq.1")
+    room = ask("scratch_staff", select="scratch_rooms(room)", number="eq.2")
+
+    assert staff[2] == {"title": "c", "scratch_staff": {"name": "Eve"}}
+    assert todo == [{"name": "Ada", "scratch_todo": [{"title": "a"}, {"title": "b"}]}]
+    assert room == [{"scratch_rooms": {"room": "attic"}}]
+
+
+def test_a_function_of_a_row_is_a_relation(ask: Any) -> None:
+    """Of one row where it says that it gives one."""
+    found = ask("scratch_people", select="name,scratch_latest(title)", order="id")
+
+    assert [one["scratch_latest"] for one in found] == [{"title": "b"}, {"title": "c"}, None]
+
+
+def test_what_is_spread_is_shown_among_the_columns(ask: Any) -> None:
+    """A row by its columns, several rows as lists in their order."""
+    badges = ask("scratch_people", select="id,...scratch_badges(kind)", order="id", limit="1")
+    order = {"scratch_badges.order": "kind.desc"}
+    turned = ask("scratch_people", select="id,...scratch_badges(kind)", id="eq.1", **order)
+    tasks = ask("scratch_tasks", select="id,...owner(boss:name)", id="eq.3")
+
+    assert badges == [{"id": 1, "kind": ["x", "y"]}]
+    assert turned == [{"id": 1, "kind": ["y", "x"]}]
+    assert tasks == [{"id": 3, "boss": "Eve"}]
