@@ -136,7 +136,7 @@ class _Asked:
                 cost = model.cost_of(prompt, error.text)
             self._ctx.cost_usd += cost
             raise
-        except asyncio.CancelledError:
+        except BaseException:  # stopped, or its words could not be written
             self._ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
             raise
         self._ctx.cost_usd += answer.cost_usd

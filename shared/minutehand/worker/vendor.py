@@ -7,7 +7,6 @@ what an answer must be, are the caller's.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 from minutehand.config import JobServiceError
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.foreign import NoAnswer
-from minutehand.worker.context import JobContext, TurnEnded
+from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze
 
@@ -204,8 +203,10 @@ class VendorCalls:
         except VendorError as error:
             self._count(error)
             raise
-        except asyncio.CancelledError:
-            # stored by what ends the attempt
+        except (ProcessorError, Suspended, TurnEnded):
+            raise
+        except BaseException:
+            # stopped, or what its words were given to failed; stored by what ends the attempt
             self._charged += 1
             self._note(None)
             raise

@@ -140,6 +140,19 @@ async def test_a_wait_of_a_day_is_one() -> None:
     assert str(first.progress[-1].message).startswith(said)
 
 
+async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
+    """As one whose words are more than a stream may have."""
+    vendor = Vendor("done")
+
+    async def fails() -> str:
+        vendor.calls += 1
+        raise ValueError("too many words")
+
+    vendor.call = fails  # type: ignore[method-assign]
+    await vendor.until_over()
+    assert vendor.calls == MOST_CALLS
+
+
 async def test_a_call_that_is_stopped_counts() -> None:
     """It may have been served."""
     vendor = Vendor("done")
