@@ -107,7 +107,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
             raise ConfigurationError(
                 "MINUTEHAND_APPS",
                 f"names {one.package!r} and {other.package!r}; the last parts must differ",
-                "jobs,billing.jobs",
+                "jobs,billing.tasks",
             )
     return apps
 
@@ -129,6 +129,6 @@ def _locations(package: str) -> list[str]:
         raise ConfigurationError(
             "MINUTEHAND_APPS",
             f"names {package!r}, which is not a package that can be imported",
-            "jobs,billing.jobs",
+            "jobs",
         )
     return list(spec.submodule_search_locations)

@@ -47,7 +47,7 @@ def how_to_migrate(url: str, stage: str | None = None) -> str:
         return f"minutehand deploy {stage}"
     if found := HOSTED.fullmatch(url.rstrip("/")):
         return f"supabase db push --remote={found[1]}"
-    return "`minutehand dev` says why; beside `supabase start`: supabase migration up"
+    return "minutehand dev  # or, beside `supabase start`: supabase migration up"
 
 
 def find_cli(path: str | None = None) -> Path:

@@ -105,8 +105,9 @@ def find_differences(session: Any, schemas: Schemas, recorded: list[Fact]) -> li
         for each in now.values()
         if each.undo and each.statement not in wanted and each.object in objects
     ]
-    # what is made again comes before what is granted on it
-    return sorted(undone, key=lambda each: not each.fix.startswith("CREATE")) + added
+    # what is in the way goes first, as a policy that was altered; what is made again comes before
+    # what is granted on it
+    return added + sorted(undone, key=lambda each: not each.fix.startswith("CREATE"))
 
 
 def _first_line(statement: str) -> str:

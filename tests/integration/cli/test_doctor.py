@@ -44,8 +44,8 @@ settings | SUPABASE_PUBLISHABLE_KEY= | is not set | sb_publishable
 settings | SUPABASE_URL={dashboard} | dashboard's address | SUPABASE_URL={hosted}
 settings | API_URL={hosted} | API_URL is Supabase's address | minutehand deploy
 settings | SUPABASE_PUBLISHABLE_KEY={service_role} | secret key | sb_publishable_
-settings | WORKER_SECRET_TOKEN= | WORKER_SECRET_TOKEN is not set | token secret
-settings | BACKGROUND_JOB_TOKEN=dev-secret-token | are equal | token secret
+settings | WORKER_SECRET_TOKEN= | WORKER_SECRET_TOKEN is not set | WORKER_SECRET_TOKEN=
+settings | BACKGROUND_JOB_TOKEN=dev-secret-token | are equal | BACKGROUND_JOB_TOKEN=
 settings | CORS_ORIGINS=https://a.test/ | no browser sends https://a.test/ | CORS_ORIGINS=
 settings | STAGE=prod | not encrypted | https://
 settings | MINUTEHAND_APPS=no_such_app | no_such_app | MINUTEHAND_APPS
@@ -54,7 +54,7 @@ queue | DATABASE_URL={read_only} | takes no writes | default_transaction_read_on
 database | MINUTEHAND_SCHEMA=minutehnd | its schema is public | MINUTEHAND_SCHEMA=public
 worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | refused | SUPABASE_JWT_SECRET=
 supabase | SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong | refused | API keys
-supabase | SUPABASE_URL=http://127.0.0.1:9 | does not answer | address
+supabase | SUPABASE_URL=http://127.0.0.1:9 | does not answer | SUPABASE_URL=…
 worker-key | SUPABASE_WORKER_KEY={expired} | the worker is refused | token worker
 api | API_URL=http://127.0.0.1:9 | does not answer | minutehand dev
 """

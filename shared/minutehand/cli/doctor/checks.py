@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -18,7 +20,7 @@ from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
 from minutehand.cli.stage import aws_refusals
 from minutehand.cli.supabase_cli import HOSTED
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.install.facts import find_differences, recorded_facts
 from minutehand.install.sources import ordinal
@@ -31,11 +33,21 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
 DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
-API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
-PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…, of Project settings → API keys"
-NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
-LEGACY_SECRET = f"SUPABASE_JWT_SECRET=…, of Project settings → JWT keys; or {NEW_KEY}"
-SECRET = "minutehand token secret"
+# A fix begins with what is pasted as it is, into the settings, a terminal or the SQL editor; what
+# else is to say is a comment there, and … marks a value that only its reader has.
+API = "API_URL=https://…  # which `minutehand deploy` prints, or the local one of .local/env"
+PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # of Project settings → API keys"
+NEW_KEY = "minutehand token worker --signing-key key.json  # as SUPABASE_WORKER_KEY"
+OWN_KEY = "minutehand token worker  # as SUPABASE_WORKER_KEY"
+LEGACY_SECRET = "SUPABASE_JWT_SECRET=…  # of Project settings → JWT keys"
+SAVE_SECRET = "made just now; `minutehand deploy STAGE --secrets-only` gives it to the functions"
+
+
+#: By the name of the check.
+QUERIES = dict(
+    part.split("\n", 1)
+    for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-- check ")[1:]
+)
 
 
 @check("aws", staged=True)
@@ -59,8 +71,12 @@ def settings(target: Target) -> Finding:
     """Everything the service reads parses, no address is another's, and no secret is public."""
     values = target.values
     read = Settings.from_env(values)
-    for app in find_apps(read.apps):
-        app.module("processors")
+    try:
+        for app in find_apps(read.apps):
+            app.module("processors")
+    except ConfigurationError as error:
+        own = ",".join(Project.find().apps) or error.example
+        return fail(f"{error.variable} {error.problem}", f"{error.variable}={own}")
     if page := DASHBOARD.match(values["SUPABASE_URL"]):
         address = f"SUPABASE_URL=https://{page[1]}.supabase.co"
         return fail("SUPABASE_URL is the dashboard's address", address)
@@ -70,14 +86,30 @@ def settings(target: Target) -> Finding:
     if key.startswith("sb_secret_") or _role_of(key) == "service_role":
         return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", PUBLISHABLE)
     if not read.worker_secret_tokens:
-        return fail("WORKER_SECRET_TOKEN is not set: no schedule may tick", f"set it: {SECRET}")
+        return fail(
+            "WORKER_SECRET_TOKEN is not set: no schedule may tick",
+            f"WORKER_SECRET_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
+        )
     if {*read.worker_secret_tokens} & {*read.background_job_tokens}:
-        return fail("WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN are equal", f"two: {SECRET}")
-    if wrong := next((one for one in read.cors_origins if one.endswith("/")), None):
-        return fail(f"CORS_ORIGINS: no browser sends {wrong}", f"CORS_ORIGINS={wrong.rstrip('/')}")
+        return fail(
+            "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN are equal",
+            f"BACKGROUND_JOB_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
+        )
+    if wrong := [one for one in read.cors_origins if origin_of(one) != one]:
+        right = ",".join(dict.fromkeys(map(origin_of, read.cors_origins)))
+        return fail(f"CORS_ORIGINS: no browser sends {wrong[0]}", f"CORS_ORIGINS={right}")
     if read.stage != "local" and values["SUPABASE_URL"].startswith("http://"):
         return fail("SUPABASE_URL is not encrypted", "SUPABASE_URL=https://…")
     return ok()
+
+
+def origin_of(address: str) -> str:
+    """What a browser sends of an address: no path, a host in lower case, no usual port."""
+    if address == "*":
+        return address
+    parts = urlsplit(address if "://" in address else f"https://{address}")
+    usual = {"https": ":443", "http": ":80"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(usual)}"
 
 
 def _role_of(key: str) -> str | None:
@@ -97,8 +129,8 @@ def database(target: Target) -> Finding:
     if schemas and wanted not in schemas:
         return fail(f"its schema is {schemas[0]}, not {wanted}", f"MINUTEHAND_SCHEMA={schemas[0]}")
     if not schemas:
-        other = "where it is another project's, correct DATABASE_URL"
-        return fail("it has no schema of ours", f"{target.migrate}; {other}")
+        other = "DATABASE_URL=…  # of the project that has it; where this is it: "
+        return fail("it has no schema of ours", f"{other}{target.migrate}")
     return ok()
 
 
@@ -107,11 +139,11 @@ def sessions(target: Target) -> Finding:
     """Each connection has a session of its own, in which a worker can listen and take its role."""
     address = asyncio.run(ask(target.person.need("DATABASE_URL")))
     if address.lacks is not None:
-        return fail(f"DATABASE_URL {address.lacks}", f"take {address.fix}")
+        return fail(f"DATABASE_URL {address.lacks}", f"DATABASE_URL=…  # of {address.fix}")
     if not address.notifications:
         return warn(
             "DATABASE_URL passes no notifications on: workers look each second",
-            "take a direct connection, or the primary in place of a standby",
+            "DATABASE_URL=…  # of a direct connection, or the primary in place of a standby",
         )
     return ok("" if address.statements else "no prepared statements: each call is planned again")
 
@@ -129,7 +161,15 @@ def migrations(target: Target) -> Finding:
     return ok(f"{len(files)} applied")
 
 
-@check("engine", "migrations")
+def _compare(query: str, target: Target) -> Finding:
+    return next((Finding(*row) for row in target.ask(query)), ok())
+
+
+# an owner's rights look like grants, so that another owner comes before what was granted
+check("roles", "migrations")(partial(_compare, QUERIES["roles"]))
+
+
+@check("engine", "roles")
 def engine(target: Target) -> Finding:
     """Functions, grants, policies, indexes and triggers are what the release left."""
     made = target.ask("select 1 where to_regprocedure('queue.version()') is not null")
@@ -137,7 +177,7 @@ def engine(target: Target) -> Finding:
     if version != VERSION:
         return fail(
             f"it is of {version}, and this command of {VERSION}",
-            f"minutehand upgrade, then {target.migrate}"
+            f"minutehand upgrade  # then {target.migrate}"
             if ordinal(version) < ordinal(VERSION)
             else f'pip install "minutehand=={version}"',
         )
@@ -163,19 +203,20 @@ def queue(target: Target) -> Finding:
 def said(found: list[dict[str, Any]]) -> Finding:
     """Findings of the database in its own words: what is wrong, and the first step for each."""
     words = [each[name] for each in found for name in ("sentence", "cause") if each[name]]
-    steps = [step for each in found for step in each["next"][:1]]
-    actions = (f"{step['words']} {step.get('command', '')}".strip() for step in steps)
-    lines = [each.partition(" minutehand doctor")[0] for each in actions]  # it is here
-    return Finding(found[0]["verdict"], " ".join(words), "; ".join(dict.fromkeys(lines)))
+    lines = [as_fix(step) for each in found for step in each["next"][:1]]
+    return Finding(found[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines)))
 
 
-def _compare(query: str, target: Target) -> Finding:
-    return next((Finding(*row) for row in target.ask(query)), ok())
+def as_fix(step: dict[str, Any]) -> str:
+    """A step's command with its words behind it; its words where the command is this one."""
+    command = str(step.get("command") or "")
+    if not command or command.startswith("minutehand doctor"):
+        return str(step["words"])
+    return f"{command}  # {step['words']}"
 
 
-for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-- check ")[1:]:
-    name, _, asked = part.partition("\n")
-    check(name, "migrations")(partial(_compare, asked))
+for name in ("project", "extensions", "wake-up", "publication"):
+    check(name, "migrations")(partial(_compare, QUERIES[name]))
 
 
 @check("supabase", "settings", "database")
@@ -198,11 +239,14 @@ def supabase(target: Target) -> Finding:
     if answer.status_code == 401 and "key" in answer.text.lower():  # else anon may not read jobs
         return fail("SUPABASE_PUBLISHABLE_KEY is refused", PUBLISHABLE)
     if answer.status_code == 404:
-        return fail(f"{url} has no table jobs", f"{target.migrate}; or correct SUPABASE_URL")
+        return fail(
+            f"{url} has no table jobs",
+            f"SUPABASE_URL=https://…  # of this database's project; where it is: {target.migrate}",
+        )
     if answer.status_code >= 500:
         return fail(
             f"{url} answers {answer.status_code}: is the project paused, or its ref misspelt?",
-            "restore it in the dashboard, or correct SUPABASE_URL",
+            "SUPABASE_URL=https://…  # as its dashboard says, where a paused project is restored",
         )
     if data("job_types", schemas.engine).is_success:
         return fail(
@@ -224,7 +268,7 @@ def clock(target: Target) -> Finding:
     if abs(skew) > 5.0:
         return fail(
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
-            "switch on time synchronisation: timedatectl set-ntp true",
+            "timedatectl set-ntp true  # switches time synchronisation on",
         )
     return ok(f"{abs(skew):.1f} s")
 
@@ -234,7 +278,7 @@ def api(target: Target) -> Finding:
     """The API is there."""
     answer = target.call("GET", "API_URL", "/health")
     if not answer.is_success:
-        return fail(f"{answer.url} answers {answer.status_code}", "see its log")
+        return fail(f"{answer.url} answers {answer.status_code}: the API says why in its log", API)
     return ok(f"alive, {answer.json().get('version')}")
 
 
@@ -242,15 +286,20 @@ def api(target: Target) -> Finding:
 def worker_key(target: Target) -> Finding:
     """The worker gets in, with no more rights than it needs."""
     _health(target)
-    key = target.values.get("SUPABASE_WORKER_KEY")
+    key, new = target.values.get("SUPABASE_WORKER_KEY"), new_key(target)
     if key and _role_of(key) != WORKER_ROLE:
-        return warn(f"its role is {_role_of(key)}: more rights than needed", NEW_KEY)
+        return warn(f"its role is {_role_of(key)}: more rights than needed", new)
     days = days_left(key, datetime.now(UTC))
     if days is not None and days < KEY_WARN_DAYS:
-        return warn(f"it expires in {days:.0f} days, and every worker is refused then", NEW_KEY)
+        return warn(f"it expires in {days:.0f} days, and every worker is refused then", new)
     if not key and not target.values.get("SUPABASE_JWT_SECRET"):
-        return warn("it signs in with a secret key: more rights than needed", NEW_KEY)
+        return warn("it signs in with a secret key: more rights than needed", new)
     return ok(f"signs in as {WORKER_ROLE}")
+
+
+def new_key(target: Target) -> str:
+    """How a worker's key is made: by the legacy secret where there is one."""
+    return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
 
 
 def _health(target: Target) -> dict[str, Any]:
@@ -260,7 +309,7 @@ def _health(target: Target) -> dict[str, Any]:
     path = "/rest/v1/rpc/queue_health"
     answer = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
     if not answer.is_success:
-        fix = NEW_KEY if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
+        fix = new_key(target) if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
         raise CommandFailed(f"the worker is refused: {answer.text[:200]}", fix=fix)
     return dict(answer.json())
 

@@ -21,11 +21,11 @@ from minutehand.terminal.connection import CommandFailed, load_values
 ASKING = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
 #: Codes of what was not given and need not be: unless the check is named, it is skipped.
 NOT_GIVEN = {"missing_setting", "not_signed_in"}
-ADDRESS = "start it: `minutehand dev`, or correct its address; a hosted project may be paused"
-PASSWORD = "reset it in Project settings → Database, and write it percent-encoded"
+ADDRESS = "{}=…  # where it answers; `minutehand dev` starts it here, a hosted one may be paused"
+PASSWORD = "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded"
 CONNECT = (
-    "restore the project if it is paused, and copy the address again from its Connect dialog: the "
-    "session pooler needs no IPv6, and the user postgres.<project-ref>"
+    "DATABASE_URL=…  # of the Connect dialog, where a paused project is restored: the session "
+    "pooler needs no IPv6, and the user postgres.<project-ref>"
 )
 
 
@@ -67,12 +67,14 @@ def look(check: Check, target: Target, *, named: bool) -> Finding:
     try:
         return check.run(target)
     except ConfigurationError as error:
-        return fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
+        return fail(str(error).split(". Example")[0], f"{error.variable}={error.example}")
     except CommandFailed as failed:
         skipped = failed.code in NOT_GIVEN and not named
         return skip(str(failed)) if skipped else fail(str(failed), failed.fix)
     except httpx.HTTPError as error:
-        return fail(f"{error.request.url} does not answer ({type(error).__name__})", ADDRESS)
+        url, names = str(error.request.url), ("SUPABASE_URL", "API_URL")
+        name = next((n for n in names if url.startswith(target.values.get(n) or "?")), names[0])
+        return fail(f"{url} does not answer ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
         if not isinstance(error, psycopg.OperationalError):

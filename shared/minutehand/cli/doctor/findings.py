@@ -78,6 +78,8 @@ class Target:
             # of psycopg: it begins the transaction as `begin read only`, and sets nothing that a
             # pooler would leave to anyone who gets the server's connection next
             owner.read_only = True
+            # for this transaction: what someone set for every session is what is looked for
+            owner.execute("select set_config('statement_timeout', '30s', true)")
             return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
 
     def call(self, method: str, name: str, path: str, **more: Any) -> httpx.Response:
