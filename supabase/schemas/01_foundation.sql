@@ -30,8 +30,9 @@
 --    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
 --    webhooks and statistics read.
 -- 6. Workers lock the lease before the record, and leases skip what is locked. A cancel or retry
---    locks all its rows or none before it waits (queue.lock_jobs), so that no worker waits for a
---    user's open transaction. A lease refuses any isolation but read committed, since it counts.
+--    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
+--    transaction, and a person's call that finds one held is refused at once. A lease refuses any
+--    isolation but read committed, since it counts.
 --
 -- Functions in public are security definer: no caller has rights on the engine's tables. Those
 -- that read much turn sequential scans off: a session's plan may be older than the rows.

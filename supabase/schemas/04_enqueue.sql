@@ -534,47 +534,63 @@ $$;
 revoke execute on function queue.place from public;
 
 -- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
--- for the record, deletes the other way round. False: someone holds one, and not p_waits. Without
--- a timeout: of one that fires as the lock is given Postgres says that the user cancelled.
-create function queue.lock_jobs(p_ids uuid[], p_waits boolean default true)
+-- for the record, deletes the other way round. False where someone holds one. Without a timeout: of
+-- one that fires as the lock is given Postgres says that the user cancelled.
+create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 begin
-  loop
-    begin
-      perform from public.jobs as j
-      where j.id = any (p_ids)
-      order by j.id
-      for no key update nowait;
-      perform from queue.ready as r
-      join public.jobs as j
-        on r.lane = j.lane
-        and r.workspace_id = j.workspace_id
-        and r.ord = j.ord
-        and r.job_id = j.id
-      where j.id = any (p_ids) and j.status = 'pending'
-      order by r.lane, r.workspace_id, r.ord, r.job_id
-      for update of r nowait;
-      perform from queue.deferred as d
-      join public.jobs as j
-        on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-      where j.id = any (p_ids) and j.status = 'pending'
-      order by d.run_at, d.job_id
-      for update of d nowait;
-      perform from queue.waits as w
-      where w.job_id = any (p_ids)
-      order by w.job_id
-      for update nowait;
-      return true;
-    exception when lock_not_available then
-      if not p_waits then
-        return false;
-      end if;
-    end;
-    -- each of two transactions may hold a job that the other waits for
-    if clock_timestamp() > statement_timestamp() + interval '8 seconds' then
+  perform from public.jobs as j
+  where j.id = any (p_ids)
+  order by j.id
+  for no key update nowait;
+  perform from queue.ready as r
+  join public.jobs as j
+    on r.lane = j.lane
+    and r.workspace_id = j.workspace_id
+    and r.ord = j.ord
+    and r.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending'
+  order by r.lane, r.workspace_id, r.ord, r.job_id
+  for update of r nowait;
+  perform from queue.deferred as d
+  join public.jobs as j
+    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending'
+  order by d.run_at, d.job_id
+  for update of d nowait;
+  perform from queue.waits as w
+  where w.job_id = any (p_ids)
+  order by w.job_id
+  for update nowait;
+  return true;
+exception when lock_not_available then
+  return false;
+end;
+$$;
+revoke execute on function queue.lock_jobs from public;
+
+-- Lock jobs for a call that changes them. A person's call is refused at once where someone holds
+-- one: it would wait on one of the few connections that all callers of the Data API share. The
+-- service and plain SQL wait on their own, for at most eight seconds, since each of two transactions
+-- may hold a job that the other waits for.
+create function queue.hold_jobs(p_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  while not queue.lock_jobs(p_ids) loop
+    if not queue.is_service() then
+      perform queue.refuse(
+        429,
+        'job_busy',
+        'another transaction is changing the job; call again',
+        '{"retry_after_seconds": 1}'
+      );
+    elsif clock_timestamp() > statement_timestamp() + interval '8 seconds' then
       raise lock_not_available
         using message = 'another transaction holds the job; call again';
     end if;
@@ -582,7 +598,7 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.lock_jobs from public;
+revoke execute on function queue.hold_jobs from public;
 
 -- Delete locked jobs from gated, then from ready and deferred: a gate that opens makes them ready.
 create function queue.take_place(p_ids uuid[])
@@ -684,7 +700,7 @@ begin
       );
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
-    perform queue.lock_jobs(array[v_id]);
+    perform queue.hold_jobs(array[v_id]);
     continue when not exists ( -- the key was freed meanwhile
       select from queue.job_keys as u
       where u.job_id = v_id
@@ -1020,7 +1036,12 @@ begin
     p_wakes => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
   );
   if v_user is not null then
-    perform queue.admit('jobs', p_workspace_id, v_user);
+    perform queue.admit(
+      'jobs',
+      p_workspace_id,
+      v_user,
+      p_bytes => octet_length(v_job.payload::text)
+    );
   end if;
   return json_build_object(
     'job', (

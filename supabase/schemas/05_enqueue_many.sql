@@ -280,7 +280,13 @@ begin
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
     -- the person who calls, also where an app's function enqueues for them as the service
-    perform queue.admit('jobs', p_workspace_id, queue.caller(), cardinality(v_new));
+    perform queue.admit(
+      'jobs',
+      p_workspace_id,
+      queue.caller(),
+      cardinality(v_new),
+      case when queue.caller() is not null then octet_length(p_items::text) end
+    );
   end if;
   wake := wake and queue.wake_worker(v_now);
 end;
@@ -374,7 +380,14 @@ begin
       perform queue.wake_worker(new.created_at);
     end if;
     perform queue.publish_created(array[new.id], new.created_at);
-    perform queue.admit('jobs', new.workspace_id, queue.caller());
+    perform queue.admit(
+      'jobs',
+      new.workspace_id,
+      queue.caller(),
+      p_bytes => case
+        when queue.caller() is not null then octet_length(new.payload::text)
+      end
+    );
     return null;
   elsif v_id not between queue.id_at(v_now - interval '1 day')
   and queue.id_at(v_now + interval '1 day') then -- retention reads ages from ids

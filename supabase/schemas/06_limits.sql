@@ -127,12 +127,14 @@ $$;
 revoke execute on function queue.check_live_jobs from public;
 
 -- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
--- for all other writes; streams. Jobs and changes count as p_count enqueues.
+-- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
+-- 16 kB that they store, since bytes are what fills a disk.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
   p_user_id uuid,
-  p_count double precision default 1
+  p_count double precision default 1,
+  p_bytes bigint default 0
 )
 returns void
 language plpgsql
@@ -160,7 +162,7 @@ begin
       v_burst,
       v_burst
         / queue.setting('user_' || v_limit || '_per_second')::double precision,
-      p_count,
+      p_count + coalesce(p_bytes, 0) / 16384,
       queue.clock(),
       v_limit
     );

@@ -55,6 +55,8 @@ alter table queue.signals enable row level security;
 revoke all on queue.signals from public, anon, authenticated, service_role;
 create unique index signals_refused on queue.signals (name, job_id)
   where kind = 'refused';
+create index signals_by_workspace on queue.signals (workspace_id, id)
+  where kind <> 'refused';
 
 create table queue.named_events (
   workspace_id uuid not null,
@@ -332,11 +334,11 @@ begin
       and t.blocked
       and t.look_at = 'infinity';
     return v_done;
-  elsif not queue.lock_jobs(v_free, p_waits => false) then
+  elsif not queue.lock_jobs(v_free) then
     v_free := array(
       select c
       from unnest(v_free) as c
-      where queue.lock_jobs(array[c], p_waits => false)
+      where queue.lock_jobs(array[c])
     );
     v_next := (
       select c
@@ -374,8 +376,77 @@ end;
 $$;
 revoke execute on function queue.handle_signal from public;
 
+-- The next signals to handle, at most 500: the oldest, and where there are more, for half of them as
+-- many of each workspace, so that no tenant's cancel or retry of a large family holds up an event of
+-- another's.
+create function queue.next_signals(p_now timestamptz)
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids bigint[] := array(
+    select s.id
+    from queue.signals as s
+    where s.kind <> 'refused' and s.look_at <= p_now
+    order by s.id
+    limit 500
+  );
+begin
+  if cardinality(v_ids) = 500 then
+    v_ids := v_ids[:250] || array(
+      with recursive tenants as ( -- each by one look-up
+        (
+          select s.workspace_id as id, 1 as n
+          from queue.signals as s
+          where s.kind <> 'refused'
+          order by 1
+          limit 1
+        )
+        union all
+        select
+          (
+            select s.workspace_id
+            from queue.signals as s
+            where s.kind <> 'refused' and s.workspace_id > t.id
+            order by 1
+            limit 1
+          ),
+          t.n + 1
+        from tenants as t
+        where t.id is not null and t.n < 250
+      )
+      select f.id
+      from (
+        select t.id, count(*) over () as many
+        from tenants as t
+        where t.id is not null
+      ) as t
+      cross join lateral (
+        select s.id
+        from queue.signals as s
+        where s.kind <> 'refused'
+          and s.workspace_id = t.id
+          and s.look_at <= p_now
+        order by s.id
+        limit ceil(250.0 / t.many)
+      ) as f
+    );
+  end if;
+  return array(
+    select s.id
+    from queue.signals as s
+    where s.id = any (v_ids)
+    order by s.id
+    for update skip locked
+  );
+end;
+$$;
+revoke execute on function queue.next_signals from public;
+
 -- Handle signals, and end waits whose time has passed. A signal stays where its job is held by
--- another transaction, or more jobs wait for its event. Ends when a pass has done nothing.
+-- another transaction, or more jobs wait for its event. Ends when a pass has done nothing. A pass
+-- gives families a tenth of a second, in turns of the workspaces, and then looks at waits again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -389,17 +460,11 @@ declare
   v_signal queue.signals;
   v_passed integer;
   v_moved integer; -- jobs and signals of this pass
+  v_until timestamptz; -- when this pass gives families no more
   v_done integer := 0;
 begin
   loop
-    v_signals := array(
-      select s.id
-      from queue.signals as s
-      where s.kind <> 'refused' and s.look_at <= p_now
-      order by s.id
-      limit 500
-      for update skip locked
-    );
+    v_signals := queue.next_signals(p_now);
     v_refused := queue.refused('waits', p_now);
     v_waiting := array( -- whose time has passed, or which signals name
       select w.job_id
@@ -455,14 +520,15 @@ begin
           where w.workspace_id = s.workspace_id and w.event_name = s.name
         )
     );
+    v_until := least(p_until, clock_timestamp() + interval '100 milliseconds');
     for v_signal in
       select *
       from queue.signals as s
       where s.id = any (v_signals) and s.kind in ('cancel', 'retry', 'resumed')
-      order by s.id
+      order by row_number() over (partition by s.workspace_id order by s.id), s.id
     loop
       v_passed := case
-        when clock_timestamp() < p_until then queue.handle_signal(v_signal, p_now)
+        when clock_timestamp() < v_until then queue.handle_signal(v_signal, p_now)
       end;
       v_kept := case
         when v_passed is null then v_kept || v_signal.id
@@ -511,7 +577,7 @@ begin
     );
   end if;
   perform queue.check_json(p_answer, 'answer');
-  perform queue.lock_jobs(array[p_job_id]);
+  perform queue.hold_jobs(array[p_job_id]);
   select * into v_wait
   from queue.waits
   where job_id = p_job_id and kind = 'ask';
@@ -552,7 +618,12 @@ begin
   )
   where job_id = p_job_id;
   perform queue.end_waits(array[p_job_id], v_now);
-  perform queue.admit('changes', v_wait.workspace_id, queue.caller());
+  perform queue.admit(
+    'changes',
+    v_wait.workspace_id,
+    queue.caller(),
+    p_bytes => octet_length(p_answer::text)
+  );
   perform queue.wake_worker(v_now);
   return (
     select queue.job_json(j)
@@ -598,12 +669,11 @@ begin
     values ('event', p_workspace_id, p_name);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
-  -- by its size, since it is stored
   perform queue.admit(
     'changes',
     p_workspace_id,
     queue.caller(),
-    1 + coalesce(octet_length(p_payload::text), 0) / 16384
+    p_bytes => octet_length(p_payload::text)
   );
   return jsonb_build_object('first', v_is_first);
 end;

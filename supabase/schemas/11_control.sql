@@ -2,8 +2,9 @@
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs: running ones are asked to stop, the others end now. Live children too, up to 5,000,
--- unless the caller has locked the jobs; a signal has maintenance cancel those that are left.
+-- Cancel jobs: running ones are asked to stop, the others end now. Their first hundred live
+-- descendants too, unless the caller has locked the jobs; signals have maintenance cancel the rest,
+-- a slice at a time. Returns how many of the family it has found, up to 5,000: what it costs.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -39,9 +40,9 @@ begin
       where t.depth > 0 and t.id <> all (p_ids)
       limit 5000
     );
-    perform queue.lock_jobs(p_ids || v_children);
+    perform queue.hold_jobs(p_ids || v_children[:100]);
     perform queue.cancel(
-      v_children,
+      v_children[:100],
       p_now,
       p_is_locked => true,
       p_reason => 'parent_ended'
@@ -79,7 +80,7 @@ begin
         and c.cancel_requested_at is null
       offset 0
     );
-  return cardinality(p_ids);
+  return cardinality(p_ids) + coalesce(cardinality(v_children), 0);
 end;
 $$;
 revoke execute on function queue.cancel from public;
@@ -94,8 +95,10 @@ set jit = off
 as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
+  v_family integer;
 begin
-  perform queue.cancel(array[p_job_id], queue.clock());
+  perform queue.take_call_slot(v_job.workspace_id); -- it may change many children
+  v_family := queue.cancel(array[p_job_id], queue.clock());
   select * into v_job
   from public.jobs
   where id = p_job_id;
@@ -107,13 +110,14 @@ begin
       v_job.status
     );
   end if;
-  perform queue.admit('changes', v_job.workspace_id, queue.caller());
+  perform queue.admit('changes', v_job.workspace_id, queue.caller(), v_family);
   return queue.job_json(v_job);
 end;
 $$;
 comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
-  'within five seconds. 409 when it has completed or failed.';
+  'within five seconds. Beyond a hundred, children follow within seconds. 409 when it has completed '
+  'or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
@@ -317,11 +321,23 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
+  v_family integer; -- it, and up to 5,000 children that maintenance retries with it
 begin
-  perform queue.lock_jobs(array[p_job_id]);
+  perform queue.take_call_slot(v_job.workspace_id); -- its children are retried, too
+  perform queue.hold_jobs(array[p_job_id]);
   select * into v_job
   from public.jobs
   where id = p_job_id;
+  v_family := 1 + (
+    select count(*)
+    from (
+      select from public.jobs as c
+      where c.parent_id = p_job_id
+        and c.status = 'cancelled'
+        and c.error_data ->> 'reason' = 'parent_ended'
+      limit 5000
+    ) as c
+  );
   if v_job.status in ('failed', 'cancelled') then
     if queue.retry(array[p_job_id], v_now) = 0 then
       perform queue.refuse(
@@ -380,7 +396,13 @@ begin
     where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
-  perform queue.admit('changes', v_job.workspace_id, queue.caller());
+  perform queue.admit(
+    'changes',
+    v_job.workspace_id,
+    queue.caller(),
+    v_family,
+    octet_length(p_payload::text)
+  );
   perform queue.wake_worker(v_now);
   return (
     select queue.job_json(j)
@@ -391,7 +413,8 @@ end;
 $$;
 comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
-  'given; returns it.\n\nFinished steps are kept. 409 in any other state.';
+  'given; returns it.\n\nFinished steps are kept. 409 in any other state, 429 job_busy while another '
+  'transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
 -- Cancel or retry up to p_limit jobs that match a filter of list_jobs, the newest first; the search
@@ -420,6 +443,7 @@ declare
   v_found record;
   v_ids uuid[] := '{}';
   v_count integer;
+  v_cost integer;
 begin
   perform queue.may_manage(p_workspace_id);
   perform queue.take_call_slot(p_workspace_id);
@@ -493,14 +517,14 @@ begin
     p_cursor := v_ids[p_limit];
   end if;
   if p_is_retry then
-    perform queue.lock_jobs(v_ids);
+    perform queue.hold_jobs(v_ids);
     v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
-    perform queue.cancel(v_ids, v_now);
+    v_cost := queue.cancel(v_ids, v_now);
     v_count := cardinality(v_ids);
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
+  perform queue.admit('changes', p_workspace_id, queue.caller(), coalesce(v_cost, v_count));
   return jsonb_build_object(
     'count', v_count,
     'more', p_cursor is not null,

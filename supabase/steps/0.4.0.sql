@@ -14,3 +14,6 @@ select setval('queue.feed_reached', greatest(
   (select max(w.read_to) from queue.webhooks as w),
   (select max(t.read_to) from queue.tasks as t)
 ));
+
+create index signals_by_workspace on queue.signals (workspace_id, id)
+  where kind <> 'refused';

@@ -6,15 +6,17 @@ import itertools
 import random
 import string
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import psycopg
+import pytest
+from psycopg.types.json import Jsonb
 
 from tests.contract.observed import complete, refused
 from tests.contract.test_ways_in import TABLE
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
 
@@ -270,3 +272,80 @@ def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine
         assert ada.rows("select id from public.jobs") == []
         assert refused(ada.rpc, "get_job", p_job_id=job)[0] == "PT404"
         assert refused(ada.rpc, "enqueue_job", **OF_ACME, p_job_type="work")[0] == "PT404"
+
+
+#: What people may do to a job that is there, and with which arguments.
+CHANGES: dict[str, dict[str, Any]] = {
+    "cancel_job": {},
+    "retry_job": {},
+    "answer_job": {"p_answer": {"answer": "yes"}},
+    "cancel_jobs": {"p_workspace_id": ACME, "p_filter": {"tag": "held"}},
+    "enqueue_job": {
+        "p_workspace_id": ACME,
+        "p_job_type": "work",
+        "p_options": {"unique": {"key": "held", "on_conflict": "replace"}},
+    },
+    "enqueue_jobs": {
+        "p_workspace_id": ACME,
+        "p_jobs": [{"job_type": "work", "unique": {"key": "held"}, "debounce_seconds": 60}],
+    },
+}
+
+
+@pytest.mark.parametrize("function", CHANGES)
+def test_a_persons_call_waits_for_no_job(engine: Engine, function: str) -> None:
+    """It would wait on a connection that all callers of the Data API share."""
+    job_id = engine.enqueue(unique={"key": "held"}, tags=["held"], delay_seconds=60)
+    named = {"p_job_id": job_id} if function.endswith("_job") and function != "enqueue_job" else {}
+    with engine.open_transaction() as other, engine.member(ADA) as ada:
+        other.run("select from public.jobs for update")
+        ada.run("set statement_timeout = '2s'")  # had it waited, this would be what it says
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc(function, **named, **CHANGES[function])
+
+    assert refusal(refused.value) == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
+
+
+def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
+    """A disk is filled by what jobs hold; each 16 kB counts as a job, by every way in."""
+    engine.stop_clock()
+    engine.rpc(
+        "set_settings", p_settings={"user_enqueues_burst": 50, "user_enqueues_per_second": 1}
+    )
+    large = {"text": "x" * 160_000}
+    row = (
+        "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
+        " values (%s, %s, 'work', %s, 'pending')"
+    )
+    ways: list[Callable[[Engine], Any]] = [
+        lambda ada: ada.enqueue(large),
+        lambda ada: ada.rpc(
+            "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work", "payload": large}]
+        ),
+        lambda ada: ada.run(row, ACME, ADA, Jsonb(large)),
+        lambda ada: ada.rpc("emit_event", p_workspace_id=ACME, p_name="e", p_payload=large),
+    ]
+    left = "select tokens from queue.buckets where name like 'u:%%enqueues'"
+    with engine.member(ADA) as ada:
+        charged = [50.0]
+        for way in ways:
+            way(ada)
+            charged.append(engine.one(left))
+
+    costs = [round(before - after) for before, after in itertools.pairwise(charged)]
+    assert costs == [10, 10, 10, 10]
+
+
+def test_another_tenants_families_hold_up_no_event(engine: Engine) -> None:
+    """Of a full table of signals each workspace has its share of what is read next."""
+    engine.run(
+        "insert into queue.signals (kind, workspace_id, job_id)"
+        " select 'retry', %s, gen_random_uuid() from generate_series(1, 2000)",
+        GLOBEX,
+    )
+    engine.run(
+        "insert into queue.signals (kind, workspace_id, name) values ('event', %s, 'e')", ACME
+    )
+    mine = engine.one("select max(id) from queue.signals")
+
+    assert mine in engine.one("select queue.next_signals(queue.clock())")

@@ -72,6 +72,12 @@ class QueueUnavailable(QueueError):
     unsent: bool = False
 
 
+class JobBusy(QueueUnavailable):
+    """Another transaction is changing the job; nothing was done, so any call may be repeated."""
+
+    unsent = True
+
+
 class DatabaseReadOnly(QueueUnavailable):
     """Every write is refused: Supabase makes a project read-only whose plan is full."""
 
@@ -100,6 +106,7 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "invalid_state": InvalidState,
     "key_revoked": TokenRefused,
     "rate_limited": RateLimited,
+    "job_busy": JobBusy,
 }
 
 #: What means "not now" although the Data API may answer 4xx, as SQLSTATE classes (no connection,

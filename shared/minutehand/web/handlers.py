@@ -17,7 +17,13 @@ from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
-from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.errors import (
+    DatabaseReadOnly,
+    JobBusy,
+    QueueError,
+    QueueUnavailable,
+    TokenRefused,
+)
 from minutehand.queue.foreign import asked_wait
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
@@ -93,7 +99,7 @@ def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
         return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
-    if isinstance(error, QueueUnavailable):
+    if isinstance(error, QueueUnavailable) and not isinstance(error, JobBusy):
         logger.warning(
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
@@ -148,7 +154,7 @@ def _detail(error: QueueError) -> Any:
     """The queue's detail under a name."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
-    if error.word == "rate_limited":
+    if error.word in {"rate_limited", "job_busy"}:
         return json.loads(error.details or "{}")
     if error.word == "workspace_needed":
         return {"workspaces": json.loads(error.details or "[]")}
