@@ -376,9 +376,9 @@ end;
 $$;
 revoke execute on function queue.handle_signal from public;
 
--- The next signals to handle, at most 500: the oldest, and where there are more, for half of them as
--- many of each workspace, so that no tenant's cancel or retry of a large family holds up an event of
--- another's.
+-- The next signals to handle, at most 500: the oldest, and where there are more, for half of them
+-- as many of each workspace, so that no tenant's cancel or retry of a large family holds up an
+-- event of another's.
 create function queue.next_signals(p_now timestamptz)
 returns bigint[]
 language plpgsql

@@ -116,8 +116,8 @@ end;
 $$;
 comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
-  'within five seconds. Beyond a hundred, children follow within seconds. 409 when it has completed '
-  'or failed, 429 job_busy while another transaction changes it.';
+  'within five seconds. Beyond a hundred, children follow within seconds. 409 when it has '
+  'completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
@@ -413,8 +413,8 @@ end;
 $$;
 comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
-  'given; returns it.\n\nFinished steps are kept. 409 in any other state, 429 job_busy while another '
-  'transaction changes it.';
+  'given; returns it.\n\nFinished steps are kept. 409 in any other state, 429 job_busy while '
+  'another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
 -- Cancel or retry up to p_limit jobs that match a filter of list_jobs, the newest first; the search
