@@ -7,6 +7,10 @@ alter type queue.lease_request add attribute pools jsonb;
 -- Positions are compared by number: the cluster's own number says nothing of its history.
 delete from queue.settings where name = 'cluster';
 alter type queue.feed_cursor rename attribute cluster to history;
+-- Of a full table of signals each workspace has its share.
+create index signals_by_workspace on queue.signals (workspace_id, id)
+  where kind <> 'refused';
+
 -- afterwards
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(
@@ -14,6 +18,3 @@ select setval('queue.feed_reached', greatest(
   (select max(w.read_to) from queue.webhooks as w),
   (select max(t.read_to) from queue.tasks as t)
 ));
-
-create index signals_by_workspace on queue.signals (workspace_id, id)
-  where kind <> 'refused';
