@@ -632,8 +632,9 @@ end;
 $$;
 revoke execute on function queue.may_manage from public;
 
--- Without a workspace, the one that the caller joined first: to join another changes no call. All,
--- where a project's tenants keep no date. Guests have no claims: the service is known by its role.
+-- Without p_workspace_id, the workspace that the caller joined first, so that joining another one
+-- does not change what calls without a workspace mean. Where a project's tenants keep no date, the
+-- caller must name one of theirs. Guests have no claims: the service is known by its role.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable

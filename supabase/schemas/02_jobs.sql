@@ -416,7 +416,8 @@ create table queue.job_keys (
   is_unique boolean not null,
   job_id uuid not null,
   request_hash text, -- of the payload that came with an idempotency key
-  -- when a unique key is freed: leased or finished; other: of a call that made no job
+  -- when a unique key is freed: leased or finished; other: an idempotency key whose call made no
+  -- job, since another job had its unique key
   until text,
   primary key (workspace_id, job_type, key, is_unique)
 );

@@ -574,8 +574,8 @@ revoke execute on function queue.lock_jobs from public;
 
 -- Lock jobs for a call that changes them. A person's call is refused at once where someone holds
 -- one: it would wait on one of the few connections that all callers of the Data API share. The
--- service and plain SQL wait on their own, for at most eight seconds, since each of two transactions
--- may hold a job that the other waits for.
+-- service and plain SQL wait on their own, for at most eight seconds, since each of two
+-- transactions may hold a job that the other waits for.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -849,46 +849,25 @@ begin
   then
     perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
   end if;
-  select
-    queue.new_id(),
-    p_workspace_id,
-    coalesce(p_user_id, v_job.user_id),
-    coalesce(v_job.lane, p_type.lane),
-    coalesce(v_job.queue, p_type.queue),
-    p_type.job_type,
-    'pending',
-    p_payload,
-    coalesce(v_job.schema_version, p_type.schema_version),
-    coalesce(v_job.priority, 100),
-    coalesce(v_job.max_attempts, p_type.max_attempts),
-    0,
-    0,
-    1,
-    0,
-    (not p_type.is_minimal)::integer,
-    nullif(p_type.is_minimal, false),
-    p_now,
-    p_now
-  into
-    v_job.id,
-    v_job.workspace_id,
-    v_job.user_id,
-    v_job.lane,
-    v_job.queue,
-    v_job.job_type,
-    v_job.status,
-    v_job.payload,
-    v_job.schema_version,
-    v_job.priority,
-    v_job.max_attempts,
-    v_job.attempts,
-    v_job.fence,
-    v_job.generation,
-    v_job.lost_attempts,
-    v_job.last_seq,
-    v_job.is_minimal,
-    v_job.created_at,
-    v_job.updated_at;
+  v_job.id := queue.new_id();
+  v_job.workspace_id := p_workspace_id;
+  v_job.user_id := coalesce(p_user_id, v_job.user_id);
+  v_job.lane := coalesce(v_job.lane, p_type.lane);
+  v_job.queue := coalesce(v_job.queue, p_type.queue);
+  v_job.job_type := p_type.job_type;
+  v_job.status := 'pending';
+  v_job.payload := p_payload;
+  v_job.schema_version := coalesce(v_job.schema_version, p_type.schema_version);
+  v_job.priority := coalesce(v_job.priority, 100);
+  v_job.max_attempts := coalesce(v_job.max_attempts, p_type.max_attempts);
+  v_job.attempts := 0;
+  v_job.fence := 0;
+  v_job.generation := 1;
+  v_job.lost_attempts := 0;
+  v_job.last_seq := (not p_type.is_minimal)::integer;
+  v_job.is_minimal := nullif(p_type.is_minimal, false);
+  v_job.created_at := p_now;
+  v_job.updated_at := p_now;
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
   if v_job.traceparent is null
     and current_setting('request.headers', true) <> ''

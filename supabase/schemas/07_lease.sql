@@ -319,9 +319,11 @@ end;
 $$;
 revoke execute on function queue.lock_types from public;
 
--- All turns in these lanes of the next tenants in the ring, up to p_most (known; is_all: no more).
--- Lanes at one place are read along the ring; where places differ, or most turns there are of other
--- lanes (v_try 3), some of each lane. One far behind others counts as a round behind.
+-- The turns in these lanes of the tenants that come next in the ring, at most p_most tenants.
+-- known: how many they are; is_all: there are no more. Lanes that have come equally far are read
+-- along the ring (v_try 1, and 2 with more rows); where they differ, or where most turns met there
+-- belong to other lanes, some of each lane are read (v_try 3). A lane lags at most one round behind
+-- the others: one that was not served for long would otherwise be served alone until it caught up.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -721,8 +723,9 @@ end;
 $$;
 revoke execute on function queue.divide_slots from public;
 
--- Move these lanes on to whom they served last, before that one amid its round, or past all, and
--- note what tenants have had of the next. Lanes that come to one place share it from then on.
+-- Advance the position of these lanes: to the last tenant served; before that tenant, if its round
+-- is unfinished; past all that were read, if slots stayed free (p_is_past). Each turn keeps what
+-- its tenant has had of the round to come. Lanes that reach the same position share it from then on.
 create function queue.move_on(
   p_lanes integer[],
   p_last queue.last_served,
@@ -961,7 +964,13 @@ begin
       shares,
       o.job_type is null and v_jobs < v_most and not v_first.is_all
     )
-    from unnest(coalesce(v_divided.lasts, '{"(,0,,,)"}')) as o;
+    from unnest(
+      coalesce(
+        v_divided.lasts,
+        -- no slot was given: the lanes advance past what was read
+        array[row(null, 0, null, null, null)::queue.last_served]
+      )
+    ) as o;
   end if;
   more := more or (not v_first.is_all or v_divided.is_cut) and v_jobs < v_most;
 end;
@@ -1126,8 +1135,9 @@ end;
 $$;
 revoke execute on function queue.take from public;
 
--- What a worker gets of jobs it leased, and the changes to publish. At p_now they were: what goes
--- with it is an event, a freed unique key, or the start that queue.free_of_key charges.
+-- What a worker gets of the jobs that it leased, and the changes to publish. p_now: when they were
+-- leased, for which events are written, unique keys freed and starts charged to rates; null for a
+-- repeated call, which answers the same and stores nothing.
 create function queue.read_leases(
   p_ids uuid[],
   p_request queue.lease_request,

@@ -76,7 +76,8 @@ class LeaseRequests:
         count_due = count_due or self._is_first
         self._is_first = False
         self._summary.calls += 1
-        # enqueues wake no one for a tick with room: only one that will ask again has any
+        # enqueues wake no worker while a run has room for their jobs; a run that will not ask again
+        # before it ends has none, whatever slots are free
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room = self._has_room
         self._has_room = staying and asks_again and not self._is_woken
