@@ -725,7 +725,7 @@ revoke execute on function queue.divide_slots from public;
 
 -- Advance the position of these lanes: to the last tenant served; before that tenant, if its round
 -- is unfinished; past all that were read, if slots stayed free (p_is_past). Each turn keeps what
--- its tenant has had of the round to come. Lanes that reach the same position share it from then on.
+-- its tenant has had of the round to come. Lanes that reach one position share it from then on.
 create function queue.move_on(
   p_lanes integer[],
   p_last queue.last_served,
