@@ -1,6 +1,7 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
+import { question } from "./lib/ask.js";
 import { inTime, READ_MS } from "./lib/jobs/client.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
@@ -16,9 +17,8 @@ import {
   useRef,
   useState,
 } from "./lib/ui.js";
-import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
-import { lazy, useModule } from "./lib/lazy.js";
+import { lazy, useModule } from "./parts/lazy.js";
 import { Incidents } from "./parts/incidents.js";
 import { openPalette, openShortcuts, Palette, Shortcuts } from "./parts/palette.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
@@ -42,8 +42,9 @@ const CORE = {
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
   ],
 };
+const Confirmations = lazy(() => import("./parts/dialog.js"), "Confirmations");
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
-const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
+const NOT_FOUND = { path: "*", load: () => import("./parts/not-found.js") };
 
 /** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
 async function findApps() {
@@ -90,6 +91,7 @@ where u.email = '${email.replaceAll("'", "''")}';`;
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
+  const asked = useStore(question);
   const [menu, setMenu] = useState(false);
   const sections = [CORE, ...apps];
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
@@ -211,7 +213,7 @@ function Shell({ apps, user, workspace, workspaces }) {
     </main>
     <${Palette} commands=${commands} />
     <${Shortcuts} />
-    <${Confirmations} />
+    ${asked && html`<${Confirmations} />`}
     <${Toasts} />
   </div>`;
 }

@@ -38,7 +38,7 @@ function put(node, text) {
   node.hidden = !next;
 }
 
-export class JobElement extends Base {
+class JobElement extends Base {
   static observedAttributes = ["job-id", "schema", "label"];
 
   #parts = {};

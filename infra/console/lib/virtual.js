@@ -3,10 +3,10 @@
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
 /** Rows drawn above and below those in view, so that scrolling shows no gap. */
-export const OVERSCAN = 8;
+const OVERSCAN = 8;
 
 /** Rows `first` to `last` (exclusive) are drawn, between spacers of so many pixels. Pure. */
-export function rowsInView({ count, rowHeight, top, height }) {
+function rowsInView({ count, rowHeight, top, height }) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
   const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
   const last = Math.max(first, end);

@@ -1,7 +1,8 @@
 // Dialogs over the browser's own <dialog>: focus is kept inside and given back.
 
+import { question } from "../lib/ask.js";
+import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
-import { createStore, useStore } from "../lib/store.js";
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
@@ -30,24 +31,6 @@ export function Dialog({ title, onClose, wide = false, children }) {
       ${children}
     </div>
   </dialog>`;
-}
-
-const question = createStore(null);
-
-/** Ask before doing something that is hard to undo. */
-export const confirm = async (what) => (await askFor(what)) !== null;
-
-/** Ask, and for a line of text with it: null for no. */
-export function askFor(what) {
-  return new Promise((resolve) => {
-    question.set({
-      ...what,
-      answer: (value) => {
-        question.set(null);
-        resolve(value);
-      },
-    });
-  });
 }
 
 /** Where confirmations appear; once, in the shell. */

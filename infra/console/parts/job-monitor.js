@@ -2,10 +2,10 @@
 
 import { jobs as api, settings, types } from "../api.js";
 import { atLeast, counted, duration, percentage, serverNow, shortId } from "../lib/format.js";
-import { useJobList } from "../lib/job-list.js";
+import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyped, useKey } from "../lib/keys.js";
-import { lazy } from "../lib/lazy.js";
+import { lazy } from "./lazy.js";
 import { RANGES } from "../lib/series.js";
 import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -46,7 +46,7 @@ const FILTERS = {
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
 /** The filter as `list_jobs` takes it. */
-export function queryOf({ state, since, payload, ...rest }) {
+function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
   return {
     ...Object.fromEntries(named),

@@ -4,7 +4,7 @@ import { jobs as api } from "../api.js";
 import { counted, number } from "../lib/format.js";
 import { STATES, statusOf } from "../lib/states.js";
 import { html, quiet } from "../lib/ui.js";
-import { confirm } from "./dialog.js";
+import { confirm } from "../lib/ask.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];

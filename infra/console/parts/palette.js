@@ -1,7 +1,7 @@
 // The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
 
 import { isTyped, useKey } from "../lib/keys.js";
-import { lazy } from "../lib/lazy.js";
+import { lazy } from "./lazy.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 

@@ -1,7 +1,7 @@
 // What is said of an action: asked before, reported after, refused with its reason.
 
 import { html, quiet } from "../lib/ui.js";
-import { confirm } from "./dialog.js";
+import { confirm } from "../lib/ask.js";
 import { createStore, useStore } from "../lib/store.js";
 
 const toasts = createStore([]);

@@ -2,7 +2,7 @@
 
 import { jobs as api, rpc, supabase } from "../api.js";
 import { codeOf, money, number } from "../lib/format.js";
-import { useJobLines } from "../lib/job-lines.js";
+import { useJobLines } from "../parts/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { nextRunOf } from "../lib/states.js";
@@ -13,14 +13,14 @@ import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useKeptFocus } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
-import { EnqueueDialog, ReplayDialog } from "../lib/lazy.js";
+import { EnqueueDialog, ReplayDialog } from "../parts/lazy.js";
 import { Question } from "../parts/question.js";
 import { Stale, Unread } from "../parts/states-of-view.js";
 import { fact, jobLink } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
-import NotFound, { unreadPage } from "./not-found.js";
+import NotFound, { unreadPage } from "../parts/not-found.js";
 
 const { useJob } = hooksOf(hooks, supabase);
 

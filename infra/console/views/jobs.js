@@ -1,7 +1,7 @@
 // All jobs of a workspace, or the failed ones by what went wrong; the filters live in the address.
 
 import { setQuery, useQuery } from "../lib/router.js";
-import { EnqueueDialog, lazy } from "../lib/lazy.js";
+import { EnqueueDialog, lazy } from "../parts/lazy.js";
 import { html, useState } from "../lib/ui.js";
 import { FIELDS, JobMonitor } from "../parts/job-monitor.js";
 

@@ -11,7 +11,7 @@ import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
 import { column, heading, jobLink } from "../parts/table.js";
-import { When } from "../parts/when.js";
+import { WHEN } from "../parts/when-due.js";
 
 export const title = () => "Schedules";
 
@@ -37,18 +37,6 @@ const bodyOf = (one) =>
       one[name],
     ]),
   );
-
-/** When a schedule runs; of a type's page, too. */
-export const WHEN = [
-  column(
-    "When",
-    "mono small nowrap",
-    (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
-  ),
-  column("Next run", (one) =>
-    !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
-  ),
-];
 
 export default function Schedules({ workspace }) {
   const mayManage = workspace.role === "manager";

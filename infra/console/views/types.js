@@ -9,13 +9,13 @@ import { html, useState } from "../lib/ui.js";
 import { Tag, WorkerState } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
-import { EnqueueDialog } from "../lib/lazy.js";
+import { EnqueueDialog } from "../parts/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Unread } from "../parts/states-of-view.js";
 import { column, fact, figure, heading, jobLink, table } from "../parts/table.js";
 import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { WHEN } from "./schedules.js";
+import { WHEN } from "../parts/when-due.js";
 
 export const title = ({ name }) => name ?? "Types";
 
@@ -71,16 +71,19 @@ export default function Types({ name, workspace }) {
 }
 
 /** Whether a type runs: refused, paused, served by someone, or by no one. */
-const Served = ({ type }) =>
-  type.refusal
-    ? html`<${Tag} tone="failed">Refused<//>`
-    : type.paused_at
-      ? html`<${Tag} tone="waiting">Paused<//>`
-      : !type.served
-        ? html`<${Tag} tone="failed">No worker<//>`
-        : alive(type) === 0
-          ? html`<${Tag} tone="waiting">No worker now<//>`
-          : html`<${Tag} tone="completed">Served<//>`;
+function Served({ type }) {
+  const [, tone, words] = SERVED.find(([isSo]) => isSo(type));
+  return html`<${Tag} tone=${tone}>${words}<//>`;
+}
+
+/** The first that is so. */
+const SERVED = [
+  [(type) => type.refusal, "failed", "Refused"],
+  [(type) => type.paused_at, "waiting", "Paused"],
+  [(type) => !type.served, "failed", "No worker"],
+  [(type) => alive(type) === 0, "waiting", "No worker now"],
+  [() => true, "completed", "Served"],
+];
 
 function TypePage({ name, workspace }) {
   const read = useRead((signal) => api.get(workspace.id, name, signal), [workspace.id, name]);

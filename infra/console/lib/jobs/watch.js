@@ -249,7 +249,7 @@ function promised() {
 }
 
 /** Jobs as they are now, without their histories: each event is a reason to read them again. */
-export class JobsWatch extends Follower {
+class JobsWatch extends Follower {
   #read;
   #readEnds;
   #rows = [];

@@ -1,7 +1,7 @@
 // Benchmarks: the jobs of a workspace, newest first, and what of them could not be queued.
 
 import { counted } from "../../lib/format.js";
-import { useLivePages } from "../../lib/live.js";
+import { useLivePages } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";

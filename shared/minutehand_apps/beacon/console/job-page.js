@@ -3,7 +3,7 @@
 import { supabase } from "../../api.js";
 import { counted } from "../../lib/format.js";
 import { watchSession } from "../../lib/jobs.js";
-import { useWatched } from "../../lib/live.js";
+import { useWatched } from "../../parts/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useEffect } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
@@ -15,7 +15,7 @@ import { When } from "../../parts/when.js";
 import { Answers } from "./answers.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
-import { unreadPage } from "../../views/not-found.js";
+import { unreadPage } from "../../parts/not-found.js";
 
 const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
 

@@ -11,7 +11,7 @@ import { Answering } from "../../parts/question.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import NotFound, { unreadPage } from "../../views/not-found.js";
+import NotFound, { unreadPage } from "../../parts/not-found.js";
 
 needStyles("/apps/chat/chat.css");
 

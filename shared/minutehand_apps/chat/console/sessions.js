@@ -1,6 +1,6 @@
 // Sessions of a workspace, the latest first, as row level security shows them.
 
-import { useLatest } from "../../lib/live.js";
+import { useLatest } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { html } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";

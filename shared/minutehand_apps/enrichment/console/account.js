@@ -3,7 +3,7 @@
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
 import { watchWorkspace } from "../../lib/jobs.js";
-import { useWatched } from "../../lib/live.js";
+import { useWatched } from "../../parts/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
@@ -14,7 +14,7 @@ import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
-import NotFound, { unreadPage } from "../../views/not-found.js";
+import NotFound, { unreadPage } from "../../parts/not-found.js";
 
 export const title = () => "Account";
 

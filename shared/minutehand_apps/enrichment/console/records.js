@@ -1,6 +1,6 @@
 // A list of records with its search, each with its enrichment: accounts and contacts alike.
 
-import { useLivePages } from "../../lib/live.js";
+import { useLivePages } from "../../parts/live.js";
 import { navigate, setQuery, useQuery } from "../../lib/router.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";

@@ -12,7 +12,7 @@ import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { toneOf } from "./plans.js";
-import { unreadPage } from "../../views/not-found.js";
+import { unreadPage } from "../../parts/not-found.js";
 
 needStyles("/apps/plans/plans.css");
 

@@ -1,7 +1,7 @@
 // Plans of a workspace, the latest first, as row level security shows them; and a form for another.
 
 import { callRoute } from "../../api.js";
-import { useLatest } from "../../lib/live.js";
+import { useLatest } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { stateOf } from "../../lib/states.js";
 import { html, useMemo, useState } from "../../lib/ui.js";

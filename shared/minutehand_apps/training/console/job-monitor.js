@@ -3,7 +3,7 @@
 import { jobs as api, supabase } from "../../api.js";
 import { duration } from "../../lib/format.js";
 import { watchSession, watchWorkspace } from "../../lib/jobs.js";
-import { useWatched } from "../../lib/live.js";
+import { useWatched } from "../../parts/live.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";

@@ -2,7 +2,7 @@
 
 import { supabase } from "../../api.js";
 import { watchSession } from "../../lib/jobs.js";
-import { useWatched } from "../../lib/live.js";
+import { useWatched } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
@@ -14,7 +14,7 @@ import { When } from "../../parts/when.js";
 import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
-import { unreadPage } from "../../views/not-found.js";
+import { unreadPage } from "../../parts/not-found.js";
 
 export const title = () => "Training";
 

@@ -1,6 +1,6 @@
 // Training: the videos of a workspace, the uploads under way, and a form for another.
 
-import { useLivePages } from "../../lib/live.js";
+import { useLivePages } from "../../parts/live.js";
 import { usePolling } from "../../lib/store.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";

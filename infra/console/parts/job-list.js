@@ -1,11 +1,11 @@
 // The jobs of a workspace as a live list: keyset pages, read again when something happens.
 
 import { jobs as api, supabase } from "../api.js";
-import { watchWorkspace } from "./jobs/watch.js";
-import { isPassing } from "./store.js";
-import { useLayoutEffect, useRef, useState } from "./ui.js";
+import { watchWorkspace } from "../lib/jobs/watch.js";
+import { isPassing } from "../lib/store.js";
+import { useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-export const UNREAD = {
+const UNREAD = {
   rows: [],
   counts: null,
   isLoading: true,
@@ -20,7 +20,7 @@ const RETRY_MS = 5000;
 const MOST_AGAIN = 200; // ids that one call reads again
 
 /** One list's state and its moves; drawn by `JobMonitor`. */
-export class JobList {
+class JobList {
   #workspaceId;
   #filter;
   #changed;

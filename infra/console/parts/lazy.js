@@ -1,8 +1,8 @@
 // Modules that a page loads when they are first needed.
 
-import { h, useEffect, useState } from "./ui.js";
-import { inTime } from "./jobs/client.js";
-import { notifyFailure } from "../parts/toasts.js";
+import { h, useEffect, useState } from "../lib/ui.js";
+import { inTime } from "../lib/jobs/client.js";
+import { notifyFailure } from "./toasts.js";
 
 /**
  * A module, null until it is there, and why it is not. A browser asks once for a module: the page
@@ -39,5 +39,5 @@ export function lazy(load, name) {
   };
 }
 
-export const EnqueueDialog = lazy(() => import("../parts/enqueue.js"), "EnqueueDialog");
-export const ReplayDialog = lazy(() => import("../parts/replay.js"), "ReplayDialog");
+export const EnqueueDialog = lazy(() => import("./enqueue.js"), "EnqueueDialog");
+export const ReplayDialog = lazy(() => import("./replay.js"), "ReplayDialog");

@@ -1,9 +1,9 @@
 // Reads that are repeated when a watch says so: of one thing, or of pages of things.
 
 import { data, supabase, unwrap } from "../api.js";
-import { watchWorkspace } from "./jobs/watch.js";
-import { usePolling, useRead } from "./store.js";
-import { useEffect, useRef, useState } from "./ui.js";
+import { watchWorkspace } from "../lib/jobs/watch.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { useEffect, useRef, useState } from "../lib/ui.js";
 
 /** Read again whenever a watch finds that something may have changed; the watch's freshness. */
 export function useWatched(read, start, inputs) {

@@ -1,7 +1,7 @@
 // An address that leads nowhere, or to what is not yours: the two look alike.
 
 import { html } from "../lib/ui.js";
-import { Unread } from "../parts/states-of-view.js";
+import { Unread } from "./states-of-view.js";
 
 export const title = () => "Not found";
 

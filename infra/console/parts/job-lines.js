@@ -2,8 +2,8 @@
 // events report them. Events alone would not do: they are cut short, and some types send none.
 
 import { data, unwrap } from "../api.js";
-import { isPassing } from "./store.js";
-import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
+import { isPassing } from "../lib/store.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
 const PAGE = 1000;
 const PAUSE_MS = 120;
@@ -24,7 +24,7 @@ const asLine = (row) => ({
 });
 
 /** The lines of one job; `notify` says that there may be more. */
-export class JobLines {
+class JobLines {
   #jobId;
   #changed;
   #lines = [];
