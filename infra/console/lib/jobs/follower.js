@@ -3,7 +3,8 @@
 // session's.
 
 import { later, nextFrame, notify } from "./page.js";
-import { OUTDATED } from "./session.js";
+import { HUNG, OUTDATED } from "./session.js";
+import { ANOTHER_USER } from "./socket.js";
 
 /** How current a watch is; see `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
@@ -159,14 +160,13 @@ export class Follower {
     return answer;
   }
 
-  /** Another user's, or no one's: what was read is gone at once, and is read again. */
+  /** Another user's, or no one's: what was read is gone at once. The session has it read again. */
   empty() {
     this.forget();
     this.#synced = this.#isRefused = false;
     this.#reads = 0;
     this.#error = null;
     this.#announce();
-    this.refresh();
   }
 
   /** Who reads may not: nothing stays of what was read, nor the channel joined while they might. */
@@ -237,7 +237,7 @@ export class Follower {
     if (reason !== SILENT) this.#distrusted = false; // its successor has done nothing yet
     this.#joined = false;
     this.#lostOnce = true;
-    if (was) this.refresh();
+    if (was && reason !== ANOTHER_USER) this.refresh();
     this.notify();
   }
 
@@ -309,7 +309,8 @@ export class Follower {
   }
 
   #onFailure(error) {
-    if (error === OUTDATED) return void (this.#again = true);
+    if (error === OUTDATED) return;
+    if (error === HUNG) return void (this.#again = true);
     this.#failures += 1;
     this.#error = error;
     if (error?.status !== 429) this.#synced = false; // a server that is busy will answer

@@ -12,8 +12,10 @@ const MOST_ASKED = 2;
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
 const SETTLE_MS = 50; // a page comes back by several events
 
-/** Why a read is to be asked again: its answer would be another user's, or hangs while others come. */
-export const OUTDATED = new Error("to be read again");
+/** A read's answer would be another user's; the session has it read again. */
+export const OUTDATED = new Error("read for another user");
+/** A read hangs while others are answered: it is to be asked again. */
+export const HUNG = new Error("hung");
 
 const sessions = new WeakMap();
 
@@ -76,8 +78,8 @@ export class Session {
   }
 
   /**
-   * What `ask(signal)` answers. Throws `OUTDATED` where it was asked for someone else, or hung while others
-   * were answered; a refusal of what no token came along with is an outage.
+   * What `ask(signal)` answers. Throws `OUTDATED` where it was asked for someone else, `HUNG` where
+   * others were answered; a refusal of what no token came along with is an outage.
    */
   async read(ask) {
     let epoch = this.#epoch;
@@ -197,6 +199,7 @@ export class Session {
     this.#epoch += 1;
     for (const follower of [...this.#followers]) follower.empty();
     this.#socket.renew();
+    this.wake(); // a moment later: who signs out leaves the page, and reads nothing as no one
     return true;
   }
 
@@ -272,7 +275,7 @@ function stopper() {
   const aborter = new AbortController();
   const { signal } = aborter;
   const promise = new Promise((_, reject) => {
-    signal.addEventListener("abort", () => reject(OUTDATED), { once: true });
+    signal.addEventListener("abort", () => reject(HUNG), { once: true });
   });
   promise.catch(() => {});
   return { promise, signal, stop: () => aborter.abort() };

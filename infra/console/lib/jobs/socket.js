@@ -25,6 +25,9 @@ const FOLLOW_AGAIN_SECONDS = 60;
 const FOLLOW_RETRY_SECONDS = 3; // a job's topic gets nothing while no one follows it
 const SLEPT_MS = 15_000;
 
+/** Why a topic was left that is joined again in the name of someone else. */
+export const ANOTHER_USER = "another user";
+
 export class Socket {
   #client;
   #session;
@@ -73,7 +76,7 @@ export class Socket {
     for (const entry of this.#entries.values()) {
       entry.id = crypto.randomUUID();
       entry.failures = 0;
-      this.#lose(entry, "another user");
+      this.#lose(entry, ANOTHER_USER);
       clearTimeout(entry.timer);
       entry.timer = setTimeout(() => this.#enter(entry)); // supabase-js may hold its lock now
     }
