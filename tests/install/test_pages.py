@@ -24,12 +24,18 @@ from tests.support.stranger import Stranger
 
 #: The first builds the wheel and starts its stack.
 pytestmark = pytest.mark.timeout(600)
-#: Without what another test made; and pg-boss's table, as far as its page reads it.
+#: Without what another test made; and other queues' tables, as far as their page reads them.
 BEFORE = """
 drop table if exists public.invoices cascade; create schema pgboss;
 create table pgboss.job
   (id uuid default gen_random_uuid(), name text, state text, data jsonb, start_after timestamptz);
-insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name": "Ada"}')
+insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name": "Ada"}');
+create schema graphile_worker;
+create table graphile_worker._private_tasks (id int primary key, identifier text);
+create table graphile_worker._private_jobs
+  (id bigint, task_id int, payload json, run_at timestamptz, locked_at timestamptz);
+insert into graphile_worker._private_tasks values (1, 'greet');
+insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
 #: Makes a row of our table of workspaces, which this project does not have.
 OF_WORKSPACES = "aws"
@@ -152,6 +158,22 @@ def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack
     said = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
     assert '"message_id": "message to Ada: 12.0 EUR"' in said
+    assert "0 failed" in run(project, "minutehand doctor")
+
+
+def test_the_skill_file_is_followed_to_the_letter(project: Stranger, dev: RunningStack) -> None:
+    """Its processor, its test, its command, as an assistant would."""
+    text = page(project, "skill")
+    [processor, test], folder = blocks(text, "python"), project.folder / "work"
+    (folder / "processors" / "greet.py").write_text(processor)
+    (folder / "tests" / "test_greet.py").write_text(
+        f"from work.processors.greet import Greet, greet\n{test}"
+    )
+    run(project, "python -m pytest -q -p no:cacheprovider work/tests/test_greet.py")
+    until(lambda: "jobs.greet" in run(project, "minutehand types"))
+    [command] = re.findall(r"`(minutehand enqueue jobs\.greet .* --watch)`", text)
+
+    assert '"said": "Hello Ada"' in run(project, command)
     assert "0 failed" in run(project, "minutehand doctor")
 
 
