@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from minutehand.version import VERSION
 
@@ -140,7 +140,10 @@ From1To1000 = Annotated[int, _parsing(_count(1, 1000))]
 _VARIABLES: Final = {
     "worker_secret_tokens": "WORKER_SECRET_TOKEN",
     "background_job_tokens": "BACKGROUND_JOB_TOKEN",
-    **{name: f"MINUTEHAND_{name.upper()}" for name in ("apps", "version", "commit", "source")},
+    **{
+        name: f"MINUTEHAND_{name.upper()}"
+        for name in ("apps", "version", "commit", "deployed_at", "source")
+    },
     "schema_name": "MINUTEHAND_SCHEMA",
 }
 #: What else a field is read from.
@@ -219,6 +222,8 @@ class Settings(BaseModel):
     version: str = VERSION
     #: The commit that the code was made of, and where its files can be read: a path is appended.
     commit: str | None = None
+    #: When that was deployed, which no start of a process changes: of two deploys the younger wins.
+    deployed_at: AwareDatetime | None = Field(None, examples=["2026-11-26T12:00:00Z"])
     source: Url | None = Field(None, examples=["https://github.com/acme/app/blob/0a1b2c3/src"])
     #: The whole environment, for the settings of apps.
     environ: Mapping[str, str] = Field(default_factory=dict, repr=False)

@@ -115,6 +115,10 @@ create table queue.job_types (
   refusal text, -- why its last registration was refused; the policy before it holds
   -- -infinity: worker keys were revoked
   registered_at timestamptz not null default queue.clock(),
+  -- the code that it is of, and when that was deployed; null where its workers do not say
+  commit text,
+  deployed_at timestamptz,
+  constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
   -- a worker that publishes another value is shown the constraint's name
   constraint job_type_has_1_to_100_plain_characters
     check (char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),

@@ -241,8 +241,84 @@ end;
 $$;
 revoke execute on function queue.check_payload from public;
 
--- Publish a type: its row, and the schedules of its code, with their queues; those that are missing
--- are deleted. False where a newer version is known, which an older worker must not undo.
+-- Whether a type is of a younger deploy than the one that publishes it now, which therefore undoes
+-- nothing of it. Who does not say when it was deployed is older than who does; between two that do
+-- not, the newer version of the payload is the younger.
+create function queue.is_of_younger(p_known queue.job_types, p_type jsonb)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select case
+  when p_known.deployed_at is null then v.is_older
+  else p_known.deployed_at > d.at or p_known.deployed_at = d.at and v.is_older
+end
+from coalesce((p_type ->> 'deployed_at')::timestamptz, '-infinity') as d (at)
+cross join lateral (
+  select p_known.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1)
+) as v (is_older)
+$$;
+revoke execute on function queue.is_of_younger from public;
+
+-- Publish the schedules of a type's code, with their queues. Those that are missing are withdrawn:
+-- one that comes back within a day, as after a roll-back, keeps the run that it would have next.
+create function queue.publish_schedules(p_type jsonb, p_source text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_name constant text := p_type ->> 'job_type';
+  v_names constant text[] := array(
+    select 'code:' || (d ->> 'name')
+    from jsonb_array_elements(p_type -> 'schedules') as d
+  );
+begin
+  with gone as (
+    delete from queue.schedules as s
+    where s.job_type = v_name and s.source is not null and s.name <> all (v_names)
+    returning s.name, s.cron, s.timezone, s.next_at, s.last_slot_at, s.last_job_id
+  )
+  insert into queue.withdrawn_schedules as w
+  select g.*, queue.clock()
+  from gone as g
+  on conflict (name) do update set
+    cron = excluded.cron,
+    timezone = excluded.timezone,
+    next_at = excluded.next_at,
+    last_slot_at = excluded.last_slot_at,
+    last_job_id = excluded.last_job_id,
+    withdrawn_at = excluded.withdrawn_at;
+  perform queue.lane_of(v_name, d #>> '{options,queue}', p_declares => true)
+  from jsonb_array_elements(p_type -> 'schedules') as d
+  where d #>> '{options,queue}' is not null;
+  perform queue.save_schedule(
+    queue.system_workspace(),
+    d || jsonb_build_object('name', 'code:' || (d ->> 'name'), 'job_type', v_name),
+    p_source,
+    queue.clock()
+  )
+  from jsonb_array_elements(p_type -> 'schedules') as d;
+  with back as (
+    delete from queue.withdrawn_schedules as w
+    where w.name = any (v_names)
+    returning w.*
+  )
+  update queue.schedules as s
+  set
+    last_slot_at = b.last_slot_at,
+    last_job_id = b.last_job_id,
+    next_at = case
+      when (s.cron, s.timezone) = (b.cron, b.timezone) then b.next_at
+      else s.next_at
+    end
+  from back as b
+  where s.workspace_id = queue.system_workspace() and s.name = b.name;
+end;
+$$;
+revoke execute on function queue.publish_schedules from public;
+
+-- Publish a type: its row, and the schedules of its code. False where it is of a younger deploy.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -257,14 +333,15 @@ begin
     p_type,
     '{job_type, queue, max_concurrency, workspace_concurrency,
     key_concurrency, rate_limit, lease_seconds, timeout_seconds, max_attempts, backoff,
-    payload_schema, schema_version, events, internal, source, description, schedules}',
+    payload_schema, schema_version, events, internal, source, description, schedules, commit,
+    deployed_at}',
     'the job type'
   );
   select * into v_old
   from queue.job_types as t
   where t.job_type = v_name
   for update;
-  if v_old.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1) then
+  if queue.is_of_younger(v_old, p_type) then
     return false;
   end if;
   v_new := jsonb_populate_record(
@@ -289,6 +366,11 @@ begin
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
+        -- a clock that is ahead must not hold the type against what comes after
+        'deployed_at', case
+          when p_type ? 'deployed_at'
+            then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
+        end,
         -- a worker may make a type internal, and may not undo that, unless keys were revoked since
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
@@ -308,26 +390,7 @@ begin
     on conflict (job_type) do nothing;
   end if;
   if p_type ? 'schedules' then
-    delete from queue.schedules as s
-    where s.job_type = v_name
-      and s.source is not null
-      and not exists (
-        select from jsonb_array_elements(p_type -> 'schedules') as d
-        where s.name = 'code:' || (d ->> 'name')
-      );
-    perform queue.lane_of(v_name, d #>> '{options,queue}', p_declares => true)
-    from jsonb_array_elements(p_type -> 'schedules') as d
-    where d #>> '{options,queue}' is not null;
-    perform queue.save_schedule(
-      queue.system_workspace(),
-      d || jsonb_build_object(
-        'name', 'code:' || (d ->> 'name'),
-        'job_type', v_name
-      ),
-      coalesce(v_new.source, v_name),
-      queue.clock()
-    )
-    from jsonb_array_elements(p_type -> 'schedules') as d;
+    perform queue.publish_schedules(p_type, coalesce(v_new.source, v_name));
   end if;
   -- changed limits apply to jobs that run or wait already
   if (

@@ -296,10 +296,12 @@ begin
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
-    registered_at = '-infinity'
+    registered_at = '-infinity',
+    deployed_at = null
   where true; -- a hosted Data API refuses a change without a condition (safeupdate)
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;
+  delete from queue.withdrawn_schedules where true;
   delete from queue.job_types
   where not in_order
     and job_type not in (

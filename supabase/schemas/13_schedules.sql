@@ -208,6 +208,20 @@ revoke all on queue.schedules from public, anon, authenticated, service_role;
 create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
+
+-- Schedules that a deploy's code no longer declares, for a day.
+create table queue.withdrawn_schedules (
+  name text primary key, -- as in queue.schedules
+  cron text not null,
+  timezone text not null,
+  next_at timestamptz,
+  last_slot_at timestamptz,
+  last_job_id uuid,
+  withdrawn_at timestamptz not null
+);
+alter table queue.withdrawn_schedules enable row level security;
+revoke all on queue.withdrawn_schedules from public, anon, authenticated, service_role;
+
 -- of a workspace
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');

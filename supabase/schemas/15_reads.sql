@@ -1327,6 +1327,13 @@ values
       'pg_terminate_backend({pid})`.',
     null,
     '/overview'
+  ),
+  (
+    'two_codes',
+    'Two codes run side by side: {codes}.',
+    'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
+    'types {job_type}',
+    '/types/{job_type}'
   );
 
 -- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.

@@ -507,6 +507,30 @@ end;
 $$;
 revoke execute on function queue.findings_of_queue from public;
 
+-- Codes, by version and commit, that workers alive run for the same types, and for which.
+create function queue.codes_side_by_side(p_now timestamptz)
+returns table (codes text, job_types text[], since timestamptz)
+language sql stable
+set search_path = ''
+as $$
+select
+  array_to_string(t.codes, ' and '),
+  (array_agg(t.job_type order by t.job_type))[1:5],
+  max(t.registered_at)
+from (
+  select
+    j.job_type,
+    j.registered_at,
+    array_agg(distinct w.version) as codes
+  from queue.alive_workers(p_now) as w
+  join queue.job_types as j on j.job_type = any (w.job_types)
+  group by 1, 2
+) as t
+where cardinality(t.codes) > 1
+group by t.codes
+$$;
+revoke execute on function queue.codes_side_by_side from public;
+
 create function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -565,6 +589,14 @@ begin
       jsonb_build_object('job_type', t.job_type)
     from queue.job_types as t
     where t.refusal is not null -- types are of all workspaces
+    union all
+    select
+      'warn',
+      'two_codes',
+      o.since,
+      format('both serve %s', array_to_string(o.job_types, ', ')),
+      jsonb_build_object('codes', o.codes, 'job_type', o.job_types[1])
+    from queue.codes_side_by_side(v_now) as o
     union all
     select
       'warn',

@@ -521,6 +521,7 @@ begin
         then (select make_interval(secs => 2 * max(rate_per_seconds)) from queue.job_types) end)'
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
+        ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
         -- jobs that are kept for longer name no worker any more
         ('workers', 'seen_at < $1 - interval ''100 days'''),
         -- of jobs that were deleted while a worker reported on them

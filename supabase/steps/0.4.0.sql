@@ -1,6 +1,20 @@
 -- What doctor compares travels with the release; the database no longer keeps a copy of its own.
 delete from queue.settings where name = 'facts';
 
+-- A type belongs to a deploy, and the younger one wins.
+alter table queue.job_types
+  add column commit text,
+  add column deployed_at timestamptz,
+  add constraint commit_has_at_most_100_characters check (char_length(commit) <= 100);
+insert into queue.advice (reason, sentence, words, command, path)
+values (
+  'two_codes',
+  'Two codes run side by side: {codes}.',
+  'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
+  'types {job_type}',
+  '/types/{job_type}'
+);
+
 -- A lease may be asked for by pools of slots, of some job types each.
 alter type queue.lease_request add attribute pools jsonb;
 

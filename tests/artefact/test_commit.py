@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from minutehand.commit import code_environment
 from minutehand.project import Project
@@ -25,8 +28,32 @@ def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
     git(tmp_path, "commit", "-qm", "one")
     (tmp_path / "notes.txt").touch()
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert code_environment(project, {}) == {"MINUTEHAND_COMMIT": commit}
+    assert code_environment(project, {})["MINUTEHAND_COMMIT"] == commit
 
     (tmp_path / "a.py").write_text("changed = True\n", "utf-8")
-    assert code_environment(project, {}) == {"MINUTEHAND_COMMIT": f"{commit}-dirty"}
-    assert code_environment(project, {"MINUTEHAND_COMMIT": "x"}) == {}
+    assert code_environment(project, {})["MINUTEHAND_COMMIT"] == f"{commit}-dirty"
+    said = {"MINUTEHAND_COMMIT": "x", "MINUTEHAND_DEPLOYED_AT": "2026-01-01T00:00:00Z"}
+    assert code_environment(project, said) == {}
+
+
+def test_a_checkout_is_deployed_when_it_comes_to_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to an older one, as a roll-back does; looked at again it is the same deploy."""
+    project = Project(root=tmp_path)
+    git(tmp_path, "init", "-q")
+    instants = []
+    for hour, action in enumerate(
+        (
+            ("commit", "-q", "--allow-empty", "-m", "one"),
+            ("commit", "-q", "--allow-empty", "-m", "two"),
+            ("checkout", "-q", "HEAD~1"),
+        )
+    ):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"2026-01-01T0{hour}:00:00+00:00")
+        git(tmp_path, *action)
+        found = [code_environment(project, {})["MINUTEHAND_DEPLOYED_AT"] for _ in "ab"]
+        assert found[0] == found[1]
+        instants.append(datetime.fromisoformat(found[0]))
+
+    assert instants == [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in range(3)]

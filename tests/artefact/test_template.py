@@ -13,10 +13,11 @@ from minutehand.deploy.package import TEMPLATE
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "artefact" / "template.jsonl"
-#: What differs from build to build: where the zip is put, its hash, the commit, the Python.
+#: What differs from build to build: where the zip is put, its hash, commit and instant, the Python.
 _VARYING = re.compile(
     r'(?<="S3Key": ")[^"]+|(?<="MINUTEHAND_COMMIT": ")[^"]*|(?<="MINUTEHAND_SOURCE": ")[^"]*'
-    r'|(?<="MINUTEHAND_VERSION": ")[^"]*|(?<="Runtime": "python)[\d.]+'
+    r'|(?<="MINUTEHAND_DEPLOYED_AT": ")[^"]*|(?<="MINUTEHAND_VERSION": ")[^"]*'
+    r'|(?<="Runtime": "python)[\d.]+'
 )
 #: A dependency that a reference implies is osls' way.
 ALLOWED = "W3005"

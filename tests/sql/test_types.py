@@ -184,3 +184,27 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
     moved = [{"job_type": "work", "queue": f"q{number}"} for number in range(101)]
     answer = publish(engine, {"job_type": "nightly", "schedules": [nightly]}, *moved)
     assert answer == {"registered": 102, "refused": []}
+
+
+def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
+    """Who does not say when it was deployed is older; a clock that is ahead holds nothing."""
+    young = {"job_type": "t", "deployed_at": "2026-02-01T00:00:00Z", "commit": "b"}
+    publish(engine, {**young, "max_concurrency": 5, "schema_version": 2})
+
+    for older in ({}, {"deployed_at": "2026-01-01T00:00:00Z"}, {**young, "schema_version": 1}):
+        answer = publish(
+            engine, {"max_concurrency": 1, "schema_version": 3, **older, "job_type": "t"}
+        )
+        assert answer == {"registered": 0, "refused": []}
+    assert known(engine, "t")["max_concurrency"] == 5
+
+    back = {"job_type": "t", "deployed_at": "9999-01-01T00:00:00Z", "max_concurrency": 2}
+    assert publish(engine, back)["registered"] == 1
+    engine.advance(1)
+    now = engine.one("select queue.clock()").isoformat()
+    assert publish(engine, {**back, "deployed_at": now, "max_concurrency": 3})["registered"] == 1
+    assert (known(engine, "t")["max_concurrency"], known(engine, "t")["schema_version"]) == (3, 1)
+    engine.rpc("revoke_worker_keys", p_before="2026-01-01T00:00:00Z")
+    assert (
+        engine.rows("select deployed_at from queue.job_types where deployed_at is not null") == []
+    )

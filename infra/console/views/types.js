@@ -20,7 +20,8 @@ import { WHEN } from "../parts/when-due.js";
 export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
-const alive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
+const isAlive = ({ state }) => state === "alive";
+const alive = ({ serving }) => serving.filter(isAlive).length;
 
 /** Refused, not served, paused, failing, in use, the rest: what needs someone comes first. */
 const rankOf = ({ refusal, served, paused_at: paused, day }) =>
@@ -159,8 +160,16 @@ function Serving({ type, workspace }) {
   usePolling(running, EVERY_MS);
   const inHand = ({ worker_id: id }) =>
     (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
+  const codes = new Set(type.serving.filter(isAlive).map((one) => one.version));
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
+    ${
+      codes.size > 1 &&
+      html`<p>
+        Two codes run side by side: ${[...codes].join(" and ")}. What the younger deploy says of the
+        type holds${type.commit && `: ${type.commit.slice(0, 9)}`}.
+      </p>`
+    }
     ${
       type.serving.length === 0
         ? html`<${Empty} title="No worker has served it" />`

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
-from minutehand.commit import code_environment
+from minutehand.commit import DEPLOYED_AT, code_environment
 from minutehand.deploy.build import PYTHON, PackagingError
 from minutehand.deploy.service import write_service
 from minutehand.node import node_binary, node_home
@@ -64,7 +65,10 @@ def compile_template(
 
 
 def service_environment(project: Project) -> dict[str, str]:
-    """What serverless.yml reads of the environment, beside its parameters."""
+    """What serverless.yml reads of the environment, beside its parameters.
+
+    A deploy is of now, also that of an older commit.
+    """
     handlers = "functions" if checkout() == project.root else "minutehand.functions"
     return {
         "MINUTEHAND_NAME": project.name,
@@ -74,6 +78,7 @@ def service_environment(project: Project) -> dict[str, str]:
         "SLS_INTERACTIVE_SETUP_ENABLE": "0",
         **project.environment,
         **code_environment(project),
+        DEPLOYED_AT: os.environ.get(DEPLOYED_AT) or datetime.now(UTC).isoformat("T", "seconds"),
     }
 
 

@@ -90,6 +90,8 @@ class Worker:
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        deployed_at = settings.deployed_at
+        self._deployed_at = deployed_at and deployed_at.isoformat()
         self._registered: object = None
         self._registers_at = -math.inf
 
@@ -98,9 +100,10 @@ class Worker:
         names, now = self.registry.names, self.clock.monotonic()
         if not names or (self._registered == names and now < self._registers_at):
             return
-        count = await self.queue.register_job_types(self.registry.specs())
+        code = {"commit": self.settings.commit, "deployed_at": self._deployed_at}
+        count = await self.queue.register_job_types([s | code for s in self.registry.specs()])
         self._registered, self._registers_at = names, now + REGISTER_EVERY_SECONDS
-        # fewer: one was refused, which `minutehand types` explains, or a newer worker's holds
+        # fewer: one was refused, which `minutehand types` explains, or a younger deploy's holds
         level = logging.INFO if count == len(names) else logging.WARNING
         extra = {"event": "worker.registered", "job_types": list(names), "registered": count}
         logger.log(level, "Job types registered", extra=extra)
