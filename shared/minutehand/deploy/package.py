@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from minutehand.commit import DEPLOYED_AT, code_environment
 from minutehand.deploy.build import PYTHON, PackagingError
 from minutehand.deploy.service import write_service
+from minutehand.install.project import SECRET_FILES
 from minutehand.node import node_binary, node_home
 from minutehand.project import Project
 from minutehand.resources import checkout
@@ -83,7 +85,7 @@ def service_environment(project: Project) -> dict[str, str]:
 
 
 def _mirror(root: Path, service: Path) -> None:
-    """Link to what a project's serverless.yml may include, without hidden files and builds."""
+    """Link to what a project's serverless.yml may include: no hidden file, build or secret."""
     if not (root / "serverless.yml").is_file():
         raise PackagingError(
             f"{root} has no serverless.yml; the first `minutehand deploy` writes one"
@@ -91,6 +93,7 @@ def _mirror(root: Path, service: Path) -> None:
     shutil.rmtree(service, ignore_errors=True)
     service.mkdir(parents=True)
     for path in root.iterdir():
-        if path.name not in NOT_INCLUDED and not path.name.startswith("."):
+        unwanted = path.name in NOT_INCLUDED or path.name.startswith(".")
+        if not unwanted and not any(fnmatchcase(path.name, name) for name in SECRET_FILES):
             (service / path.name).symlink_to(path)
     shutil.copyfile(root / "serverless.yml", service / "serverless.yml")

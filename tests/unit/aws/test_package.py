@@ -1,0 +1,19 @@
+"""What the packager takes of a project's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minutehand.deploy.package import _mirror
+
+
+def test_no_secret_is_linked_into_the_build(tmp_path: Path) -> None:
+    """A file of includes is; what `install` keeps out of git is not."""
+    root, service = tmp_path / "shop", tmp_path / "service"
+    root.mkdir()
+    for name in ("serverless.yml", "alarms.yml", "secrets.env", "prod.env", "key.json", ".env"):
+        (root / name).write_text("x: 1")
+
+    _mirror(root, service)
+
+    assert sorted(path.name for path in service.iterdir()) == ["alarms.yml", "serverless.yml"]
