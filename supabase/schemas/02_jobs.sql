@@ -50,7 +50,9 @@ create table public.jobs (
   replay_from text, -- the step of replay_of from which it runs again
   traceparent text,
   tags text[],
-  is_minimal boolean -- no events of creation and lease; null for usual
+  is_minimal boolean, -- no events of creation and lease; null for usual
+  -- before its type is known: which of queue and max_attempts its caller gave
+  chosen text[]
 ) with (
   -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
   -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes

@@ -402,14 +402,19 @@ end;
 $$;
 revoke execute on function queue.note_turn from public;
 
--- Give a job that came before its type the type's lane, and its values of options left unset.
+-- Give a job that came before its type, or whose queue is gone, a lane of the type: one that came
+-- before it also gets the type's values where its caller gave none.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
 set search_path = ''
 as $$
 begin
-  p_job.queue := coalesce(nullif(p_job.queue, 'default'), p_type.queue);
+  p_job.queue := case
+    when p_job.chosen is null then coalesce(nullif(p_job.queue, 'default'), p_type.queue)
+    when 'queue' = any (p_job.chosen) then p_job.queue
+    else p_type.queue
+  end;
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
   exception when sqlstate 'PT422' then -- no one has declared it
@@ -420,8 +425,12 @@ begin
   set
     queue = p_job.queue,
     lane = p_job.lane,
-    max_attempts = coalesce(nullif(max_attempts, 5), p_type.max_attempts),
-    schema_version = coalesce(nullif(schema_version, 0), p_type.schema_version)
+    max_attempts = case
+      when chosen is null or 'max_attempts' = any (chosen) then max_attempts
+      else p_type.max_attempts
+    end,
+    schema_version = coalesce(nullif(schema_version, 0), p_type.schema_version),
+    chosen = null
   where id = p_job.id
   returning * into p_job;
   return p_job;
@@ -827,6 +836,15 @@ begin
     elsif v_job.queue <> p_type.queue and p_type.schema_version > 0 then
       v_job.lane := queue.lane_of(p_type.job_type, v_job.queue, p_within);
     end if;
+  end if;
+  if p_type.schema_version = 0 then
+    v_job.chosen := array_remove(
+      array[
+        case when v_job.queue is not null then 'queue' end,
+        case when v_job.max_attempts is not null then 'max_attempts' end
+      ],
+      null
+    );
   end if;
   if p_type.internal and p_user_id is not null then
     perform queue.refuse(

@@ -344,7 +344,7 @@ begin
       select json_agg(
         json_build_object(
           'job', to_jsonb(j)
-          - '{lane,ord,worker,is_minimal,queue_ms,run_ms}'::text[]
+          - '{lane,ord,worker,is_minimal,queue_ms,run_ms,chosen}'::text[]
             || jsonb_build_object('tags', coalesce(j.tags, '{}')),
           'created', v_done.created[i.n]
         )

@@ -61,7 +61,7 @@ declare
   );
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
-  v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
+  v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms,chosen}';
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;

@@ -1,6 +1,23 @@
 -- What doctor compares travels with the release; the database no longer keeps a copy of its own.
 delete from queue.settings where name = 'facts';
 
+-- A choice is known by its presence. Of jobs that wait for their type it is not known any more: the
+-- values that are not the default's were chosen.
+alter table public.jobs add column chosen text[];
+update public.jobs
+set chosen = array_remove(
+  array[
+    case when queue <> 'default' then 'queue' end,
+    case when max_attempts <> 5 then 'max_attempts' end
+  ],
+  null
+)
+where id in (
+  select g.job_id
+  from queue.gated as g
+  where g.lane = 0
+);
+
 -- A type belongs to a deploy, and the younger one wins.
 alter table queue.job_types
   add column commit text,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.contract.observed import refused
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, ids_of
 
@@ -31,6 +33,40 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     assert by_insert in found
     job = found[first]
     assert (job["queue"], job["max_attempts"], job["schema_version"]) == ("slow", 2, 3)
+
+
+def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
+    """By each way in, and also once the job was ended and tried again before its type came."""
+    said: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
+    columns = "workspace_id, job_type, queue, max_attempts, schema_version"
+    insert = (
+        f"insert into public.jobs ({columns}) values (%s, 'later', 'default', 5, 1) returning id"
+    )
+    item = {"job_type": "later", **said}
+    [bulk] = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])["jobs"]
+    retried = engine.enqueue(job_type="later", **said)
+    engine.rpc("cancel_job", p_job_id=retried)
+    engine.rpc("retry_job", p_job_id=retried)
+    jobs = [
+        engine.enqueue(job_type="later", **said),
+        str(engine.one(insert, ACME)),
+        bulk["job"]["id"],
+        retried,
+    ]
+    half = engine.enqueue(job_type="later", max_attempts=5)
+    assert all(
+        "chosen" not in shown for shown in (bulk["job"], engine.rpc("get_job", p_job_id=half))
+    )
+
+    engine.register("later", queue="slow", max_attempts=2, schema_version=3)
+    found = {lease["job"]["id"]: lease["job"] for lease in engine.lease()}
+    kept = ("default", 5, 1)
+    values = {
+        job: (line["queue"], line["max_attempts"], line["schema_version"])
+        for job, line in found.items()
+    }
+    assert values == {**dict.fromkeys(jobs, kept), half: ("slow", 5, 3)}
+    assert engine.rows("select id from public.jobs where chosen is not null") == []
 
 
 def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
