@@ -2,7 +2,7 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setClock } from "./lib/format.js";
-import { inTime, patiently, READ_MS, setSchema } from "./lib/jobs/client.js";
+import { inTime, isCut, patiently, READ_MS, setSchema, untilFree } from "./lib/jobs/client.js";
 import { createStore, isPassing } from "./lib/store.js";
 
 const WRITE_MS = 20_000;
@@ -203,7 +203,10 @@ async function token({ fresh = false } = {}) {
   return found.session.access_token;
 }
 
-/** Call the API as the signed-in user; a token that was refused is renewed once. */
+/**
+ * Call the API as the signed-in user; a token that was refused is renewed once, and a call whose
+ * job another transaction is changing is repeated.
+ */
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
   for (const [name, value] of Object.entries(query ?? {})) {
@@ -228,12 +231,16 @@ export async function request(method, path, { body, query, headers, signal, as =
       throw unreachable(error);
     }
   };
-  let answer = await send(await token());
-  if (answer.status === 401) answer = await send(await token({ fresh: true }));
-  if (!answer.ok) {
+  const sent = async () => {
+    let answer = await send(await token());
+    if (answer.status === 401) answer = await send(await token({ fresh: true }));
+    if (answer.ok) return { answer };
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10) || null; // s
-    throw new ApiError({ status: answer.status, retryAfter, ...(await errorBody(answer)) });
-  }
+    const { status } = answer;
+    return { error: new ApiError({ status, retryAfter, ...(await errorBody(answer)) }) };
+  };
+  const { answer, error } = await untilFree(sent, signal);
+  if (error) throw error;
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
 }
@@ -246,14 +253,15 @@ async function errorBody(answer) {
   }
 }
 
-/** The rows of a supabase-js query, or an error like the API's. */
+/** The rows of a supabase-js query, or an error like the API's; an empty answer is none. */
 export const unwrap = (query, signal = undefined) =>
   ask(
     "data",
     async (limited) => {
       const read = () => query.abortSignal(limited);
-      const { data: rows, error, status } = await patiently(read, limited);
-      if (error && !status) throw unreachable(error);
+      const answer = await patiently(read, limited);
+      const { data: rows, error, status } = answer;
+      if (isCut(answer) || (error && !status)) throw unreachable(error);
       if (error)
         throw new ApiError({
           status,

@@ -182,3 +182,15 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
     await slow.aclose()
     assert (refused.value.unsent, len(sent)) == (True, 3)
+
+
+async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does() -> None:
+    """The refusal says that nothing was done."""
+    busy = {"code": "PT429", "message": "held", "details": "{}", "hint": "job_busy"}
+    answers = [httpx.Response(429, json=busy), httpx.Response(200, json={"id": "j"})]
+    api = DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(lambda _: answers.pop(0)))
+
+    assert await api.rpc("answer_job", {}, headers={}, repeatable=False) == {"id": "j"}
+
+    await api.aclose()
+    assert answers == []

@@ -47,11 +47,15 @@ export class QueueError extends Error {
 /** Whether an answer holds what was asked for: an empty one, or another's, is none. */
 const isThere = (data) => data !== null && data !== undefined;
 
+/** Whether what supabase-js calls a success holds nothing, or only half of what was asked for. */
+export const isCut = ({ data, error, status }, isWhole = isThere) =>
+  status >= 200 && status < 300 && Boolean(error || !isWhole(data));
+
 /** What a supabase-js query gives, or a `QueueError`. */
 export async function unwrap(query, isWhole = isThere) {
-  const { data, error, status } = await query;
-  const isCut = status >= 200 && status < 300 && (error || !isWhole(data));
-  if (isCut) throw new QueueError({}, 0);
+  const answer = await query;
+  if (isCut(answer, isWhole)) throw new QueueError({}, 0);
+  const { data, error, status } = answer;
   if (error) throw new QueueError(error, status);
   return data;
 }
@@ -72,15 +76,25 @@ export function inTime(run, limit) {
  * pages' do: soon, then each second, as the refusal asks, and never all pages at once. A server
  * that is busy for all of that time has answered: it is not away.
  */
-export async function patiently(read, signal, ms = READ_MS) {
+export async function patiently(read, signal, ms = READ_MS, isRefused = isTooMany) {
   const until = Date.now() + 0.8 * ms;
   for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
     const answer = await read();
-    const isOver = signal.aborted || Date.now() + 1.5 * pause > until;
-    if (answer.status !== 429 || isOver) return answer;
+    const isOver = signal?.aborted || Date.now() + 1.5 * pause > until;
+    if (isOver || !isRefused(answer)) return answer;
     await new Promise((then) => setTimeout(then, pause * (0.5 + Math.random())));
   }
 }
+
+const isTooMany = ({ status }) => status === 429;
+const BUSY_MS = 4000; // five tries or six: a job is held in milliseconds
+const isBusy = ({ error }) => [error?.hint, error?.code].includes("job_busy");
+
+/**
+ * What a write answers that is repeated, a few times, while another transaction changes its job:
+ * the refusal says that nothing was done. No other refusal of a write is repeated.
+ */
+export const untilFree = (write, signal) => patiently(write, signal, BUSY_MS, isBusy);
 
 /** One answer within its time, and before `signal`. */
 export async function once(query, { ms = READ_MS, run = patiently, isWhole, signal } = {}) {
