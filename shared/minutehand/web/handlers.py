@@ -24,7 +24,6 @@ from minutehand.queue.errors import (
     QueueUnavailable,
     TokenRefused,
 )
-from minutehand.queue.foreign import asked_wait
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
@@ -112,8 +111,9 @@ def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
         return validation_failed([FieldProblem(field=error.details, problem=error.message)])
     if error.word:
         detail = _detail(error)
-        wait = int(asked.total_seconds()) if (asked := asked_wait(error)) else RETRY_AFTER_SECONDS
-        headers = {"Retry-After": str(max(1, wait))} if error.status == 429 else {}
+        says_when = error.word in _SAYS_WHEN
+        wait = detail.get("retry_after_seconds", 1) if says_when else RETRY_AFTER_SECONDS
+        headers = {"Retry-After": str(max(1, int(wait)))} if error.status == 429 else {}
         return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
     # a refusal that is not one of ours: its text may speak of tables, so it stays in the log
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
@@ -150,11 +150,15 @@ _NAMES_A_FIELD = frozenset(
 )
 
 
+#: Refusals whose detail says when to call again.
+_SAYS_WHEN = frozenset({"rate_limited", "job_busy"})
+
+
 def _detail(error: QueueError) -> Any:
     """The queue's detail under a name."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
-    if error.word in {"rate_limited", "job_busy"}:
+    if error.word in _SAYS_WHEN:
         return json.loads(error.details or "{}")
     if error.word == "workspace_needed":
         return {"workspaces": json.loads(error.details or "[]")}
