@@ -229,7 +229,12 @@ $$;
 revoke execute on function queue.type_numbers from public;
 
 -- Due jobs by what keeps them: paused, unserved (which warns), at_limit, blocked by a key, ready.
-create function queue.backlog(p_workspace_id uuid, p_now timestamptz)
+-- For a person without others' jobs of types that no worker has published: they cannot end that.
+create function queue.backlog(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_user_id uuid default null
+)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -305,6 +310,14 @@ due as (
     from queue.gated as o
     where (p_workspace_id is null or o.workspace_id = p_workspace_id)
       and not o.admitted
+      and (
+        p_user_id is null
+        or o.lane > 0
+        or exists (
+          select from public.jobs as j
+          where j.id = o.job_id and j.user_id = p_user_id
+        )
+      )
     limit 10000
   ) as g
   group by 1, 5
@@ -552,7 +565,11 @@ declare
 begin
   perform queue.refuse_revoked();
   perform queue.may_read(p_workspace_id, p_reads_much => true);
-  v_backlog := queue.backlog(p_workspace_id, v_now);
+  v_backlog := queue.backlog(
+    p_workspace_id,
+    v_now,
+    case when not queue.is_operator() then queue.caller() end
+  );
   if p_workspace_id is null then
     -- also what is due but not promoted: workers do that, and none may be there
     v_backlog := v_backlog || jsonb_build_object(
