@@ -153,14 +153,16 @@ def for_children(
     developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, what
     the apps' `lambda.yml` name and their like may be overridden.
     """
+    of_apps = needs_of(project).variables(inherited)
     passed = {
         name: value
         for name, value in inherited.items()
-        if name in PASSED or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
+        if name in PASSED
+        or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
+        or (value and name in of_apps)
     }
     return {
-        **needs_of(project).variables(inherited),
-        **values,
+        **values,  # which have the apps' own defaults, and where their local servers are
         **passed,
         VARIABLE: str(project.root),
         # the project's own packages, as for a command run with `python -m` in its folder

@@ -48,10 +48,14 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
         "SUPABASE_WORKER_KEY": "real",
         "LOG_LEVEL": "DEBUG",
         "MUX_TOKEN_ID": "named by an app's lambda.yml",
+        "USE_MOCK_APOLLO": "false",
+        "CHAT_PACE_SECONDS": "",
+        "BEACON_PROVIDERS": "[]",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
     }
 
     values = contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT)
+    values["BEACON_PROVIDERS"] = "those of the local stack"
     made = for_children(values, inherited, PROJECT)
 
     assert "real" not in made.values()
@@ -59,6 +63,8 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
     assert made["MUX_TOKEN_ID"] == "named by an app's lambda.yml"
+    assert (made["USE_MOCK_APOLLO"], made["BEACON_PROVIDERS"]) == ("false", "[]")
+    assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty one is none
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 
