@@ -87,7 +87,7 @@ export async function patiently(read, signal, ms = READ_MS, isRefused = isTooMan
 }
 
 const isTooMany = ({ status }) => status === 429;
-const BUSY_MS = 4000; // five tries or six: a job is held in milliseconds
+const BUSY_MS = 4000; // five tries or six: a job is held for milliseconds
 const isBusy = ({ error }) => [error?.hint, error?.code].includes("job_busy");
 
 /**
