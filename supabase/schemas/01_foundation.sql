@@ -59,13 +59,14 @@ declare
     answer_job, attach_extensions, cancel_job, cancel_jobs, connect_worker, count_jobs,
     dead_letters, delete_schedule, delete_webhook, emit_event, enqueue_job, enqueue_jobs,
     event_feed, explain_job, explain_queue, follow_topic, get_job, guest_key, guest_session_jobs,
-    job_attempts, job_events, job_logs, job_steps, job_trace, jobs, lease_jobs, list_job_types,
-    list_jobs, list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session,
-    open_stream, own_workspace, pause_jobs, put_schedule, put_webhook, queue_health, queue_series,
-    queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job, retry_jobs,
-    revoke_worker_keys, run_maintenance, session_feed, set_settings, set_workspace_limits,
-    settle_jobs, silence_finding, spawn_jobs, stream_topics, test_webhook, tick_finished,
-    webhook_sent, webhook_to_send, workspace_limits, workspace_members, workspaces}';
+    job_attempts, job_events, job_logs, job_output, job_steps, job_trace, jobs, lease_jobs,
+    list_job_types, list_jobs, list_schedules, list_webhooks, list_workspaces, next_runs,
+    open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule, put_webhook,
+    queue_health, queue_series, queue_stats, read_output, read_steps, register_job_types,
+    replay_job, report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance,
+    session_feed, set_settings, set_workspace_limits, settle_jobs, silence_finding, spawn_jobs,
+    stream_topics, test_webhook, tick_finished, webhook_sent, webhook_to_send, workspace_limits,
+    workspace_members, workspaces}';
   v_taken text;
 begin
   if to_regnamespace('queue') is not null then

@@ -321,7 +321,8 @@ create table queue.leases (
   log_lines integer not null default 0,
   step text,
   step_started_at timestamptz, -- the step that runs, as last reported
-  key text -- of the gate that admitted it
+  key text, -- of the gate that admitted it
+  output_bytes bigint -- of its job's streams, once it has written
 ) with (fillfactor = 70);
 alter table queue.leases enable row level security;
 revoke all on queue.leases from public, anon, authenticated, service_role;

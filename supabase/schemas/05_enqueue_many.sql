@@ -534,6 +534,8 @@ begin
   using removed as j
   where d.workspace_id = j.workspace_id and d.job_id = j.id;
   delete from queue.steps where job_id = any (v_ids);
+  delete from queue.pieces where job_id = any (v_ids);
+  delete from queue.outputs where job_id = any (v_ids);
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);

@@ -21,7 +21,8 @@ create type queue.worker_item as (
   step jsonb,
   tags jsonb,
   lease_seconds double precision,
-  cost_usd double precision
+  cost_usd double precision,
+  output jsonb
 );
 -- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
 -- null for a plain completion: at the first lease, with a result that fits.
@@ -491,7 +492,7 @@ declare
     where i.outcome is distinct from 'completed'
       or i.fence > 1
       or pg_column_size(i.result) > 8000
-      or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0
+      or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) > 0
   );
   v_now timestamptz := queue.clock();
   v_items queue.worker_item[];
@@ -610,8 +611,8 @@ comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
   'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
-  'duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and what is '
-  'busy is to be settled again.';
+  'output?, duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and '
+  'what is busy is to be settled again.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
 -- End locked jobs that no worker holds, as cancelled or failed.

@@ -143,7 +143,8 @@ begin
       v_item.logs,
       v_item.steps,
       v_item.step,
-      v_item.tags
+      v_item.tags,
+      v_item.output
     ) = 0;
     select l.log_lines into v_stored
     from queue.leases as l
@@ -162,6 +163,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
+  -- before a step counts as finished: a stream that begins again drops what it wrote so far
+  perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
     select
@@ -271,7 +274,7 @@ declare
   v_news constant uuid[] := array(
     select i.job_id
     from unnest(v_items) as i
-    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) > 0
   );
   v_busy uuid[] := '{}'; -- of these, whose rows another transaction holds
   v_due uuid[];
@@ -323,6 +326,9 @@ begin
             when i.job_id = any (v_busy) then 'busy'
             when j.cancel_requested_at is not null then 'cancel'
             else 'ok'
+          end,
+          'output', case
+            when i.job_id <> all (v_busy) then queue.output_state(i, j)
           end
         ))),
         '[]'
@@ -336,8 +342,9 @@ end;
 $$;
 comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
-  'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, '
-  'logs_from?, steps?, step?, tags?, lease_seconds?}. What is busy is to be reported again.';
+  'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
+  'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
+  'lease_seconds?}. What is busy is to be reported again.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- A page of a job's steps in order: at most 1,000, ending once it has p_bytes bytes. lines: each

@@ -164,7 +164,7 @@ begin
     wanted as (
       select 'workspace:' || p.workspace_id as topic, p.*
       from parts as p
-      where p.type not in ('job.progress', 'job.log')
+      where p.type not in ('job.progress', 'job.log', 'job.output')
       union all
       select 'session:' || p.session_id, p.*
       from parts as p
@@ -359,7 +359,8 @@ language plpgsql strict
 set search_path = ''
 as $$
 declare
-  v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
+  v_is_minor constant boolean := p_changes[1].type
+    in ('job.progress', 'job.log', 'job.output');
   v_number constant bigint := queue.feed_number(
     greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
   );
@@ -389,7 +390,7 @@ begin
     and exists (
       select from unnest(p_changes) as c
       where s.topic = 'workspace:' || c.workspace_id
-        and c.type not in ('job.progress', 'job.log')
+        and c.type not in ('job.progress', 'job.log', 'job.output')
         or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
         or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
     );
@@ -402,7 +403,7 @@ begin
     c.workspace_id,
     c.session_id,
     c.type,
-    c.data,
+    case c.type when 'job.output' then '{}' else c.data end,
     c.job_ids,
     c.seqs,
     p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
@@ -462,7 +463,7 @@ begin
     from queue.feed as f
     cross join lateral (
       select 'workspace:' || f.workspace_id
-      where f.type not in ('job.progress', 'job.log')
+      where f.type not in ('job.progress', 'job.log', 'job.output')
       union all
       select 'session:' || f.session_id
       where f.type <> 'job.log'

@@ -149,7 +149,7 @@ begin
             and j.job_type <> 'webhook_delivery'
             and case
               when v_hook.event_types is null
-                then l.type not in ('job.progress', 'job.log')
+                then l.type not in ('job.progress', 'job.log', 'job.output')
               else l.type = any (v_hook.event_types)
             end
             and (v_hook.job_types is null or j.job_type = any (v_hook.job_types))

@@ -692,6 +692,7 @@ begin
         when 'announcements' then queue.do_announcements()
         when 'retention' then queue.do_retention(v_now, v_share)
         when 'sweep' then queue.do_sweep(v_now)
+        when 'output' then queue.do_output(v_share)
       end;
       update queue.tasks
       set

@@ -42,6 +42,17 @@ alter type queue.feed_cursor rename attribute cluster to history;
 create index signals_by_workspace on queue.signals (workspace_id, id)
   where kind <> 'refused';
 
+-- What a job says while it runs.
+alter table queue.leases add column output_bytes bigint;
+
+alter type queue.worker_item add attribute output jsonb;
+
+insert into queue.settings (name, value)
+values ('output_max_bytes', '1000000');
+
+insert into queue.tasks (name, every)
+values ('output', '1 minute');
+
 -- afterwards
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(

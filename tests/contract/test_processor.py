@@ -176,3 +176,73 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     assert said.error is not None
     failed = {"failed": [test._ids["map:last:spawn"][0]]}
     assert (said.outcome, said.error.data) == ("failed", failed)
+
+
+async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
+    """Each opening begins again; what JSON or Postgres cannot hold is replaced or refused."""
+
+    async def use(ctx: JobContext) -> Any:
+        async with ctx.stream("reply") as words:
+            words.write("Gr\x00ße ")
+            words.write("")
+            words.write("🌍")
+            with pytest.raises(TypeError):
+                words.write({"not": "text"})
+        with pytest.raises(ValueError, match="closed"):
+            words.write("late")
+        async with ctx.stream("facts") as facts:
+            facts.write({"n": (1, 2)})
+            with pytest.raises(ValueError, match="is nan"):
+                facts.write(float("nan"))
+        return words.text, facts.items, (words.attempt, facts.attempt)
+
+    test = of(use)
+    for attempt in (1, 2):
+        run = await test.run()
+        said = ["Gr\ufffdße 🌍", [{"n": [1, 2]}]]
+        assert run.result == [*said, [attempt, attempt]]
+        assert [run.output["reply"], run.output["facts"]] == said
+
+
+async def test_what_a_finished_step_said_is_kept_and_what_a_failed_one_said_goes() -> None:
+    """In the order of the code, whatever is written between steps."""
+    calls: list[str] = []
+
+    async def use(ctx: JobContext) -> Any:
+        async with ctx.stream("reply") as words:
+
+            async def say(name: str) -> None:
+                calls.append(name)
+                words.write(f"<{name}>")
+                if calls.count(name) == 1:
+                    words.write("half a")
+                    raise RuntimeError(name)
+
+            words.write("one ")
+            await ctx.step("a", lambda: say("a"), tries=2)
+            words.write(" two ")
+            await ctx.step("b", lambda: say("b"))
+        return words.text
+
+    test = of(use)
+    first = await test.run()
+    assert (first.outcome, first.output) == ("retry", {"reply": "one <a> two <b>half a"})
+    second = await test.run()
+    assert second.output == {"reply": "one <a> two <b>"}
+    assert (second.result, calls) == ("one <a> two <b>", ["a", "a", "b", "b"])
+
+
+async def test_a_stream_inside_a_finished_step_is_not_opened_again() -> None:
+    async def say(ctx: JobContext) -> str:
+        async with ctx.stream("reply") as words:
+            words.write("said once")
+        return words.text
+
+    async def use(ctx: JobContext) -> Any:
+        text = await ctx.step("say", lambda: say(ctx))
+        if ctx.new_steps:
+            raise RuntimeError("after it")
+        return text
+
+    test = of(use)
+    assert [(await test.run()).output for _ in range(2)] == [{"reply": "said once"}] * 2

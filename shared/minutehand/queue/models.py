@@ -444,6 +444,19 @@ class RunningStep(Model):
     for_ms: Number
 
 
+class Piece(Model):
+    """A part of a stream, text or items, on its way to the database."""
+
+    stream: str
+    #: How often the stream was begun; each time it begins again from nothing.
+    attempt: int
+    #: Characters or items of the stream before it.
+    start: int
+    step: str | None = None
+    text: str | None = None
+    items: list[Any] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportItem:
     """Updates of one running job; an item without updates still renews its lease."""
@@ -457,6 +470,7 @@ class ReportItem:
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
+    output: tuple[Piece, ...] = ()
     #: From now on, in place of the lease that it has.
     lease_seconds: float | None = None
 
@@ -478,6 +492,8 @@ class ReportResult(Model):
     job_id: JobId
     fence: int
     outcome: Literal["ok", "cancel", "lost", "busy"]
+    #: Of an item with output: whether someone follows the job; refused where some was not stored.
+    output: Literal["followed", "unfollowed", "refused"] | None = None
     lease_expires_at: datetime | None = None
 
 
@@ -526,7 +542,8 @@ class SettleItem(ReportItem):
     @property
     def is_light(self) -> bool:
         """Whether it carries nothing that could be large."""
-        return self.result is None and self.error is None and not self.logs and not self.steps
+        carried = (self.logs, self.steps, self.output)
+        return self.result is None and self.error is None and not any(carried)
 
 
 class SettleResult(Model):

@@ -122,6 +122,13 @@ class WorkerQueue(WorkerFunctions):
             if after is None:
                 return steps
 
+    async def read_output(self, job_id: JobId, fence: int, stream: str) -> dict[str, Any]:
+        """What a leased job has said in a stream: `{attempt, kept: {step: {text, items}}}`."""
+        body: dict[str, Any] = await self.call_held(
+            "read_output", job_id, fence, parse=decode_object, stream=stream
+        )
+        return body
+
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
         given = {"p_types": types}

@@ -33,4 +33,6 @@ from minutehand.worker.registry import around as around
 from minutehand.worker.registry import default_registry as default_registry
 from minutehand.worker.registry import processor as processor
 from minutehand.worker.schedules import Schedule as Schedule
+from minutehand.worker.streams import OutputRefused as OutputRefused
+from minutehand.worker.streams import Stream as Stream
 from minutehand.worker.summary import TickSummary as TickSummary

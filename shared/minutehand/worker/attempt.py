@@ -20,7 +20,8 @@ from minutehand.worker.middleware import run_within, thread_name
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Circumstances, Ending, StopReason, settle_item
-from minutehand.worker.updates import Updates
+from minutehand.worker.streams import Said
+from minutehand.worker.updates import LONG_OUTPUT, Updates
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 _SAME: Final = {each.name for each in fields(Job)} - {"payload", "attempt", "fence"}
 #: Longest time until a running job is asked for: it learns of a cancel within it.
 LOOK_SECONDS: Final = 4.0
+#: Between two reports of output, while someone follows the job and while no one does.
+FOLLOWED_SECONDS: Final = 0.08
+UNFOLLOWED_SECONDS: Final = 1.0
 
 
 class Attempt:
@@ -58,6 +62,9 @@ class Attempt:
         self.lease_until = sent_at + lease.lease_seconds
         self.stop_reason: StopReason | None = None
         self.ending: Ending | None = None
+        #: When its output was sent last, and whether someone read it.
+        self.output_sent_at = float("-inf")
+        self.is_followed = False
         #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
         #: Until when its news wait, since a user's transaction holds its row.
@@ -193,6 +200,14 @@ class Attempt:
         """Enqueue children, once per name."""
         return await self._run_of.queue.spawn(self.job_id, self.fence, name, children)
 
+    async def said(self, stream: str) -> Said:
+        """What earlier attempts said in a stream."""
+        if self.fence == 1:
+            return Said()
+        body = await self._run_of.queue.read_output(self.job_id, self.fence, stream)
+        kept = {step: each["items"] or each["text"] for step, each in body["kept"].items()}
+        return Said(body["attempt"], kept)
+
     def remaining(self) -> float:
         """Seconds left for this attempt."""
         until = self._run_of.deadlines.stop_working
@@ -203,6 +218,15 @@ class Attempt:
     def stop_requested(self) -> bool:
         """Whether the processor is to end."""
         return self.stop_reason is not None or self.ending is not None
+
+    @property
+    def output_at(self) -> float:
+        """When its output is to be sent: what comes soon after is joined to it."""
+        if not self.updates.has_output:
+            return float("inf")
+        if self.updates.output_bytes >= LONG_OUTPUT:
+            return float("-inf")
+        return self.output_sent_at + (FOLLOWED_SECONDS if self.is_followed else UNFOLLOWED_SECONDS)
 
     @property
     def is_urgent(self) -> bool:

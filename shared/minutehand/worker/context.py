@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -21,6 +21,14 @@ from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, decoration, edge, text
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
+from minutehand.worker.streams import (
+    MAX_STREAM_NAME,
+    MAX_STREAMS,
+    RUNNING,
+    OutputRefused,
+    Said,
+    Stream,
+)
 from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
@@ -50,8 +58,6 @@ SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
 MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions()
-#: The step that runs, in the task that runs it.
-_RUNNING: ContextVar[str] = ContextVar("_RUNNING", default="")
 
 
 class Suspended(BaseException):
@@ -162,6 +168,9 @@ class ContextPort(Protocol):
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
 
+    async def said(self, stream: str) -> Said:
+        """What earlier attempts said in a stream."""
+
     def remaining(self) -> float:
         """Seconds left for this attempt."""
 
@@ -189,6 +198,7 @@ class JobContext:
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
+        self._streams: dict[str, Stream] = {}
         #: Those that this attempt opened, see `forget_notes`.
         self.open_notes: list[Notes] = []
         #: Run around each step that runs in this attempt, the first outermost; for middleware.
@@ -253,6 +263,43 @@ class JobContext:
         self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()
 
+    @asynccontextmanager
+    async def stream(self, name: str) -> AsyncIterator[Stream]:
+        """Say something piece by piece, as a model does; those who follow the job read along.
+
+        All of it is stored when the block ends without an error. Each opening begins the stream
+        again, also in a later attempt, and readers drop what it said before. What a finished step
+        said stays: it is said again, unasked, where a later attempt passes the step.
+
+        Args:
+            name: Of 1 to 100 characters; a job has at most 20 streams.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+            OutputRefused: The job's streams have more bytes than they may.
+        """
+        before = self._streams.get(name)
+        if before is None and not (
+            0 < len(name) <= MAX_STREAM_NAME and len(self._streams) < MAX_STREAMS
+        ):
+            raise ValueError(
+                f"a job has at most {MAX_STREAMS} streams, whose names have 1 to "
+                f"{MAX_STREAM_NAME} characters"
+            )
+        said = await self._port.said(name) if before is None else before.said
+        stream = self._streams[name] = Stream(name, self._updates, self._port.announce, said)
+        try:
+            yield stream
+        finally:
+            stream.is_open = False
+        if self._updates.has_output:
+            await self._port.flush()
+        if self._updates.is_output_refused:
+            raise OutputRefused
+
+    def _open_streams(self) -> list[Stream]:
+        return [stream for stream in self._streams.values() if stream.is_open]
+
     async def step(
         self,
         name: str,
@@ -280,6 +327,8 @@ class JobContext:
         """
         key = self._unique(name)
         if key in self._steps:
+            for stream in self._open_streams():
+                stream.pass_step(key)
             return self._steps[key]
         self._updates.begin_step(key)
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
@@ -287,11 +336,11 @@ class JobContext:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
                 call = partial(around, key, call)
-            outer = _RUNNING.set(key)
+            outer = RUNNING.set(key)
             try:
                 returned = edge(await call())
             finally:
-                _RUNNING.reset(outer)
+                RUNNING.reset(outer)
         finally:
             soon.cancel()
             duration_ms = self._updates.leave_step(key)
@@ -308,7 +357,7 @@ class JobContext:
 
     def notes(self, name: str) -> Notes:
         """Open the notes of this name in the step that runs, those of earlier attempts included."""
-        step = _RUNNING.get()
+        step = RUNNING.get()
         name = f"{step}: {name}" if step else name
         notes = Notes(self._unique(name[-MOST_NOTES_NAME:]), self._steps, self._updates)
         self.open_notes.append(notes)
@@ -404,6 +453,8 @@ class JobContext:
                 if pause > min(LONGEST_PAUSE, self.remaining):
                     raise TurnEnded(Retry(reason, after=pause)) from error
                 await asyncio.sleep(pause)
+                for stream in self._open_streams():
+                    stream.forget(name)
         raise ValueError(f"tries={tries} must be at least 1")
 
     async def _within(self, name: str, run: StepCall, timeout: Seconds | None) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.models import ReportItem
+from minutehand.queue.models import ReportItem, ReportResult
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.held import Held
 from minutehand.worker.run import LeaseKey, Run
@@ -45,7 +45,7 @@ class Reporter:
         self._clock = run.clock
         self._news = asyncio.Event()
         self._looks = asyncio.Event()
-        self._sent_at = self._looked_at = float("-inf")
+        self._news_at = self._looked_at = float("-inf")
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -107,10 +107,14 @@ class Reporter:
         return min(map(self._report_at, self._talking()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
-        """When its news go: at once for a step, soon for others."""
+        """When its news go: at once for a step, soon for others; output at a pace of its own."""
         if attempt.busy_until is not None:
             return attempt.busy_until
-        return float("-inf") if attempt.is_urgent else self._sent_at + self.INTERVAL_SECONDS
+        if attempt.is_urgent:
+            return float("-inf")
+        if not attempt.updates.has_news:
+            return attempt.output_at
+        return min(self._news_at + self.INTERVAL_SECONDS, attempt.output_at)
 
     def _talking(self) -> list[Attempt]:
         known = (attempt for attempt in self._known() if attempt.ending is None)
@@ -122,9 +126,16 @@ class Reporter:
     def _with_news(self) -> list[Attempt]:
         now = self._clock.monotonic()
         chosen = [each for each in self._talking() if (each.busy_until or now) <= now]
+        if not self._takes_news(chosen):
+            chosen = [each for each in chosen if each.output_at <= now]
         # those that have waited longest first, should there be more than fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at()))
         return chosen[: self.BATCH]
+
+    def _takes_news(self, batch: Sequence[Attempt]) -> bool:
+        """Whether a report takes all that was said, or output alone, which goes more often."""
+        is_time = self._clock.monotonic() >= self._news_at + self.INTERVAL_SECONDS
+        return any(each.is_urgent or (is_time and each.updates.has_news) for each in batch)
 
     def _to_look_at(self) -> list[Attempt]:
         now = self._clock.monotonic()
@@ -134,15 +145,19 @@ class Reporter:
 
     async def _send(self, batch: list[Attempt]) -> bool:
         """Send what they have said, as far as one call may carry it; whether it arrived."""
-        self._sent_at = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if takes_news := self._takes_news(batch):
+            self._news_at = now
         chosen: list[Attempt] = []
         taken: list[Taken] = []
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
                 break  # the others are next
-            updates = attempt.updates.take(most_bytes=self.LOG_BYTES)
-            if updates.logs or updates.steps:
+            updates = attempt.updates.take(most_bytes=self.LOG_BYTES, news=takes_news)
+            if updates.output:
+                attempt.output_sent_at = now
+            if updates.logs or updates.steps or updates.output:
                 size += len(encode(updates))
             chosen.append(attempt)
             taken.append(updates)
@@ -196,14 +211,19 @@ class Reporter:
                     extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
                 )
             return error
-        outcomes: dict[LeaseKey, str] = {
-            (result.job_id, result.fence): result.outcome for result in results
+        by_key: dict[LeaseKey, ReportResult] = {
+            (result.job_id, result.fence): result for result in results
         }
         for attempt in batch:
-            self._obey(attempt, outcomes.get(attempt.key), sent_at)
+            if (result := by_key.get(attempt.key)) is not None:
+                self._obey(attempt, result.outcome, sent_at)
+                if result.output is not None:
+                    attempt.is_followed = result.output == "followed"
+                if result.output == "refused":
+                    attempt.updates.refuse_output()
         return None
 
-    def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
+    def _obey(self, attempt: Attempt, outcome: str, sent_at: float) -> None:
         if outcome in {"ok", "cancel", "busy"}:
             attempt.seen(sent_at)
         if outcome == "busy":  # a user's transaction holds its row: what it said is sent again

@@ -12,13 +12,14 @@ from typing import Any, Generic, Self, TypeVar
 from minutehand.clock import Clock, FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
+from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Piece, Progress, WorkspaceId
 from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
 from minutehand.worker.registry import AsyncProcessor, Registry, SyncProcessor
 from minutehand.worker.settlement import Circumstances, Ending, settle_item
+from minutehand.worker.streams import Said, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
@@ -42,6 +43,8 @@ class Run:
     wait: Mapping[str, Any] | None = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
+    #: By stream: its text, or its items.
+    output: Mapping[str, str | list[Any]] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[str]:
@@ -78,6 +81,7 @@ class ProcessorTest(Generic[P]):
     cancelled: bool = False
     _waiting: dict[str, Any] | None = None
     _ids: dict[str, list[JobId]] = field(default_factory=dict)
+    _pieces: list[Piece] = field(default_factory=list)
 
     @classmethod
     def of(cls, register: Callable[..., None], payload: P, *more: Any) -> Self:
@@ -124,6 +128,7 @@ class ProcessorTest(Generic[P]):
             raised=ending.error,
             progress=tuple(stage.progress),
             logs=tuple(stage.logs),
+            output={name: joined(stage.pieces(name)) for name in stage.streams()},
         )
 
     def answer(self, answer: Any) -> None:
@@ -198,6 +203,28 @@ class _Stage:
         self.logs.extend(updates.logs)
         for step in updates.steps:
             self._test.steps[step.name] = step.result
+        self._test._pieces.extend(updates.output)
+
+    def streams(self) -> set[str]:
+        """All that were begun."""
+        return {piece.stream for piece in self._test._pieces}
+
+    def pieces(self, stream: str) -> list[Piece]:
+        """What its latest attempt said."""
+        said = [piece for piece in self._test._pieces if piece.stream == stream]
+        return [piece for piece in said if piece.attempt == said[-1].attempt]
+
+    async def said(self, stream: str) -> Said:
+        """The latest number, and what finished steps said in the latest attempt that ran them."""
+        by_step: dict[str, list[Piece]] = {}
+        pieces = self.pieces(stream) if stream in self.streams() else []
+        for piece in self._test._pieces:
+            if piece.stream == stream and piece.step in self._test.steps:
+                before = by_step.get(piece.step, [])
+                is_same = [piece.attempt] == [each.attempt for each in before[-1:]]
+                by_step[piece.step] = [*(before if is_same else ()), piece]
+        kept = {step: joined(said) for step, said in by_step.items()}
+        return Said(pieces[-1].attempt if pieces else 0, kept)
 
     async def flush(self) -> None:
         self.announce()

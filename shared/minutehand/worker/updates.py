@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
-from minutehand.queue.models import LogLine, Progress, RunningStep, StepResult
+from minutehand.queue.models import LogLine, Piece, Progress, RunningStep, StepResult
+
+#: Bytes of unsent output that are sent without a pause.
+LONG_OUTPUT: Final = 4_096
 
 
 class Taken(NamedTuple):
@@ -21,6 +26,25 @@ class Taken(NamedTuple):
     logs_from: int | None = None
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
+    output: tuple[Piece, ...] = ()
+
+
+@dataclass(slots=True)
+class _Unsent:
+    """Pieces of a stream that are sent as one."""
+
+    stream: str
+    attempt: int
+    step: str | None
+    start: int
+    is_text: bool
+    parts: list[Any] = field(default_factory=list)
+    bytes: int = 0
+
+    def piece(self) -> Piece:
+        said = {"text": "".join(self.parts)} if self.is_text else {"items": self.parts}
+        of = {"stream": self.stream, "attempt": self.attempt, "step": self.step}
+        return Piece(**of, start=self.start, **(said if self.parts else {}))
 
 
 class Updates:
@@ -29,6 +53,8 @@ class Updates:
     #: Most unsent log lines, and their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
+    #: Most bytes of a stream that are joined, or one longer piece.
+    JOINED_BYTES = 64_000
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -43,8 +69,24 @@ class Updates:
         self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
+        self._unsent: list[_Unsent] = []
+        #: Of each stream, the one that counts: what an earlier one said is not sent any more.
+        self._attempts: dict[str, int] = {}
+        #: Of output that is not sent.
+        self.output_bytes = 0
+        self.is_output_refused = False
 
     def __bool__(self) -> bool:
+        return self.has_news or self.has_output
+
+    @property
+    def has_output(self) -> bool:
+        """Whether streams have said something."""
+        return bool(self._unsent)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something else."""
         return bool(
             self._logs
             or self._steps
@@ -93,9 +135,52 @@ class Updates:
         with self._lock:
             self._tags += tags
 
-    def take(self, *, most_logs: int = 200, most_bytes: float = math.inf) -> Taken:
-        """Take what is to be sent now; give it back with `restore` if it did not arrive."""
+    def begin_stream(self, name: str, attempt: int) -> None:
+        """Begin a stream, whose readers drop what they have of it."""
         with self._lock:
+            self._attempts[name] = attempt
+            self._keep(each for each in self._unsent if each.stream != name)
+            if attempt > 1:
+                self._unsent.append(_Unsent(name, attempt, None, 0, is_text=True))
+
+    def add_output(
+        self, stream: str, attempt: int, start: int, step: str | None, piece: Any, *, is_text: bool
+    ) -> int:
+        """Append a piece, joined to the one before it; return its bytes."""
+        size = len(piece.encode()) if is_text else len(encode(piece))
+        with self._lock:
+            last = self._last_of(stream)
+            if (
+                last is None
+                or not last.parts
+                or last.step != step
+                or last.bytes + size > self.JOINED_BYTES
+            ):
+                last = _Unsent(stream, attempt, step, start, is_text)
+                self._unsent.append(last)
+            last.parts.append(piece)
+            last.bytes += size
+            self.output_bytes += size
+        return size
+
+    def refuse_output(self) -> None:
+        """Drop what streams say: the database does not take it."""
+        with self._lock:
+            self.is_output_refused = True
+            self._keep(())
+
+    def take(
+        self, *, most_logs: int = 200, most_bytes: float = math.inf, news: bool = True
+    ) -> Taken:
+        """Take what is to be sent now; give it back with `restore` if it did not arrive.
+
+        Args:
+            news: Also what is not output.
+        """
+        with self._lock:
+            output = self._take_output(most_bytes)
+            if not news:
+                return Taken(output=output)
             progress, self._progress = self._progress, None
             if self.dropped_logs and len(self._logs) <= most_logs:
                 text = f"{self.dropped_logs} log lines came too fast and were dropped"
@@ -108,7 +193,7 @@ class Updates:
             step, self._shows_step = self._running_step(), False
             tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None, step, tags)
+        return Taken(progress, logs, steps, before if logs else None, step, tags, output)
 
     def restore(self, taken: Taken) -> None:
         """Put back what did not arrive, before what came since."""
@@ -117,9 +202,31 @@ class Updates:
             self._logs[:0] = taken.logs
             self._log_bytes += sum(map(_bytes_of, taken.logs))
             self._steps[:0] = taken.steps
-            self._shows_step = taken.step is not None
+            self._shows_step = self._shows_step or taken.step is not None
             self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
+            if not self.is_output_refused:
+                back = [_unsent(piece) for piece in taken.output]
+                is_current = [each.attempt == self._attempts[each.stream] for each in back]
+                self._keep([*itertools.compress(back, is_current), *self._unsent])
+
+    def _keep(self, unsent: Iterable[_Unsent]) -> None:
+        self._unsent = list(unsent)
+        self.output_bytes = sum(each.bytes for each in self._unsent)
+
+    def _last_of(self, stream: str) -> _Unsent | None:
+        return next((each for each in reversed(self._unsent) if each.stream == stream), None)
+
+    def _take_output(self, most_bytes: float) -> tuple[Piece, ...]:
+        size = count = 0
+        for each in self._unsent:
+            if count and size + each.bytes > most_bytes:
+                break
+            size += each.bytes
+            count += 1
+        taken = tuple(each.piece() for each in self._unsent[:count])
+        self._keep(self._unsent[count:])
+        return taken
 
     def _lines_within(self, most: int, most_bytes: float) -> int:
         """How many of the first lines fit; the first always does."""
@@ -135,6 +242,13 @@ class Updates:
             return None
         name, began_at = next(reversed(self._running.items()))
         return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
+
+
+def _unsent(piece: Piece) -> _Unsent:
+    is_text = piece.items is None
+    parts = ([piece.text] if piece.text else []) if is_text else list(piece.items or ())
+    size = sum(len(part.encode()) if is_text else len(encode(part)) for part in parts)
+    return _Unsent(piece.stream, piece.attempt, piece.step, piece.start, is_text, parts, size)
 
 
 def _bytes_of(line: LogLine) -> int:

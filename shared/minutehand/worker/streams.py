@@ -1,0 +1,148 @@
+"""Streams: what a processor says while it runs, from its first word to the one at hand.
+
+A stream keeps all that it has said; what the database does not have yet is in the updates.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import Piece
+from minutehand.worker.plain import clean_text, edge
+from minutehand.worker.updates import LONG_OUTPUT, Updates
+
+#: Streams that one job may have, and characters of a stream's name.
+MAX_STREAMS: Final = 20
+MAX_STREAM_NAME: Final = 100
+#: Bytes that the memory holds of a stream, whatever the database accepts.
+MAX_HELD_BYTES: Final = 10_000_000
+#: The step that runs, in the task that runs it: what it says goes when it is tried again, and stays
+#: once it has finished.
+RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")
+
+
+class OutputRefused(ProcessorError):
+    """The database did not store what a stream said: more than `output_max_bytes` in a job."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the output of the job was not stored: its streams have more bytes than the setting "
+            "output_max_bytes allows",
+            retryable=False,
+        )
+
+
+class Said(NamedTuple):
+    """What earlier attempts said in a stream: how often it began, and the text of each step."""
+
+    attempt: int = 0
+    #: By finished step: text, or a list of items.
+    kept: Mapping[str, str | list[Any]] = {}
+
+
+def joined(pieces: Sequence[Piece]) -> str | list[Any]:
+    """Pieces of a stream as one: text, or items."""
+    if any(piece.items is not None for piece in pieces):
+        return [item for piece in pieces for item in piece.items or ()]
+    return "".join(piece.text or "" for piece in pieces)
+
+
+class Stream:
+    """What a job says, piece by piece, as those who follow it read it; see `JobContext.stream`."""
+
+    def __init__(
+        self, name: str, updates: Updates, announce: Callable[[], None], before: Said
+    ) -> None:
+        self.name = name
+        self.attempt = before.attempt
+        self.is_open = True
+        self._kept = before.kept
+        self._updates = updates
+        self._announce = announce
+        self._lock = threading.RLock()
+        #: By piece: the step that said it.
+        self._said: list[tuple[str | None, Any]] = []
+        self._size = self._bytes = 0
+        self._is_text: bool | None = None
+        self._begin()
+
+    def write(self, piece: Any, /) -> None:
+        """Say a piece: text is appended, any other JSON value is an item.
+
+        Raises:
+            TypeError: A stream is all text or all items.
+            ValueError: The stream is closed, or JSON cannot hold the item.
+            OutputRefused: The job's streams have more bytes than they may.
+        """
+        if not self.is_open:
+            raise ValueError(f"stream {self.name!r} is closed")
+        if self._updates.is_output_refused or self._bytes > MAX_HELD_BYTES:
+            raise OutputRefused
+        if isinstance(piece, str):
+            value: Any = clean_text(piece)
+        else:
+            edged = edge(piece)
+            if edged.refused is not None:
+                raise ValueError(f"an item of stream {self.name!r}: {edged.refused}")
+            value = edged.value
+        with self._lock:
+            if self._is_text not in (None, isinstance(piece, str)):
+                raise TypeError(f"stream {self.name!r} is all text or all items")
+            self._append(RUNNING.get() or None, value, is_text=isinstance(piece, str))
+
+    @property
+    def text(self) -> str:
+        """All that it has said, of a stream of text."""
+        return "".join(piece for _, piece in self._said) if self._is_text else ""
+
+    @property
+    def items(self) -> list[Any]:
+        """All that it has said, of a stream of items."""
+        return [] if self._is_text else [piece for _, piece in self._said]
+
+    @property
+    def said(self) -> Said:
+        """What the next opening has to know of it."""
+        return Said(self.attempt, self._kept)
+
+    def pass_step(self, step: str) -> None:
+        """Say again what a finished step of an earlier attempt said, since it does not run."""
+        kept = self._kept.get(step)
+        with self._lock:
+            for piece in [kept] if isinstance(kept, str) else kept or ():
+                self._append(step, piece, is_text=isinstance(kept, str))
+
+    def forget(self, step: str) -> None:
+        """Begin again without what a step said that is tried again."""
+        with self._lock:
+            said = [each for each in self._said if each[0] != step]
+            if len(said) < len(self._said):
+                is_text = self._is_text is True
+                self._begin()
+                for by, piece in said:
+                    self._append(by, piece, is_text=is_text)
+
+    def _begin(self) -> None:
+        self.attempt += 1
+        self._said, self._size, self._bytes, self._is_text = [], 0, 0, None
+        self._updates.begin_stream(self.name, self.attempt)
+        self._announce()
+
+    def _append(self, step: str | None, piece: Any, *, is_text: bool) -> None:
+        if piece == "" and is_text:
+            return
+        self._is_text = is_text
+        self._said.append((step, piece))
+        before = self._updates.output_bytes
+        size = self._updates.add_output(
+            self.name, self.attempt, self._size, step, piece, is_text=is_text
+        )
+        self._bytes += size
+        self._size += len(piece) if is_text else 1
+        # once for what is sent together: a model says thousands of pieces
+        if before == 0 or before < LONG_OUTPUT <= before + size:
+            self._announce()

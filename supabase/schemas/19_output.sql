@@ -1,0 +1,569 @@
+-- Output: what a job says while it runs, as streams of text or of items. A stream is read by
+-- offset:
+-- characters of a text, items of a list. Each opening begins it again under the next number, its
+-- attempt, and readers drop what an earlier one said. Pieces are appended under the job's fence;
+-- they are no events and no part of the job's row.
+
+insert into queue.settings (name, value)
+values ('output_max_bytes', '1000000'); -- of all streams of a job
+insert into queue.tasks (name, every)
+values ('output', '1 minute');
+
+-- Of jobs that run or may run again: a row for each piece that was reported.
+create table queue.pieces (
+  job_id uuid not null,
+  stream text not null,
+  attempt integer not null,
+  end_offset integer not null, -- of the stream, behind this piece
+  -- that was running; the text of a finished one is kept for the job's next attempt
+  step text,
+  text text,
+  items jsonb,
+  primary key (job_id, stream, attempt, end_offset),
+  constraint pieces_stream_is_bounded check (char_length(stream) between 1 and 100),
+  constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+alter table queue.pieces enable row level security;
+revoke all on queue.pieces from public, anon, authenticated, service_role;
+
+-- Of jobs that have ended: the pieces of a stream joined, one row for each step that wrote.
+create table queue.outputs (
+  job_id uuid not null,
+  stream text not null,
+  attempt integer not null,
+  end_offset integer not null,
+  step text,
+  text text,
+  items jsonb,
+  primary key (job_id, stream, attempt, end_offset)
+);
+alter table queue.outputs enable row level security;
+revoke all on queue.outputs from public, anon, authenticated, service_role;
+
+create view queue.output as
+select job_id, stream, attempt, end_offset, step, text, items
+from queue.pieces
+union all
+select job_id, stream, attempt, end_offset, step, text, items
+from queue.outputs;
+revoke all on queue.output from public, anon, authenticated, service_role;
+
+-- The bytes of a job's streams.
+create function queue.output_bytes(p_job_id uuid)
+returns bigint
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum(octet_length(coalesce(o.text, o.items::text))), 0)
+    from queue.output as o
+    where o.job_id = p_job_id
+  );
+end;
+$$;
+revoke execute on function queue.output_bytes from public;
+
+-- Begin a stream again: delete what it said, but for what finished steps wrote, since they do not
+-- write it again (public.read_output).
+create function queue.drop_output(p_job_id uuid, p_stream text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_steps constant text[] := array(
+    select s.name
+    from queue.steps as s
+    where s.job_id = p_job_id and s.nth = 0
+  );
+begin
+  delete from queue.pieces
+  where job_id = p_job_id
+    and stream = p_stream
+    and step = any (v_steps) is not true;
+  delete from queue.outputs
+  where job_id = p_job_id
+    and stream = p_stream
+    and step = any (v_steps) is not true;
+end;
+$$;
+revoke execute on function queue.drop_output from public;
+
+-- Append pieces of jobs whose leases the caller has locked, each {stream, attempt, start, step?,
+-- text or items}, and send them to followers. Of a piece that an earlier report has stored in part
+-- the rest is added; what is beyond the job's bytes is not stored, nor what comes behind it.
+create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most constant bigint := queue.setting('output_max_bytes')::bigint;
+  v_piece record;
+  v_job uuid;
+  v_bytes bigint; -- of the job so far, once they are counted
+  v_last record; -- what is stored of the stream
+  v_known integer; -- its end
+  v_text text;
+  v_list jsonb;
+  v_size integer;
+  v_grown bigint; -- by so many bytes
+  v_changes queue.change[] := '{}';
+begin
+  for v_piece in
+    select
+      l.job_id,
+      l.workspace_id,
+      l.output_bytes,
+      j.session_id,
+      p.value ->> 'stream' as stream,
+      (p.value ->> 'attempt')::integer as attempt,
+      (p.value ->> 'start')::integer as start,
+      p.value ->> 'step' as step,
+      p.value ->> 'text' as text,
+      nullif(p.value -> 'items', 'null') as items
+    from unnest(p_items) as i
+    join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+    join public.jobs as j on j.id = l.job_id
+    cross join lateral jsonb_array_elements(
+      i.output
+    ) with ordinality as p (value, n)
+    order by l.job_id, p.n
+  loop
+    if v_job is distinct from v_piece.job_id then
+      v_job := v_piece.job_id;
+      v_bytes := v_piece.output_bytes;
+    end if;
+    select o.attempt, o.end_offset into v_last
+    from queue.output as o
+    where o.job_id = v_job and o.stream = v_piece.stream
+    order by o.attempt desc, o.end_offset desc
+    limit 1;
+    continue when v_piece.attempt < v_last.attempt;
+    v_known := case v_last.attempt
+      when v_piece.attempt then v_last.end_offset
+      else 0
+    end;
+    v_text := substr(v_piece.text, v_known - v_piece.start + 1);
+    v_list := jsonb_path_query_array(
+      v_piece.items,
+      '$[$known to last]',
+      jsonb_build_object('known', greatest(0, v_known - v_piece.start))
+    );
+    v_size := coalesce(char_length(v_text), jsonb_array_length(v_list), 0);
+    continue when v_piece.start > v_known
+      or v_size = 0 and v_piece.attempt = v_last.attempt;
+    if v_piece.attempt > v_last.attempt then
+      perform queue.drop_output(v_job, v_piece.stream);
+      v_bytes := null;
+    end if;
+    v_bytes := coalesce(v_bytes, queue.output_bytes(v_job));
+    v_grown := coalesce(octet_length(coalesce(v_text, v_list::text)), 0);
+    continue when v_bytes + v_grown > v_most;
+    v_bytes := v_bytes + v_grown;
+    insert into queue.pieces (
+      job_id, stream, attempt, end_offset, step, text, items
+    )
+    values (
+      v_job, v_piece.stream, v_piece.attempt, v_known
+        + v_size, v_piece.step, v_text, v_list
+    );
+    update queue.leases
+    set output_bytes = v_bytes
+    where job_id = v_job;
+    v_changes := v_changes || row(
+      v_piece.workspace_id,
+      v_piece.session_id,
+      'job.output',
+      jsonb_strip_nulls(jsonb_build_object(
+        'stream', v_piece.stream,
+        'attempt', v_piece.attempt,
+        'from', v_known,
+        'next', v_known + v_size,
+        -- what is longer is to be read
+        'text', case when octet_length(v_text) <= 8000 then v_text end,
+        'items', case when pg_column_size(v_list) <= 8000 then v_list end
+      )),
+      array[v_job],
+      array[null::integer]
+    )::queue.change;
+  end loop;
+  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
+end;
+$$;
+revoke execute on function queue.write_output from public;
+
+-- What a report's answer says of its output, if it had any: refused where some is not stored; else
+-- whether someone follows, since workers join pieces for longer where no one does.
+create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_topics constant text[] := array[
+    'job:' || p_job.id,
+    'session:' || p_job.session_id
+  ];
+begin
+  if p_item.output is null or p_job.id is null then
+    return null;
+  end if;
+  return case
+    when exists (
+      select from jsonb_array_elements(p_item.output) as p
+      where not exists (
+        select from queue.output as o
+        where o.job_id = p_job.id
+          and o.stream = p ->> 'stream'
+          and o.attempt >= (p ->> 'attempt')::integer
+          and o.end_offset >= (p ->> 'start')::integer + coalesce(
+            char_length(p ->> 'text'),
+            jsonb_array_length(nullif(p -> 'items', 'null')),
+            0
+          )
+      )
+    ) then 'refused'
+    when exists (select from queue.followers as f where f.topic = any (v_topics))
+        or exists (
+          select from queue.streamed_topics as s
+          where s.topic = any (v_topics) and s.expires_at > clock_timestamp()
+        )
+      then 'followed'
+    else 'unfollowed'
+  end;
+exception when data_exception then
+  return 'refused';
+end;
+$$;
+revoke execute on function queue.output_state from public;
+
+create function public.read_output(p_request jsonb)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := p_request ->> 'job_id';
+  v_stream constant text := p_request ->> 'stream';
+begin
+  perform queue.refuse_revoked();
+  perform from queue.leases as l
+  where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
+  if not found then
+    perform queue.refuse(
+      409,
+      'lease_lost',
+      'the lease on the job is lost; its output is not shown',
+      v_id::text
+    );
+  end if;
+  return jsonb_build_object(
+    'attempt', (
+      select coalesce(max(o.attempt), 0)
+      from queue.output as o
+      where o.job_id = v_id and o.stream = v_stream
+    ),
+    'kept', (
+      select coalesce(
+        jsonb_object_agg(
+          k.step,
+          jsonb_build_object('text', k.text, 'items', k.items)
+        ),
+        '{}'
+      )
+      from (
+        select distinct on (o.step)
+          o.step,
+          string_agg(o.text, '' order by o.end_offset) as text,
+          jsonb_path_query_array(
+            jsonb_agg(o.items order by o.end_offset) filter (
+              where o.items is not null
+            ),
+            '$[*][*]'
+          ) as items
+        from queue.output as o
+        join queue.steps as s on s.job_id = v_id and s.name = o.step and s.nth = 0
+        where o.job_id = v_id and o.stream = v_stream
+        group by o.step, o.attempt
+        order by o.step, o.attempt -- later ones repeat what the first wrote
+      ) as k
+    )
+  );
+end;
+$$;
+comment on function public.read_output is
+  E'What a leased job has said in a stream: {attempt, kept: {step: {text, items}}}.\n\nRequest: '
+  '{job_id, fence, stream}. kept: of finished steps, to be written again where they are passed.';
+select queue.allow('job_worker, service_role', 'public.read_output');
+
+-- A page of a stream from an offset: at most 30,000 characters or 1,000 items of its last attempt.
+create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_last record; -- piece
+  v_page record;
+  v_skipped integer; -- of the first piece
+begin
+  select o.attempt, o.end_offset into v_last
+  from queue.output as o
+  where o.job_id = p_job_id and o.stream = p_stream
+  order by o.attempt desc, o.end_offset desc
+  limit 1;
+  select
+    string_agg(p.text, '' order by p.end_offset) as text,
+    jsonb_path_query_array(
+      jsonb_agg(p.items order by p.end_offset) filter (where p.items is not null),
+      '$[*][*]'
+    ) as items,
+    coalesce(max(p.end_offset), v_last.end_offset, 0) as end_offset
+  into v_page
+  from (
+    select o.end_offset, o.text, o.items
+    from queue.output as o
+    where o.job_id = p_job_id
+      and o.stream = p_stream
+      and o.attempt = v_last.attempt
+      and o.end_offset > p_from
+    order by o.end_offset
+    limit 1000
+  ) as p;
+  v_skipped := p_from
+    - v_page.end_offset
+    + coalesce(char_length(v_page.text), jsonb_array_length(v_page.items), 0);
+  v_page.text := substr(v_page.text, 1 + v_skipped, 30000);
+  v_page.items := jsonb_path_query_array(
+    v_page.items,
+    '$[$skipped to $last]',
+    jsonb_build_object('skipped', v_skipped, 'last', v_skipped + 999)
+  );
+  p_from := least(p_from, v_page.end_offset);
+  v_page.end_offset := p_from
+    + coalesce(char_length(v_page.text), jsonb_array_length(v_page.items), 0);
+  return jsonb_strip_nulls(jsonb_build_object(
+    'stream', p_stream,
+    'attempt', coalesce(v_last.attempt, 0),
+    'from', p_from,
+    'next', v_page.end_offset,
+    'more', v_page.end_offset < coalesce(v_last.end_offset, 0),
+    'text', v_page.text
+  )) || case
+    when v_page.items is null then '{}'
+    else jsonb_build_object('items', v_page.items)
+  end;
+end;
+$$;
+revoke execute on function queue.output_page from public;
+
+create function queue.job_output(
+  p_job_id uuid,
+  p_stream text,
+  p_from integer,
+  p_after jsonb,
+  p_session_id text
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_job public.jobs;
+begin
+  select j.* into v_job
+  from public.jobs as j
+  where j.id = p_job_id
+    and (
+      auth.jwt() ->> 'role' = 'service_role'
+      or auth.jwt() is null and current_setting('role') <> 'anon' -- plain SQL
+      or queue.may_follow('job:' || p_job_id)
+      or exists (
+        select from queue.guest_session(p_session_id) as s
+        where s.session_id = j.session_id and s.workspace_id = j.workspace_id
+      )
+    );
+  if not found then
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
+  end if;
+  if p_stream is not null then
+    return queue.output_page(p_job_id, p_stream, greatest(0, p_from))
+      || jsonb_build_object('status', v_job.status);
+  end if;
+  return jsonb_build_object(
+    'status', v_job.status,
+    'streams', (
+      with recursive names as (
+        (
+          select o.stream
+          from queue.output as o
+          where o.job_id = p_job_id
+          order by o.stream
+          limit 1
+        )
+        union all
+        select (
+          select o.stream
+          from queue.output as o
+          where o.job_id = p_job_id and o.stream > n.stream
+          order by o.stream
+          limit 1
+        )
+        from names as n
+        where n.stream is not null
+      )
+      select coalesce(jsonb_agg(p.page order by n.stream), '[]')
+      from names as n
+      cross join lateral (
+        select o.attempt
+        from queue.output as o
+        where o.job_id = p_job_id and o.stream = n.stream
+        order by o.attempt desc
+        limit 1
+      ) as a
+      cross join lateral queue.output_page(
+        p_job_id,
+        n.stream,
+        case
+          when p_after #>> array[n.stream, 'attempt'] = a.attempt::text
+            then greatest(0, (p_after #>> array[n.stream, 'next'])::integer)
+          else 0
+        end
+      ) as p (page)
+      where p.page ->> 'next' <> p.page ->> 'from'
+        or p_after #>> array[n.stream, 'attempt'] is distinct from a.attempt::text
+    )
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.job_output');
+
+create function public.job_output(
+  p_job_id uuid,
+  p_stream text default null,
+  p_from integer default 0,
+  p_after jsonb default null,
+  p_session_id text default null
+)
+returns jsonb
+language sql stable
+set search_path = '' -- bound when it is made: guests need no usage of the schema
+begin atomic select queue.job_output(
+  p_job_id,
+  p_stream,
+  p_from,
+  p_after,
+  p_session_id
+);
+end;
+comment on function public.job_output is
+  E'What a job said in a stream from an offset: {stream, attempt, from, next, more, text or items, '
+  'status}.\n\nAnother attempt begins again: drop what the last said, and read from 0. Without a '
+  'stream {status, streams}: those with news after {stream: {attempt, next}}. A guest names the '
+  'session.';
+select queue.allow('anon, authenticated, service_role', 'public.job_output');
+
+-- Join the pieces of jobs that have ended: a row for each stream, or each step that wrote. Of those
+-- that completed the last attempt alone is kept; the others may run again.
+create function queue.do_output(p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_found uuid[];
+  v_ids uuid[]; -- of these, that no one holds
+  v_count integer := 0;
+begin
+  loop
+    v_found := array(
+      with recursive found as (
+        (
+          select p.job_id
+          from queue.pieces as p
+          order by p.job_id
+          limit 1
+        )
+        union all
+        select (
+          select p.job_id
+          from queue.pieces as p
+          where p.job_id > f.job_id
+          order by p.job_id
+          limit 1
+        )
+        from found as f
+        where f.job_id is not null
+      )
+      select f.job_id
+      from found as f
+      join public.jobs as j on j.id = f.job_id
+      where j.finished_at is not null
+      limit 200
+    );
+    v_ids := array( -- a retry does not begin meanwhile
+      select j.id
+      from public.jobs as j
+      where j.id = any (v_found) and j.finished_at is not null
+      order by j.id
+      for no key update skip locked
+    );
+    with said as (
+      delete from queue.pieces as p
+      where p.job_id = any (v_ids)
+      returning *
+    ),
+    old as (
+      delete from queue.outputs as o
+      using said as p, public.jobs as j
+      where o.job_id = any (v_ids)
+        and p.job_id = o.job_id
+        and p.stream = o.stream
+        and p.attempt > o.attempt
+        and j.id = o.job_id
+        and j.status = 'completed'
+    ),
+    placed as (
+      select
+        s.*,
+        max(s.attempt) over (partition by s.job_id, s.stream) as last,
+        row_number() over a - row_number() over (
+          partition by s.job_id, s.stream, s.attempt, s.step
+          order by s.end_offset
+        ) as turn
+      from said as s
+      window a as (partition by s.job_id, s.stream, s.attempt order by s.end_offset)
+    )
+    insert into queue.outputs (
+      job_id, stream, attempt, end_offset, step, text, items
+    )
+    select
+      p.job_id,
+      p.stream,
+      p.attempt,
+      max(p.end_offset),
+      p.step,
+      string_agg(p.text, '' order by p.end_offset),
+      jsonb_path_query_array(
+        jsonb_agg(p.items order by p.end_offset) filter (where p.items is not null),
+        '$[*][*]'
+      )
+    from placed as p
+    join public.jobs as j on j.id = p.job_id
+    where p.attempt = p.last or j.status <> 'completed'
+    group by p.job_id, p.stream, p.attempt, p.step, p.turn;
+    v_count := v_count + cardinality(v_ids);
+    exit when cardinality(v_found) < 200
+      or v_ids = '{}'
+      or clock_timestamp() >= p_until;
+  end loop;
+  return v_count;
+end;
+$$;
+revoke execute on function queue.do_output from public;

@@ -1,0 +1,211 @@
+"""Output: pieces of streams under the fence, read by offset, joined once their job ended."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.contract.observed import messages, refused
+from tests.support.engine import ACME, ADA, EVE, Engine, handle
+
+
+def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
+
+
+def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> dict[str, Any]:
+    return dict(engine.rpc("job_output", p_job_id=job_id, p_stream=stream, p_from=start))
+
+
+def output(engine: Engine, lease: dict[str, Any], *pieces: dict[str, Any]) -> str:
+    [result] = engine.report_all([{**handle(lease), "output": list(pieces)}])
+    return str(result["output"])
+
+
+def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:
+    """Offsets are characters as a person counts code points, not bytes nor UTF-16."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
+
+    assert output(engine, lease, piece("Grüße 🌍,"), piece(" Welt", 8)) == "unfollowed"
+
+    row = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
+    assert (row, engine.events(job_id)) == (before, ["job.created", "job.leased"])
+    whole = "Grüße 🌍, Welt"
+    for start in range(len(whole) + 1):
+        page = said(engine, job_id, start=start)
+        assert (page["from"], page["next"], page["more"]) == (start, len(whole), False)
+        assert page.get("text", "") == whole[start:]
+    assert said(engine, job_id, start=99)["next"] == len(whole)
+    assert said(engine, job_id, "other")["attempt"] == 0
+
+
+def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine) -> None:
+    """One that timed out at the worker may have been stored: what it joins then overlaps."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    output(engine, lease, piece("Hello"))
+    for _ in range(2):
+        assert output(engine, lease, piece("Hello, wor"), piece("ld", 10)) == "unfollowed"
+    assert said(engine, job_id)["text"] == "Hello, world"
+    assert output(engine, lease, piece("later", 20)) == "refused"  # a gap is never stored
+    items = {"stream": "facts", "attempt": 1}
+    output(engine, lease, {**items, "start": 0, "items": [1, [2]]})
+    output(engine, lease, {**items, "start": 0, "items": [1, [2], {"three": None}]})
+    assert said(engine, job_id, "facts", 1)["items"] == [[2], {"three": None}]
+
+
+def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engine) -> None:
+    """Of the dead attempt nothing is left, but for what finished steps wrote."""
+    job_id = engine.enqueue()
+    zombie = engine.lease_one()
+    output(engine, zombie, piece("plan.", step="plan"), piece("half a sen", 5))
+    engine.report(zombie, steps=[{"name": "plan", "result": 1}])
+    engine.advance(61)
+    heir = engine.lease_one()
+
+    held = {**handle(heir), "stream": "reply"}
+    kept = engine.rpc("read_output", p_request=held)
+    assert kept == {"attempt": 1, "kept": {"plan": {"text": "plan.", "items": None}}}
+    [late] = engine.report_all([{**held, "fence": 1, "output": [piece("tence", 15)]}])
+    assert late["outcome"] == "lost"
+    output(engine, heir, piece("", attempt=2))
+    assert said(engine, job_id) | {"attempt": 2, "next": 0} == said(engine, job_id)
+    output(engine, heir, piece("plan.", attempt=2, step="plan"), piece("whole", 5, attempt=2))
+    assert (
+        output(engine, heir, piece("old", 5)) == "unfollowed"
+    )  # a late call of the attempt before
+    assert said(engine, job_id)["text"] == "plan.whole"
+    assert engine.rpc("read_output", p_request=held)["kept"] == kept["kept"]
+
+
+def test_more_than_the_bytes_of_a_job_is_refused(engine: Engine) -> None:
+    engine.rpc("set_settings", p_settings={"output_max_bytes": 10})
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    assert output(engine, lease, piece("äöü")) == "unfollowed"
+    other = {"stream": "other", "attempt": 1, "start": 0}
+    assert output(engine, lease, {**other, "text": "12345"}) == "refused"
+    assert output(engine, lease, {**other, "text": "1234"}) == "unfollowed"
+    assert output(engine, lease, piece("!", 3)) == "refused"
+    assert output(engine, lease, piece("again", attempt=2)) == "unfollowed"
+    assert said(engine, job_id)["text"] == "again"
+
+
+def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    whole = "".join(random.Random(7).choices("aä€🌍", k=70_000))
+    output(engine, lease, *[piece(whole[n : n + 35], n) for n in range(0, 70_000, 35)])
+    for _ in range(2):  # as pieces, and joined
+        text = ""
+        while (page := said(engine, job_id, start=len(text)))["more"]:
+            text += page["text"]
+        assert text + page["text"] == whole
+        engine.settle(lease)
+        engine.advance(61)
+        engine.maintain()
+
+
+def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: Engine) -> None:
+    job_id, running = engine.enqueue(), engine.enqueue()
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    for each in leases.values():
+        output(engine, each, *[piece("x" * 9, 9 * n) for n in range(9)])
+        output(engine, each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
+    more = piece("the end", 81)  # what was not reported comes with the settlement
+    engine.settle(leases[job_id], output=[more])
+    engine.advance(61)
+    engine.maintain()
+
+    assert engine.rows("select distinct job_id::text from queue.pieces") == [running]
+    kept = "select stream, end_offset from queue.outputs where job_id = %s order by 1"
+    assert engine.rows(kept, job_id) == [("facts", 1), ("reply", 88)]
+    assert said(engine, job_id)["text"] == "x" * 81 + "the end"
+    assert said(engine, job_id)["status"] == "completed"
+    engine.run("delete from public.jobs")
+    assert engine.one("select count(*) from queue.output") == 0
+
+
+def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
+    """Also after its pieces were joined."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    output(engine, lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
+    steps = [{"name": name, "result": name} for name in ("one", "two")]
+    engine.settle(lease, "failed", steps=steps)
+    engine.advance(61)
+    engine.maintain()
+    assert engine.one("select count(*) from queue.pieces") == 0
+    engine.rpc("retry_job", p_job_id=job_id)
+    again = engine.lease_one()
+    held = {**handle(again), "stream": "reply"}
+    kept = engine.rpc("read_output", p_request=held)["kept"]
+    assert {step: each["text"] for step, each in kept.items()} == {"one": "a", "two": "c"}
+    texts = [piece(text, n, attempt=2) for n, text in enumerate("aBc")]
+    output(engine, again, *texts)
+    engine.settle(again)
+    engine.advance(61)
+    engine.maintain()
+    assert engine.rows("select text from queue.outputs") == ["aBc"]
+
+
+def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine: Engine) -> None:
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    with engine.member(ADA) as ada:
+        follow = {"p_topic": f"job:{job_id}", "p_follower_id": ADA}
+        ada.rpc("follow_topic", **follow)
+    engine.run("delete from realtime.messages")
+
+    assert output(engine, lease, piece("Hi")) == "followed"
+    [(_, event, sent)] = messages(engine, f"job:{job_id}")
+    assert event == "job.output"
+    assert sent["data"] == {"stream": "reply", "attempt": 1, "from": 0, "next": 2, "text": "Hi"}
+    output(engine, lease, piece("x" * 9000, 2))  # longer than a message: it says where to read
+    assert messages(engine, f"job:{job_id}")[-1][2]["data"].get("text") is None
+    assert messages(engine, "workspace:%") == []
+
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 1})
+    output(engine, lease, piece("!", 9002))
+    assert len(messages(engine, f"job:{job_id}")) == 2
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 400})
+    engine.advance(2)
+    engine.maintain()
+    assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
+
+
+def test_no_one_else_learns_of_a_stream(engine: Engine) -> None:
+    """Members and the guest of the session read it; all others get what an unknown id gets."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    session = engine.rpc("open_guest_session", p_workspace_id=ACME)["session_id"]
+    job_id = engine.enqueue(session_id=session)
+    output(engine, engine.lease_one(), piece("secret"))
+    asked = {"p_job_id": job_id, "p_stream": "reply"}
+    with engine.member(ADA) as ada:
+        assert ada.rpc("job_output", **asked)["text"] == "secret"
+        assert ada.rpc("job_output", p_job_id=job_id)["streams"][0]["text"] == "secret"
+    with engine.database.as_role("anon", {}) as connection:
+        anonymous = Engine(engine.database, connection)
+        assert anonymous.rpc("job_output", **asked, p_session_id=session)["text"] == "secret"
+        answers = [refused(anonymous.rpc, "job_output", **asked)]
+    with engine.member(EVE) as eve:
+        answers.append(refused(eve.rpc, "job_output", **asked))
+        answers.append(refused(eve.rpc, "job_output", **asked, p_session_id="other"))
+    assert {answer[:2] for answer in answers} == {("PT404", "job_not_found")}
+
+
+@pytest.mark.parametrize("bad", [{"stream": ""}, {"start": "x"}, {"text": None, "items": 5}])
+def test_a_report_that_cannot_be_read_stops_no_other(engine: Engine, bad: dict[str, Any]) -> None:
+    job_ids = engine.enqueue_many(2)
+    one, two = engine.lease()
+    results = engine.report_all(
+        [{**handle(one), "output": [piece("x") | bad]}, {**handle(two), "output": [piece("fine")]}]
+    )
+    by_job = {each["job_id"]: each["output"] for each in results}
+    assert by_job == {one["job"]["id"]: "refused", two["job"]["id"]: "unfollowed"}
+    assert {said(engine, job_id).get("text") for job_id in job_ids} == {None, "fine"}
