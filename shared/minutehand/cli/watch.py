@@ -25,6 +25,9 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
         if "." not in event.event:  # job.* or an app's own, as enrichment.record.updated
             continue
+        if event.event == "job.output":
+            say(output, event.json())
+            continue
         kind = event.event.removeprefix("job.")
         job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
         text = sentence(event)
@@ -36,6 +39,19 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
             break
     if connection.get(f"/api/jobs/{job_id}")["status"] != "completed":
         raise typer.Exit(1)
+
+
+def say(output: Output, whole: dict[str, Any]) -> None:
+    """What a stream of a job has said, as it comes: its words in one flow, an item a line."""
+    page = whole["data"]
+    if output.answered(whole):
+        return
+    if page["from"] == 0 and page["attempt"] > 1:
+        output.text(Text(f"{page['stream']} begins again", style="dim"))
+    if page.get("text"):
+        output.words(page["text"])
+    for item in page.get("items", ()):
+        output.text(json.dumps(item, ensure_ascii=False))
 
 
 def result_of(job: dict[str, Any]) -> str:

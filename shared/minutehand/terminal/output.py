@@ -49,6 +49,7 @@ class Output:
         self.is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._is_mid_line = False
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
         """One result: as JSON, or as `text`."""
@@ -65,7 +66,15 @@ class Output:
         """Words for a person; only a `Text` brings styles, and brackets are just brackets."""
         words = Text(text) if isinstance(text, str) else text
         words.plain = shown(words.plain, lines=lines)
+        if self._is_mid_line:
+            self.out.print()
+            self._is_mid_line = False
         self.out.print(words)
+
+    def words(self, text: str) -> None:
+        """Words that others follow on the same line."""
+        self._is_mid_line = not text.endswith("\n")
+        self.out.print(Text(shown(text)), end="")
 
     def line(self, value: Any) -> None:
         """One JSON document on one line, in ASCII: a terminal obeys U+0080 to U+009F."""

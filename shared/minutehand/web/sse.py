@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Request, Response
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
@@ -28,7 +30,7 @@ from minutehand.queue.keys import redacted
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.tasks import first_of
 from minutehand.web.caller import Caller, holder_of
-from minutehand.web.errors import invalid_argument
+from minutehand.web.errors import ApiError, invalid_argument
 from minutehand.web.news import News
 from minutehand.web.services import Pace, Services
 
@@ -43,6 +45,10 @@ BUFFERED_SECONDS: Final = 12.0
 BEGINNING: Final = "1:1:"
 #: Between looks at a job whose log brings nothing: whether it is there, and has not ended.
 _LOOK_SECONDS: Final = 5.0
+#: What a stream of a job has said: no event of its history, and no `seq`.
+OUTPUT: Final = "job.output"
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
+_OUTPUT: Final = TypeAdapter(dict[str, dict[str, _Count]])
 _ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
@@ -53,6 +59,14 @@ class Line:
     cursor: str
     type: str | None
     data: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class JobPlace:
+    """How far a reader of a job is: its last event, and the attempt and end of each stream."""
+
+    seq: int = 0
+    output: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,13 +92,14 @@ class Feed(Protocol):
 
 
 class JobFeed:
-    """One job's events by `seq`; it ends when the job has."""
+    """One job's events by `seq`, and what its streams say by offset; it ends when the job has."""
 
-    def __init__(self, queue: UserQueue, job_id: str, *, after: int) -> None:
+    def __init__(self, queue: UserQueue, job_id: str, *, after: JobPlace) -> None:
         self.subject = f"job:{job_id}"
         self._queue = queue
         self._job_id = job_id
-        self._seq = after
+        self._seq = after.seq
+        self._output = dict(after.output)
         self._look_at = 0.0
 
     async def read(self) -> Batch:
@@ -100,8 +115,27 @@ class JobFeed:
             events, more = [*events, *later], bool(later)
             end = job.status if job.ended and not later else None
             self._look_at = 0.0 if later else now + _LOOK_SECONDS
+        # read after the events, and sent before: the last of them comes with the last of the output
+        said, is_all = await self._said()
+        if not is_all:
+            return Batch(said, more=True)
         self._seq = events[-1].seq if events else self._seq
-        return Batch([_line(event, str(event.seq)) for event in events], end=end, more=more)
+        lines = [*said, *(_line(event, self._place(event.seq)) for event in events)]
+        return Batch(lines, end=end, more=more)
+
+    async def _said(self) -> tuple[list[Line], bool]:
+        """What the streams have said since, and whether that is all."""
+        found = await self._queue.call("job_output", job_id=self._job_id, after=self._output)
+        lines = []
+        for page in found["streams"]:
+            self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
+            body = {"job_id": self._job_id, "type": OUTPUT, "data": page}
+            lines.append(Line(self._place(self._seq), OUTPUT, body))
+        return lines, not any(page["more"] for page in found["streams"])
+
+    def _place(self, seq: int) -> str:
+        """The cursor behind an event, and behind what the streams have said."""
+        return f"{seq} {json.dumps(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
         return await self._queue.events_after(self._job_id, seq, limit=READ_LIMIT)
@@ -151,15 +185,28 @@ def _line(event: JobEvent, cursor: str) -> Line:
     return Line(cursor, event.type, {**data, "at": event.created_at})
 
 
+def job_place(last_event_id: str | None, after: int | None) -> JobPlace:
+    """Where a job's stream starts, as `seq_cursor`; `Last-Event-ID` also says which output."""
+    seq, _, said = (last_event_id or "").strip().partition(" ")
+    try:
+        output = _OUTPUT.validate_json(said or "{}")
+    except ValidationError:
+        raise _unknown_cursor() from None
+    return JobPlace(seq_cursor(seq, after), output)
+
+
+def _unknown_cursor() -> ApiError:
+    text = "is not a valid cursor for this stream"
+    return invalid_argument("Last-Event-ID", text, location="header")
+
+
 def seq_cursor(last_event_id: str | None, after: int | None) -> int:
     """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0."""
     text = (last_event_id or "").strip()
     if not text:
         return after or 0
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise invalid_argument(
-            "Last-Event-ID", "is not a valid cursor for this stream", location="header"
-        )
+        raise _unknown_cursor()
     return int(text)
 
 

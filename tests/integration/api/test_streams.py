@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,9 @@ from httpx_sse import aconnect_sse
 from infra.bench.scratch import scratch_settings, user_token
 from minutehand.queue.models import Job
 from minutehand.web.services import Pace
-from minutehand.web.sse import JobFeed
+from minutehand.web.sse import JobFeed, JobPlace
 from tests.contract.api import Api, serving_api
-from tests.support.engine import ACME, handle
+from tests.support.engine import ACME, EVE, handle
 from tests.support.patience import until
 from tests.support.project import Project
 from tests.support.renewed import Renewed
@@ -94,7 +95,7 @@ async def test_a_job_that_ends_while_its_stream_looks_ends_the_stream(
         return await get_job(job_id)
 
     monkeypatch.setattr(queue, "get_job", ended_meanwhile)
-    feed = JobFeed(queue, job_id, after=1)
+    feed = JobFeed(queue, job_id, after=JobPlace(1))
 
     assert [len((await feed.read()).lines), (await feed.read()).end] == [2, "completed"]
 
@@ -115,6 +116,45 @@ async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
     assert second.end == "completed"
     assert third.status == 204  # stops EventSource from reconnecting
     assert (first_time.status, first_time.end) == (200, "completed")
+
+
+async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api) -> None:
+    """Beside the events: by `Last-Event-ID` each character once, and another attempt from 0."""
+    job_id = api.engine.enqueue()
+    lease = api.engine.lease_one()
+
+    def say(text: str, start: int, attempt: int = 1) -> dict[str, Any]:
+        return {"stream": "reply", "attempt": attempt, "start": start, "text": text}
+
+    api.engine.report(lease, output=[say("Grüße 🌍, ", 0)])
+    first = await follow(api, events_path(job_id), until=3)
+    api.engine.report(lease, output=[say("Welt", 9)])
+    second = await follow(api, events_path(job_id), last_id=first.last_id, until=1)
+    api.engine.report(lease, output=[say("a" * 40_000, 0, attempt=2)])
+    api.engine.settle(lease)
+    third = await follow(api, events_path(job_id), last_id=second.last_id)
+    fourth = await follow(api, events_path(job_id), last_id=third.ids[-1])
+
+    reads = [
+        [each["data"] for each in read.events if each["type"] == "job.output"]
+        for read in (first, second, third)
+    ]
+    said = [[(page["attempt"], page["from"], page["text"]) for page in pages] for pages in reads]
+    assert said[:2] == [[(1, 0, "Grüße 🌍, ")], [(1, 9, "Welt")]]
+    assert said[2] == [(2, 0, "a" * 30_000), (2, 30_000, "a" * 10_000)]
+    assert (third.end, fourth.status) == ("completed", 204)
+    seqs = [each["seq"] for read in (first, third) for each in read.events if "seq" in each]
+    assert seqs == [1, 2, 3]
+    path = f"/api/jobs/{job_id}/output/reply"
+    page = (await api.call("GET", f"{path}?from=39990")).json()
+    assert (page["text"], page["attempt"], page["status"]) == ("a" * 10, 2, "completed")
+    for of, bad in (("1 {", 400), ('1 {"reply": {"next": -1}}', 400)):
+        answer = await follow(api, events_path(job_id), last_id=of)
+        assert answer.status == bad
+    watched = [json.loads(line) for line in (await api.command("watch", job_id)).splitlines()]
+    assert [each["data"] for each in watched if each["type"] == "job.output"] == reads[2]
+    stranger = await api.call("GET", path, user=EVE)
+    assert (stranger.status_code, stranger.json()["code"]) == (404, "job_not_found")
 
 
 async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:

@@ -26,7 +26,7 @@ from minutehand.web.auth import (
 from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import BEGINNING, MEDIA_TYPE, HistoryFeed, JobFeed, answer, seq_cursor
+from minutehand.web.sse import BEGINNING, MEDIA_TYPE, HistoryFeed, JobFeed, answer, job_place
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -173,7 +173,10 @@ async def get_events(
     limit: Limit = 200,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
+    """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`.
+
+    The stream also has what the job says, as `job.output`: `{stream, attempt, from, next, text}`.
+    """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
         async with services.turn(request, caller):
@@ -183,8 +186,23 @@ async def get_events(
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
     queue = services.stream_queue_of(caller)
-    feed = JobFeed(queue, str(job_id), after=seq_cursor(last_event_id, after))
+    feed = JobFeed(queue, str(job_id), after=job_place(last_event_id, after))
     return await answer(request, services, caller, feed, is_resumed=bool(last_event_id))
+
+
+@router.get("/jobs/{job_id:uuid}/output/{name}")
+async def get_output(
+    job_id: UUID,
+    name: Annotated[str, Path(max_length=100)],
+    ask: Asked,
+    start: Annotated[int, Query(alias="from", ge=0, le=10**9)] = 0,
+) -> dict[str, Any]:
+    """What a job said in a stream, a page from an offset of characters or items.
+
+    With another `attempt` than that of the page before, the stream began again: drop what it said
+    and read from 0.
+    """
+    return await ask("job_output", **{"job_id": job_id, "stream": name, "from": start})
 
 
 @router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
