@@ -21,6 +21,8 @@ ATTEMPTS: Final = 3
 #: Connections of a pool; and of one that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
+#: An answer of so many bytes is read in a thread: the loop has other callers.
+LARGE_BYTES: Final = 64 * 1024
 Read = TypeVar("Read")
 
 
@@ -123,7 +125,10 @@ class DataApi:
             unavailable.unsent = isinstance(error, UNSENT)
             raise unavailable from error
         if response.is_success:
-            return read(response.content, parse, status=response.status_code)
+            content, status = response.content, response.status_code
+            if len(content) < LARGE_BYTES:
+                return read(content, parse, status=status)
+            return await asyncio.to_thread(read, content, parse, status=status)
         raise error_from_response(response.status_code, _problem(response))
 
     async def _take_slot(self, path: str) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -113,6 +114,31 @@ class Requests:
                 del self._under_way[caller], self._running[caller]
 
 
+class Bulks:
+    """Bulks: one of each caller runs in a workspace, another one is refused.
+
+    By caller too: whether someone belongs to the workspace that they name, the database says later.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[tuple[UUID, UUID]] = set()
+
+    @contextmanager
+    def held(self, caller: Caller, workspace_id: UUID) -> Iterator[None]:
+        """Hold the caller's only place; the project's own service has as many as it wants."""
+        if caller.user_id is None:
+            yield
+            return
+        place = (caller.user_id, workspace_id)
+        if place in self._running:
+            raise _too_many("bulks")
+        self._running.add(place)
+        try:
+            yield
+        finally:
+            self._running.remove(place)
+
+
 #: Reads of the log a second, over all streams of the process; and how many may come at once.
 READS_PER_SECOND: Final = 200.0
 READS_AT_ONCE: Final = 40
@@ -173,6 +199,7 @@ class Services:
         self.streams = OpenStreams(MAX_STREAMS)
         self.guest_streams = OpenStreams(MAX_STREAMS // 2)
         self.requests = Requests()
+        self.bulks = Bulks()
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.contract.api import Api
 from tests.integration.api.conftest import api as api
 from tests.integration.api.conftest import error_of
+from tests.support.engine import ACME
 
 
 @pytest.mark.parametrize("change", ["cancel", "retry"])
@@ -23,3 +26,24 @@ async def test_a_job_that_another_transaction_changes_is_429_with_when_to_call_a
     error = error_of(refused)
     assert (error["code"], error["detail"]) == ("job_busy", {"retry_after_seconds": 1})
     assert (await api.call("POST", f"/api/jobs/{job_id}/{change}")).status_code == 200
+
+
+async def test_one_bulk_of_a_caller_runs_in_a_workspace(api: Api) -> None:
+    """Each is work in the one process that answers everyone."""
+    bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
+    waits = "select exists (select from pg_locks where not granted)"
+    with api.engine.open_transaction() as other:
+        other.run("lock table public.jobs in share mode")
+        first = asyncio.create_task(api.call("POST", "/api/jobs/bulk", json=bulk))
+        for _ in range(500):  # until the first one is under way
+            if other.one(waits):
+                break
+            await asyncio.sleep(0.01)
+        refused = await api.call("POST", "/api/jobs/bulk", json=bulk)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    error = error_of(refused)
+    assert (error["code"], error["detail"]["limit"]) == ("rate_limited", "bulks")
+    made = await first
+    assert (made.status_code, len(made.json()["jobs"])) == (201, 2)
+    assert (await api.call("POST", "/api/jobs/bulk", json=bulk)).status_code == 201
