@@ -93,7 +93,7 @@ def _pieces(text: str) -> Iterator[Piece]:
                 name = found["name"]
                 if "on" in found.groupdict():
                     name = f"{name} on {found['on']}"
-                yield Piece(name if kind == "comment" else f"{kind} {name}", f"{statement};")
+                yield Piece(f"{kind} {name}", f"{statement};")
                 break
 
 

@@ -63,6 +63,7 @@ create table queue.named_events (
   name text not null, -- the first of a name wins
   payload jsonb not null,
   emitted_at timestamptz not null,
+  created_by uuid, -- null: the service
   primary key (workspace_id, name)
 );
 alter table queue.named_events enable row level security;
@@ -660,8 +661,8 @@ begin
     );
   end if;
   perform queue.check_json(p_payload, 'payload');
-  insert into queue.named_events (workspace_id, name, payload, emitted_at)
-  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now)
+  insert into queue.named_events (workspace_id, name, payload, emitted_at, created_by)
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now, queue.caller())
   on conflict do nothing;
   v_is_first := found;
   if v_is_first then

@@ -39,6 +39,10 @@ create table queue.outputs (
 );
 alter table queue.outputs enable row level security;
 revoke all on queue.outputs from public, anon, authenticated, service_role;
+comment on column queue.pieces.text is 'Person: words of the job';
+comment on column queue.pieces.items is 'Person: words of the job';
+comment on column queue.outputs.text is 'Person: words of the job';
+comment on column queue.outputs.items is 'Person: words of the job';
 
 create view queue.output as
 select job_id, stream, attempt, end_offset, step, text, items

@@ -53,6 +53,9 @@ values ('output_max_bytes', '1000000');
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
+-- Whose an event is, so that it is erased with them.
+alter table queue.named_events add column created_by uuid;
+
 -- afterwards
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(

@@ -21,7 +21,10 @@ register_job_types lease_jobs settle_jobs report_jobs read_steps read_output spa
 tick_finished run_maintenance webhook_to_send webhook_sent guest_key
 stream_topics queue_health explain_queue"""
 GUESTS = ["follow_topic", "guest_session_jobs", "job_output", "session_feed"]
-SERVICE = ["attach_extensions", "set_settings", "revoke_worker_keys", "connect_worker"]
+SERVICE = [
+    *("attach_extensions", "set_settings", "revoke_worker_keys", "connect_worker"),
+    *("erase_person", "export_person"),
+]
 
 OURS = """
 create temporary view ours as

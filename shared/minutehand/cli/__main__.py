@@ -42,6 +42,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "answer": ("steer:answer", "Answer the question a job waits with."),
         "pause": ("steer:pause", "Let nothing of a type, queue or workspace start."),
         "resume": ("steer:resume", "Undo a pause."),
+        "export": ("people:export", "What names a person, as JSON."),
+        "erase": ("people:erase", "Delete what names a person."),
     },
     "Project": {
         "init": ("scaffold:init", "Scaffold a processor and its test."),

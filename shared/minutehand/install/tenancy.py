@@ -46,6 +46,9 @@ revoke all on {clients}.workspaces, {clients}.workspace_members
   from public, anon, authenticated, service_role;
 grant select on {clients}.workspaces, {clients}.workspace_members
   to authenticated, service_role;
+-- as of the tables they replace; erase_person changes tables alone, those that say so themselves
+comment on column {clients}.workspaces.name is 'Person: words to clear';
+comment on column {clients}.workspace_members.user_id is 'Person: owner';
 """
 
 #: Stops where someone would silently be a member of nothing.

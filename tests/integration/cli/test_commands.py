@@ -72,6 +72,19 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
         worker.settle(worker.lease_soon(), "completed", result={})
 
 
+def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
+    """By the operator's key, and only when asked twice."""
+    user = str(uuid.uuid4())
+    job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
+
+    [exported] = json.loads(run("export", user).stdout)["tables"]["public.jobs"]
+    assert exported["id"] == job["id"]
+    assert run.refused("erase", user)["code"] == "not_confirmed"
+    assert "deleted 1 in public.jobs" in run("erase", user, "--yes").stdout
+    assert "nothing of them" in run("erase", user, "--yes").stdout
+    assert run.json("export", user, "--word", user)["tables"] == {}
+
+
 def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
     """A script says --yes."""
     assert run.refused("retry", "--all")["code"] == "not_confirmed"

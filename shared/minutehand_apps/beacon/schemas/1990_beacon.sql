@@ -190,3 +190,17 @@ select queue.show_to_members('public.beacon_outbox');
 select queue.show_to_members('public.beacon_executions');
 select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
+
+-- Whose a spec is, and what may quote someone.
+comment on column public.beacon_jobs.jobspec_id is 'Person: words';
+comment on column public.beacon_jobs.version is 'Person: words';
+comment on column public.beacon_jobs.spec is 'Person: words';
+comment on column public.beacon_jobs.error is 'Person: words to clear';
+comment on column public.beacon_jobs.created_by is 'Person: owner';
+comment on column public.beacon_jobs.closing is 'Person: words';
+comment on column public.beacon_outbox.message is 'Person: words';
+comment on column public.beacon_outbox.error is 'Person: words to clear';
+comment on column public.beacon_executions.jobspec_id is 'Person: words';
+comment on column public.beacon_executions.output is 'Person: words';
+comment on column public.beacon_executions.error is 'Person: words to clear';
+comment on column public.beacon_executions.receipt is 'Person: words';

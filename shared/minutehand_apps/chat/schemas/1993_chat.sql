@@ -1031,3 +1031,12 @@ select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
 select queue.show_to_members('public.async_session_state');
 select queue.show_to_members('public.async_messages');
 select queue.show_to_members('public.async_work_items');
+
+-- A guest's chat has no owner: what names them is found by their words.
+comment on column public.async_session_state.session_id is 'Person: words';
+comment on column public.async_session_state.title is 'Person: words';
+comment on column public.async_session_state.created_by is 'Person: owner';
+comment on column public.async_messages.content is 'Person: words';
+comment on column public.async_messages.work_title is 'Person: words';
+comment on column public.async_messages.question is 'Person: words';
+comment on column public.async_messages.client_id is 'Person: words';

@@ -326,3 +326,18 @@ grant insert (
 grant select, insert, update, delete on public.workspace_settings to service_role;
 grant select, insert, update, delete on public.accounts to service_role;
 grant select, insert, update, delete on public.contacts to service_role;
+
+-- An account is a company's, a contact a person's.
+comment on column public.accounts.name is 'Person: words';
+comment on column public.accounts.domain is 'Person: words to clear';
+comment on column public.accounts.industry is 'Person: words to clear';
+comment on column public.accounts.city is 'Person: words to clear';
+comment on column public.accounts.state is 'Person: words to clear';
+comment on column public.accounts.country is 'Person: words to clear';
+comment on column public.accounts.metadata is 'Person: words to clear';
+comment on column public.contacts.name is 'Person: words';
+comment on column public.contacts.email is 'Person: words';
+comment on column public.contacts.title is 'Person: words';
+comment on column public.contacts.linkedin_url is 'Person: words';
+comment on column public.contacts.metadata is 'Person: words';
+comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';

@@ -449,3 +449,6 @@ select queue.allow('job_worker, service_role', 'public.enrichment_pause');
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 grant usage on schema enrichment to authenticated, service_role;
+
+-- Apollo's answer quotes the contact that was looked for.
+comment on column enrichment.calls.answer is 'Person: words to clear';

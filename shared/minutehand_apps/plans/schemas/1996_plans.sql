@@ -474,3 +474,10 @@ select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
 select queue.show_to_members('public.plans');
 select queue.show_to_members('public.plan_stages');
 select queue.show_to_members('public.plan_states');
+
+-- A guest's plan has no owner: what names them is found by their words.
+comment on column public.plans.prompt is 'Person: words';
+comment on column public.plans.idempotency_key is 'Person: words';
+comment on column public.plans.created_by is 'Person: owner';
+comment on column public.plan_stages.result is 'Person: words';
+comment on column public.plan_stages.reason is 'Person: words';

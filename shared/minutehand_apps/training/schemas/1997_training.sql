@@ -245,3 +245,13 @@ select queue.show_to_members('public.background_jobs');
 select queue.show_to_members('public.job_queue');
 select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
+
+-- Whose a training is, and what may quote someone.
+comment on column public.trainings.title is 'Person: words';
+comment on column public.trainings.object_key is 'Person: key';
+comment on column public.trainings.media is 'Person: words to clear';
+comment on column public.trainings.transcript is 'Person: words';
+comment on column public.trainings.procedure is 'Person: words';
+comment on column public.trainings.published is 'Person: words';
+comment on column public.trainings.created_by is 'Person: owner';
+comment on column public.training_chunks.segments is 'Person: words';

@@ -1,0 +1,389 @@
+-- A person's data: which columns name or quote people, and how it is exported and erased.
+--
+-- A column says what it holds in its comment, an app's or a project's own as the engine's:
+--   Person: owner             the id of the person whose row it is; the row is deleted
+--   Person: key               a text with that id in it; the row is deleted
+--   Person: tags              labels; the row is deleted where one is user:<id>
+-- Person: mention the id of someone who did something; it and the row's words are cleared
+--   Person: jobs              ids of jobs; the row's words are cleared where one of them is deleted
+--   Person: words             a text that may quote someone; a row that does is deleted
+--   Person: words to clear    the same, but only the text is cleared
+--   Person: words of the job  the same, of the job job_id; the whole job is deleted
+--   Person: secret            left out of an export
+-- Words are searched where the caller gives them, which reads the tables whole.
+
+comment on column public.jobs.user_id is 'Person: owner';
+comment on column public.jobs.tags is 'Person: tags';
+comment on column public.jobs.payload is 'Person: words';
+comment on column public.jobs.progress is 'Person: words';
+comment on column public.jobs.result is 'Person: words';
+comment on column public.jobs.error_message is 'Person: words';
+comment on column public.jobs.error_data is 'Person: words';
+comment on column public.jobs.session_id is 'Person: words';
+comment on column public.jobs.concurrency_key is 'Person: words';
+comment on column public.jobs.idempotency_key is 'Person: words';
+comment on column public.jobs.unique_key is 'Person: words';
+comment on column public.job_logs.message is 'Person: words of the job';
+comment on column public.job_logs.metadata is 'Person: words of the job';
+comment on column queue.job_events.data is 'Person: words of the job';
+comment on column queue.attempts.error_message is 'Person: words of the job';
+comment on column queue.attempts.error_data is 'Person: words of the job';
+comment on column queue.attempts.traceback is 'Person: words of the job';
+comment on column queue.job_keys.key is 'Person: words of the job';
+comment on column queue.steps.name is 'Person: words of the job';
+comment on column queue.steps.value is 'Person: words of the job';
+comment on column queue.waits.name is 'Person: words of the job';
+comment on column queue.waits.data is 'Person: words of the job';
+comment on column queue.waits.event_name is 'Person: words of the job';
+comment on column queue.waits.default_value is 'Person: words of the job';
+comment on column queue.feed.job_ids is 'Person: jobs';
+comment on column queue.feed.session_id is 'Person: words to clear';
+comment on column queue.feed.data is 'Person: words to clear';
+comment on column queue.signals.name is 'Person: words';
+comment on column queue.signals.failure is 'Person: words to clear';
+comment on column queue.named_events.created_by is 'Person: owner';
+comment on column queue.named_events.name is 'Person: words';
+comment on column queue.named_events.payload is 'Person: words';
+comment on column queue.schedules.created_by is 'Person: owner';
+comment on column queue.schedules.name is 'Person: words';
+comment on column queue.schedules.payload is 'Person: words';
+comment on column queue.schedules.options is 'Person: words';
+comment on column queue.schedules.problem is 'Person: words to clear';
+comment on column queue.webhooks.created_by is 'Person: owner';
+comment on column queue.webhooks.url is 'Person: words';
+comment on column queue.webhooks.description is 'Person: words';
+comment on column queue.webhooks.sealed_secret is 'Person: secret';
+comment on column queue.webhooks.previous_sealed_secret is 'Person: secret';
+comment on column queue.webhooks.disabled_reason is 'Person: words to clear';
+comment on column queue.webhooks.last_answer is 'Person: words to clear';
+comment on column queue.pauses.paused_by is 'Person: mention';
+comment on column queue.pauses.reason is 'Person: words to clear';
+comment on column queue.tasks.failure is 'Person: words to clear';
+comment on column queue.buckets.name is 'Person: key';
+comment on column queue.followers.user_id is 'Person: owner';
+comment on column queue.followers.topic is 'Person: words';
+comment on column queue.streamed_topics.topic is 'Person: words';
+comment on column queue.guest_sessions.user_id is 'Person: owner';
+comment on column public.workspaces.name is 'Person: words to clear';
+comment on column public.workspace_members.user_id is 'Person: owner';
+
+-- The columns that say so, of tables of the engine's owner: no one else's triggers run here.
+create function queue.personal_columns(
+  out relation oid,
+  out name text,
+  out type text,
+  out kind text,
+  out empty text -- what clears it, as SQL
+)
+returns setof record
+language sql stable
+set search_path = ''
+as $$
+select
+  c.oid,
+  quote_ident(a.attname),
+  format_type(a.atttypid, null),
+  substr(d.description, 9),
+  case
+    when not a.attnotnull then 'null'
+    when a.atttypid = 'jsonb'::regtype then '''{}'''
+    else '''erased'''
+  end
+from pg_catalog.pg_description as d
+join pg_catalog.pg_class as c on c.oid = d.objoid
+join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum = d.objsubid
+join pg_catalog.pg_namespace as n on n.oid = 'queue'::regnamespace
+where d.classoid = 'pg_class'::regclass
+  and d.description like 'Person: %'
+  and c.relkind in ('r', 'p')
+  and c.relowner = n.nspowner
+$$;
+revoke execute on function queue.personal_columns from public;
+
+-- The conditions, as SQL, under which a row is to be deleted (is_theirs), its words are to be
+-- cleared (is_about), or it goes with its job (is_of_job). $1 is the person, $2 what is searched,
+-- $3 the jobs that are deleted.
+create function queue.personal_tables(
+  p_searches boolean,
+  out relation oid,
+  out is_theirs text,
+  out is_about text,
+  out is_of_job text,
+  out clears text, -- assignments
+  out secrets text[]
+)
+returns setof record
+language sql stable
+set search_path = ''
+as $$
+with columns as (
+  select
+    c.*,
+    case
+      when p_searches then format('t.%s::text ilike any ($2)', c.name)
+      else 'false'
+    end as quotes
+  from queue.personal_columns() as c
+),
+abouts as (
+  select
+    c.relation,
+    string_agg(
+      case c.kind
+        when 'mention' then format('t.%s = $1::%s', c.name, c.type)
+        else format('t.%s && $3', c.name)
+      end,
+      ' or '
+    ) as is_about
+  from columns as c
+  where c.kind in ('mention', 'jobs')
+  group by c.relation
+)
+select
+  c.relation,
+  coalesce(
+    string_agg(
+      case c.kind
+        when 'owner' then format('t.%s = $1::%s', c.name, c.type)
+        when 'key' then format('strpos(t.%s, $1) > 0 or %s', c.name, c.quotes)
+        when 'tags'
+          then format('t.%s @> array[''user:'' || $1] or %s', c.name, c.quotes)
+        else c.quotes
+      end,
+      ' or '
+    ) filter (where c.kind in ('owner', 'key', 'tags', 'words')),
+    'false'
+  ),
+  concat_ws(
+    ' or ',
+    coalesce(a.is_about, 'false'),
+    string_agg(c.quotes, ' or ') filter (
+      where c.kind in ('mention', 'words to clear')
+    )
+  ),
+  string_agg(c.quotes, ' or ') filter (where c.kind = 'words of the job'),
+  string_agg(
+    format(
+      '%1$s = case when %2$s or %3$s then %4$s else t.%1$s end',
+      c.name,
+      coalesce(a.is_about, 'false'),
+      c.quotes,
+      c.empty
+    ),
+    ', '
+  ) filter (where c.kind in ('mention', 'words to clear')),
+  coalesce(array_agg(c.name) filter (where c.kind = 'secret'), '{}')
+from columns as c
+left join abouts as a on a.relation = c.relation
+group by c.relation, a.is_about
+order by c.relation::regclass::text
+$$;
+revoke execute on function queue.personal_tables from public;
+
+-- What ilike searches: the id and each word, also as JSON writes them.
+create function queue.person_patterns(p_user_id uuid, p_words text[])
+returns text[]
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  if p_user_id is null then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'p_user_id is required',
+      'p_user_id'
+    );
+  elsif exists (
+    select from unnest(p_words) as w (word)
+    where coalesce(char_length(btrim(w.word)), 0) < 3
+  ) then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'each of p_words must have at least 3 characters',
+      'p_words'
+    );
+  end if;
+  if coalesce(cardinality(p_words), 0) = 0 then
+    return '{}';
+  end if;
+  return array(
+    select distinct '%' || regexp_replace(f.form, '([\\%_])', '\\\1', 'g') || '%'
+    from unnest(p_words || p_user_id::text) as w (word)
+    cross join lateral (
+      values
+        (btrim(w.word)),
+        (btrim(to_jsonb(btrim(w.word))::text, '"'))
+    ) as f (form)
+  );
+end;
+$$;
+revoke execute on function queue.person_patterns from public;
+
+-- The jobs that are a person's, or about them.
+create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
+returns uuid[]
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_parts constant text[] := array(
+    select case p.relation
+      when 'public.jobs'::regclass then format(
+        'select t.id from %s as t where %s',
+        p.relation::regclass,
+        p.is_theirs
+      )
+      else format(
+        'select t.job_id from %s as t where %s',
+        p.relation::regclass,
+        p.is_of_job
+      )
+    end
+    from queue.personal_tables(cardinality(p_patterns) > 0) as p
+    where p.relation = 'public.jobs'::regclass
+      or p.is_of_job is not null and cardinality(p_patterns) > 0
+  );
+  v_jobs uuid[];
+begin
+  execute format('select array(%s order by 1)', array_to_string(v_parts, ' union '))
+  into v_jobs
+  using p_user_id::text, p_patterns;
+  return v_jobs;
+end;
+$$;
+revoke execute on function queue.jobs_of_person from public;
+
+create function public.erase_person(p_user_id uuid, p_words text[] default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_patterns constant text[] := queue.person_patterns(p_user_id, p_words);
+  v_jobs uuid[];
+  v_one record;
+  v_rows bigint;
+  v_deleted jsonb := '{}';
+  v_cleared jsonb := '{}';
+begin
+  v_jobs := queue.jobs_of_person(p_user_id, v_patterns);
+  perform from public.jobs
+  where id = any (v_jobs)
+  order by id
+  for update;
+  delete from public.jobs where id = any (v_jobs);
+  get diagnostics v_rows = row_count;
+  if v_rows > 0 then
+    v_deleted := jsonb_build_object('public.jobs', v_rows);
+  end if;
+  for v_one in
+    select *, p.relation::regclass::text as name
+    from queue.personal_tables(cardinality(v_patterns) > 0) as p
+    where p.relation <> 'public.jobs'::regclass
+  loop
+    execute format('delete from %s as t where %s', v_one.name, v_one.is_theirs)
+    using p_user_id::text, v_patterns;
+    get diagnostics v_rows = row_count;
+    if v_rows > 0 then
+      v_deleted := v_deleted || jsonb_build_object(v_one.name, v_rows);
+    end if;
+    continue when v_one.clears is null;
+    execute format(
+      'update %s as t set %s where %s',
+      v_one.name,
+      v_one.clears,
+      v_one.is_about
+    )
+    using p_user_id::text, v_patterns, v_jobs;
+    get diagnostics v_rows = row_count;
+    if v_rows > 0 then
+      v_cleared := v_cleared || jsonb_build_object(v_one.name, v_rows);
+    end if;
+  end loop;
+  return jsonb_build_object('deleted', v_deleted, 'cleared', v_cleared);
+end;
+$$;
+comment on function public.erase_person is
+  E'Delete a person''s jobs and all that names them: {deleted: {table: rows}, cleared}.\n\n'
+  'p_words: also what quotes their id or one of these, as a name or an address; each has 3 '
+  'characters or more. It reads all tables. For operators.';
+select queue.allow('service_role', 'public.erase_person');
+
+create function public.export_person(p_user_id uuid, p_words text[] default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_patterns constant text[] := queue.person_patterns(p_user_id, p_words);
+  v_jobs constant uuid[] := queue.jobs_of_person(p_user_id, v_patterns);
+  v_one record;
+  v_part record;
+  v_rows jsonb;
+  v_tables jsonb := '{}';
+begin
+  for v_one in
+    select *, p.relation::regclass::text as name
+    from queue.personal_tables(cardinality(v_patterns) > 0) as p
+  loop
+    for v_part in -- the rows, and those of other tables that are deleted with them
+      select
+        v_one.name,
+        format(
+          '(%s) or (%s) or %s',
+          v_one.is_theirs,
+          v_one.is_about,
+          case
+            when v_one.relation = 'public.jobs'::regclass then 't.id = any ($3)'
+            when v_one.is_of_job is not null then 't.job_id = any ($3)'
+            else 'false'
+          end
+        ) as condition
+      union all
+      select
+        k.conrelid::regclass::text,
+        format(
+          '(%s) in (select %s from %s as t where %s)',
+          (
+            select string_agg(format('t.%I', a.attname), ', ' order by n.place)
+            from unnest(k.conkey) with ordinality as n (number, place)
+            join pg_catalog.pg_attribute as a
+              on a.attrelid = k.conrelid and a.attnum = n.number
+          ),
+          (
+            select string_agg(format('t.%I', a.attname), ', ' order by n.place)
+            from unnest(k.confkey) with ordinality as n (number, place)
+            join pg_catalog.pg_attribute as a
+              on a.attrelid = k.confrelid and a.attnum = n.number
+          ),
+          v_one.name,
+          v_one.is_theirs
+        )
+      from pg_catalog.pg_constraint as k
+      where k.confrelid = v_one.relation and k.confdeltype = 'c'
+    loop
+      execute format(
+        'select jsonb_agg(to_jsonb(t) - $4) from %s as t where %s',
+        v_part.name,
+        v_part.condition
+      )
+      into v_rows
+      using p_user_id::text, v_patterns, v_jobs, v_one.secrets;
+      if v_rows is not null then
+        v_tables := v_tables || jsonb_build_object(
+          v_part.name, coalesce(v_tables -> v_part.name, '[]') || v_rows
+        );
+      end if;
+    end loop;
+  end loop;
+  return jsonb_build_object('user_id', p_user_id, 'tables', v_tables);
+end;
+$$;
+comment on function public.export_person is
+  E'A person''s jobs and all that names them: {user_id, tables: {table: [row]}}.\n\nWhat '
+  'erase_person with the same arguments deletes or clears. For operators.';
+select queue.allow('service_role', 'public.export_person');

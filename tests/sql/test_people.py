@@ -1,0 +1,339 @@
+"""What of a person is exported and erased: every column, found by searching all tables."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.databases import Database
+from tests.support.engine import ACME, ADA, BOB, Engine, refusal
+
+#: A name that is in JSON, in patterns and in texts written otherwise than it reads.
+MARK = 'Zö"e_50%'
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
+
+#: What holds no one's words: ids of rows, and names that code, operators and the engine give.
+IMPERSONAL = {
+    *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id", "outbox_id"),
+    *("queue_job_id", "parent_id", "replay_of", "tick_id", "follower_id", "last_workspace_id"),
+    *("last_job_id", "after_id", "answers", "job_type", "queue", "status", "kind", "type", "role"),
+    *(
+        "log_level",
+        "outcome",
+        "traceparent",
+        "chosen",
+        "replay_from",
+        "until",
+        "cron",
+        "timezone",
+        "missed",
+    ),
+    *("source", "model", "provider", "region", "engine", "language", "work_type"),
+    *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
+    *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
+    *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
+    # of live jobs, with which they go, or until the next lease
+    *("gated.key", "leases.key", "notes.key"),
+    *("advice.reason", "advice.sentence", "advice.words", "advice.command", "advice.path"),
+    *("job_types.commit", "job_types.description", "job_types.payload_schema"),
+    *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
+    *("stats.counts", "stats.waits", "stats.runs", "withdrawn_schedules.name"),
+    *("workers.worker_id", "workers.version", "workers.summary", "workers.evidence"),
+    *("plan_stages.name", "trainings.sound", "trainings.host_upload", "trainings.host_asset"),
+    *("async_messages.session_id", "workspace_settings.apollo_client"),
+    "workspace_settings.apollo_api_key_last4",
+}
+TABLES = """
+select format('%I.%I', c.relnamespace::regnamespace, c.relname) from pg_class as c
+where c.relkind in ('r', 'p')
+  and c.relnamespace::regnamespace::text in
+    ('public', 'queue', 'beacon', 'chat', 'enrichment', 'plans', 'training')
+order by 1
+"""
+COLUMNS = """
+select c.relname, a.attname from pg_class as c
+join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.oid = %s::regclass and a.atttypid = any ('{uuid, uuid[], text, text[], jsonb}'::regtype[])
+  and not exists (select from queue.personal_columns() as p
+    where p.relation = c.oid and p.name = quote_ident(a.attname))
+"""
+
+
+def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) -> None:
+    tables = engine.rows(TABLES)
+    assert {"public.jobs", "queue.feed", "public.plans", "enrichment.calls"} <= set(tables)
+    unknown = [
+        f"{table}.{column}"
+        for each in tables
+        for table, column in engine.rows(COLUMNS, each)
+        if not IMPERSONAL & {column, f"{table}.{column}"}
+    ]
+    # a comment `Person: …` on the column, as the head of people.sql says, or a line above
+    assert unknown == []
+
+
+def test_an_unknown_word_of_a_comment_is_none_of_the_engines(engine: Engine) -> None:
+    kinds = set(engine.rows("select distinct kind from queue.personal_columns()"))
+    assert kinds == {
+        *("owner", "key", "tags", "mention", "jobs", "words", "words to clear"),
+        *("words of the job", "secret"),
+    }
+
+
+def call(engine: Engine, function: str, user: str, *words: str) -> dict[str, Any]:
+    """Call one of the two; what it answers."""
+    return dict(engine.one(f"select public.{function}(%s, %s)", user, list(words)))
+
+
+def found(engine: Engine, *words: str) -> list[str]:
+    """The tables in which a row has one of these words, also as JSON writes them."""
+    forms = [*words, *(json.dumps(word, ensure_ascii=False)[1:-1] for word in words)]
+    query = """
+        select 1 from {} as t, unnest(%s::text[]) as w (word)
+        where strpos(t::text, w.word) > 0 or strpos(to_jsonb(t)::text, w.word) > 0 limit 1"""
+    return [each for each in engine.rows(TABLES) if engine.rows(query.format(each), forms)]
+
+
+def empty(engine: Engine) -> list[str]:
+    """The columns for words of a person in which MARK is not."""
+    form = "%" + MARK.replace('"', "%") + "%"  # JSON writes that otherwise
+    columns = engine.rows(
+        "select relation::regclass::text, name from queue.personal_columns()"
+        " where kind like 'words%%' or kind in ('key', 'tags') order by 1, 2"
+    )
+    return [
+        f"{table}.{column}"
+        for table, column in columns
+        if not engine.rows(f"select 1 from {table} where {column}::text like %s limit 1", form)
+    ]
+
+
+def fill(person: Engine, engine: Engine, text: str) -> None:
+    """Put a text into every field that takes one, as a person; a worker repeats it."""
+    engine.publish_deliveries()
+    options: dict[str, Any] = {"tags": [text], "session_id": text, "concurrency_key": text}
+    keys: dict[str, Any] = {"idempotency_key": text, "unique": {"key": text}}
+    note = {"note": text}
+    person.enqueue(note, **options, **keys)
+    lease = engine.lease_one()
+    news: dict[str, Any] = {
+        "progress": {"percentage": 5, "stage": text, "message": text},
+        "logs": [{"level": "info", "message": text, "metadata": note}],
+        "steps": [{"name": text, "result": note}],
+    }
+    assert engine.report(lease, **news) == "ok"
+    error = {"message": text, "data": note}
+    engine.settle(lease, "retry", error=error, traceback=note, retry_after_seconds=0)
+    engine.advance(1)
+    engine.settle(engine.lease_one(), "completed", result=note)
+    person.enqueue(note, **options)
+    wait = {"kind": "event", "name": text, "event": f"{text} 2", "default": note}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    person.enqueue(note, **options)
+    engine.settle(engine.lease_one(), "failed", error=error)
+    person.enqueue(note, scheduled_for="2100-01-01T00:00:00Z")
+    person.rpc("emit_event", p_workspace_id=ACME, p_name=text, p_payload=note)
+    schedule = {"name": text, "cron": "0 5 1 1 *", "job_type": "work", "payload": note}
+    person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    webhook = {"url": "https://example.com/zoe", "description": text, "sealed_secret": SEALED}
+    person.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
+    pause = {"kind": "workspace_type", "workspace_id": ACME, "name": "work"}
+    person.rpc("pause_jobs", p_request={**pause, "paused": True, "reason": text})
+
+
+APPS = """
+insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
+  created_by)
+values (%(acme)s, %(text)s, 'fast_but_skip_details', gen_random_uuid(), %(text)s, %(user)s);
+insert into public.plan_stages (plan_id, name, workspace_id, result)
+select id, 'outline', workspace_id, jsonb_build_object('said', %(text)s::text)
+from public.plans where prompt = %(text)s;
+insert into public.async_session_state (session_id, workspace_id, title, created_by)
+values (%(text)s, %(acme)s, %(text)s, %(user)s);
+insert into public.async_messages (session_id, workspace_id, job_id, type, content, client_id)
+values (%(text)s, %(acme)s, gen_random_uuid(), 'message', %(text)s, %(text)s);
+insert into public.trainings (workspace_id, title, object_key, created_by)
+values (%(acme)s, %(text)s, 'workspaces/' || %(acme)s::uuid || '/' || %(text)s::text, %(user)s);
+insert into public.training_chunks (training_id, number, workspace_id, segments, engine, offline)
+select id, 1, workspace_id, jsonb_build_array(%(text)s::text), 'e', true
+from public.trainings where title = %(text)s;
+begin;
+insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, outbox_id,
+  created_by)
+values (%(id)s, %(acme)s, %(text)s, '1', to_jsonb(%(text)s::text), %(id)s, %(user)s);
+insert into public.beacon_outbox (id, workspace_id, job_id, message)
+values (%(id)s, %(acme)s, %(id)s, to_jsonb(%(text)s::text));
+commit;
+insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region, error)
+values (%(acme)s, %(id)s, %(text)s, 'eu', %(text)s);
+"""
+CONTACTS = """
+insert into public.accounts (workspace_id, name, city, metadata)
+values (%(acme)s, 'Kept', %(text)s, jsonb_build_object('by', %(text)s::text)),
+  (%(acme)s, %(text)s, null, '{}');
+insert into public.contacts (workspace_id, name, email, title, linkedin_url)
+values (%(acme)s, %(text)s, %(text)s, %(text)s, %(text)s);
+insert into enrichment.calls (job_id, fence, workspace_id, answered_at, credits, answer)
+values (%(id)s, 1, %(acme)s, now(), 1, to_jsonb(%(text)s::text));
+update public.workspaces set name = %(text)s where id = %(acme)s;
+insert into queue.followers (topic, user_id, follower_id, seen_at)
+values ('session:' || %(text)s::text, %(user)s, gen_random_uuid(), now());
+insert into queue.streamed_topics (topic, expires_at)
+values ('session:' || %(text)s::text, 'infinity');
+update public.accounts set domain = %(text)s, industry = %(text)s, state = %(text)s,
+  country = %(text)s where name = 'Kept';
+update public.contacts set metadata = jsonb_build_array(name) where name = %(text)s;
+update public.async_messages set work_title = %(text)s,
+  question = jsonb_build_object('said', %(text)s::text);
+update public.plan_stages set result = null, reason = %(text)s where result is not null;
+insert into public.plan_stages (plan_id, name, workspace_id, result)
+select id, 'end', workspace_id, jsonb_build_array(prompt) from public.plans
+where prompt = %(text)s;
+update public.beacon_jobs set version = %(text)s, error = %(text)s,
+  closing = jsonb_build_array(jobspec_id) where jobspec_id = %(text)s;
+update public.beacon_outbox set error = %(text)s where error is null;
+update public.beacon_executions set status = 'completed',
+  output = jsonb_build_array(error), receipt = jsonb_build_array(error) where error = %(text)s;
+update public.trainings set media = jsonb_build_array(title), transcript = jsonb_build_array(title),
+  procedure = jsonb_build_array(title), published = jsonb_build_array(title)
+where title = %(text)s;
+insert into queue.outputs (job_id, stream, attempt, end_offset, text, items)
+select j.id, s.name, 1, 1, s.text, s.items from public.jobs as j, (values
+  ('a', %(text)s::text, null::jsonb), ('b', null, jsonb_build_array(%(text)s::text))
+) as s (name, text, items) where j.session_id = %(text)s and j.status = 'failed';
+insert into queue.pieces (job_id, stream, attempt, end_offset, text, items)
+select j.id, s.name, 1, 1, s.text, s.items from public.jobs as j, (values
+  ('a', %(text)s::text, null::jsonb), ('b', null, jsonb_build_array(%(text)s::text))
+) as s (name, text, items) where j.session_id = %(text)s and j.status = 'waiting';
+update queue.attempts set traceback = jsonb_build_array(%(text)s::text);
+update queue.waits set data = data || jsonb_build_object('said', %(text)s::text);
+update queue.schedules set options = jsonb_build_object('session_id', name), problem = name
+where name = %(text)s;
+update queue.webhooks set url = 'https://example.com/' || %(text)s::text, last_answer = %(text)s,
+  disabled_reason = %(text)s where description = %(text)s;
+update queue.tasks set failure = %(text)s where name = 'live';
+insert into queue.signals (kind, workspace_id, job_id, name, failure, look_at)
+values ('refused', %(acme)s, null, 'live', %(text)s, 'infinity');
+"""
+#: What a member may read of a workspace.
+ANSWERS = """
+select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_schedules({acme}),
+  public.list_webhooks({acme}), public.dead_letters({acme}), public.explain_queue({acme}),
+  public.list_workspaces(), (select jsonb_agg(to_jsonb(m)) from public.workspace_members as m),
+  (select jsonb_agg(to_jsonb(l)) from public.job_logs as l),
+  (select jsonb_agg(to_jsonb(e)) from public.job_events as e)
+"""
+
+
+#: Where words of a person are once `fill` and APPS have put them there.
+MADE = {
+    *("public.jobs", "public.job_logs", "public.workspace_members", "public.plans"),
+    *("public.plan_stages", "public.async_session_state", "public.async_messages"),
+    *("public.trainings", "public.training_chunks", "public.beacon_jobs"),
+    *("public.beacon_outbox", "public.beacon_executions", "queue.attempts", "queue.job_keys"),
+    *("queue.steps", "queue.waits", "queue.feed", "queue.job_events", "queue.named_events"),
+    *("queue.schedules", "queue.webhooks", "queue.pauses", "queue.buckets"),
+}
+
+
+def put_into_apps(engine: Engine, statements: str, user: str | None) -> None:
+    """Execute statements, each with the values that it names."""
+    values = {"acme": ACME, "text": MARK, "user": user, "id": str(uuid.uuid4())}
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            engine.connection.execute(statement, values)
+
+
+def answers(engine: Engine, user: str) -> str:
+    """All that a member may read, as one text."""
+    with engine.member(user) as member:
+        return str(member.rows(ANSWERS.format(acme=f"'{ACME}'")))
+
+
+def test_what_a_person_made_is_gone_after_one_call(engine: Engine) -> None:
+    with engine.member(ADA) as ada, engine.member(BOB) as bob:
+        kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
+        fill(ada, engine, MARK)
+    put_into_apps(engine, APPS, ADA)
+    about = engine.enqueue({"to": MARK}, tags=[f"user:{ADA}"])
+    before = set(found(engine, MARK, ADA))
+    assert before >= MADE
+
+    engine.maintain()  # what was emitted is looked at
+    done = call(engine, "erase_person", ADA)
+
+    assert found(engine, MARK, ADA) == []
+    answer = answers(engine, BOB)
+    assert MARK not in answer
+    assert ADA not in answer
+    assert "job.failed" in answer
+    assert engine.status(kept) == "pending"
+    assert engine.rows("select from public.jobs where id = %s", about) == []
+    assert (done["deleted"]["public.jobs"], done["cleared"]["queue.pauses"]) == (5, 1)
+    assert engine.one("select paused_by is null and reason is null from queue.pauses")
+    assert call(engine, "erase_person", ADA) == {"deleted": {}, "cleared": {}}
+
+
+def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine) -> None:
+    with engine.member(ADA) as ada:
+        fill(ada, engine, MARK)
+        kept = ada.enqueue({"note": "Zoe"}, scheduled_for="2100-01-01T00:00:00Z")
+    put_into_apps(engine, APPS + CONTACTS, ADA)
+    quotes = engine.enqueue({"about": {"id": BOB}}, scheduled_for="2100-01-01T00:00:00Z")
+    others = {"public.accounts", "public.contacts", "public.workspaces", "enrichment.calls"}
+    assert set(found(engine, MARK)) >= others
+    assert empty(engine) == ["queue.buckets.name"]  # which has the id of who calls, no words
+
+    call(engine, "erase_person", BOB, MARK.upper())
+
+    assert found(engine, MARK) == []
+    assert MARK not in answers(engine, ADA)
+    assert engine.status(kept) == "pending"
+    assert engine.rows("select from public.jobs where id = %s", quotes) == []
+    account = "select city, metadata from public.accounts where name = 'Kept'"
+    assert engine.one(account) == (None, {})
+    assert engine.rows("select user_id::text from public.workspace_members where user_id = %s", ADA)
+
+
+def test_an_export_has_all_that_would_be_erased(engine: Engine) -> None:
+    with engine.member(ADA) as ada:
+        fill(ada, engine, MARK)
+    put_into_apps(engine, APPS + CONTACTS, ADA)
+    engine.maintain()
+    held = set(found(engine, MARK, ADA))
+
+    given = call(engine, "export_person", ADA, MARK)
+
+    assert given["user_id"] == ADA
+    assert set(given["tables"]) >= held
+    assert len(given["tables"]["public.jobs"]) == 4
+    assert MARK in str(given["tables"]["public.job_logs"])
+    assert "sealed" not in str(given["tables"]["queue.webhooks"])
+    assert set(call(engine, "export_person", BOB)["tables"]) == {"public.workspace_members"}
+    assert set(found(engine, MARK, ADA)) == held
+
+
+@pytest.mark.parametrize("words", [["ab"], ["  a  "], [None]])
+def test_too_short_a_word_is_refused(engine: Engine, words: list[str | None]) -> None:
+    for function in ("erase_person", "export_person"):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rows(f"select public.{function}(%s, %s)", ADA, words)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", "p_words")
+
+
+def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
+    with database.connect() as connection:
+        engine = Engine(database, connection)
+        engine.run(
+            "set role postgres; create table public.notes (owner uuid, said text, by_hand text);"
+            " comment on column public.notes.owner is 'Person: owner';"
+            " comment on column public.notes.said is 'Person: words to clear'; reset role;"
+        )
+        engine.run("insert into public.notes values (%s, 'a', 'b'), (%s, %s, 'c')", ADA, BOB, MARK)
+        done = call(engine, "erase_person", ADA, MARK)
+        assert done == {"deleted": {"public.notes": 1}, "cleared": {"public.notes": 1}}
+        assert engine.rows("select said, by_hand from public.notes") == [(None, "c")]
