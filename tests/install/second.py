@@ -24,7 +24,7 @@ def make_second_release(copy: Path) -> None:
     now = datetime.now(UTC)
     if VERSION not in releases.read(copy):
         make_release(copy, VERSION, now=now)
-    text = copy / "supabase/schemas/18_extensions.sql"
+    text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
     make_release(copy, NEXT, now=now + timedelta(minutes=1))
 

@@ -61,7 +61,7 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     text = lane.read_text()
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
     lane.write_text(text.replace(function, function.replace("p_within", "p_inside")))
-    note = copy / "shared/minutehand_apps/chat/schemas/1993_chat.sql"
+    note = copy / "shared/minutehand_apps/chat/schemas/2103_chat.sql"
     note.write_text(
         note.read_text() + "comment on function chat.milliseconds is 'Of an interval.';\n"
     )

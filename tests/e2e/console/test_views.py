@@ -318,6 +318,7 @@ def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, lo
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     expect(page.locator(".actions button:focus")).to_have_text("Retry")
     page.keyboard.press("Control+k")
+    expect(page.locator(".palette-input")).to_be_focused()  # it loads when first asked for
     page.keyboard.type("schedules")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")

@@ -72,9 +72,8 @@ export function inTime(run, limit) {
 }
 
 /**
- * What a read answers that is repeated while too many of its person or workspace run, as other
- * pages' do: soon, then each second, as the refusal asks, and never all pages at once. A server
- * that is busy for all of that time has answered: it is not away.
+ * What a read answers that is repeated while too many of its workspace run: soon, then each second,
+ * never all pages at once. A server that is busy for all of that time is not away.
  */
 export async function patiently(read, signal, ms = READ_MS, isRefused = isTooMany) {
   const until = Date.now() + 0.8 * ms;
@@ -87,13 +86,10 @@ export async function patiently(read, signal, ms = READ_MS, isRefused = isTooMan
 }
 
 const isTooMany = ({ status }) => status === 429;
-const BUSY_MS = 4000; // five tries or six: a job is held for milliseconds
+const BUSY_MS = 4000; // a job is held for milliseconds
 const isBusy = ({ error }) => [error?.hint, error?.code].includes("job_busy");
 
-/**
- * What a write answers that is repeated, a few times, while another transaction changes its job:
- * the refusal says that nothing was done. No other refusal of a write is repeated.
- */
+/** What a write answers that is repeated while another transaction changes its job. */
 export const untilFree = (write, signal) => patiently(write, signal, BUSY_MS, isBusy);
 
 /** One answer within its time, and before `signal`. */

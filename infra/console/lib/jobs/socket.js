@@ -24,7 +24,7 @@ const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited f
 const FOLLOW_AGAIN_SECONDS = 60;
 const FOLLOW_RETRY_SECONDS = 3; // a job's topic gets nothing while no one follows it
 const SLEPT_MS = 15_000;
-const RENEW_MS = 100; // until another user's channels are joined
+const RENEW_MS = 100;
 
 /** Why a topic was left that is joined again in the name of someone else. */
 export const ANOTHER_USER = "another user";
@@ -79,7 +79,7 @@ export class Socket {
       entry.failures = 0;
       this.#lose(entry, ANOTHER_USER);
       clearTimeout(entry.timer);
-      // supabase-js may hold its lock now; and who signs out leaves the page first
+      // supabase-js may hold its lock; who signs out leaves first
       entry.timer = later(() => this.#enter(entry), RENEW_MS);
     }
   }
