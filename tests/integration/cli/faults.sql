@@ -1,9 +1,8 @@
 -- What is planted: check | verdict | a word of the detail | of the fix; the way back below it.
 -- migrations | fail | not applied | migration
-update supabase_migrations.schema_migrations set version = '2' || version
+update supabase_migrations.schema_migrations set version = 'planted' || version
 where version = (select min(version) from supabase_migrations.schema_migrations);
--- back: update supabase_migrations.schema_migrations set version = right(version, 2)
-where length(version) = 3;
+-- back: update supabase_migrations.schema_migrations set version = replace(version, 'planted', '');
 -- publication | warn | job_logs | alter publication
 alter publication supabase_realtime drop table public.job_logs;
 -- back: alter publication supabase_realtime add table public.job_logs;
