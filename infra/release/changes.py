@@ -164,10 +164,22 @@ def _drop(line: Line) -> str:
 def _policies(old: list[Line], new: list[Line]) -> Iterator[Statement]:
     for line in old:
         if line.kind == "policy":
-            yield Statement(line.name, f"drop policy {line.name};")
+            yield _where_ours(line.name, f"drop policy {line.name};")
     for line in new:
         if line.kind == "policy":
-            yield Statement(line.name, line.text.split(" ", 2)[2] + ";")
+            yield _where_ours(line.name, line.text.split(" ", 2)[2] + ";")
+
+
+def _where_ours(name: str, text: str) -> Statement:
+    """A statement about a policy: a table that a project may have replaced by a view has none."""
+    table = name.rpartition(" on ")[2]
+    if table not in EDITABLE:
+        return Statement(name, text)
+    return Statement(
+        name,
+        f"do $$\nbegin\n  if (select c.relkind from pg_catalog.pg_class as c where c.oid ="
+        f" '{table}'::regclass) = 'r' then\n    {text}\n  end if;\nend;\n$$;",
+    )
 
 
 def _rights(

@@ -755,18 +755,27 @@ create policy "members read their workspaces" on public.workspaces
   for select
   to authenticated
   using (id in (select queue.my_workspaces()));
-create policy "managers manage members" on public.workspace_members
-  for all
+-- one policy a command: of several Postgres asks each for every row
+create policy "managers add members" on public.workspace_members
+  for insert
+  to authenticated
+  with check (queue.is_manager(workspace_id));
+create policy "managers change members" on public.workspace_members
+  for update
   to authenticated
   using (
     workspace_id in (select queue.my_workspaces())
     and queue.is_manager(workspace_id)
   )
   with check (queue.is_manager(workspace_id));
-create policy "members leave" on public.workspace_members
+create policy "managers remove members, members leave" on public.workspace_members
   for delete
   to authenticated
-  using (user_id = (select queue.caller()));
+  using (
+    user_id = (select queue.caller())
+    or workspace_id in (select queue.my_workspaces())
+      and queue.is_manager(workspace_id)
+  );
 
 grant select on public.workspaces to authenticated;
 grant insert (workspace_id, user_id, role), update (role), delete

@@ -81,9 +81,13 @@ LINTS = {
           and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and not exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary)""",
     "0006 several permissive policies for one role and command": """
-        select polrelid::regclass from pg_policy where polpermissive
-          and polrelid::regclass::text not like 'realtime.%'
-        group by polrelid, polcmd, polroles having count(*) > 1""",
+        select p.polrelid::regclass, r.rolname, c.cmd
+        from pg_policy p
+        join pg_roles r on r.oid = any (p.polroles) or p.polroles = '{0}' and r.rolname !~ '^pg_'
+        cross join unnest('{r,a,w,d}'::"char"[]) as c (cmd)
+        where p.polpermissive and p.polcmd in ('*', c.cmd)
+          and p.polrelid::regclass::text not like 'realtime.%'
+        group by 1, 2, 3 having count(*) > 1""",
     "0007 policy without row level security": """
         select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid
           where not c.relrowsecurity""",

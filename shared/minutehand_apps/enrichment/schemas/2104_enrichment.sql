@@ -272,11 +272,21 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
+-- of permissive ones Postgres asks each: one a command, and what holds for all restricts them
 create policy workspace_settings_kept_by_managers on public.workspace_settings
+  as restrictive
   for all
   to authenticated
-  using (queue.is_manager(workspace_id))
+  using (workspace_id in (select queue.my_workspaces()))
   with check (queue.is_manager(workspace_id));
+create policy workspace_settings_added_by_managers on public.workspace_settings
+  for insert
+  to authenticated
+  with check (queue.is_manager(workspace_id));
+create policy workspace_settings_changed_by_managers on public.workspace_settings
+  for update
+  to authenticated
+  using (queue.is_manager(workspace_id));
 create policy accounts_belong_to_members on public.accounts
   for all
   to authenticated
