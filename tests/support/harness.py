@@ -113,7 +113,7 @@ class AppHarness:
         self, look: Callable[[], Awaitable[Seen]], reached: Callable[[Seen], Any]
     ) -> Seen:
         """Tick, backoffs over at once, until what `look` sees is as wanted; answers it."""
-        give_up = time.monotonic() + 150
+        give_up = time.monotonic() + 280
         while time.monotonic() < give_up:
             await drain(self.worker)
             state = await look()
