@@ -739,6 +739,12 @@ begin
     where j.id = v_id
     returning * into v_held;
     perform queue.place(v_held, p_now);
+    perform queue.admit(
+      'jobs',
+      p_job.workspace_id,
+      queue.caller(),
+      p_bytes => octet_length(p_job.payload::text)
+    );
     perform queue.append_event(
       array[v_id],
       'job.replaced',

@@ -3,6 +3,8 @@
 
 insert into queue.settings (name, value)
 values
+  ('user_pending_bytes_max', '1000000000'), -- of payloads of a workspace's live jobs
+  ('disk_bytes', 'null'), -- the size of the database's disk, null where no one has said it
   ('user_enqueues_per_second', '50'),
   ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'),
@@ -126,9 +128,57 @@ end;
 $$;
 revoke execute on function queue.check_live_jobs from public;
 
+-- Refuse where the payloads of a workspace's live jobs have more bytes than they may, as they are
+-- stored. Counted at most every ten seconds, by one call, from the places of live jobs: a sum kept
+-- by enqueues would be a row for which all of them wait.
+create function queue.check_live_bytes(p_workspace_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_max constant bigint := queue.setting('user_pending_bytes_max');
+  v_bucket constant text := 'b:' || p_workspace_id;
+  v_bytes bigint := (
+    select b.tokens
+    from queue.buckets as b
+    where b.name = v_bucket and b.refilled_at > v_now - interval '10 seconds'
+  );
+begin
+  if v_bytes is null and queue.try_lock('bucket ' || v_bucket) then
+    v_bytes := (
+      select coalesce(sum(pg_column_size(j.payload)), 0)
+      from queue.places(
+        p_workspace_id,
+        '{pending,processing,waiting}',
+        1000000
+      ) as p
+      join public.jobs as j on j.id = p.job_id
+    );
+    insert into queue.buckets as b (name, tokens, refilled_at)
+    values (v_bucket, v_bytes, v_now)
+    on conflict (name) do update set tokens = v_bytes, refilled_at = v_now;
+  end if;
+  if v_bytes > v_max then
+    perform queue.refuse(
+      429,
+      'quota_exceeded',
+      format(
+        'the live jobs of the workspace already hold %s bytes; wait until some have ended',
+        v_max
+      ),
+      'user_pending_bytes_max'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.check_live_bytes from public;
+
 -- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
 -- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
--- 16 kB that they store, since bytes are what fills a disk.
+-- 16 kB that they store, since bytes are what fills a disk. Payloads of less than 2 kB are bounded
+-- by the number of live jobs.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -153,6 +203,9 @@ begin
   end if;
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_is_exact => true);
+    if p_bytes > 2048 * p_count then
+      perform queue.check_live_bytes(p_workspace_id);
+    end if;
   end if;
   -- a caller's transactions of the same moment are charged once, so that none waits for another
   if queue.try_lock('bucket ' || v_bucket) then
@@ -449,7 +502,10 @@ begin
       or not s.value ?& array['completed', 'cancelled', 'failed']
       or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
     when jsonb_typeof(s.value) = 'number' then jsonb_typeof(t.value) = 'boolean'
-      or s.value::numeric not between 1 and 2147483647
+      or s.value::numeric not between 1 and case
+        when s.key in ('disk_bytes', 'user_pending_bytes_max') then 9007199254740991
+        else 2147483647
+      end
       or s.value::numeric % 1 <> 0
     else jsonb_typeof(s.value) <> jsonb_typeof(t.value)
   end

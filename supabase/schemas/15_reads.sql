@@ -1334,6 +1334,22 @@ values
     'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
     'types {job_type}',
     '/types/{job_type}'
+  ),
+  (
+    'disk_filling',
+    'The disk is {percent} % full.',
+    'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs for '
+      'fewer days (`retention_days`).',
+    null,
+    '/overview'
+  ),
+  (
+    'disk_nearly_full',
+    'The disk is {percent} % full: at 95 % the database takes no more writes.',
+    'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+      'for fewer days (`retention_days`).',
+    null,
+    '/overview'
   );
 
 -- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.

@@ -520,6 +520,44 @@ end;
 $$;
 revoke execute on function queue.findings_of_queue from public;
 
+-- Whether the disk fills up, whose size the operator has named: all databases that the engine's
+-- owner may connect to and, where it may see that, the write-ahead log.
+create function queue.findings_of_disk()
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_size constant bigint := (queue.setting('disk_bytes') #>> '{}')::bigint;
+  v_used bigint;
+begin
+  if v_size is null then
+    return;
+  end if;
+  v_used := (
+    select sum(pg_database_size(d.oid))
+    from pg_catalog.pg_database as d
+    where has_database_privilege(d.oid, 'connect')
+  );
+  if has_function_privilege('pg_catalog.pg_ls_waldir()', 'execute') then
+    v_used := v_used + (select sum(w.size) from pg_ls_waldir() as w);
+  end if;
+  return query
+    select
+      'warn',
+      case when v_used >= 0.9 * v_size then 'disk_nearly_full' else 'disk_filling' end,
+      null::timestamptz,
+      format(
+        '%s of %s are used',
+        pg_size_pretty(v_used),
+        pg_size_pretty(v_size)
+      ),
+      jsonb_build_object('percent', floor(100.0 * v_used / v_size))
+    where v_used >= 0.8 * v_size;
+end;
+$$;
+revoke execute on function queue.findings_of_disk from public;
+
 -- Codes, by version and commit, that workers alive run for the same types, and for which.
 create function queue.codes_side_by_side(p_now timestamptz)
 returns table (codes text, job_types text[], since timestamptz)
@@ -597,6 +635,10 @@ begin
   from (
     select *
     from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
+    union all
+    select *
+    from queue.findings_of_disk()
+    where p_workspace_id is null
     union all
     select
       'warn',

@@ -56,6 +56,28 @@ values ('output', '1 minute');
 -- Whose an event is, so that it is erased with them.
 alter table queue.named_events add column created_by uuid;
 
+-- What live jobs hold is bounded, and the disk is watched once its size is said.
+insert into queue.settings (name, value)
+values ('user_pending_bytes_max', '1000000000'), ('disk_bytes', 'null');
+insert into queue.advice (reason, sentence, words, command, path)
+values
+  (
+    'disk_filling',
+    'The disk is {percent} % full.',
+    'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs for '
+      'fewer days (`retention_days`).',
+    null,
+    '/overview'
+  ),
+  (
+    'disk_nearly_full',
+    'The disk is {percent} % full: at 95 % the database takes no more writes.',
+    'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+      'for fewer days (`retention_days`).',
+    null,
+    '/overview'
+  );
+
 -- afterwards
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(

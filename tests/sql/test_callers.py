@@ -336,6 +336,42 @@ def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
     assert costs == [10, 10, 10, 10]
 
 
+def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
+    """Counted as they are stored, and at most ten seconds before; what has ended holds none."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_pending_bytes_max": 100_000})
+    ended, *_ = (engine.enqueue() for _ in range(2))
+    cancelled = engine.rpc("cancel_job", p_job_id=ended)["id"]
+    large = {"text": "".join(random.Random(7).choices(string.ascii_letters, k=80_000))}
+    replaced: dict[str, Any] = {"unique": {"key": "k", "on_conflict": "replace"}}
+    row = (
+        "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
+        " values (%s, %s, 'work', %s, 'pending')"
+    )
+    ways: list[Callable[[Engine], Any]] = [
+        lambda ada: ada.enqueue(large),
+        lambda ada: ada.rpc(
+            "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work", "payload": large}]
+        ),
+        lambda ada: ada.run(row, ACME, ADA, Jsonb(large)),
+        lambda ada: ada.enqueue(large, **replaced),
+        lambda ada: ada.rpc("retry_job", p_job_id=cancelled, p_payload=large),
+        lambda ada: ada.rpc("replay_job", p_job_id=first, p_request={}),
+    ]
+    full = ("PT429", "quota_exceeded", "user_pending_bytes_max")
+    with engine.member(ADA) as ada:
+        ada.enqueue({}, **replaced)
+        first = ada.enqueue(large)
+        ada.enqueue(large)  # within ten seconds the count holds
+        engine.advance(11)
+        assert [refused(way, ada) for way in ways] == [full] * len(ways)
+        ada.enqueue({"text": "small"})
+        for job in engine.rows("select id from public.jobs where finished_at is null"):
+            engine.rpc("cancel_job", p_job_id=str(job))
+        engine.advance(11)
+        ada.enqueue(large)
+
+
 def test_another_tenants_families_hold_up_no_event(engine: Engine) -> None:
     """Of a full table of signals each workspace has its share of what is read next."""
     engine.run(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.patience import until
 
 
 def explain(engine: Engine, job_id: str) -> dict[str, Any]:
@@ -213,6 +214,27 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert [each["reason"] for each in left] == ["no_worker"]
     engine.advance(3601)
     assert "job_type_paused" in str(engine.rpc("explain_queue")["findings"])
+
+
+def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
+    """Of the size that the operator names; to them alone, and nothing where none is named."""
+    engine.lease(1)
+
+    def said(share: float) -> list[str]:
+        """Other databases of the server come and go."""
+        size = (
+            "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
+        )
+        used = engine.one(f"{size} from pg_database")
+        engine.rpc("set_settings", p_settings={"disk_bytes": int(used / share)})
+        return [each["reason"] for each in engine.rpc("explain_queue")["findings"]]
+
+    assert said(0.2) == []
+    until(lambda: said(0.85) == ["disk_filling"])
+    assert said(5) == ["disk_nearly_full"]
+    assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
+    with engine.member(ADA) as ada:
+        assert ada.rpc("explain_queue", p_workspace_id=ACME)["findings"] == []
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
