@@ -32,4 +32,5 @@ def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     """An empty project into which the archive and what it depends on were installed."""
     types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
-    return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types, "solid-js@1")
+    others = ["solid-js@1", "svelte@5", "svelte-check@4", "vue@3", "vue-tsc@3"]
+    return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types, *others)

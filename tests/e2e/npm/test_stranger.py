@@ -60,6 +60,32 @@ export const Job = () => (
   <minutehand-job client={client} job-id="id" on:jobend={({ detail }) => detail.job?.status} />
 );
 """
+SVELTE = """\
+<script lang="ts">
+  import { createClient } from "@supabase/supabase-js";
+  import type {} from "minutehand/svelte";
+  const client = createClient("http://x", "k");
+  let ended = $state("");
+</script>
+<minutehand-job {client} job-id="id" onjobend={({ detail }) => (ended = detail.job?.status ?? "")}>
+</minutehand-job>
+<minutehand-job job-id={ID}></minutehand-job>{ended}
+"""
+VUE = """\
+<script setup lang="ts">
+import { createClient } from "@supabase/supabase-js";
+import type {} from "minutehand/vue";
+import { ref } from "vue";
+const client = createClient("http://x", "k");
+const ended = ref("");
+</script>
+<template>
+  <minutehand-job
+    :client job-id="id" @jobend="({ detail }) => (ended = detail.job?.status ?? '')"
+  />
+  <minutehand-job :job-id="ID" />{{ ended }}
+</template>
+"""
 
 
 def examples(page: Path = README, *, language: str = "ts") -> list[str]:
@@ -146,6 +172,44 @@ def test_the_element_is_one_of_solid_s(stranger: Stranger) -> None:
     (stranger.folder / "solid.tsx").write_text(SOLID)
 
     assert stranger.compile("solid.tsx", types="none.d.ts", jsx="solid-js") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "checker"),
+    [
+        ("Job.svelte", SVELTE, ("svelte-check/bin/svelte-check", "--tsconfig")),
+        ("Job.vue", VUE, ("vue-tsc/bin/vue-tsc.js", "--project")),
+    ],
+)
+@pytest.mark.parametrize("job_id", ["'id'", "3"])
+def test_the_element_is_one_of_svelte_s_and_vue_s(
+    stranger: Stranger, file: str, text: str, checker: tuple[str, str], job_id: str
+) -> None:
+    """By their own checkers: its properties and the jobs of its events, and no other type."""
+    (stranger.folder / file).write_text(text.replace("ID", job_id))
+    config = {
+        "compilerOptions": {
+            "strict": True,
+            "exactOptionalPropertyTypes": True,
+            "target": "es2022",
+            "module": "esnext",
+            "moduleResolution": "bundler",
+            "lib": ["es2022", "dom"],
+            "types": [],
+            "skipLibCheck": True,  # supabase-js's own need those of Node
+            "noEmit": True,
+        },
+        "vueCompilerOptions": {"strictTemplates": True},
+        "files": [file],
+    }
+    (stranger.folder / "markup.json").write_text(json.dumps(config))
+    script, option = checker
+
+    said = stranger.node(script, option, "markup.json")
+
+    wrong = "Type 'number' is not assignable to type 'string"
+    assert (wrong in said) == (job_id == "3"), said
+    assert said.count("rror TS") + said.count("Error:") == said.count(wrong), said
 
 
 def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
