@@ -316,3 +316,12 @@ async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
     assert warnings[0] is None
     assert warnings[1] == f"{none.format('works')} The nearest that a worker has is work."
     assert warnings[2] == none.format("xyzzy")
+
+    for jobs, warning in (
+        (["work"], None),
+        (["work", "works", "xyzzy", "works"], " ".join(warnings[1:])),
+    ):
+        bulk = {"workspace_id": ACME, "jobs": [{"job_type": name} for name in jobs]}
+        answer = await api.call("POST", "/api/jobs/bulk", json=bulk)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["warning"] == warning

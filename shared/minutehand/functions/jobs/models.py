@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from minutehand.queue.models import Job, JobRequest
+from minutehand.queue.models import EnqueuedBatch, Job, JobRequest
 from minutehand.web.bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
@@ -45,12 +45,21 @@ class CreateJob(JobSpec):
     workspace_id: UUID
 
 
+TypeWarning = Annotated[
+    str | None, Field(description="That no worker has the type yet, and the nearest that one has.")
+]
+
+
 class CreatedJob(Job):
     """The job that was enqueued."""
 
-    warning: str | None = Field(
-        default=None, description="That no worker has the type yet, and the nearest that one has."
-    )
+    warning: TypeWarning = None
+
+
+class CreatedJobs(EnqueuedBatch):
+    """The jobs that were enqueued; `warning` has a sentence for each of at most five types."""
+
+    warning: TypeWarning = None
 
 
 class CreateJobs(Body):

@@ -6,6 +6,7 @@ What a caller may do is decided by the database; this module shapes requests and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from fastapi import APIRouter, Response
 from minutehand.functions.jobs.models import (
     Answer,
     CreatedJob,
+    CreatedJobs,
     CreateJob,
     CreateJobs,
     EditJob,
@@ -23,7 +25,7 @@ from minutehand.functions.jobs.models import (
 )
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import Enqueued, EnqueuedBatch, Job
+from minutehand.queue.models import Enqueued, Job
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
@@ -32,6 +34,8 @@ router = APIRouter(prefix="/api", tags=["jobs"])
 
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
+#: Mistyped types of a bulk that its warning names: each is a read.
+MOST_WARNED = 5
 _REPEATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Job, "description": "The key was used before: its job."}
 }
@@ -50,17 +54,21 @@ async def create_job(
     queue = services.queue_of(caller)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _answer_enqueued(enqueued, services, response)
+    return CreatedJob(**dict(job), warning=await _warning(queue, [job]))
+
+
+async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
+    """A sentence for each of the first types of jobs that no worker has; None if all have one."""
     # what a published type's jobs are checked against has a version
-    warning = None if job.schema_version else await _warning(queue, job)
-    return CreatedJob(**dict(job), warning=warning)
+    waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
+    said = [await _unpublished(queue, *one) for one in [*waiting.items()][:MOST_WARNED]]
+    return " ".join(filter(None, said)) or None
 
 
-async def _warning(queue: UserQueue, job: Job) -> str | None:
-    """That no worker has the type of a job, and the nearest that one has; None if one has."""
+async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
+    """That no worker has a type, and the nearest that one has; None if one has."""
     try:
-        found = await queue.call(
-            "list_job_types", workspace_id=job.workspace_id, job_type=job.job_type
-        )
+        found = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
         if error.word != "unknown_job_type":
             raise
@@ -70,8 +78,7 @@ async def _warning(queue: UserQueue, job: Job) -> str | None:
         return None
     nearest = f" The nearest that a worker has is {kind['nearest']}." if kind["nearest"] else ""
     return (
-        f"No worker has published the job type {job.job_type}: the job waits until one does."
-        f"{nearest}"
+        f"No worker has published the job type {job_type}: the job waits until one does.{nearest}"
     )
 
 
@@ -86,7 +93,7 @@ async def _answer_enqueued(enqueued: Enqueued, services: Provided, response: Res
     return enqueued.job
 
 
-@router.post("/jobs/bulk", status_code=201, response_model=EnqueuedBatch)
+@router.post("/jobs/bulk", status_code=201, response_model=CreatedJobs)
 async def create_jobs(
     body: CreateJobs,
     caller: SignedIn,
@@ -94,17 +101,20 @@ async def create_jobs(
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """Enqueue up to 1,000 jobs in one transaction, all or none; one call of yours at a time."""
+    queue = services.queue_of(caller)
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     with services.bulks.held(caller, body.workspace_id):
-        batch = await services.queue_of(caller).enqueue_many(
+        batch = await queue.enqueue_many(
             [job.with_key(key) for job, key in zip(body.jobs, keys, strict=True)],
             workspace_id=str(body.workspace_id),
         )
         if batch.wake:
             await services.waker.wake()
+        warning = await _warning(queue, (line.job for line in batch.jobs))
+        made = CreatedJobs(jobs=batch.jobs, warning=warning)
         # a thousand rows: written beside the loop, in which all others are answered
-        content = await asyncio.to_thread(batch.model_dump_json)
+        content = await asyncio.to_thread(made.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
 
