@@ -125,6 +125,9 @@ function Shell({ apps, user, workspace, workspaces }) {
   );
   const ofApps = apps.flatMap((app) => app.nav);
   const isHere = (to) => path === to || path.startsWith(`${to}/`);
+  // who uses an app sees nothing of what it is made of
+  const isApp = ofApps.some(({ path: to }) => isHere(to));
+  const looksAfter = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
     <a
       class="skip"
@@ -172,16 +175,23 @@ function Shell({ apps, user, workspace, workspaces }) {
         </button>
       </div>
       <nav aria-label="Main">
-        <${Links} nav=${CORE.nav} isHere=${isHere} />
         ${
-          apps.length > 0 &&
-          html`<details class="nav-apps" open=${ofApps.some(({ path: to }) => isHere(to))}>
-            <summary>Apps</summary>
-            <${Links} nav=${ofApps} isHere=${isHere} />
-          </details>`
+          isApp
+            ? html`<${Links} nav=${ofApps} isHere=${isHere} />`
+            : html`
+              <${Links} nav=${CORE.nav} isHere=${isHere} />
+              ${
+                apps.length > 0 &&
+                html`<details class="nav-apps">
+                  <summary>Apps</summary>
+                  <${Links} nav=${ofApps} isHere=${isHere} />
+                </details>`
+              }
+            `
         }
       </nav>
       <div class="rail-foot">
+        ${isApp && looksAfter && html`<a class="small" href="/jobs">Jobs and queues</a>`}
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
           <${ThemeButton} />
@@ -190,7 +200,10 @@ function Shell({ apps, user, workspace, workspaces }) {
       </div>
     </aside>
     <main id="main" tabindex="-1">
-      ${workspace && html`<${Incidents} workspace=${workspace} key=${workspace.id} />`}
+      ${
+        workspace &&
+        html`<${Incidents} workspace=${workspace} isApp=${isApp} key=${workspace.id} />`
+      }
       ${
         workspace
           ? html`<${View}

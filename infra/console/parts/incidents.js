@@ -10,7 +10,7 @@ import { Sentence } from "./when.js";
 
 const EVERY_MS = 10_000;
 
-/** What is to be said: `[text, address, words of the link, key to silence it by]`. */
+/** What is to be said of the engine: `[text, address, words of the link, key to silence it by]`. */
 async function read(workspace, isOperator, signal) {
   const of = { p_workspace_id: isOperator ? null : workspace.id };
   const { findings } = await rpc("explain_queue", of, signal);
@@ -41,16 +41,21 @@ function useSilence() {
 
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
-export function Incidents({ workspace }) {
+/** Of the engine, for those who look after it; of servers that do not answer, for all. */
+export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
-  const found = useRead((signal) => read(workspace, user?.isOperator, signal), [workspace.id]);
+  const found = useRead(
+    async (signal) => (isApp ? [] : read(workspace, user?.isOperator, signal)),
+    [workspace.id, isApp],
+  );
   const [freshness, setFreshness] = useState("live");
-  usePolling(found, EVERY_MS);
+  usePolling(found, isApp ? null : EVERY_MS);
   useEffect(() => {
+    if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
-  }, [workspace.id]);
+  }, [workspace.id, isApp]);
   const act = actionsOn(found.refresh);
   const silences = useSilence();
   const lines = [...silences, ...(found.value ?? [])];

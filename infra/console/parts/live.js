@@ -1,31 +1,75 @@
 // Reads that are repeated when a watch says so: of one thing, or of pages of things.
 
 import { data, supabase, unwrap } from "../api.js";
-import { watchWorkspace } from "../lib/jobs/watch.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { isHidden, onWake } from "../lib/jobs/page.js";
+import { watchTopic } from "../lib/jobs/watch.js";
+import { useRead } from "../lib/store.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
-/** Read again whenever a watch finds that something may have changed; the watch's freshness. */
-export function useWatched(read, start, inputs) {
-  const [freshness, setFreshness] = useState("catching-up");
+/** Reads again, but not amid a read: events that come faster than answers would show nothing. */
+function useAgain(read) {
   const latest = useRef(read);
+  const isWanted = useRef(false);
   latest.current = read;
+  const again = () => {
+    if (latest.current.isLoading) isWanted.current = true;
+    else latest.current.refresh();
+  };
   useEffect(() => {
-    const watch = start({
-      // a read under way would be aborted: events that come faster than answers would show nothing
-      async onRead() {
-        while (latest.current.isLoading) await new Promise((then) => setTimeout(then, 50));
-        latest.current.refresh();
-      },
-      onChange: (changed) => setFreshness(changed.freshness),
+    if (read.isLoading || !isWanted.current) return;
+    isWanted.current = false;
+    again();
+  }, [read.isLoading]);
+  return again;
+}
+
+/** Whether someone sees this page. */
+function useSeen() {
+  const [isSeen, setIsSeen] = useState(!isHidden());
+  useEffect(() => {
+    const look = () => setIsSeen(!isHidden());
+    document.addEventListener("visibilitychange", look);
+    return () => document.removeEventListener("visibilitychange", look);
+  }, []);
+  return isSeen;
+}
+
+/**
+ * Read again whenever something happens of these topics (`workspace:…`, `session:…`, `job:…`); how
+ * fresh it is. What is not live changes by a message alone, and is not followed where no one looks.
+ */
+export function useFollowed(read, topics, isLive = true) {
+  const [freshness, setFreshness] = useState("catching-up");
+  const again = useAgain(read);
+  const isSeen = useSeen();
+  const wanted = topics.filter((topic) => topic && (isLive || isSeen));
+  useEffect(() => {
+    if (wanted.length === 0) return onWake(again);
+    const watches = wanted.map((topic, at) => {
+      let isRead = true; // by who shows it
+      return watchTopic(supabase(), topic, {
+        isLive,
+        onRead: () => (isRead ? (isRead = false) : again()),
+        onEvent: ({ type }) => type === "job.progress" && again(),
+        onChange: (changed) => at === 0 && setFreshness(changed.freshness),
+      });
     });
-    return () => watch.close();
-  }, inputs);
+    return () => watches.forEach((watch) => watch.close());
+  }, [wanted.join(" "), isLive]);
   return freshness;
 }
 
-/** Pages of something of a workspace, read again when one of its jobs changes. */
-export function useLivePages(workspaceId, list, search = "") {
+/** The topics of a workspace and of those of its sessions where something runs, a few at most. */
+const topicsOf = (workspaceId, sessions) => [
+  `workspace:${workspaceId}`,
+  ...sessions.slice(0, 10).map((session) => `session:${session}`),
+];
+
+/**
+ * Pages of something of a workspace, read again when one of its jobs changes. `liveOf(pages)` are
+ * the sessions of those that run: percentages go to a session alone.
+ */
+export function useLivePages(workspaceId, list, { search = "", liveOf = () => [] } = {}) {
   const [shown, setShown] = useState(null);
   const of = `${workspaceId} ${search}`;
   // another workspace, or search, begins with its first page
@@ -34,8 +78,8 @@ export function useLivePages(workspaceId, list, search = "") {
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
     [of, cursors.length],
   );
-  const start = (options) => watchWorkspace(supabase(), workspaceId, options);
-  const freshness = useWatched(read, start, [workspaceId]);
+  const live = read.value ? liveOf(read.value) : [];
+  const freshness = useFollowed(read, topicsOf(workspaceId, live), live.length > 0);
   const next = read.value?.at(-1)?.next;
   return {
     ...read,
@@ -44,11 +88,11 @@ export function useLivePages(workspaceId, list, search = "") {
   };
 }
 
-/** The latest hundred rows of a workspace, read again every so often. */
-export function useLatest(table, workspaceId, column, everyMs) {
+/** The latest hundred rows of a workspace; `isLive(row)` says which change by themselves. */
+export function useLatest(table, workspaceId, column, isLive = () => false) {
   const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);
   const latest = () => rows().order(column, { ascending: false }).limit(100);
   const read = useRead((signal) => unwrap(latest(), signal), [workspaceId]);
-  usePolling(read, everyMs);
+  useFollowed(read, topicsOf(workspaceId, []), read.value?.some(isLive));
   return read;
 }

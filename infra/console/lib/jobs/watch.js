@@ -284,6 +284,11 @@ class JobsWatch extends Follower {
     return this.#missed.size === 0;
   }
 
+  /** What nothing but its messages can change is not read again to prove that none was missed. */
+  get isLive() {
+    return this.#options.isLive ?? true;
+  }
+
   get silence() {
     return this.#rows.some((row) => row.status === "processing") ? PROGRESS_MS : super.silence;
   }
@@ -392,7 +397,7 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
 }
 
 /** Learn when to read: `onRead` at the start and whenever something may have changed. */
-const watchTopic = (client, topic, { onRead, ...options }) =>
+export const watchTopic = (client, topic, { onRead, ...options }) =>
   started(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
 
 export const watchWorkspace = (client, id, options = {}) =>

@@ -10,7 +10,7 @@ import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { beacon, STATES, versionOf } from "./data.js";
+import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
 export const title = () => "Benchmarks";
@@ -19,7 +19,13 @@ const regionIn = (job) => (one) =>
   one.status === job.status ? one.region : `${one.region}: ${STATES[one.status].word}`;
 
 export default function Benchmarks({ workspace }) {
-  const jobs = useLivePages(workspace.id, beacon.jobs);
+  const jobs = useLivePages(workspace.id, beacon.jobs, {
+    liveOf: (pages) =>
+      pages
+        .flatMap((page) => page.jobs)
+        .filter((one) => one.queue_job_id && !isOver(one.status))
+        .map((one) => `beacon:${one.id}`),
+  });
   const rows = jobs.value?.flatMap((page) => page.jobs) ?? [];
   const dead = rows.filter((job) => job.outbox_status === "dead");
   const [writing, setWriting] = useState(false);

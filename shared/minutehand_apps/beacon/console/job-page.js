@@ -1,11 +1,9 @@
 // One job: each region's state while it runs, then the answers side by side, and the receipts.
 
-import { supabase } from "../../api.js";
 import { counted } from "../../lib/format.js";
-import { watchSession } from "../../lib/jobs.js";
-import { useWatched } from "../../parts/live.js";
+import { useFollowed } from "../../parts/live.js";
 import { useRead } from "../../lib/store.js";
-import { html, useEffect } from "../../lib/ui.js";
+import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Stale } from "../../parts/states-of-view.js";
@@ -17,26 +15,15 @@ import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
 import { unreadPage } from "../../parts/not-found.js";
 
-const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
-
 export const title = () => "Benchmark";
 
-export default function JobPage({ id }) {
+export default function JobPage({ id, workspace }) {
   const found = useRead((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
-  const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
-  const freshness = useWatched(
-    found,
-    // the job and its executions share a session
-    (options) =>
-      job && published ? watchSession(supabase(), `beacon:${job.id}`, options) : { close() {} },
-    [job?.id, published],
-  );
-  useEffect(() => {
-    if (job?.status !== "created") return undefined;
-    const timer = setInterval(found.refresh, UNPUBLISHED_MS);
-    return () => clearInterval(timer);
-  }, [job?.status]);
+  // the job and its executions share a session, which begins with its job of the queue
+  const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
+  const isLive = job && !isOver(job.status);
+  const freshness = useFollowed(found, [topic], isLive ?? true);
   const unread = unreadPage("Benchmark", found, "job");
   if (unread) return unread;
   const executions = counted(job.executions.length, "execution");
@@ -61,9 +48,9 @@ export default function JobPage({ id }) {
       </div>
       <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
       <span class="spacer"></span>
-      ${published && html`<${Freshness} value=${freshness} />`}
+      ${isLive && html`<${Freshness} value=${freshness} />`}
       ${job.queue_job_id && html`<a href=${`/jobs/${job.queue_job_id}`}>Its job</a>`}
-      ${!isOver(job.status) && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
+      ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">

@@ -2,12 +2,13 @@
 
 import { callRoute } from "../../api.js";
 import { stateOf } from "../../lib/states.js";
-import { usePolling, useRead } from "../../lib/store.js";
+import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Answering } from "../../parts/question.js";
+import { useFollowed } from "../../parts/live.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
@@ -17,8 +18,7 @@ needStyles("/apps/chat/chat.css");
 
 export const title = () => "Conversation";
 
-const LIVE_MS = 1000;
-const QUIET_MS = 10_000;
+const FOUND_MS = 250;
 /** A piece of work's status as a job's. */
 const STATUS = {
   accepted: "pending",
@@ -69,10 +69,17 @@ export default function ConversationPage({ workspace }) {
 function Conversation({ id, workspaceId }) {
   const found = useRead((signal) => readSession(id, signal), [id]);
   const session = found.value;
+  const [isSending, setIsSending] = useState(false);
+  const hasBegun = Boolean(session?.title);
   const isLive = session?.messages.some((one) =>
     ["pending", "processing", "waiting"].includes(one.status ?? ""),
   );
-  usePolling(found, isLive ? LIVE_MS : QUIET_MS);
+  useFollowed(found, [hasBegun && `session:${id}`], isLive ?? false);
+  useEffect(() => {
+    if (!isSending || hasBegun || found.isLoading) return undefined;
+    const timer = setTimeout(found.refresh, FOUND_MS); // until there is something to follow
+    return () => clearTimeout(timer);
+  }, [isSending, hasBegun, found.isLoading]);
   const { end, goThere } = useEndInSight(
     session && `${session.messages.length} ${session.asks.length} ${session.work.length}`,
   );
@@ -82,11 +89,14 @@ function Conversation({ id, workspaceId }) {
   const headers = { "X-Session-Id": id };
   const send = (content, key) => {
     goThere();
-    setTimeout(found.refresh, 300); // the answer may take a while: what was said is shown before
+    setIsSending(true);
     return callRoute("POST /api/chat", {
       headers: { ...headers, "Idempotency-Key": key },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
-    }).finally(found.refresh);
+    }).finally(() => {
+      setIsSending(false);
+      found.refresh();
+    });
   };
   const work = new Map(session.work.map((one) => [one.id, one]));
   const card = (workId) => {

@@ -14,7 +14,7 @@ export const title = () => "Chat";
 const addressOf = (id) => `/chat/session#${id}`;
 
 export default function Sessions({ workspace }) {
-  const found = useLatest("async_session_state", workspace.id, "last_message_at", 15_000);
+  const found = useLatest("async_session_state", workspace.id, "last_message_at");
   const begin = async () => navigate(addressOf(`chat_${crypto.randomUUID()}`));
   return html`<div class="page">
     <header class="page-head">

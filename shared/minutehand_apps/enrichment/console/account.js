@@ -1,15 +1,14 @@
 // One account: its fields, its people, its enrichment, which fills the page as it runs.
 
-import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
-import { watchWorkspace } from "../../lib/jobs.js";
-import { useWatched } from "../../parts/live.js";
+import { ENDED } from "../../lib/jobs/sequence.js";
+import { useFollowed } from "../../parts/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
-import { Failed, Stale } from "../../parts/states-of-view.js";
+import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichButton, Enriched } from "./records.js";
@@ -19,31 +18,25 @@ import NotFound, { unreadPage } from "../../parts/not-found.js";
 export const title = () => "Account";
 
 export default function AccountPage({ id, workspace }) {
-  const account = useRead(() => accountOf(id), [id]);
-  const contacts = useRead(() => contactsOf(id), [id]);
-  const history = useRead(() => jobsOf(id), [id]);
-  const refresh = () => {
-    account.refresh();
-    history.refresh();
-    contacts.refresh();
-  };
+  const found = useRead(
+    async (signal) => {
+      const [account, contacts, history] = await Promise.all(
+        [accountOf, contactsOf, jobsOf].map((read) => read(id, signal)),
+      );
+      return { account, contacts, history };
+    },
+    [id],
+  );
   // enrichment may be asked for elsewhere: by a colleague, another tab
-  useWatched({ refresh }, (options) => watchWorkspace(supabase(), workspace.id, options), [
-    workspace.id,
-    id,
-  ]);
-  if (account.value === undefined) return unreadPage("Account", account, "account");
-  if (account.value === null) return html`<${NotFound} what="account" />`;
-  return html`<${Loaded}
-    account=${account.value}
-    isStale=${account.isStale}
-    error=${account.error}
-    contacts=${contacts}
-    history=${history}
-    refresh=${refresh} />`;
+  const isLive = found.value?.history.some((job) => !ENDED.has(job.status)) ?? false;
+  useFollowed(found, [`workspace:${workspace.id}`], isLive);
+  const unread = unreadPage("Account", found, "account");
+  if (unread) return unread;
+  if (found.value.account === null) return html`<${NotFound} what="account" />`;
+  return html`<${Loaded} ...${found.value} ...${found} />`;
 }
 
-function Loaded({ account, isStale, error, contacts, history, refresh }) {
+function Loaded({ account, contacts, history, isStale, error, refresh }) {
   return html`<article class="page">
     <header class="page-head">
       <div>
@@ -61,9 +54,9 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
         <section class="card" aria-labelledby="h-people">
           <h2 id="h-people">Contacts</h2>
           ${
-            contacts.value?.length
+            contacts.length > 0
               ? html`<ul class="people">
-                ${contacts.value.map(
+                ${contacts.map(
                   (contact) => html`<li key=${contact.id}>
                     <span class="strong">${contact.name ?? contact.email}</span> <span
                       class="muted">
@@ -72,9 +65,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
                   </li>`,
                 )}
               </ul>`
-              : contacts.error
-                ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />`
-                : html`<p class="muted">No contacts yet.</p>`
+              : html`<p class="muted">No contacts yet.</p>`
           }
         </section>
       </div>
@@ -82,9 +73,9 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
         <div class="card">
           <h2 id="h-runs">Enrichment jobs</h2>
           ${
-            history.value?.length
+            history.length > 0
               ? html`<ul class="runs">
-                ${history.value.map(
+                ${history.map(
                   (job) => html`<li key=${job.id}>
                     <a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge}
                       status=${job.status} />

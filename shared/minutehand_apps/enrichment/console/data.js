@@ -34,13 +34,14 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
 /** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-export const accountOf = async (id) =>
-  (await unwrap(supabase().from("accounts").select("*").eq("id", id).limit(1)))[0] ?? null;
-export const contactsOf = (accountId) =>
+export const accountOf = async (id, signal) =>
+  (await unwrap(supabase().from("accounts").select("*").eq("id", id).limit(1), signal))[0] ?? null;
+export const contactsOf = (accountId, signal) =>
   unwrap(
     supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
+    signal,
   );
-export const jobsOf = (accountId) =>
+export const jobsOf = (accountId, signal) =>
   unwrap(
     supabase()
       .from("jobs")
@@ -49,6 +50,7 @@ export const jobsOf = (accountId) =>
       .eq("payload->>account_id", accountId)
       .order("created_at", { ascending: false })
       .limit(5),
+    signal,
   );
 
 /** Change an account's fields as a person does: enrichment will not overwrite them. */

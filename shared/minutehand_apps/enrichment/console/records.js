@@ -36,7 +36,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
   const records = useLivePages(
     workspace.id,
     (_, cursor, signal) => page(`${kind}s`, workspace.id, { search, cursor, signal }),
-    search,
+    { search },
   );
   return html`<div class="page">
     <header class="page-head">

@@ -2,45 +2,44 @@
 
 import { callRoute } from "../../api.js";
 import { navigate } from "../../lib/router.js";
-import { usePolling, useRead } from "../../lib/store.js";
+import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html } from "../../lib/ui.js";
+import { html, useState } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Stale } from "../../parts/states-of-view.js";
+import { useFollowed } from "../../parts/live.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { toneOf } from "./plans.js";
+import { isLive, toneOf } from "./plans.js";
 import { unreadPage } from "../../parts/not-found.js";
 
 needStyles("/apps/plans/plans.css");
 
 export const title = () => "Plan";
 
-const LIVE_MS = 1000;
 const JSON_ONLY = { Accept: "application/json" };
 const FORMATS = [
   { name: "HTML", type: "text/html", file: "plan.html" },
   { name: "Markdown", type: "text/markdown", file: "plan.md" },
 ];
 
-/** A plan, its report, and its events. */
+/** A plan and its report. */
 async function readPlan(id, signal) {
   const places = { plan_id: id };
-  const [plan, report, log] = await Promise.all([
+  const [plan, report] = await Promise.all([
     callRoute("GET /api/plans/{plan_id}", { places, signal }),
     callRoute("GET /api/plans/{plan_id}/report", { places, headers: JSON_ONLY, signal }),
-    callRoute("GET /api/plans/{plan_id}/stream", { places, headers: JSON_ONLY, signal }),
   ]);
-  return { ...plan, report, events: log.events };
+  return { ...plan, report };
 }
 
 export default function PlanPage({ id }) {
   const found = useRead((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
-  const isLive = ["pending", "running", "cancelling"].includes(plan?.status);
-  usePolling(found, isLive ? LIVE_MS : null);
+  const live = isLive(plan?.status);
+  useFollowed(found, [live && `job:${plan.job_id}`]);
   const unread = unreadPage("Plan", found, "plan");
   if (unread) return unread;
   const act = actionsOn(found.refresh);
@@ -65,8 +64,6 @@ export default function PlanPage({ id }) {
       download(file, await callRoute(route, { places, headers, as: "blob" }));
     });
   const { tone, word } = toneOf(plan.status);
-  const lines = plan.events.filter((one) => one.data.message);
-  const now = plan.waits_for ?? lines.at(-1)?.data.message;
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -84,7 +81,7 @@ export default function PlanPage({ id }) {
         <//>`,
       )}
       ${
-        isLive &&
+        live &&
         html`<${ActionButton}
           disabled=${plan.status === "cancelling"}
           run=${() => post("Could not cancel", "cancel")}>
@@ -102,23 +99,36 @@ export default function PlanPage({ id }) {
     </div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${
-      isLive &&
+      live &&
       html`<${JobProgress}
-        job=${{ status: "processing", progress: { percentage: plan.percentage, message: now } }} />`
+        job=${{ status: "processing", progress: { percentage: plan.percentage, message: plan.waits_for } }} />`
     }
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
     <${ReportSection} report=${plan.report} />
-    <details class="card">
-      <summary>Log</summary>
-      <ol aria-label="Log">
-        ${lines.map(
+    <${Log} plan=${plan} />
+  </article>`;
+}
+
+/** What happened, read when it is opened and whenever the plan has changed meanwhile. */
+function Log({ plan }) {
+  const [isOpen, setIsOpen] = useState(false);
+  const read = async (signal) => {
+    const asked = { places: { plan_id: plan.plan_id }, headers: JSON_ONLY, signal };
+    return isOpen ? (await callRoute("GET /api/plans/{plan_id}/stream", asked)).events : [];
+  };
+  const found = useRead(read, [isOpen, plan.percentage, plan.status]);
+  return html`<details class="card" onToggle=${(event) => setIsOpen(event.target.open)}>
+    <summary>Log</summary>
+    <ol aria-label="Log">
+      ${(found.value ?? [])
+        .filter(({ data: { message } }) => message)
+        .map(
           (one) => html`<li key=${one.seq} class="wrap">
             <${When} at=${one.at} /> ${one.data.message}
           </li>`,
         )}
-      </ol>
-    </details>
-  </article>`;
+    </ol>
+  </details>`;
 }
 
 const ReportSection = ({ report }) =>

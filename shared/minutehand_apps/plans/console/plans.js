@@ -20,6 +20,8 @@ const SPEEDS = [
   ["all_details_but_slow", "All details"],
 ];
 
+export const isLive = (status) => ["pending", "running", "cancelling"].includes(status);
+
 /** A plan's state as the console's jobs have it. */
 export const toneOf = (status) =>
   status === "cancelling"
@@ -28,7 +30,7 @@ export const toneOf = (status) =>
 
 export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
-  const found = useLatest("plan_states", workspace.id, "created_at", 5000);
+  const found = useLatest("plan_states", workspace.id, "created_at", (one) => isLive(one.status));
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">Plans</h1>

@@ -1,10 +1,9 @@
 // JobMonitor: the jobs of one training or of all, live: percentage, cancel, retry, filter.
 
-import { jobs as api, supabase } from "../../api.js";
+import { jobs as api } from "../../api.js";
 import { duration } from "../../lib/format.js";
-import { watchSession, watchWorkspace } from "../../lib/jobs.js";
-import { useWatched } from "../../parts/live.js";
-import { usePolling, useRead } from "../../lib/store.js";
+import { useFollowed } from "../../parts/live.js";
+import { useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -57,17 +56,14 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
     (signal) => monitored({ workspaceId, trainingId, ...filter }, signal),
     [workspaceId, trainingId, filter.status, filter.type],
   );
-  const freshness = useWatched(
-    found,
-    (options) =>
-      trainingId
-        ? watchSession(supabase(), `training:${trainingId}`, options)
-        : watchWorkspace(supabase(), workspaceId, options),
-    [workspaceId, trainingId],
-  );
   const rows = found.value ?? [];
-  // progress of jobs that no one watches one by one is not pushed
-  usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
+  const live = new Set(rows.filter((row) => LIVE.has(row.status)).map((row) => row.training_id));
+  // percentages go to a session alone
+  const sessions = [...live].slice(0, 10).map((id) => `session:training:${id}`);
+  const topics = trainingId
+    ? [`session:training:${trainingId}`]
+    : [`workspace:${workspaceId}`, ...sessions];
+  const freshness = useFollowed(found, topics, live.size > 0);
   const act = actionsOn(found.refresh);
   const actions = (row) => html`
     ${

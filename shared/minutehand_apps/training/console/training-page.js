@@ -1,10 +1,8 @@
 // One training: its jobs while they run, the video, and the procedure or the transcript beside it.
 
-import { supabase } from "../../api.js";
-import { watchSession } from "../../lib/jobs.js";
-import { useWatched } from "../../parts/live.js";
+import { useFollowed } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
-import { usePolling, useRead } from "../../lib/store.js";
+import { useRead } from "../../lib/store.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -41,14 +39,8 @@ function Training({ id, workspace, remove }) {
   const player = useRef(null);
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
-  const session = training?.session_id;
-  useWatched(
-    found,
-    (options) => (session ? watchSession(supabase(), session, options) : { close() {} }),
-    [session],
-  );
-  // a job that is made by another is reported with its own first event
-  usePolling(found, training && !isOver(training.status) ? 3_000 : null);
+  const isLive = Boolean(training) && !isOver(training.status);
+  useFollowed(found, [`session:training:${id}`], isLive);
   useNotice(training);
   const transcribed = training?.transcribed ?? 0;
   const transcript = useRead(

@@ -1,7 +1,6 @@
 // Training: the videos of a workspace, the uploads under way, and a form for another.
 
 import { useLivePages } from "../../parts/live.js";
-import { usePolling } from "../../lib/store.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { column, heading, liveList } from "../../parts/table.js";
@@ -15,15 +14,19 @@ import { Uploading, uploads } from "./uploading.js";
 export const title = () => "Training";
 
 export default function Trainings({ workspace, user }) {
-  const found = useLivePages(workspace.id, trainings.list);
+  const found = useLivePages(workspace.id, trainings.list, {
+    liveOf: (pages) =>
+      pages
+        .flatMap((page) => page.trainings)
+        .filter((one) => !isOver(one.status))
+        .map((one) => `training:${one.id}`),
+  });
   const [isAdding, setIsAdding] = useState(false);
   const whose = `${user.id} ${workspace.id}`;
   useEffect(() => {
     uploads.recall(whose);
   }, [whose]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
-  // percentages are not pushed to watchers of a workspace
-  usePolling(found, shown.some((one) => !isOver(one.status)) ? 2_000 : null);
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">Training</h1>

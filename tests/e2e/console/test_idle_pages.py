@@ -1,0 +1,180 @@
+"""A tab that no one touches asks for nothing: what it shows comes by itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Request, WebSocket, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA
+from tests.support.stacks import RunningStack
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+
+#: A subscription says once a minute that it is still there.
+KEPT = "/rpc/follow_topic"
+STEP_MS = 1000  # of the page's time: shorter than a heartbeat is waited for
+STEPS = 90  # for all pages less than until a token is renewed
+
+
+HIDE = """() => {
+  Object.defineProperty(document, "visibilityState", { value: "hidden" });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+class _Heart:
+    """The heartbeats of a page's sockets: one that is not answered in time ends its socket."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._waiting: set[str] = set()
+        page.on("websocket", self._listen)
+
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: self._note(frame, self._waiting.add))
+        socket.on("framereceived", lambda frame: self._note(frame, self._waiting.discard))
+        socket.on("close", lambda _: self._waiting.clear())
+
+    def _note(self, frame: Any, noted: Callable[[str], None]) -> None:
+        parts = json.loads(frame)
+        if parts[2] == "phoenix":
+            noted(str(parts[1]))
+
+    def beat(self) -> None:
+        """Let a step of the page's time pass, and the server answer what was sent in it."""
+        self._page.clock.run_for(STEP_MS)
+        while self._waiting:
+            self._page.wait_for_timeout(5)
+
+
+def _requests_of(page: Page) -> list[str]:
+    """What the page asks from here on, also when a socket is opened."""
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(f"{request.method} {request.url.partition('?')[0]}")
+
+    page.on("request", note)
+    page.on("websocket", lambda socket: asked.append(f"socket {socket.url.partition('?')[0]}"))
+    return asked
+
+
+class _Ada:
+    """Makes what the pages show, by the apps' own routes."""
+
+    def __init__(self, stack: RunningStack, workspace_id: str) -> None:
+        self.workspace = {"workspace_id": workspace_id}
+        headers = stack.headers(stack.sign_in(ADA.email))
+        self._http = httpx.Client(base_url=stack.api_url, headers=headers, timeout=60)
+        self._data = f"{stack.supabase_url}/rest/v1/"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def post(self, path: str, body: Any, **headers: str) -> dict[str, Any]:
+        answer = self._http.post(path, json=body, headers=headers)
+        assert answer.is_success, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def chat(self) -> str:
+        session = f"chat_{uuid4()}"
+        body = {"messages": [{"role": "user", "content": "Hello"}], **self.workspace}
+        self.post("/api/chat", body, **{"X-Session-Id": session})
+        return session
+
+    def account(self) -> str:
+        answer = self._http.post(
+            f"{self._data}accounts",
+            json={"name": "Alpha", "domain": "alpha.example", **self.workspace},
+            headers={"Prefer": "return=representation"},
+        )
+        return str(answer.raise_for_status().json()[0]["id"])
+
+    def benchmark(self) -> str:
+        spec = {
+            "jobspec_id": f"idle-{uuid4().hex[:8]}",
+            "version": "1",
+            "benchmark": {"name": "Idle"},
+            "constraints": {"regions": ["us-east"], "min_regions": 1},
+            "questions": ["Why?"],
+        }
+        return str(self.post("/api/v1/jobs", {**spec, **self.workspace})["id"])
+
+    def training(self) -> str:
+        """A file that is no video: its jobs fail at once."""
+        content = b"this is no video"
+        described = {"filename": "a.mp4", "content_type": "video/mp4", "size": len(content)}
+        upload = f"/api/uploads/{self.post('/api/uploads', {**described, **self.workspace})['id']}"
+        checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        body = {"parts": [{"part_number": 1, "checksum": checksum}]}
+        part = self.post(f"{upload}/parts", body)["parts"][0]
+        httpx.put(part["url"], content=content, headers=part["headers"]).raise_for_status()
+        joined = base64.b64encode(hashlib.sha256(hashlib.sha256(content).digest()).digest())
+        made = self.post(f"{upload}/complete", {"checksum": f"{joined.decode()}-1"})
+        return str(made["training"]["id"])
+
+
+def test_an_idle_tab_asks_for_nothing(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """A while of each page's time: no request comes twice, and no socket is opened again.
+
+    Where no one looks, or a plan has ended, nothing is held open either.
+    """
+    with _Ada(stack, workspace["id"]) as ada:
+        asked_for = {"prompt": "A fair", "speed_vs_detail": "fast_but_skip_details"}
+        plan = ada.post("/api/plans", {**asked_for, **ada.workspace})["plan_id"]
+        session, account = ada.chat(), ada.account()
+        training, benchmark = ada.training(), ada.benchmark()
+    ended = {
+        f"/plans/{plan}": "Completed",
+        f"/benchmarks/{benchmark}": "Completed",
+        f"/trainings/{training}": "Failed",
+    }
+    visitor = visit(ADA, "/plans")
+    page = visitor.page
+    for path, word in ended.items():
+        visitor.go(path)
+        expect(page.get_by_text(word, exact=True).first).to_be_visible()
+    page.clock.install()
+    heart = _Heart(page)
+    repeated, held = {}, {}
+    for path in [
+        *ended,
+        "/plans",
+        "/chat",
+        f"/chat/session#{session}",
+        "/trainings",
+        "/trainings/monitor",
+        "/accounts",
+        f"/accounts/{account}",
+        "/contacts",
+        "/workspace/settings/api",
+        "/benchmarks",
+    ]:
+        visitor.open(path)
+        visitor.settle()
+        asked = _requests_of(page)
+        for _ in range(STEPS):
+            heart.beat()
+        repeated[path] = [one for one in asked if asked.count(one) > 1 and KEPT not in one]
+        page.evaluate(HIDE)
+        heart.beat()
+        del asked[:]
+        for _ in range(STEPS):
+            heart.beat()
+        held[path] = [*asked]
+    assert [*repeated.values(), *held.values()] == [[]] * 2 * len(held)
