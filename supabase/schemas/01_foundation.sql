@@ -612,7 +612,8 @@ end;
 $$;
 revoke execute on function queue.may_read from public;
 
--- Refuse outsiders with 404, and members who do not manage the workspace with 403.
+-- Refuse outsiders with 404, and members who do not manage the workspace with 403. It takes a call
+-- slot: two changes of one schedule, say, wait for each other.
 create function queue.may_manage(p_workspace_id uuid)
 returns void
 language plpgsql stable
@@ -630,6 +631,7 @@ begin
       p_workspace_id::text
     );
   end if;
+  perform queue.take_call_slot(p_workspace_id);
 end;
 $$;
 revoke execute on function queue.may_manage from public;

@@ -302,6 +302,8 @@ alter table queue.gated enable row level security;
 revoke all on queue.gated from public, anon, authenticated, service_role;
 create index gated_unpublished on queue.gated (job_type, workspace_id)
   where lane = 0;
+create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
+  where lane = 0;
 
 create table queue.leases (
   job_id uuid primary key,
@@ -488,6 +490,7 @@ alter table queue.feed
 create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
 create index feed_held on queue.feed (id) where held;
+create index feed_held_by_workspace on queue.feed (workspace_id, id) where held;
 create index feed_by_number on queue.feed (number);
 
 -- The same event of several jobs of a tenant and session: what a statement adds to the feed.

@@ -679,6 +679,7 @@ begin
   if v_id <> p_job.id or p_job.unique_key is null then
     return v_id;
   end if;
+  perform queue.hold_key(p_job.workspace_id, p_job.job_type, p_job.unique_key);
   loop
     insert into queue.job_keys (
       workspace_id, job_type, key, is_unique, job_id, until
@@ -780,6 +781,7 @@ declare
   v_hash constant text := md5(p_payload::text);
   v_held queue.job_keys;
 begin
+  perform queue.hold_key(p_workspace_id, p_job_type, p_key);
   insert into queue.job_keys as k (
     workspace_id, job_type, key, is_unique, job_id, request_hash
   )

@@ -539,6 +539,16 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
+  -- not of those past their retention, whose lines are gone
+  perform queue.forget_in_feed(
+    v_ids,
+    array_agg(distinct j.workspace_id),
+    min(j.created_at)
+  )
+  from removed as j
+  where j.updated_at > queue.clock()
+    - make_interval(hours => queue.setting('feed_hours')::integer)
+  having count(*) > 0;
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', j.workspace_id, j.parent_id
   from removed as j

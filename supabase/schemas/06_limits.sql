@@ -260,6 +260,48 @@ end;
 $$;
 revoke execute on function queue.take_call_slot from public;
 
+-- Called before a key of a job is taken. A call that asks for one that another transaction takes
+-- now waits for its end, since the answer is the job that has the key: three such calls of a person
+-- wait, further ones are refused. The lock is on the key's hash; a transaction has at most a
+-- hundred, since the server's locks are few, and larger calls have slots.
+create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_user constant uuid := queue.caller();
+  v_count integer;
+begin
+  if v_user is null then
+    return;
+  end if;
+  v_count := 1 + coalesce(
+    nullif(current_setting('minutehand.keys', true), ''),
+    '0'
+  )::integer;
+  if v_count > 100 then
+    return;
+  end if;
+  perform set_config('minutehand.keys', v_count::text, true);
+  if queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key))
+    or exists (
+      select from generate_series(1, 3) as n
+      where queue.try_lock(format('waits %s %s', v_user, n))
+    )
+  then
+    return;
+  end if;
+  perform queue.refuse(
+    429,
+    'job_busy',
+    'other calls of yours wait for a job with this key; call again',
+    '{"retry_after_seconds": 1}'
+  );
+end;
+$$;
+revoke execute on function queue.hold_key from public;
+
 create function public.open_stream()
 returns jsonb
 language plpgsql

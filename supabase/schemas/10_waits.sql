@@ -30,6 +30,8 @@ revoke all on queue.waits from public, anon, authenticated, service_role;
 create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at)
   where timeout_at is not null;
+create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeout_at)
+  where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
@@ -377,67 +379,102 @@ end;
 $$;
 revoke execute on function queue.handle_signal from public;
 
--- The next signals to handle, at most 500: the oldest, and where there are more, for half of them
--- as many of each workspace, so that no tenant's cancel or retry of a large family holds up an
--- event of another's.
+-- The rows of a table that maintenance works off next, at most 500, in an order; of more half the
+-- first, and half in shares of the workspaces, so that none has to wait for what another's jobs
+-- have left there. p_rows: what an index by workspace has of the table; p_due: which of them are
+-- due, where $1 is p_now and $2 p_passed_over. Of many workspaces those that follow a random one,
+-- and those that follow the first.
+create function queue.in_shares(
+  p_table regclass,
+  p_rows text,
+  p_due text,
+  p_order text,
+  p_now timestamptz,
+  p_passed_over uuid[] default '{}'
+)
+returns tid[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_lines tid[];
+  v_shares tid[];
+begin
+  execute format(
+    'select array(select o.ctid from %s as o where %s and %s order by %s limit 500)',
+    p_table,
+    p_rows,
+    p_due,
+    p_order
+  )
+  into v_lines
+  using p_now, p_passed_over;
+  if cardinality(v_lines) < 500 then
+    return v_lines;
+  end if;
+  execute format(
+    $q$
+      with recursive tenants as ( -- each by one look-up
+        select s.id, 0 as n
+        from (
+          values (gen_random_uuid()), ('00000000-0000-0000-0000-000000000000')
+        ) as s (id)
+        union all
+        select f.id, t.n + 1
+        from tenants as t
+        cross join lateral (
+          select o.workspace_id as id
+          from %1$s as o
+          where %2$s and o.workspace_id > t.id
+          order by o.workspace_id
+          limit 1
+        ) as f
+        where t.n < 125
+      )
+      select array_agg(f.tid)
+      from (
+        select d.id, count(*) over () as many
+        from (select distinct t.id from tenants as t where t.n > 0) as d
+      ) as t
+      cross join lateral (
+        select o.ctid as tid
+        from %1$s as o
+        where %2$s and o.workspace_id = t.id and %3$s
+        order by %4$s
+        limit ceil(250.0 / t.many)
+      ) as f
+    $q$,
+    p_table,
+    p_rows,
+    p_due,
+    p_order
+  )
+  into v_shares
+  using p_now, p_passed_over;
+  return v_lines[:250] || v_shares;
+end;
+$$;
+revoke execute on function queue.in_shares from public;
+
+-- The next signals to handle, locked.
 create function queue.next_signals(p_now timestamptz)
 returns bigint[]
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids bigint[] := array(
-    select s.id
-    from queue.signals as s
-    where s.kind <> 'refused' and s.look_at <= p_now
-    order by s.id
-    limit 500
+  v_lines constant tid[] := queue.in_shares(
+    'queue.signals',
+    'o.kind <> ''refused''',
+    'o.look_at <= $1',
+    'o.id',
+    p_now
   );
 begin
-  if cardinality(v_ids) = 500 then
-    v_ids := v_ids[:250] || array(
-      with recursive tenants as ( -- each by one look-up
-        (
-          select s.workspace_id as id, 1 as n
-          from queue.signals as s
-          where s.kind <> 'refused'
-          order by 1
-          limit 1
-        )
-        union all
-        select
-          (
-            select s.workspace_id
-            from queue.signals as s
-            where s.kind <> 'refused' and s.workspace_id > t.id
-            order by 1
-            limit 1
-          ),
-          t.n + 1
-        from tenants as t
-        where t.id is not null and t.n < 250
-      )
-      select f.id
-      from (
-        select t.id, count(*) over () as many
-        from tenants as t
-        where t.id is not null
-      ) as t
-      cross join lateral (
-        select s.id
-        from queue.signals as s
-        where s.kind <> 'refused'
-          and s.workspace_id = t.id
-          and s.look_at <= p_now
-        order by s.id
-        limit ceil(250.0 / t.many)
-      ) as f
-    );
-  end if;
   return array(
     select s.id
     from queue.signals as s
-    where s.id = any (v_ids)
+    where s.ctid = any (v_lines) and s.kind <> 'refused' and s.look_at <= p_now
     order by s.id
     for update skip locked
   );
@@ -457,6 +494,7 @@ declare
   v_signals bigint[];
   v_kept bigint[];
   v_refused uuid[];
+  v_lines tid[];
   v_waiting uuid[];
   v_signal queue.signals;
   v_passed integer;
@@ -467,34 +505,42 @@ begin
   loop
     v_signals := queue.next_signals(p_now);
     v_refused := queue.refused('waits', p_now);
+    v_lines := queue.in_shares(
+      'queue.waits',
+      'o.timeout_at is not null',
+      'o.timeout_at <= $1 and o.job_id <> all ($2)',
+      'o.timeout_at',
+      p_now,
+      v_refused
+    );
     v_waiting := array( -- whose time has passed, or which signals name
       select w.job_id
       from queue.waits as w
       join public.jobs as j on j.id = w.job_id
       where w.job_id <> all (v_refused)
         and w.job_id = any (array(
-          (
-            select o.job_id
-            from queue.waits as o
-            where o.timeout_at <= p_now and o.job_id <> all (v_refused)
-            order by o.timeout_at
-            limit 500
-          )
+          select o.job_id
+          from queue.waits as o
+          where o.ctid = any (v_lines)
           union
           select s.job_id
           from queue.signals as s
           where s.id = any (v_signals) and s.kind = 'check'
           union
-          (
-            select o.job_id
-            from queue.signals as s
-            join queue.waits as o
-              on o.workspace_id = s.workspace_id and o.event_name = s.name
-            where s.id = any (v_signals)
-              and s.kind = 'event'
-              and o.job_id <> all (v_refused)
-            limit 500
-          )
+          select o.job_id
+          from (
+            select e.*, count(*) over () as many
+            from queue.signals as e
+            where e.id = any (v_signals) and e.kind = 'event'
+          ) as s
+          cross join lateral (
+            select w.job_id
+            from queue.waits as w
+            where w.workspace_id = s.workspace_id
+              and w.event_name = s.name
+              and w.job_id <> all (v_refused)
+            limit ceil(500.0 / s.many)
+          ) as o
         ))
       order by w.job_id
       for no key update of w, j skip locked

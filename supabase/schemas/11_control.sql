@@ -448,7 +448,6 @@ declare
   v_cost integer;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.take_call_slot(p_workspace_id);
   if p_filter ? 'workspace_id' then
     perform queue.refuse(
       400,

@@ -416,50 +416,37 @@ end;
 $$;
 revoke execute on function queue.publish from public;
 
--- Ask those who watch topics whose messages were held back to read again, the longest held first.
+-- Ask those who watch topics whose messages were held back to read again: the longest held of each
+-- workspace, then the second of each, and so on.
 create function queue.do_announcements()
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids constant bigint[] := array( -- of those that have been committed
+  v_lines constant tid[] := queue.in_shares(
+    'queue.feed',
+    'o.held',
+    'o.xid <> pg_current_xact_id()', -- committed
+    'o.id',
+    queue.clock()
+  );
+  v_ids constant bigint[] := array(
     select f.id
     from queue.feed as f
-    where f.held and f.xid <> pg_current_xact_id()
-    order by f.id
-    limit 1000
+    where f.ctid = any (v_lines)
   );
   v_left constant bigint := (
     select b.budget - b.used
     from queue.message_budget() as b
   );
-  v_said record; -- topics, since when, cost, and the first line that has to wait longer
+  v_said record; -- topics, since when, cost, and the lines that have to wait longer
 begin
   if v_ids = '{}' then -- also where there is no Realtime
     return 0;
   end if;
-  select
-    array_agg(o.topic) filter (where o.cost <= v_left) as topics,
-    array_agg(o.since) filter (where o.cost <= v_left) as since,
-    max(o.cost) filter (where o.cost <= v_left) as cost,
-    min(o.first) filter (where o.cost > v_left) as rest
-  into v_said
-  from (
-    select
-      t.topic,
-      min(f.at) as since,
-      min(f.id) as first,
-      sum(
-        1 + greatest(
-          1,
-          (
-            select count(*)
-            from queue.followers as w
-            where w.topic = t.topic
-          )
-        )
-      ) over (order by min(f.id), t.topic) as cost
+  with lines as materialized (
+    select f.id, f.at, f.workspace_id, t.topic
     from queue.feed as f
     cross join lateral (
       select 'workspace:' || f.workspace_id
@@ -474,11 +461,46 @@ begin
       where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)
     ) as t (topic)
     where f.held and f.id = any (v_ids)
-    group by t.topic
-  ) as o;
+  ),
+  topics as (
+    select
+      l.topic,
+      min(l.at) as since,
+      min(l.id) as first,
+      row_number() over (partition by l.workspace_id order by min(l.id), l.topic) as nth,
+      1 + greatest(
+        1,
+        (
+          select count(*)
+          from queue.followers as w
+          where w.topic = l.topic
+        )
+      ) as cost
+    from lines as l
+    group by l.workspace_id, l.topic
+  ),
+  priced as (
+    select
+      t.topic,
+      t.since,
+      sum(t.cost) over (order by t.nth, t.first, t.topic) as cost
+    from topics as t
+  )
+  select
+    array_agg(p.topic) filter (where p.cost <= v_left) as topics,
+    array_agg(p.since) filter (where p.cost <= v_left) as since,
+    max(p.cost) filter (where p.cost <= v_left) as cost,
+    array(
+      select l.id
+      from lines as l
+      join priced as o on o.topic = l.topic
+      where o.cost > v_left
+    ) as rest
+  into v_said
+  from priced as p;
   update queue.feed
   set held = null
-  where held and id = any (v_ids) and (v_said.rest is null or id < v_said.rest);
+  where held and id = any (v_ids) and id <> all (v_said.rest);
   perform nextval('queue.messages_counted')
   from generate_series(1, v_said.cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
@@ -765,6 +787,37 @@ begin
 end;
 $$;
 revoke execute on function queue.do_live from public;
+
+-- Take what deleted jobs of these workspaces said out of the feed, where none of a line's jobs is
+-- left. p_since: when the first of them was created.
+create function queue.forget_in_feed(
+  p_ids uuid[],
+  p_workspaces uuid[],
+  p_since timestamptz
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update queue.feed
+  set data = '{}', session_id = null
+  where ctid = any (array(
+    select f.ctid
+    from queue.feed as f
+    where f.workspace_id = any (p_workspaces)
+      and f.at >= p_since
+      and exists (
+        select from unnest(f.job_ids) as i (id)
+        where i.id in (select d.id from unnest(p_ids) as d (id))
+      )
+      and not exists (select from public.jobs as j where j.id = any (f.job_ids))
+    order by f.number, f.id
+    for update
+  ));
+end;
+$$;
+revoke execute on function queue.forget_in_feed from public;
 
 -- A cursor, written as text: its reader has seen what one snapshot sees, and reads what another
 -- (until) sees; number, id and nth are the line of that batch that was read last, and its event.

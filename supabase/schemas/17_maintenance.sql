@@ -239,67 +239,49 @@ end;
 $$;
 revoke execute on function queue.promote from public;
 
--- Promote jobs whose type has been published since, and those whose time has come: of many half the
--- oldest, half in shares for the tenants, so that none has to wait. What someone holds stays due.
+-- Promote jobs whose type has been published since, and those whose time has come, the oldest of
+-- them and shares of the workspaces. What someone holds stays due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
+  v_types constant text[] := array( -- published since jobs of theirs came
+    select t.job_type
+    from queue.job_types as t
+    where t.schema_version > 0
+      and exists (
+        select from queue.gated as g
+        where g.lane = 0 and g.job_type = t.job_type
+      )
+  );
   v_refused uuid[];
   v_lines tid[];
+  v_adopted tid[];
   v_ids uuid[];
   v_done integer := 0;
 begin
   loop
     v_refused := queue.refused('promotion', p_now);
-    v_lines := array(
-      select d.ctid
-      from queue.deferred as d
-      where d.run_at <= p_now and d.job_id <> all (v_refused)
-      order by d.run_at
-      limit 500
+    v_lines := queue.in_shares(
+      'queue.deferred',
+      'true',
+      'o.run_at <= $1 and o.job_id <> all ($2)',
+      'o.run_at',
+      p_now,
+      v_refused
     );
-    if cardinality(v_lines) = 500 then
-      v_lines := v_lines[:250] || array(
-        with recursive tenants as ( -- each by one look-up
-          (
-            select d.workspace_id as id, 1 as n
-            from queue.deferred as d
-            order by 1
-            limit 1
-          )
-          union all
-          select
-            (
-              select d.workspace_id
-              from queue.deferred as d
-              where d.workspace_id > t.id
-              order by 1
-              limit 1
-            ),
-            t.n + 1
-          from tenants as t
-          where t.id is not null and t.n < 250
-        )
-        select f.tid
-        from (
-          select t.id, count(*) over () as many
-          from tenants as t
-          where t.id is not null
-        ) as t
-        cross join lateral (
-          select d.ctid as tid
-          from queue.deferred as d
-          where d.workspace_id = t.id
-            and d.run_at <= p_now
-            and d.job_id <> all (v_refused)
-          order by d.run_at
-          limit ceil(250.0 / t.many)
-        ) as f
-      );
-    end if;
+    v_adopted := case
+      when v_types <> '{}' then queue.in_shares(
+        'queue.gated',
+        'o.lane = 0',
+        format('o.job_id <> all ($2) and o.job_type = any (%L)', v_types),
+        'o.job_type',
+        p_now,
+        v_refused
+      )
+    end;
     v_ids := array( -- locked with their lines
       select h.id
       from (
@@ -313,20 +295,10 @@ begin
       select h.id
       from (
         select j.id
-        from queue.job_types as t
-        cross join lateral (
-          select g.job_id
-          from queue.gated as g
-          where g.lane = 0
-            and g.job_type = t.job_type
-            and g.job_id <> all (v_refused)
-          limit 500
-          for update skip locked
-        ) as g
+        from queue.gated as g
         join public.jobs as j on j.id = g.job_id
-        where t.schema_version > 0
-        limit 500
-        for no key update of j skip locked
+        where g.ctid = any (v_adopted) and g.lane = 0
+        for no key update of g, j skip locked
       ) as h
     );
     exit when v_ids = '{}';
@@ -338,7 +310,7 @@ end;
 $$;
 revoke execute on function queue.do_promotion from public;
 
--- Reclaim expired leases, slice by slice; what someone holds stays due.
+-- Reclaim expired leases, slice by slice, of each workspace as many; what someone holds stays due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -363,10 +335,17 @@ begin
     v_refused := queue.refused('reclaim', p_now);
     v_ids := array(
       select l.job_id
-      from queue.leases as l
+      from (
+        select
+          o.job_id,
+          row_number() over (partition by o.workspace_id order by o.job_id) as nth
+        from queue.leases as o
+        where o.expires_at <= p_now and o.job_id <> all (v_refused)
+      ) as d
+      join queue.leases as l on l.job_id = d.job_id
       join public.jobs as j on j.id = l.job_id
-      where l.expires_at <= p_now and l.job_id <> all (v_refused)
-      order by l.job_id
+      where l.expires_at <= p_now
+      order by d.nth, d.job_id
       limit 200
       for no key update of l, j skip locked
     );

@@ -38,9 +38,14 @@ alter type queue.lease_request add attribute pools jsonb;
 -- Positions are compared by number: the cluster's own number says nothing of its history.
 delete from queue.settings where name = 'cluster';
 alter type queue.feed_cursor rename attribute cluster to history;
--- Of a full table of signals each workspace has its share.
+-- Of a full table that maintenance works off each workspace has its share.
 create index signals_by_workspace on queue.signals (workspace_id, id)
   where kind <> 'refused';
+create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeout_at)
+  where timeout_at is not null;
+create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
+  where lane = 0;
+create index feed_held_by_workspace on queue.feed (workspace_id, id) where held;
 
 -- What a job says while it runs.
 alter table queue.leases add column output_bytes bigint;

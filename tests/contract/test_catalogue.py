@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -184,3 +185,103 @@ LINTS = {
 def test_the_linter_finds_nothing(catalogue: Engine, lint: str) -> None:
     catalogue.run("set search_path = ''")
     assert catalogue.rows(LINTS[lint]) == []
+
+
+IN_ORDER = r"from (?:queue|public)\.(\w+) as \w+ (?:(?!from ).)*?order by [^;]*? limit"
+#: What maintenance reads in order, and not in shares of the workspaces, and why no one waits there.
+WITHOUT_SHARES = {
+    "do_live feed": "it deletes what is a day old",
+    "do_retention jobs": "it deletes what is days old",
+    "do_statistics feed": "each pass adds up the lines of all",
+    "do_output pieces": "it merges the pieces of one job after another, which are read as they are",
+    "slice_of feed": "the lines of one webhook: webhooks take turns",
+    "handle_signal jobs": "the children of one job: signals take turns",
+    "tidy_turns ready": "the first job of one turn",
+    "session_workspace jobs": "the tenants of one session",
+}
+
+
+def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Engine) -> None:
+    """No tenant waits for what another's jobs have left in a table that is read in order."""
+    found = catalogue.rows("select proname, prosrc from ours where is_private")
+    sources = {name: " ".join(re.sub("--.*", "", text).split()) for name, text in found}
+    tasks = [text for name, text in sources.items() if name.startswith("do_")]
+    called = set(re.findall(r"queue\.(\w+)\(", " ".join(tasks)))
+    of_tasks = {
+        name: text for name, text in sources.items() if name.startswith("do_") or name in called
+    }
+    in_order = {
+        f"{name} {table}"
+        for name, text in of_tasks.items()
+        if not re.search(r"partition by \w+\.workspace_id", text)
+        for table in re.findall(IN_ORDER, text)
+    }
+    assert in_order == set(WITHOUT_SHARES)
+
+    shared = {
+        table
+        for text in of_tasks.values()
+        for table in re.findall(r"queue\.in_shares\( 'queue\.(\w+)'", text)
+    }
+    assert shared == {"deferred", "gated", "signals", "waits", "feed"}
+    begins = (
+        "select from pg_index as i join pg_attribute as a on a.attrelid = i.indrelid"
+        " and a.attnum = i.indkey[0] where a.attname = 'workspace_id' and i.indrelid = %s::regclass"
+    )
+    for table in shared:
+        assert catalogue.rows(begins, f"queue.{table}"), "each workspace is found by one look-up"
+
+
+#: What may wait in a call of a person's, and why it holds few of the connections that all share.
+WAITS = {
+    "hold_jobs pg_sleep": "the service alone; a person is refused",
+    "try_lock pg_advisory_xact_lock(": "calls of workers alone, see test_callers.py",
+    "claim_key do update": "three calls of a person's may wait for a key, see queue.hold_key",
+    "spend do update": "under a lock that is tried, or of workers",
+    "check_live_bytes do update": "under a lock that is tried",
+    "check_live_jobs do update": "under a lock that is tried",
+    "pause_jobs do update": "a manager's: queue.may_manage takes a call slot",
+    "save_schedule do update": "a manager's: queue.may_manage takes a call slot",
+    "silence_finding do update": "an operator's",
+    "beacon_cancel for update": "it takes a call slot",
+    # a pause that ends handles its signal at once; the other kinds are maintenance's
+    "lock_held for no key update": "settlements and maintenance",
+    "gather do update": "settlements and maintenance",
+    "note_refusal do update": "maintenance",
+}
+WAITING = (
+    r"pg_sleep|pg_advisory_\w*lock\(|lock table|do update"
+    r"|for (?:no key )?(?:update|key share|share)(?! skip locked| nowait| each)"
+    r"(?! of \w+(?:, \w+)* (?:skip locked|nowait))"
+)
+
+
+def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
+    """A call that sleeps or waits for a lock holds a connection of the pool that all share."""
+    schemas = "('queue', 'public', 'beacon', 'chat', 'enrichment', 'plans', 'training')"
+    found = catalogue.rows(
+        "select p.proname, p.prosrc, p.pronamespace = 'public'::regnamespace and ("
+        "  has_function_privilege('authenticated', p.oid, 'execute')"
+        "  or has_function_privilege('anon', p.oid, 'execute'))"
+        f" from pg_proc as p where p.pronamespace::regnamespace::text in {schemas}"
+    )
+    sources = {name: " ".join(re.sub("--.*", "", text).split()) for name, text, _ in found}
+    triggers = catalogue.rows(
+        "select p.proname from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid"
+        " where not t.tgisinternal and t.tgtype & 8 = 0"  # none may delete
+        "  and t.tgrelid::regclass::text !~ '^(auth|realtime|storage)'"
+    )
+    left = [*(name for name, _, is_open in found if is_open), *triggers]
+    reached: dict[str, str] = {}
+    while left:
+        name = left.pop()
+        if name in sources and name not in reached:
+            reached[name] = sources[name]
+            left += re.findall(r"\b[a-z]+\.(\w+)\(", sources[name])
+
+    waits = {
+        f"{name} {each.strip()}"
+        for name, text in reached.items()
+        for each in re.findall(WAITING, text)
+    }
+    assert waits == set(WAITS)

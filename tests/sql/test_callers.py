@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from tests.contract.observed import complete, refused
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.patience import until
 
 OF_ACME = {"p_workspace_id": ACME}
 
@@ -171,7 +172,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
         locks = engine.rows(held, engine.connection.info.backend_pid)
-    assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket"}
+    assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket", "key", "waits"}
     assert len(set(locks)) == len(kinds)
     assert min(locks) >= 2**31
     first = "(regexp_matches(prosrc, 'advisory_xact_lock\\w*\\(\\s*([\\w.]+),', 'g'))[1]"
@@ -306,6 +307,26 @@ def test_a_persons_call_waits_for_no_job(engine: Engine, function: str) -> None:
     assert refusal(refused.value) == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
 
 
+@pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
+def test_few_calls_of_a_person_wait_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
+    """Racing calls get the one job; a flood of them holds no more than three connections."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    with ExitStack() as sessions:
+        first, *racing, late = (sessions.enter_context(engine.member(ADA)) for _ in range(5))
+        first.run("begin")
+        made = first.enqueue(**taken)
+        answers = [engine.blocked(other.enqueue, **taken) for other in racing]
+        until(lambda: engine.one(f"{waiting} and datname = current_database()") == len(racing))
+
+        said = refused(late.enqueue, **taken)
+        late.enqueue(idempotency_key="another")
+
+        assert said == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
+        first.run("commit")
+        assert {answer.result(60) for answer in answers} == {made}
+        assert late.enqueue(**taken) == made
+
+
 def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
     """A disk is filled by what jobs hold; each 16 kB counts as a job, by every way in."""
     engine.stop_clock()
@@ -372,16 +393,53 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
         ada.enqueue(large)
 
 
-def test_another_tenants_families_hold_up_no_event(engine: Engine) -> None:
-    """Of a full table of signals each workspace has its share of what is read next."""
-    engine.run(
+#: What makes the rows of all live jobs in tables that maintenance works off, and the task.
+CROWDS = {
+    "signals": (
         "insert into queue.signals (kind, workspace_id, job_id)"
-        " select 'retry', %s, gen_random_uuid() from generate_series(1, 2000)",
-        GLOBEX,
-    )
-    engine.run(
-        "insert into queue.signals (kind, workspace_id, name) values ('event', %s, 'e')", ACME
-    )
-    mine = engine.one("select max(id) from queue.signals")
+        " select 'check', workspace_id, id from public.jobs order by id",
+        "do_waits(queue.clock(), '-infinity')",
+    ),
+    "waits": (
+        "with gone as (delete from queue.ready returning job_id), held as (update public.jobs"
+        " set status = 'waiting', last_seq = last_seq + 1 where id in (select job_id from gone)"
+        " returning *) insert into queue.waits"
+        " (job_id, workspace_id, created_at, kind, name, timeout_at)"
+        " select id, workspace_id, created_at, 'sleep', 's', created_at from held",
+        "do_waits(queue.clock(), '-infinity')",
+    ),
+    "feed": (
+        "insert into queue.feed (number, xid, at, workspace_id, type, data, job_ids, seqs, held)"
+        " select 1, '3', created_at, workspace_id, 'job.started', '{}', array[id], '{2}', true"
+        " from public.jobs order by id",
+        "do_announcements()",
+    ),
+    "gated": (
+        'select public.register_job_types(\'[{"job_type": "later"}]\')',
+        "do_promotion(queue.clock(), '-infinity')",
+    ),
+    "leases": (
+        "update queue.leases set expires_at = leased_at",
+        "do_reclaim(queue.clock(), '-infinity')",
+    ),
+}
 
-    assert mine in engine.one("select queue.next_signals(queue.clock())")
+
+@pytest.mark.parametrize("table", CROWDS)
+def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
+    """Of a full table each workspace has its share of the slice that is worked off next."""
+    crowd, task = CROWDS[table]
+    job_type = "later" if table == "gated" else "work"
+    engine.enqueue_many(1200, workspace=ACME, job_type=job_type)
+    engine.enqueue(workspace=GLOBEX, job_type=job_type)
+    for _ in range(3 if table == "leases" else 0):
+        engine.lease(500)
+    with engine.connection.transaction(force_rollback=True):
+        engine.run(crowd)
+
+        engine.run(f"select queue.{task}")
+
+        held = "held and" if table == "feed" else ""
+        count = f"select count(*) from queue.{table} where {held} workspace_id = %s"
+        assert engine.one(count, GLOBEX) == 0
+        assert engine.one(count, ACME) > 0

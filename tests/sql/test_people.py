@@ -317,6 +317,27 @@ def test_an_export_has_all_that_would_be_erased(engine: Engine) -> None:
     assert set(found(engine, MARK, ADA)) == held
 
 
+def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
+    """By a plain delete; a line of jobs of which one is left keeps its words."""
+    word = "maria"
+    kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    for job in gone:
+        engine.report(leases[job], progress={"percentage": 5, "message": word})
+    error = {"type": "x", "message": word}
+    for lease in leases.values():
+        engine.settle(lease, "failed", error=error, retry=False)
+    said = "select count(*) from queue.feed as f where f::text like %s"
+    assert engine.one(said, f"%{word}%") > 3
+
+    engine.run("delete from public.jobs where id = any (%s)", gone)
+
+    assert engine.rows(f"{said} and not f.job_ids @> %s", f"%{word}%", [kept]) == [0]
+    with engine.member(ADA) as ada:
+        feed = ada.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
+    assert {each["job_id"] for each in feed["events"] if word in str(each)} <= {kept}
+
+
 @pytest.mark.parametrize("words", [["ab"], ["  a  "], [None]])
 def test_too_short_a_word_is_refused(engine: Engine, words: list[str | None]) -> None:
     for function in ("erase_person", "export_person"):

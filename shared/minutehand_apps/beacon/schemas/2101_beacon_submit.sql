@@ -192,6 +192,9 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
+  perform queue.take_call_slot(j.workspace_id) -- it waits for another change of the same job
+  from public.beacon_jobs as j
+  where j.id = p_id;
   -- locks in one order everywhere: outbox, queue, job, executions
   perform 1
   from public.beacon_outbox
@@ -252,7 +255,7 @@ begin
       and (p_ids is null or o.id = any (p_ids) or o.job_id = any (p_ids))
     order by o.id
     limit 500
-    for update
+    for update skip locked
   ),
   redriven as (
     update public.beacon_outbox as o
