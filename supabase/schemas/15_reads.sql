@@ -151,14 +151,30 @@ revoke execute on function queue.job_json from public;
 
 create function public.get_job(p_job_id uuid)
 returns jsonb
-language sql stable
+language plpgsql stable
 security definer
 set search_path = ''
 as $$
-select queue.job_json(queue.visible_job(p_job_id))
+declare
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+begin
+  return queue.job_json(v_job) || jsonb_build_object(
+    'streams', (
+      select coalesce(
+        jsonb_object_agg(
+          e.stream,
+          jsonb_build_object('attempt', e.attempt, 'next', e.end_offset)
+        ),
+        '{}'
+      )
+      from queue.stream_ends(v_job.id) as e
+    )
+  );
+end;
 $$;
 comment on function public.get_job is
-  'A job as JSON; 404 when it is missing or another''s.';
+  E'A job as JSON; 404 when it is missing or another''s.\n\nstreams: how far each of its streams '
+  'is, {name: {attempt, next}}; job_output has what they said.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
 -- Jobs of a workspace or (null) of all that live or failed, at most p_limit of each table.

@@ -303,6 +303,40 @@ comment on function public.read_output is
   '{job_id, fence, stream}. kept: of finished steps, to be written again where they are passed.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
+-- How far each stream of a job is: its last attempt, and the end of that.
+create function queue.stream_ends(p_job_id uuid)
+returns table (stream text, attempt integer, end_offset integer)
+language plpgsql stable
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return query
+    with recursive ends as (
+      (
+        select o.stream, o.attempt, o.end_offset
+        from queue.output as o
+        where o.job_id = p_job_id
+        order by o.stream desc, o.attempt desc, o.end_offset desc
+        limit 1
+      )
+      union all
+      select l.stream, l.attempt, l.end_offset
+      from ends as e
+      cross join lateral (
+        select o.stream, o.attempt, o.end_offset
+        from queue.output as o
+        where o.job_id = p_job_id and o.stream < e.stream
+        order by o.stream desc, o.attempt desc, o.end_offset desc
+        limit 1
+      ) as l
+    )
+    select e.stream, e.attempt, e.end_offset
+    from ends as e;
+end;
+$$;
+revoke execute on function queue.stream_ends from public;
+
 -- A page of a stream from an offset: at most 30,000 characters or 1,000 items of its last attempt.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
@@ -403,45 +437,23 @@ begin
   return jsonb_build_object(
     'status', v_job.status,
     'streams', (
-      with recursive names as (
-        (
-          select o.stream
-          from queue.output as o
-          where o.job_id = p_job_id
-          order by o.stream
-          limit 1
-        )
-        union all
-        select (
-          select o.stream
-          from queue.output as o
-          where o.job_id = p_job_id and o.stream > n.stream
-          order by o.stream
-          limit 1
-        )
-        from names as n
-        where n.stream is not null
-      )
-      select coalesce(jsonb_agg(p.page order by n.stream), '[]')
-      from names as n
+      select coalesce(jsonb_agg(p.page order by e.stream), '[]')
+      from queue.stream_ends(p_job_id) as e
       cross join lateral (
-        select o.attempt
-        from queue.output as o
-        where o.job_id = p_job_id and o.stream = n.stream
-        order by o.attempt desc
-        limit 1
-      ) as a
+        select
+          p_after #>> array[e.stream, 'attempt'] as attempt,
+          greatest(0, (p_after #>> array[e.stream, 'next'])::integer) as next
+      ) as k
       cross join lateral queue.output_page(
         p_job_id,
-        n.stream,
+        e.stream,
         case
-          when p_after #>> array[n.stream, 'attempt'] = a.attempt::text
-            then greatest(0, (p_after #>> array[n.stream, 'next'])::integer)
+          when coalesce(k.attempt, e.attempt::text) = e.attempt::text
+            then k.next
           else 0
         end
       ) as p (page)
-      where p.page ->> 'next' <> p.page ->> 'from'
-        or p_after #>> array[n.stream, 'attempt'] is distinct from a.attempt::text
+      where k.attempt is distinct from e.attempt::text or e.end_offset > k.next
     )
   );
 end;
@@ -469,8 +481,8 @@ end;
 comment on function public.job_output is
   E'What a job said in a stream from an offset: {stream, attempt, from, next, more, text or items, '
   'status}.\n\nAnother attempt begins again: drop what the last said, and read from 0. Without a '
-  'stream {status, streams}: those with news after {stream: {attempt, next}}. A guest names the '
-  'session.';
+  'stream {status, streams}: those with news after {stream: {attempt, next}}, of the present '
+  'attempt where none is named. A guest names the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
 -- Join the pieces of jobs that have ended: a row for each stream, or each step that wrote. Of those

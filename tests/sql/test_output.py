@@ -40,6 +40,8 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
         assert (page["from"], page["next"], page["more"]) == (start, len(whole), False)
         assert page.get("text", "") == whole[start:]
     assert said(engine, job_id, start=99)["next"] == len(whole)
+    row = engine.rpc("get_job", p_job_id=job_id)
+    assert row["streams"] == {"reply": {"attempt": 1, "next": len(whole)}}
     assert said(engine, job_id, "other")["attempt"] == 0
 
 
@@ -80,6 +82,26 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
     )  # a late call of the attempt before
     assert said(engine, job_id)["text"] == "plan.whole"
     assert engine.rpc("read_output", p_request=held)["kept"] == kept["kept"]
+
+
+def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
+    """Without an attempt it is of the present one, and what is all known comes once to name it."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    pieces = [{**piece(f"{name} said"), "stream": name} for name in ("a", "b", "c")]
+    output(engine, lease, *pieces, {**piece("again", attempt=2), "stream": "c"})
+
+    def rest(**after: Any) -> dict[str, tuple[int, str]]:
+        found = engine.rpc("job_output", p_job_id=job_id, p_after=after)["streams"]
+        return {each["stream"]: (each["from"], each.get("text", "")) for each in found}
+
+    known = {"attempt": 1, "next": 6}
+    assert rest() == {"a": (0, "a said"), "b": (0, "b said"), "c": (0, "again")}
+    assert rest(a=known, b=known, c=known) == {"c": (0, "again")}
+    assert rest(a={"next": 2}, b={"next": 9}, c={"attempt": 2, "next": 5}) == {
+        "a": (2, "said"),
+        "b": (6, ""),
+    }
 
 
 def test_more_than_the_bytes_of_a_job_is_refused(engine: Engine) -> None:

@@ -1,5 +1,5 @@
 /**
- * `<minutehand-job>`: one job, live: its state, progress, question and error.
+ * `<minutehand-job>`: one job, live: its state, progress, words, question and error.
  *
  * Importing this module defines it; in Node it does nothing. Text of others is set by
  * `textContent`; the look is a constructed sheet, which no content policy has to allow.
@@ -28,15 +28,26 @@ minutehand-job{display:grid;gap:.5em;overflow-wrap:anywhere}
 minutehand-job [hidden]{display:none}
 minutehand-job progress{inline-size:100%}
 minutehand-job form{display:flex;flex-wrap:wrap;gap:.5em}
+minutehand-job .output{margin:0;white-space:pre-wrap}
 minutehand-job .error{color:color-mix(in oklab,#c81e1e 70%,currentColor);white-space:pre-wrap}`;
 const Base = globalThis.HTMLElement ?? Object;
 let sheet;
 
 function put(node, text) {
   const next = text ? String(text) : "";
-  if (node.textContent !== next) node.textContent = next;
+  const now = node.textContent;
+  // what is added to leaves a selection in the text before it
+  if (now && next.startsWith(now)) node.firstChild.appendData(next.slice(now.length));
+  else if (next !== now) node.textContent = next;
   node.hidden = !next;
 }
+
+/** What the streams said as one text: an item a line. */
+const wordsOf = (output) =>
+  Object.values(output ?? {})
+    .map((said) => (typeof said === "string" ? said : said.map(lineOf).join("\n")))
+    .join("\n\n");
+const lineOf = (item) => JSON.stringify(item);
 
 class JobElement extends Base {
   static observedAttributes = ["job-id", "schema", "label"];
@@ -146,7 +157,8 @@ class JobElement extends Base {
     );
     this.append(part("label", "span"), part("state", "strong", { role: "status" }));
     this.append(part("problem", "p"), part("progress", "progress", { max: "100" }));
-    this.append(part("message", "span"), part("next", "small"), part("error", "p"), form);
+    this.append(part("message", "span"), part("output", "p", { "aria-live": "polite" }));
+    this.append(part("next", "small"), part("error", "p"), form);
   }
 
   #update() {
@@ -187,7 +199,7 @@ class JobElement extends Base {
   #draw() {
     const parts = this.#parts;
     if (!parts.state) return;
-    const { freshness, problem, missing } = this.#watch?.state ?? {};
+    const { freshness, problem, missing, output } = this.#watch?.state ?? {};
     const { status: code, reachable, message } = problem ?? {};
     const refusal = missing ? "missing" : REFUSALS[code];
     const job = refusal ? null : this.job;
@@ -200,6 +212,7 @@ class JobElement extends Base {
     if (typeof progress?.percentage === "number") parts.progress.value = progress.percentage;
     else parts.progress.removeAttribute("value");
     put(parts.message, progress?.message || progress?.stage);
+    put(parts.output, job && wordsOf(output));
     const isLate = job?.next_run_at && (state === "scheduled" || state === "retrying");
     put(
       parts.next,

@@ -4,9 +4,20 @@
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
 
 /**
- * Your job types, each as `{ payload: …; result: … }`. With one in it, `enqueue` takes no other.
+ * Your job types, each as `{ payload: …; result: …; output: … }`. With one in it, `enqueue` takes no other.
  */
 export interface JobTypes {}
+
+/**
+ * The streams of a job type, as its `output` declares them; else any, each a text or a list.
+ * One that has said nothing yet is not there.
+ */
+export type OutputOf<T extends JobType> = T extends keyof JobTypes
+  ? JobTypes[T] extends { output: infer O }
+    ? Partial<O>
+    : AnyOutput
+  : AnyOutput;
+type AnyOutput = { [stream: string]: any };
 
 /** The name of a job type: one of yours, or any string while none is declared. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
@@ -109,6 +120,8 @@ export type Job<T extends JobType = JobType> = {
   fence: number;
   /** The `seq` of its last event. */
   last_seq: number;
+  /** How far its streams are; `output` of a watch has what they said. */
+  streams?: { [stream: string]: { attempt: number; next: number } } | null;
 };
 
 /** A line of a job's history. */
@@ -267,6 +280,8 @@ export type WatchedJob<T extends JobType = JobType> = {
   isLoading: boolean;
   /** The job's own error. */
   error: string | null;
+  /** What its streams have said by now: of each its text, or its items. */
+  output: OutputOf<T>;
   freshness: Freshness;
   /** It was deleted, or is another's. */
   missing: boolean;
@@ -301,12 +316,45 @@ export type JobOptions<T extends JobType = JobType> = Timing & {
   /** Once for each end, also for one before it was watched. */
   onEnd?: ((job: Job<T>) => void) | undefined;
   onChange?: ((state: WatchedJob<T>) => void) | undefined;
+  /** What its streams have said by now, at most once a frame; the last of it before `onEnd`. */
+  onOutput?: ((output: OutputOf<T>) => void) | undefined;
 };
 export declare function watchJob<T extends JobType = JobType>(
   client: Client,
   jobId: string,
   options?: JobOptions<T>,
 ): JobWatch<T>;
+
+/** A piece of what a job says in a stream. */
+export type Piece = {
+  stream: string;
+  /**
+   * How often the stream was begun. Drop what was said under another: the first piece of each is
+   * `from` 0.
+   */
+  attempt: number;
+  /** In characters (code points) or items: where it begins, and where the next one does. */
+  from: number;
+  next: number;
+  text?: string;
+  items?: Json[];
+};
+/**
+ * What a job says in a stream, from the beginning or an offset, then live: each character and each
+ * item once and in order. It ends with the job, and returns it; throws when the job is gone.
+ */
+export declare function outputOf<T extends JobType = JobType>(
+  client: Client,
+  jobId: string,
+  name: string,
+  options?: In & {
+    /** `next` of the last piece that is known. */
+    from?: number | undefined;
+    /** Its `attempt`; without it `from` is of the present one. */
+    attempt?: number | undefined;
+    signal?: AbortSignal | undefined;
+  },
+): AsyncGenerator<Piece, Job<T>, undefined>;
 
 /** Wait until all have ended; their rows, in the order of the ids. Rejects where one is gone. */
 export declare function waitAll<T extends JobType = JobType>(
@@ -338,7 +386,7 @@ export type JobFilter = {
   ids?: readonly string[] | undefined;
 };
 /** A job as a list has it: without payload and result. */
-export type ListedJob = Omit<Job, "payload" | "result"> & { glimpse?: string | null };
+export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
 export type WatchedJobs = {
   /** Newest first. */
   jobs: ListedJob[];

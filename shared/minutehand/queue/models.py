@@ -149,6 +149,8 @@ class Job(_JobFields):
     payload: Any = None
     result: Any = None
     error_data: Any = None
+    #: How far its streams are: `{name: {attempt, next}}`; `job_output` has what they said.
+    streams: dict[str, dict[str, int]] | None = None
 
 
 class ListedJob(_JobFields):

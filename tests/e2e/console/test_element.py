@@ -90,8 +90,10 @@ def test_hooks_give_the_job_of_their_id_and_act_on_it(
         page.evaluate("void mine.made.enqueue({ n: 1 })")
         lease = worker.lease_soon()
         ids.append(lease["job"]["id"])
-        worker.settle(lease, result={"answer": 42})
+        said = {"stream": "reply", "attempt": 1, "start": 0, "text": ids[-1]}
+        worker.settle(lease, result={"answer": 42}, output=[said])
         page.wait_for_function("(id) => ends.at(-1) === id", arg=ids[-1])
+        page.wait_for_function("(id) => mine.followed.output.reply === id", arg=ids[-1])
     page.evaluate("void mine.made.enqueue({ n: 3 }, { delay_seconds: 900 })")
     expect(status).to_have_text("pending")
     assert page.evaluate("mine.followed.cancel().then((job) => job.status)") == "cancelled"
@@ -118,6 +120,15 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     expect(job.locator(".state")).to_have_text("Läuft")
     expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
     expect(job.locator(".message")).to_have_text(EVIL)
+
+    said = {"stream": "reply", "attempt": 1}
+    worker.report(lease, output=[{**said, "start": 0, "text": f"{EVIL} is"}])
+    expect(job.locator(".output")).to_have_text(f"{EVIL} is")
+    select = "({ firstChild: said }) => getSelection().setBaseAndExtent(said, 1, said, 4)"
+    job.locator(".output").evaluate(select)
+    worker.report(lease, output=[{**said, "start": len(EVIL) + 3, "text": " text"}])
+    expect(job.locator(".output")).to_have_text(f"{EVIL} is text")
+    assert page.evaluate("getSelection().toString()") == "img", "a selection stays"
 
     wait = {"kind": "ask", "name": "q", "question": "Which colour?", "options": ["red", "blue"]}
     worker.settle(lease, "waiting", wait=wait)

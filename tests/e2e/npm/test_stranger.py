@@ -32,7 +32,9 @@ const {
 
 CLOSED = """\
 import { createClient } from "@supabase/supabase-js";
-import { enqueue, enqueueMany, emitEvent, replay, waitAll, watchJobs } from "minutehand";
+import {
+  enqueue, enqueueMany, emitEvent, outputOf, replay, waitAll, watchJob, watchJobs,
+} from "minutehand";
 import "minutehand/element";
 const client = createClient("http://x", "k");
 const to = { workspace_id: "w" };
@@ -48,6 +50,10 @@ await enqueue(client, "any", {}, { ...to, scheduled_for: later, unique: undefine
 const { jobs } = await enqueueMany(client, [{ job_type: "any", payload: { n: 1 } }], to);
 await emitEvent(client, "paid", undefined, to);
 await replay(client, "id", { from_step: later });
+watchJobs(client, to, { onChange: ({ jobs: [job] }) => console.log(job?.id) });
+const said = outputOf(client, "id", "reply", { from: 3, signal: AbortSignal.abort() });
+for await (const { text, items } of said) console.log(text?.length, items?.[0]);
+watchJob(client, "id", { onOutput: ({ facts }) => console.log(facts[0].at) });
 export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
 document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
 window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
@@ -128,7 +134,7 @@ def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked:
 def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
     (typed.folder / "strict.ts").write_text(
         'import { createClient } from "@supabase/supabase-js";\n'
-        'import { enqueue } from "minutehand";\n'
+        'import { enqueue, watchJob } from "minutehand";\n'
         'const to = { workspace_id: "w" };\n'
         'const client = createClient("http://x", "k");\n'
         'const { job } = await enqueue(client, "invoices.mail", { invoice: 1 }, to);\n'
@@ -137,6 +143,9 @@ def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
         'await enqueue(client, "invoices.male", { invoice: 1 }, to);\n'
         "// @ts-expect-error a payload of another shape\n"
         'await enqueue(client, "invoices.mail", { invoice: "1" }, to);\n'
+        'watchJob<"chat.reply">(client, "id", { onOutput: ({ reply }) => reply?.at(0) });\n'
+        "// @ts-expect-error no such stream\n"
+        'watchJob<"chat.reply">(client, "id", { onOutput: ({ replies }) => replies });\n'
     )
 
     assert typed.compile("strict.ts") == ""
@@ -151,12 +160,13 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     )
     [component] = examples(language="tsx")
     (typed.folder / "component.tsx").write_text(component)
+    (typed.folder / "words.ts").write_text(examples()[2])
     action, *_ = examples(RECIPES)
     ssr = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
     ssr += "declare function createClient(): Promise<SupabaseClient>;\n"
     (typed.folder / "action.ts").write_text(ssr + action)
 
-    assert typed.compile("component.tsx", "action.ts", react=react) == ""
+    assert typed.compile("component.tsx", "action.ts", "words.ts", react=react) == ""
 
 
 def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> None:
@@ -230,7 +240,7 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
     typed: Stranger, stack: RunningStack, mail: HandWorker
 ) -> None:
     """Packed, installed, compiled strictly, run: what a reader of the README does."""
-    follow, _ = examples()
+    follow, *_ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
     # this stack's jobs are in `public`
     program = program.replace('(supabase, "minutehand")', '(supabase, "public")')

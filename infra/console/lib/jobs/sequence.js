@@ -116,7 +116,7 @@ const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ??
 /** An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`). */
 export function normalizeEvent(raw) {
   if (typeof raw?.type !== "string") return null;
-  const seq = Number(raw.seq);
+  const seq = Number(raw.seq ?? NaN);
   if (!Number.isSafeInteger(seq) || typeof raw.job_id !== "string") return null;
   return {
     job_id: raw.job_id,

@@ -2,6 +2,7 @@
 
 import { call, once, within } from "./client.js";
 import { Follower } from "./follower.js";
+import { Output } from "./output.js";
 import { later, notify } from "./page.js";
 import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 import { sessionOf } from "./session.js";
@@ -35,6 +36,7 @@ export function stateOf(job, known = {}) {
     isCancelling: Boolean(job?.cancel_requested_at) && !ENDED.has(status),
     isLoading: false,
     error: job?.error_message ?? null,
+    output: {},
     freshness: "catching-up",
     missing: false,
     events: [],
@@ -43,7 +45,7 @@ export function stateOf(job, known = {}) {
   };
 }
 
-/** One job: its row, its events in order, and how fresh both are. */
+/** One job: its row, its events in order, what its streams say, and how fresh all are. */
 export class JobWatch extends Follower {
   #client;
   #id;
@@ -58,6 +60,8 @@ export class JobWatch extends Follower {
   #early = []; // came before the first read said where the stream starts
   #delivered = null; // the `seq` of the last event that was handed out
   #events = [];
+  #output;
+  #shown; // of the output, by `onOutput`
   #settled = null;
   #endedAt = null; // the run whose end was announced
 
@@ -66,14 +70,18 @@ export class JobWatch extends Follower {
     this.#client = client;
     this.#id = id;
     this.#options = options;
-    const { onChange } = options;
+    this.#output = new Output(options.said);
+    this.#shown = this.#output.said;
+    const { onChange, onOutput } = options;
+    if (onOutput) this.subscribe(() => this.#showOutput());
     if (onChange) this.subscribe(() => onChange(this.state));
   }
 
   /** What is known now. */
   get state() {
     const { freshness, error: problem } = this;
-    const known = { freshness, problem, missing: this.#missing, events: this.#events };
+    const output = this.#output.said;
+    const known = { freshness, problem, missing: this.#missing, events: this.#events, output };
     const isLoading = !this.#whole && !this.#missing && !problem;
     return stateOf(this.#whole, { ...known, isLoading });
   }
@@ -87,6 +95,7 @@ export class JobWatch extends Follower {
 
   get hasGap() {
     if (!this.#sequence) return false;
+    if (this.#output.hasGap) return true;
     return this.#sequence.hasGap || this.#sequence.last < (this.#job?.last_seq ?? 0);
   }
 
@@ -95,10 +104,11 @@ export class JobWatch extends Follower {
   }
 
   get receivedAll() {
-    return this.#received >= (this.#sequence?.last ?? 0);
+    return this.#received >= (this.#sequence?.last ?? 0) && this.#output.isReceived;
   }
 
   onSynced() {
+    this.#output.markReceived();
     this.#received = Math.max(this.#received, this.#sequence?.last ?? 0);
   }
 
@@ -107,6 +117,8 @@ export class JobWatch extends Follower {
   }
 
   receive(payload) {
+    if (payload?.type === "job.output" && payload.job_id === this.#id)
+      return void this.#takeOutput([payload.data], { isMessage: true });
     const event = normalizeEvent(payload);
     if (!event) return void this.refresh(); // what it was is in the database
     if (event.job_id !== this.#id) return;
@@ -118,6 +130,7 @@ export class JobWatch extends Follower {
   async catchUp() {
     const row = await this.#row();
     if (!row) return false;
+    const isSaid = await this.#readOutput(row); // before the row: an end comes with the last words
     this.#takeRow(row);
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
@@ -128,9 +141,13 @@ export class JobWatch extends Follower {
       this.#take(sequence.offerPage(events, { isLast }));
       if (isLast) break;
     }
-    if (this.#rowIsOld) this.#takeRow(await this.#row());
+    if (this.#rowIsOld) {
+      const again = await this.#row();
+      await this.#readOutput(again);
+      this.#takeRow(again);
+    }
     this.#settle();
-    return sequence.last > before;
+    return isSaid || sequence.last > before;
   }
 
   forget() {
@@ -140,6 +157,7 @@ export class JobWatch extends Follower {
     this.#early = [];
     this.#events = [];
     this.#received = 0;
+    this.#output = new Output(this.#options.said);
   }
 
   onClose() {
@@ -200,6 +218,36 @@ export class JobWatch extends Follower {
     return this.read((signal) => once(page(), { isWhole: Array.isArray, signal }));
   }
 
+  /** Read what the streams have said, as far as the row says that there is more; whether it was. */
+  async #readOutput(row) {
+    const isWhole = (found) => Array.isArray(found?.streams);
+    let isSaid = false;
+    while (this.#output.hasGap || this.#output.lacks(row?.streams)) {
+      const asked = { p_job_id: this.#id, p_after: this.#output.ends };
+      const { streams } = await this.read((signal) =>
+        call(this.#client, this.#options.schema, "job_output", asked, { isWhole, signal }),
+      );
+      if (!this.#takeOutput(streams)) break;
+      isSaid = true;
+    }
+    return isSaid;
+  }
+
+  /** Take pieces; whether there was anything new in them. */
+  #takeOutput(pieces, options) {
+    const ready = pieces.flatMap((piece) => this.#output.take(piece, options));
+    for (const piece of ready) notify(this.#options.onPiece, piece);
+    if (ready.length > 0) this.notify();
+    return ready.length > 0;
+  }
+
+  #showOutput() {
+    const { said } = this.#output;
+    if (said === this.#shown) return;
+    this.#shown = said;
+    notify(this.#options.onOutput, said);
+  }
+
   #take(events) {
     if (events.length === 0 || this.closed) return;
     for (const event of events) {
@@ -232,6 +280,7 @@ export class JobWatch extends Follower {
     if (this.#missing) return void this.#settled?.reject(new JobGone(this.#id));
     const job = this.#job;
     const isOver = ENDED.has(job?.status) && !this.#rowIsOld;
+    if (isOver && !this.closed) this.#showOutput(); // who closes the watch at the end has the last words
     if (isOver) this.#settled?.resolve(job);
     else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
     // a read that was under way at the close is for no one

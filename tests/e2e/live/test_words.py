@@ -1,0 +1,159 @@
+"""Words on their way from the database to those who read them, over a wire that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minutehand.local.users import ADA
+from minutehand.node import node_binary
+from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.wire import Wire
+from tests.support.stacks import RunningStack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+DRIVER = Path(__file__).parent / "js" / "words.mjs"
+ALPHABET = "abc äöü€ 🌍\n"
+JOBS = 3
+
+
+@pytest.fixture
+def worker(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker moved by hand."""
+    with HandWorker(stack, stack.demo_workspace_id) as hand:
+        yield hand
+
+
+class Readers:
+    """The Node process that reads, and what it says."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls, stack: RunningStack, url: str, jobs: list[str], start: int | None = None
+    ) -> Readers:
+        """Begin to read, the pieces from an offset."""
+        request = {
+            "url": url,
+            "key": stack.supabase_publishable_key,
+            "token": stack.sign_in(ADA.email),
+            "jobs": jobs,
+            "from": start or 0,
+        }
+        process = await asyncio.create_subprocess_exec(
+            str(node_binary()),
+            str(DRIVER),
+            json.dumps(request),
+            stdout=asyncio.subprocess.PIPE,
+            limit=64 * 1024 * 1024,
+        )
+        return cls(process)
+
+    async def says(self, word: str) -> Any:
+        """Wait for a line with that key."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(200):
+            while line := await self._process.stdout.readline():
+                said = json.loads(line)
+                if word in said:
+                    return said[word]
+        raise AssertionError(f"the readers ended without {word!r}")
+
+    async def close(self) -> None:
+        """End it if it did not end."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+
+class Speaker:
+    """A job's stream, piece by piece as a worker reports it."""
+
+    def __init__(self, worker: HandWorker, lease: dict[str, Any], chance: random.Random) -> None:
+        self.job_id = str(lease["job"]["id"])
+        self.text = ""
+        self._worker, self._lease, self._chance = worker, lease, chance
+        self._attempt = 0
+
+    def begin(self) -> None:
+        """Begin the stream, or begin it again: what was said is gone."""
+        self._attempt += 1
+        self.text = ""
+        self._report("")
+
+    def say(self) -> None:
+        """Say a little more; now and then more than a message holds."""
+        size = 9000 if self._chance.random() < 0.05 else self._chance.randint(1, 12)
+        words = "".join(self._chance.choices(ALPHABET, k=size))
+        self._report(words)
+        self.text += words
+
+    def _report(self, words: str) -> None:
+        piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
+        assert self._worker.report(self._lease, output=[{**piece, "text": words}]) == "ok"
+
+    def end(self) -> None:
+        """Complete the job; the last words come with its end."""
+        start = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
+        self.text += " the end"
+        self._worker.settle(self._lease, result={}, output=[{**start, "text": " the end"}])
+
+
+@pytest.mark.parametrize("trouble", ["none", "lossy", "half-open", "cut"])
+async def test_every_reader_has_every_character(
+    stack: RunningStack, worker: HandWorker, trouble: str
+) -> None:
+    """Once and in order, whatever the wire does; what an attempt said that died is gone."""
+    chance = random.Random(85)
+    jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * JOBS)
+    leases = await asyncio.to_thread(worker.lease, JOBS)
+    speakers = [Speaker(worker, lease, chance) for lease in leases]
+    port = int(stack.supabase_url.rsplit(":", 1)[1])
+
+    def speak(times: int) -> None:
+        for _ in range(times):
+            for speaker in speakers:
+                speaker.say()
+
+    async with Wire(port, seed=7) as wire:
+        for speaker in speakers:
+            await asyncio.to_thread(speaker.begin)
+        await asyncio.to_thread(speak, 5)
+        readers = await Readers.start(stack, wire.url, jobs)
+        late = None
+        try:
+            assert await readers.says("live")
+            wire.drop = 0.3 if trouble == "lossy" else 0
+            wire.closed = trouble == "cut"
+            if trouble == "half-open":
+                wire.fall_silent()
+            broken = wire.cut() if trouble == "cut" else 0
+            await asyncio.to_thread(speak, 20)
+            await asyncio.to_thread(speakers[0].begin)
+            wire.drop, wire.closed = 0, False
+            await asyncio.to_thread(speak, 20)
+            late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload
+            await asyncio.to_thread(speak, 5)
+            for speaker in speakers:
+                await asyncio.to_thread(speaker.end)
+            read, read_late = await readers.says("read"), await late.says("read")
+        finally:
+            await readers.close()
+            if late is not None:
+                await late.close()
+
+    said = {speaker.job_id: speaker.text for speaker in speakers}
+    assert trouble == "none" or wire.dropped + wire.swallowed + broken > 0
+    assert [one for one in read if one["text"] != said[one["job"]]] == []
+    for one in read_late:
+        assert one["text"] == said[one["job"]][7 if one["by"] == "pieces" else 0 :]
+    assert [one["status"] for one in read + read_late] == ["completed"] * 6 * JOBS

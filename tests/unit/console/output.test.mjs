@@ -1,0 +1,114 @@
+// What a job's streams say, merged from pieces that are lost, doubled, swapped and overlap.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Output } from "../../../infra/console/lib/jobs/output.js";
+
+const ALPHABET = [..."abc äöü€🌍\n"];
+
+/** Numbers from a seed, 0 to below `most`. */
+function chance(seed) {
+  let state = seed;
+  return (most) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * most);
+  };
+}
+
+/** The pieces of an attempt, in order, and all that they say; every third stream is of items. */
+function attemptOf(stream, attempt, pick) {
+  const isText = stream !== "facts";
+  const pieces = [{ stream, attempt, from: 0, next: 0 }];
+  let whole = [];
+  for (let n = 0; n < 40; n += 1) {
+    const units = Array.from({ length: 1 + pick(9) }, () =>
+      isText ? ALPHABET[pick(ALPHABET.length)] : { n: pick(100) },
+    );
+    const from = whole.length;
+    whole = [...whole, ...units];
+    pieces.push(pieceOf(stream, attempt, whole, from, whole.length));
+  }
+  return { pieces, whole };
+}
+
+function pieceOf(stream, attempt, whole, from, next) {
+  const units = whole.slice(from, next);
+  const content = stream === "facts" ? { items: units } : { text: units.join("") };
+  return { stream, attempt, from, next, ...content };
+}
+
+for (let seed = 1; seed <= 200; seed += 1)
+  test(`each character once and in order, whatever comes: ${seed}`, () => {
+    const pick = chance(seed);
+    const output = new Output();
+    const got = {};
+    const keep = (pieces) => {
+      for (const { stream, attempt, from, text, items } of pieces) {
+        if (from === 0) got[stream] = { attempt, units: [] };
+        assert.equal(attempt, got[stream].attempt);
+        assert.equal(from, got[stream].units.length);
+        got[stream].units.push(...(items ?? text));
+      }
+    };
+    for (const attempt of [1, 2, 4])
+      for (const stream of ["reply", "facts"]) {
+        const { pieces, whole } = attemptOf(stream, attempt, pick);
+        const sent = pieces.flatMap((piece) => Array(pick(3)).fill(piece)); // lost, once, doubled
+        for (let n = 1; n < sent.length; n += 1)
+          if (pick(4) === 0) [sent[n - 1], sent[n]] = [sent[n], sent[n - 1]];
+        for (const piece of sent) {
+          const isCut = pick(8) === 0; // too long for a message: it says where to read
+          const bare = { ...piece, text: undefined, items: undefined };
+          keep(output.take(isCut ? bare : piece, { isMessage: true }));
+          if (pick(6) > 0) continue;
+          // a read from what is known, of which the answer is older than messages that overtook it
+          const known = output.ends[stream];
+          const until = Math.max(known.next, pick(piece.next + 1));
+          keep(output.take(pieceOf(stream, attempt, whole, known.next, until)));
+        }
+        const row = { [stream]: { attempt, next: whole.length } };
+        if (output.lacks(row)) {
+          const from = output.ends[stream]?.attempt === attempt ? output.ends[stream].next : 0;
+          keep(output.take(pieceOf(stream, attempt, whole, from, whole.length)));
+        }
+        assert.deepEqual([output.lacks(row), output.hasGap], [false, false]);
+        assert.deepEqual(got[stream], { attempt, units: whole });
+        assert.deepEqual(output.said[stream], stream === "facts" ? whole : whole.join(""));
+        assert.deepEqual(output.take(pieces[5]), []);
+        assert.deepEqual(output.take({ ...pieces[5], attempt: attempt - 1 }), []);
+      }
+  });
+
+test("an attempt that begins again empties its stream and no other", () => {
+  const output = new Output();
+  output.take({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
+  output.take({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
+  const before = output.said;
+  const begun = output.take({ stream: "reply", attempt: 2, from: 0, next: 0 });
+  assert.deepEqual(begun, [{ stream: "reply", attempt: 2, from: 0, next: 0, text: "" }]);
+  assert.deepEqual(output.said, { reply: "", facts: [1] });
+  assert.deepEqual(before, { reply: "Hello", facts: [1] }); // who holds it sees it change
+  output.take({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
+  assert.deepEqual([output.said.facts, output.hasGap], [[], true]);
+});
+
+test("who knows a part gets the rest, or all of another attempt", () => {
+  const rest = (after) => {
+    const output = new Output({ reply: after });
+    return output.take({ stream: "reply", attempt: 3, from: 0, next: 6, text: "🌍 said" });
+  };
+  const piece = { stream: "reply", attempt: 3, next: 6 };
+  assert.deepEqual(rest({ attempt: 3, next: 2 }), [{ ...piece, from: 2, text: "said" }]);
+  assert.deepEqual(rest({ next: 2 }), [{ ...piece, from: 2, text: "said" }]);
+  assert.deepEqual(rest({ attempt: 2, next: 2 }), [{ ...piece, from: 0, text: "🌍 said" }]);
+});
+
+test("messages that brought all that a read found are distinguished from the rest", () => {
+  const output = new Output();
+  output.take({ stream: "reply", attempt: 1, from: 0, next: 1, text: "a" }, { isMessage: true });
+  assert.ok(output.isReceived);
+  output.take({ stream: "reply", attempt: 1, from: 1, next: 2, text: "b" });
+  assert.ok(!output.isReceived);
+  output.markReceived();
+  assert.ok(output.isReceived);
+});
