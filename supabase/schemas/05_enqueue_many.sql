@@ -474,6 +474,7 @@ begin
       g.ctid as tid,
       g.lane,
       g.workspace_id,
+      g.job_type,
       g.key,
       g.started_at < 'infinity' is true as is_unpaid
     from queue.gated as g
@@ -497,7 +498,14 @@ begin
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
-  where t.lane > 0;
+  where t.lane > 0
+    and exists ( -- others of the key
+      select from queue.gated as g
+      where g.workspace_id = t.workspace_id
+        and g.job_type = t.job_type
+        and g.key = t.key
+        and (t.is_unpaid or g.job_id <> all (v_ids))
+    );
   -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
   delete from queue.job_keys
   where ctid = any (array(

@@ -69,7 +69,8 @@ create type queue.last_served as (
 );
 
 -- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
--- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys.
+-- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys;
+-- and of the oldest, those of keys that have no jobs any more are deleted at once.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -110,6 +111,24 @@ begin
       from tenants as t
       where (t.note).look_at <= p_now
     ) || v_notes;
+    delete from queue.notes
+    where id = any (array(
+      select n.id
+      from (
+        select *
+        from queue.notes as o
+        where o.key is not null and o.look_at <= p_now
+        order by o.look_at, o.id
+        limit 20 * p_most
+      ) as n
+      join queue.lanes as l on l.lane = n.lane
+      where not exists (
+        select from queue.gated as g
+        where g.workspace_id = n.workspace_id
+          and g.job_type = l.job_type
+          and g.key = n.key
+      )
+    ));
   end if;
   for v_gate in
     with noted as materialized (

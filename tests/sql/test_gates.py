@@ -263,3 +263,17 @@ def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> No
     leased = [set(ids_of(engine.lease(100, call=call))) for call in (1, 2, 3)]
     assert set(others) <= leased[0]
     assert all(leased)
+
+
+def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
+    """Their notes go many at a time: each lease of everyone would look at fifty gates."""
+    engine.register("keyed", key_concurrency=1)
+    engine.lease(1)
+    items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    engine.run("delete from public.jobs where concurrency_key <> '7'")
+
+    [kept] = engine.rows("select id::text from public.jobs")
+
+    assert ids_of(engine.lease(10)) == [kept]
+    assert engine.one("select count(*) from queue.notes") == 0
