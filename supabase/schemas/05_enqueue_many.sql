@@ -187,7 +187,7 @@ begin
     where j.id = any (p_ids)
     group by 1, 2, 3, 4
   ) as k;
-  perform queue.publish(v_changes, p_now, v_wakes);
+  v_wakes := queue.publish(v_changes, p_now, v_wakes);
 end;
 $$;
 revoke execute on function queue.publish_created from public;
@@ -362,8 +362,9 @@ comment on function public.enqueue_jobs is
   'error''s detail names the element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check a plain insert into public.jobs before its row is written, and place the job after.
-create function queue.insert_job()
+-- Check each row of a plain insert into public.jobs before it is written, and fill it in. worker 0
+-- says so to queue.place_inserted, which then has something to do.
+create function queue.check_inserted()
 returns trigger
 language plpgsql
 security definer
@@ -372,24 +373,11 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
+  v_plain constant text := set_config('minutehand.has_plain_inserts', 'yes', true);
   v_options jsonb;
   v_holder uuid;
 begin
-  if tg_when = 'AFTER' then
-    if queue.place(new, new.created_at) then
-      perform queue.wake_worker(new.created_at);
-    end if;
-    perform queue.publish_created(array[new.id], new.created_at);
-    perform queue.admit(
-      'jobs',
-      new.workspace_id,
-      queue.caller(),
-      p_bytes => case
-        when queue.caller() is not null then octet_length(new.payload::text)
-      end
-    );
-    return null;
-  elsif v_id not between queue.id_at(v_now - interval '1 day')
+  if v_id not between queue.id_at(v_now - interval '1 day')
   and queue.id_at(v_now + interval '1 day') then -- retention reads ages from ids
     perform queue.refuse(
       400,
@@ -405,14 +393,22 @@ begin
       'status'
     );
   end if;
-  v_options := (
-    select jsonb_object_agg(o.key, o.value)
-    from jsonb_each(to_jsonb(new)) as o
-    where o.value <> 'null'
-      and o.key = any ('{queue, priority, scheduled_for, max_attempts,
-      idempotency_key, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds,
-      traceparent, schema_version, user_id, tags}'::text[])
-  );
+  v_options := jsonb_strip_nulls(jsonb_build_object(
+    'queue', new.queue,
+    'priority', nullif(new.priority, 100),
+    'scheduled_for', new.scheduled_for,
+    'max_attempts', new.max_attempts,
+    'idempotency_key', new.idempotency_key,
+    'concurrency_key', new.concurrency_key,
+    'session_id', new.session_id,
+    'parent_id', new.parent_id,
+    'deadline_at', new.deadline_at,
+    'timeout_seconds', new.timeout_seconds,
+    'traceparent', new.traceparent,
+    'schema_version', new.schema_version,
+    'user_id', new.user_id,
+    'tags', new.tags
+  ));
   new := queue.new_job(
     new.workspace_id,
     queue.may_read(new.workspace_id),
@@ -422,31 +418,119 @@ begin
     v_now
   );
   new.id := v_id;
-  new.worker := 0; -- so the trigger after it knows a plain insert
-  v_holder := queue.claim(new, v_options, v_now);
-  if v_holder <> new.id then
-    perform queue.refuse(
-      409,
-      'duplicate_job',
-      'this idempotency key already belongs to a job',
-      v_holder::text
-    );
+  new.worker := 0;
+  if new.idempotency_key is not null then
+    v_holder := queue.claim(new, v_options, v_now);
+    if v_holder <> new.id then
+      perform queue.refuse(
+        409,
+        'duplicate_job',
+        'this idempotency key already belongs to a job',
+        v_holder::text
+      );
+    end if;
   end if;
   return new;
 end;
 $$;
-revoke execute on function queue.insert_job from public;
+revoke execute on function queue.check_inserted from public;
 -- the engine gives the lane of each job that it inserts; callers may not
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
   when (new.lane is null)
-  execute function queue.insert_job();
+  execute function queue.check_inserted();
+
+-- Place and publish the jobs of a plain insert, all of the statement at once. A trigger of the
+-- project's own may have changed or deleted some since they were written.
+create function queue.place_inserted()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_ids constant uuid[] := array(select a.id from added as a where a.worker = 0 order by a.id);
+  v_is_ready boolean;
+  v_rest uuid[];
+begin
+  if v_ids = '{}' then -- the engine's own
+    return null;
+  end if;
+  with jobs as materialized (
+    select
+      j.id,
+      j.lane,
+      j.workspace_id,
+      j.ord,
+      j.created_at,
+      j.lane = t.lane
+        and num_nonnulls(j.scheduled_for, j.deadline_at) = 0
+        and not t.rate_per_key
+        and (t.key_concurrency is null or j.concurrency_key is null) as is_simple
+    from unnest(v_ids) as i (id)
+    join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
+    left join queue.job_types as t on t.job_type = j.job_type
+  ),
+  placed as ( -- as queue.place of jobs that are ready at once
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select j.lane, j.workspace_id, j.ord, j.created_at, j.id
+    from jobs as j
+    where j.is_simple
+  ),
+  noted as materialized (
+    select queue.note_turn(k.lane, k.workspace_id, k.ord) as is_ready
+    from (
+      select j.lane, j.workspace_id, min(j.ord) as ord
+      from jobs as j
+      where j.is_simple
+      group by 1, 2
+    ) as k
+  )
+  select
+    coalesce((select bool_or(n.is_ready) from noted as n), false), -- reads all of it
+    (select array_agg(j.id) from jobs as j where j.is_simple is not true)
+  into v_is_ready, v_rest;
+  if v_rest is not null then
+    v_is_ready := coalesce(
+      (
+        select bool_or(queue.place(j, v_now))
+        from unnest(v_rest) as i (id)
+        join public.jobs as j on j.id = i.id
+      ),
+      false
+    ) or v_is_ready;
+  end if;
+  perform queue.publish_created(v_ids, v_now);
+  if queue.caller() is not null then
+    perform queue.admit(
+      'jobs',
+      a.workspace_id,
+      queue.caller(),
+      count(*),
+      sum(octet_length(a.payload::text))
+    )
+    from added as a
+    where a.worker = 0
+    group by a.workspace_id;
+  end if;
+  if v_is_ready then
+    perform queue.wake_worker(v_now);
+  end if;
+  return null;
+end;
+$$;
+revoke execute on function queue.place_inserted from public;
 create trigger jobs_after_insert
   after insert on public.jobs
-  for each row
-  when (new.worker is not null)
-  execute function queue.insert_job();
+  referencing new table as added
+  for each statement
+  when (current_setting('minutehand.has_plain_inserts', true) = 'yes')
+  execute function queue.place_inserted();
 
 -- Delete what belongs to deleted jobs.
 create function queue.after_delete()

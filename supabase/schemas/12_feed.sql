@@ -28,6 +28,8 @@ values
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
 create unlogged sequence queue.messages_before minvalue 0; -- the count when that began
+-- what Realtime's table was like when a message could last be sent (queue.message_budget)
+create unlogged sequence queue.messages_fitted minvalue 0;
 
 create unlogged table queue.followers (
   topic text not null,
@@ -50,12 +52,18 @@ alter table queue.streamed_topics enable row level security;
 revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
--- may touch six of ours), and how many this second has used. is_followed: someone follows a topic.
-create function queue.message_budget(
-  out budget integer,
-  out used bigint,
-  out is_followed boolean
-)
+-- may touch six of ours), and how many this second has used. is_followed: someone follows a topic;
+-- is_streamed: a server streams one. form: what the tables of today's messages are like, by the transactions that last changed them;
+-- null where they have triggers. While it is as when a message was sent, none can fail.
+create type queue.audience as (
+  budget bigint,
+  used bigint,
+  is_followed boolean,
+  is_streamed boolean,
+  form bigint
+);
+create function queue.message_budget()
+returns queue.audience
 language plpgsql
 set search_path = ''
 as $$
@@ -67,22 +75,44 @@ declare
     0
   );
   v_before bigint := pg_sequence_last_value('queue.messages_before');
+  v_tables constant oid[] := array[
+    to_regclass('realtime.messages'),
+    to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'))
+  ];
+  v_seen queue.audience;
 begin
   select
     case s.value
       when '"free"' then 80
       when '"pro"' then 400
-      else s.value::integer
+      else s.value::bigint
     end,
-    exists (select from queue.followers)
-  into budget, is_followed
+    exists (select from queue.followers),
+    exists (select from queue.streamed_topics),
+    (
+      select
+        case
+          when not bool_or(c.relhastriggers or c.relkind = 'p' and v_tables[2] is null)
+            then abs(
+              1000003 * hash_array(array_agg(c.xmin))::bigint + (
+                select hash_array(array_agg(a.xmin))
+                from pg_catalog.pg_attribute as a
+                where a.attrelid = v_tables[1]
+              )
+            )
+        end
+      from pg_catalog.pg_class as c
+      where c.oid = any (v_tables)
+    )
+  into v_seen.budget, v_seen.is_followed, v_seen.is_streamed, v_seen.form
   from queue.settings as s
   where s.name = 'realtime_messages_per_second';
   if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
     v_before := setval('queue.messages_before', v_counted);
     v_second := setval('queue.messages_second', v_second);
   end if;
-  used := v_counted - v_before;
+  v_seen.used := v_counted - v_before;
+  return v_seen;
 end;
 $$;
 revoke execute on function queue.message_budget from public;
@@ -219,10 +249,13 @@ revoke execute on function queue.changes_by_topic from public;
 -- reach or Realtime fails. Progress and logs (p_is_minor) may use 4/8 of the budget, changes of
 -- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
 -- p_fits_one: one message to the workspace has all, unless someone follows a topic.
+-- A block that may fail costs a transaction id: it is there only where the table's form is not the
+-- one that took the last message (queue.message_budget).
 create function queue.send(
   p_changes queue.change[],
   p_is_minor boolean,
   p_fits_one boolean,
+  p_seen queue.audience,
   p_now timestamptz
 )
 returns boolean
@@ -230,10 +263,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_seen record;
-  v_sent record; -- topics, events, payloads, watchers: how many follow them
   v_message record;
-  v_cost integer := 2; -- the message and one watcher
+  v_topics text[];
+  v_events text[];
+  v_payloads jsonb[];
+  v_watchers bigint; -- how many follow the topics
+  v_cost bigint := 2; -- the message and one watcher
   v_eighths integer := 5;
   v_count bigint;
 begin
@@ -241,26 +276,29 @@ begin
   if clock_timestamp() - now() > interval '1 second' then
     return false;
   end if;
-  v_seen := queue.message_budget();
-  p_fits_one := p_fits_one and not v_seen.is_followed;
-  if not p_fits_one then
+  if p_fits_one and not p_seen.is_followed then
+    v_message := queue.message_of(p_changes, p_now);
+    v_topics := array['workspace:' || p_changes[1].workspace_id];
+    v_events := array[v_message.event];
+    v_payloads := array[v_message.payload];
+  else
     -- of so many tenants that the budget does not reach, followed or not
     if not p_is_minor
-      and v_seen.used + 2 * (
+      and p_seen.used + 2 * (
         select count(distinct c.workspace_id)
         from unnest(p_changes) as c
         where c.seqs is not null
-      ) > v_seen.budget * 6 / 8
+      ) > p_seen.budget * 6 / 8
     then
       return false;
     end if;
     select
-      array_agg(m.topic) as topics,
-      array_agg(m.event) as events,
-      array_agg(m.payload) as payloads,
-      sum(m.watchers) as watchers,
-      coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
-    into v_sent
+      array_agg(m.topic),
+      array_agg(m.event),
+      array_agg(m.payload),
+      sum(m.watchers),
+      coalesce(sum(1 + greatest(1, m.watchers)), 0)
+    into v_topics, v_events, v_payloads, v_watchers, v_cost
     from (
       select
         t.topic,
@@ -274,22 +312,21 @@ begin
       from queue.changes_by_topic(p_changes) as t
       cross join lateral queue.message_of(t.changes, p_now) as o
     ) as m;
-    v_cost := v_sent.cost;
     v_eighths := case
       when p_is_minor then 4
-      when v_sent.watchers > 0 then 6
+      when v_watchers > 0 then 6
       else 5
     end;
   end if;
   if v_cost = 0 then -- no topic gets any of them
     return true;
   end if;
-  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then
+  if p_seen.used + v_cost > p_seen.budget * v_eighths / 8 then
     return false;
   end if;
   -- or 3/8, where a tenant has sent an eighth in the last second and another is followed
   -- apart: a query costs more than this
-  if v_seen.used + v_cost > v_seen.budget * 3 / 8 then
+  if p_seen.used + v_cost > p_seen.budget * 3 / 8 then
     if p_changes[1].workspace_id = all (
       select c.workspace_id
       from unnest(p_changes) as c
@@ -299,7 +336,7 @@ begin
         where f.topic like 'workspace:%'
           and f.topic <> 'workspace:' || p_changes[1].workspace_id
       )
-      and v_seen.budget / 8 < v_cost * (
+      and p_seen.budget / 8 < v_cost * (
         select count(*)
         from (
           select o.at
@@ -317,31 +354,25 @@ begin
   for v_each in 1 .. v_cost loop
     v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
-  if p_fits_one then
-    v_message := queue.message_of(p_changes, p_now);
-    insert into realtime.messages (id, topic, extension, event, payload, private)
-    values (
-      queue.new_id(),
-      'workspace:' || p_changes[1].workspace_id,
-      'broadcast',
-      v_message.event,
-      v_message.payload,
-      true
-    );
-  else
+  if p_seen.form = pg_sequence_last_value('queue.messages_fitted') then
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(v_sent.topics, v_sent.events, v_sent.payloads) as m (
-      topic,
-      event,
-      payload
-    );
+    from unnest(v_topics, v_events, v_payloads) as m (topic, event, payload);
+    return true;
+  end if;
+  begin
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+    from unnest(v_topics, v_events, v_payloads) as m (topic, event, payload);
+  exception when others then -- no enqueue or settlement fails because of a message
+    raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+    -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
+    return sqlstate = '23514';
+  end;
+  if p_seen.form is not null then
+    v_count := setval('queue.messages_fitted', p_seen.form);
   end if;
   return true;
-exception when others then -- no enqueue or settlement fails because of a message
-  raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-  -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
-  return sqlstate = '23514';
 end;
 $$;
 revoke execute on function queue.send from public;
@@ -349,12 +380,13 @@ revoke execute on function queue.send from public;
 -- Publish changes that a statement has made to rows that the caller holds: messages, notifications
 -- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
 -- alone; progress and logs come in calls of their own. p_wakes: are jobs due within a minute.
+-- Always true, so that callers assign it: a query would cost more.
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
   p_wakes boolean default true
 )
-returns void
+returns boolean
 language plpgsql strict
 set search_path = ''
 as $$
@@ -364,6 +396,7 @@ declare
   v_number constant bigint := queue.feed_number(
     greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
   );
+  v_seen constant queue.audience := queue.message_budget();
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
@@ -379,21 +412,23 @@ begin
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
     v_fits_one := v_fits_one and v_jobs <= 1000;
     v_held := nullif(
-      not queue.send(p_changes, v_is_minor, v_fits_one, p_now),
+      not queue.send(p_changes, v_is_minor, v_fits_one, v_seen, p_now),
       false
     );
   end if;
   -- only where someone streams: who notifies commits under a lock of the whole server
-  perform pg_notify('minutehand_events', s.topic)
-  from queue.streamed_topics as s
-  where s.expires_at > clock_timestamp()
-    and exists (
-      select from unnest(p_changes) as c
-      where s.topic = 'workspace:' || c.workspace_id
-        and c.type not in ('job.progress', 'job.log', 'job.output')
-        or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
-        or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
-    );
+  if v_seen.is_streamed then
+    perform pg_notify('minutehand_events', s.topic)
+    from queue.streamed_topics as s
+    where s.expires_at > clock_timestamp()
+      and exists (
+        select from unnest(p_changes) as c
+        where s.topic = 'workspace:' || c.workspace_id
+          and c.type not in ('job.progress', 'job.log', 'job.output')
+          or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
+          or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
+      );
+  end if;
   insert into queue.feed (
     number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held
   )
@@ -412,6 +447,7 @@ begin
   where v_held
     or not v_is_minor
     or c.type = 'job.progress' and c.session_id is not null;
+  return true;
 end;
 $$;
 revoke execute on function queue.publish from public;

@@ -45,6 +45,89 @@ end;
 $$;
 revoke execute on function queue.fingerprint from public;
 
+-- What a job's row says of it, as clients read it; queue.job_json adds to this what it looks up.
+-- Columns by name: to make JSON of all, and then to take some away, costs more.
+create function queue.row_json(p_job public.jobs, p_now timestamptz)
+returns json
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select to_json(j)
+    from (
+      select
+        p_job.id,
+        p_job.workspace_id,
+        p_job.user_id,
+        p_job.session_id,
+        p_job.queue,
+        p_job.job_type,
+        p_job.status,
+        p_job.priority,
+        p_job.payload,
+        p_job.result,
+        p_job.error_message,
+        p_job.error_data,
+        p_job.attempts,
+        p_job.max_attempts,
+        p_job.fence,
+        p_job.generation,
+        p_job.lost_attempts,
+        p_job.last_seq,
+        p_job.schema_version,
+        p_job.timeout_seconds,
+        p_job.cost_usd,
+        p_job.created_at,
+        p_job.updated_at,
+        p_job.started_at,
+        p_job.finished_at,
+        p_job.completed_at,
+        p_job.next_retry_at,
+        p_job.scheduled_for,
+        p_job.deadline_at,
+        p_job.cancel_requested_at,
+        p_job.concurrency_key,
+        p_job.idempotency_key,
+        p_job.unique_key,
+        p_job.parent_id,
+        p_job.replay_of,
+        p_job.replay_from,
+        p_job.traceparent,
+        coalesce(p_job.tags, '{}') as tags,
+        coalesce(
+          p_job.progress,
+          '{"percentage": 0, "stage": null, "message": null}'
+        ) as progress,
+        queue.state_of(
+          p_job.status,
+          p_job.attempts,
+          p_job.next_retry_at,
+          p_job.scheduled_for,
+          p_now
+        ) as state,
+        case
+          when p_job.status = 'pending'
+            then coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at)
+        end as next_run_at,
+        case
+          when p_job.error_message is not null
+            then queue.error_line(p_job.error_message, p_job.error_data)
+        end as error,
+        null::json as waiting_for,
+        null::timestamptz as running_since,
+        null::text as worker_id,
+        json_build_object(
+          'queue_ms', coalesce(p_job.queue_ms, 0),
+          'run_ms', coalesce(p_job.run_ms, 0),
+          'runs', p_job.fence
+        ) as times
+    ) as j
+  );
+end;
+$$;
+revoke execute on function queue.row_json from public;
+
 -- A job as clients read it: queue_ms is from being due to the first start, run_ms of all attempts.
 -- In a list the first three simple values of its payload are in a line, and its error is cut.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
@@ -61,11 +144,10 @@ declare
   );
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
-  v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms,chosen}';
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;
-  v_glimpse jsonb := '{}';
+  v_looked_up jsonb := '{}';
 begin
   if p_job.status = 'processing' then
     select l.leased_at, w.worker_id into v_since, v_worker
@@ -74,77 +156,60 @@ begin
     where l.job_id = p_job.id;
     v_run := v_run
       + greatest(0, coalesce(date_part('epoch', v_now - v_since), 0)) * 1000;
+    v_looked_up := jsonb_build_object('running_since', v_since, 'worker_id', v_worker);
   elsif p_job.status = 'waiting' then
     select * into v_wait
     from queue.waits as w
     where w.job_id = p_job.id;
-  elsif p_job.status = 'pending' and v_queue is null and v_due <= v_now then
-    v_queue := date_part('epoch', v_now - v_due) * 1000;
-  end if;
-  if p_is_listed then
-    v_glimpse := jsonb_build_object(
-      'glimpse', (
-        select string_agg(
-          concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
-          ', '
-          order by f.n
-        )
-        from (
-          select *
-          from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
-          where jsonb_typeof(e.value) not in ('object', 'array', 'null')
-          limit 3
-        ) as f
-      )
-    );
-    v_wait.data := v_wait.data - '{options,job_ids}'::text[];
-    v_wait.default_value := null;
-    p_job.error_message := left(p_job.error_message, 500);
-    v_omitted := v_omitted || '{payload,result,error_data}'::text[];
-    p_job.payload := null; -- a quarter of a megabyte is not made JSON to be omitted
-    p_job.result := null;
-  end if;
-  return to_jsonb(p_job) - v_omitted
-    || v_glimpse
-    || jsonb_build_object(
-      'progress', coalesce(
-        p_job.progress,
-        '{"percentage": 0, "stage": null, "message": null}'
-      ),
-      'tags', coalesce(p_job.tags, '{}'),
-      'state', queue.state_of(
-        p_job.status,
-        p_job.attempts,
-        p_job.next_retry_at,
-        p_job.scheduled_for,
-        v_now
-      ),
-      'next_run_at', case p_job.status
-        when 'pending' then v_due
-        else v_wait.timeout_at
-      end,
-      'error', queue.error_line(p_job.error_message, p_job.error_data),
-      'waiting_for', case
-        when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object(
+    if found then
+      v_looked_up := jsonb_build_object(
+        'next_run_at', v_wait.timeout_at,
+        'waiting_for', jsonb_strip_nulls(jsonb_build_object(
           'kind', v_wait.kind,
           'name', v_wait.name,
           'question', v_wait.data -> 'question',
-          'options', v_wait.data -> 'options',
-          'job_ids', v_wait.data -> 'job_ids',
+          'options', case when not p_is_listed then v_wait.data -> 'options' end,
+          'job_ids', case when not p_is_listed then v_wait.data -> 'job_ids' end,
           'event', v_wait.event_name,
           'until', v_wait.timeout_at,
-          'default', v_wait.default_value,
+          'default', case when not p_is_listed then v_wait.default_value end,
           'since', v_wait.created_at
         ))
-      end,
-      'running_since', v_since,
-      'worker_id', v_worker,
-      'times', jsonb_build_object(
-        'queue_ms', round(v_queue::numeric, 1),
-        'run_ms', round(v_run::numeric, 1),
-        'runs', p_job.fence
+      );
+    end if;
+  elsif p_job.status = 'pending' and v_queue is null and v_due <= v_now then
+    v_queue := date_part('epoch', v_now - v_due) * 1000;
+  end if;
+  v_looked_up := v_looked_up || jsonb_build_object(
+    'times', jsonb_build_object(
+      'queue_ms', round(v_queue::numeric, 1),
+      'run_ms', round(v_run::numeric, 1),
+      'runs', p_job.fence
+    )
+  );
+  if not p_is_listed then
+    return queue.row_json(p_job, v_now)::jsonb || v_looked_up;
+  end if;
+  v_looked_up := v_looked_up || jsonb_build_object(
+    'glimpse', (
+      select string_agg(
+        concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
+        ', '
+        order by f.n
       )
-    );
+      from (
+        select *
+        from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+        where jsonb_typeof(e.value) not in ('object', 'array', 'null')
+        limit 3
+      ) as f
+    )
+  );
+  p_job.error_message := left(p_job.error_message, 500);
+  p_job.payload := null; -- a quarter of a megabyte is not made JSON to be omitted
+  p_job.result := null;
+  return queue.row_json(p_job, v_now)::jsonb - '{payload,result,error_data}'::text[]
+    || v_looked_up;
 end;
 $$;
 revoke execute on function queue.job_json from public;

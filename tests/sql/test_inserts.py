@@ -87,3 +87,53 @@ def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
     assert held <= 210
     engine.run_all()
     assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
+
+
+def test_no_enqueue_is_a_subtransaction(engine: Engine) -> None:
+    """65 in a transaction would slow each snapshot of the server, and each would spend an id."""
+    engine.enqueue()  # its message is known to fit from then on
+    calls = {
+        "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
+        "with a key": "select public.enqueue_job(%s, 'work', '{}',"
+        " jsonb_build_object('idempotency_key', n::text)) from generate_series(1, 70) as n",
+        "a plain insert": "insert into public.jobs (workspace_id, job_type)"
+        " select %s, 'work' from generate_series(1, 500)",
+    }
+    found = {}
+    for name, call in calls.items():
+        engine.run("begin")
+        engine.run(call, ACME)
+        found[name] = engine.one(
+            "select s.subxact_count from pg_stat_get_backend_idset() as i (id)"
+            " cross join pg_stat_get_backend_subxact(i.id) as s"
+            " where pg_stat_get_backend_pid(i.id) = pg_backend_pid()"
+        )
+        engine.run("commit")
+
+    assert found == dict.fromkeys(calls, 0)
+
+
+def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
+    engine: Engine,
+) -> None:
+    """Its triggers run before the statement's end, where all jobs of it find their places."""
+    engine.run(
+        "create function public.picks() returns trigger language plpgsql as $$ begin"
+        " case new.payload ->> 'n' when '1' then delete from public.jobs where id = new.id;"
+        " when '2' then perform public.cancel_job(new.id);"
+        " when '3' then insert into public.jobs (workspace_id, job_type)"
+        " values (new.workspace_id, 'work'); else null; end case; return null; end $$;"
+        " create trigger picks after insert on public.jobs for each row execute function"
+        " public.picks()"
+    )
+
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, payload)"
+        " select %s, 'work', jsonb_build_object('n', n) from generate_series(1, 4) as n",
+        ACME,
+    )
+
+    assert len(engine.lease(10)) == 3
+    assert engine.rows("select status from public.jobs where status <> 'processing'") == [
+        "cancelled"
+    ]
