@@ -1,7 +1,17 @@
 // The answers of a job: every question with its text and category, the regions side by side.
 
 import { html } from "../../lib/ui.js";
+import { Tag } from "../../parts/badge.js";
 import { asked, responsesOf, STATES } from "./data.js";
+import { marked } from "./differences.js";
+
+/** Whether the regions that answered say the same; nothing where fewer than two did. */
+const Agreement = ({ texts }) =>
+  texts.length < 2
+    ? null
+    : new Set(texts).size === 1
+      ? html`<${Tag} tone="completed">Same<//>`
+      : html`<${Tag} tone="waiting">Differs<//>`;
 
 export function Answers({ job }) {
   const columns = job.executions.map((one) => ({
@@ -23,23 +33,40 @@ export function Answers({ job }) {
           </tr>
         </thead>
         <tbody>
-          ${asked(job.spec).map(
-            (one) => html`<tr
+          ${asked(job.spec).map((one) => {
+            const given = columns.flatMap(({ id, answers }) => {
+              const answer = answers.get(one.question_id);
+              return answer ? [[id, answer.response]] : [];
+            });
+            const texts = given.map(([, text]) => text);
+            const pieces = marked(texts);
+            const shown = new Map(given.map(([id], at) => [id, pieces[at]]));
+            return html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}
               data-question=${one.question_id}>
               <th scope="row" style=${{ minWidth: "14rem", fontWeight: "inherit" }}>
                 <span class="strong wrap">${one.question}</span>
-                ${one.category && html`<div class="muted small">${one.category}</div>`}
+                <div class="bar">
+                  <${Agreement} texts=${texts} />
+                  ${one.category && html`<span class="muted small">${one.category}</span>`}
+                </div>
               </th>
-              ${columns.map(({ id, region, status, answers }) => {
-                const answer = answers.get(one.question_id);
-                return html`<td key=${id} class=${answer ? "wrap" : "muted"} data-label=${region}>
-                  ${answer ? answer.response : STATES[status].word}
-                </td>`;
-              })}
-            </tr>`,
-          )}
+              ${columns.map(
+                ({ id, region, status }) => html`<td
+                  key=${id}
+                  class=${shown.has(id) ? "wrap" : "muted"}
+                  data-label=${region}>
+                  ${
+                    shown
+                      .get(id)
+                      ?.map(([text, isMarked]) => (isMarked ? html`<mark>${text}</mark>` : text)) ??
+                    STATES[status].word
+                  }
+                </td>`,
+              )}
+            </tr>`;
+          })}
         </tbody>
       </table>
     </div>

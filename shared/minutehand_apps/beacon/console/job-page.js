@@ -49,7 +49,6 @@ export default function JobPage({ id, workspace }) {
       <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
       <span class="spacer"></span>
       ${isLive && html`<${Freshness} value=${freshness} />`}
-      ${job.queue_job_id && html`<a href=${`/jobs/${job.queue_job_id}`}>Its job</a>`}
       ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
@@ -78,7 +77,11 @@ export default function JobPage({ id, workspace }) {
             `,
           ),
           column("Provider", (one) => (one.provider ? `${one.provider} · ${one.model}` : "–")),
-          column("Receipt", (one) => (one.receipt_id ? "signed" : "–")),
+          column("Receipt", (one) =>
+            one.receipt_id
+              ? html`<a href=${`/benchmarks/${id}/receipts/${one.receipt_id}`}>Signed</a>`
+              : "–",
+          ),
         ],
       )}
     </section>

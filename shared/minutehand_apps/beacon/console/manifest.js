@@ -6,5 +6,6 @@ export default {
   routes: [
     { path: "/benchmarks", load: () => import("./benchmarks.js") },
     { path: "/benchmarks/:id", load: () => import("./job-page.js") },
+    { path: "/benchmarks/:id/receipts/:receipt", load: () => import("./receipts.js") },
   ],
 };

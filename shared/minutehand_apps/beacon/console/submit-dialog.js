@@ -5,6 +5,16 @@ import { DialogForm } from "../../parts/dialog.js";
 import { area, field } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
+/** What a first benchmark may look like: each question has one right answer. */
+const EXAMPLE = {
+  name: "Everyday knowledge",
+  regions: "us-east, eu-west",
+  least: "1",
+  questions: `maths: What is 17 times 6?
+geography: Which river flows through Vienna?
+history: In which year did people first walk on the Moon?`,
+};
+
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** A line is a question, or `category: question` with a category of one word. */
@@ -14,12 +24,7 @@ function questionOf(line, index) {
 }
 
 export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
-  const [form, setForm] = useState({
-    name: "",
-    regions: "us-east, eu-west",
-    least: "1",
-    questions: "",
-  });
+  const [form, setForm] = useState(EXAMPLE);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   /** A line for a member of the form. */
   const textLine = (label, name, attributes = {}) =>
