@@ -19,7 +19,15 @@ SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 #: What holds no one's words: ids of rows, and names that code, operators and the engine give.
 IMPERSONAL = {
     *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id", "outbox_id"),
-    *("queue_job_id", "parent_id", "replay_of", "tick_id", "follower_id", "last_workspace_id"),
+    *(
+        "queue_job_id",
+        "share_id",
+        "parent_id",
+        "replay_of",
+        "tick_id",
+        "follower_id",
+        "last_workspace_id",
+    ),
     *("last_job_id", "after_id", "answers", "job_type", "queue", "status", "kind", "type", "role"),
     *(
         "log_level",

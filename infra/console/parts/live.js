@@ -66,10 +66,14 @@ const topicsOf = (workspaceId, sessions) => [
 ];
 
 /**
- * Pages of something of a workspace, read again when one of its jobs changes. `liveOf(pages)` are
- * the sessions of those that run: percentages go to a session alone.
+ * Pages of something of a workspace, read again when one of its jobs changes. `isLive(pages)`: some
+ * of it runs; `liveOf(pages)` are the sessions of what does, since percentages go to these alone.
  */
-export function useLivePages(workspaceId, list, { search = "", liveOf = () => [] } = {}) {
+export function useLivePages(
+  workspaceId,
+  list,
+  { search = "", liveOf = () => [], isLive = (pages) => liveOf(pages).length > 0 } = {},
+) {
   const [shown, setShown] = useState(null);
   const of = `${workspaceId} ${search}`;
   // another workspace, or search, begins with its first page
@@ -78,8 +82,8 @@ export function useLivePages(workspaceId, list, { search = "", liveOf = () => []
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
     [of, cursors.length],
   );
-  const live = read.value ? liveOf(read.value) : [];
-  const freshness = useFollowed(read, topicsOf(workspaceId, live), live.length > 0);
+  const pages = read.value ?? [];
+  const freshness = useFollowed(read, topicsOf(workspaceId, liveOf(pages)), isLive(pages));
   const next = read.value?.at(-1)?.next;
   return {
     ...read,

@@ -61,6 +61,7 @@ class Plan(BaseModel):
     created_at: AwareDatetime
     finished_at: AwareDatetime | None
     stages: list[StageState]
+    share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
 
     @property
     def title(self) -> str:
@@ -75,6 +76,15 @@ class Missing(BaseModel):
     stage: str
     title: str
     reason: str
+
+
+class Outlined(BaseModel):
+    """A chapter that the report has or will have."""
+
+    stage: str
+    title: str
+    status: Literal["completed", "failed", "running", "waiting", "missing"]
+    reason: str | None = Field(description="Why it failed.")
 
 
 class ReportChapter(BaseModel):
@@ -94,7 +104,21 @@ class Report(BaseModel):
     partial: bool
     missing: list[Missing]
     notice: str
+    outline: list[Outlined] = Field(description="Every chapter, in the order of reading.")
     chapters: list[ReportChapter]
+
+
+class Share(BaseModel):
+    """Whether anyone who has its link may read the report."""
+
+    shared: bool
+
+
+class Shared(BaseModel):
+    """The key of a report's link; null where there is none."""
+
+    share_id: UUID | None
+    url: str | None = Field(description="The link's path; null where there is none.")
 
 
 class StreamStatus(BaseModel):
@@ -115,4 +139,5 @@ class Loaded(BaseModel):
 
     prompt: str | None
     speed_vs_detail: Speed | None
-    done: frozenset[str]
+    #: What stages that have ended found, by their names.
+    done: dict[str, dict[str, Any]]

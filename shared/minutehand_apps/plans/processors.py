@@ -40,7 +40,7 @@ class Processor:
         if plan.prompt is None or plan.speed_vs_detail is None:
             return Fail("The plan is gone")
         stages = stages_of(plan.speed_vs_detail)
-        run = _Run(self._app, job, ctx, plan.prompt, len(stages), set(plan.done))
+        run = _Run(self._app, job, ctx, plan.prompt, len(stages), plan.done)
         steps = [
             Step(name=each.name, run=partial(run.stage, each), after=each.needs) for each in stages
         ]
@@ -73,7 +73,7 @@ class _Run:
         ctx: JobContext,
         prompt: str,
         stages: int,
-        done: set[str],
+        done: dict[str, dict[str, Any]],
     ) -> None:
         self._app = app
         self._job = job
@@ -85,7 +85,9 @@ class _Run:
         self._down: ProcessorError | None = None
 
     async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a stage, report it and keep it."""
+        """Make a stage, report it and keep it; one of an earlier job is there."""
+        if stage.name in self._done:
+            return self._done[stage.name]
         self._show(stage)
         self._report("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
@@ -98,7 +100,7 @@ class _Run:
         result = chapter.model_dump(mode="json")
         model = self._app.model
         await keep(result=result, model=None if model.offline else model.name)
-        self._done.add(stage.name)
+        self._done[stage.name] = result
         self._report("stage_completed", stage, "info", f"{stage.title}: done")
         self._show(stage)
         return result

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from minutehand.ai.engines import SAMPLE
 from minutehand_apps.plans.graph import Stage, stages_of
-from minutehand_apps.plans.models import Missing, Plan, Report, ReportChapter
+from minutehand_apps.plans.models import Missing, Outlined, Plan, Report, ReportChapter
 from minutehand_apps.plans.shapes import Block
 
+SUMMARY: Final = "executive_summary"
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#5a6a7a;--line:#d5dce3;--back:#fff}
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;--back:#151b21}}
@@ -18,7 +20,9 @@ body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);color:v
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}p,blockquote{white-space:pre-wrap}
 .meta{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
-th{white-space:nowrap}
+th{white-space:nowrap}td.num,th.num{text-align:right;font-variant-numeric:tabular-nums}
+h1{line-height:1.25}h2{margin:2rem 0 .4rem;font-size:1.2rem}
+blockquote{margin:0;padding-left:1rem;border-left:3px solid var(--line);color:var(--soft)}
 """
 
 
@@ -46,11 +50,42 @@ def missing(plan: Plan) -> list[Missing]:
     ]
 
 
+def _in_order(plan: Plan) -> list[Stage]:
+    """Its stages as they are read, the summary first."""
+    return sorted(stages_of(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
+
+
+def outline(plan: Plan) -> list[Outlined]:
+    """Every chapter and how it is; one runs as soon as those that it needs are there."""
+    found = {stage.name: stage for stage in plan.stages}
+    done = {name for name, stage in found.items() if stage.result is not None}
+    lives = plan.status in {"pending", "running", "cancelling"}
+
+    def status(stage: Stage) -> Any:
+        if stage.name in done:
+            return "completed"
+        if lives:
+            runs = plan.status != "pending" and set(stage.needs) <= done
+            return "running" if runs else "waiting"
+        return found[stage.name].status if stage.name in found else "missing"
+
+    return [
+        Outlined(
+            stage=stage.name,
+            title=stage.title,
+            status=status(stage),
+            reason=found[stage.name].reason if stage.name in found else None,
+        )
+        for stage in _in_order(plan)
+    ]
+
+
 def chapters(plan: Plan) -> Iterator[tuple[Stage, list[Block]]]:
     """The chapters that are there, the summary first."""
     results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
-    stages = [stage for stage in stages_of(plan.speed_vs_detail) if stage.name in results]
-    for stage in sorted(stages, key=lambda stage: stage.name != "executive_summary"):
+    for stage in _in_order(plan):
+        if stage.name not in results:
+            continue
         yield stage, stage.shape.model_validate(results[stage.name]).blocks(results)
 
 
@@ -64,6 +99,7 @@ def report_of(plan: Plan) -> Report:
         partial=bool(gaps),
         missing=gaps,
         notice=notice(plan),
+        outline=outline(plan),
         chapters=[
             ReportChapter(stage=stage.name, title=stage.title, blocks=blocks)
             for stage, blocks in chapters(plan)
@@ -108,12 +144,20 @@ def html(plan: Plan) -> str:
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',
     ]
     if gaps := missing(plan):
-        items = "".join(f"<li>{escape(each.title)}: {escape(each.reason)}</li>" for each in gaps)
+        reasons = dict.fromkeys(each.reason for each in gaps)
+        titles = {why: ", ".join(one.title for one in gaps if one.reason == why) for why in reasons}
+        items = "".join(
+            f"<li>{escape(named)}: {escape(reason)}</li>" for reason, named in titles.items()
+        )
         parts.append(f"<h2>This report is partial</h2><ul>{items}</ul>")
     for stage, blocks in chapters(plan):
         parts.append(f'<h2 id="{stage.name}">{escape(stage.title)}</h2>')
         parts += map(_element, blocks)
     return "\n".join([*parts, "</body></html>"])
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"-?[\d.,]+", text))
 
 
 def _element(block: Block) -> str:
@@ -125,7 +169,12 @@ def _element(block: Block) -> str:
             rows.append(f"<li>{escape(row)}</li>")
             continue
         cell = "td" if place else "th"
-        cells = "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row)
+        column = list(zip(*block[1:], strict=True)) or [()] * len(row)
+        cells = "".join(
+            f"<{cell}{' class=num' if column[at] and all(map(_is_number, column[at])) else ''}>"
+            f"{escape(text)}</{cell}>"
+            for at, text in enumerate(row)
+        )
         rows.append(f"<tr>{cells}</tr>")
     if not rows:
         return ""

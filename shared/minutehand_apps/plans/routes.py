@@ -9,15 +9,18 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import HTMLResponse
 
 from minutehand.queue.answers import reading
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
 from minutehand.web.caller import token_of
+from minutehand.web.errors import not_found
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, seq_cursor
-from minutehand_apps.plans.models import Created, NewPlan, Plan, Report, StreamStatus
+from minutehand_apps.plans.graph import stages_of
+from minutehand_apps.plans.models import Created, NewPlan, Plan, Report, Share, Shared, StreamStatus
 from minutehand_apps.plans.plan_feed import PlanFeed
 from minutehand_apps.plans.report import html, markdown, report_of
 from minutehand_apps.plans.services import Plans
@@ -96,6 +99,37 @@ async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan
     await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
     await services.waker.wake()
     return await get_plan(plan_id, functions)
+
+
+@routes.post("/{plan_id}/chapters/{stage}/retry")
+async def redo(plan_id: UUID, stage: str, functions: Functions, services: Provided) -> Plan:
+    """Make one chapter of an ended plan again; the others stay. 409 before its end."""
+    plan = await get_plan(plan_id, functions)
+    if stage not in {each.name for each in stages_of(plan.speed_vs_detail)}:
+        raise not_found("chapter")
+    made = await functions.call("plan_redo", plan_id=plan_id, stage=stage, repeatable=False)
+    if made["wake"]:
+        await services.waker.wake()
+    return await get_plan(plan_id, functions)
+
+
+@routes.put("/{plan_id}/share")
+async def share(plan_id: UUID, body: Share, functions: Functions) -> Shared:
+    """Make the link of a plan's report, which opens for anyone who has it, or end it."""
+    made = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
+    key = made["share_id"]
+    return Shared(share_id=key, url=f"/api/plans/shared/{key}" if key else None)
+
+
+@routes.get("/shared/{share_id}", response_class=HTMLResponse)
+async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
+    """A report by its link, as far as it is made."""
+    functions = (await _provided(services)).acting_as(None)
+    async with services.turn(request, None):
+        plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
+    if plan is None:
+        raise not_found("plan")
+    return HTMLResponse(html(Plan.model_validate(plan)), headers=_HARMLESS)
 
 
 @routes.get("/{plan_id}/stream-status")

@@ -154,6 +154,7 @@ class TrainingState(Lenient):
     published: dict[str, Any] | None
     transcribed: int = Field(description="Chunks of about half a minute that are transcribed.")
     jobs: list[JobState]
+    share_id: UUID | None = Field(description="The key of its procedure's link; null: not shared.")
 
 
 class TrainingPage(BaseModel):
@@ -173,6 +174,19 @@ class TranscriptState(Lenient):
     offline: bool
     complete: bool
     missing_seconds: float | None = Field(description="Of the end, which the file lacks.")
+
+
+class Share(BaseModel):
+    """Whether anyone who has its link may read something."""
+
+    shared: bool
+
+
+class Shared(BaseModel):
+    """The key of a link; null where there is none."""
+
+    share_id: UUID | None
+    url: str | None = Field(description="The link's path; null where there is none.")
 
 
 class Video(BaseModel):

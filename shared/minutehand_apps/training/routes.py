@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from minutehand.queue.errors import ProcessorError
@@ -20,7 +21,16 @@ from minutehand.web.errors import ApiError, not_found, standing_on
 from minutehand.web.services import Provided, Services
 from minutehand_apps.training.bucket import KEY
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
-from minutehand_apps.training.models import TrainingPage, TrainingState, TranscriptState, Video
+from minutehand_apps.training.models import (
+    Share,
+    Shared,
+    StoredProcedure,
+    TrainingPage,
+    TrainingState,
+    TranscriptState,
+    Video,
+)
+from minutehand_apps.training.page import harmless, render
 from minutehand_apps.training.services import Training
 from minutehand_apps.training.uploads import UploadRoutes
 
@@ -63,6 +73,8 @@ class TrainingRoutes:
         add("/{training_id}/video", self.get_video, methods=["GET"])
         add("/{training_id}/cancel", self.cancel, methods=["POST"])
         add("/{training_id}/retry", self.retry, methods=["POST"])
+        add("/{training_id}/share", self.share, methods=["PUT"])
+        add("/shared/{share_id}", self.shared, methods=["GET"], response_class=HTMLResponse)
 
     async def list_trainings(
         self,
@@ -158,6 +170,26 @@ class TrainingRoutes:
         if retried["wake"]:
             await services.waker.wake()
         return await self.get_training(training_id, caller)
+
+    async def share(self, training_id: UUID, body: Share, caller: SignedIn) -> Shared:
+        """Make the link of a procedure, which opens for anyone who has it, or end it."""
+        made = await self._app.acting_as(caller.token).call(
+            "training_share", training_id=training_id, is_shared=body.shared
+        )
+        key = made["share_id"]
+        return Shared(share_id=key, url=f"/api/trainings/shared/{key}" if key else None)
+
+    async def shared(self, request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
+        """A procedure by its link, with a picture a step that plays it."""
+        async with services.turn(request, None):
+            found = (await self._app.acting_as(None).call("training_shared", share_id=share_id))[
+                "shared"
+            ]
+        if found is None:
+            raise not_found("procedure")
+        video = self._app.files.presign(found["object_key"]) if found["has_picture"] else None
+        stored = StoredProcedure.model_validate(found["procedure"])
+        return HTMLResponse(render(stored, video), headers=harmless(video))
 
     async def delete_training(self, training_id: UUID, caller: SignedIn) -> None:
         """Delete a training with its results, its video and its sound; its jobs are cancelled."""

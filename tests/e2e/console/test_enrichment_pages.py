@@ -34,17 +34,37 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Alpha")
     other = visitor.another_tab(page.url)
-    page.get_by_role("button", name="Enrich Alpha").click()
+    account = page.url
+    button = page.get_by_role("button", name="Enrich Alpha")
+    expect(button).to_have_attribute("title", "Asks Apollo, for at most 1 credit")
+    button.click()
 
+    for each in (page, other):
+        expect(each.locator("[data-field=industry]")).to_have_text("Technology")
+        expect(each.locator("[data-field=industry]")).to_have_class("arrived")
+        expect(each.locator("#h-runs + ul .badge")).to_have_text("Completed")
+    assert page.url == account
+    assert violations_in_both_schemes(visitor) == []
+    page.locator("#h-runs + ul a").click()
     expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
-    expect(page.locator("h1 .badge")).to_have_text("Completed")
     lines = page.locator(".log-text")
     expect(lines.last).to_contain_text("Account enrichment completed successfully")
-    expect(other.locator("[data-field=industry]")).to_have_text("Technology")
     expect(other.get_by_text("Sample: Mock Company for alpha.example")).to_be_visible()
     other.get_by_role("button", name="Use what Apollo says for name").click()
     visitor.go("/accounts")
     expect(page.get_by_role("link", name="Mock Company for alpha.example")).to_be_visible()
+    for name in ("Gamma", "Delta"):
+        page.get_by_role("button", name="New account").click()
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Domain").fill(f"{name}.example")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        visitor.go("/accounts")
+    for name in ("Gamma", "Delta"):
+        page.get_by_label(f"Select {name}").check()
+    page.get_by_role("button", name="Enrich 2, for at most 2 credits").click()
+    expect(page.get_by_text("Enriched, sample")).to_have_count(3)
+    expect(page.get_by_role("region", name="Selected accounts")).to_have_count(0)
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     assert violations_in_both_schemes(visitor) == []

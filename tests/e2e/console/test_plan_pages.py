@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = "Plan a fair <img src=x onerror=alert(1)> for 200 guests"
 
 
-def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, workspace: dict[str, str]) -> None:
+def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) -> None:
     """By keyboard; what was written stays text."""
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
@@ -29,10 +30,27 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, workspace: dict[st
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
     expect(page.get_by_role("heading", level=2)).to_contain_text("Sample plan")
     expect(page.get_by_role("heading", level=3)).to_have_count(8)
-    expect(page.get_by_text("Completed")).to_be_visible()
+    expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    outline = page.get_by_role("navigation", name="Chapters")
+    expect(outline.get_by_role("listitem")).to_have_count(8)
+    expect(outline.locator("[data-status=completed]")).to_have_count(8)
+    page.get_by_role("button", name="Make again: Strategy").press("Enter")
+    expect(page.locator("[data-chapter=completed]")).to_have_count(7)
+    expect(page.locator("[data-chapter=completed]")).to_have_count(8)
+    expect(page.get_by_text("Completed", exact=True)).to_be_visible()
     page.get_by_text("Log", exact=True).click()
-    expect(page.get_by_role("list", name="Log")).to_contain_text("Budget: done")
+    expect(page.get_by_role("list", name="Log")).to_contain_text("Strategy: done")
     found = violations(page)
+    page.get_by_role("button", name="Share").press("Enter")
+    page.get_by_role("button", name="Make a link").press("Enter")
+    link = page.get_by_label("Link").input_value()
+    with closing(browser.new_context(viewport={"width": 320, "height": 700})) as stranger:
+        shared = stranger.new_page()
+        shared.goto(link)
+        expect(shared.get_by_role("heading", level=1)).to_contain_text("Sample plan")
+        fits(shared)
+    found += violations(page)
+    page.get_by_role("button", name="Close").press("Enter")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     assert page.locator("main img").count() == 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
+from psycopg.types.json import Jsonb
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
 from tests.e2e.console.people import ADA
+from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -18,7 +21,26 @@ TITLE = "Changing the paper <img src=x onerror=alert(1)>"
 PATIENCE = 300_000  # a real recogniser on a busy machine
 
 
-def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
+PROCEDURE = {
+    "procedure": {
+        "title": "Change the paper <b>",
+        "purpose": "So that it prints.",
+        "steps": [
+            {"title": "Open the front door", "detail": "It sticks.", "at_seconds": 2.5},
+            {"title": "Take the roll out", "at_seconds": 9},
+        ],
+    },
+    "author": "model-1",
+    "offline": False,
+}
+HAS_PICTURES = (
+    """() => [...document.querySelectorAll('video')].every((one) => one.readyState > 0)"""
+)
+
+
+def test_a_video_becomes_a_transcript_before_ones_eyes(
+    visit: Visit, stack: RunningStack, browser: Browser
+) -> None:
     """Uploaded, worked on, played at a place, retried, deleted; no page is reloaded."""
     visitor = visit(ADA, "/trainings")
     page = visitor.page
@@ -32,6 +54,8 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
     expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
     expect(page.get_by_role("heading", level=1)).to_have_text(TITLE)
     expect(page.get_by_text("Ready", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("[data-job]")).to_have_count(0)
+    page.get_by_text("Details", exact=True).press("Enter")
     expect(page.locator("[data-job=transcription]")).to_contain_text("Completed")
     procedure = page.get_by_role("region", name="Procedure")
     expect(procedure).to_contain_text("no language model is configured")
@@ -43,6 +67,34 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
     fits(page)
     assert violations_in_both_schemes(visitor) == []
 
+    with stack.connect() as connection:
+        connection.execute(
+            "update public.trainings set procedure = %s where id = %s",
+            (Jsonb(PROCEDURE), page.url.rpartition("/")[2]),
+        )
+    page.reload()
+    expect(procedure.locator(".picture")).to_have_count(2)
+    page.wait_for_function(HAS_PICTURES)
+    procedure.get_by_role("button", name="Play: Take the roll out").click()
+    page.wait_for_function("() => document.querySelector('video[controls]').currentTime >= 9")
+    assert violations_in_both_schemes(visitor) == []
+    fits(page)
+    page.get_by_role("button", name="Share").press("Enter")
+    page.get_by_role("button", name="Make a link").press("Enter")
+    link = page.get_by_label("Link").input_value()
+    with closing(browser.new_context(viewport={"width": 390, "height": 800})) as stranger:
+        shared = stranger.new_page()
+        shared.goto(link)
+        expect(shared.get_by_role("heading", level=1)).to_have_text("Change the paper <b>")
+        expect(shared.locator("video")).to_have_count(2)
+        fits(shared)
+        page.get_by_role("button", name="End the link").press("Enter")
+        expect(page.get_by_role("button", name="Make a link")).to_be_visible()
+        answer = shared.goto(link)
+        assert answer is not None
+        assert answer.status == 404
+    page.get_by_role("button", name="Close").press("Enter")
+
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page).to_have_url(re.compile(r"/trainings$"))
@@ -51,11 +103,17 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
 
 def test_a_wrong_file_says_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:
     """In seconds; the monitor has the failed jobs of all trainings."""
-    file = tmp_path / "notes.mp4"
+    picture, empty, file = (tmp_path / name for name in ("roof.png", "none.mp4", "notes.mp4"))
+    picture.write_bytes(b"no matter")
+    empty.touch()
     file.write_text("this is no video")
     visitor = visit(ADA, "/trainings")
     page = visitor.page
     page.get_by_role("button", name="New video").click()
+    for wrong, words in ((picture, "roof.png is not a video"), (empty, "none.mp4 is empty")):
+        page.get_by_role("dialog").get_by_label("Video").set_input_files(wrong)
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.get_by_role("button", name="Upload", exact=True)).to_be_disabled()
     page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
     page.get_by_role("button", name="Upload", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("not a video", timeout=PATIENCE)

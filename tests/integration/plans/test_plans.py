@@ -220,6 +220,49 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
     assert row["status"] == "completed"
 
 
+async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: Harness) -> None:
+    """The link is no id of anything else: a second one is another, and an ended one is a 404."""
+    plan_id = await harness.create(user=ADA)
+    place = f"/{plan_id}/share"
+
+    async def read(link: str) -> tuple[int, bool]:
+        answer = await harness.call("GET", link.removeprefix(harness.below), user=None)
+        return answer.status_code, "<h1>Project plan</h1>" in answer.text
+
+    stolen = await harness.call("PUT", place, user=EVE, json={"shared": True})
+    first = await harness.ok("PUT", place, json={"shared": True})
+    assert (await harness.ok("PUT", place, json={"shared": True})) == first
+    assert (await harness.look(plan_id, ADA))["share_id"] == first["share_id"]
+    assert (stolen.status_code, await read(first["url"])) == (404, (200, True))
+    assert (await harness.ok("PUT", place, json={"shared": False}))["url"] is None
+    assert await read(first["url"]) == (404, False)
+    second = await harness.ok("PUT", place, json={"shared": True})
+    assert second["share_id"] not in {first["share_id"], plan_id}
+
+
+async def test_one_chapter_is_made_again_and_the_others_are_kept(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """By a job of its own, which asks the model for nothing else; not while the plan is made."""
+    plan_id = await with_model.create()
+    place = f"/{plan_id}/chapters/strategy/retry"
+    early = await with_model.call("POST", place, user=None)
+    before = await with_model.ended(plan_id)
+    server.seen.clear()
+    server.answers["strategy"] = {"text": "Bake more."}
+    unknown = await with_model.call("POST", f"/{plan_id}/chapters/weather/retry", user=None)
+    await with_model.ok("POST", place, user=None)
+    after = await with_model.ended(plan_id)
+
+    assert (early.status_code, unknown.status_code) == (409, 404)
+    assert [seen.name for seen in server.seen] == ["strategy"]
+    assert (after["status"], after["job_id"] != before["job_id"]) == ("completed", True)
+    results = [
+        {each["name"]: each["result"] for each in plan["stages"]} for plan in (before, after)
+    ]
+    assert results[1] == {**results[0], "strategy": {"text": "Bake more."}}
+
+
 async def test_production_limits_guests(harness: Harness) -> None:
     """By a setting, which the local stack's seed opens."""
     statement = "update queue.settings set value = %s::jsonb where name = %s"

@@ -4,14 +4,14 @@ import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
 import { useFollowed } from "../../parts/live.js";
 import { useRead } from "../../lib/store.js";
-import { html, useState } from "../../lib/ui.js";
-import { StateBadge } from "../../parts/badge.js";
+import { html, useRef, useState } from "../../lib/ui.js";
+import { JobProgress, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { enrichButton, Enriched } from "./records.js";
+import { EnrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
 import NotFound, { unreadPage } from "../../parts/not-found.js";
 
@@ -27,16 +27,17 @@ export default function AccountPage({ id, workspace }) {
     },
     [id],
   );
+  const job = found.value?.history.find((one) => !ENDED.has(one.status));
   // enrichment may be asked for elsewhere: by a colleague, another tab
-  const isLive = found.value?.history.some((job) => !ENDED.has(job.status)) ?? false;
-  useFollowed(found, [`workspace:${workspace.id}`], isLive);
+  useFollowed(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
   const unread = unreadPage("Account", found, "account");
   if (unread) return unread;
   if (found.value.account === null) return html`<${NotFound} what="account" />`;
-  return html`<${Loaded} ...${found.value} ...${found} />`;
+  return html`<${Loaded} ...${found.value} ...${found} job=${job} />`;
 }
 
-function Loaded({ account, contacts, history, isStale, error, refresh }) {
+function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
+  const last = history[0];
   return html`<article class="page">
     <header class="page-head">
       <div>
@@ -44,9 +45,27 @@ function Loaded({ account, contacts, history, isStale, error, refresh }) {
         <h1 tabindex="-1">${account.name}</h1>
       </div>
       <span class="spacer"></span>
-      <${Enriched} row=${account} />
-      ${enrichButton("account", account.id, account.name, "primary")}
+      <${Enriched} row=${account} job=${job} />
+      <${EnrichButton}
+        kind="account"
+        id=${account.id}
+        name=${account.name}
+        job=${job}
+        refresh=${refresh}
+        className="primary" />
     </header>
+    ${
+      job &&
+      html`<section class="card" aria-label="Enrichment">
+        <${JobProgress} job=${{ ...job, progress: inWords(job) }} />
+      </section>`
+    }
+    ${
+      last?.status === "failed" &&
+      html`<p class="notice failed wrap" role="alert">
+        <span><span class="strong">It was not enriched.</span> ${last.error_message}</span>
+      </p>`
+    }
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
     <div class="columns">
       <div class="column main">
@@ -71,16 +90,16 @@ function Loaded({ account, contacts, history, isStale, error, refresh }) {
       </div>
       <section class="column side" aria-labelledby="h-runs">
         <div class="card">
-          <h2 id="h-runs">Enrichment jobs</h2>
+          <h2 id="h-runs">Enrichments</h2>
           ${
             history.length > 0
               ? html`<ul class="runs">
                 ${history.map(
-                  (job) => html`<li key=${job.id}>
-                    <a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge}
-                      status=${job.status} />
+                  (one) => html`<li key=${one.id}>
+                    <a href=${`/jobs/${one.id}`}><${When} at=${one.created_at} /></a> <${StateBadge}
+                      job=${one} />
                     <span class="muted num">
-                      ${ran(job)}
+                      ${ran(one)}
                     </span>
                   </li>`,
                 )}
@@ -92,6 +111,20 @@ function Loaded({ account, contacts, history, isStale, error, refresh }) {
     </div>
   </article>`;
 }
+
+/** What a job's stages are to people. */
+const STAGES = {
+  starting: "Beginning",
+  settings: "Reading the settings",
+  client: "Opening Apollo",
+  enriching: "Asking Apollo",
+  processing: "Reading the answer",
+  updating: "Filling in the fields",
+};
+const inWords = ({ progress }) => ({
+  ...progress,
+  message: progress?.message ?? STAGES[progress?.stage] ?? "Waiting for its turn",
+});
 
 const ran = ({ started_at: from, finished_at: to }) =>
   from && to ? duration(Date.parse(to) - Date.parse(from)) : "";
@@ -122,7 +155,15 @@ function Beside({ account, name, label, kind, onSaved }) {
   </div>`;
 }
 
+/** The names of fields that have changed since they were shown first, in their order. */
+function useArrived(account) {
+  const first = useRef(account);
+  const names = FIELDS.map(([name]) => name);
+  return names.filter((name) => account[name] !== first.current[name] && account[name] !== null);
+}
+
 function Fields({ account, onSaved }) {
+  const arrived = useArrived(account);
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
   const shown = (name, kind) =>
@@ -163,7 +204,13 @@ function Fields({ account, onSaved }) {
           ([name, label, kind]) => html`<div key=${name}>
             <dt>${label}</dt>
             <dd>
-              <span data-field=${name}>${shown(name, kind)}</span>
+              <span
+                key=${account[name]}
+                data-field=${name}
+                class=${arrived.includes(name) && "arrived"}
+                style=${{ "--nth": arrived.indexOf(name) }}>
+                ${shown(name, kind)}
+              </span>
               <${Beside} ...${{ account, name, label, kind, onSaved }} />
             </dd>
           </div>`,

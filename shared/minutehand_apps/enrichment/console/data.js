@@ -1,6 +1,7 @@
 // What the enrichment pages read and do: records under row level security, writes by the API.
 
 import { callRoute, supabase, unwrap } from "../../api.js";
+import { counted } from "../../lib/format.js";
 
 const call = callRoute;
 
@@ -41,22 +42,35 @@ export const contactsOf = (accountId, signal) =>
     supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
     signal,
   );
+const enrichmentsOf = (kind) =>
+  supabase().from("jobs").select("*").eq("job_type", `enrich_${kind}`);
 export const jobsOf = (accountId, signal) =>
   unwrap(
-    supabase()
-      .from("jobs")
-      .select("*")
-      .eq("job_type", "enrich_account")
+    enrichmentsOf("account")
       .eq("payload->>account_id", accountId)
       .order("created_at", { ascending: false })
       .limit(5),
     signal,
   );
+/** The enrichments of a workspace that have not ended, by the record that each is of. */
+export async function running(kind, workspaceId, signal) {
+  const jobs = await unwrap(
+    enrichmentsOf(kind)
+      .eq("workspace_id", workspaceId)
+      .in("status", ["pending", "processing", "waiting"])
+      .limit(200),
+    signal,
+  );
+  return new Map(jobs.map((job) => [job.payload[`${kind}_id`], job]));
+}
 
 /** Change an account's fields as a person does: enrichment will not overwrite them. */
 export const edit = (id, changes) =>
   unwrap(supabase().from("accounts").update(changes).eq("id", id).select("*"));
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
+
+/** What Apollo may charge for so many. */
+export const costOf = (count) => `at most ${counted(count, "credit")}`;
 
 export const enrichment = (kind, id) =>
   kind === "account"

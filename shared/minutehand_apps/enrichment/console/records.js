@@ -1,43 +1,90 @@
 // A list of records with its search, each with its enrichment: accounts and contacts alike.
 
+import { counted } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
-import { navigate, setQuery, useQuery } from "../../lib/router.js";
-import { html } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
+import { setQuery, useQuery } from "../../lib/router.js";
+import { needStyles } from "../../lib/styles.js";
+import { html, quiet, useState } from "../../lib/ui.js";
+import { Freshness, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/field.js";
+import { Icon } from "../../parts/icons.js";
 import { column, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { act } from "../../parts/toasts.js";
+import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { enrichment, page } from "./data.js";
+import { costOf, enrichment, page, running } from "./data.js";
 
-/** The button of a record, which leads to its job. */
-export const enrichButton = (kind, id, name, className = "small") => {
-  const run = () =>
-    act(`${name} was not enriched`, async () =>
-      navigate(`/jobs/${(await enrichment(kind, id)).id}`),
-    );
-  return html`<${ActionButton} className=${className} run=${run} aria-label=${`Enrich ${name}`}>
-    Enrich
+needStyles("/apps/enrichment/enrichment.css");
+
+/** The button of a record; what it may cost is said before it is pressed. */
+export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
+  const run = () => actionsOn(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
+  return html`<${ActionButton}
+    className=${className}
+    run=${run}
+    disabled=${Boolean(job)}
+    title=${`Asks Apollo, for ${costOf(1)}`}
+    aria-label=${`Enrich ${name}`}>
+    <${Icon} name="sparkles" /> Enrich
   <//>`;
-};
+}
 
-export const Enriched = ({ row }) =>
-  row.enriched_at
-    ? html`<${Tag} tone="completed">
-        ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
-      <//> <${When} at=${row.enriched_at} />`
-    : html`<${Tag} tone="pending">Not yet<//>`;
+/** How a record's enrichment is: that of the job that runs, or when it last was. */
+export const Enriched = ({ row, job }) =>
+  job
+    ? html`<${StateBadge} job=${job} />`
+    : row.enriched_at
+      ? html`<${Tag} tone="completed">
+          ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
+        <//> <${When} at=${row.enriched_at} />`
+      : html`<${Tag} tone="pending">Not yet<//>`;
+
+/** What can be done to the chosen records at once. */
+function Chosen({ kind, ids, clear, refresh }) {
+  const run = () =>
+    actionsOn(refresh)(
+      "Not all were enriched",
+      async () => {
+        for (const id of ids) await enrichment(kind, id);
+        clear();
+      },
+      `Enriching ${counted(ids.length, kind)}`,
+    );
+  return html`<div class="selection" role="region" aria-label=${`Selected ${kind}s`}>
+    <span class="num">${counted(ids.length, kind)} selected</span>
+    <span class="spacer"></span>
+    <${ActionButton} className="primary" run=${run}>
+      <${Icon} name="sparkles" /> Enrich ${ids.length}, for ${costOf(ids.length)}
+    <//>
+    ${quiet("Clear", clear)}
+  </div>`;
+}
 
 /** The page of a kind; `columns` are those of its own, `action` is in its head. */
 export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = null, workspace }) {
   const search = useQuery().get("search") ?? "";
+  const [chosen, setChosen] = useState([]);
   const records = useLivePages(
     workspace.id,
-    (_, cursor, signal) => page(`${kind}s`, workspace.id, { search, cursor, signal }),
-    { search },
+    async (_, cursor, signal) => {
+      const [found, jobs] = await Promise.all([
+        page(`${kind}s`, workspace.id, { search, cursor, signal }),
+        running(kind, workspace.id, signal),
+      ]);
+      return { ...found, jobs };
+    },
+    { search, isLive: (pages) => pages.some(({ jobs }) => jobs.size > 0) },
   );
+  const rows = records.value?.flatMap((one) => one.rows) ?? [];
+  const jobs = records.value?.at(-1)?.jobs ?? new Map();
+  const ids = rows
+    .filter((row) => chosen.includes(row.id) && !jobs.has(row.id))
+    .map(({ id }) => id);
+  const choose =
+    (id) =>
+    ({ target: { checked } }) =>
+      setChosen(checked ? [...chosen, id] : chosen.filter((one) => one !== id));
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">${label}</h1>
@@ -56,7 +103,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
         of: records,
         what: `${kind}s`,
         label,
-        rows: records.value?.flatMap(({ rows }) => rows) ?? [],
+        rows,
         key: (row) => row.id,
         attributes: (row) => ({ "data-record": row.id }),
         empty: html`<${Empty} title=${search ? `No ${kind} matches` : `No ${kind}s yet`}>
@@ -64,10 +111,37 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
         <//>`,
       },
       [
+        column(
+          "Select",
+          (row) => html`<label class="tick">
+            <input
+              type="checkbox"
+              aria-label=${`Select ${nameOf(row)}`}
+              checked=${chosen.includes(row.id)}
+              disabled=${jobs.has(row.id)}
+              onChange=${choose(row.id)} />
+          </label>`,
+        ),
         ...columns,
-        column("Enrichment", (row) => html`<${Enriched} row=${row} />`),
-        column("Actions", (row) => enrichButton(kind, row.id, nameOf(row))),
+        column("Enrichment", (row) => html`<${Enriched} row=${row} job=${jobs.get(row.id)} />`),
+        column(
+          "Actions",
+          (row) => html`<${EnrichButton}
+            kind=${kind}
+            id=${row.id}
+            name=${nameOf(row)}
+            job=${jobs.get(row.id)}
+            refresh=${records.refresh} />`,
+        ),
       ],
     )}
+    ${
+      ids.length > 0 &&
+      html`<${Chosen}
+        kind=${kind}
+        ids=${ids}
+        clear=${() => setChosen([])}
+        refresh=${records.refresh} />`
+    }
   </div>`;
 }

@@ -8,6 +8,8 @@ import { html, useState } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { Icon } from "../../parts/icons.js";
+import { ShareButton } from "../../parts/share.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { useFollowed } from "../../parts/live.js";
 import { actionsOn } from "../../parts/toasts.js";
@@ -63,6 +65,14 @@ export default function PlanPage({ id }) {
       const route = "GET /api/plans/{plan_id}/report";
       download(file, await callRoute(route, { places, headers, as: "blob" }));
     });
+  const redo = (stage) =>
+    act("Could not make it again", () =>
+      callRoute("POST /api/plans/{plan_id}/chapters/{stage}/retry", {
+        places: { ...places, stage },
+      }),
+    );
+  const share = (shared) =>
+    callRoute("PUT /api/plans/{plan_id}/share", { places, body: { shared } });
   const { tone, word } = toneOf(plan.status);
   return html`<article class="page">
     <header class="page-head">
@@ -74,7 +84,11 @@ export default function PlanPage({ id }) {
     <div class="bar">
       <${Tag} tone=${tone}>${word}<//>
       <span class="spacer"></span>
-      <a href=${`/jobs/${plan.job_id}`}>Its job</a>
+      <${ShareButton}
+        what="this report"
+        address=${plan.share_id && `/api/plans/shared/${plan.share_id}`}
+        share=${share}
+        refresh=${found.refresh} />
       ${FORMATS.map(
         ({ name, type, file }) => html`<${ActionButton} key=${name} run=${() => save(type, file)}>
           ${name}
@@ -104,7 +118,12 @@ export default function PlanPage({ id }) {
         job=${{ status: "processing", progress: { percentage: plan.percentage, message: plan.waits_for } }} />`
     }
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
-    <${ReportSection} report=${plan.report} />
+    <div class="plan">
+      <${Outline} of=${plan.report.outline} />
+      <${ReportSection}
+        report=${plan.report}
+        redo=${live ? null : redo} />
+    </div>
     <${Log} plan=${plan} />
   </article>`;
 }
@@ -131,28 +150,82 @@ function Log({ plan }) {
   </details>`;
 }
 
-const ReportSection = ({ report }) =>
-  html`<section class="card stack report" aria-labelledby="h-report">
+const MARKS = {
+  completed: "check",
+  failed: "cross",
+  running: "dot",
+  waiting: "ring",
+  missing: "slash",
+};
+const WORDS = {
+  completed: "made",
+  failed: "failed",
+  running: "being written",
+  waiting: "not yet",
+  missing: "not made",
+};
+const TONES = { completed: "completed", failed: "failed", running: "processing" };
+
+/** Every chapter, as the plan fills. */
+const Outline = ({ of }) =>
+  html`<nav class="outline" aria-label="Chapters">
+    <ol>
+      ${of.map(
+        ({ stage, title: name, status }) => html`<li
+          key=${stage}
+          data-tone=${TONES[status] ?? "pending"}
+          data-status=${status === "running" ? "processing" : status}>
+          <${Icon} name=${MARKS[status]} />
+          <a href=${`#${stage}`}>${name}</a>
+          <span class="hidden">${WORDS[status]}</span>
+        </li>`,
+      )}
+    </ol>
+  </nav>`;
+
+function ReportSection({ report, redo }) {
+  const blocks = new Map(report.chapters.map((chapter) => [chapter.stage, chapter.blocks]));
+  return html`<section class="card stack report" aria-labelledby="h-report">
     <h2 id="h-report">${report.title}</h2>
-    <p class="muted">${report.notice}</p>
-    ${
-      report.missing.length > 0 &&
-      html`
-        <p>This report is partial.</p>
-        <ul>
-          ${report.missing.map(
-            (one) => html`<li key=${one.stage}>${one.title}: ${one.reason}</li>`,
-          )}
-        </ul>
-      `
-    }
-    ${report.chapters.map(
-      (chapter) => html`
-        <h3>${chapter.title}</h3>
-        ${chapter.blocks.map(blockOf)}
-      `,
+    ${report.notice && html`<p class="muted">${report.notice}</p>`}
+    ${report.outline.map(
+      (one) => html`<${Chapter}
+        key=${one.stage}
+        of=${one}
+        blocks=${blocks.get(one.stage)}
+        redo=${redo && (() => redo(one.stage))} />`,
     )}
   </section>`;
+}
+
+function Chapter({ of: { stage, title: name, status, reason }, blocks, redo }) {
+  return html`<section id=${stage} class="chapter" data-chapter=${status}>
+    <div class="bar">
+      <h3>${name}</h3>
+      <span class="spacer"></span>
+      ${
+        redo &&
+        html`<${ActionButton} className="quiet" run=${redo}
+          aria-label=${`Make again: ${name}`}>Make again<//>`
+      }
+    </div>
+    ${
+      blocks
+        ? blocks.map(blockOf)
+        : reason
+          ? html`<p class="problem wrap">${reason}</p>`
+          : html`<p class="muted">
+            ${
+              { running: "Being written…", waiting: "Comes when what it builds on is there." }[
+                status
+              ] ?? "It was not made."
+            }
+          </p>`
+    }
+  </section>`;
+}
+
+const isNumber = (text) => /^-?[\d.,]+$/.test(text);
 
 /** A block as text nodes: what was written stays text. */
 function blockOf(block) {
@@ -163,17 +236,19 @@ function blockOf(block) {
       ${block.map((line) => html`<li>${line}</li>`)}
     </ul>`;
   const [head, ...rows] = block;
+  const classOf = (at) =>
+    rows.length > 0 && rows.every((row) => isNumber(row[at])) ? "num" : undefined;
   return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${head.join(", ")}>
     <table class="table">
       <thead>
         <tr>
-          ${head.map((cell) => html`<th>${cell}</th>`)}
+          ${head.map((cell, at) => html`<th class=${classOf(at)}>${cell}</th>`)}
         </tr>
       </thead>
       <tbody>
         ${rows.map(
           (row) => html`<tr>
-            ${row.map((cell) => html`<td>${cell}</td>`)}
+            ${row.map((cell, at) => html`<td class=${classOf(at)}>${cell}</td>`)}
           </tr>`,
         )}
       </tbody>

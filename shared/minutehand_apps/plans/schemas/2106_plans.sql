@@ -13,6 +13,8 @@ create table public.plans (
   idempotency_key text,
   created_by uuid, -- null: a guest's, and open to anyone who knows its id
   created_at timestamptz not null default queue.clock(),
+  share_id uuid, -- random: the key of its link; null: it is not shared
+  constraint plans_one_share unique (share_id),
   constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
   constraint plans_speed_is_known
     check (
@@ -126,6 +128,33 @@ revoke execute
   on function plans.guest_workspace
   from public, anon, authenticated, service_role;
 
+-- Give a plan a job of its own; whether a worker is to be woken.
+create function plans.enqueue(p_plan public.plans)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_made record;
+begin
+  v_made := queue.enqueue(
+    p_plan.workspace_id,
+    null,
+    jsonb_build_array(jsonb_build_object(
+      'job_type', 'plan',
+      'user_id', p_plan.created_by,
+      'payload', jsonb_build_object('plan_id', p_plan.id)
+    )),
+    false
+  );
+  update public.plans
+  set job_id = v_made.ids[1]
+  where id = p_plan.id;
+  return v_made.wake;
+end;
+$$;
+revoke execute on function plans.enqueue from public, anon, authenticated, service_role;
+
 create function plans.start(
   p_plan jsonb,
   p_workspace_id uuid,
@@ -169,20 +198,8 @@ begin
   on conflict (workspace_id, idempotency_key) do nothing
   returning * into v_plan;
   if found then
-    select e.ids[1], e.wake into v_plan.job_id, v_wake
-    from queue.enqueue(
-      v_workspace,
-      null,
-      jsonb_build_array(jsonb_build_object(
-        'job_type', 'plan',
-        'user_id', v_user,
-        'payload', jsonb_build_object('plan_id', v_plan.id)
-      )),
-      false
-    ) as e;
-    update public.plans
-    set job_id = v_plan.job_id
-    where id = v_plan.id;
+    v_wake := plans.enqueue(v_plan);
+    select * into v_plan from public.plans where id = v_plan.id;
   else
     select * into v_plan
     from public.plans
@@ -212,13 +229,13 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.start');
 
-create function plans.read(p_plan_id uuid)
+create function plans.as_json(p_plan public.plans)
 returns jsonb
 language sql stable
-security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$
 select to_jsonb(s) || jsonb_build_object(
+  'share_id', p_plan.share_id,
   'stages', (
     select coalesce(
       jsonb_agg(
@@ -230,13 +247,57 @@ select to_jsonb(s) || jsonb_build_object(
       '[]'
     )
     from public.plan_stages as t
-    where t.plan_id = p.id
+    where t.plan_id = p_plan.id
   )
 )
-from plans.plan_or_refuse(p_plan_id) as p
-join public.plan_states as s on s.plan_id = p.id
+from public.plan_states as s
+where s.plan_id = p_plan.id
+$$;
+revoke execute on function plans.as_json from public, anon, authenticated, service_role;
+
+create function plans.read(p_plan_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select plans.as_json(plans.plan_or_refuse(p_plan_id))
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.read');
+
+create function plans.share(p_plan_id uuid, p_is_shared boolean)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write plans
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  update public.plans
+  set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
+  where id = v_plan.id
+  returning * into v_plan;
+  return jsonb_build_object('share_id', v_plan.share_id);
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.share');
+
+create function plans.shared(p_share_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- its random id is the key to it
+select jsonb_build_object(
+  'plan', (
+    select plans.as_json(p)
+    from public.plans as p
+    where p.share_id = p_share_id
+  )
+)
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.shared');
 
 create function plans.events(
   p_plan_id uuid,
@@ -316,6 +377,37 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.retry');
 
+-- Make a chapter of an ended plan again, by a new job that keeps the others.
+create function plans.redo(p_plan_id uuid, p_stage text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+  end if;
+  select * into v_plan
+  from public.plans
+  where id = v_plan.id
+  for update;
+  if (select finished_at is null from public.jobs where id = v_plan.job_id) then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the plan is being made; a chapter is made again when it has ended',
+      p_plan_id::text
+    );
+  end if;
+  delete from public.plan_stages where plan_id = v_plan.id and name = p_stage;
+  return jsonb_build_object('plan_id', v_plan.id, 'wake', plans.enqueue(v_plan));
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'plans.redo');
+
 create function plans.delete(p_plan_id uuid)
 returns jsonb
 language plpgsql
@@ -351,8 +443,8 @@ begin
   return jsonb_build_object(
     'prompt', v_plan.prompt,
     'speed_vs_detail', v_plan.speed_vs_detail,
-    'done', array(
-      select s.name
+    'done', (
+      select coalesce(jsonb_object_agg(s.name, s.result), '{}')
       from public.plan_stages as s
       where s.plan_id = v_plan.id and s.result is not null
     )
@@ -459,6 +551,33 @@ end;
 comment on function public.plan_retry is
   'Continue a failed or cancelled plan behind the stages that are done; 409 in any other state.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_retry');
+
+create function public.plan_redo(p_plan_id uuid, p_stage text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.redo(p_plan_id, p_stage);
+end;
+comment on function public.plan_redo is
+  'Make a chapter of an ended plan again and keep the others: {plan_id, wake}; 409 before its end.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_redo');
+
+create function public.plan_share(p_plan_id uuid, p_is_shared boolean)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.share(p_plan_id, p_is_shared);
+end;
+comment on function public.plan_share is
+  'Let anyone who has its link read a plan''s report, or no longer: {share_id}.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_share');
+
+create function public.plan_shared(p_share_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.shared(p_share_id);
+end;
+comment on function public.plan_shared is
+  'A plan by the key of its link, as plan_read: {plan}; null where there is none.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
 
 create function public.plan_delete(p_plan_id uuid)
 returns jsonb

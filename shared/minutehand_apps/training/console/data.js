@@ -16,6 +16,8 @@ export const trainings = {
   video: (id, signal) => call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
   cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
   retry: (id) => call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+  share: (id, shared) =>
+    call("PUT /api/trainings/{training_id}/share", { places: at(id), body: { shared } }),
   remove: (id) => call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
@@ -39,6 +41,18 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
+/** What a job does, in words for people. */
+const DOES = {
+  transcription: "Writing down what is said",
+  sop_generation: "Making a procedure of it",
+  mux_upload: "Preparing the video",
+};
+/** What is being done of a training; nothing while all of it waits. */
+export const nowOf = ({ jobs }) =>
+  jobs
+    .filter((job) => job.status === "processing")
+    .map((job) => DOES[job.job_type])
+    .join("; ") || "Waiting for its turn";
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */

@@ -51,7 +51,7 @@ const COLUMNS = [
   column("Created", (row) => html`<${When} at=${row.created_at} />`),
 ];
 
-export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
+export function JobMonitor({ workspaceId, trainingId, filter, onFilter, onChange = () => {} }) {
   const found = useRead(
     (signal) => monitored({ workspaceId, trainingId, ...filter }, signal),
     [workspaceId, trainingId, filter.status, filter.type],
@@ -64,7 +64,10 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
     ? [`session:training:${trainingId}`]
     : [`workspace:${workspaceId}`, ...sessions];
   const freshness = useFollowed(found, topics, live.size > 0);
-  const act = actionsOn(found.refresh);
+  const act = actionsOn(() => {
+    found.refresh();
+    onChange();
+  });
   const actions = (row) => html`
     ${
       LIVE.has(row.status) &&

@@ -3,16 +3,20 @@
 import { useFollowed } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
+import { needStyles } from "../../lib/styles.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
+import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
+import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
-import { clock, isOver, STATES, trainings } from "./data.js";
+import { clock, isOver, nowOf, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
-import { Video } from "./video.js";
+import { Picture, useVideo, Video } from "./video.js";
 import { unreadPage } from "../../parts/not-found.js";
+
+needStyles("/apps/training/training.css");
 
 export const title = () => "Training";
 
@@ -35,13 +39,13 @@ export default function TrainingPage({ id, workspace }) {
 }
 
 function Training({ id, workspace, remove }) {
-  const [filter, setFilter] = useState({});
   const player = useRef(null);
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
   useFollowed(found, [`session:training:${id}`], isLive);
   useNotice(training);
+  const video = useVideo(training?.media ? id : null);
   const transcribed = training?.transcribed ?? 0;
   const transcript = useRead(
     async (signal) => (transcribed > 0 ? trainings.transcript(id, signal) : null),
@@ -53,12 +57,7 @@ function Training({ id, workspace, remove }) {
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);
-  const isReady = training.status === "completed"; // then what it brought comes before its jobs
-  const jobs = html`<${JobMonitor}
-    workspaceId=${workspace.id}
-    trainingId=${id}
-    filter=${filter}
-    onFilter=${(changes) => setFilter({ ...filter, ...changes })} />`;
+  const { share_id: shareId } = training;
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -71,6 +70,14 @@ function Training({ id, workspace, remove }) {
     <div class="bar">
       <${Tag} tone=${tone}>${word}<//>
       <span class="spacer"></span>
+      ${
+        training.procedure?.procedure &&
+        html`<${ShareButton}
+          what="this procedure"
+          address=${shareId && `/api/trainings/shared/${shareId}`}
+          share=${(isShared) => trainings.share(id, isShared)}
+          refresh=${found.refresh} />`
+      }
       ${
         !isOver(training.status) &&
         html`<${ActionButton}
@@ -101,14 +108,47 @@ function Training({ id, workspace, remove }) {
         ${training.reason}
       </p>`
     }
-    ${!isReady && jobs}
+    ${
+      !isOver(training.status) &&
+      html`<section class="card" aria-label="Progress">
+        <${JobProgress}
+          job=${{
+            status: "processing",
+            progress: { percentage: training.progress_percentage, message: nowOf(training) },
+          }} />
+      </section>`
+    }
     <div class="ways">
-      ${training.media && html`<${Video} handle=${player} id=${id} title=${training.title} />`}
-      ${training.procedure && html`<${Procedure} stored=${training.procedure} jump=${jump} />`}
+      ${training.media && html`<${Video} handle=${player} of=${video} title=${training.title} />`}
+      ${
+        training.procedure &&
+        html`<${Procedure}
+          stored=${training.procedure}
+          jump=${jump}
+          address=${training.media?.video ? video.value?.url : null} />`
+      }
     </div>
     ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} />`}
-    ${isReady && jobs}
+    <${Details} workspaceId=${workspace.id} id=${id} onChange=${found.refresh} />
   </article>`;
+}
+
+/** The jobs that it is made of, read when they are looked at. */
+function Details({ workspaceId, id, onChange }) {
+  const [isOpen, setIsOpen] = useState(false);
+  const [filter, setFilter] = useState({});
+  return html`<details class="more" onToggle=${(event) => setIsOpen(event.target.open)}>
+    <summary>Details</summary>
+    ${
+      isOpen &&
+      html`<${JobMonitor}
+        workspaceId=${workspaceId}
+        trainingId=${id}
+        filter=${filter}
+        onFilter=${(changes) => setFilter({ ...filter, ...changes })}
+        onChange=${onChange} />`
+    }
+  </details>`;
 }
 
 /** Say so when a training ends while it is shown. */
@@ -132,26 +172,39 @@ const Play = ({ seconds, jump }) =>
     ${clock(seconds)}
   </button>`;
 
-function Procedure({ stored: { procedure, author }, jump }) {
+const named = (what, lines = []) =>
+  lines.length > 0 &&
+  html`<p class="wrap"><span class="muted">${what}:</span> ${lines.join("; ")}</p>`;
+
+function Procedure({ stored: { procedure, author }, jump, address }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
     ${!procedure && html`<p class="wrap">There is none: ${author}.</p>`}
     ${
       procedure &&
       html`
-        <p class="muted small wrap">By ${author}</p>
         <p class="wrap">${procedure.purpose}</p>
-        <p class="wrap">Materials: ${procedure.materials?.join("; ") || "none named"}</p>
-        <p class="wrap">Warnings: ${procedure.warnings?.join("; ") || "none named"}</p>
-        <ol class="stack">
+        ${named("You need", procedure.materials)} ${named("Take care", procedure.warnings)}
+        <ol class="procedure">
           ${procedure.steps.map(
             (step, index) => html`<li key=${index} class="wrap">
-              <${Play} seconds=${step.at_seconds} jump=${jump} />
-              <span class="strong"> ${step.title}</span>
-              ${step.detail && html`<div class="muted">${step.detail}</div>`}
+              ${
+                address &&
+                html`<${Picture}
+                  address=${address}
+                  seconds=${step.at_seconds}
+                  jump=${jump}
+                  title=${step.title} />`
+              }
+              <div>
+                <p class="strong">${index + 1}. ${step.title}</p>
+                ${step.detail && html`<p class="muted">${step.detail}</p>`}
+                <${Play} seconds=${step.at_seconds} jump=${jump} />
+              </div>
             </li>`,
           )}
         </ol>
+        <p class="muted small wrap">Written by ${author} from what is said in the video.</p>
       `
     }
   </section>`;

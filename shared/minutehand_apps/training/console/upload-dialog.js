@@ -9,12 +9,26 @@ import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
 
+const MOST_BYTES = 5 * 1024 ** 3; // as UPLOADS_MAX_BYTES, unless it says otherwise
+
+/** Why a file cannot be learnt from, as far as its name and size say; null: it may. */
+function problemOf(file) {
+  if (!file) return null;
+  if (file.size === 0) return `${file.name} is empty.`;
+  if (file.size > MOST_BYTES) return `${file.name} has ${bytes(file.size)}; 5 GB are taken.`;
+  // browsers do not know every container
+  if (!file.type || /^(video|audio)\//.test(file.type)) return null;
+  return `${file.name} is not a video. Choose an MP4, MOV, WebM, MKV or AVI file with sound.`;
+}
+
 export function UploadDialog({ workspaceId, whose, onClose }) {
   const [file, setFile] = useState(null);
   const [title, setTitle] = useState("");
+  const problem = problemOf(file);
   const choose = (chosen) => {
     setFile(chosen);
-    if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
+    if (chosen && !problemOf(chosen) && !title.trim())
+      setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
   };
   const takeSample = async () => {
     try {
@@ -26,7 +40,6 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     }
   };
   const submit = async () => {
-    if (!file) return;
     const content_type = file.type || "video/mp4"; // browsers do not know every container
     const fields = { workspace_id: workspaceId, title: title.trim(), content_type };
     await uploads.begin(file, fields, whose);
@@ -37,22 +50,23 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     action="Upload"
     doing="Starting…"
     run=${submit}
-    disabled=${!file || file.size === 0}
+    disabled=${!file || problem !== null}
     onClose=${onClose}>
     <label class="field">
       <span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span>
       <input
         type="file"
-        accept="video/*"
+        accept="video/*,audio/*"
         required=${!file}
         onChange=${(event) => choose(event.target.files[0] ?? null)} />
     </label>
+    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar">
       <span class="muted small">
         ${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}
       </span>
       ${
-        !file &&
+        (!file || problem) &&
         html`<button type="button" class="quiet" onClick=${takeSample}>
           Take a sample of 19 seconds
         </button>`

@@ -7,8 +7,27 @@ import { trainings } from "./data.js";
 
 const FRAME = { width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" };
 
-export function Video({ id, title, handle }) {
-  const found = useRead((signal) => trainings.video(id, signal), [id]);
+/** The address of a training's video, once it has one. */
+export const useVideo = (id) =>
+  useRead(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
+
+/** The picture at a place of the video; pressed, the video plays from there. */
+export const Picture = ({ address, seconds, title, jump }) =>
+  html`<button
+    type="button"
+    class="picture"
+    aria-label=${`Play: ${title}`}
+    onClick=${() => jump(seconds)}>
+    <video
+      src=${`${address}#t=${seconds}`}
+      preload="metadata"
+      muted
+      playsinline
+      tabindex="-1"
+      aria-hidden="true"></video>
+  </button>`;
+
+export function Video({ of: found, title, handle }) {
   const element = useRef(null);
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);

@@ -24,6 +24,8 @@ create table public.trainings (
   host_asset text, -- and of the video
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
+  share_id uuid, -- random: the key of its link; null: it is not shared
+  constraint trainings_one_share unique (share_id),
   constraint trainings_one_per_object unique (object_key),
   constraint trainings_title_is_bounded
     check (char_length(title) between 1 and 200 and title ~ '\S'),
@@ -210,7 +212,8 @@ select
   case
     when j.live + j.failed + j.cancelled = 0 then 100
     else coalesce(j.done, 0)
-  end as progress_percentage
+  end as progress_percentage,
+  t.share_id
 from public.trainings as t
 cross join lateral (
   select

@@ -256,6 +256,58 @@ comment on function public.training_delete is
   'Its jobs are cancelled.';
 select queue.allow('authenticated, service_role', 'public.training_delete');
 
+create function public.training_share(p_training_id uuid, p_is_shared boolean)
+returns jsonb
+language plpgsql
+security definer -- no role may write trainings directly
+set search_path = ''
+as $$
+declare
+  v_training public.trainings := training.own_or_refuse(p_training_id);
+begin
+  update public.trainings
+  set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
+  where id = v_training.id
+  returning * into v_training;
+  return jsonb_build_object('share_id', v_training.share_id);
+end;
+$$;
+comment on function public.training_share is
+  'Let anyone who has its link read a training''s procedure, or no longer: {share_id}.';
+select queue.allow('authenticated, service_role', 'public.training_share');
+
+create function training.shared(p_share_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- its random id is the key to it
+select jsonb_build_object(
+  'shared', (
+    select jsonb_build_object(
+      'title', t.title,
+      'procedure', t.procedure,
+      'object_key', t.object_key,
+      'has_picture', t.media ->> 'video' is not null
+    )
+    from public.trainings as t
+    where t.share_id = p_share_id
+      and jsonb_typeof(t.procedure -> 'procedure') = 'object'
+  )
+)
+$$;
+select queue.allow('anon, authenticated, service_role', 'training.shared');
+
+-- Bound when it is made: callers need no usage of the schema.
+create function public.training_shared(p_share_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select training.shared(p_share_id);
+end;
+comment on function public.training_shared is
+  'A procedure by the key of its link: {shared: {title, procedure, object_key, has_picture}}.';
+select queue.allow('anon, authenticated, service_role', 'public.training_shared');
+
 create function training.held(p_request jsonb, p_refuse boolean)
 returns public.trainings
 language plpgsql

@@ -1,0 +1,58 @@
+// A link that opens for anyone who has it: made, copied, ended.
+
+import { html, useState } from "../lib/ui.js";
+import { copy } from "./copy.js";
+import { ActionButton, Dialog } from "./dialog.js";
+import { actionsOn } from "./toasts.js";
+
+/**
+ * A button whose dialog makes and ends a link; `share(isShared)` answers `{url}`, and `address` is
+ * that of the present link, if there is one.
+ */
+export function ShareButton({ what, address, share, refresh }) {
+  const [isOpen, setIsOpen] = useState(false);
+  const act = actionsOn(refresh);
+  const link = address && new URL(address, location.href).href;
+  const set = (isShared) => () => act("Could not change the link", () => share(isShared));
+  return html`
+    <button type="button" onClick=${() => setIsOpen(true)}>${link ? "Shared" : "Share"}</button>
+    ${
+      isOpen &&
+      html`<${Dialog} title=${`Share ${what}`} onClose=${() => setIsOpen(false)}>
+        ${
+          link
+            ? html`
+              <p>Anyone who has this link can read ${what}, without an account.</p>
+              <input
+                type="text"
+                readonly
+                value=${link}
+                aria-label="Link"
+                onFocus=${(event) => event.target.select()} />
+            `
+            : html`<p>
+              A link lets anyone who has it read ${what}, without an account. You can end it at any
+              time.
+            </p>`
+        }
+        <div class="actions">
+          <button type="button" onClick=${() => setIsOpen(false)}>Close</button>
+          ${
+            link
+              ? html`
+                <${ActionButton} className="danger" run=${set(false)}>End the link<//>
+                <a class="button" href=${link} target="_blank" rel="noopener">Open</a>
+                <button
+                  type="button"
+                  class="primary"
+                  onClick=${() => copy(link, "Copied the link")}>
+                  Copy link
+                </button>
+              `
+              : html`<${ActionButton} className="primary" run=${set(true)}>Make a link<//>`
+          }
+        </div>
+      <//>`
+    }
+  `;
+}

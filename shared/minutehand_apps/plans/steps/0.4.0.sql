@@ -1,0 +1,4 @@
+-- The key of a link that opens for anyone who has it; null: there is none.
+alter table public.plans
+  add column share_id uuid,
+  add constraint plans_one_share unique (share_id);

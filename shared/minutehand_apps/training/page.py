@@ -1,0 +1,78 @@
+"""A procedure as one HTML page: no script, and of other places nothing but its video.
+
+Everything that a model or a person wrote is text, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Final
+from urllib.parse import urlsplit
+
+from minutehand_apps.training.models import Procedure, StoredProcedure
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:#1c2733;--soft:#566472;--line:#d5dce3;--back:#fff;
+--main:#1f55c4}
+@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;
+--back:#151b21;--main:#82aaff}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:46rem;padding:1.5rem 1.1rem 4rem;
+background:var(--back);color:var(--ink);font:17px/1.55 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.7rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
+.soft{color:var(--soft);font-size:.9rem}ul{margin:0;padding-left:1.2rem}
+ol{list-style:none;margin:1.6rem 0 0;padding:0;counter-reset:step}
+li.step{counter-increment:step;border-top:1px solid var(--line);padding:1.2rem 0;display:grid;
+grid-template-columns:2.2rem 1fr;gap:.2rem .6rem}
+li.step::before{content:counter(step);grid-row:1/4;font-weight:700;color:var(--main);font-size:1.3rem}
+li.step>*{grid-column:2;margin:0}h3{font-size:1.05rem}
+video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5rem}
+@media print{video{display:none}}
+"""
+
+
+def harmless(video: str | None) -> dict[str, str]:
+    """Headers with which it runs nothing and loads nothing but the video."""
+    place = urlsplit(video or "")
+    media = f"; media-src {place.scheme}://{place.netloc}" if video else ""
+    return {
+        "Content-Security-Policy": f"sandbox; default-src 'none'; style-src 'unsafe-inline'{media}",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def render(stored: StoredProcedure, video: str | None) -> str:
+    """The page, ready to be served; `video` is where the recording can be played."""
+    procedure = stored.procedure
+    assert procedure is not None
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{escape(procedure.title)}</h1>"
+        f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by {escape(stored.author)} from'
+        f" what is said in a video.</p>{_listed('You need', procedure.materials)}"
+        f"{_listed('Take care', procedure.warnings)}<ol>{''.join(_steps(procedure, video))}</ol>"
+        "</body></html>"
+    )
+
+
+def _listed(title: str, lines: list[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<h2>{title}</h2><ul>{items}</ul>" if lines else ""
+
+
+def _steps(procedure: Procedure, video: str | None) -> Iterator[str]:
+    ends = [*(step.at_seconds for step in procedure.steps[1:]), None]
+    for step, end in zip(procedure.steps, ends, strict=True):
+        # the picture is the video at that place; played, it ends where the next step begins
+        to = f",{end:.1f}" if end is not None and end > step.at_seconds else ""
+        place = f"{video}#t={step.at_seconds:.1f}{to}"
+        picture = (
+            f'<video controls preload="metadata" playsinline src="{escape(place)}"></video>'
+            if video
+            else ""
+        )
+        detail = f'<p class="soft">{escape(step.detail)}</p>' if step.detail else ""
+        yield f'<li class="step"><h3>{escape(step.title)}</h3>{detail}{picture}</li>'

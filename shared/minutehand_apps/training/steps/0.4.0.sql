@@ -1,0 +1,4 @@
+-- The key of a link that opens for anyone who has it; null: there is none.
+alter table public.trainings
+  add column share_id uuid,
+  add constraint trainings_one_share unique (share_id);
