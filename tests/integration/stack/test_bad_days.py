@@ -1,0 +1,242 @@
+"""Bad days of a project: what dies, hangs or fills up while jobs are enqueued and run.
+
+A thread enqueues by the Data API and repeats what was not answered, as a caller does; a worker of
+another process runs the jobs. No job whose enqueue was answered is lost, and each ends once; how
+many ran twice is printed, since a job runs at least once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.integration.serve.test_serve import served
+from tests.integration.stack.test_dying import answers, children
+from tests.support.engine import ACME, CLOCK
+from tests.support.patience import until
+from tests.support.stacks import RunningStack, end, launch, wait_ready
+
+pytestmark = [pytest.mark.stack, pytest.mark.weekly]
+
+WHOLE = bool(os.environ.get("WEEKLY"))
+JOBS, BULK = (10_000, 100) if WHOLE else (300, 10)
+#: How long what hangs or is full stays so.
+SECONDS, SMALL_BYTES = (15, 2 << 30) if WHOLE else (2, 0)
+
+
+@dataclass
+class Day:
+    """A stack, a worker that may be replaced, and what was enqueued."""
+
+    stack: RunningStack
+    folder: Path
+    open: ExitStack
+    #: Where the database's files are, if that is small.
+    disk: Path | None = None
+    ids: list[str] = field(default_factory=list)
+    worker: subprocess.Popen[bytes] | None = None
+
+    def work(self) -> None:
+        """Start a worker; one that was killed has left its jobs."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir()
+        process = served(self.stack, folder, DATABASE_URL=self.stack.database_url)
+        _, self.worker = self.open.enter_context(process)
+
+    def enqueue(self, is_third: threading.Event) -> None:
+        """Enqueue all, each bulk until it is answered."""
+        headers = self.stack.headers(apikey=self.stack.supabase_secret_key)
+        url = f"{self.stack.supabase_url}/rest/v1/rpc/enqueue_jobs"
+        for number in range(0, JOBS, BULK):
+            items = [
+                {"job_type": "served.greet", "payload": {"name": str(n)}, "max_attempts": 20}
+                | {"idempotency_key": uuid.uuid4().hex}
+                for n in range(BULK)
+            ]
+            body = {"p_workspace_id": ACME, "p_jobs": items, "p_return": "ids"}
+
+            def answered(body: dict[str, Any] = body) -> list[str] | None:
+                try:
+                    answer = httpx.post(url, json=body, headers=headers, timeout=20)
+                except httpx.TransportError:
+                    return None
+                return list(answer.json()["ids"]) if answer.is_success else None
+
+            self.ids += until(answered, seconds=600)
+            if number >= JOBS // 3:
+                is_third.set()
+
+    def left(self) -> int | None:
+        """How many have not ended; None while the database does not answer."""
+        query = "select count(*) from public.jobs where finished_at is null and job_type = %s"
+        try:
+            with self.stack.connect(connect_timeout=5) as connection:
+                [(count,)] = connection.execute(query, ("served.greet",)).fetchall()
+        except psycopg.Error:
+            return None
+        return int(count)
+
+    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.stack.connect() as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+
+def dies(part: str) -> Callable[[Day], None]:
+    """A part is killed, and the launcher starts it again."""
+
+    def kill(day: Day) -> None:
+        before = children(day.stack.launcher)[part]
+        before.kill()
+        until(lambda: children(day.stack.launcher).get(part, before) != before)
+        until(lambda: answers(f"{day.stack.supabase_url}/_ready"))
+
+    return kill
+
+
+def worker_dies(day: Day) -> None:
+    assert day.worker is not None
+    day.worker.kill()
+    day.run("update queue.leases set expires_at = queue.clock() where true")
+    day.work()
+
+
+def network_freezes(day: Day) -> None:
+    """The Data API takes connections and answers nothing."""
+    gateway = children(day.stack.launcher)["gateway"]
+    gateway.send_signal(signal.SIGSTOP)
+    threading.Event().wait(SECONDS)
+    gateway.send_signal(signal.SIGCONT)
+
+
+def no_connection_is_left(day: Day) -> None:
+    with ExitStack() as held:
+        with suppress(psycopg.OperationalError):
+            for _ in range(1000):
+                held.enter_context(psycopg.connect(day.stack.database_url))
+        threading.Event().wait(SECONDS)
+
+
+def clock_steps(day: Day) -> None:
+    """An hour ahead, then an hour behind, then as it was."""
+    for seconds in (3600, -3600):
+        day.run(CLOCK.format(seconds=seconds))
+        threading.Event().wait(SECONDS)
+    [kept] = day.run("select pg_get_functiondef('queue.clock'::regproc)")
+    assert "interval" in kept[0]
+    day.run(CLOCK.format(seconds=0))
+
+
+def statements_time_out(day: Day) -> None:
+    """Every statement of everyone ends after a second."""
+    day.run("alter database postgres set statement_timeout = '1s'")
+    end_all = (
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where pid <> pg_backend_pid() and backend_type = 'client backend'"
+    )
+    day.run(end_all)
+    threading.Event().wait(SECONDS)
+    day.run("alter database postgres reset statement_timeout")
+    day.run(end_all)
+
+
+def disk_fills(day: Day) -> None:
+    """Not a byte is free; then there is room again."""
+    assert day.disk is not None
+    ballast = day.disk / "ballast"
+    with ballast.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * (1 << 20))
+    threading.Event().wait(SECONDS)
+    ballast.unlink()
+    until(lambda: day.left() is not None)
+
+
+TROUBLES: dict[str, Callable[[Day], None]] = {
+    "the worker dies": worker_dies,
+    "statements time out": statements_time_out,
+    "the clock steps": clock_steps,
+}
+OTHERS: dict[str, Callable[[Day], None]] = {
+    **{f"{part} dies": dies(part) for part in ("postgres", "gateway", "realtime", "api", "aws")},
+    "the network freezes": network_freezes,
+    "no connection is left": no_connection_is_left,
+    "the disk fills": disk_fills,
+}
+if WHOLE:
+    TROUBLES |= OTHERS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningStack, Path | None]]:
+    """A stack, whose database's files are on a small file system where all is tried."""
+    folder = tmp_path_factory.mktemp("bad-days")
+    with small_disk(folder) as disk:
+        launcher = launch(folder, "--no-demo")
+        try:
+            yield wait_ready(folder, launcher), disk
+        finally:
+            end(folder, launcher)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """A file system in memory, on which the database of a stack in `folder` is; for root alone."""
+    if not SMALL_BYTES:
+        yield None
+        return
+    disk = Path(tempfile.mkdtemp(prefix="minutehand-small-"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES},mode=711", "tmpfs", str(disk)]
+    subprocess.run(mount, check=True)
+    try:
+        (folder / "postgres.location").write_text(f"{disk}\n")
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+        shutil.rmtree(disk, ignore_errors=True)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_no_job_is_lost(
+    place: tuple[RunningStack, Path | None],
+    tmp_path: Path,
+    trouble: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stack, disk = place
+    with ExitStack() as opened:
+        day = Day(stack, tmp_path, opened, disk)
+        day.work()
+        is_third = threading.Event()
+        enqueuing = threading.Thread(target=day.enqueue, args=[is_third])
+        enqueuing.start()
+        assert is_third.wait(600)
+
+        TROUBLES[trouble](day)
+
+        enqueuing.join(900)
+        # what a dead worker or a step of the clock has left waits for no one
+        until(lambda: day.left() == 0, seconds=900)
+        counted = "count(*), count(*) filter (where attempts > 1)"
+        [(done, twice)] = day.run(
+            f"select {counted} from public.jobs where id = any (%s) and status = 'completed'",
+            day.ids,
+        )
+    with capfd.disabled():
+        print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice", file=sys.stderr)
+    assert len({*day.ids}) == done == JOBS
