@@ -151,7 +151,7 @@ from (
 order by line collate "C"
 """
 #: Tables of which a new install has rows that rules read.
-ROWS = ("settings", "tasks", "advice", "job_types")
+ROWS = ("settings", "tasks", "job_types")
 _ROWS = """
 select format('row {table} %s', to_jsonb(t) - array(
     select a.attname::text

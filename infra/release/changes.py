@@ -158,7 +158,9 @@ def _repeatable(piece: Piece) -> str:
 
 
 def _drop(line: Line) -> str:
-    return f"drop {line.kind} {line.signature};"
+    # an identity's sequence goes with its table
+    given = " if exists" if line.kind == "sequence" else ""
+    return f"drop {line.kind}{given} {line.signature};"
 
 
 def _policies(old: list[Line], new: list[Line]) -> Iterator[Statement]:

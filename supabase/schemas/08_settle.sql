@@ -82,7 +82,8 @@ declare
 begin
   outcome := coalesce(p_item.outcome, 'null');
   problem := case
-    when outcome in ('retry', 'lost', 'failed', 'cancelled') then p_item.error
+    when outcome in ('retry', 'lost', 'failed', 'cancelled', 'released')
+      then p_item.error
   end;
   if p_is_long then
     outcome := 'failed';
@@ -697,6 +698,23 @@ end;
 $$;
 revoke execute on function queue.held_job from public;
 
+-- A worker's process has ended: its leases are over now, and the next maintenance takes them back.
+create function queue.end_leases_of(p_worker integer, p_now timestamptz)
+returns void
+language sql
+set search_path = ''
+as $$
+update queue.leases as l
+set expires_at = p_now
+where l.ctid = any (array(
+  select o.ctid
+  from queue.leases as o
+  where o.worker = p_worker and o.expires_at > p_now
+  for no key update skip locked -- one that someone holds is over by itself
+))
+$$;
+revoke execute on function queue.end_leases_of from public;
+
 create function public.tick_finished(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -705,6 +723,7 @@ set search_path = ''
 as $$
 declare
   v_tick constant uuid := p_request ->> 'tick_id';
+  v_worker integer;
   v_refused boolean;
 begin
   perform queue.refuse_revoked();
@@ -730,7 +749,11 @@ begin
         from queue.workers as w
         where w.worker_id = p_request ->> 'worker_id'
       )
-    );
+    )
+    returning worker into v_worker;
+  end if;
+  if p_request ->> 'evidence' is not null then
+    perform queue.end_leases_of(v_worker, queue.clock());
   end if;
   return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
 end;
@@ -738,5 +761,5 @@ $$;
 comment on function public.tick_finished is
   E'Note that a worker''s run has ended: {tick_id, summary?}, as a lease may do: {ended, refused}.'
   '\n\nOr that its process has, without a word: {worker_id, evidence}, which the jobs that it held '
-  'keep when their leases expire.';
+  'keep; their leases are over at once.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

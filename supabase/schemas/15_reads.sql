@@ -1,5 +1,6 @@
 -- Jobs as people read them, newest first by id, which begins with the instant. What lives or failed
--- is found in its narrow table, the rest among the newest jobs, in slices that end.
+-- is found in its narrow table, the rest among the newest jobs, in slices that end. Last: why a job
+-- is where it is, and who holds it.
 
 -- An error in one line as Python prints it, type before message; the engine's own as it is.
 create function queue.error_line(p_message text, p_error jsonb)
@@ -989,449 +990,541 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 revoke execute on function queue.served from public;
 
--- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error.
-create table queue.advice (
-  id integer generated always as identity primary key,
-  reason text not null,
-  sentence text,
-  -- of a step: the command comes after minutehand, no path is the job's page
-  words text,
-  command text,
-  path text
-);
-alter table queue.advice enable row level security;
-revoke all on queue.advice from public, anon, authenticated, service_role;
-insert into queue.advice (reason, sentence, words, command, path)
-values
-  ('completed', 'It completed at {finished_at}.', null, null, null),
-  ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
-  (
-    'failed',
-    'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
-    'Correct the cause, and run it again: finished steps are kept.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:child',
-    null,
-    'Correct the child; run this again.',
-    'show {child}',
-    '/jobs/{child}'
-  ),
-  (
-    'failed:timeout',
-    null,
-    'Its line in the traceback is where it waited: give that a limit of its '
-      'own, free what it waits for, or give the type a longer `timeout`.',
-    'show {job_id}',
-    null
-  ),
-  (
-    'failed:deadline',
-    null,
-    'Enqueue it again with a later deadline.',
-    'replay {job_id}',
-    null
-  ),
-  (
-    'failed:lost',
-    null,
-    'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
-      'without either, code held the event loop: correct it, run it again.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:killed',
-    null,
-    'A program that it started was ended by {signal}, as the limit of memory '
-      'does: give the worker more, or it less.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:machine',
-    null,
-    'Its machine is full ({code}): make room.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:contention',
-    null,
-    'It met another transaction ({code}): run it again; where that '
-      'returns, lock in one order, and briefly.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:schema',
-    null,
-    'The database lacks what its query names ({code}): apply the migration, '
-      'or correct the query.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:payload',
-    null,
-    'Its payload is of version {version}, the type of {type_version}: write '
-      'the upcaster between them, deploy, and run it again.',
-    'retry {job_id}',
-    '/types/{job_type}'
-  ),
-  (
-    'failed:payload',
-    null,
-    'Deploy the worker, if it is older than the payload; else run it again '
-      'with one that fits the type.',
-    'retry {job_id} --payload @payload.json',
-    null
-  ),
-  (
-    'failed:result',
-    null,
-    'What the processor returned is refused: correct that in code, deploy, '
-      'and run it again.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:credentials',
-    null,
-    'Correct the refused credentials ({code}).',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'failed:rate',
-    null,
-    'The other side limits its rate: set `rate_limit` of the type below it, '
-      'then run it again.',
-    'retry {job_id}',
-    '/types/{job_type}'
-  ),
-  (
-    'failed:request',
-    null,
-    'Correct the request that is refused ({code}).',
-    'show {job_id}',
-    null
-  ),
-  (
-    'failed:unavailable',
-    null,
-    'The other side did not answer ({code}): run it again once it does.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'refused',
-    'The database refuses a change of its row; it is tried again at {retry_at}.',
-    'Correct the trigger or constraint that refuses it, then wait.',
-    'explain {job_id}',
-    null
-  ),
-  (
-    'lease_expired',
-    'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
-    'Nothing: the next tick takes it back. What became of its worker:',
-    'show {job_id}',
-    null
-  ),
-  (
-    'cancelling',
-    'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
-      'its next report, at the latest at {expires_at}.',
-    null,
-    null,
-    null
-  ),
-  (
-    'running',
-    'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '
-      '{expires_at} unless renewed.',
-    'Nothing; follow it.',
-    'watch {job_id}',
-    null
-  ),
-  ('sleeping', 'It sleeps until {until}.', null, null, null),
-  (
-    'asking',
-    'It waits for an answer to: {question}',
-    'Answer it.',
-    'answer {job_id} ANSWER',
-    null
-  ),
-  (
-    'waiting_for_event',
-    'It waits for the event {event}.',
-    'Emit {event}: '
-      '`select public.emit_event(…)`, or POST /api/events.',
-    'docs sql',
-    null
-  ),
-  (
-    'waiting_for_children',
-    'It waits for its children.',
-    'See the first that has not ended.',
-    'show {child}',
-    '/jobs/{child}'
-  ),
-  (
-    'due',
-    'It has been due since {run_at} and joins the queue with the next tick.',
-    'Nothing, for '
-      'a minute. After that:',
-    'doctor --only schedule',
-    '/overview'
-  ),
-  (
-    'scheduled',
-    'It is scheduled for {run_at}.',
-    'Run it now.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'snoozed',
-    'Its processor put it off until {run_at}.',
-    'Run it now.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'backing_off',
-    'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
-      'at {run_at}.',
-    'Run it now, if the cause is gone.',
-    'retry {job_id}',
-    null
-  ),
-  (
-    'job_type_paused',
-    'The job type {job_type} has been paused since {paused_at}.',
-    'The operator resumes the type.',
-    'resume --type {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'queue_paused',
-    'The queue {queue} has been paused since {paused_at}.',
-    'The operator resumes '
-      'the queue.',
-    'resume --queue {queue}',
-    '/types'
-  ),
-  (
-    'workspace_paused',
-    'The workspace has been paused since {paused_at}.',
-    'A manager of the '
-      'workspace resumes it.',
-    'resume --all',
-    '/overview'
-  ),
-  (
-    'workspace_type_paused',
-    'The job type {job_type} has been paused in the workspace since '
-      '{paused_at}.',
-    'A manager of the workspace resumes the type.',
-    'resume --type {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'no_worker',
-    'No worker has run since {since}: nothing starts.',
-    'Its key was revoked at '
-      '{revoked_at}: give it a new one.',
-    'token worker',
-    '/overview'
-  ),
-  (
-    'no_worker',
-    'No worker has been seen yet.',
-    'Start one: `minutehand dev`, `minutehand serve`; '
-      'see the schedule on AWS, or a refusal in its log.',
-    'doctor --only schedule',
-    '/overview'
-  ),
-  (
-    'no_processor',
-    'No worker has published the job type {unpublished}.',
-    'Its registration was '
-      'refused: {refusal}. Correct it in code, and deploy.',
-    'types {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'no_processor',
-    'Workers run, but none of them serves {types}: {jobs} due.',
-    'If the name is '
-      'misspelt: the nearest that a worker has is {nearest}.',
-    'cancel {job_id}',
-    null
-  ),
-  (
-    'no_processor',
-    'Workers run, but none of them serves the job type {job_type} in the queue '
-      '{queue}.',
-    'Deploy a worker that has {job_type}.',
-    'types',
-    '/types'
-  ),
-  (
-    'key_limit',
-    'The concurrency limit of its key is used up: {running} of {limit}, held by job '
-      '{holder} ({holder_state}).',
-    'Wait for the job that holds the key, or cancel it.',
-    'show {holder}',
-    '/jobs/{holder}'
-  ),
-  (
-    'key_limit',
-    null,
-    'Or raise `key_concurrency` in code, and deploy.',
-    null,
-    '/types/{job_type}'
-  ),
-  (
-    'workspace_type_limit',
-    'The concurrency limit of its type in the workspace is used up: '
-      '{running} of {limit} run.',
-    'Wait for one of those that run, or raise `workspace_concurrency` '
-      'in code, and deploy.',
-    'ls --state running --type {job_type}',
-    '/jobs?state=running&job_type={job_type}'
-  ),
-  (
-    'workspace_limit',
-    'The concurrency limit of the workspace is used up: {running} of {limit} '
-      'run.',
-    'Wait for one of those that run, or let a manager raise the limit.',
-    'ls --state running',
-    '/jobs?state=running'
-  ),
-  (
-    'type_limit',
-    'The concurrency limit of its type is used up: {running} of {limit} run.',
-    'Wait '
-      'for one of those that run, or raise `max_concurrency` in code, and deploy.',
-    'ls --state '
-      'running --type {job_type}',
-    '/jobs?state=running&job_type={job_type}'
-  ),
-  (
-    'rate_limited',
-    'The rate limit of {limit} starts per {per_seconds} s is used up; the next '
-      'start is free at {estimated_start_at}.',
-    'Nothing, if that rate is meant; else raise it in '
-      'code, and deploy.',
-    'types {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'next_in_line',
-    'It is the next of its workspace and starts with the next lease call that has a '
-      'slot.',
-    'Nothing, for a minute. After that:',
-    'doctor',
-    '/overview'
-  ),
-  (
-    'behind_others',
-    'Jobs of its workspace that are ahead of it: {at_least} or more.',
-    'Nothing: '
-      'it starts after them. A smaller priority goes first.',
-    'ls --state queued --type {job_type}',
-    '/jobs?state=queued&job_type={job_type}'
-  ),
-  (
-    'behind_others',
-    'Jobs of its workspace that are ahead of it: {ahead}.',
-    null,
-    null,
-    null
-  ),
-  (
-    'read_only',
-    'The database takes no writes: the plan''s disk is full.',
-    'In one session of the '
-      'SQL editor: `set default_transaction_read_only = off`; `select '
-      'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
-      '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
-      'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.',
-    null,
-    '/overview'
-  ),
-  (
-    'overdue',
-    'A job has been due for {seconds} s.',
-    'See why it waits.',
-    'explain {job_id}',
-    null
-  ),
-  (
-    'refused_type',
-    'The type {job_type} was refused.',
-    'Correct it in code, and deploy.',
-    'types {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'late_schedule',
-    'The schedule {schedule} {problem}.',
-    'Look at the schedule and its type.',
-    null,
-    '/schedules'
-  ),
-  (
-    'webhook_off',
-    'The webhook to {url} is off.',
-    'Mend the endpoint, then switch the webhook on '
-      'again.',
-    null,
-    '/webhooks'
-  ),
-  (
-    'failing_maintenance',
-    'Maintenance fails.',
-    'Correct what refuses it: it is tried again within '
-      'an hour.',
-    null,
-    '/overview'
-  ),
-  (
-    'open_transaction',
-    'A session holds the queue back.',
-    'End it, if no one needs it: `select '
-      'pg_terminate_backend({pid})`.',
-    null,
-    '/overview'
-  ),
-  (
-    'two_codes',
-    'Two codes run side by side: {codes}.',
-    'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
-    'types {job_type}',
-    '/types/{job_type}'
-  ),
-  (
-    'disk_filling',
-    'The disk is {percent} % full.',
-    'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs for '
-      'fewer days (`retention_days`).',
-    null,
-    '/overview'
-  ),
-  (
-    'disk_nearly_full',
-    'The disk is {percent} % full: at 95 % the database takes no more writes.',
-    'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
-      'for fewer days (`retention_days`).',
-    null,
-    '/overview'
-  );
+-- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error. Of
+-- a step: the command comes after minutehand, no path is the job's page.
+create view queue.guidance as
+select row_number() over () as id, a.*
+from (
+  values
+    ('completed', 'It completed at {finished_at}.', null, null, null),
+    ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
+    (
+      'failed',
+      'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
+      'Correct the cause, and run it again: finished steps are kept.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:child',
+      null,
+      'Correct {cause_type}, the first that failed below it; run this again.',
+      'show {child}',
+      '/jobs/{child}'
+    ),
+    (
+      'failed:timeout',
+      null,
+      'Its line in the traceback is where it waited: give that a limit of its '
+        'own, free what it waits for, or give the type a longer `timeout`.',
+      'show {job_id}',
+      null
+    ),
+    (
+      'failed:deadline',
+      null,
+      'Enqueue it again with a later deadline.',
+      'replay {job_id}',
+      null
+    ),
+    (
+      'failed:lost',
+      null,
+      'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
+        'without either, code held the event loop: correct it, run it again.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:killed',
+      null,
+      'A program that it started was ended by {signal}, as the limit of memory '
+        'does: give the worker more, or it less.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:machine',
+      null,
+      'Its machine is full ({code}): make room.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:contention',
+      null,
+      'It met another transaction ({code}): run it again; where that '
+        'returns, lock in one order, and briefly.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:schema',
+      null,
+      'The database lacks what its query names ({code}): apply the migration, '
+        'or correct the query.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:payload',
+      null,
+      'Its payload is of version {version}, the type of {type_version}: write '
+        'the upcaster between them, deploy, and run it again.',
+      'retry {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'failed:payload',
+      null,
+      'Deploy the worker, if it is older than the payload; else run it again '
+        'with one that fits the type.',
+      'retry {job_id} --payload @payload.json',
+      null
+    ),
+    (
+      'failed:result',
+      null,
+      'What the processor returned is refused: correct that in code, deploy, '
+        'and run it again.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:credentials',
+      null,
+      'Correct the refused credentials ({code}).',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:rate',
+      null,
+      'The other side limits its rate: set `rate_limit` of the type below it, '
+        'then run it again.',
+      'retry {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'failed:request',
+      null,
+      'Correct the request that is refused ({code}).',
+      'show {job_id}',
+      null
+    ),
+    (
+      'failed:unavailable',
+      null,
+      'The other side did not answer ({code}): run it again once it does.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'refused',
+      'The database refuses a change of its row; it is tried again at {retry_at}.',
+      'Correct the trigger or constraint that refuses it, then wait.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'lease_expired',
+      'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
+      'Nothing until {patience_until}: a tick takes it back before. What became of its worker:',
+      'show {job_id}',
+      null
+    ),
+    (
+      'worker_died',
+      'The process of its worker {worker_id} ended at {ended_at}; the job is being given back.',
+      'Nothing until {patience_until}: a tick takes it back before. Why the process ended:',
+      'show {job_id}',
+      null
+    ),
+    (
+      'passed_over',
+      'It has been due since {run_at}, and ticks of workers have passed it over.',
+      'See what refuses it, and which worker is to do it.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'locked',
+      'A session (pid {pid}) has held its row in an open transaction since {held_since}: '
+        'it can neither start nor end.',
+      'Commit or end that session: `select pg_terminate_backend({pid})`.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'cancelling',
+      'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
+        'its next report, at the latest at {expires_at}.',
+      'Nothing until {expires_at}: it ends then at the latest.',
+      'watch {job_id}',
+      null
+    ),
+    (
+      'running',
+      'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '
+        '{expires_at} unless renewed.',
+      'Nothing until {expires_at}: without a renewal it is taken back then. Follow it.',
+      'watch {job_id}',
+      null
+    ),
+    (
+      'sleeping',
+      'It sleeps until {until}.',
+      'Nothing until {until}: it continues then.',
+      'watch {job_id}',
+      null
+    ),
+    (
+      'asking',
+      'It waits for an answer to: {question}',
+      'Answer it.',
+      'answer {job_id} ANSWER',
+      null
+    ),
+    (
+      'waiting_for_event',
+      'It waits for the event {event}.',
+      'Emit {event}: '
+        '`select public.emit_event(…)`, or POST /api/events.',
+      'docs sql',
+      null
+    ),
+    (
+      'waiting_for_children',
+      'It waits for its children; of those that have not ended the first is {holder_type} '
+        '{holder} ({holder_state}).',
+      'See why that one has not ended.',
+      'explain {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'waiting_for_children',
+      'It waits for its children.',
+      null,
+      null,
+      null
+    ),
+    (
+      'due',
+      'It has been due since {run_at} and joins the queue with the next tick.',
+      'Nothing until {patience_until}. After that:',
+      'doctor --only schedule',
+      '/overview'
+    ),
+    (
+      'scheduled',
+      'It is scheduled for {run_at}.',
+      'Run it now.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'snoozed',
+      'Its processor put it off until {run_at}.',
+      'Run it now.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'backing_off',
+      'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
+        'at {run_at}.',
+      'Run it now, if the cause is gone.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'job_type_paused',
+      'The job type {job_type} has been paused since {paused_at}.',
+      'The operator resumes the type.',
+      'resume --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'queue_paused',
+      'The queue {queue} has been paused since {paused_at}.',
+      'The operator resumes '
+        'the queue.',
+      'resume --queue {queue}',
+      '/types'
+    ),
+    (
+      'workspace_paused',
+      'The workspace has been paused since {paused_at}.',
+      'A manager of the '
+        'workspace resumes it.',
+      'resume --all',
+      '/overview'
+    ),
+    (
+      'workspace_type_paused',
+      'The job type {job_type} has been paused in the workspace since '
+        '{paused_at}.',
+      'A manager of the workspace resumes the type.',
+      'resume --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'no_worker',
+      'No worker has run since {since}: nothing starts.',
+      'Its key was revoked at '
+        '{revoked_at}: give it a new one.',
+      'token worker',
+      '/overview'
+    ),
+    (
+      'no_worker',
+      'No worker has been seen yet.',
+      'Start one: `minutehand dev`, `minutehand serve`; '
+        'see the schedule on AWS, or a refusal in its log.',
+      'doctor --only schedule',
+      '/overview'
+    ),
+    (
+      'no_processor',
+      'No worker has published the job type {unpublished}.',
+      'Its registration was '
+        'refused: {refusal}. Correct it in code, and deploy.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'no_processor',
+      'Workers run, but none of them serves {types}: {jobs} due.',
+      'If the name is '
+        'misspelt: the nearest that a worker has is {nearest}.',
+      'cancel {job_id}',
+      null
+    ),
+    (
+      'no_processor',
+      'Workers run, but none of them serves the job type {job_type} in the queue '
+        '{queue}.',
+      'Deploy a worker that has {job_type}.',
+      'types',
+      '/types'
+    ),
+    (
+      'key_limit',
+      'The concurrency limit of its key is used up: {running} of {limit}, held by job '
+        '{holder} ({holder_state}).',
+      'Wait for the job that holds the key, or cancel it.',
+      'show {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'key_limit',
+      null,
+      'Or raise `key_concurrency` in code, and deploy.',
+      null,
+      '/types/{job_type}'
+    ),
+    (
+      'workspace_type_limit',
+      'The concurrency limit of its type in the workspace is used up: {running} of {limit} '
+        'run, the longest is job {holder}, since {held_since}.',
+      'Wait for job {holder}, or cancel it.',
+      'show {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'workspace_type_limit',
+      'The concurrency limit of its type in the workspace is used up: {running} of {limit} run.',
+      'Or raise `workspace_concurrency` in code, and deploy.',
+      'ls --state running --type {job_type}',
+      '/jobs?state=running&job_type={job_type}'
+    ),
+    (
+      'workspace_limit',
+      'The concurrency limit of the workspace is used up: {running} of {limit} '
+        'run, the longest is {holder_type} {holder}, since {held_since}.',
+      'Wait for job {holder}, or cancel it.',
+      'show {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'workspace_limit',
+      'The concurrency limit of the workspace is used up: {running} of {limit} run.',
+      'Or let a manager raise the limit.',
+      'ls --state running',
+      '/jobs?state=running'
+    ),
+    (
+      'type_limit',
+      'The concurrency limit of its type is used up: {running} of {limit} run, the longest '
+        'is job {holder}, since {held_since}.',
+      'Wait for job {holder}, or cancel it.',
+      'show {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'type_limit',
+      'The concurrency limit of its type is used up by {others}: {running} of {limit} run.',
+      'Or raise `max_concurrency` in code, and deploy.',
+      'ls --state running --type {job_type}',
+      '/jobs?state=running&job_type={job_type}'
+    ),
+    (
+      'type_limit',
+      'The concurrency limit of its type is used up: {running} of {limit} run.',
+      null,
+      null,
+      null
+    ),
+    (
+      'rate_limited',
+      'The rate limit of {limit} starts per {per_seconds} s is used up; the next '
+        'start is free at {estimated_start_at}.',
+      'Nothing until {estimated_start_at}, if that rate is meant; else raise it in '
+        'code, and deploy.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'next_in_line',
+      'It is the next of its workspace and starts with the next lease call that has a '
+        'slot.',
+      'Nothing until {patience_until}. After that:',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'no_slot',
+      'It has been the next of its workspace since {ready_at}, but no worker has a free slot: '
+        'they run {running} jobs, the longest is {holder_type} {holder}, since {held_since}.',
+      'Wait for job {holder}, cancel it, or start another worker.',
+      'show {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'no_slot',
+      'It has been the next of its workspace since {ready_at}, but no worker that serves it has '
+        'a free slot.',
+      'Start another worker, or see why those that run take nothing.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'behind_others',
+      'Jobs of its workspace that are ahead of it: {at_least} or more.',
+      'Nothing until {patience_until}: it starts after them. A smaller priority goes first.',
+      'ls --state queued --type {job_type}',
+      '/jobs?state=queued&job_type={job_type}'
+    ),
+    (
+      'long_line',
+      'Ready since {ready_at}, with {ahead} jobs of its workspace ahead of it: they are started '
+        'more slowly than they come.',
+      'Start another worker, or raise its slots.',
+      'status',
+      '/overview'
+    ),
+    (
+      'behind_others',
+      'Jobs of its workspace that are ahead of it: {ahead}.',
+      null,
+      null,
+      null
+    ),
+    (
+      'read_only',
+      'The database takes no writes: the plan''s disk is full.',
+      'In one session of the '
+        'SQL editor: `set default_transaction_read_only = off`; `select '
+        'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
+        '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
+        'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.',
+      null,
+      '/overview'
+    ),
+    (
+      'overdue',
+      'A job has been due for {seconds} s.',
+      'See why it waits.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'refused_type',
+      'The type {job_type} was refused.',
+      'Correct it in code, and deploy.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'late_schedule',
+      'The schedule {schedule} {problem}.',
+      'Look at the schedule and its type.',
+      null,
+      '/schedules'
+    ),
+    (
+      'webhook_off',
+      'The webhook to {url} is off.',
+      'Mend the endpoint, then switch the webhook on '
+        'again.',
+      null,
+      '/webhooks'
+    ),
+    (
+      'webhook_fails',
+      'The webhook to {url} has failed {failures} times in a row since {since}.',
+      'Mend the endpoint: its deliveries are repeated, and those that ended are kept as jobs.',
+      null,
+      '/webhooks'
+    ),
+    (
+      'unanswered',
+      'Jobs that have waited for an answer for more than a day: {jobs}, the first since {since}.',
+      'Answer the first.',
+      'answer {job_id} ANSWER',
+      null
+    ),
+    (
+      'failing_maintenance',
+      'Maintenance fails.',
+      'Correct what refuses it: it is tried again within '
+        'an hour.',
+      null,
+      '/overview'
+    ),
+    (
+      'open_transaction',
+      'A session holds the queue back.',
+      'End it, if no one needs it: `select '
+        'pg_terminate_backend({pid})`.',
+      null,
+      '/overview'
+    ),
+    (
+      'two_codes',
+      'Two codes run side by side: {codes}.',
+      'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'disk_filling',
+      'The disk is {percent} % full.',
+      'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+        'for fewer days (`retention_days`).',
+      null,
+      '/overview'
+    ),
+    (
+      'disk_nearly_full',
+      'The disk is {percent} % full: at 95 % the database takes no more writes.',
+      'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended '
+        'jobs for fewer days (`retention_days`).',
+      null,
+      '/overview'
+    )
+) as a (reason, sentence, words, command, path);
+revoke all on queue.guidance from public, anon, authenticated, service_role;
 
 -- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.
 create function queue.words_of(
@@ -1450,7 +1543,7 @@ with texts as (
     case
       when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n)
     end as text
-  from queue.advice as a
+  from queue.guidance as a
   cross join lateral (
     values
       ('sentence', a.sentence),
@@ -1501,7 +1594,11 @@ revoke execute on function queue.words_of from public;
 
 -- What keeps a job from its start: it ended, the project's own trigger refuses it, it runs, waits,
 -- is put off, unpublished or paused, or no worker serves it. Null where it may start.
-create function queue.explain_row(p_job public.jobs, p_now timestamptz)
+create function queue.explain_row(
+  p_job public.jobs,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
 returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -1513,6 +1610,12 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
+  -- so long something is a tick's to do, before it is called late
+  c_patience constant interval := interval '90 seconds';
+  v_late constant text := case
+    when p_alive = '{}' then 'no_worker'
+    else 'passed_over'
+  end;
   v_wait jsonb;
   v_refusal text;
   v_found record;
@@ -1539,7 +1642,14 @@ begin
       'data', to_jsonb(v_found) - '{failure,created_at}'::text[]
     );
   elsif p_job.status = 'processing' then
-    select w.worker_id, l.leased_at, l.expires_at, l.attempt
+    select
+      w.worker_id,
+      l.leased_at,
+      l.expires_at,
+      l.attempt,
+      case when w.evidence is not null then w.ended_at end as ended_at,
+      l.expires_at + c_patience as patience_until,
+      l.expires_at as run_at -- when it was due to be given back
     into v_found
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
@@ -1548,6 +1658,9 @@ begin
       'since', v_found.leased_at,
       'data', to_jsonb(v_found),
       'reason', case
+        when v_found.patience_until <= p_now then v_late
+        when v_found.expires_at <= p_now and v_found.ended_at is not null
+          then 'worker_died'
         when v_found.expires_at <= p_now then 'lease_expired'
         when p_job.cancel_requested_at is not null then 'cancelling'
         else 'running'
@@ -1566,7 +1679,7 @@ begin
       end
     );
   end if;
-  select d.run_at into v_found
+  select d.run_at, d.run_at + c_patience as patience_until into v_found
   from queue.deferred as d
   where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for)
     and d.job_id = p_job.id;
@@ -1576,6 +1689,7 @@ begin
       'estimated_start_at', greatest(v_found.run_at, p_now),
       'data', v_data || to_jsonb(v_found),
       'reason', case
+        when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
         when p_job.next_retry_at is null then 'scheduled'
         when p_job.error_message is null then 'snoozed'
@@ -1614,15 +1728,17 @@ begin
       'since', v_found.paused_at,
       'cause', v_found.reason
     )
-    when not exists (select from queue.alive_workers(p_now))
-      then jsonb_build_object(
-        'reason', 'no_worker',
-        'since', (select max(w.seen_at) from queue.workers as w)
-      )
-    when (
-      select s.unserved
-      from queue.served(array[p_job.job_type], array[p_job.queue], p_now) as s
+    when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
+    when not exists (
+      select from unnest(p_alive) as w
+      where (w.job_types is null or p_job.job_type = any (w.job_types))
+        and (w.queues is null or p_job.queue = any (w.queues))
     )
+      and not exists (
+        select from queue.job_types as o
+        where o.job_type = p_job.job_type
+          and o.registered_at > p_now - interval '1 minute'
+      )
       then jsonb_build_object(
         'reason', 'no_processor',
         'cause', v_refusal,
@@ -1641,39 +1757,20 @@ set search_path = ''
 as $$
 declare
   v_type queue.job_types;
-  v_held constant uuid[] := array(
-    select g.job_id
-    from queue.gated as g
-    where g.workspace_id = p_job.workspace_id
-      and g.job_type = p_job.job_type
-      and g.key = p_job.concurrency_key
-      and g.admitted
-      and not g.ended
-      and g.job_id <> p_job.id
-    order by g.ord
-  );
   v_full record;
   v_free_at timestamptz;
+  v_ready_at timestamptz;
   v_ahead integer;
 begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
+  -- those at a limit, the narrowest first; what has no limit is not counted
   select l.* into v_full
   from (
-    select
-      count(*) filter (where n.job_type = p_job.job_type) as of_type,
-      count(*) filter (where h.workspace_id = p_job.workspace_id) as own,
-      count(*) filter (
-        where (h.workspace_id, n.job_type) = (p_job.workspace_id, p_job.job_type)
-      ) as own_of_type
-    from queue.leases as h
-    join queue.lanes as n on n.lane = h.lane
-  ) as r
-  cross join lateral (
     values
-      (1, 'key_limit', v_type.key_concurrency, cardinality(v_held)),
-      (2, 'workspace_type_limit', v_type.workspace_concurrency, r.own_of_type),
+      (1, 'key_limit', v_type.key_concurrency),
+      (2, 'workspace_type_limit', v_type.workspace_concurrency),
       (
         3,
         'workspace_limit',
@@ -1681,35 +1778,21 @@ begin
           select t.running_max
           from queue.tenant_limits as t
           where t.workspace_id = p_job.workspace_id
-        ),
-        r.own
+        )
       ),
-      (4, 'type_limit', v_type.max_concurrency, r.of_type)
-  ) as l (n, reason, most, running)
-  where l.running >= l.most
+      (4, 'type_limit', v_type.max_concurrency)
+  ) as l (n, reason, most)
+  where l.most is not null
+    and (
+      select count(*)
+      from queue.holders_of(l.reason, p_job, l.most) as h
+    ) >= l.most
   order by l.n
   limit 1;
   if found then
     return jsonb_build_object(
       'reason', v_full.reason,
-      'data', jsonb_build_object('running', v_full.running, 'limit', v_full.most)
-        || coalesce(
-          (
-            select jsonb_build_object(
-              'holder', j.id,
-              'holder_state', queue.state_of(
-                j.status,
-                j.attempts,
-                j.next_retry_at,
-                j.scheduled_for,
-                p_now
-              )
-            )
-            from public.jobs as j
-            where j.id = any (v_held[:1]) and v_full.reason = 'key_limit'
-          ),
-          '{}'
-        )
+      'data', jsonb_build_object('running', v_full.most, 'limit', v_full.most)
     );
   end if;
   select b.refilled_at + make_interval(
@@ -1754,10 +1837,28 @@ begin
       and coalesce(j.deadline_at > p_now, true)
     limit 1000
   ) as a;
+  v_ready_at := (
+    select r.ready_at
+    from queue.ready as r
+    where r.lane = p_job.lane
+      and r.workspace_id = p_job.workspace_id
+      and r.ord = p_job.ord
+      and r.job_id = p_job.id
+  );
   return jsonb_build_object(
     'estimated_start_at', case v_ahead when 0 then p_now end,
-    'reason', case v_ahead when 0 then 'next_in_line' else 'behind_others' end,
+    'reason', case
+      when v_ahead = 0 and v_ready_at <= p_now - interval '1 minute' then 'no_slot'
+      when v_ahead = 0 then 'next_in_line'
+      when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
+      else 'behind_others'
+    end,
     'data', jsonb_build_object(
+      'ready_at', v_ready_at,
+      'patience_until', v_ready_at + case v_ahead
+        when 0 then interval '1 minute'
+        else interval '15 minutes'
+      end,
       'ahead', v_ahead,
       'at_least', case v_ahead when 1000 then v_ahead end
     )
@@ -1766,9 +1867,455 @@ end;
 $$;
 revoke execute on function queue.explain_ready from public;
 
-create function public.explain_job(p_job_id uuid)
+
+-- What holds a job: the one place where a holder is found, for a job as for a whole workspace. A
+-- holder that is another workspace's job is only said to be that.
+
+-- The sessions that have a row of these jobs in a transaction open for two seconds: the one that
+-- they wait for in turn is to end. A row's xmax is who locked it; see supabase/DECISIONS.md.
+create function queue.locks_on(p_ids uuid[], p_now timestamptz)
+returns table (job_id uuid, pid integer, since timestamptz, application text)
+language sql stable
+set search_path = ''
+as $$
+with recursive holders as (
+  select j.id, l.pid, 0 as level
+  from public.jobs as j
+  join pg_catalog.pg_locks as l on l.transactionid = j.xmax
+  where j.id = any (p_ids)
+    and j.xmax <> '0'::xid
+    and l.locktype = 'transactionid'
+    and l.granted
+    and l.pid <> pg_backend_pid()
+  union
+  select h.id, b.pid, h.level + 1
+  from holders as h
+  cross join lateral unnest(pg_blocking_pids(h.pid)) as b (pid)
+  where h.level < 8
+)
+select distinct on (h.id) h.id, h.pid, a.xact_start, a.application_name
+from holders as h
+join pg_catalog.pg_stat_activity as a on a.pid = h.pid
+where coalesce(a.xact_start <= p_now - interval '2 seconds', true)
+order by h.id, h.level desc, a.xact_start
+$$;
+revoke execute on function queue.locks_on from public;
+
+-- Whether another transaction keeps a job's row from being changed: a foreign key's lock does not.
+create function queue.is_locked(p_job_id uuid)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if current_setting('transaction_read_only')::boolean then
+    return false; -- it cannot be known there
+  end if;
+  perform from public.jobs as j
+  where j.id = p_job_id
+  for no key update skip locked;
+  return not found;
+end;
+$$;
+revoke execute on function queue.is_locked from public;
+
+-- The jobs that use up a limit for a job, at most p_most of them.
+create function queue.holders_of(p_reason text, p_job public.jobs, p_most integer)
+returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_reason = 'key_limit' then
+    return query
+      select g.job_id, g.workspace_id, l.leased_at
+      from queue.gated as g
+      left join queue.leases as l on l.job_id = g.job_id
+      where g.workspace_id = p_job.workspace_id
+        and g.job_type = p_job.job_type
+        and g.key = coalesce(p_job.concurrency_key, '')
+        and g.admitted
+        and not g.ended
+        and g.job_id <> p_job.id
+      order by g.ord
+      limit p_most;
+  elsif p_reason in ('type_limit', 'workspace_type_limit') then
+    return query
+      select l.job_id, l.workspace_id, l.leased_at
+      from queue.lanes as n
+      join queue.leases as l on l.lane = n.lane
+      where n.job_type = p_job.job_type
+        and (p_reason = 'type_limit' or l.workspace_id = p_job.workspace_id)
+      limit p_most;
+  elsif p_reason = 'workspace_limit' then
+    return query
+      select l.job_id, l.workspace_id, l.leased_at
+      from queue.lanes as n
+      join queue.leases as l
+        on l.lane = n.lane and l.workspace_id = p_job.workspace_id
+      limit p_most;
+  elsif p_reason = 'no_slot' then -- what the workers that serve it run
+    return query
+      select l.job_id, l.workspace_id, l.leased_at
+      from queue.leases as l
+      join queue.workers as w on w.worker = l.worker
+      where (w.job_types is null or p_job.job_type = any (w.job_types))
+        and (w.queues is null or p_job.queue = any (w.queues))
+      limit p_most;
+  end if;
+end;
+$$;
+revoke execute on function queue.holders_of from public;
+
+-- Of the jobs below one, along the first of each level: the last that has not ended, or has failed.
+create function queue.deepest_below(p_job_id uuid, p_has_failed boolean)
+returns uuid
+language sql stable
+set search_path = ''
+as $$
+with recursive tree as (
+  select p_job_id as id, 0 as level
+  union all
+  select c.id, t.level + 1
+  from tree as t
+  cross join lateral (
+    select j.id
+    from public.jobs as j
+    where j.parent_id = t.id
+      and case
+        when p_has_failed then j.status = 'failed'
+        else j.finished_at is null
+      end
+    order by j.id
+    limit 1
+  ) as c
+  where t.level < 6
+)
+select t.id
+from tree as t
+where t.level > 0
+order by t.level desc
+limit 1
+$$;
+revoke execute on function queue.deepest_below from public;
+
+-- How many jobs of its workspace wait as one does: {waiting, more}, counted to a thousand.
+create function queue.waiting_beside(p_job public.jobs, p_reason text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object('waiting', count(*), 'more', count(*) = 1000)
+from (
+  (
+    select 1
+    from queue.gated as g
+    where g.workspace_id = p_job.workspace_id
+      and g.job_type = p_job.job_type
+      and not g.admitted
+      and (
+        p_reason <> 'key_limit'
+        or g.key = coalesce(p_job.concurrency_key, '')
+      )
+    limit 1000
+  )
+  union all
+  (
+    select 1
+    from queue.ready as r
+    where r.lane = p_job.lane
+      and r.workspace_id = p_job.workspace_id
+      and p_reason <> 'key_limit'
+    limit 1000
+  )
+  limit 1000
+) as w
+$$;
+revoke execute on function queue.waiting_beside from public;
+
+-- What kind of holder a reason has; reasons for which nothing holds a job are not here.
+create function queue.kind_of_holder(p_reason text)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select case
+  when p_reason = 'key_limit' then 'key'
+  when p_reason ~ '_limit$' then 'limit'
+  when p_reason = 'rate_limited' then 'rate'
+  when p_reason ~ '_paused$' then 'pause'
+  when p_reason = 'locked' then 'lock'
+  when p_reason in ('worker_died', 'lease_expired') then 'dead_worker'
+  when p_reason in ('no_worker', 'no_processor') then 'no_worker'
+  when p_reason in ('no_slot', 'long_line') then 'slots'
+  when p_reason = 'asking' then 'answer'
+  when p_reason = 'waiting_for_event' then 'event'
+  when p_reason = 'waiting_for_children' then 'child'
+  when p_reason = 'refused' then 'refusal'
+  when p_reason = 'passed_over' then 'tick'
+end
+$$;
+revoke execute on function queue.kind_of_holder from public;
+
+-- Who holds a job for which queue.explain_row or queue.explain_ready found the reason: {kind,
+-- holder, since, waiting, more}; the holder is a job, a session, a worker, or who paused.
+create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql stable
+set search_path = ''
+as $$
+declare
+  c_most constant integer := 200;
+  v_reason constant text := p_found ->> 'reason';
+  v_kind constant text := queue.kind_of_holder(v_reason);
+  v_is_open constant boolean := queue.is_operator() or queue.is_service();
+  v_data constant jsonb := p_found -> 'data';
+  v_id uuid;
+  v_holder jsonb;
+  v_since timestamptz := p_found ->> 'since';
+begin
+  if v_kind is null then
+    return null;
+  elsif v_kind = 'child' then
+    v_id := queue.deepest_below(p_job.id, false);
+  elsif v_kind in ('key', 'limit', 'slots') then
+    v_id := (
+      select h.job_id
+      from queue.holders_of(v_reason, p_job, c_most) as h
+      where h.workspace_id = p_job.workspace_id or v_is_open
+      order by h.leased_at, h.job_id
+      limit 1
+    );
+  end if;
+  if v_id is not null then
+    select
+      jsonb_build_object(
+        'job_id', j.id,
+        'job_type', j.job_type,
+        'state', queue.state_of(
+          j.status,
+          j.attempts,
+          j.next_retry_at,
+          j.scheduled_for,
+          p_now
+        ),
+        'worker_id', w.worker_id
+      ),
+      coalesce(l.leased_at, j.updated_at)
+    into v_holder, v_since
+    from public.jobs as j
+    left join queue.leases as l on l.job_id = j.id
+    left join queue.workers as w on w.worker = l.worker
+    where j.id = v_id;
+  elsif v_kind in ('limit', 'slots') then
+    v_since := null;
+    v_holder := case
+      when v_reason = 'type_limit'
+        then '{"others": "jobs of other workspaces"}'::jsonb
+    end;
+  elsif v_kind = 'lock' then
+    v_holder := jsonb_build_object('pid', v_data -> 'pid')
+      || case
+        when v_is_open then jsonb_build_object('application', v_data -> 'application')
+        else '{}'
+      end;
+  elsif v_kind = 'dead_worker' then
+    v_holder := jsonb_build_object('worker_id', v_data -> 'worker_id');
+    v_since := coalesce(v_data ->> 'ended_at', v_data ->> 'expires_at');
+  elsif v_kind = 'pause' then
+    v_holder := jsonb_build_object('pause', replace(v_reason, '_paused', ''));
+  end if;
+  return jsonb_build_object(
+    'kind', v_kind,
+    'holder', jsonb_strip_nulls(v_holder),
+    'since', v_since,
+    'until', coalesce(p_found -> 'estimated_start_at', v_data -> 'patience_until')
+  ) || queue.waiting_beside(p_job, v_reason);
+end;
+$$;
+revoke execute on function queue.held_by from public;
+
+-- The last error of a job by its code, never its words: its kind (for the advice), code, and cause,
+-- which is an answer, a process's end, or the end of a chain.
+create function queue.error_of(p_job public.jobs)
+returns table (kind text, code text, cause text)
+language sql stable
+set search_path = ''
+as $$
+select
+  case
+    when p_job.status = 'failed' then coalesce(
+      '{"AttemptTimeout": "timeout",
+    "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
+    "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
+    "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
+      case
+        when e.status in ('401', '403') or e.sqlstate ~ '^28|42501'
+          then 'credentials'
+        when e.status = '429' then 'rate'
+        when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+        when e.sqlstate ~ '^(40|55|57014)' then 'contention'
+        when e.sqlstate ^@ '42' then 'schema'
+        when e.signal is not null then 'killed'
+        when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
+        when e.status ^@ '5'
+            or e.sqlstate ^@ '08'
+            or e.errno in (
+              'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
+              'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN'
+            )
+          then 'unavailable'
+      end
+    )
+  end as kind,
+  coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
+  coalesce(
+    e.response,
+    'its process ended: ' || nullif(
+      concat_ws(
+        ', ',
+        p.signal,
+        'exit code ' || p.exit_code,
+        p.memory_mb || ' MB of memory',
+        'jobs in it: ' || coalesce(p.jobs_in_it, jsonb_array_length(p.jobs)),
+        'ended by ' || p.guilty_type,
+        p.line
+      ),
+      ''
+    ),
+    (
+      select concat_ws(
+        ': ',
+        a.traceback #>> '{causes,-1,type}',
+        a.traceback #>> '{causes,-1,message}'
+      )
+      from queue.attempts as a
+      where a.job_id = p_job.id and a.traceback ? 'causes'
+      order by a.fence desc
+      limit 1
+    )
+  ) as cause
+from jsonb_to_record(p_job.error_data) as e (
+  type text, status text, sqlstate text, errno text, signal text, response text,
+  evidence jsonb
+)
+left join lateral jsonb_to_record(e.evidence) as p (
+  signal text, exit_code text, memory_mb text, jobs jsonb, jobs_in_it integer,
+  line text, guilty_type text
+) on e.type = 'WorkerLost'
+$$;
+revoke execute on function queue.error_of from public;
+
+-- Why a job is where it is. p_lock: the session that keeps its row, of queue.locks_on; p_alive: the
+-- workers: for those the leases are read, and so once for many jobs.
+create function queue.explain(
+  p_job public.jobs,
+  p_lock jsonb,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_found jsonb;
+  v_held jsonb;
+  v_error record;
+begin
+  if p_lock is not null then
+    v_found := jsonb_build_object(
+      'reason', 'locked',
+      'since', p_lock -> 'since',
+      'data', p_lock
+    );
+  else
+    v_found := coalesce(
+      queue.explain_row(p_job, p_alive, p_now),
+      queue.explain_ready(p_job, p_now)
+    );
+  end if;
+  if v_found ->> 'reason' = 'no_worker' then
+    v_found := v_found || jsonb_build_object(
+      'since', (select max(w.seen_at) from queue.workers as w)
+    );
+  end if;
+  select * into v_error
+  from queue.error_of(p_job);
+  v_found := jsonb_build_object(
+    'job_id', p_job.id,
+    'status', p_job.status,
+    'estimated_start_at', null,
+    'data', '{}'::jsonb,
+    'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
+    'cause', v_error.cause
+  ) || v_found;
+  v_held := queue.held_by(p_job, v_found, p_now);
+  v_found := v_found || queue.words_of(
+    v_found ->> 'reason',
+    v_found
+      || queue.names_of(p_job, v_held)
+      || jsonb_build_object('code', v_error.code)
+      || jsonb_strip_nulls(v_found -> 'data'),
+    v_error.kind
+  );
+  return v_found || jsonb_build_object(
+    'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
+  );
+end;
+$$;
+revoke execute on function queue.explain from public;
+
+-- What the advice may name of a job, and of who holds it.
+create function queue.names_of(p_job public.jobs, p_held jsonb)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'job_type', p_job.job_type,
+  'queue', p_job.queue,
+  'finished_at', p_job.finished_at,
+  'cancel_requested_at', p_job.cancel_requested_at,
+  'error_line', regexp_replace(
+    left(queue.error_line(p_job.error_message, p_job.error_data), 300),
+    '\s+',
+    ' ',
+    'g'
+  ),
+  'signal', p_job.error_data -> 'signal',
+  'version', p_job.schema_version,
+  'type_version', (
+    select t.schema_version
+    from queue.job_types as t
+    where t.job_type = p_job.job_type and t.schema_version <> p_job.schema_version
+  ),
+  'child', c.id,
+  'cause_type', coalesce(
+    (
+      select j.job_type
+      from public.jobs as j
+      where j.id = c.id
+    ),
+    'the child'
+  ),
+  'holder', p_held #> '{holder,job_id}',
+  'holder_type', p_held #> '{holder,job_type}',
+  'holder_state', p_held #> '{holder,state}',
+  'others', p_held #> '{holder,others}',
+  'held_since', p_held -> 'since'
+)
+from (
+  select case
+    when p_job.status = 'failed' then queue.deepest_below(p_job.id, true)
+  end as id
+) as c
+$$;
+revoke execute on function queue.names_of from public;
+
+create function public.explain_job(p_job_id uuid)
+returns jsonb
+language plpgsql
 security definer
 set search_path = ''
 set enable_seqscan = off
@@ -1778,123 +2325,236 @@ as $$ -- in which sentences give instants
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
-  v_found jsonb := queue.explain_row(v_job, v_now);
-  v_error record;
+  v_lock jsonb;
 begin
-  if v_found is null then
+  if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- its place in the queue is looked for
-    v_found := queue.explain_ready(v_job, v_now);
   end if;
-  -- the kind of its last error by its code, never its words; its cause: an answer, end or chain
-  select
-    case
-      when v_job.status = 'failed' then coalesce(
-        '{"AttemptTimeout": "timeout",
-      "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
-      "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
-      "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
-        case
-          when e.status in ('401', '403') or e.sqlstate ~ '^28|42501'
-            then 'credentials'
-          when e.status = '429' then 'rate'
-          when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
-          when e.sqlstate ~ '^(40|55|57014)' then 'contention'
-          when e.sqlstate ^@ '42' then 'schema'
-          when e.signal is not null then 'killed'
-          when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
-          when e.status ^@ '5'
-              or e.sqlstate ^@ '08'
-              or e.errno in (
-                'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-                'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN'
-              )
-            then 'unavailable'
-        end
-      )
-    end as kind,
-    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
-    coalesce(
-      e.response,
-      'its process ended: ' || nullif(
-        concat_ws(
-          ', ',
-          p.signal,
-          'exit code ' || p.exit_code,
-          p.memory_mb || ' MB of memory',
-          'jobs in it: ' || jsonb_array_length(p.jobs),
-          p.line
-        ),
-        ''
-      ),
-      (
-        select concat_ws(
-          ': ',
-          a.traceback #>> '{causes,-1,type}',
-          a.traceback #>> '{causes,-1,message}'
-        )
-        from queue.attempts as a
-        where a.job_id = p_job_id and a.traceback ? 'causes'
-        order by a.fence desc
-        limit 1
-      )
-    ) as cause
-  into v_error
-  from jsonb_to_record(v_job.error_data) as e (
-    type text, status text, sqlstate text, errno text, signal text, response text,
-    evidence jsonb
-  )
-  left join lateral jsonb_to_record(e.evidence) as p (
-    signal text, exit_code text, memory_mb text, jobs jsonb, line text
-  ) on e.type = 'WorkerLost';
-  v_found := jsonb_build_object(
-    'job_id', p_job_id,
-    'status', v_job.status,
-    'estimated_start_at', null,
-    'data', '{}'::jsonb,
-    'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
-    'cause', v_error.cause
-  ) || v_found;
-  return v_found || queue.words_of(
-    v_found ->> 'reason',
-    v_found
-      || jsonb_build_object(
-        'job_type', v_job.job_type,
-        'queue', v_job.queue,
-        'finished_at', v_job.finished_at,
-        'cancel_requested_at', v_job.cancel_requested_at,
-        'code', v_error.code,
-        'error_line', regexp_replace(
-          left(queue.error_line(v_job.error_message, v_job.error_data), 300),
-          '\s+',
-          ' ',
-          'g'
-        ),
-        'child', (
-          select j.id
-          from public.jobs as j
-          where j.parent_id = p_job_id
-            and case v_error.kind
-              when 'child' then j.status = 'failed'
-              else j.finished_at is null
-            end
-          order by j.id
-          limit 1
-        ),
-        'signal', v_job.error_data -> 'signal',
-        'version', v_job.schema_version,
-        'type_version', (
-          select t.schema_version
-          from queue.job_types as t
-          where t.job_type = v_job.job_type
-            and t.schema_version <> v_job.schema_version
-        )
-      )
-      || jsonb_strip_nulls(v_found -> 'data'),
-    v_error.kind
+  if v_job.finished_at is null then
+    select to_jsonb(l) into v_lock
+    from queue.locks_on(array[p_job_id], v_now) as l;
+  end if;
+  if v_lock is not null and not queue.is_locked(p_job_id) then
+    v_lock := null;
+  end if;
+  return queue.explain(
+    v_job,
+    v_lock,
+    array(select w from queue.alive_workers(v_now) as w),
+    v_now
   );
 end;
 $$;
 comment on function public.explain_job is
-  'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '
-  'command, path}], data, estimated_start_at}.';
+  'Why a job is where it is and who holds it: {job_id, status, reason, sentence, since, cause, '
+  'held_by: {kind, holder, since, until, waiting, more, act}, next: [{words, command, path}], '
+  'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
+
+-- Leases that are over, at most a thousand.
+create function queue.expired_leases(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_now timestamptz
+)
+returns setof queue.leases
+language sql stable
+set search_path = ''
+as $$
+select l.*
+from queue.leases as l
+where l.expires_at <= p_now
+  and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+  and (
+    p_job_type is null
+    or l.lane in (
+      select n.lane
+      from queue.lanes as n
+      where n.job_type = p_job_type
+    )
+  )
+limit 1000
+$$;
+revoke execute on function queue.expired_leases from public;
+
+-- Jobs that wait alike, the largest groups first: one of them, how many (to a thousand), and since
+-- when: by lane; by key; for an answer or event; of a worker that is gone; past their time.
+create function queue.groups_of_held(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_now timestamptz
+)
+returns table (job_id uuid, jobs bigint, oldest_at timestamptz)
+language sql stable
+set search_path = ''
+as $$
+with lanes as materialized (
+  select *
+  from queue.lanes as l
+  where p_job_type is null or l.job_type = p_job_type
+),
+leases as materialized (
+  select *
+  from queue.expired_leases(p_workspace_id, p_job_type, p_now)
+),
+late as materialized (
+  select d.job_id, d.run_at
+  from queue.deferred as d
+  where d.run_at <= p_now - interval '10 seconds'
+    and (p_workspace_id is null or d.workspace_id = p_workspace_id)
+  order by d.run_at
+  limit 1000
+)
+(
+  select f.job_id, r.jobs, f.ready_at
+  from lanes as l
+  cross join lateral (
+    select o.job_id, o.ready_at
+    from queue.ready as o
+    where o.lane = l.lane
+      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    order by o.lane, o.workspace_id, o.ord
+    limit 1
+  ) as f
+  cross join lateral (
+    select count(*) as jobs
+    from (
+      select o.lane
+      from queue.ready as o
+      where o.lane = l.lane
+        and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      limit 1000
+    ) as c
+  ) as r
+  order by r.jobs desc
+  limit 8 -- each is explained
+)
+union all
+(
+  select (array_agg(g.job_id order by g.ord))[1], count(*), null
+  from (
+    select *
+    from queue.gated as o
+    where not o.admitted
+      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and (p_job_type is null or o.job_type = p_job_type)
+    limit 10000
+  ) as g
+  group by g.workspace_id, g.job_type, g.key, g.lane
+  order by 2 desc
+  limit 10
+)
+union all
+(
+  select (array_agg(w.job_id order by w.created_at))[1], count(*), min(w.created_at)
+  from (
+    select *
+    from queue.waits as o
+    where o.kind in ('ask', 'event')
+      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    limit 1000
+  ) as w
+  join public.jobs as j on j.id = any (array[w.job_id])
+  where p_job_type is null or j.job_type = p_job_type
+  group by j.job_type, w.kind, w.event_name
+  order by 2 desc
+  limit 10
+)
+union all
+(
+  select (array_agg(l.job_id))[1], count(*), min(l.expires_at)
+  from leases as l
+  where not exists (
+    select from queue.locks_on(array[l.job_id], p_now)
+  )
+  group by l.worker
+  order by 2 desc
+  limit 10
+)
+union all
+(
+  select (array_agg(k.job_id))[1], count(*), min(k.since)
+  from queue.locks_on(
+    array(select l.job_id from leases as l union select d.job_id from late as d),
+    p_now
+  ) as k
+  join public.jobs as j on j.id = k.job_id
+  where p_job_type is null or j.job_type = p_job_type
+  group by k.pid
+  limit 10
+)
+union all
+(
+  select (array_agg(d.job_id order by d.run_at))[1], count(*), min(d.run_at)
+  from late as d
+  join public.jobs as j on j.id = any (array[d.job_id])
+  where (p_job_type is null or j.job_type = p_job_type)
+    and not exists (select from queue.locks_on(array[d.job_id], p_now))
+  group by j.job_type
+  order by 2 desc
+  limit 10
+)
+$$;
+revoke execute on function queue.groups_of_held from public;
+
+-- Who holds jobs of a workspace or (null) of all, of one type or (null) of all, by how many: for
+-- each what explain_job says of the first, with the jobs of its groups together.
+create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+with said as materialized (
+  select
+    g.jobs,
+    g.oldest_at,
+    j,
+    e.said,
+    jsonb_build_array(
+      e.said #> '{held_by,kind}',
+      coalesce(
+        e.said #> '{held_by,holder,job_id}',
+        e.said #> '{held_by,holder,worker_id}',
+        e.said #> '{held_by,holder,pid}',
+        jsonb_build_array(e.said -> 'reason', j.job_type, j.queue, j.concurrency_key)
+      )
+    ) as holder
+  from (select array(select w from queue.alive_workers(p_now) as w) as workers) as a
+  cross join queue.groups_of_held(p_workspace_id, p_job_type, p_now) as g
+  join public.jobs as j on j.id = any (array[g.job_id])
+  left join lateral (
+    select to_jsonb(k) as lock
+    from queue.locks_on(array[j.id], p_now) as k
+    where j.status = 'processing' or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
+  ) as k on true
+  cross join lateral queue.explain(j, k.lock, a.workers, p_now) as e (said)
+  where e.said ? 'held_by'
+    and jsonb_typeof(e.said -> 'held_by') = 'object'
+)
+select coalesce(
+  jsonb_agg(to_jsonb(h) order by h.jobs desc, h.since),
+  '[]'
+)
+from (
+  select
+    sum(s.jobs) as jobs,
+    bool_or(s.jobs >= 1000) as more,
+    min(coalesce(s.oldest_at, (s.said #>> '{held_by,since}')::timestamptz)) as since,
+    (array_agg(s.said -> 'held_by' -> 'kind'))[1] as kind,
+    (array_agg(s.said -> 'reason'))[1] as reason,
+    (array_agg(s.said -> 'sentence'))[1] as sentence,
+    (array_agg(s.said -> 'cause'))[1] as cause,
+    (array_agg(s.said -> 'next'))[1] as next,
+    (array_agg(s.said #> '{held_by,holder}'))[1] as holder,
+    (array_agg(s.said -> 'job_id'))[1] as job_id,
+    array_agg(distinct (s.j).job_type) as job_types,
+    array_agg(distinct (s.j).concurrency_key)
+      filter (where s.said ->> 'reason' = 'key_limit') as keys
+  from said as s
+  group by s.holder
+  order by 1 desc
+  limit 20
+) as h
+$$;
+revoke execute on function queue.holders from public;

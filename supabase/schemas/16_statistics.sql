@@ -582,6 +582,136 @@ group by t.codes
 $$;
 revoke execute on function queue.codes_side_by_side from public;
 
+-- Jobs of a workspace or (null) of all that are due in some lanes, counted to a thousand.
+create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
+returns bigint
+language sql stable
+set search_path = ''
+as $$
+select count(*)
+from (
+  (
+    select r.lane
+    from queue.ready as r
+    where r.lane = any (p_lanes)
+      and (p_workspace_id is null or r.workspace_id = p_workspace_id)
+    limit 1000
+  )
+  union all
+  (
+    select g.lane
+    from queue.gated as g
+    where g.lane = any (p_lanes)
+      and not g.admitted
+      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+    limit 1000
+  )
+) as d
+$$;
+revoke execute on function queue.due_in from public;
+
+-- What is wrong with types, pauses, schedules, webhooks and questions, for whom it concerns: an
+-- operator's pause is a line of the workspaces whose jobs it holds.
+create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language sql stable
+set search_path = ''
+as $$
+select
+  'warn',
+  'refused_type',
+  t.registered_at,
+  t.refusal,
+  jsonb_build_object('job_type', t.job_type)
+from queue.job_types as t
+where t.refusal is not null -- types are of all workspaces
+union all
+select
+  'warn',
+  'two_codes',
+  o.since,
+  format('both serve %s', array_to_string(o.job_types, ', ')),
+  jsonb_build_object('codes', o.codes, 'job_type', o.job_types[1])
+from queue.codes_side_by_side(p_now) as o
+union all
+select
+  'warn',
+  p.kind || '_paused',
+  p.paused_at,
+  p.reason,
+  jsonb_build_object(
+    'job_type', p.job_type,
+    'queue', p.name,
+    'paused_at', p.paused_at,
+    'jobs', d.jobs
+  )
+from queue.pauses as p
+cross join lateral queue.due_in(
+  coalesce(p_workspace_id, p.workspace_id),
+  array(
+    select l.lane
+    from queue.lanes as l
+    where case p.kind
+      when 'queue' then l.queue = p.name
+      when 'workspace' then true
+      else l.job_type = p.job_type
+    end
+  )
+) as d (jobs)
+where p_workspace_id is null
+  or p.workspace_id = p_workspace_id
+  or p.workspace_id is null and d.jobs > 0
+union all
+select
+  'warn',
+  'late_schedule',
+  s.next_at,
+  s.problem,
+  jsonb_build_object(
+    'schedule', s.name,
+    'problem', case when s.problem is null then 'is late' else 'made no job' end
+  )
+from queue.schedules as s
+where s.enabled
+  and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
+  and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+union all
+select
+  'warn',
+  case when w.enabled then 'webhook_fails' else 'webhook_off' end,
+  coalesce(w.disabled_at, w.failing_since),
+  coalesce(w.disabled_reason, concat_ws(': ', w.last_status, w.last_answer)),
+  jsonb_build_object(
+    'url', substring(w.url from '^https?://[^/?#]*'),
+    'failures', w.failures
+  )
+from queue.webhooks as w
+where (w.disabled_at is not null or w.failures >= 3)
+  and (w.enabled or w.disabled_at is not null)
+  and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+union all
+select
+  'warn',
+  'unanswered',
+  min(a.created_at),
+  (array_agg(left(a.data ->> 'question', 200) order by a.created_at))[1],
+  jsonb_build_object(
+    'asked', 'answers',
+    'jobs', count(*),
+    'job_id', (array_agg(a.job_id order by a.created_at))[1]
+  )
+from (
+  select *
+  from queue.waits as w
+  where w.kind = 'ask'
+    and w.created_at < p_now - interval '1 day'
+    and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+  limit 1000
+) as a
+having count(*) > 0
+$$;
+revoke execute on function queue.findings_of_workspace from public;
+
 create function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -627,9 +757,10 @@ begin
       'reason', f.reason,
       'key', k.key,
       'since', f.since,
-      'cause', f.cause
+      'cause', f.cause,
+      'jobs', f.data -> 'jobs'
     ) || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
-    order by f.verdict <> 'fail', f.reason
+    order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
   )
   into v_findings
   from (
@@ -640,60 +771,8 @@ begin
     from queue.findings_of_disk()
     where p_workspace_id is null
     union all
-    select
-      'warn',
-      'refused_type',
-      t.registered_at,
-      t.refusal,
-      jsonb_build_object('job_type', t.job_type)
-    from queue.job_types as t
-    where t.refusal is not null -- types are of all workspaces
-    union all
-    select
-      'warn',
-      'two_codes',
-      o.since,
-      format('both serve %s', array_to_string(o.job_types, ', ')),
-      jsonb_build_object('codes', o.codes, 'job_type', o.job_types[1])
-    from queue.codes_side_by_side(v_now) as o
-    union all
-    select
-      'warn',
-      p.kind || '_paused',
-      p.paused_at,
-      p.reason,
-      jsonb_build_object(
-        'job_type', p.job_type,
-        'queue', p.name,
-        'paused_at', p.paused_at
-      )
-    from queue.pauses as p
-    where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
-    union all
-    select
-      'warn',
-      'late_schedule',
-      s.next_at,
-      s.problem,
-      jsonb_build_object(
-        'schedule', s.name,
-        'problem', case when s.problem is null then 'is late' else 'made no job' end
-      )
-    from queue.schedules as s
-    where s.enabled
-      and (s.problem is not null or s.next_at < v_now - interval '3 minutes')
-      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-    union all
-    select
-      'warn',
-      'webhook_off',
-      w.disabled_at,
-      w.disabled_reason,
-      jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
-    from queue.webhooks as w
-    where not w.enabled
-      and w.disabled_at is not null
-      and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+    select *
+    from queue.findings_of_workspace(p_workspace_id, v_now)
   ) as f
   cross join concat_ws(
     ' ',
@@ -702,7 +781,8 @@ begin
       f.data ->> 'queue',
       f.data ->> 'job_type',
       f.data ->> 'schedule',
-      f.data ->> 'url'
+      f.data ->> 'url',
+      f.data ->> 'asked'
     )
   ) as k (key)
   where f.verdict = 'fail'
@@ -711,15 +791,18 @@ begin
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'),
+    'holders', queue.holders(p_workspace_id, null, v_now),
     'backlog', v_backlog,
     'last_tick_seconds', extract(epoch from v_now - v_seen_at)
   );
 end;
 $$;
 comment on function public.explain_queue is
-  'What is wrong, the worst first: {now, verdict, '
-  'findings: [{verdict, reason, key, sentence, since, cause, next: [{words, command, path}]}], '
-  'backlog, last_tick_seconds}; of all (null) for operators.';
+  'What is wrong, the worst first, and who holds jobs, by how many: {now, verdict, '
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
+  'path}]}], '
+  'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
+  'keys}], backlog, last_tick_seconds}; of all (null) for operators.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -1044,11 +1127,18 @@ begin
       format('no worker has registered the job type %s', left(p_job_type, 100))
     );
   end if;
+  if p_job_type is not null then
+    v_types := jsonb_set(
+      v_types,
+      '{0,holders}',
+      queue.holders(p_workspace_id, p_job_type, v_now)
+    );
+  end if;
   return jsonb_build_object('now', v_now, 'types', coalesce(v_types, '[]'));
 end;
 $$;
 comment on function public.list_job_types is
   'Job types by name: {now, types}, each with policy, '
   'the 20 workers last seen, its day, a pause, a refusal, the nearest published name if it is not; '
-  'the one named also with payload schema and schedules.';
+  'the one named also with payload schema, schedules, and who holds its jobs.';
 select queue.allow('authenticated, service_role', 'public.list_job_types');

@@ -64,6 +64,88 @@ end;
 $$;
 revoke execute on function queue.refused from public;
 
+-- Why a process ended, as the jobs of one workspace keep it: of others only how many there were.
+create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select p_evidence
+  || coalesce(
+    jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs')),
+    '{}'
+  )
+  || coalesce(jsonb_object_agg(n.name, o.ids), '{}')
+from (values ('jobs'), ('guilty')) as n (name)
+cross join lateral (
+  select coalesce(jsonb_agg(j.id order by j.id), '[]') as ids
+  from public.jobs as j
+  where j.workspace_id = p_workspace_id
+    and j.id = any (array(
+      select e.id::uuid
+      from jsonb_array_elements_text(p_evidence -> n.name) as e (id)
+    ))
+) as o
+where p_evidence ? n.name
+$$;
+revoke execute on function queue.evidence_for from public;
+
+-- How the expired leases of jobs are settled: as lost; or, where another job ended the process that
+-- they ran in, as released, which counts as no attempt.
+create function queue.lost_items(p_ids uuid[])
+returns queue.worker_item[]
+language sql stable
+set search_path = ''
+as $$
+select coalesce(array_agg(
+  jsonb_populate_record(
+    null::queue.worker_item,
+    jsonb_build_object(
+      'job_id', l.job_id,
+      'fence', l.fence,
+      'outcome', case when o.is_innocent then 'released' else 'lost' end,
+      'duration_ms', greatest(
+        0, -- until its worker last answered
+        date_part('epoch', l.expires_at - l.leased_at) - case
+          when w.evidence is null then l.lease_seconds
+          else 0
+        end
+      ) * 1000,
+      'error', jsonb_strip_nulls(jsonb_build_object(
+        'type', 'WorkerLost',
+        'reason', 'worker_lost',
+        'worker_id', w.worker_id,
+        'evidence', queue.evidence_for(l.workspace_id, w.evidence),
+        'message', case
+          when o.is_innocent then format(
+            'attempt %s does not count: a job of %s ended the process of worker %s',
+            l.attempt,
+            w.evidence ->> 'guilty_type',
+            w.worker_id
+          )
+          else format(
+            'attempt %s was lost: worker %s stopped answering',
+            l.attempt,
+            w.worker_id
+          )
+        end
+      ))
+    )
+  )
+  order by l.job_id
+), '{}')
+from queue.leases as l
+left join queue.workers as w on w.worker = l.worker
+cross join lateral (
+  select coalesce(
+    w.evidence -> 'jobs' ? l.job_id::text and not w.evidence -> 'guilty' ? l.job_id::text,
+    false
+  ) as is_innocent
+) as o
+where l.job_id = any (p_ids)
+$$;
+revoke execute on function queue.lost_items from public;
+
 -- Do a task for jobs, by halves where it is refused, down to the one to blame; how many were done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
@@ -87,35 +169,7 @@ begin
       ));
       get diagnostics v_done = row_count;
     elsif p_task = 'reclaim' then -- expired leases are settled as lost, tried again at once
-      v_lost := array(
-        select jsonb_populate_record(
-          null::queue.worker_item,
-          jsonb_build_object(
-            'job_id', l.job_id,
-            'fence', l.fence,
-            'outcome', 'lost',
-            'duration_ms', greatest(
-              0, -- until its worker last answered
-              date_part('epoch', l.expires_at - l.leased_at) - l.lease_seconds
-            ) * 1000,
-            'error', jsonb_strip_nulls(jsonb_build_object(
-              'type', 'WorkerLost',
-              'reason', 'worker_lost',
-              'worker_id', w.worker_id,
-              'evidence', w.evidence,
-              'message', format(
-                'attempt %s was lost: worker %s stopped answering',
-                l.attempt,
-                w.worker_id
-              )
-            ))
-          )
-        )
-        from queue.leases as l
-        left join queue.workers as w on w.worker = l.worker
-        where l.job_id = any (p_ids)
-        order by l.job_id
-      );
+      v_lost := queue.lost_items(p_ids);
       perform queue.append_event(
         p_ids,
         'job.reclaimed',

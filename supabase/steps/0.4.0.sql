@@ -23,14 +23,6 @@ alter table queue.job_types
   add column commit text,
   add column deployed_at timestamptz,
   add constraint commit_has_at_most_100_characters check (char_length(commit) <= 100);
-insert into queue.advice (reason, sentence, words, command, path)
-values (
-  'two_codes',
-  'Two codes run side by side: {codes}.',
-  'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
-  'types {job_type}',
-  '/types/{job_type}'
-);
 
 -- A lease may be asked for by pools of slots, of some job types each.
 alter type queue.lease_request add attribute pools jsonb;
@@ -64,24 +56,6 @@ alter table queue.named_events add column created_by uuid;
 -- What live jobs hold is bounded, and the disk is watched once its size is said.
 insert into queue.settings (name, value)
 values ('user_pending_bytes_max', '1000000000'), ('disk_bytes', 'null');
-insert into queue.advice (reason, sentence, words, command, path)
-values
-  (
-    'disk_filling',
-    'The disk is {percent} % full.',
-    'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs for '
-      'fewer days (`retention_days`).',
-    null,
-    '/overview'
-  ),
-  (
-    'disk_nearly_full',
-    'The disk is {percent} % full: at 95 % the database takes no more writes.',
-    'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
-      'for fewer days (`retention_days`).',
-    null,
-    '/overview'
-  );
 
 -- afterwards
 -- also where a restore had left positions above what this server has come to

@@ -11,6 +11,10 @@ from psycopg.types.json import Jsonb
 from tests.support.engine import ACME, ADA, GLOBEX, Engine
 from tests.support.patience import until
 
+#: A worker that asks and takes nothing.
+LOOK: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-000000000009", "worker_id": "w9"}
+LOOK |= {"limit": 0, "call": 1}
+
 
 def explain(engine: Engine, job_id: str) -> dict[str, Any]:
     said: dict[str, Any] = engine.rpc("explain_job", p_job_id=job_id)
@@ -72,9 +76,13 @@ def test_a_limit_that_is_used_up_is_named(
 
     said = explain(engine, waits)
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
-    if expected == "key_limit":
-        assert said["data"]["holder"] == holder
-        assert f"held by job {holder} (running)" in said["sentence"]
+    if expected != "rate_limited":
+        held = said["held_by"]
+        assert (held["holder"]["job_id"], held["waiting"]) == (holder, 1)
+        assert holder in said["sentence"]
+        assert said["next"][0]["command"] == f"minutehand show {holder}"
+    [line] = engine.rpc("explain_queue")["holders"]
+    assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
@@ -177,17 +185,22 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     sources = engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings_)'")
     words = r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'"
     said = re.findall(words, " ".join(sources))
-    known = set(engine.rows("select replace(reason, 'failed:', '') from queue.advice"))
+    known = set(engine.rows("select replace(reason, 'failed:', '') from queue.guidance"))
     assert {"refused", "backing_off", "overdue"} <= set(said)
-    assert set(said) - known <= {"warn", "fail", "reason", "data", "waiting_for_"}
+    assert set(said) - known <= {"warn", "fail", "reason", "data", "waiting_for_", "ahead"}
     with_all = {"job_id": "J", "job_type": "t", "queue": "q", "holder": "H", "event": "e"}
     for each in known:
         for names in (with_all, {}):
             words = engine.one("select queue.words_of(%s, %s)", each, Jsonb(names))
             for step in words["next"]:
                 assert not re.search(r"\{\w+\}", " ".join(step.values()))
-    without = "select reason from queue.advice group by 1 having count(words) = 0"
-    assert set(engine.rows(without)) == {"completed", "cancelled", "cancelling", "sleeping"}
+    without = "select reason from queue.guidance group by 1 having count(words) = 0"
+    assert set(engine.rows(without)) == {"completed", "cancelled"}
+    # who is to wait reads until when
+    nothing = (
+        "select words from queue.guidance where words like 'Nothing%%' and words !~ 'until \\{'"
+    )
+    assert engine.rows(nothing) == []
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
@@ -270,3 +283,88 @@ def test_idle_workers_write_no_row_and_make_no_other_unserved(engine: Engine) ->
     engine.run("commit")
 
     assert reason(engine, engine.enqueue(job_type="other")) == "next_in_line"
+
+
+def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
+    """Of a job that runs, is delayed, or whose lease is over; to a member without its name."""
+    delayed = engine.enqueue(delay_seconds=5)
+    runs = engine.enqueue()
+    engine.lease_one()
+    with engine.open_transaction() as session:
+        lock = "select from public.jobs where id = any (%s::uuid[]) for update"
+        session.run(lock, [runs, delayed])
+        pid = session.one("select pg_backend_pid()")
+        engine.advance(20)
+
+        for job_id in (runs, delayed):
+            held = explain(engine, job_id)["held_by"]
+            assert (held["kind"], held["holder"]["pid"]) == ("lock", pid)
+            assert f"pg_terminate_backend({pid})" in held["act"]["words"]
+        [line] = engine.rpc("explain_queue")["holders"]
+        assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
+        with engine.member(ADA) as ada:
+            assert explain(ada, runs)["held_by"]["holder"] == {"pid": pid}
+        session.run("rollback; begin")
+        assert reason(engine, runs) == "running"
+
+        # a foreign key's lock keeps no job from running
+        session.run("select from public.jobs where id = %s for key share", runs)
+        engine.advance(10)
+        assert reason(engine, runs) == "running"
+
+
+def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -> None:
+    """Where a limit is shared: neither its id nor since when it runs."""
+    engine.register("work", max_concurrency=1)
+    foreign = engine.enqueue(workspace=GLOBEX)
+    engine.lease_one()
+    waits = engine.enqueue()
+    engine.lease(5)
+
+    with engine.member(ADA) as ada:
+        said = explain(ada, waits)
+        whole = ada.rpc("explain_queue", p_workspace_id=ACME)
+
+    assert said["reason"] == "type_limit"
+    assert "jobs of other workspaces" in said["sentence"]
+    assert said["held_by"]["since"] is None
+    assert foreign not in f"{said} {whole}"
+    assert explain(engine, waits)["held_by"]["holder"]["job_id"] == foreign
+
+
+def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
+    """Each `Nothing until …` ends."""
+    for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "no_slot")):
+        job_id = engine.enqueue(delay_seconds=delay)
+        engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
+        engine.advance(2)
+        said = explain(engine, job_id)
+        assert said["reason"] == first
+        assert said["next"][0]["words"].startswith("Nothing until ")
+        engine.advance(100)
+        engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
+        assert reason(engine, job_id) == later
+        engine.run_all()
+
+
+def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) -> None:
+    """The one that ended it loses an attempt; the others do not, and learn of no other tenant."""
+    engine.register("bad")
+    guilty, beside = engine.enqueue(job_type="bad"), engine.enqueue()
+    foreign = engine.enqueue(workspace=GLOBEX)
+    engine.lease(3)
+    evidence = {"signal": "SIGSEGV", "jobs": [guilty, beside, foreign]}
+    evidence |= {"guilty": [guilty], "guilty_type": "bad"}
+
+    engine.rpc("tick_finished", p_request={"worker_id": "w1", "evidence": evidence})
+    assert explain(engine, beside)["held_by"]["kind"] == "dead_worker"
+    engine.advance(1)
+    engine.maintain()
+
+    attempts = "select attempts::text || lost_attempts from public.jobs where id = %s"
+    assert [engine.one(attempts, each) for each in (guilty, beside, foreign)] == ["11", "00", "00"]
+    kept = engine.job(beside)["error_data"]["evidence"]
+    assert (kept["jobs"], kept["jobs_in_it"]) == (sorted([guilty, beside]), 3)
+    assert engine.job(foreign)["error_data"]["evidence"]["guilty"] == []
+    assert "a job of bad ended the process" in engine.job(beside)["error_message"]
+    engine.run_all()

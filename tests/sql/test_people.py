@@ -46,7 +46,6 @@ IMPERSONAL = {
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
     # of live jobs, with which they go, or until the next lease
     *("gated.key", "leases.key", "notes.key"),
-    *("advice.reason", "advice.sentence", "advice.words", "advice.command", "advice.path"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
     *("stats.counts", "stats.waits", "stats.runs", "withdrawn_schedules.name"),

@@ -70,10 +70,24 @@ def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> 
     explained = seen(connection, "explain_queue", "/api/status/explain")
     if output.answered(explained):
         return
+    say_whole(output, explained)
+    if not explained["findings"] + explained["holders"]:
+        output.text("nothing is wrong")
+
+
+def say_whole(output: Output, explained: dict[str, Any]) -> None:
+    """What is wrong as a whole; then who holds jobs, by how many."""
     for finding in explained["findings"]:
         say(output, finding, finding["sentence"])
-    if not explained["findings"]:
-        output.text("nothing is wrong")
+    for holder in explained["holders"]:
+        count = f"{holder['jobs']}{'+' if holder['more'] else ''}"
+        of = ", ".join(holder["job_types"])
+        jobs = "job is" if count == "1" else "jobs are"
+        say(
+            output,
+            holder,
+            f"{count} {jobs} held ({of}), as {holder['job_id']}: {holder['sentence']}",
+        )
 
 
 def seen(connection: Connection, function: str, path: str) -> Any:
@@ -105,9 +119,12 @@ def say(output: Output, explained: dict[str, Any], sentence: str) -> None:
     output.text(sentence)
     if explained["cause"]:
         output.text(f"Cause: {explained['cause']}")
-    for step in explained["next"]:
+    if (held := explained.get("held_by")) and held["waiting"] > 1:
+        more = "+" if held["more"] else ""
+        output.text(f"So wait {held['waiting']}{more} jobs of its workspace.")
+    for step in explained["next"]:  # beside its cause, also in a file or a pager
         command = f"  ({step['command']})" if "command" in step else ""
-        output.note(f"What to do: {step['words']}{command}")
+        output.text(f"What to do: {step['words']}{command}")
 
 
 def _frames(output: Output, frames: list[dict[str, Any]]) -> None:

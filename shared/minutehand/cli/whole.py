@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from minutehand.cli.show import say, seen
+from minutehand.cli.show import say_whole, seen
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, headed, p95
@@ -44,13 +44,12 @@ def failures(output: Output, connection: Connection) -> None:
 
 @workspace_verb
 def status(output: Output, connection: Connection) -> None:
-    """Show what is wrong and which types load the workspace; with the operator's key, all."""
+    """Show what is wrong, who holds jobs, and which types load the workspace; as operator, all."""
     stats = seen(connection, "queue_stats", "/api/status")
-    wrong = seen(connection, "explain_queue", "/api/status/explain")["findings"]
-    if output.answered({**stats, "findings": wrong}):
+    whole = seen(connection, "explain_queue", "/api/status/explain")
+    if output.answered({**stats, **{name: whole[name] for name in ("findings", "holders")}}):
         return
-    for finding in wrong:
-        say(output, finding, finding["sentence"])
+    say_whole(output, whole)
     output.text(stats["backlog"]["detail"])
     load = [{"job_type": name, **line} for name, line in stats["types"].items()]
     load.sort(key=lambda line: -line["enqueued"])

@@ -142,7 +142,7 @@ class WorkerQueue(WorkerFunctions):
         return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> None:
-        """Leave behind why a worker's process ended, for the jobs that it held."""
+        """Give back the jobs of a worker whose process ended, with why it did."""
         request = {"worker_id": worker_id, "evidence": dict(evidence)}
         await self._ask("tick_finished", request, attempts=2)
 

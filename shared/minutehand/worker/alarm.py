@@ -9,11 +9,12 @@ import math
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
-from minutehand.queue.models import JobId
+from minutehand.worker.attempt import Attempt
 from minutehand.worker.held import Held
 from minutehand.worker.run import Run
 
@@ -65,7 +66,7 @@ class Alarm:
         """End the process should its event loop be blocked until the first lease is gone."""
         now = self._set_at = self._clock.monotonic()
         running = list(self._held.running.values())
-        self._notes.write(self._worker_id, [attempt.job_id for attempt in running])
+        self._notes.write(self._worker_id, running)
         if not running:
             faulthandler.cancel_dump_traceback_later()
             self._rings_at = math.inf
@@ -90,6 +91,7 @@ class Notes:
         if path is not None:
             # open as long as the process is
             self.stacks = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
+            faulthandler.enable(self.stacks)  # what a signal ends says where, too
 
     @classmethod
     @cache
@@ -97,10 +99,16 @@ class Notes:
         """This process's, as its host wants them."""
         return cls(os.environ.get(EVIDENCE))
 
-    def write(self, worker_id: str, jobs: list[JobId]) -> None:
-        """Say what the process is at."""
+    def write(self, worker_id: str, running: Sequence[Attempt]) -> None:
+        """Say what the process is at: its jobs, and by which code a stack would name each."""
         if self._path is None:
             return
-        memory_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        said = {"worker_id": worker_id, "memory_mb": memory_mb, "jobs": jobs[:MOST_NAMED]}
+        named = running[:MOST_NAMED]
+        said = {
+            "worker_id": worker_id,
+            "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "jobs": [attempt.job_id for attempt in named],
+            "types": [attempt.job_type for attempt in named],
+            "codes": [attempt.place for attempt in named],
+        }
         Path(self._path).write_text(json.dumps(said))

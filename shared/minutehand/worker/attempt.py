@@ -166,6 +166,11 @@ class Attempt:
     def _module(self) -> str:
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
+    @property
+    def place(self) -> str | None:
+        """Its processor as a stack of `faulthandler` names it, without the line."""
+        return None if self._type is None else self._type.place
+
     def _where_it_is(self) -> dict[str, Any]:
         return {
             "frames": stack_of(self._task, thread_name(self.job_id), self._module),

@@ -554,7 +554,13 @@ class JobContext:
 
         Raises:
             ChildrenFailed: One did not complete, and `on_failed` is `raise`.
+            TypeError: A child is no id.
         """
+        if strange := next((child for child in children if not isinstance(child, str)), None):
+            raise TypeError(
+                f"gather takes the ids that spawn returns, not {type(strange).__name__}: "
+                "ids = await ctx.spawn([…]), then await ctx.gather(ids)"
+            )
         key = self._unique(name or "gather")
         if key not in self._steps:
             if not children:

@@ -152,6 +152,14 @@ class JobType(Generic[P]):
         return spec
 
     @property
+    def place(self) -> str | None:
+        """Its code as `file:function`, as a stack names a frame without its line."""
+        run: Any = inspect.unwrap(self._code)
+        body = run.__call__ if inspect.isclass(run) else run
+        code = getattr(body, "__code__", None)
+        return None if code is None else f"{code.co_filename}:{code.co_name}"
+
+    @property
     def _code(self) -> Any:
         return self.run if inspect.isroutine(self.run) else type(self.run)
 

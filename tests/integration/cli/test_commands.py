@@ -67,7 +67,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
 
         shown = run("show", job_id)
         assert "It waits for an answer to: Which size? [XL, it's]" in shown.stdout
-        assert f"minutehand answer {job_id}" in shown.stderr
+        assert f"minutehand answer {job_id}" in shown.stdout
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
         worker.settle(worker.lease_soon(), "completed", result={})
 

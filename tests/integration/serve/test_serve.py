@@ -245,7 +245,11 @@ def test_a_worker_that_dies_or_hangs_is_replaced(
     assert evidence.items() >= {"commit": COMMIT, **ended}.items()
     assert {*evidence["jobs"]} == {beside, job}
     assert evidence["memory_mb"] > 1
-    assert fault == "served.die" or "in block" in "".join(evidence["stack"])
+    lost = "select attempts::text || lost_attempts from public.jobs where id = %s"
+    if fault == "served.block":  # its stack shows which of the two it was
+        assert "in block" in "".join(evidence["stack"])
+        assert (evidence["guilty"], evidence["guilty_type"]) == ([job], fault)
+        assert host.one(lost, beside)[1] == "0"
 
 
 def test_a_stopped_host_hands_its_jobs_back(

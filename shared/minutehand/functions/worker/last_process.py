@@ -1,7 +1,7 @@
 """Why a worker's process ended, from what it left behind: for its host's log and for its jobs.
 
 The process writes what it is at (`minutehand.worker.alarm`); its host adds how it ended; the next
-process says so to the queue, whose jobs keep it when their leases expire.
+process says so to the queue before anything else, which gives its jobs back at once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 _ENDED: Final = ".ended"
 #: Most lines of its last stacks that are kept; its own thread's come first.
 _MOST_LINES: Final = 40
+#: A frame in a stack of `faulthandler`; and the heads of threads: the one that a signal ended, and
+#: what the event loop's has in it.
+_FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
+_FATAL: Final = "Current thread"
+_LOOP: Final = "in run_forever"
 #: Files of Python, of libraries and of the engine.
 _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
@@ -64,12 +69,37 @@ class LastProcess:
             "jobs": left.get("jobs"),
             "commit": self._commit,
             "stack": lines[:_MOST_LINES] or None,
+            **_guilty(stacks, left),
         }
         known = {name: value for name, value in evidence.items() if value is not None}
         if "worker_id" in left:
             said = {"worker_id": left["worker_id"], "evidence": known}
             Path(f"{self._path}{_ENDED}").write_text(json.dumps(said))
         return known
+
+
+def _guilty(stacks: str, left: Mapping[str, Any]) -> dict[str, Any]:
+    """The jobs that ended their process, with their type, where its stacks or its jobs show it.
+
+    Of a blocked loop that is what the loop's thread is in, of a crash what the crashed one is in; a
+    plain function that keeps Python's lock is known only where it is the only one. Of several jobs
+    of one type, all are named: the stack does not distinguish them.
+    """
+    jobs, types = left.get("jobs", []), left.get("types", [])
+    threads = stacks.split("\n\n")
+    first = [each for each in threads if _FATAL in each] or [
+        each for each in threads if _LOOP in each
+    ]
+    for those in (first, threads):
+        places = {":".join(found) for each in those for found in _FRAME.findall(each)}
+        named = [at for at, place in enumerate(left.get("codes", [])) if place in places]
+        if len({types[at] for at in named}) == 1:
+            break
+    else:
+        named = [0] if len(jobs) == 1 else []
+    if not named:
+        return {}
+    return {"guilty": [jobs[at] for at in named], "guilty_type": types[named[0]]}
 
 
 async def report_last_process(queue: WorkerQueue) -> None:

@@ -1,7 +1,7 @@
 """The worker as a process of its own beside its host, which starts it again when it ends.
 
-A processor that blocks or kills its process takes neither the API nor the console with it; its job
-runs again when its lease has expired. The two speak HTTP over a Unix socket.
+A processor that blocks or kills its process takes neither the API nor the console with it; its jobs
+are given back as soon as the next process has said so. The two speak HTTP over a Unix socket.
 """
 
 from __future__ import annotations
