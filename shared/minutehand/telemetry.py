@@ -165,11 +165,11 @@ def current_traceparent() -> str | None:
 
 def child_of(traceparent: str | None) -> str:
     """A new span's header in the same trace; a new trace when there is none."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
     # not secrets: each job has one, and the system's generator is a call of the system
-    made = f"{random.getrandbits(128) or 1:032x}"
-    trace_id, flags = (match[1], match[2]) if match else (made, "00")
-    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-{flags}"
+    span = random.getrandbits(64) or 1
+    if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
+        return f"00-{match[1]}-{span:016x}-{match[2]}"
+    return f"00-{random.getrandbits(128) or 1:032x}-{span:016x}-00"
 
 
 def trace_headers() -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NewType, Self
 
 from pydantic import (
@@ -459,7 +461,7 @@ class Piece(Model):
     items: list[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ReportItem:
     """Updates of one running job; an item without updates still renews its lease."""
 
@@ -478,10 +480,11 @@ class ReportItem:
 
     def wire(self) -> dict[str, Any]:
         """The item as the SQL function takes it: only what it carries, encoded by the client."""
+        names, values = _FIELDS[type(self)]
         return {
             name: plain(value) if isinstance(value, float) else value
-            for name in self.__dataclass_fields__
-            if (value := getattr(self, name)) is not None and value != ()
+            for name, value in zip(names, values(self), strict=True)
+            if value is not None and value != ()
         }
 
 
@@ -527,7 +530,7 @@ class ErrorInfo(Model):
     origin: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SettleItem(ReportItem):
     """How one attempt ended; made here and only sent, so no model checks it."""
 
@@ -546,6 +549,13 @@ class SettleItem(ReportItem):
         """Whether it carries nothing that could be large."""
         carried = (self.logs, self.steps, self.output)
         return self.result is None and self.error is None and not any(carried)
+
+
+#: Of an item its fields by name, and what reads them all at once: there is one for each job.
+_FIELDS: Final[dict[type, tuple[tuple[str, ...], Callable[[ReportItem], Any]]]] = {
+    kind: (names := tuple(each.name for each in fields(kind)), attrgetter(*names))
+    for kind in (ReportItem, SettleItem)
+}
 
 
 class SettleResult(Model):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final
 
 from minutehand import telemetry
@@ -21,12 +23,13 @@ from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Circumstances, Ending, StopReason, settle_item
 from minutehand.worker.streams import Said
-from minutehand.worker.updates import LONG_OUTPUT, Updates
+from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
 logger = logging.getLogger(__name__)
 
 #: What a processor sees of its job's row as it is.
-_SAME: Final = {each.name for each in fields(Job)} - {"payload", "attempt", "fence"}
+_SAME: Final = tuple({each.name for each in fields(Job)} - {"payload", "attempt", "fence"})
+_read_same: Final = attrgetter(*_SAME)
 #: Longest time until a running job is asked for: it learns of a cancel within it.
 LOOK_SECONDS: Final = 4.0
 #: Between two reports of output, while someone follows the job and while no one does.
@@ -42,6 +45,26 @@ class Attempt:
         on_news: Called when it has something to report.
         on_end: Called once, when it is over and can be settled.
     """
+
+    # What most attempts never change is the class's: there is one for each job.
+    stop_reason: StopReason | None = None
+    ending: Ending | None = None
+    #: When its output was sent last, and whether someone read it.
+    output_sent_at = -math.inf
+    is_followed = False
+    #: Set while a report with this attempt's updates is in flight.
+    reporting = False
+    #: Until when its news wait, since a user's transaction holds its row.
+    busy_until: float | None = None
+    #: When its processor is stopped, on the steady clock.
+    timeout_at = math.inf
+    _ended_at: float | None = None
+    #: Its processor's task takes its first step: one that is cancelled before has no chance to end.
+    _has_begun = False
+    #: Those who wait until everything so far is stored.
+    _flushes: tuple[asyncio.Future[None], ...] = ()
+    _evidence: dict[str, Any] | None = None
+    _timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def __init__(
         self,
@@ -60,15 +83,6 @@ class Attempt:
         self.key: LeaseKey = (self.job_id, self.fence)
         self.names = {"job_id": self.job_id, "job_type": self.job_type}
         self.lease_until = sent_at + lease.lease_seconds
-        self.stop_reason: StopReason | None = None
-        self.ending: Ending | None = None
-        #: When its output was sent last, and whether someone read it.
-        self.output_sent_at = float("-inf")
-        self.is_followed = False
-        #: Set while a report with this attempt's updates is in flight.
-        self.reporting = False
-        #: Until when its news wait, since a user's transaction holds its row.
-        self.busy_until: float | None = None
         self.traceparent = telemetry.child_of(lease.job.traceparent)
         self._run_of = run
         self._on_news = on_news
@@ -77,29 +91,20 @@ class Attempt:
         self._type = run.registry.find(self.job_type)
         self._clock = run.clock
         self._renewed_at = self._asked_at = sent_at
-        self._started_at = now = self._clock.monotonic()
-        self._ended_at: float | None = None
-        self._had_fair_time = run.deadlines.had_fair_time(now, run.options.usual_seconds)
-        self._grace_seconds = run.deadlines.grace(run.options.grace_seconds)
+        self._started_at = self._clock.monotonic()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        #: Those who wait until everything so far is stored.
-        self._flushes: list[asyncio.Future[None]] = []
-        self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
-        self._evidence: dict[str, Any] | None = None
         self.updates = Updates(self._clock)
         self._steps = dict(lease.steps or {})
-        self.context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
+        self._context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
         self._timeout = self._timeout_seconds()
+        if self._timeout is not None:
+            self.timeout_at = self._started_at + self._timeout
 
     def start(self) -> None:
-        """Start the processor; its clock runs from here."""
-        self._started_at = self._clock.monotonic()
+        """Start the processor, which is to be stopped by others at `timeout_at`."""
         self._task = self._loop.create_task(self._run(), name=f"job:{self.job_id}")
-        self._task.add_done_callback(self._task_done)
-        if self._timeout is not None:
-            self._later(self._timeout, self.stop, "timeout")
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Have the processor end; the first reason counts, except that a lost lease always does.
@@ -114,9 +119,11 @@ class Attempt:
             if reason == "timeout":
                 self._evidence = self._where_it_is()
             # once, or each answer that repeats the reason would interrupt its clean-up
-            if self._task is not None:
+            if self._task is not None and self._has_begun:
                 self._task.cancel()
-        self._later(self._grace_seconds if grace_seconds is None else grace_seconds, self._abandon)
+        if grace_seconds is None:
+            grace_seconds = self._grace_seconds
+        self._timers += (self._loop.call_later(grace_seconds, self._abandon),)
 
     @property
     def says_why(self) -> bool:
@@ -124,15 +131,19 @@ class Attempt:
         return self.stop_reason is None and self.ending is not None and self.ending.says_why
 
     def settlement(self) -> SettleItem | None:
-        """What to settle now that it is over; None when nothing may be stored."""
+        """What to settle now that it is over; None when nothing may be stored. To be asked once."""
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
+        # each knows the other: apart, both are freed at once, and no collector looks for them
+        context = self._context
+        del self._context
+        run = self._run_of
         seen = Circumstances(
             stop=self.stop_reason,
             timeout_seconds=self._timeout,
             ran_seconds=self.duration_seconds,
-            advanced=self.context.new_steps > 0,
-            had_fair_time=self._had_fair_time,
+            advanced=context.new_steps > 0,
+            had_fair_time=run.deadlines.had_fair_time(self._started_at, run.options.usual_seconds),
             module=self._module,
             evidence=self._evidence,
         )
@@ -142,17 +153,16 @@ class Attempt:
         for line in item.logs:
             self.updates.add_log(line)
         job = self.lease.job
-        forget_notes(self.context, item.outcome, is_last=job.attempts >= job.max_attempts)
+        forget_notes(context, item.outcome, is_last=job.attempts >= job.max_attempts)
+        item.job_id, item.fence = self.job_id, self.fence
+        item.error = self._with_origin(item.error)
         updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
-        return replace(
-            item,
-            job_id=self.job_id,
-            fence=self.fence,
-            error=self._with_origin(item.error),
-            **updates._asdict(),
-            duration_ms=round(self.duration_seconds * 1000, 1),
-            cost_usd=dollars(self.context.cost_usd),
-        )
+        if updates is not NOTHING:
+            for name, value in updates._asdict().items():
+                setattr(item, name, value)
+        item.duration_ms = round(seen.ran_seconds * 1000, 1)
+        item.cost_usd = dollars(context.cost_usd)
+        return item
 
     def _with_origin(self, error: ErrorInfo | None) -> ErrorInfo | None:
         if error is None:
@@ -197,7 +207,7 @@ class Attempt:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
         stored: asyncio.Future[None] = self._loop.create_future()
-        self._flushes.append(stored)
+        self._flushes += (stored,)
         self._on_news()
         await stored
 
@@ -215,9 +225,7 @@ class Attempt:
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
-        until = self._run_of.deadlines.stop_working
-        if self._timeout is not None:
-            until = min(until, self._started_at + self._timeout)
+        until = min(self._run_of.deadlines.stop_working, self.timeout_at)
         return max(0.0, until - self._clock.monotonic())
 
     def stop_requested(self) -> bool:
@@ -254,7 +262,7 @@ class Attempt:
 
     def stored(self, error: QueueError | None = None) -> None:
         """The update was stored, or refused for good: its waiters continue, or get the reason."""
-        waiting, self._flushes = self._flushes, []
+        waiting, self._flushes = self._flushes, ()
         for future in waiting:
             if future.done():
                 continue
@@ -264,6 +272,7 @@ class Attempt:
                 future.set_exception(error)
 
     async def _run(self) -> None:
+        self._has_begun = True
         try:
             ending = Ending(await self._process())
         except BaseException as error:
@@ -271,6 +280,8 @@ class Attempt:
         self._end(ending)
 
     async def _process(self) -> Any:
+        if self.stop_reason is not None:
+            raise asyncio.CancelledError("it was stopped before it began")
         job_type = self._type
         if job_type is None:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
@@ -280,20 +291,15 @@ class Attempt:
             payload=payload,
             attempt=raw.attempts,
             fence=self.fence,
-            **{name: getattr(raw, name) for name in _SAME},
+            **dict(zip(_SAME, _read_same(raw), strict=True)),
         )
         telemetry.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
             self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
         return await run_within(
-            job_type.around, job_type.run, job, self.context, in_thread=not job_type.is_async
+            job_type.around, job_type.run, job, self._context, in_thread=not job_type.is_async
         )
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        if self.ending is None:
-            # cancelled before its first step: `_run` had no chance to note it
-            self._end(Ending(error=asyncio.CancelledError()))
 
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:
@@ -305,6 +311,7 @@ class Attempt:
         self._ended_at = self._clock.monotonic()
         for timer in self._timers:
             timer.cancel()
+        self._timers, self._task = (), None
         self._on_end(self)
 
     def _abandon(self) -> None:
@@ -323,15 +330,16 @@ class Attempt:
             self._task.cancel()
         self._end(Ending(abandoned=True))
 
+    @property
+    def _grace_seconds(self) -> float:
+        return self._run_of.deadlines.grace(self._run_of.options.grace_seconds)
+
     def _timeout_seconds(self) -> float | None:
         job = self.lease.job
         limits = [] if job.timeout_seconds is None else [job.timeout_seconds]
         if job.deadline_at is not None:
             limits.append(max(0.0, (job.deadline_at - self._clock.now()).total_seconds()))
         return min(limits, default=None)
-
-    def _later(self, delay: float, call: Callable[..., None], *args: Any) -> None:
-        self._timers.append(self._loop.call_later(delay, call, *args))
 
 
 def dollars(said: Any) -> float | None:

@@ -32,18 +32,16 @@ async def run_within(
     in_thread: bool,
 ) -> Any:
     """Run a processor inside every middleware, the first outermost; a plain one in a thread."""
-
-    async def processor() -> Any:
-        if not in_thread:
-            return await run(job, ctx)
-        returned = await run_in_thread(lambda: run(job, ctx), name=thread_name(job.id))
-        # a plain function that returns a coroutine is an async processor in disguise
-        return await returned if isinstance(returned, Awaitable) else returned
-
-    call: Call = processor
+    call: Call = partial(_in_thread, run, job, ctx) if in_thread else partial(run, job, ctx)
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, call)
     return await call()
+
+
+async def _in_thread(run: Callable[..., Any], job: Job[Any], ctx: JobContext) -> Any:
+    returned = await run_in_thread(partial(run, job, ctx), name=thread_name(job.id))
+    # a plain function that returns a coroutine is an async processor in disguise
+    return await returned if isinstance(returned, Awaitable) else returned
 
 
 def thread_name(job_id: JobId) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId, LogLine, SettleItem
@@ -25,8 +24,7 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a processor ended: with a value, or an error if there is one.
 
     Attributes:
@@ -45,8 +43,7 @@ class Ending:
         return isinstance(self.value, Retry | Fail | Cancel)
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What about the attempt decides its outcome besides its ending."""
 
     stop: StopReason | None = None
@@ -90,7 +87,7 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         return _stopped(seen)
     if (error := ending.error) is None:
         if seen.stop is None and seen.ran_seconds > (seen.timeout_seconds or math.inf):
-            return _stopped(replace(seen, stop="timeout"))
+            return _stopped(seen._replace(stop="timeout"))
         return _returned(ending.value)
     chosen = _find_chosen(error)
     retryable = attribute(error, "retryable")

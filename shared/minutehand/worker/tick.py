@@ -29,6 +29,7 @@ from minutehand.worker.run import Run
 from minutehand.worker.settler import Settler
 from minutehand.worker.slots import Slots
 from minutehand.worker.summary import TickSummary
+from minutehand.worker.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,13 @@ class Tick:
             run, self.agenda, self._maintenance, is_woken=wakeups is not None
         )
         self._publishing = Publishing(run, on_jobs=self._look_for_work)
+        #: What attempts call, made once for all of them.
+        self._calls: dict[str, Any] = {
+            "on_news": self._reporter.announce,
+            "on_end": self._attempt_ended,
+            "beside": self._jobs_at_work,
+        }
+        self._timeouts = Timeouts(run.clock, self._held)
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
     async def run(self) -> TickSummary:
@@ -322,14 +330,7 @@ class Tick:
             self._reporter.announce()
 
     def _start(self, lease: Lease, sent_at: float) -> float:
-        attempt = Attempt(
-            self._run_of,
-            lease,
-            sent_at=sent_at,
-            on_news=self._reporter.announce,
-            on_end=self._attempt_ended,
-            beside=self._jobs_at_work,
-        )
+        attempt = Attempt(self._run_of, lease, sent_at=sent_at, **self._calls)
         self._held.running[attempt.key] = attempt
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(
@@ -341,6 +342,7 @@ class Tick:
                 | {"attempt": lease.job.attempts, "queue": lease.job.queue},
             )
         attempt.start()
+        self._timeouts.begun(attempt.timeout_at)
         return attempt.lease_until
 
     def _jobs_at_work(self) -> list[JobId]:
@@ -497,6 +499,7 @@ class Tick:
         finally:
             if deadline is not None:
                 deadline.cancel()
+            self._timeouts.end()
             await end_tasks([*tasks, *([self._exchange] if self._exchange else [])])
             for attempt in list(self._held.running.values()):
                 attempt.stop("lost")

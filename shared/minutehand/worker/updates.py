@@ -29,6 +29,9 @@ class Taken(NamedTuple):
     output: tuple[Piece, ...] = ()
 
 
+NOTHING: Final = Taken()
+
+
 @dataclass(slots=True)
 class _Unsent:
     """Pieces of a stream that are sent as one."""
@@ -177,6 +180,8 @@ class Updates:
         Args:
             news: Also what is not output.
         """
+        if not (self or self._running or self.dropped_logs):
+            return NOTHING
         with self._lock:
             output = self._take_output(most_bytes)
             if not news:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -13,6 +14,7 @@ import pytest
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId, LeaseResponse, RunState, SettleResult
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
+from minutehand.worker.attempt import Attempt
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -62,6 +64,19 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
     assert queue.rows["late"].status == "completed"
     with pytest.raises(ValueError, match="already"):
         registry.publisher("fill", fill)
+
+
+def test_what_has_ended_is_freed_at_once() -> None:
+    """A cycle an attempt would leave all that it held to the collector, a third of a job's time."""
+    gc.collect()
+    gc.disable()
+    try:
+        leaping(start(worker, ModelQueue([Row(str(n), {}) for n in range(100)]), of(nothing)))
+        left = [each for each in gc.get_objects() if isinstance(each, Attempt | JobContext)]
+    finally:
+        gc.enable()
+
+    assert len(left) <= 2  # the last one's, which a frame of the run still names
 
 
 async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:

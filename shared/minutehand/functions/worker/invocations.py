@@ -22,7 +22,7 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.worker.deadlines import FanOut, TickOptions
-from minutehand.worker.loop import Worker, run_to_end
+from minutehand.worker.loop import Worker, collect_seldom, run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class LambdaWorker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         telemetry.start(settings.environ, version=settings.version)
+        collect_seldom()
         self._loop = asyncio.new_event_loop()
         self._worker = Worker(
             settings,

@@ -30,7 +30,7 @@ from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
 from minutehand.functions.worker.last_process import LastProcess
 from minutehand.tasks import end_tasks
-from minutehand.worker.loop import run_to_end
+from minutehand.worker.loop import collect_seldom, run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,7 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_host, daemon=True).start()
+    collect_seldom()
 
     config = uvicorn.Config(
         build_app(start),
