@@ -11,7 +11,9 @@
  */
 
 import { answer } from "./jobs/changes.js";
-import { watchJob } from "./jobs/watch.js";
+import { wordsOf } from "./jobs/output.js";
+import { setText } from "./jobs/page.js";
+import { watchJob } from "./jobs/watch-job.js";
 
 const TEXTS = {
   loading: "Loading",
@@ -35,19 +37,9 @@ let sheet;
 
 function put(node, text) {
   const next = text ? String(text) : "";
-  const now = node.textContent;
-  // what is added to leaves a selection in the text before it
-  if (now && next.startsWith(now)) node.firstChild.appendData(next.slice(now.length));
-  else if (next !== now) node.textContent = next;
+  setText(node, next);
   node.hidden = !next;
 }
-
-/** What the streams said as one text: an item a line. */
-const wordsOf = (output) =>
-  Object.values(output ?? {})
-    .map((said) => (typeof said === "string" ? said : said.map(lineOf).join("\n")))
-    .join("\n\n");
-const lineOf = (item) => JSON.stringify(item);
 
 class JobElement extends Base {
   static observedAttributes = ["job-id", "schema", "label"];
@@ -212,7 +204,7 @@ class JobElement extends Base {
     if (typeof progress?.percentage === "number") parts.progress.value = progress.percentage;
     else parts.progress.removeAttribute("value");
     put(parts.message, progress?.message || progress?.stage);
-    put(parts.output, job && wordsOf(output));
+    put(parts.output, job && Object.values(output).map(wordsOf).join("\n\n"));
     const isLate = job?.next_run_at && (state === "scheduled" || state === "retrying");
     put(
       parts.next,

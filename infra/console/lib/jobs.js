@@ -6,4 +6,5 @@ export { FRESHNESS } from "./jobs/follower.js";
 export { outputOf } from "./jobs/pieces.js";
 export { ENDED } from "./jobs/sequence.js";
 export { waitAll } from "./jobs/wait.js";
-export { JobGone, watchJob, watchJobs, watchSession, watchWorkspace } from "./jobs/watch.js";
+export { JobGone, watchJob } from "./jobs/watch-job.js";
+export { watchJobs, watchSession, watchWorkspace } from "./jobs/watch.js";

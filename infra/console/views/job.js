@@ -4,6 +4,8 @@ import { jobs as api, rpc, supabase } from "../api.js";
 import { codeOf, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
+import { wordsOf } from "../lib/jobs/output.js";
+import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -109,6 +111,9 @@ function Loaded({ watch, job }) {
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
+        ${Object.entries(watch.output).map(
+          ([name, said]) => html`<${Words} key=${name} name=${name} said=${said} />`,
+        )}
         <${Data} job=${job} />
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
@@ -252,6 +257,26 @@ function Data({ job }) {
 }
 
 /** Where its time went. */
+/** What it says in a stream, as it comes: who reads the end of it stays there. */
+function Words({ name, said }) {
+  const words = useRef(null);
+  const text = wordsOf(said);
+  useLayoutEffect(() => {
+    const box = words.current;
+    const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
+    setText(box, text); // not as a child: that would take a selection away with each word
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+  }, [text]);
+  return html`<section class="card" aria-label=${`Output: ${name}`}>
+    <div class="bar">
+      <h2>Output: ${name}</h2>
+      <span class="spacer"></span>
+      ${quiet("Copy", () => copy(text, "Copied output"))}
+    </div>
+    <p class="words" ref=${words} tabindex="0"></p>
+  </section>`;
+}
+
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);

@@ -9,7 +9,7 @@ import {
   normalizeEvent,
   Sequence,
 } from "../../../infra/console/lib/jobs/sequence.js";
-import { JobWatch } from "../../../infra/console/lib/jobs/watch.js";
+import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
 const turn = () => new Promise(setImmediate); // the real one, taken before time is made up

@@ -1,7 +1,8 @@
 // Hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
 
 import { answer, cancel, enqueue, retry } from "./changes.js";
-import { stateOf, watchJob, watchJobs } from "./watch.js";
+import { watchJobs } from "./watch.js";
+import { stateOf, watchJob } from "./watch-job.js";
 
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 

@@ -107,3 +107,7 @@ function behind(content, count) {
   if (count === 0) return content;
   return typeof content === "string" ? [...content].slice(count).join("") : content.slice(count);
 }
+
+/** What a stream said as a text: an item a line. */
+export const wordsOf = (said) =>
+  typeof said === "string" ? said : said.map((item) => JSON.stringify(item)).join("\n");

@@ -25,6 +25,13 @@ export function nextFrame(run) {
   else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
 }
 
+/** Set a node's text; where it only grows, what is selected of it stays selected. */
+export function setText(node, text) {
+  const now = node.textContent;
+  if (now && text.startsWith(now)) node.firstChild.appendData(text.slice(now.length));
+  else if (text !== now) node.textContent = text;
+}
+
 // Moments at which a page may have missed something: it came back, the network came back.
 
 const sleepers = new Set();

@@ -1,7 +1,7 @@
 // A job's stream piece by piece, from its beginning or an offset, to the end of the job.
 
 import { Output } from "./output.js";
-import { JobWatch } from "./watch.js";
+import { watchJob } from "./watch-job.js";
 
 /**
  * What a job says in a stream: pieces `{ attempt, from, next, text or items }`, each character and
@@ -24,8 +24,7 @@ export async function* outputOf(client, jobId, name, { from, attempt, schema, si
   };
   signal?.throwIfAborted();
   signal?.addEventListener("abort", end, { once: true });
-  const watch = new JobWatch(client, jobId, { schema, said: after, onPiece });
-  watch.start();
+  const watch = watchJob(client, jobId, { schema, said: after, onPiece });
   watch.ended.then(end, end);
   try {
     while (true) {

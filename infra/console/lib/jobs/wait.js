@@ -1,6 +1,6 @@
 // Waiting for many jobs, each followed to its end.
 
-import { watchJob } from "./watch.js";
+import { watchJob } from "./watch-job.js";
 
 const MOST_WAITED = 20; // jobs of one call that are followed at a time
 
