@@ -650,12 +650,13 @@ begin
     and f.created_at < v_from_at
   where s.job_id = p_job_id;
   if found then -- copied results count as enqueues, by their size
+    perform queue.copy_output(p_job_id, v_id);
     perform queue.admit(
       'changes',
       v_job.workspace_id,
       queue.caller(),
       (
-        select sum(octet_length(s.value::text)) / 16384
+        select (sum(octet_length(s.value::text)) + queue.output_bytes(v_id)) / 16384
         from queue.steps as s
         where s.job_id = v_id
       )

@@ -94,6 +94,46 @@ end;
 $$;
 revoke execute on function queue.drop_output from public;
 
+-- Give a replay what the steps have said that it passes, since they do not run in it.
+create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with first as ( -- later attempts repeat what the first wrote
+    select
+      o.*,
+      s.created_at,
+      coalesce(char_length(o.text), jsonb_array_length(o.items), 0) as size,
+      rank() over (
+        partition by o.stream, o.step
+        order by o.attempt
+      ) as n
+    from queue.output as o
+    join queue.steps as s on s.job_id = p_replay_id and s.name = o.step and s.nth = 0
+    where o.job_id = p_job_id
+  )
+  insert into queue.outputs (
+    job_id, stream, attempt, end_offset, step, text, items
+  )
+  select
+    p_replay_id,
+    f.stream,
+    1,
+    sum(f.size) over (
+      partition by f.stream
+      order by f.created_at, f.step, f.end_offset
+    ),
+    f.step,
+    f.text,
+    f.items
+  from first as f
+  where f.n = 1 and f.size > 0;
+end;
+$$;
+revoke execute on function queue.copy_output from public;
+
 -- Append pieces of jobs whose leases the caller has locked, each {stream, attempt, start, step?,
 -- text or items}, and send them to followers. Of a piece that an earlier report has stored in part
 -- the rest is added; what is beyond the job's bytes is not stored, nor what comes behind it.

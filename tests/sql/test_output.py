@@ -175,6 +175,32 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
     assert engine.rows("select text from queue.outputs") == ["aBc"]
 
 
+def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) -> None:
+    """Of them alone, and to be said again as by an attempt; of pieces as of joined rows."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    output(engine, lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
+    output(engine, lease, piece("c", 3, step="two"), piece("d", 4, step="three"), piece("!", 5))
+    for name in ("one", "two", "three"):
+        engine.report(lease, steps=[{"name": name, "result": name}])
+    engine.settle(lease)
+    for _ in range(2):
+        asked = {"p_job_id": job_id, "p_request": {"from_step": "three"}}
+        replay = engine.rpc("replay_job", **asked)["job"]["id"]
+        assert said(engine, replay)["text"] == "abc"
+        heir = engine.lease_one()
+        found = engine.rpc("read_output", p_request={**handle(heir), "stream": "reply"})
+        assert found["attempt"] == 1
+        assert {step: each["text"] for step, each in found["kept"].items()} == {
+            "one": "ab",
+            "two": "c",
+        }
+        engine.settle(heir)
+        engine.advance(61)
+        engine.maintain()
+    assert said(engine, job_id)["text"] == "a?bcd!"
+
+
 def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine: Engine) -> None:
     engine.stop_clock()
     job_id = engine.enqueue()
@@ -215,7 +241,13 @@ def test_no_one_else_learns_of_a_stream(engine: Engine) -> None:
         anonymous = Engine(engine.database, connection)
         assert anonymous.rpc("job_output", **asked, p_session_id=session)["text"] == "secret"
         answers = [refused(anonymous.rpc, "job_output", **asked)]
+        answers.append(refused(anonymous.rpc, "job_output", **asked, p_session_id="other"))
+    of_eve = {"p_workspace_id": ACME, "p_options": {"user_id": EVE}}
+    own = engine.rpc("open_guest_session", **of_eve)["session_id"]
+    hers = engine.enqueue(session_id=own)
+    output(engine, engine.lease_one(), piece("hers"))
     with engine.member(EVE) as eve:
+        assert eve.rpc("job_output", p_job_id=hers, p_stream="reply")["text"] == "hers"
         answers.append(refused(eve.rpc, "job_output", **asked))
         answers.append(refused(eve.rpc, "job_output", **asked, p_session_id="other"))
     assert {answer[:2] for answer in answers} == {("PT404", "job_not_found")}
