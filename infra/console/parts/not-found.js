@@ -7,6 +7,8 @@ export const title = () => "Not found";
 
 export default function NotFound({ what = "page" }) {
   const name = what[0].toUpperCase() + what.slice(1);
+  const list = location.pathname.split("/")[1];
+  const isOfApp = !["page", "job", "job type"].includes(what);
   const why =
     what === "page"
       ? `There is no page at ${location.pathname}.`
@@ -14,7 +16,7 @@ export default function NotFound({ what = "page" }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">${name} not found</h1></header>
     <p class="muted">${why}</p>
-    <p><a href="/jobs">All jobs</a></p>
+    <p>${isOfApp ? html`<a href=${`/${list}`}>Back</a>` : html`<a href="/jobs">All jobs</a>`}</p>
   </div>`;
 }
 

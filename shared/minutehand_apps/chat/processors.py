@@ -6,6 +6,7 @@ Each step is remembered, so that a crash, a retry and an answered question never
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 
 from minutehand.ai.engines import SAMPLE
+from minutehand.ai.growing import Words
 from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Prompt
 from minutehand.config import Settings
@@ -57,7 +59,7 @@ class Processor:
             Decision,
             lambda: script.decide(run.text),
             check=self._check_reply,
-            field="reply",
+            says=("reply", "reply"),
         )
         if decision.tier != "async" or not self._app.works:
             reply = decision.reply or "Background work is off: set ENABLE_ASYNC_WORK=true."
@@ -107,7 +109,9 @@ class _Run:
 
     async def _text(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
         prompt = prompts.write(self.text, decision, answer, points)
-        found = await self.ask(prompt, Answer, lambda: Answer(text=script.write()))
+        found = await self.ask(
+            prompt, Answer, lambda: Answer(text=script.write()), says=("result", "text")
+        )
         return {"text": self._marked(found.text), "page": None}
 
     def _marked(self, text: str) -> str:
@@ -148,19 +152,39 @@ class _Run:
         by_script: Callable[[], S],
         *,
         check: Callable[[S], None] | None = None,
-        field: str | None = None,
+        says: tuple[str, str] | None = None,
     ) -> S:
-        """A step: what the model answers, or the script where there is none."""
-        model = self._app.model
+        """A step: what the model answers, or the script where there is none.
+
+        Args:
+            says: A stream, and the field whose words it says as they come.
+        """
+        stream, field = says or (None, None)
+
+        async def answer(words: Words | None) -> S:
+            model = self._app.model
+            if not model.offline:
+                return await ask_for(
+                    self._job, self._ctx, model, prompt, shape, check=check, into=words, field=field
+                )
+            found = by_script()
+            if words is not None:
+                await self._recite(words, getattr(found, field or ""))
+            return found
 
         async def run() -> S:
-            if model.offline:
-                return by_script()
-            return await ask_for(
-                self._job, self._ctx, model, prompt, shape, check=check, field=field
-            )
+            if stream is None:
+                return await answer(None)
+            async with self._ctx.stream(stream) as words:
+                return await answer(words)
 
         return shape.model_validate(await self._ctx.step(prompt.name, run))
+
+    async def _recite(self, words: Words, text: str) -> None:
+        """Say a sample word by word, as a model would."""
+        for word in re.findall(r"\s*\S+", text):
+            words.write(word)
+            await asyncio.sleep(self._app.pace_seconds / 10)
 
     async def say(self, kind: Any, content: str, **more: Any) -> None:
         """Say something in the session, once."""

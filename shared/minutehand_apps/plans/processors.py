@@ -7,10 +7,12 @@ and a failure of others never lose it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from minutehand.ai.growing import Words
 from minutehand.ai.in_job import ask_for
 from minutehand.config import Settings
 from minutehand.queue.errors import ProcessorError
@@ -92,7 +94,11 @@ class _Run:
         self._report("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
-            chapter = await self._make(stage, given)
+            if stage.shape.said is None:
+                chapter = await self._make(stage, given, None)
+            else:
+                async with self._ctx.stream(stage.name) as words:
+                    chapter = await self._make(stage, given, words)
         except ProcessorError as error:
             self._report("stage_failed", stage, "error", f"{stage.title}: {error}")
             await keep(reason=str(error))
@@ -108,11 +114,15 @@ class _Run:
     def _show(self, stage: Stage) -> None:
         self._ctx.progress(100 * len(self._done) / self._stages, stage.name, stage.title)
 
-    async def _make(self, stage: Stage, given: Mapping[str, Any]) -> Chapter:
-        model = self._app.model
+    async def _make(self, stage: Stage, given: Mapping[str, Any], words: Words | None) -> Chapter:
+        model, said = self._app.model, stage.shape.said
         if model.offline:
-            await asyncio.sleep(self._app.pace_seconds)
-            return stage.shape.model_validate(SAMPLES[stage.name])
+            sample = SAMPLES[stage.name]
+            if words is None or said is None:
+                await asyncio.sleep(self._app.pace_seconds)
+            else:
+                await self._recite(words, sample[said])
+            return stage.shape.model_validate(sample)
         if self._down is not None:
             raise self._down
         prompt = prompts.of_stage(stage, self._prompt, given)
@@ -124,11 +134,21 @@ class _Run:
                 prompt,
                 stage.shape,
                 check=lambda found: found.check(given),
+                into=words,
+                field=said,
             )
         except ProcessorError as error:
             if error.data and error.data.get("hope") != "differently":
                 self._down = error
             raise
+
+    async def _recite(self, words: Words, sample: str | list[str]) -> None:
+        """Say a sample word by word, as a model would."""
+        text = sample if isinstance(sample, str) else "\n".join(sample)
+        pieces = re.findall(r"\s*\S+", text)
+        for piece in pieces:
+            words.write(piece)
+            await asyncio.sleep(self._app.pace_seconds / len(pieces))
 
     def _report(self, event: str, stage: Stage, level: str, message: str) -> None:
         # each line of the log is an event of the job, and so of the plan's stream

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +22,9 @@ Block = str | list[str] | list[list[str]]
 class Chapter(BaseModel):
     """The result of a stage; what a model adds to it is dropped."""
 
+    #: The field that people read while it is written; None where there is nothing but a table.
+    said: ClassVar[str | None] = None
+
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse what does not fit the results of the stages before, with a ValueError."""
 
@@ -33,6 +36,7 @@ class Chapter(BaseModel):
 class Brief(Chapter):
     """What the prompt asks for."""
 
+    said: ClassVar[str | None] = "goal"
     title: Line
     goal: Text
     facts: list[Line] = Field(default_factory=list, max_length=30)
@@ -45,6 +49,7 @@ class Brief(Chapter):
 class Points(Chapter):
     """Lines of one kind."""
 
+    said: ClassVar[str | None] = "points"
     points: Annotated[list[Line], Field(min_length=1, max_length=30)]
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
@@ -55,6 +60,7 @@ class Points(Chapter):
 class Prose(Chapter):
     """A text."""
 
+    said: ClassVar[str | None] = "text"
     text: Text
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:

@@ -1,8 +1,9 @@
-"""The chat's pages: a message, work as a card that asks, and its page; all of it plain text."""
+"""The chat's pages: answers as they are written, work as a card that asks, and its page."""
 
 from __future__ import annotations
 
 import re
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import expect
@@ -10,10 +11,21 @@ from playwright.sync_api import expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
 HOSTILE = "The roof <img src=x onerror=alert(1)> leaks **badly**."
+MARKDOWN = """Two **ways** [here](javascript:alert(1)) <img src=x onerror=alert(1)>
+
+1. `pip`
+2. [docs](https://example.com/)
+
+```python
+print("<b>")
+```
+"""
 
 
 def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None:
@@ -28,6 +40,12 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     box.press("Enter")
     expect(page.locator("[data-type=message]")).to_contain_text(HOSTILE)
     expect(page.locator("[data-type=reply]")).to_contain_text("sample: no model is configured")
+    page.get_by_role("button", name="Retry").press("Enter")
+    expect(page.locator("[data-type=message]")).to_have_count(2)
+    expect(page.locator("[data-type=reply]")).to_have_count(2)
+    page.get_by_role("button", name="Edit").last.press("Enter")
+    expect(box).to_be_focused()
+    expect(box).to_have_value(HOSTILE)
 
     box.fill("Build a dashboard")
     box.press("Enter")
@@ -50,3 +68,50 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     page.get_by_role("link", name="Chat").first.press("Enter")
     expect(page.get_by_role("row", name=re.compile("The roof"))).to_be_visible()
     assert found == []
+
+
+def test_an_answer_is_written_stopped_asked_for_again_and_fails(
+    visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
+) -> None:
+    """Words as they come, as Markdown; what was said stays, and a reason is the answer's."""
+    session = f"chat_{uuid4()}"
+    job = worker.enqueue(session_id=session)
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
+            " values (%s, %s, 'How', %s)",
+            (session, workspace["id"], ADA.id),
+        )
+        connection.execute(
+            "insert into public.async_messages (session_id, workspace_id, job_id, type, content)"
+            " values (%s, %s, %s, 'message', 'How?')",
+            (session, workspace["id"], job),
+        )
+    visitor = visit(ADA, f"/chat/session#{session}")
+    page = visitor.page
+    answer = page.locator("[data-type=answer]")
+    lease = worker.lease_soon()
+    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": MARKDOWN}
+    worker.report(lease, output=[piece])
+    expect(answer.locator("strong")).to_have_text("ways")
+    expect(answer.locator("pre")).to_have_text('print("<b>")\n')
+    expect(answer.get_by_role("link")).to_have_text("docs")
+    assert answer.locator("img, script, b").count() == 0
+    tab = visitor.another_tab(page.url)
+    expect(tab.locator("[data-type=answer] strong")).to_have_text("ways")
+
+    page.get_by_role("button", name="Stop").press("Enter")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    assert worker.report(lease) == "cancel"
+    worker.settle(lease, "cancelled")
+    for each in (page, tab):
+        expect(each.locator("[data-type=answer]")).to_contain_text("Stopped.")
+        expect(each.locator("[data-type=answer] strong")).to_have_text("ways")
+    answer.get_by_role("button", name="Retry").press("Enter")
+    expect(answer).to_have_attribute("data-status", "pending")
+    lease = worker.lease_soon()
+    expect(answer).to_contain_text("Thinking…")
+    worker.settle(lease, "failed", error={"type": "Away", "message": "The model is away."})
+    expect(answer.get_by_role("alert")).to_have_text("The model is away.")
+    expect(page.get_by_text("The model is away.")).to_have_count(1)
+    assert violations(page) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from minutehand_apps.plans.graph import STAGES, stages_of
+from minutehand_apps.plans.sample import SAMPLES
 from tests.integration.plans.conftest import Harness
 from tests.support.engine import ACME, ADA, EVE
 from tests.support.killable import survive
@@ -30,6 +31,12 @@ async def test_without_a_model_there_is_one_sample_under_its_banner(
     plan = await harness.ended(plan_id)
 
     assert (plan["status"], plan["percentage"], len(plan["stages"])) == ("completed", 100, stages)
+    said = harness.project.sql(
+        "select string_agg(text, '' order by end_offset) as text from queue.output"
+        " where job_id = %s and stream = 'strategy'",
+        plan["job_id"],
+    )
+    assert said == [{"text": SAMPLES["strategy"]["text"]}]
     report = await harness.report(plan_id)
     assert f"This is a {SAMPLE}. It is not about the prompt." in report
     assert report.startswith("# Sample plan")

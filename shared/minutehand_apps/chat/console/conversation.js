@@ -1,22 +1,28 @@
-// A session: what was said, work as a card with its progress and question, and a box to write in.
+// A session: what was said, answers as they are written, work as a card with its question, and a box
+// to write in.
 
-import { callRoute } from "../../api.js";
+import { callRoute, jobs as api, supabase } from "../../api.js";
+import { hooksOf } from "../../lib/jobs/hooks.js";
 import { stateOf } from "../../lib/states.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { classes, hooks, html, quiet, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
+import { copy } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Answering } from "../../parts/question.js";
 import { useFollowed } from "../../parts/live.js";
+import { Markdown } from "../../parts/markdown.js";
+import NotFound, { unreadPage } from "../../parts/not-found.js";
+import { Answering } from "../../parts/question.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import NotFound, { unreadPage } from "../../parts/not-found.js";
 
 needStyles("/apps/chat/chat.css");
 
 export const title = () => "Conversation";
+
+const { useJob } = hooksOf(hooks, supabase);
 
 const FOUND_MS = 250;
 /** A piece of work's status as a job's. */
@@ -26,6 +32,7 @@ const STATUS = {
   cancelling: "processing",
   waiting_for_user: "waiting",
 };
+const LIVE = ["pending", "processing", "waiting"];
 const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
 /** What a session holds; one that is still to begin holds nothing. */
@@ -39,20 +46,25 @@ async function readSession(id, signal) {
 }
 
 /** Show the end of the page as more is said, unless the person has scrolled up to read. */
-function useEndInSight(count) {
-  const end = useRef(null);
+function useEndInSight(isThere) {
+  const [log, end] = [useRef(null), useRef(null)];
   const isAtEnd = useRef(true);
   useEffect(() => {
+    if (!isThere) return undefined;
     const seen = new IntersectionObserver(([one]) => (isAtEnd.current = one.isIntersecting), {
       rootMargin: "0px 0px 200px 0px",
     });
-    if (end.current) seen.observe(end.current);
-    return () => seen.disconnect();
-  }, [Boolean(count)]);
-  useEffect(() => {
-    if (isAtEnd.current) end.current?.scrollIntoView({ block: "end" });
-  }, [count]);
-  return { end, goThere: () => (isAtEnd.current = true) };
+    const grown = new ResizeObserver(() => {
+      if (isAtEnd.current) end.current?.scrollIntoView({ block: "end" });
+    });
+    seen.observe(end.current);
+    grown.observe(log.current);
+    return () => {
+      seen.disconnect();
+      grown.disconnect();
+    };
+  }, [isThere]);
+  return { log, end, goThere: () => (isAtEnd.current = true) };
 }
 
 export default function ConversationPage({ workspace }) {
@@ -69,35 +81,64 @@ export default function ConversationPage({ workspace }) {
 function Conversation({ id, workspaceId }) {
   const found = useRead((signal) => readSession(id, signal), [id]);
   const session = found.value;
-  const [isSending, setIsSending] = useState(false);
+  const [sending, setSending] = useState(0);
+  const [stopped, setStopped] = useState([]);
+  const [text, setText] = useState("");
+  const box = useRef(null);
   const hasBegun = Boolean(session?.title);
-  const isLive = session?.messages.some((one) =>
-    ["pending", "processing", "waiting"].includes(one.status ?? ""),
+  const messages = session?.messages ?? [];
+  useFollowed(
+    found,
+    [hasBegun && `session:${id}`],
+    messages.some((one) => LIVE.includes(one.status)),
   );
-  useFollowed(found, [hasBegun && `session:${id}`], isLive ?? false);
   useEffect(() => {
-    if (!isSending || hasBegun || found.isLoading) return undefined;
+    if (!sending || hasBegun || found.isLoading) return undefined;
     const timer = setTimeout(found.refresh, FOUND_MS); // until there is something to follow
     return () => clearTimeout(timer);
-  }, [isSending, hasBegun, found.isLoading]);
-  const { end, goThere } = useEndInSight(
-    session && `${session.messages.length} ${session.asks.length} ${session.work.length}`,
-  );
+  }, [sending, hasBegun, found.isLoading]);
+  const { log, end, goThere } = useEndInSight(Boolean(session));
   const unread = unreadPage("Conversation", found, "conversation");
   if (unread) return unread;
   const act = actionsOn(found.refresh);
   const headers = { "X-Session-Id": id };
-  const send = (content, key) => {
+  const send = async (content, key = crypto.randomUUID()) => {
     goThere();
-    setIsSending(true);
-    return callRoute("POST /api/chat", {
-      headers: { ...headers, "Idempotency-Key": key },
-      body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
-    }).finally(() => {
-      setIsSending(false);
+    setSending((count) => count + 1);
+    try {
+      await callRoute("POST /api/chat", {
+        headers: { ...headers, "Idempotency-Key": key },
+        body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
+      });
+    } catch (error) {
+      if (error.code !== "reply_failed") throw error; // the answer itself says it
+    } finally {
+      setSending((count) => count - 1);
       found.refresh();
-    });
+    }
   };
+  const edit = (words) => {
+    setText(words);
+    box.current?.focus();
+  };
+  const again = (words) => act("Could not ask again", () => send(words));
+  const replied = new Set(messages.filter((one) => one.type === "reply").map((one) => one.job));
+  const asked = new Map(
+    messages.filter((one) => one.type === "message").map((one) => [one.job, one.content]),
+  );
+  // asked, and neither answered nor become work
+  const open = messages.filter(
+    (one) =>
+      one.type === "message" && !one.work && !replied.has(one.job) && one.status !== "completed",
+  );
+  const stoppable = open
+    .filter((one) => LIVE.includes(one.status) && !stopped.includes(one.job))
+    .map((one) => one.job);
+  const stop = () =>
+    act("Could not stop", async () => {
+      await Promise.all(stoppable.map((job) => api.cancel(job)));
+      setStopped([...stopped, ...stoppable]);
+    });
   const work = new Map(session.work.map((one) => [one.id, one]));
   const card = (workId) => {
     const item = work.get(workId);
@@ -121,6 +162,10 @@ function Conversation({ id, workspaceId }) {
   // what a card says is not said twice: an open question is in it, and that its work has begun
   const isShown = (one) =>
     !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
+  const retry = (one) => {
+    setStopped(stopped.filter((job) => job !== one.job));
+    return act("Could not retry", () => api.retry(one.job));
+  };
   return html`<article class="page chat">
     <header class="page-head">
       <div class="grow">
@@ -129,34 +174,95 @@ function Conversation({ id, workspaceId }) {
       </div>
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
-    <div role="log" aria-label="Messages">
+    <div role="log" aria-label="Messages" ref=${log}>
       <ol class="chat-messages">
-        ${session.messages.filter(isShown).map(
+        ${messages.filter(isShown).map(
           (one) => html`<li key=${one.id}>
-            <${Message} message=${one} />
+            ${
+              one.role === "user"
+                ? html`<${Mine} message=${one} onEdit=${edit} />`
+                : html`<${Theirs} message=${one} question=${one.type === "question" ? null : asked.get(one.job)} onRetry=${again} />`
+            }
+            ${open.includes(one) && html`<${Answer} of=${one} onRetry=${() => retry(one)} />`}
             ${one.type === "message" && one.work && card(one.work)}
           </li>`,
         )}
       </ol>
     </div>
-    ${session.messages.length === 0 && html`<p class="muted">Nothing was said yet.</p>`}
+    ${
+      messages.length === 0 &&
+      html`<div class="chat-empty">
+        <p class="strong">What would you like to know, or have made?</p>
+        <p class="muted">
+          Simple questions are answered at once. What takes longer is done in the background: you
+          can go on meanwhile, and are asked when something is to be decided.
+        </p>
+      </div>`
+    }
     <div class="chat-end" ref=${end}></div>
-    <div class="chat-composer"><${Composer} onSend=${send} /></div>
+    <div class="chat-composer">
+      <${Composer}
+        box=${box}
+        text=${text}
+        setText=${setText}
+        onSend=${send}
+        stop=${stoppable.length > 0 ? stop : null} />
+    </div>
   </article>`;
 }
 
-function Message({ message }) {
-  const { page } = message.result ?? {};
-  const isWaiting = !message.work && ["pending", "processing"].includes(message.status ?? "");
-  const waitsFor = message.waits_for ?? "is being answered…";
-  return html`<article
-    class=${message.role === "user" ? "chat-bubble mine" : "chat-bubble"}
-    data-type=${message.type}>
-    <p>${message.content}</p>
+/** What can be done with a message, in a line below it. */
+const Below = ({ at, children }) =>
+  html`<div class="chat-below">
+    ${children} <span class="hint"><${When} at=${new Date(at).toISOString()} /></span>
+  </div>`;
+
+const copying = (text) => quiet("Copy", () => copy(text, "Copied"));
+
+function Mine({ message: { type, content, timestamp }, onEdit }) {
+  return html`<article class="chat-mine" data-type=${type}>
+    <p>${content}</p>
+    <${Below} at=${timestamp}>
+      ${copying(content)} ${type === "message" && quiet("Edit", () => onEdit(content))}
+    <//>
+  </article>`;
+}
+
+function Theirs({ message: { type, content, result, timestamp }, question, onRetry }) {
+  const { page } = result ?? {};
+  return html`<article class="chat-theirs" data-type=${type}>
+    <${Markdown} text=${content} />
     ${page && html`<${Page} title=${page.title} address=${page.url} />`}
-    ${isWaiting && html`<p class="hint">${waitsFor}</p>`}
-    ${!message.work && message.status === "failed" && html`<p class="problem">${message.error}</p>`}
-    <p class="hint"><${When} at=${new Date(message.timestamp).toISOString()} /></p>
+    <${Below} at=${timestamp}>
+      ${copying(content)} ${question && quiet("Retry", () => onRetry(question))}
+    <//>
+  </article>`;
+}
+
+/** An answer that is being written, or why there is none; with what was said of it. */
+function Answer({ of: message, onRetry }) {
+  const isLive = LIVE.includes(message.status);
+  const { output, progress, isCancelling } = useJob(isLive ? message.job : null);
+  const said = (isLive ? output.reply : message.said) ?? "";
+  const isFailed = message.status === "failed";
+  const waits = message.waits_for ?? progress?.message;
+  return html`<article
+    class=${classes("chat-theirs", isLive && "writing")}
+    data-type="answer"
+    data-status=${message.status}
+    aria-busy=${isLive}>
+    ${said && html`<${Markdown} text=${said} />`}
+    ${isCancelling && html`<p class="muted">Stopping…</p>`}
+    ${isLive && !isCancelling && !said && html`<p class="chat-thinking">${waits ?? "Thinking…"}</p>`}
+    ${isFailed && html`<p class="problem wrap" role="alert">${message.error}</p>`}
+    ${message.status === "cancelled" && html`<p class="muted">Stopped.</p>`}
+    ${
+      !isLive &&
+      html`<${Below} at=${message.timestamp}>
+        ${said && copying(said)}
+        <${ActionButton} className="quiet" run=${onRetry}>Retry<//>
+      <//>`
+    }
   </article>`;
 }
 
@@ -173,6 +279,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
   const status = STATUS[item.status] ?? item.status;
   const isLive = item.status in STATUS;
   const isCancelling = item.status === "cancelling";
+  const { output } = useJob(status === "processing" ? item.id.slice("work_".length) : null);
   return html`<section
     class=${question ? "card question" : "card"}
     data-work=${item.id}
@@ -185,9 +292,15 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
           ? html`<${Tag} tone="waiting">Waits for your answer<//>`
           : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
       }
-      <a href=${`/jobs/${item.id.slice("work_".length)}`}>Job</a>
+      ${
+        isLive &&
+        html`<${ActionButton} className="danger" disabled=${isCancelling} run=${onCancel}>
+          ${isCancelling ? "Cancelling…" : "Cancel"}
+        <//>`
+      }
     </div>
-    ${isLive && html`<${JobProgress} job=${{ status, progress: item.progress }} />`}
+    ${isLive && !question && html`<${JobProgress} job=${{ status, progress: item.progress }} />`}
+    ${output.result && html`<${Markdown} text=${output.result} />`}
     ${
       question &&
       html`
@@ -205,17 +318,10 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       `
     }
     ${item.status === "failed" && html`<p class="problem">${item.error}</p>`}
-    ${
-      isLive &&
-      html`<${ActionButton} className="danger" disabled=${isCancelling} run=${onCancel}>
-        ${isCancelling ? "Cancelling…" : "Cancel"}
-      <//>`
-    }
   </section>`;
 }
 
-function Composer({ onSend }) {
-  const [text, setText] = useState("");
+function Composer({ box, text, setText, onSend, stop }) {
   // the same key for the same words: sent twice, they are one message
   const [key, setKey] = useState(() => crypto.randomUUID());
   const [problem, setProblem] = useState("");
@@ -238,20 +344,27 @@ function Composer({ onSend }) {
   };
   return html`<form onSubmit=${submit} aria-label="New message">
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    <label>
-      <span class="hidden">Message</span>
-      <textarea
-        rows="2"
-        maxlength="8000"
-        placeholder="Say something; Enter sends it"
-        value=${text}
-        onInput=${(event) => change(event.target.value)}
-        onKeyDown=${(event) =>
-          event.key === "Enter" &&
-          !event.shiftKey &&
-          !event.isComposing &&
-          submit(event)}></textarea>
-    </label>
-    <button type="submit" class="primary" disabled=${!text.trim()}>Send</button>
+    <div class="chat-box">
+      <label class="grow">
+        <span class="hidden">Message</span>
+        <textarea
+          ref=${box}
+          rows="2"
+          maxlength="8000"
+          placeholder="Say something; Enter sends it"
+          value=${text}
+          onInput=${(event) => change(event.target.value)}
+          onKeyDown=${(event) =>
+            event.key === "Enter" &&
+            !event.shiftKey &&
+            !event.isComposing &&
+            submit(event)}></textarea>
+      </label>
+      ${
+        stop && !text.trim()
+          ? html`<${ActionButton} className="stop" run=${stop}>Stop<//>`
+          : html`<button type="submit" class="primary" disabled=${!text.trim()}>Send</button>`
+      }
+    </div>
   </form>`;
 }

@@ -387,6 +387,24 @@ left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
+-- What was said of a reply that was stopped, or failed on the way.
+create function chat.words_of(p_job_id uuid)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select string_agg(o.text, '' order by o.end_offset)
+from queue.output as o
+where o.job_id = p_job_id
+  and o.stream = 'reply'
+  and o.attempt = (
+    select max(x.attempt)
+    from queue.output as x
+    where x.job_id = p_job_id and x.stream = 'reply'
+  )
+$$;
+revoke execute on function chat.words_of from public, anon, authenticated, service_role;
+
 create function chat.message_json(p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -394,6 +412,7 @@ set search_path = ''
 as $$
 select jsonb_strip_nulls(jsonb_build_object(
   'id', 'msg_' || p_message.id,
+  'job', p_message.job_id,
   'type', p_message.type,
   'role', case
     when p_message.type in ('message', 'answer') then 'user'
@@ -414,7 +433,8 @@ select jsonb_strip_nulls(jsonb_build_object(
       select jsonb_strip_nulls(jsonb_build_object(
         'status', j.status,
         'error', j.error_message,
-        'waits_for', chat.waits_for(j)
+        'waits_for', chat.waits_for(j),
+        'said', case when j.status in ('failed', 'cancelled') then chat.words_of(j.id) end
       ))
       from public.jobs as j
       where j.id = p_message.job_id

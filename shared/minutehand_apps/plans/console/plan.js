@@ -1,10 +1,11 @@
 // One plan: its report as far as it is made, its stages, and its log.
 
-import { callRoute } from "../../api.js";
+import { callRoute, supabase } from "../../api.js";
+import { hooksOf } from "../../lib/jobs/hooks.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, useState } from "../../lib/ui.js";
+import { hooks, html, useState } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -20,6 +21,8 @@ import { unreadPage } from "../../parts/not-found.js";
 needStyles("/apps/plans/plans.css");
 
 export const title = () => "Plan";
+
+const { useJob } = hooksOf(hooks, supabase);
 
 const JSON_ONLY = { Accept: "application/json" };
 const FORMATS = [
@@ -42,6 +45,7 @@ export default function PlanPage({ id }) {
   const plan = found.value;
   const live = isLive(plan?.status);
   useFollowed(found, [live && `job:${plan.job_id}`]);
+  const { output } = useJob(live ? plan.job_id : null);
   const unread = unreadPage("Plan", found, "plan");
   if (unread) return unread;
   const act = actionsOn(found.refresh);
@@ -122,6 +126,7 @@ export default function PlanPage({ id }) {
       <${Outline} of=${plan.report.outline} />
       <${ReportSection}
         report=${plan.report}
+        output=${output}
         redo=${live ? null : redo} />
     </div>
     <${Log} plan=${plan} />
@@ -183,7 +188,7 @@ const Outline = ({ of }) =>
     </ol>
   </nav>`;
 
-function ReportSection({ report, redo }) {
+function ReportSection({ report, output, redo }) {
   const blocks = new Map(report.chapters.map((chapter) => [chapter.stage, chapter.blocks]));
   return html`<section class="card stack report" aria-labelledby="h-report">
     <h2 id="h-report">${report.title}</h2>
@@ -193,12 +198,13 @@ function ReportSection({ report, redo }) {
         key=${one.stage}
         of=${one}
         blocks=${blocks.get(one.stage)}
+        said=${output[one.stage]}
         redo=${redo && (() => redo(one.stage))} />`,
     )}
   </section>`;
 }
 
-function Chapter({ of: { stage, title: name, status, reason }, blocks, redo }) {
+function Chapter({ of: { stage, title: name, status, reason }, blocks, said, redo }) {
   return html`<section id=${stage} class="chapter" data-chapter=${status}>
     <div class="bar">
       <h3>${name}</h3>
@@ -212,9 +218,11 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, redo }) {
     ${
       blocks
         ? blocks.map(blockOf)
-        : reason
-          ? html`<p class="problem wrap">${reason}</p>`
-          : html`<p class="muted">
+        : said && status === "running"
+          ? html`<p class="writing">${said}</p>`
+          : reason
+            ? html`<p class="problem wrap">${reason}</p>`
+            : html`<p class="muted">
             ${
               { running: "Being written…", waiting: "Comes when what it builds on is there." }[
                 status

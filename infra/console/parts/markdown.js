@@ -1,0 +1,74 @@
+// Markdown as elements: a library reads it, and nothing of it becomes markup by itself.
+
+import { lexer } from "/vendor/marked/lib/marked.esm.js";
+import { safeUrl } from "../lib/format.js";
+import { needStyles } from "../lib/styles.js";
+import { html, quiet, useMemo } from "../lib/ui.js";
+import { copy } from "./copy.js";
+
+needStyles("/styles/markdown.css");
+
+/** A text that a model or a person wrote, also while it is being written. */
+export function Markdown({ text }) {
+  const tokens = useMemo(() => lexer(text), [text]);
+  return html`<div class="markdown">${drawn(tokens)}</div>`;
+}
+
+// what is not known, as HTML, is shown as it was written
+const drawn = (tokens = []) => tokens.map((token) => (DRAW[token.type] ?? asWritten)(token));
+const asWritten = ({ raw }) => raw;
+const words = ({ text, tokens }) => (tokens ? drawn(tokens) : text);
+const cells = (Cell, row) => row.map((cell) => html`<${Cell}>${drawn(cell.tokens)}<//>`);
+
+const DRAW = {
+  text: words,
+  escape: words,
+  space: () => null,
+  def: () => null,
+  br: () => html`<br />`,
+  hr: () => html`<hr />`,
+  strong: (token) => html`<strong>${words(token)}</strong>`,
+  em: (token) => html`<em>${words(token)}</em>`,
+  del: (token) => html`<del>${words(token)}</del>`,
+  codespan: ({ text }) => html`<code>${text}</code>`,
+  paragraph: (token) => html`<p>${words(token)}</p>`,
+  heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
+  blockquote: (token) => html`<blockquote>${drawn(token.tokens)}</blockquote>`,
+  // a picture would tell another server that it is looked at
+  image: ({ href, text }) => linkTo(href, text || href),
+  link: (token) => linkTo(token.href, words(token)),
+  list: ({ ordered, start, items }) => {
+    const lines = items.map(
+      ({ tokens, task, checked }) =>
+        html`<li>${task && (checked ? "☑ " : "☐ ")}${drawn(tokens)}</li>`,
+    );
+    return ordered ? html`<ol start=${start}>${lines}</ol>` : html`<ul>${lines}</ul>`;
+  },
+  code: ({ text, lang }) =>
+    html`<figure class="code">
+      <figcaption class="bar">
+        <span class="muted small">${lang}</span>
+        <span class="spacer"></span>
+        ${quiet("Copy", () => copy(text, "Copied the code"), { "aria-label": "Copy the code" })}
+      </figcaption>
+      <pre tabindex="0"><code>${text}</code></pre>
+    </figure>`,
+  table: ({ header, rows }) =>
+    html`<div class="scroll-x" tabindex="0" role="group" aria-label="Table">
+      <table class="table">
+        <thead>
+          <tr>${cells("th", header)}</tr>
+        </thead>
+        <tbody>
+          ${rows.map((row) => html`<tr>${cells("td", row)}</tr>`)}
+        </tbody>
+      </table>
+    </div>`,
+};
+
+function linkTo(address, content) {
+  const href = safeUrl(address);
+  return href
+    ? html`<a href=${href} target="_blank" rel="noopener noreferrer nofollow">${content}</a>`
+    : content;
+}
