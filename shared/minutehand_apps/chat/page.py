@@ -19,8 +19,9 @@ color:var(--ink);font:16px/1.5 system-ui,sans-serif}h1{border-bottom:4px solid v
 section{background:var(--card);border-left:4px solid var(--second);border-radius:8px;padding:1rem;
 margin:1rem 0}footer{color:var(--soft)}
 p{white-space:pre-wrap;overflow-wrap:anywhere}h2{margin:0 0 .5rem;font-size:1.1rem}
-dl{display:grid;grid-template-columns:minmax(5rem,12rem) 1fr;gap:.4rem .8rem;margin:0}dd{margin:0}
-i{display:inline-block;height:.9em;border:1px solid var(--soft);border-radius:3px;
+dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.4rem .8rem;margin:0}
+dd{margin:0;display:flex;flex-wrap:wrap;align-items:center}
+i{height:.9em;border:1px solid var(--soft);border-radius:3px;
 background:var(--main);margin-right:.5rem}li::marker{font-weight:700}
 """
 

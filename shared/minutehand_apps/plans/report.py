@@ -21,7 +21,7 @@ font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}p,blockquote{white-s
 .meta{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
 th{white-space:nowrap}td.num,th.num{text-align:right;font-variant-numeric:tabular-nums}
-h1{line-height:1.25}h2{margin:2rem 0 .4rem;font-size:1.2rem}
+h1{font-size:1.7rem;line-height:1.25}h2{margin:2rem 0 .4rem;font-size:1.2rem}
 blockquote{margin:0;padding-left:1rem;border-left:3px solid var(--line);color:var(--soft)}
 """
 
