@@ -34,7 +34,7 @@ const DRAW = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${drawn(token.tokens)}</blockquote>`,
-  // a picture would tell another server that it is looked at
+  // who loads a picture is seen by its server
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {
