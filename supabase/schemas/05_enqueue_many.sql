@@ -208,6 +208,7 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
+  v_caller constant uuid := queue.caller();
   v_keyed uuid[]; -- the job of each item that has an idempotency key
   v_new uuid[] := '{}';
   v_published integer := 0; -- how many of v_new
@@ -216,11 +217,27 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
+  perform queue.expect(
+    p_workspace_id,
+    v_caller,
+    v_count,
+    octet_length(p_items::text)
+  )
+  where v_caller is not null
+    and v_count > 1
+    and not p_items @? '$[*].idempotency_key'; -- a repeated call makes none
   wake := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
   if wake then
     v_new := ids;
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
+    perform queue.expect(p_workspace_id, v_caller, n.fresh, 0)
+    from (
+      select count(*)::integer as fresh
+      from unnest(v_keyed, ids) as k (holder, id)
+      where k.holder = k.id
+    ) as n
+    where v_caller is not null and v_count > 1 and n.fresh > 0;
   end if;
   -- unique keys in one order likewise; repeats last, when each key has its job
   for v_item in
@@ -283,9 +300,9 @@ begin
     perform queue.admit(
       'jobs',
       p_workspace_id,
-      queue.caller(),
+      v_caller,
       cardinality(v_new),
-      case when queue.caller() is not null then octet_length(p_items::text) end
+      case when v_caller is not null then octet_length(p_items::text) end
     );
   end if;
   wake := wake and queue.wake_worker(v_now);

@@ -41,24 +41,41 @@ begin
     ) - p_amount
   returning tokens into v_tokens;
   if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
-    perform queue.refuse(
-      429,
-      'rate_limited',
-      format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
-      jsonb_build_object(
-        'limit', p_limit,
-        'per_second', p_most / p_seconds,
-        'burst', p_most,
-        'retry_after_seconds', coalesce(
-          ceil(-v_tokens * p_seconds / nullif(p_most, 0)),
-          60
-        )
-      )::text
-    );
+    perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
 end;
 $$;
 revoke execute on function queue.spend from public;
+
+-- Refuse with 429 what a bucket has too few tokens for; p_tokens: what would be left.
+create function queue.refuse_rate(
+  p_limit text,
+  p_most double precision,
+  p_seconds double precision,
+  p_tokens double precision
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(
+    429,
+    'rate_limited',
+    format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
+    jsonb_build_object(
+      'limit', p_limit,
+      'per_second', p_most / p_seconds,
+      'burst', p_most,
+      'retry_after_seconds', coalesce(
+        ceil(-p_tokens * p_seconds / nullif(p_most, 0)),
+        60
+      )
+    )::text
+  );
+end;
+$$;
+revoke execute on function queue.refuse_rate from public;
 
 -- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
 -- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
@@ -223,6 +240,37 @@ begin
 end;
 $$;
 revoke execute on function queue.admit from public;
+
+-- Refuse jobs of a person's call that queue.admit would refuse once they are made: else a bulk that
+-- is refused costs all that one that is admitted does, and no one pays for it.
+create function queue.expect(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_count integer,
+  p_bytes bigint
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_burst constant integer := queue.setting('user_enqueues_burst')::integer;
+  v_seconds constant double precision := v_burst
+    / queue.setting('user_enqueues_per_second')::double precision;
+  v_left constant double precision := queue.tokens_of(
+    format('u:%s/enqueues', p_user_id),
+    v_burst,
+    v_seconds,
+    queue.clock()
+  ) - p_count - p_bytes / 16384;
+begin
+  if v_left < 0 then
+    perform queue.refuse_rate('enqueues', v_burst, v_seconds, v_left);
+  end if;
+  perform queue.check_live_jobs(p_workspace_id);
+end;
+$$;
+revoke execute on function queue.expect from public;
 
 -- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
 -- ten, and its guests ten of their own. None waits, since it would hold a connection.

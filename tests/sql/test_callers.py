@@ -327,6 +327,32 @@ def test_few_calls_of_a_person_wait_for_a_key(engine: Engine, taken: dict[str, A
         assert late.enqueue(**taken) == made
 
 
+@pytest.mark.parametrize("option", ["none", "tags", "idempotency_key"])
+def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
+    """It would cost what an admitted one does; one that repeats an answered one is answered."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})
+    given: dict[str, Callable[[int], dict[str, Any]]] = {
+        "none": lambda n: {},
+        "tags": lambda n: {"tags": ["x"]},
+        "idempotency_key": lambda n: {"idempotency_key": str(n)},
+    }
+    jobs = [{"job_type": "work", "payload": {}, **given[option](n)} for n in range(1000)]
+    lines = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
+    with engine.member(ADA) as ada:
+
+        def bulk(some: list[dict[str, Any]]) -> Any:
+            return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
+
+        made, published = bulk(jobs[:500]), engine.one(lines)
+
+        assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
+
+        assert engine.one(lines) == published, "a number that no rollback gives back"
+        if option == "idempotency_key":
+            assert bulk(jobs[:500])["ids"] == made["ids"]
+
+
 def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
     """A disk is filled by what jobs hold; each 16 kB counts as a job, by every way in."""
     engine.stop_clock()
