@@ -2,7 +2,8 @@
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind (which must be
 installed), a short and a long run of each case; their difference, without the start, is the table.
-WAL and transaction ids are of the same runs. An argument names the cases: those that contain it.
+WAL and transaction ids are of the same runs; statements are those within a call, as auto_explain
+reports them. An argument names the cases: those that contain it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ STATE = """select 'wal ' || (pg_current_wal_insert_lsn() - '0/0')
 ITEM = "jsonb_build_object('job_type', 'bench', 'payload', '{}'::jsonb)"
 MADE = f"(select jsonb_agg({ITEM}) from generate_series(1, 1000))"
 BULK = f"select public.enqueue_jobs('{ACME}', {MADE}, 'ids') is null"
+INSERT = (
+    "insert into public.jobs (workspace_id, job_type) "
+    f"select '{ACME}', 'bench' from generate_series(1, 1000)"
+)
 ONE, MANY = "select public.bench_step(1)", "select public.bench_step(500)"
 KEY = "jsonb_build_object('concurrency_key', 'k')"
 ENQUEUE = f"select public.enqueue_job('{ACME}', 'bench', '{{}}'"
@@ -50,6 +55,7 @@ CASES: dict[str, tuple[str, int, int, int]] = {
     "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, 0),
     "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, 0),
     "enqueue_jobs of 1,000, a job": (BULK, 2, 1000, 0),
+    "a plain insert of 1,000, a job": (INSERT, 2, 1000, 0),
     "settle and lease of one": (ONE, 50, 1, 1000),
     "settle and lease of 500, a job": (MANY, 3, 500, 6000),
     "a lease that finds nothing": (ONE, 20, 1, 0),
@@ -80,6 +86,25 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
     return [int(counted[-1]), *(b - a for a, b in zip(states[0], states[-1], strict=True))]
 
 
+def statements(url: str, call: str) -> int:
+    """How many statements a call makes, itself left out, once its session is warm."""
+    said: list[str] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+        for _ in range(3):
+            connection.execute(call.encode())
+        for line in (
+            "load 'auto_explain'",
+            "set auto_explain.log_nested_statements = on",
+            "set auto_explain.log_min_duration = 0",
+            "set client_min_messages = log",
+        ):
+            connection.execute(line.encode())
+        said.clear()
+        connection.execute(call.encode())
+    return sum("Query Text" in one for one in said) - 1
+
+
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory(prefix="minutehand-instructions-", dir="/dev/shm") as name:
@@ -88,7 +113,8 @@ def main() -> None:
         server.start()
         url = prepared(server, "bench")
         setup = SETUP
-        print("| call | instructions | WAL bytes | transaction ids |\n|---|--:|--:|--:|")
+        columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
+        print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
         for case, (call, calls, jobs, waiting) in CASES.items():
             if not all(word in case for word in sys.argv[1:]):
                 continue
@@ -99,6 +125,7 @@ def main() -> None:
                 for statement in (setup, *made, "vacuum analyze", "checkpoint"):
                     connection.execute(statement.encode())
             setup = "select 1"
+            made_of = statements(url, call)
             server.stop()
             before = [f"select public.bench_step({jobs})"] * 2 if waiting else []
             short, long = (
@@ -106,7 +133,8 @@ def main() -> None:
                 for number in (calls, 2 * calls)
             )
             code, wal, ids = ((b - a) / calls for a, b in zip(short, long, strict=True))
-            print(f"| {case} | {code / jobs:,.0f} | {wal / jobs:,.0f} | {ids:.1f} |", flush=True)
+            figures = f"{made_of} | {code / jobs:,.0f} | {wal / jobs:,.0f} | {ids:.1f}"
+            print(f"| {case} | {figures} |", flush=True)
         server.destroy()
 
 

@@ -366,8 +366,9 @@ comment on function public.open_stream is
 select queue.allow('authenticated, service_role', 'public.open_stream');
 
 -- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
+-- Always false: where it must cost little it is assigned, since a query would cost more.
 create function queue.refuse_revoked()
-returns void
+returns boolean
 language plpgsql stable
 set search_path = ''
 as $$
@@ -375,7 +376,7 @@ declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
 begin
   if v_claims ->> 'role' is distinct from 'job_worker' then
-    return;
+    return false;
   end if;
   perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
   where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
@@ -388,6 +389,7 @@ begin
       'SUPABASE_WORKER_KEY'
     );
   end if;
+  return false;
 end;
 $$;
 revoke execute on function queue.refuse_revoked from public;
@@ -656,28 +658,42 @@ end;
 $$;
 revoke execute on function queue.tokens_of from public;
 
--- The lanes of these types and queues (null for all) that are not paused.
-create function queue.open_lanes(p_job_types text[], p_queues text[] default null)
-returns integer[]
+-- The lanes of these types and queues (null for all) that are not paused, and which of their types
+-- have a limit that a lease counts.
+create function queue.open_lanes(
+  p_job_types text[],
+  p_queues text[] default null,
+  out lanes integer[],
+  out limited text[]
+)
 language plpgsql stable
 set search_path = ''
 as $$
 begin
-  return array(
-    with paused as materialized (
-      select p.kind, p.name
-      from queue.pauses as p
-      where p.kind = any ('{job_type,queue}')
+  with paused as materialized (
+    select p.kind, p.name
+    from queue.pauses as p
+    where p.kind = any ('{job_type,queue}')
+  )
+  select
+    coalesce(array_agg(l.lane), '{}'),
+    coalesce(
+      array_agg(distinct t.job_type) filter (
+        where t.max_concurrency is not null
+          or t.workspace_concurrency is not null
+          or t.rate_limit is not null and not t.rate_per_key
+      ),
+      '{}'
     )
-    select l.lane
-    from queue.lanes as l
-    where (p_job_types is null or l.job_type = any (p_job_types))
-      and (p_queues is null or l.queue = any (p_queues))
-      and not exists (
-        select from paused as p
-        where p.name = case p.kind when 'job_type' then l.job_type else l.queue end
-      )
-  );
+  into lanes, limited
+  from queue.lanes as l
+  left join queue.job_types as t on t.job_type = l.job_type
+  where (p_job_types is null or l.job_type = any (p_job_types))
+    and (p_queues is null or l.queue = any (p_queues))
+    and not exists (
+      select from paused as p
+      where p.name = case p.kind when 'job_type' then l.job_type else l.queue end
+    );
 end;
 $$;
 revoke execute on function queue.open_lanes from public;
@@ -835,8 +851,8 @@ begin
   where t.job_type = p_job_type;
   v_open := array(
     select l.lane
-    from unnest(queue.open_lanes(array[p_job_type])) as o (lane)
-    join queue.lanes as l on l.lane = o.lane
+    from queue.open_lanes(array[p_job_type]) as o
+    join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
   -- admitted jobs of other lanes go back: they must hold no slot of the key

@@ -273,11 +273,12 @@ end;
 $$;
 revoke execute on function queue.free_of_type from public;
 
--- Lock the limited types that have turns in these lanes. open: lanes of unlimited types, and of
--- those locked that are not at their limit. A limited type whose first turn opens after this look
--- is left for the next lease, since it was not counted. is_busy: another lease has a type's lock.
+-- Lock those of the limited types that have turns in these lanes. open: lanes of unlimited types,
+-- and of those locked that are not at their limit. A limited type whose first turn opens after this
+-- look is left for the next lease, since it was not counted. is_busy: another lease has the lock.
 create function queue.lock_types(
   p_lanes integer[],
+  p_limited text[],
   p_now timestamptz,
   out open integer[],
   out is_busy boolean,
@@ -287,26 +288,18 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_limited constant text[] := array(
-    select distinct t.job_type
-    from queue.job_types as t
-    join queue.lanes as l on l.job_type = t.job_type and l.lane = any (p_lanes)
-    where t.max_concurrency is not null
-      or t.workspace_concurrency is not null
-      or t.rate_limit is not null and not t.rate_per_key
-  );
   v_types text[];
   v_busy text[];
 begin
   open := p_lanes;
   is_busy := false;
   is_limited := false;
-  if v_limited = '{}' then
+  if p_limited = '{}' then
     return;
   end if;
   v_types := array( -- in one order, so that of two leases one gets them all
     select n
-    from unnest(v_limited) as n
+    from unnest(p_limited) as n
     where exists (
       select from queue.lanes as l
       join queue.turns as o on o.lane = l.lane and not o.blocked
@@ -331,7 +324,7 @@ begin
     select l.lane
     from queue.lanes as l
     where l.lane = any (p_lanes)
-      and (l.job_type <> all (v_limited) or l.job_type = any (v_types))
+      and (l.job_type <> all (p_limited) or l.job_type = any (v_types))
   );
   is_busy := v_busy <> '{}';
 end;
@@ -339,16 +332,18 @@ $$;
 revoke execute on function queue.lock_types from public;
 
 -- The turns in these lanes of the tenants that come next in the ring, at most p_most tenants.
--- known: how many they are; is_all: there are no more. Lanes that have come equally far are read
--- along the ring (v_try 1, and 2 with more rows); where they differ, or where most turns met there
--- belong to other lanes, some of each lane are read (v_try 3). A lane lags at most one round behind
--- the others: one that was not served for long would otherwise be served alone until it caught up.
+-- known: how many they are; is_all: there are no more; is_limited: one has a limit of its own, a
+-- weight or a pause. Lanes that have come equally far are read along the ring (v_try 1, and 2 with
+-- more rows); where they differ, or where most turns met there belong to other lanes, some of each
+-- lane are read (v_try 3). A lane lags at most one round behind the others: one that was not served
+-- for long would otherwise be served alone until it caught up.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
   out turns queue.turn[],
   out known integer,
-  out is_all boolean
+  out is_all boolean,
+  out is_limited boolean
 )
 language plpgsql
 set search_path = ''
@@ -357,15 +352,32 @@ declare
   v_at record; -- the place of these lanes, how many they have, and the latest round
   v_rows integer;
 begin
-  turns := array(
-    select row(
-      o.lane, o.workspace_id, 0, o.rank, o.had, o.from_ord, 1, null, false, null,
-      null, null
-    )::queue.turn
-    from queue.turns as o
-    where not o.blocked
+  select
+    coalesce(
+      array_agg(
+        row(
+          o.lane, o.workspace_id, 0, o.rank, o.had, o.from_ord, 1, null, false, null,
+          null, null
+        )::queue.turn
+      ),
+      '{}'
+    ),
+    bool_or(
+      exists (
+        select from queue.tenant_limits as w
+        where w.workspace_id = o.workspace_id
+        union all
+        select from queue.pauses as p
+        where p.workspace_id = o.workspace_id
+      )
+    )
+  into turns, is_limited
+  from (
+    select *
+    from queue.turns
+    where not blocked
     limit 2
-  );
+  ) as o;
   if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
     is_all := true;
     known := 1;
@@ -483,6 +495,13 @@ begin
     from found as f;
     exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
   end loop;
+  is_limited := exists (
+    select from queue.tenant_limits as w
+    where w.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
+    union all
+    select from queue.pauses as p
+    where p.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
+  );
 end;
 $$;
 revoke execute on function queue.first_turns from public;
@@ -874,14 +893,16 @@ end;
 $$;
 revoke execute on function queue.move_on from public;
 
--- Which turns get how many of the slots, and which are empty. more: ask again at once, since
--- another lease holds a lock or there are more turns than were read; null where no turn was found.
+-- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
+-- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
+-- than were read; null where no turn was found.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
   out lanes integer[],
   out shares queue.share[],
   out empty queue.share[],
+  out is_only boolean,
   out is_limited boolean,
   out more boolean
 )
@@ -890,6 +911,7 @@ set search_path = ''
 as $$
 declare
   v_most constant integer := p_request."limit";
+  v_asked constant record := queue.open_lanes(p_request.job_types, p_request.queues);
   v_types record;
   v_reads integer;
   v_first record;
@@ -899,12 +921,12 @@ declare
   v_limited record;
   v_divided record;
 begin
-  lanes := queue.open_lanes(p_request.job_types, p_request.queues);
+  lanes := v_asked.lanes;
   more := case when v_most = 0 then false end;
   if v_most = 0 then
     return;
   end if;
-  v_types := queue.lock_types(lanes, p_now);
+  v_types := queue.lock_types(lanes, v_asked.limited, p_now);
   -- some turns may be empty, or have had their share: then more are read
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
@@ -919,33 +941,12 @@ begin
     if v_one.lane is null then
       return;
     end if;
-    is_limited := v_types.is_limited
-      or exists (
-        select from queue.tenant_limits as w
-        where w.workspace_id = any (array(
-          select t.workspace_id
-          from unnest(v_turns) as t
-        ))
-        union all
-        select from queue.pauses as p
-        where p.workspace_id = any (array(
-          select t.workspace_id
-          from unnest(v_turns) as t
-        ))
-      );
-    if v_turns[2] is null and v_first.is_all and not is_limited then -- nothing to divide
-      if exists (
-        select from queue.ready as r
-        where r.lane = v_one.lane
-          and r.workspace_id = v_one.workspace_id
-          and r.ord >= v_one.from_ord
-      ) then
-        shares := array[
-          row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share
-        ];
-      else
-        empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
-      end if;
+    is_limited := v_types.is_limited or v_first.is_limited;
+    is_only := v_turns[2] is null and v_first.is_all and not is_limited;
+    if is_only then -- nothing to divide
+      shares := array[
+        row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share
+      ];
       return;
     end if;
     if is_limited then
@@ -1001,7 +1002,6 @@ create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
   p_now timestamptz,
-  p_refused uuid[],
   out ids uuid[]
 )
 language plpgsql
@@ -1020,7 +1020,11 @@ begin
         and r.ord >= s.ord
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
-        and r.job_id <> all (p_refused)
+        and r.job_id <> all (array( -- as queue.refused
+          select f.job_id
+          from queue.signals as f
+          where f.kind = 'refused' and f.name = 'lease' and f.look_at > p_now
+        ))
       order by r.ord
       limit s.jobs
       for no key update of r, j skip locked
@@ -1105,14 +1109,13 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_past constant uuid[] := queue.refused('lease', p_now);
   v_half constant integer := cardinality(p_shares) / 2;
   v_one queue.share := p_shares[1];
   v_failure text;
   v_ids uuid[];
 begin
   begin
-    return queue.take_jobs(p_shares, p_request, p_now, v_past);
+    return queue.take_jobs(p_shares, p_request, p_now);
   exception
     when connection_exception
       or transaction_rollback
@@ -1144,7 +1147,7 @@ begin
       and o.ord >= v_one.ord
       and j.status = 'pending'
       and (j.deadline_at is null or j.deadline_at > p_now)
-      and o.job_id <> all (v_past)
+      and o.job_id <> all (queue.refused('lease', p_now))
     order by o.ord
     limit 1
     for no key update of o, j skip locked
@@ -1429,8 +1432,9 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_shared constant record := queue.share_slots(p_request, p_now);
+  v_shared record := queue.share_slots(p_request, p_now);
   v_leased integer := 0;
+  v_one queue.share;
 begin
   lanes := v_shared.lanes;
   more := v_shared.more;
@@ -1440,8 +1444,21 @@ begin
     leased_at := greatest(p_now, queue.clock());
     ids := queue.take(v_shared.shares, p_request, leased_at);
     v_leased := coalesce(cardinality(ids), 0);
+    if v_leased = 0 and v_shared.is_only then
+      v_one := v_shared.shares[1];
+      if not exists (
+        select from queue.ready as r
+        where r.lane = v_one.lane
+          and r.workspace_id = v_one.workspace_id
+          and r.ord >= v_one.ord
+      ) then
+        v_shared.empty := v_shared.empty
+          || row(v_one.lane, v_one.workspace_id, null, 0)::queue.share;
+        v_shared.shares := null;
+      end if;
+    end if;
     -- where another lease holds some, more may come behind them
-    if v_leased < p_request."limit" then
+    if v_leased < p_request."limit" and v_shared.shares is not null then
       more := more
         or v_leased < case
           when v_shared.shares[2] is null then 1
@@ -1450,13 +1467,12 @@ begin
           and queue.refused('lease', leased_at) = '{}';
     end if;
   end if;
-  more := coalesce(
-    more,
-    exists (
+  if more is null then
+    more := exists (
       select from unnest(lanes) as l (lane)
       join queue.turns as t on t.lane = l.lane and not t.blocked
-    )
-  );
+    );
+  end if;
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend(
       'r:' || y.job_type,
@@ -1493,10 +1509,12 @@ end;
 $$;
 revoke execute on function queue.fill_pool from public;
 
--- Fill every pool. is_short, is_full: one was not, and one was; lanes: of those asked for.
+-- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
+-- not, and one was; lanes: of those asked for.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
+  p_has_notes boolean,
   p_now timestamptz,
   out leases json,
   out leased integer,
@@ -1511,22 +1529,16 @@ as $$
 declare
   v_at_once constant integer := greatest(20, least(200, p_request."limit"));
   v_now timestamptz := p_now;
+  v_pools queue.lease_request[];
+  v_pool queue.lease_request;
   v_filled record;
   v_count integer;
   v_ids uuid[] := '{}';
   v_read record;
+  v_is_published boolean;
 begin
-  perform from queue.notes
-  where key is null
-  union all
-  select from queue.notes
-  where key is not null and look_at <= p_now
-  union all
-  select from queue.turns
-  where blocked and look_at <= p_now
-  limit 1;
   -- one lease at a time opens turns; others skip this
-  if found and queue.try_lock('turns') then
+  if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
     -- a pause that ends has them opened after
     where queue.try_lock('pauses', p_is_shared => true);
@@ -1536,21 +1548,23 @@ begin
   more := false;
   is_short := p_request."limit" = 0;
   is_full := false;
-  for p_request.job_types, p_request."limit" in
-    select p_request.job_types, p_request."limit"
-    where p_request.pools is null
-    union all
-    select p.job_types, p."limit"
-    from jsonb_to_recordset(p_request.pools) as p (job_types text[], "limit" integer)
-  loop
-    v_filled := queue.fill_pool(p_request, v_now);
+  if p_request.pools is null then
+    v_pools := array[p_request];
+  else
+    v_pools := array(
+      select jsonb_populate_record(p_request, to_jsonb(p))
+      from jsonb_to_recordset(p_request.pools) as p (job_types text[], "limit" integer)
+    );
+  end if;
+  foreach v_pool in array v_pools loop
+    v_filled := queue.fill_pool(v_pool, v_now);
     v_ids := v_ids || v_filled.ids;
     lanes := lanes || v_filled.lanes;
     more := more or v_filled.more;
     v_now := v_filled.leased_at;
     v_count := coalesce(cardinality(v_filled.ids), 0);
-    is_short := is_short or v_count < p_request."limit";
-    is_full := is_full or v_count > 0 and v_count >= p_request."limit";
+    is_short := is_short or v_count < v_pool."limit";
+    is_full := is_full or v_count > 0 and v_count >= v_pool."limit";
   end loop;
   leases := '[]';
   leased := cardinality(v_ids);
@@ -1559,46 +1573,50 @@ begin
     leases := v_read.leases;
     p_changes := p_changes || v_read.changes;
   end if;
-  perform queue.publish(p_changes, v_now);
+  v_is_published := queue.publish(p_changes, v_now);
 end;
 $$;
 revoke execute on function queue.lease_ready from public;
 
 -- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
 -- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
-create function queue.note_worker(p_request queue.lease_request, p_now timestamptz)
-returns integer
+-- p_known: the row; has_noted: gates are to be looked at.
+create function queue.note_worker(
+  p_request queue.lease_request,
+  p_known queue.workers,
+  p_now timestamptz,
+  out worker integer,
+  out has_noted boolean
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_worker queue.workers;
   v_changed boolean;
   v_lanes record;
   v_gates integer[];
   v_is_alone boolean;
 begin
-  select * into v_worker
-  from queue.workers
-  where worker_id = p_request.worker_id;
-  if v_worker.version = p_request.version
-    and v_worker.job_types @> p_request.job_types
+  worker := p_known.worker;
+  has_noted := false;
+  if p_known.version = p_request.version
+    and p_known.job_types @> p_request.job_types
   then
     -- it serves the others too, without a slot now
-    p_request.job_types := v_worker.job_types;
+    p_request.job_types := p_known.job_types;
   end if;
-  v_changed := (v_worker.job_types, v_worker.queues, v_worker.version)
+  v_changed := (p_known.job_types, p_known.queues, p_known.version)
     is distinct from (p_request.job_types, p_request.queues, p_request.version);
-  if v_worker.seen_at > p_now - interval '1 minute'
-    and v_worker.seen_at <= p_now
+  if p_known.seen_at > p_now - interval '1 minute'
+    and p_known.seen_at <= p_now
     and not v_changed
   then
-    if v_worker.ended_at is not null then
+    if p_known.ended_at is not null then
       update queue.workers
       set ended_at = null, started_at = p_now
-      where worker = v_worker.worker;
+      where workers.worker = p_known.worker;
     end if;
-    return v_worker.worker;
+    return;
   end if;
   select
     array_agg(l.lane) filter (
@@ -1665,8 +1683,8 @@ begin
         then w.started_at
       else p_now
     end
-  returning w.worker into v_worker.worker;
-  return v_worker.worker;
+  returning w.worker into note_worker.worker;
+  has_noted := v_is_alone and v_gates is not null;
 end;
 $$;
 revoke execute on function queue.note_worker from public;
@@ -1767,22 +1785,37 @@ declare
   v_asked queue.lease_request := queue.read_lease_request(p_request);
   v_now timestamptz;
   v_ms bigint;
-  v_tick record;
+  v_tick record; -- what is known of this run and its worker, and whether notes wait
+  v_noted record;
   v_run jsonb; -- where this call begins or ends it
   v_given record;
   v_due bigint;
   v_maintenance boolean;
   v_ends boolean;
 begin
-  perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
+  if not queue.try_lock('tick ' || v_asked.tick_id) then -- a trial is an expression, no query
+    perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
+  end if;
   v_now := queue.clock();
   select
-    last_call,
-    seen_at > v_now - interval '10 seconds' as is_active,
-    expires_at
+    t.last_call,
+    t.seen_at > v_now - interval '10 seconds' as is_active,
+    t.expires_at,
+    w as worker,
+    exists (
+      select from queue.notes
+      where key is null
+      union all
+      select from queue.notes
+      where key is not null and look_at <= v_now
+      union all
+      select from queue.turns
+      where blocked and look_at <= v_now
+    ) as has_notes
   into v_tick
-  from queue.ticks
-  where tick_id = v_asked.tick_id;
+  from (select) as o
+  left join queue.ticks as t on t.tick_id = v_asked.tick_id
+  left join queue.workers as w on w.worker_id = v_asked.worker_id;
   if v_asked.call <= v_tick.last_call then -- its answer may have been lost
     perform queue.publish(p_changes, v_now);
     v_given := queue.read_leases(
@@ -1801,12 +1834,18 @@ begin
       return json_build_object('leases', '[]'::json, 'run', v_run);
     end if;
   end if;
-  v_asked.worker := queue.note_worker(v_asked, v_now);
+  v_noted := queue.note_worker(v_asked, v_tick.worker, v_now);
+  v_asked.worker := v_noted.worker;
   v_ms := pg_sequence_last_value('queue.wanted_ms'); -- the worker that was wanted is here
   if v_ms > 0 then
     v_ms := setval('queue.wanted_ms', 0);
   end if;
-  v_given := queue.lease_ready(v_asked, p_changes, v_now);
+  v_given := queue.lease_ready(
+    v_asked,
+    p_changes,
+    v_tick.has_notes or v_noted.has_noted,
+    v_now
+  );
   if v_tick.last_call is null or v_given.leased > 0 then -- a repeat is known by it
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
@@ -1837,7 +1876,7 @@ begin
     and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
     if v_asked.pools is not null then -- of all that the worker serves
-      v_given.lanes := queue.open_lanes(v_asked.job_types, v_asked.queues);
+      v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;
     v_due := (
       select count(*)

@@ -36,8 +36,13 @@ create type queue.transition as (
   data jsonb
 );
 
-create function queue.read_items(p_items jsonb)
-returns queue.worker_item[]
+-- The items of a call. is_plain: completions alone, at the first lease, with a result that fits and
+-- no news.
+create function queue.read_items(
+  p_items jsonb,
+  out items queue.worker_item[],
+  out is_plain boolean
+)
 language plpgsql stable
 set search_path = ''
 as $$
@@ -52,11 +57,19 @@ begin
       'items'
     );
   end if;
-  return array(
-    select i -- in one order, so that two calls do not deadlock
-    from jsonb_populate_recordset(null::queue.worker_item, p_items) as i
-    order by i.job_id
-  );
+  select
+    coalesce(array_agg(i order by i.job_id), '{}'), -- in one order: two calls do not deadlock
+    coalesce(
+      bool_and(
+        i.outcome = 'completed' is true
+          and i.fence > 1 is not true
+          and pg_column_size(i.result) > 8000 is not true
+          and num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) = 0
+      ),
+      true
+    )
+  into items, is_plain
+  from jsonb_populate_recordset(null::queue.worker_item, p_items) as i;
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end;
@@ -343,6 +356,7 @@ revoke execute on function queue.end_places from public;
 -- End attempts as decided, in one statement, since another would cost every job. own: jobs whose
 -- event must be stored; rest: those, and jobs that continue or have keys, parents or deadlines.
 -- results: null unless all were plain completions, as without p_transitions, and no fence stale.
+-- has_blocked: turns are at a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -350,7 +364,8 @@ create function queue.end_attempts(
   out changes queue.change[],
   out rest uuid[],
   out own uuid[],
-  out results json
+  out results json,
+  out has_blocked boolean
 )
 language plpgsql
 set lock_timeout = '100ms'
@@ -469,8 +484,9 @@ begin
           'outcome', 'applied',
           'status', 'completed'
         ))
-    end
-  into changes, rest, own, results
+    end,
+    exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity')
+  into changes, rest, own, results, has_blocked
   from moved as m;
 end;
 $$;
@@ -478,8 +494,10 @@ revoke execute on function queue.end_attempts from public;
 
 -- Apply the outcomes that workers report; each item is applied, cancelled, stale, not_found or busy
 -- (another transaction holds its row). Only a completion wins over a cancel that was requested.
+-- p_is_plain: as queue.read_items says.
 create function queue.settle(
   p_items queue.worker_item[],
+  p_is_plain boolean,
   out results json,
   out changes queue.change[]
 )
@@ -487,27 +505,19 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- completions alone: at the first lease, with a result that fits, and no news
-  v_is_plain boolean := not exists (
-    select from unnest(p_items) as i
-    where i.outcome is distinct from 'completed'
-      or i.fence > 1
-      or pg_column_size(i.result) > 8000
-      or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) > 0
-  );
   v_now timestamptz := queue.clock();
   v_items queue.worker_item[];
   v_busy uuid[] := '{}';
   v_ended record;
 begin
-  if v_is_plain then
+  if p_is_plain then
     begin
       v_ended := queue.end_attempts(p_items, null, v_now);
     exception when lock_not_available then
-      v_is_plain := false;
+      p_is_plain := false;
     end;
   end if;
-  if not v_is_plain then -- jobs that other transactions hold are left out
+  if not p_is_plain then -- jobs that other transactions hold are left out
     v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
     v_now := queue.clock();
     v_items := array( -- each attempt once
@@ -554,7 +564,7 @@ begin
     perform queue.end_places(v_ended.rest, v_now);
   end if;
   -- their tenants' turns at a limit are looked at again
-  if exists (select from queue.turns where blocked and look_at < 'infinity') then
+  if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
     where ctid = any (array(
@@ -589,14 +599,16 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_is_revoked constant boolean := queue.refuse_revoked();
+  v_read constant record := queue.read_items(p_request -> 'items');
+  v_settled record;
   v_results json := '[]';
   v_changes queue.change[];
 begin
-  perform queue.refuse_revoked();
-  if v_items <> '{}' then
-    select s.results, s.changes into v_results, v_changes
-    from queue.settle(v_items) as s;
+  if v_read.items <> '{}' then
+    v_settled := queue.settle(v_read.items, v_read.is_plain);
+    v_results := v_settled.results;
+    v_changes := v_settled.changes;
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
     return json_build_object(

@@ -270,7 +270,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_items constant queue.worker_item[] := (queue.read_items(p_request -> 'items')).items;
   v_news constant uuid[] := array(
     select i.job_id
     from unnest(v_items) as i

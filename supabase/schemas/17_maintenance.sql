@@ -176,7 +176,7 @@ begin
         '{"status": "pending"}',
         p_now
       );
-      perform queue.publish(s.changes, p_now) from queue.settle(v_lost) as s;
+      perform queue.publish(s.changes, p_now) from queue.settle(v_lost, false) as s;
     else
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from infra.release import releases
 from infra.release.catalogue import catalogue, differences
@@ -127,6 +132,135 @@ def test_an_upgrade_ends_where_a_first_install_begins(
     assert differences(*found) == []
 
 
+def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
+    hosted: Hosted, tmp_path: Path
+) -> None:
+    """Jobs of 0.3.0 in every state, and a worker between its lease and its settlement."""
+    schemas = Schemas("public")
+    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
+    texts = [one.text for one in made if one.path.parent.parent.name == "supabase"]
+    (tmp_path / "supabase/migrations").mkdir(parents=True)
+    with hosted.database() as database, psycopg.connect(database.url, autocommit=True) as session:
+        before = database.everything()
+        write(tmp_path, first_release(schemas, Tenants()))
+        apply(database, tmp_path)
+        old = InFlight(session)
+        held = old.fill()
+
+        write(tmp_path, since(texts, schemas), name="29991231000001_next")
+        apply(database, tmp_path)
+        new = InFlight(session, old.workspace)
+        first = new.call("settle_jobs", {"items": held, "lease": new.request(5)})
+        assert {each["outcome"] for each in first["results"]} == {"applied"}
+        leased = new.drain(first["lease"]["leases"])
+
+        assert max(leased.values()) == 1, "a job ran twice"
+        states = "select status, count(*)::integer from public.jobs group by 1 order by 1"
+        assert session.execute(states).fetchall() == [("completed", 1128), ("failed", 4)]
+        session.close()
+        database.as_owner(removal_sql(tmp_path))
+        assert database.everything() == before
+
+
+class InFlight:
+    """A worker, and callers, of whichever release is installed."""
+
+    def __init__(self, session: psycopg.Connection[Any], workspace: str = "") -> None:
+        self.session = session
+        self.workspace = workspace
+        self.tick, self.calls = str(uuid.uuid4()), 0
+
+    def one(self, statement: str, *values: Any) -> Any:
+        """The only value."""
+        row = self.session.execute(statement.encode(), values or None).fetchone()
+        assert row is not None
+        return row[0]
+
+    def call(self, function: str, request: Any) -> Any:
+        """A function of a worker."""
+        return self.one(f"select public.{function}(%s)", Jsonb(request))
+
+    def request(self, limit: int) -> dict[str, Any]:
+        """The next lease of this worker."""
+        self.calls += 1
+        named = {"worker_id": "w", "tick_id": self.tick, "call": self.calls}
+        return {**named, "limit": limit, "lease_seconds": 600, "job_types": ["plain", "keyed"]}
+
+    def enqueue(self, count: int, job_type: str = "plain", **options: Any) -> None:
+        """Make jobs; a key of {n} is one of five."""
+        items = [
+            {"job_type": job_type, "payload": {}}
+            | {k: v.format(n=n % 5) if isinstance(v, str) else v for k, v in options.items()}
+            for n in range(count)
+        ]
+        self.one("select public.enqueue_jobs(%s, %s)", self.workspace, Jsonb(items))
+
+    def register(self, *names: str) -> None:
+        """Publish types; those named keyed have a limit of one a key."""
+        self.call(
+            "register_job_types",
+            [
+                {"job_type": name} | ({"key_concurrency": 1} if name == "keyed" else {})
+                for name in names
+            ],
+        )
+
+    def fill(self) -> list[dict[str, Any]]:
+        """Jobs in every state; the settlement of those that run meanwhile."""
+        made = "insert into public.workspaces (name) values ('W') returning id::text"
+        self.workspace = self.one(made)
+        self.register("plain", "keyed")
+        self.enqueue(30)
+        leases = self.call("lease_jobs", self.request(30))["leases"]
+        ask = {"outcome": "waiting", "wait": {"kind": "ask", "name": "q", "question": "?"}}
+        ends: list[dict[str, Any]] = [
+            {"outcome": "completed"},
+            {"outcome": "retry", "error": {"message": "m"}},
+            {"outcome": "failed", "error": {"message": "m"}},
+            {"outcome": "snoozed", "delay_seconds": 600},
+            ask,
+        ]
+        items = [
+            {"job_id": one["job"]["id"], "fence": one["fence"], **ends[n % 6 % 5]}
+            for n, one in enumerate(leases)
+        ]
+        self.call("settle_jobs", {"items": items[:25]})
+        self.enqueue(1000)
+        self.enqueue(30, delay_seconds=600)
+        self.enqueue(50, "keyed", concurrency_key="k{n}")
+        self.enqueue(20, "later")
+        self.session.execute(
+            "insert into public.jobs (workspace_id, job_type) values (%s, 'plain')",
+            [self.workspace],
+        )
+        self.enqueue(4, unique={"key": "u"}, idempotency_key="i{n}")
+        return [{**item, "outcome": "completed"} for item in items[25:]]
+
+    def drain(self, leases: list[dict[str, Any]]) -> Counter[str]:
+        """Run all that is left, an hour later, to its end; how often each job was leased."""
+        asked = "select job_id from queue.waits"
+        for (job_id,) in self.session.execute(asked).fetchall():
+            self.one("select public.answer_job(%s, %s)", job_id, Jsonb({"answer": 1}))
+        self.register("plain", "keyed", "later")
+        ahead = "create or replace function queue.clock() returns timestamptz language sql volatile"
+        self.session.execute(f"{ahead} as $$ select clock_timestamp() + interval '1 hour' $$")
+        leased: Counter[str] = Counter()
+        idle = 0
+        while idle < 3:
+            keys = [one["job"]["id"] for one in leases if one["job"]["job_type"] == "keyed"]
+            assert len(keys) <= 5, "a key is beyond its limit"
+            leased.update(one["job"]["id"] for one in leases)
+            items = [
+                {"job_id": one["job"]["id"], "fence": one["fence"], "outcome": "completed"}
+                for one in leases
+            ]
+            request = {**self.request(100), "job_types": ["plain", "keyed", "later"]}
+            leases = self.call("settle_jobs", {"items": items, "lease": request})["lease"]["leases"]
+            idle = 0 if leases else idle + 1
+            self.call("run_maintenance", {"budget_ms": 5000})
+        return leased
+
+
 def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
     """The parts that 0.3.0 wrote into a project."""
     engine = [
@@ -145,14 +279,14 @@ def since(texts: list[str], schemas: Schemas) -> list[Source]:
     return [Source("engine/next.sql", rewrite(text, schemas)) for text in texts]
 
 
-def write(project: Path, parts: list[Source]) -> None:
+def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
     """Write parts into one migration, as an install does, and the project's answers."""
     text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
-    schema = re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE)[0]
-    (project / "minutehand.toml").write_text(
-        f'name = "bakery"\napps = ["jobs"]\nschema = "{schema}"\ntenancy = "workspaces"\n'
-    )
-    (project / "supabase/migrations/29991231000000_minutehand.sql").write_text(text)
+    for schema in re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE):
+        (project / "minutehand.toml").write_text(
+            f'name = "bakery"\napps = ["jobs"]\nschema = "{schema}"\ntenancy = "workspaces"\n'
+        )
+    (project / f"supabase/migrations/{name}.sql").write_text(text)
 
 
 def apply(database: HostedDatabase, project: Path) -> None:

@@ -86,8 +86,9 @@ def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: E
     engine.register("limited", max_concurrency=1)
     engine.register("free")
     open_lanes = (
-        "select job_type from queue.lanes where lane = any ((queue.lock_types("
-        "array(select lane from queue.lanes), queue.clock())).open) order by 1"
+        "select l.job_type from queue.open_lanes(null) as o cross join queue.lanes as l"
+        " where l.lane = any ((queue.lock_types(o.lanes, o.limited, queue.clock())).open)"
+        " order by 1"
     )
 
     assert "limited" not in engine.rows(open_lanes)
