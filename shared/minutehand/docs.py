@@ -92,6 +92,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("sql", "Guides", "Enqueue and steer in SQL", "supabase/README.md"),
     Page("http", "Guides", "Over HTTP", "functions/README.md"),
     Page("recipes", "Guides", "From your app: Next.js, Edge, FastAPI", f"{_HERE}/pages/recipes.md"),
+    Page("nextjs", "Guides", "A streaming chat in Next.js", f"{_HERE}/pages/nextjs.md"),
     Page("processors", "Guides", "Write a processor", f"{_HERE}/worker/README.md"),
     Page("own-data", "Guides", "Your own tables", f"{_HERE}/pages/own_data.md"),
     Page("app", "Guides", "An app from the library's parts", f"{_HERE}/pages/app.md"),

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.release.npm_archive import build_npm_archive
+from tests.e2e.console.conftest import browser
 from tests.e2e.npm.stranger import REACTS, Stranger
 from tests.support.shared import made_once
+
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,8 @@ def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked:
     assert "dependencies" not in package
     # the module that defines an element: a bundler drops what is imported for nothing else
     assert package["sideEffects"] == ["./element.js"]
-    assert package["peerDependenciesMeta"] == {"react": {"optional": True}}
+    optional = {"optional": True}
+    assert package["peerDependenciesMeta"] == {"ai": optional, "react": optional}
     assert {name for name in imported if not name.startswith(".")} == set()
 
 

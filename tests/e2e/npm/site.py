@@ -1,0 +1,148 @@
+"""The page of a streaming chat followed to the letter: a Next.js project, its stack, its pages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.release.wheels import Environment
+from minutehand.deploy.build import find_tool
+from minutehand.node import node_binary
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack, end, launch, wait_ready
+
+PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
+#: What `create-next-app` makes, with pages of the tests; its lock has their versions.
+PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
+#: Answers that a test speaks: an attempt reads the lines of a file of its own as they come.
+PACED = """\
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from minutehand import Fail, Job, JobContext, processor
+
+from jobs.processors.reply import Chat
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@processor("jobs.paced", payload=Chat, lease=10)
+async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
+    script = SCRIPTS / f"{job.session_id}.{job.attempt}"
+    done = 0
+    async with ctx.stream("reply") as words:
+        while True:
+            lines = script.read_text().splitlines() if script.exists() else []
+            for line in lines[done:]:
+                verb, _, text = line.partition(" ")
+                if verb == "say":
+                    words.write(f"{text} ")
+                elif verb == "end":
+                    return {"reply": words.text}
+                elif verb == "fail":
+                    return Fail(text)
+                elif verb == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            done = len(lines)
+            await asyncio.sleep(0.02)
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running chat, and what its model says."""
+
+    url: str
+    stack: RunningStack
+    folder: Path
+
+    def say(self, chat: str, *lines: str, attempt: int = 1) -> None:
+        """Have an attempt at a chat's answer do this next: `say …`, `end`, `fail …` or `die`."""
+        with (self.folder / "scripts" / f"{chat}.{attempt}").open("a") as script:
+            script.writelines(f"{line}\n" for line in lines)
+
+    def jobs(self, chat: str) -> list[tuple[str, int]]:
+        """The status and the attempts of each job of a chat, the first made first."""
+        asked = (
+            "select status::text, attempts from minutehand.jobs where session_id = %s order by id"
+        )
+        with self.stack.connect() as connection:
+            return connection.execute(asked, (chat,)).fetchall()
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page has its reader write, by their paths."""
+    block = r"^`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
+    return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
+
+
+def write_project(folder: Path, environment: Environment, archive: Path) -> None:
+    """What the page says up to its last command, with the archive and the wheel as built."""
+    shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
+    shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
+    npm = [find_tool("npm"), "ci", "--prefer-offline", "--ignore-scripts"]
+    subprocess.run(npm, cwd=folder, check=True, capture_output=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / "unpacked", filter="data")
+    (folder / "unpacked" / "package").rename(folder / "node_modules" / "minutehand")
+    environment.minutehand(folder, "install", ".", "--tenancy", "personal")
+    for name, text in {**files_of(PAGE), "jobs/processors/paced.py": PACED}.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (folder / "scripts").mkdir()
+
+
+@contextmanager
+def running_site(folder: Path, environment: Environment) -> Iterator[Site]:
+    """Build and serve a project beside its own stack."""
+    environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
+    environ["MINUTEHAND_PROJECT"] = str(folder)
+    state = folder / ".local"
+    launcher = launch(state, "--no-demo", python=environment.python, root=folder, **environ)
+    try:
+        stack = wait_ready(state, launcher)
+        (folder / ".env.local").write_text(
+            f"NEXT_PUBLIC_SUPABASE_URL={stack.supabase_url}\n"
+            f"NEXT_PUBLIC_SUPABASE_PUBLISHABLE_KEY={stack.supabase_publishable_key}\n"
+        )
+        with _served(folder) as url:
+            yield Site(url, stack, folder)
+    finally:
+        end(state, launcher)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    next_ = [str(node_binary()), "node_modules/next/dist/bin/next"]
+    environ = {"PATH": str(node_binary().parent), "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
+    built = subprocess.run(
+        [*next_, "build"], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    with subprocess.Popen(
+        [*next_, "start", "--port", "0"],
+        cwd=folder,
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = ""
+            while not (found := re.search(r"http://localhost:\d+", said)):
+                line = server.stdout.readline()
+                assert line, said
+                said += line
+            yield found[0]
+        finally:
+            server.terminate()

@@ -1,0 +1,246 @@
+"""A streaming chat by its page alone: `useChat` of the AI SDK in Next.js, its answers our jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from infra.release.wheels import Environment
+from minutehand.local.users import ADA
+from tests.e2e.console.people import PATIENCE_MS
+from tests.e2e.npm.site import Site, running_site, write_project
+from tests.support.patience import until
+
+#: The first builds the wheel and the project, and starts its stack.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def site(
+    environment: Environment, npm_archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A project of its own: the page is followed with the wheel's stack and tenancy `personal`."""
+    folder = tmp_path_factory.mktemp("site") / "my-chat"
+    write_project(folder, environment, npm_archive)
+    with running_site(folder, environment) as running:
+        yield running
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """A browser in which Ada has signed in by the page's form; no page of it may complain."""
+    context = browser.new_context(base_url=site.url)
+    context.set_default_timeout(PATIENCE_MS)
+    said: list[str] = []
+    context.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_placeholder("email").fill(ADA.email)
+    page.get_by_placeholder("password").fill(site.stack.demo_password)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Message").wait_for()
+    yield context
+    context.close()
+    assert [line for line in said if not re.search("ERR_INTERNET_DISCONNECTED", line)] == []
+
+
+class Tab:
+    """A tab before one chat."""
+
+    def __init__(self, context: BrowserContext, chat: str) -> None:
+        self.page: Page = context.new_page()
+        self.page.goto(f"/paced#{chat}")
+        self.status: Locator = self.page.locator("output")
+
+    def does(self, button: str) -> None:
+        """Press a button."""
+        self.page.get_by_role("button", name=button).click()
+
+    def shows(self, *messages: str) -> None:
+        """Wait until these are all its messages."""
+        expect(self.page.locator("li")).to_have_text(messages)
+
+    def is_now(self, status: str) -> None:
+        """Wait for the status of the chat, or its error."""
+        expect(self.status).to_have_text(status)
+
+
+@pytest.fixture
+def chat() -> str:
+    """A chat of the test alone."""
+    return f"chat-{uuid4().hex}"
+
+
+@pytest.fixture
+def tab(context: BrowserContext, chat: str) -> Callable[[], Tab]:
+    """Open a tab before the chat."""
+    return lambda: Tab(context, chat)
+
+
+def test_the_page_s_chat_says_each_word_once_through_a_reload(context: BrowserContext) -> None:
+    [page] = context.pages
+    line = "one two three four five six seven eight nine ten"
+    answer = page.locator("p").nth(1)
+
+    page.get_by_label("Message").fill(line)
+    page.get_by_role("button", name="Send").click()
+    expect(answer).to_contain_text("said: one two")
+    before = answer.inner_text()
+    page.reload()
+
+    expect(page.get_by_role("button", name="Stop")).to_be_enabled()
+    expect(answer).to_contain_text(before)
+    expect(answer).to_have_text(f"assistant You said: {line}")
+    expect(page.locator("p")).to_have_count(2)
+
+
+def test_two_tabs_read_along_and_stop_ends_it_for_both(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    """What was said by then stays, also for one who opens the chat later."""
+    first = tab()
+    first.does("Send")
+    site.say(chat, "say one")
+    first.shows("Question", "one")
+    second = tab()
+    second.shows("Question", "one")
+    site.say(chat, "say two")
+    first.shows("Question", "one two")
+    second.shows("Question", "one two")
+
+    first.does("Stop")
+
+    first.is_now("ready")
+    second.is_now("ready")
+    second.shows("Question", "one two")
+    until(lambda: site.jobs(chat) == [("cancelled", 1)])
+    tab().shows("Question", "one two")
+
+
+def test_neither_resuming_twice_nor_leaving_cancels(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one")
+    shown.shows("Question", "one")
+
+    shown.does("Resume twice")
+    shown.shows("Question", "one")
+    shown.does("Hide")
+    shown.does("Show")
+    site.say(chat, "say two", "end")
+
+    shown.shows("Question", "one two")
+    shown.is_now("ready")
+    assert site.jobs(chat) == [("completed", 1)]
+
+
+def test_an_answer_that_fails_is_the_chat_s_error(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one", "fail the model is away")
+
+    shown.is_now("the model is away")
+    shown.shows("Question", "one")
+
+
+def test_what_a_killed_attempt_said_is_taken_back(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    """In the tab that read it, and in one that comes in the midst of the next attempt."""
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one", "say two")
+    shown.shows("Question", "one two")
+
+    site.say(chat, "die")
+    site.say(chat, "say three", attempt=2)
+
+    shown.shows("Question", "three")
+    later = tab()
+    later.shows("Question", "three")
+    site.say(chat, "say four", "end", attempt=2)
+    for each in (shown, later):
+        each.shows("Question", "three four")
+        each.is_now("ready")
+    assert site.jobs(chat) == [("completed", 2)]
+
+
+def test_a_network_that_was_away_doubles_no_word(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one")
+    shown.shows("Question", "one")
+
+    shown.page.context.set_offline(True)
+    site.say(chat, "say two", "end")
+    until(lambda: site.jobs(chat) == [("completed", 1)])
+    shown.page.context.set_offline(False)
+
+    shown.shows("Question", "one two")
+    shown.is_now("ready")
+
+
+def test_an_answer_is_made_again_and_continued(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    """Each is a job of its own; what continues a message is a part of that, here and later."""
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one", "end")
+    shown.shows("Question", "one")
+    shown.is_now("ready")
+    (site.folder / "scripts" / f"{chat}.1").write_text("say two\nend\n")
+
+    shown.does("Again")
+    shown.shows("Question", "two")
+    shown.is_now("ready")
+    (site.folder / "scripts" / f"{chat}.1").write_text("say three\n")
+    shown.does("Continue")
+
+    shown.shows("Question", "two three")
+    tab().shows("Question", "two three")
+    site.say(chat, "say four", "end")
+    shown.shows("Question", "two three four")
+    shown.is_now("ready")
+    tab().shows("Question", "two three four")
+    assert [status for status, _ in site.jobs(chat)] == ["completed"] * 3
+
+
+def test_a_server_action_s_job_is_in_the_page_that_the_server_renders_and_live(
+    context: BrowserContext, site: Site
+) -> None:
+    [page] = context.pages
+    page.goto("/greet")
+    page.get_by_role("button", name="Greet").click()
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("p")).to_have_text(re.compile('completed .*"Hello, Ada!".* live'))
+
+    rendered = context.request.get(page.url).text()
+
+    assert re.search("completed.*Hello, Ada!", rendered)
+
+
+def test_a_route_of_the_edge_runtime_enqueues(site: Site) -> None:
+    token = site.stack.sign_in(ADA.email)
+    made = httpx.post(
+        f"{site.url}/edge",
+        headers={"Authorization": f"Bearer {token}"},
+        json={"workspace_id": str(ADA.id)},
+    )
+
+    asked = "select job_type from minutehand.jobs where id = %s"
+    with site.stack.connect() as connection:
+        assert connection.execute(asked, (made.json()["id"],)).fetchone() == ("jobs.hello",)
