@@ -522,7 +522,10 @@ begin
       false
     ) or v_is_ready;
   end if;
-  perform queue.publish_created(v_ids, v_now);
+  -- a line of the feed holds at most a thousand jobs, as those of bulks do
+  for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
+    perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
+  end loop;
   if queue.caller() is not null then
     perform queue.admit(
       'jobs',

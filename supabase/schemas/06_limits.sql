@@ -833,7 +833,7 @@ declare
   v_open integer[];
   v_closed uuid[];
   v_count record;
-  v_let record;
+  v_admitted record;
   v_look_at timestamptz;
 begin
   if not queue.try_lock(format(
@@ -881,7 +881,7 @@ begin
   if v_count.free = 0 and not v_type.rate_per_key then
     return;
   end if;
-  with let as (
+  with admitted as (
     update queue.gated
     set admitted = true
     where ctid = any (array(
@@ -911,22 +911,22 @@ begin
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id
-    from let as l
+    from admitted as l
   )
   select count(*) as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord
-  into v_let
-  from let as l;
-  perform queue.note_turn(l, p_workspace_id, v_let.ord)
-  from unnest(v_let.lanes) as l;
+  into v_admitted
+  from admitted as l;
+  perform queue.note_turn(l, p_workspace_id, v_admitted.ord)
+  from unnest(v_admitted.lanes) as l;
   v_look_at := case
-    when v_let.jobs = 1000 then p_now -- there are more
+    when v_admitted.jobs = 1000 then p_now -- there are more
     -- other transactions hold the rest, and may leave it behind the gate
-    when v_let.jobs < v_count.free then p_now + interval '1 second'
+    when v_admitted.jobs < v_count.free then p_now + interval '1 second'
     -- when the rate allows the next
-    when v_let.jobs + 1
+    when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
-      (1 + v_let.jobs - v_count.tokens)
+      (1 + v_admitted.jobs - v_count.tokens)
         * v_type.rate_per_seconds
         / v_type.rate_limit
     ))

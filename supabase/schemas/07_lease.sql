@@ -853,7 +853,7 @@ begin
       first_value(l) over (
         partition by coalesce(l.leader, l.lane)
         order by l.lane <> l.leader
-      ) as led
+      ) as of_leader
     from queue.lanes as l
   ),
   moved as ( -- not one that another lease has moved further meanwhile
@@ -861,7 +861,7 @@ begin
       s.*,
       s.lane = any (p_lanes)
         and (v_done.due, v_done.rank, v_done.workspace_id)
-        > ((s.led).round, (s.led).last_rank, (s.led).last_workspace_id) as moves
+        > ((s.of_leader).round, (s.of_leader).last_rank, (s.of_leader).last_workspace_id) as moves
     from lanes as s
   ),
   wanted as (
@@ -875,11 +875,11 @@ begin
   update queue.lanes as l
   set
     leader = w.new_leader,
-    round = case when w.moves then v_done.due else (w.led).round end,
-    last_rank = case when w.moves then v_done.rank else (w.led).last_rank end,
+    round = case when w.moves then v_done.due else (w.of_leader).round end,
+    last_rank = case when w.moves then v_done.rank else (w.of_leader).last_rank end,
     last_workspace_id = case
       when w.moves then v_done.workspace_id
-      else (w.led).last_workspace_id
+      else (w.of_leader).last_workspace_id
     end
   from wanted as w
   where (w.new_leader <> w.leader or w.moves and w.lane = w.leader)

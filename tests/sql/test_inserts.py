@@ -137,3 +137,16 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     assert engine.rows("select status from public.jobs where status <> 'processing'") == [
         "cancelled"
     ]
+
+
+def test_a_large_plain_insert_is_published_in_lines_of_a_thousand(engine: Engine) -> None:
+    """Readers of the feed take a line whole."""
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type)"
+        " select %s, 'work' from generate_series(1, 2500)",
+        ACME,
+    )
+
+    lines = engine.rows("select cardinality(job_ids) from queue.feed order by id")
+    assert lines == [1000, 1000, 500]
+    assert len({lease["job"]["id"] for _ in range(3) for lease in engine.lease(1000)}) == 2500
