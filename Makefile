@@ -60,7 +60,7 @@ check: setup ## Lint, types, imports, words, the form of SQL and JavaScript
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/words.py
-	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand $(wildcard shared/minutehand_apps/*/schemas)
+	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand/cli shared/minutehand/install shared/minutehand/local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
 	$(ESLINT) infra shared tests
 	$(PRETTIER) --check $(SCRIPTS)
 

@@ -30,7 +30,6 @@ const CORE = {
     { path: "/jobs", label: "Jobs", icon: "jobs" },
     { path: "/types", label: "Types", icon: "shapes" },
     { path: "/schedules", label: "Schedules", icon: "clock" },
-    { path: "/webhooks", label: "Webhooks", icon: "send" },
   ],
   routes: [
     { path: "/overview", load: () => import("./views/overview.js") },
@@ -39,7 +38,6 @@ const CORE = {
     { path: "/types", load: () => import("./views/types.js") },
     { path: "/types/:name", load: () => import("./views/types.js") },
     { path: "/schedules", load: () => import("./views/schedules.js") },
-    { path: "/webhooks", load: () => import("./views/webhooks.js") },
   ],
 };
 const Confirmations = lazy(() => import("./parts/dialog.js"), "Confirmations");
@@ -123,7 +121,9 @@ function Shell({ apps, user, workspace, workspaces }) {
     ],
     [apps, workspaces, workspace, mode, user],
   );
-  const ofApps = apps.flatMap((app) => app.nav);
+  const navOf = (which) => apps.filter((app) => app.menu === which).flatMap((app) => app.nav);
+  const ofQueue = [...CORE.nav, ...navOf("main")];
+  const ofApps = navOf(undefined);
   const isHere = (to) => path === to || path.startsWith(`${to}/`);
   // who uses an app sees nothing of what it is made of
   const isApp = ofApps.some(({ path: to }) => isHere(to));
@@ -179,9 +179,9 @@ function Shell({ apps, user, workspace, workspaces }) {
           isApp
             ? html`<${Links} nav=${ofApps} isHere=${isHere} />`
             : html`
-              <${Links} nav=${CORE.nav} isHere=${isHere} />
+              <${Links} nav=${ofQueue} isHere=${isHere} />
               ${
-                apps.length > 0 &&
+                ofApps.length > 0 &&
                 html`<details class="nav-apps">
                   <summary>Apps</summary>
                   <${Links} nav=${ofApps} isHere=${isHere} />

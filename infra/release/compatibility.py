@@ -23,7 +23,7 @@ from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.migrations import empty_database, present_files, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
-from infra.release.texts import ENGINE, parts_of
+from infra.release.texts import parts_of
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.project import Project
@@ -100,7 +100,7 @@ def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     """Fill a database by each way; return the catalogue on which they agree."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
     parts = parts_of(ROOT)
-    others = [part.name for part in parts if part.name != ENGINE]
+    others = [part.name for part in parts if not part.is_ours]
     fresh = empty_database(postgres, "fresh")
     apply(fresh, present_files(parts))
     expected = catalogue(fresh, others=others)

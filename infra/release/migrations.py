@@ -14,7 +14,7 @@ import psycopg
 
 from infra.release.catalogue import catalogue, first_rows
 from infra.release.changes import CannotRelease, Change, compare, creations
-from infra.release.texts import ENGINE, Part, parts_of, pieces_of
+from infra.release.texts import Part, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
@@ -68,7 +68,7 @@ class Release:
         self.version = version
         self.server = server
         self.parts = parts_of(root)
-        self.schemas = [part.name for part in self.parts if part.name != ENGINE]
+        self.schemas = [part.name for part in self.parts if not part.is_ours]
 
     def make(self, now: datetime) -> list[Made]:
         """Write the migrations, and apply them to a database of the last release."""

@@ -25,7 +25,7 @@ def migrations(root: Path = ROOT) -> dict[str, str]:
     """Hash every migration of the engine and of the apps, by path."""
     found = [
         *root.glob("supabase/migrations/*.sql"),
-        *root.glob("shared/minutehand_apps/*/migrations/*.sql"),
+        *root.glob("shared/minutehand*/*/migrations/*.sql"),
     ]
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -94,6 +94,7 @@ def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
         raise CannotRelease("\n".join(found))
     made = write_migrations(root, version, now=now)
     for one in made:
+        one.path.parent.mkdir(exist_ok=True)
         one.path.write_text(one.text, "utf-8")
     known = {path for files in releases.values() for path in files}
     added = {path: digest for path, digest in migrations(root).items() if path not in known}

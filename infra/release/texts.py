@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from minutehand.install.facts import ENGINE
 from minutehand.local.statements import split_statements
 
-ENGINE = "minutehand"
 #: What a statement makes or says something of, by its first words.
 _NAME = r'(?P<name>"[^"]+"|[\w.]+)'
 _ON = r'(?P<name>"[^"]+"|\w+)\b.*? on (?P<on>[\w.]+)'
@@ -42,6 +42,8 @@ class Part:
 
     name: str
     home: Path
+    #: Whether the wheel has it: the engine, and apps of the package.
+    is_ours: bool
 
     @property
     def schemas(self) -> list[Path]:
@@ -60,10 +62,11 @@ class Part:
 
 def parts_of(root: Path) -> list[Part]:
     """List the parts of a checkout, the engine first."""
+    ours = sorted((root / "shared" / "minutehand").glob("*/schemas"))
     apps = sorted((root / "shared" / "minutehand_apps").glob("*/schemas"))
     return [
-        Part(ENGINE, root / "supabase"),
-        *(Part(path.parent.name, path.parent) for path in apps),
+        Part(ENGINE, root / "supabase", is_ours=True),
+        *(Part(path.parent.name, path.parent, is_ours=path in ours) for path in (*ours, *apps)),
     ]
 
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from hatchling.builders.wheel import WheelBuilder
 
 from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
 from infra.release.releases import read as read_releases
 from infra.release.resources import RECORD, TRAVELS
-from infra.release.texts import ENGINE, Part
-from minutehand.install.facts import keep_record, record_file
+from infra.release.texts import parts_of
+from minutehand.install.facts import record_file
 from minutehand.local import migrations
 from minutehand.version import VERSION
 
@@ -63,16 +62,14 @@ def build_wheels(source: Path, folder: Path) -> Path:
 
 
 def record_of(source: Path) -> Path:
-    """The record of what the engine of a checkout leaves in a database; made unless it is there."""
+    """The record of what a checkout leaves in a database; made unless it is there."""
     path = record_file(source)
     if not path.exists():
-        engine = Part(ENGINE, source / "supabase")
         with scratch() as server:
             url = empty_database(server, "present")
             owner = migrations.as_user(url, "postgres")
-            migrations.apply_migrations(owner, present_files([engine]))
-            with psycopg.connect(url, autocommit=True) as connection:
-                keep_record(connection, path)
+            parts = {part.name: present_files([part]) for part in parts_of(source) if part.is_ours}
+            migrations.apply_recorded(owner, parts, path)
     return path
 
 

@@ -1,5 +1,8 @@
 """An app: a package that brings processors, routes, pages and the like; the engine names none.
 
+Those of this package are part of every project that does not take them out:
+`-minutehand.webhooks`.
+
 What an app brings is found by name, and all of it is optional:
 
 ==============  ==================================================================================
@@ -13,7 +16,7 @@ What an app brings is found by name, and all of it is optional:
 `local`         processes of the local stack beside the functions, for services the app calls:
                 `PROCESSES`, name to module and variables; `READY`, the path that says 200;
                 `environment(urls)`, the variables that say where they are
-`migrations/`   SQL files, `<timestamp>_<name>.sql`
+`schemas/`      SQL files, its tables and functions as they are; `migrations/` is their history
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
 `examples/`     what it makes, to be read here; no function carries it
@@ -27,7 +30,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -36,6 +39,8 @@ from types import ModuleType
 
 from minutehand.config import ConfigurationError
 
+#: The apps of this package.
+BUILT_IN = ("minutehand.webhooks",)
 #: Called with the name of a module, and why it cannot be used.
 OnError = Callable[[str, Exception], None]
 
@@ -50,6 +55,11 @@ class App:
     def name(self) -> str:
         """The last part of the package's name: its folder in the console, its verb."""
         return self.package.rpartition(".")[2]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of this package's, and not of the project's own."""
+        return self.package in BUILT_IN
 
     @cached_property
     def folder(self) -> Path:
@@ -90,18 +100,33 @@ class App:
         return sorted((self.folder / part).glob(pattern))
 
 
+def built_in(packages: Collection[str]) -> list[App]:
+    """The apps of this package, without those that a setting takes out."""
+    return [App(name) for name in BUILT_IN if f"-{name}" not in packages]
+
+
 def find_apps(packages: Iterable[str]) -> list[App]:
-    """The apps of a setting, each once, by name.
+    """The apps of a setting and of this package, each once, by name.
 
     Args:
-        packages: Import names; `package.*` means every package inside `package`.
+        packages: Import names; `package.*` means every package inside `package`, `-name` takes that
+            one out.
 
     Raises:
-        ConfigurationError: A package cannot be imported, or two apps have the same name, so one's
-            pages would hide the other's.
+        ConfigurationError: A package cannot be imported, an app that is taken out is none, or two
+            apps have the same name, so one's pages would hide the other's.
     """
-    named = {App(name) for package in packages if package for name in _expanded(package)}
-    apps = sorted(named, key=lambda app: app.name)
+    asked = [name for name in packages if name]
+    without = {name[1:] for name in asked if name.startswith("-")}
+    given = [*(name for name in asked if not name.startswith("-")), *BUILT_IN]
+    named = {App(name) for package in given for name in _expanded(package)}
+    if unknown := sorted(without - {app.package for app in named}):
+        raise ConfigurationError(
+            "MINUTEHAND_APPS",
+            f"takes out {unknown[0]!r}, which is not among the apps",
+            "jobs,-minutehand.webhooks",
+        )
+    apps = sorted((app for app in named if app.package not in without), key=lambda app: app.name)
     for one, other in pairwise(apps):
         if one.name == other.name:
             raise ConfigurationError(

@@ -33,7 +33,8 @@ class Project(BaseModel):
     root: Path
     #: With which its stack, roles, parameters and log group on AWS begin.
     name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{0,19}$")
-    #: Packages that bring processors, routes, pages and the like, as import names.
+    #: Packages that bring processors, routes, pages and the like, as import names; `-name` takes an
+    #: app of Minutehand's out.
     apps: tuple[str, ...] = ()
     #: Where clients see jobs.
     #: Without a file nothing was installed: the names are those of the migrations as written.
@@ -72,6 +73,16 @@ class Project(BaseModel):
             if _read(folder)[1]:
                 return cls.at(folder)
         return cls.at(here)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The import names among `apps`."""
+        return tuple(name for name in self.apps if not name.startswith("-"))
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The apps of Minutehand that are taken out, as `apps` names them."""
+        return tuple(name for name in self.apps if name.startswith("-"))
 
     @property
     def import_roots(self) -> tuple[Path, ...]:

@@ -28,7 +28,7 @@
 --    a gate: no more of its jobs than may run are ever ready.
 -- 5. What follows from the record is not stored. Events of a job that went as planned are derived
 --    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
---    webhooks and statistics read.
+--    statistics and apps read.
 -- 6. Workers lock the lease before the record, and leases skip what is locked. A cancel or retry
 --    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
 --    transaction, and a person's call that finds one held is refused at once. A lease refuses any
@@ -57,16 +57,16 @@ do $$
 declare
   c_names constant text[] := '{
     answer_job, attach_extensions, cancel_job, cancel_jobs, connect_worker, count_jobs,
-    dead_letters, delete_schedule, delete_webhook, emit_event, enqueue_job, enqueue_jobs,
+    dead_letters, delete_schedule, emit_event, enqueue_job, enqueue_jobs,
     erase_person, event_feed, explain_job, explain_queue, export_person, follow_topic, get_job,
     guest_key, guest_session_jobs,
     job_attempts, job_events, job_logs, job_output, job_steps, job_trace, jobs, lease_jobs,
-    list_job_types, list_jobs, list_schedules, list_webhooks, list_workspaces, next_runs,
-    open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule, put_webhook,
+    list_job_types, list_jobs, list_schedules, list_workspaces, next_runs,
+    open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,
     queue_health, queue_series, queue_stats, read_output, read_steps, register_job_types,
     replay_job, report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance,
     session_feed, set_settings, set_workspace_limits, settle_jobs, silence_finding, spawn_jobs,
-    stream_topics, test_webhook, tick_finished, webhook_sent, webhook_to_send, workspace_limits,
+    stream_topics, tick_finished, workspace_limits,
     workspace_members, workspaces}';
   v_taken text;
 begin

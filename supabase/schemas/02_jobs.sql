@@ -503,7 +503,8 @@ create type queue.change as (
   seqs integer[]
 );
 
--- Maintenance, a line for each task of public.run_maintenance.
+-- Maintenance, a line for each task of public.run_maintenance. An app adds its own: queue.do_<name>
+-- does it, and what queue.findings_of_<name> returns, where there is one, explain_queue says.
 create table queue.tasks (
   name text primary key,
   every interval not null,
@@ -517,7 +518,8 @@ create table queue.tasks (
   -- the feed is read (by live: deleted) before this number, and of that up to the line read_id
   read_to bigint not null default 0,
   read_id bigint not null default 0,
-  after_id uuid -- how far a pass over all jobs has come
+  after_id uuid, -- how far a pass over all jobs has come
+  reads_feed boolean not null default false -- due when there are lines that it has not read
 ) with (fillfactor = 50);
 alter table queue.tasks enable row level security;
 revoke all on queue.tasks from public, anon, authenticated, service_role;

@@ -454,7 +454,7 @@ revoke execute on function queue.publish from public;
 
 -- Ask those who watch topics whose messages were held back to read again: the longest held of each
 -- workspace, then the second of each, and so on.
-create function queue.do_announcements()
+create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
@@ -762,7 +762,6 @@ begin
       greatest(
         pg_sequence_last_value('queue.feed_reached'),
         (select max(f.number) from queue.feed as f),
-        (select max(w.read_to) from queue.webhooks as w),
         (select max(t.read_to) from queue.tasks as t)
       )
     );
@@ -791,8 +790,8 @@ select concat(
 $$;
 revoke execute on function queue.history from public;
 
--- Delete old lines of the feed, read by webhooks or not; a cursor before read_to may miss some.
-create function queue.do_live(p_now timestamptz)
+-- Delete old lines of the feed, read or not; a cursor before read_to may miss some.
+create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''

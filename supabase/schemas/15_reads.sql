@@ -1463,21 +1463,6 @@ from (
       '/schedules'
     ),
     (
-      'webhook_off',
-      'The webhook to {url} is off.',
-      'Mend the endpoint, then switch the webhook on '
-        'again.',
-      null,
-      '/webhooks'
-    ),
-    (
-      'webhook_fails',
-      'The webhook to {url} has failed {failures} times in a row since {since}.',
-      'Mend the endpoint: its deliveries are repeated, and those that ended are kept as jobs.',
-      null,
-      '/webhooks'
-    ),
-    (
       'unanswered',
       'Jobs that have waited for an answer for more than a day: {jobs}, the first since {since}.',
       'Answer the first.',

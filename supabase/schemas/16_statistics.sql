@@ -38,7 +38,7 @@ $$;
 revoke execute on function queue.sum_numbers from public;
 
 -- Maintenance: read the feed as far as all is committed, some 20,000 jobs at a time.
-create function queue.do_statistics(p_until timestamptz)
+create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
@@ -55,7 +55,7 @@ begin
   where name = 'statistics';
   loop
     select f.number, f.id into v_end
-    from ( -- as queue.slice_of
+    from ( -- one transaction may have written any number of lines
       select
         l.number,
         l.id,
@@ -375,7 +375,7 @@ $$;
 revoke execute on function queue.backlog from public;
 
 -- What is wrong with the queue itself. A client's transaction that has written anything for a
--- minute keeps webhooks and statistics waiting, one that has read for five minutes keeps dead rows.
+-- minute keeps readers of the feed waiting, one that has read for five minutes keeps dead rows.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -494,7 +494,7 @@ begin
           o.seconds,
           case
             when o.backend_xid is null then 'dead rows are kept'
-            else 'webhooks and statistics wait for it'
+            else 'readers of the feed wait for it'
           end
         ),
         jsonb_build_object('pid', o.pid)
@@ -558,6 +558,31 @@ end;
 $$;
 revoke execute on function queue.findings_of_disk from public;
 
+-- What is wrong with what apps added: each task may have a function of findings, whose data has the
+-- sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
+create function queue.findings_of_apps(p_workspace_id uuid)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select f.function
+    from queue.tasks as t
+    cross join lateral to_regprocedure(
+      format('queue.findings_of_%s(uuid)', t.name)
+    ) as f (function)
+    where f.function is not null
+  loop
+    return query execute format('select * from %s($1)', v_function::regproc)
+    using p_workspace_id;
+  end loop;
+end;
+$$;
+revoke execute on function queue.findings_of_apps from public;
+
 -- Codes, by version and commit, that workers alive run for the same types, and for which.
 create function queue.codes_side_by_side(p_now timestamptz)
 returns table (codes text, job_types text[], since timestamptz)
@@ -610,7 +635,7 @@ from (
 $$;
 revoke execute on function queue.due_in from public;
 
--- What is wrong with types, pauses, schedules, webhooks and questions, for whom it concerns: an
+-- What is wrong with types, pauses, schedules and questions, for whom it concerns: an
 -- operator's pause is a line of the workspaces whose jobs it holds.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
@@ -675,20 +700,6 @@ from queue.schedules as s
 where s.enabled
   and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
   and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-union all
-select
-  'warn',
-  case when w.enabled then 'webhook_fails' else 'webhook_off' end,
-  coalesce(w.disabled_at, w.failing_since),
-  coalesce(w.disabled_reason, concat_ws(': ', w.last_status, w.last_answer)),
-  jsonb_build_object(
-    'url', substring(w.url from '^https?://[^/?#]*'),
-    'failures', w.failures
-  )
-from queue.webhooks as w
-where (w.disabled_at is not null or w.failures >= 3)
-  and (w.enabled or w.disabled_at is not null)
-  and (p_workspace_id is null or w.workspace_id = p_workspace_id)
 union all
 select
   'warn',
@@ -759,7 +770,10 @@ begin
       'since', f.since,
       'cause', f.cause,
       'jobs', f.data -> 'jobs'
-    ) || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+    ) || coalesce(
+      f.data -> 'said',
+      queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+    )
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
   )
   into v_findings
@@ -773,6 +787,9 @@ begin
     union all
     select *
     from queue.findings_of_workspace(p_workspace_id, v_now)
+    union all
+    select *
+    from queue.findings_of_apps(p_workspace_id)
   ) as f
   cross join concat_ws(
     ' ',

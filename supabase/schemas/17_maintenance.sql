@@ -9,12 +9,12 @@ values -- '0': at each call
   ('live', '1 second'),
   ('announcements', '1 second'),
   ('schedules', '1 second'),
-  ('webhooks', '1 second'),
-  ('statistics', '5 seconds'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
   -- the leases are read whole: an index of their end would be written by each renewal
   ('reclaim', '1 second');
+insert into queue.tasks (name, every, reads_feed)
+values ('statistics', '5 seconds', true);
 
 -- Note that a task was refused for a job: it is tried again after 5 seconds, doubling to an hour.
 create function queue.note_refusal(
@@ -473,7 +473,7 @@ $$;
 revoke execute on function queue.do_retention from public;
 
 -- Rows that belong to no job, in slices by an index of each.
-create function queue.do_sweep(p_now timestamptz)
+create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
@@ -647,7 +647,7 @@ begin
             then exists (select from queue.feed as f where f.held)
           -- one of them may have expired
           when 'reclaim' then exists (select from queue.leases)
-          else t.name in ('statistics', 'webhooks') -- which read the feed, seconds later
+          else t.reads_feed -- seconds later
             and exists (select from queue.feed as f where f.number >= t.read_to)
         end
         or t.every > interval '0'
@@ -714,19 +714,9 @@ begin
     v_share := clock_timestamp() + (v_until - clock_timestamp()) / v_left;
     v_left := v_left - 1;
     begin
-      v_done := case v_task.name
-        when 'promotion' then queue.do_promotion(v_now, v_share)
-        when 'waits' then queue.do_waits(v_now, v_share)
-        when 'reclaim' then queue.do_reclaim(v_now, v_share)
-        when 'schedules' then queue.do_schedules(v_now, v_share)
-        when 'webhooks' then queue.do_webhooks(v_share)
-        when 'statistics' then queue.do_statistics(v_share)
-        when 'live' then queue.do_live(v_now)
-        when 'announcements' then queue.do_announcements()
-        when 'retention' then queue.do_retention(v_now, v_share)
-        when 'sweep' then queue.do_sweep(v_now)
-        when 'output' then queue.do_output(v_share)
-      end;
+      execute format('select queue.%I($1, $2)', 'do_' || v_task.name)
+      into v_done
+      using v_now, v_share;
       update queue.tasks
       set
         done_at = v_now,

@@ -527,7 +527,7 @@ select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
 -- Join the pieces of jobs that have ended: a row for each stream, or each step that wrote. Of those
 -- that completed the last attempt alone is kept; the others may run again.
-create function queue.do_output(p_until timestamptz)
+create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''

@@ -50,6 +50,10 @@ values ('output_max_bytes', '1000000');
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
+-- A task says itself that it reads the feed.
+alter table queue.tasks add column reads_feed boolean not null default false;
+update queue.tasks set reads_feed = true where name = 'statistics';
+
 -- Whose an event is, so that it is erased with them.
 alter table queue.named_events add column created_by uuid;
 
@@ -61,6 +65,5 @@ values ('user_pending_bytes_max', '1000000000'), ('disk_bytes', 'null');
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(
   1,
-  (select max(w.read_to) from queue.webhooks as w),
   (select max(t.read_to) from queue.tasks as t)
 ));

@@ -46,6 +46,7 @@ TAKEN = [
     ("public", "create table public.jobs (id int)", "public: jobs"),
     ("app", APP + FUNCTION, "app: enqueue_job"),
     ("app", APP + "create type app.workspaces as enum ('a')", "app: workspaces"),
+    ("app", APP + FUNCTION.replace("enqueue_job", "put_webhook"), "app: put_webhook"),
 ]
 
 
@@ -102,9 +103,10 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
         assert database.everything() == before
 
 
-def test_every_name_of_ours_is_guarded() -> None:
+@pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])
+def test_every_name_of_ours_is_guarded(home: str) -> None:
     """A name that the first file does not know would take over theirs."""
-    files = sorted((ROOT / "supabase/schemas").glob("*.sql"))
+    files = sorted((ROOT / home / "schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)
     made = re.findall(r"^create (?:table|view|type|function) public\.(\w+)", texts, re.MULTILINE)

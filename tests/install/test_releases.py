@@ -18,6 +18,7 @@ from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
 from infra.release.migrations import write_migrations
+from minutehand.app import find_apps
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas, rewrite
@@ -27,10 +28,19 @@ from minutehand.local.migrations import apply_migrations, migrations_in
 from minutehand.version import VERSION
 from tests.install.projects import Hosted, HostedDatabase
 from tests.install.second import make_release
+from tests.support.databases import Database
+from tests.support.engine import ACME, Engine, handle
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
 NOW = datetime.now(UTC)
+HOOK = {
+    "url": "https://example.com/hooks",
+    "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
+    "event_types": ["job.created"],
+}
+#: What of an upgrade the wheel has: the engine, and apps of the package.
+OURS = (ROOT / "supabase", ROOT / "shared" / "minutehand")
 #: Their organizations, or tables of ours.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
@@ -51,9 +61,8 @@ def test_the_present_text_is_its_release_or_can_be_one() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The checkout, as far as a release reads it, to be changed."""
-    for name in ("supabase", "shared/minutehand_apps"):
+    for name in ("supabase", "shared/minutehand_apps", "shared/minutehand/webhooks"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "shared/minutehand").mkdir()
     shutil.copy(ROOT / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
     return tmp_path
 
@@ -100,14 +109,19 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
         make_release(copy, "9.9.10", now=NOW)
 
 
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """What the release to come adds to a project; nothing once it is out."""
+    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
+    return [one.text for one in made if any(map(one.path.is_relative_to, OURS))]
+
+
 @pytest.mark.parametrize("schema", TENANCIES)
 def test_an_upgrade_ends_where_a_first_install_begins(
-    schema: str, hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
     """0.3.0 as it was installed and what the releases since add, beside the engine as it is."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
-    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
-    texts = [one.text for one in made if one.path.parent.parent.name == "supabase"]
     found = []
     for name, parts in {
         "upgraded": [*first_release(schemas, tenants), *since(texts, schemas)],
@@ -133,12 +147,10 @@ def test_an_upgrade_ends_where_a_first_install_begins(
 
 
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
-    hosted: Hosted, tmp_path: Path
+    texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
     """Jobs of 0.3.0 in every state, and a worker between its lease and its settlement."""
     schemas = Schemas("public")
-    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
-    texts = [one.text for one in made if one.path.parent.parent.name == "supabase"]
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     with hosted.database() as database, psycopg.connect(database.url, autocommit=True) as session:
         before = database.everything()
@@ -261,6 +273,42 @@ class InFlight:
         return leased
 
 
+def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
+    texts: list[str], hosted: Hosted, tmp_path: Path
+) -> None:
+    """0.3.0 had them in its engine: rows, sealed secrets, and a delivery that a worker holds."""
+    schemas = Schemas("public")
+    (tmp_path / "supabase/migrations").mkdir(parents=True)
+    write(tmp_path, first_release(schemas, Tenants()))
+    rows = "select to_jsonb(w) from queue.webhooks as w"
+    with hosted.database() as database:
+        apply(database, tmp_path)
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            engine = Engine(Database(hosted.postgres, database.name), connection)
+            engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
+            engine.publish_deliveries()
+            engine.register()
+            engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+            job_id = engine.enqueue()
+            engine.maintain()
+            lease = engine.lease_one(job_types=["webhook_delivery"])
+            engine.enqueue()  # and one whose event was not read
+            kept = engine.rows(rows)
+            write(tmp_path, since(texts, schemas), name="29991231000001_next")
+            apply(database, tmp_path)
+
+            assert engine.rows(rows) == kept
+            message = engine.rpc("webhook_to_send", p_request=handle(lease))
+            assert message["sealed_secrets"] == [HOOK["sealed_secret"]]
+            assert message["body"]["data"]["job_id"] == job_id
+            answer = {**handle(lease), "ok": True, "status": 200, "message": "delivered"}
+            assert engine.rpc("webhook_sent", p_request=answer)["enabled"]
+            engine.settle(lease)
+            engine.advance(2)
+            engine.maintain()
+            assert len(engine.lease(job_types=["webhook_delivery"])) == 1
+
+
 def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
     """The parts that 0.3.0 wrote into a project."""
     engine = [
@@ -275,7 +323,7 @@ def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
 def since(texts: list[str], schemas: Schemas) -> list[Source]:
     """What releases after 0.3.0 add; the one to come, too."""
     if not texts:
-        return sources_since("0.3.0", schemas)
+        return sources_since("0.3.0", schemas, find_apps([]))
     return [Source("engine/next.sql", rewrite(text, schemas)) for text in texts]
 
 

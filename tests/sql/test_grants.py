@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from minutehand.app import find_apps
 from minutehand.install.facts import Difference, find_differences, recorded_facts
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
@@ -107,7 +108,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_from_the_release_is_named(engine: Engine, change: str) -> None:
     """And nothing else: the statements that are named put it right."""
-    recorded = recorded_facts(Schemas())
+    recorded = recorded_facts(Schemas(), find_apps([]))
     assert recorded is not None
 
     def differences() -> list[Difference]:

@@ -59,7 +59,7 @@ def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
     )
     engine.run("update queue.feed set number = (select min(number) from queue.feed)")
 
-    part = "select queue.do_statistics('-infinity')"
+    part = "select queue.do_statistics(queue.clock(), '-infinity')"
     assert [engine.one(part) for _ in range(4)] == [9001, 30_000, 9000, 0]
 
 

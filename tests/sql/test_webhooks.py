@@ -52,6 +52,15 @@ def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, A
     return sent
 
 
+def warned(engine: Engine) -> str:
+    """What `explain_queue` says of the only webhook; it leads to its page."""
+    found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
+    [warning] = [each for each in found if each["reason"].startswith("webhook_")]
+    [step] = warning["next"]
+    assert (step["path"], step["words"].startswith("Mend the endpoint")) == ("/webhooks", True)
+    return str(warning["sentence"])
+
+
 def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
     """Types of what was sent of a job."""
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
@@ -132,6 +141,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     engine.enqueue_many(50)
     assert len(deliver(engine, ok=False)) == 50
     assert (shown(engine)["enabled"], shown(engine)["failures"]) == (True, 50)
+    assert "https://hooks.example.com has failed 50 times in a row" in warned(engine)
 
     engine.advance(3700)
     deliver(engine, ok=False)
@@ -139,6 +149,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (failed["enabled"], failed["disabled_at"] > failed["failing_since"]) == (False, True)
     reason = "no delivery succeeded since 20.*503 from upstream"
     assert re.match(reason, failed["disabled_reason"])
+    assert warned(engine) == "The webhook to https://hooks.example.com is off."
 
     engine.advance(30)
     engine.enqueue()

@@ -48,7 +48,7 @@ def own_names(project: Project) -> tuple[str, str, str]:
             tenant = member.tenant
     except (CommandFailed, ConnectionError):
         pass  # no stack runs here
-    for package in project.apps:
+    for package in project.packages:
         for root in project.import_roots:
             files = package_folder(root, package).rglob("*.py")
             for file in sorted(files, key=lambda file: (not file.match("*hello.py"), file)):

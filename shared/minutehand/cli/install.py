@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -64,6 +64,9 @@ def install(
         str | None,
         typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
     ] = None,
+    without: Annotated[
+        Literal["webhooks"] | None, typer.Option(help="An app of Minutehand to leave out.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Put the engine's migrations, a first processor and settings into a project."""
@@ -72,18 +75,20 @@ def install(
         if "/" in (package or ""):
             source, _, package = str(package).rpartition("/")
         tenants: Tenants | None = None
+        taken_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
         known = Project.at(folder)
         if known != Project(root=folder):  # it was answered before
             schema = schema or known.schema_
-            own = (name for name in known.apps if name[-2:] != ".*")
+            own = (name for name in known.packages if name[-2:] != ".*")
             package = package or next(own, None)
+            taken_out = taken_out or known.without
             given = known.source != Project.model_fields["source"].default
             source = source or (known.source if given else "")
             if (tenancy or known.tenancy) == known.tenancy and installed(folder):
                 tenants = tenants_of(known)
         if tenants is None:
             tenants = _tenants(tenancy, organizations, memberships)
-        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source)
+        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, taken_out)
         plan = plan_install(folder, answers, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()

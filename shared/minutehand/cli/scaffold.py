@@ -43,7 +43,7 @@ def init(
     project = Project.find()
     homes = (
         (source, package)
-        for package in project.apps
+        for package in project.packages
         for source in project.import_roots
         if package_folder(source, package).is_dir()
     )

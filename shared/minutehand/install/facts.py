@@ -1,5 +1,7 @@
 """What a release leaves in a database, recorded when it is made, and what of it differs there.
 
+The record has the engine and the apps of this package apart, for a project may have taken one out.
+
 The record travels in the wheel; a checkout makes one when it builds a database of its present text.
 Nothing is read from the database about what should be in it.
 """
@@ -8,14 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minutehand.app import App
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.resources import checkout, resource
 
 QUERY = Path(__file__).with_name("facts.sql")
 NAME = "facts.json"
+#: Of a checkout, what is recorded.
+SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
+#: The part of the record that every project has.
+ENGINE = "minutehand"
 #: How the record names the role that owns the engine.
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
@@ -52,31 +60,34 @@ def record_file(root: Path | None = None) -> Path:
     root = root or checkout()
     if root is None:
         return resource("record") / NAME
-    files = sorted((root / "supabase" / "schemas").glob("*.sql"))
+    files = sorted([*root.glob(f"{SCHEMAS}/*.sql"), *root.glob(f"{SCHEMAS_OF_APPS}/*.sql")])
     texts = [QUERY.read_bytes(), *(path.read_bytes() for path in files)]
     digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
     return root / ".local" / "record" / f"{digest}.json"
 
 
-def keep_record(session: Any, path: Path) -> None:
-    """Record the facts of a database that was just built in the schemas of the source."""
+def keep_record(session: Any, path: Path, part: str) -> None:
+    """Record what a part has just added to a database, in the schemas of the source."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = read_facts(session, Schemas())
-    lines = ",\n".join(json.dumps(fact, ensure_ascii=False) for fact in facts)
+    known: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    known.pop(part, None)
+    before = {tuple(fact) for facts in known.values() for fact in facts}
+    known[part] = [fact for fact in read_facts(session, Schemas()) if fact not in before]
     new = path.with_name(f"{path.name}.new")
-    new.write_text(f"[\n{lines}\n]\n", "utf-8")
+    new.write_text(json.dumps(known, ensure_ascii=False, indent=0), "utf-8")
     new.replace(path)  # another process may read or write it
 
 
-def recorded_facts(schemas: Schemas) -> list[Fact] | None:
-    """Read the record in an install's schemas; None where this copy has none."""
+def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[Fact] | None:
+    """Read the record of the engine and of some apps; None where this copy has none."""
     path = record_file()
     if not path.exists():
         return None
-    rows: list[list[str | None]] = json.loads(path.read_text("utf-8"))
+    parts: dict[str, list[list[str | None]]] = json.loads(path.read_text("utf-8"))
     return [
         Fact(*(None if word is None else rewrite(word, schemas) for word in row))  # type: ignore[arg-type]
-        for row in rows
+        for part in (ENGINE, *(app.name for app in apps))
+        for row in parts.get(part, ())
     ]
 
 

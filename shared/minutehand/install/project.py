@@ -16,6 +16,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from minutehand.app import built_in
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
@@ -151,6 +152,8 @@ class Answers:
     package: str = "jobs"
     #: The folder of the package within the project, as of a backend in a monorepo.
     source: str = ""
+    #: Apps of Minutehand that are taken out, by their names in `apps` of the project's answers.
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (self.schemas.clients, self.schemas.engine):
@@ -181,12 +184,14 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
         _check_same(known, answers)
     writes = missing_files(folder, answers, now=now)
     writes += _new(folder, FILE, _answers_file(folder, answers)) if known is None else []
-    if known is None or answers.package in known.apps:
+    if known is None or answers.package in known.packages:
         writes += _first_processor(
             folder / answers.source, answers.package, again=known is not None
         )
     ignored, notes = _ignored(folder)
-    settings = SETTINGS.format(apps=answers.package, schema=answers.schemas.clients)
+    settings = SETTINGS.format(
+        apps=",".join([answers.package, *answers.without]), schema=answers.schemas.clients
+    )
     settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
     config, config_notes = _config(folder, answers.schemas.clients)
     return Plan((*writes, *ignored, *settings_file, *config), (*notes, *config_notes))
@@ -195,10 +200,11 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
 def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:
     """One migration with all that the project does not have, after its newest; or none."""
     since = installed_release(folder)
+    apps = built_in(answers.without)
     missing = (
-        sources(answers.schemas, answers.tenants)
+        sources(answers.schemas, answers.tenants, apps)
         if since is None
-        else sources_since(since, answers.schemas)
+        else sources_since(since, answers.schemas, apps)
     )
     if not missing:
         return []
@@ -214,11 +220,18 @@ def _known_answers(folder: Path) -> Project | None:
 
 
 def _check_same(known: Project, answers: Answers) -> None:
-    if known.apps and answers.package not in known.apps and not known.apps[0].endswith(".*"):
+    own = known.packages
+    if own and answers.package not in own and not own[0].endswith(".*"):
         raise InstallError(
-            f"the package of this project is {known.apps[0]}",
+            f"the package of this project is {own[0]}",
             code="installed_otherwise",
             fix=f'for one more, make it and add "{answers.package}" to apps in {FILE}',
+        )
+    if answers.without != known.without:
+        raise InstallError(
+            f"Minutehand is installed here with other apps: {FILE} names those that are taken out",
+            code="installed_otherwise",
+            fix="minutehand docs webhooks  # says how to take them out of a project that has them",
         )
     now = (answers.schemas.clients, answers.tenants.kind)
     before = (known.schema_, known.tenancy)
@@ -331,7 +344,7 @@ def _answers_file(folder: Path, answers: Answers) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     return ANSWERS.format(
         name=name.rstrip("-") or "app",
-        apps=_quoted([answers.package]),
+        apps=_quoted([answers.package, *answers.without]),
         schema=answers.schemas.clients,
         tenancy=answers.tenants.kind,
         source=f'source = "{answers.source}"\n' if answers.source else "",

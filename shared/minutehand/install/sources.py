@@ -14,10 +14,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from minutehand.app import App
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
 from minutehand.resources import resource
@@ -26,8 +28,8 @@ from minutehand.version import VERSION
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: As the Supabase CLI reads a file's name.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: What `python -m infra.release` names a release's migration of the engine.
-RELEASE_NAME = re.compile(r"^[0-9]{14}_minutehand_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
+#: What `python -m infra.release` names a release's migration of the engine or an app.
+RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(
     r"^-- minutehand: (?P<origin>\S+)(?: sha256 (?P<hash>[0-9a-f]{64}))?\n", re.MULTILINE
@@ -102,38 +104,45 @@ def migration(parts: list[Source]) -> tuple[str, str]:
     return name, "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
-def sources(schemas: Schemas, tenants: Tenants) -> list[Source]:
-    """List the engine's files in the order in which they apply, and who the tenants are."""
+def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[App]) -> list[Source]:
+    """List the engine's files and the apps' in the order in which they apply, and the tenants."""
     found = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
+    found += [_source(path, schemas, app.name) for app in apps for path in app.files("schemas")]
     # the project's own tenants take the place of ours
     if own := tenants.migration(schemas):
         found.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", own, editable=True))
     return found
 
 
-def sources_since(release: str, schemas: Schemas) -> list[Source]:
+def sources_since(release: str, schemas: Schemas, apps: Iterable[App]) -> list[Source]:
     """List the migrations of the releases after `release`, up to this version.
 
     Raises:
         InstallError: This version has none of its own: it was built before its release.
     """
-    found = {
-        match["release"].replace("_", "."): path
-        for path in sorted(resource("migrations").glob("*.sql"))
+    files = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
+    files += [(path, app.name) for app in apps for path in app.files("migrations")]
+    found = [
+        (match["release"].replace("_", "."), path, origin)
+        for path, origin in sorted(files)
         if (match := RELEASE_NAME.match(path.name))
-    }
-    if ordinal(release) < ordinal(VERSION) and VERSION not in found:
+    ]
+    released = {name for name, _, origin in found if origin == ENGINE_ORIGIN}
+    if ordinal(release) < ordinal(VERSION) and VERSION not in released:
         raise InstallError(
             f"this copy of {VERSION} was built before its release: it cannot upgrade {release}",
             code="not_released",
             fix=f"install a released one; in a clone: python -m infra.release {VERSION}",
         )
-    newer = [path for name, path in found.items() if ordinal(name) > ordinal(release)]
-    return [_source(path, schemas) for path in newer]
+    return [
+        _source(path, schemas, origin)
+        for name, path, origin in found
+        if ordinal(name) > ordinal(release)
+    ]
 
 
-def _source(path: Path, schemas: Schemas) -> Source:
-    return Source(f"{ENGINE_ORIGIN}/{path.name}", rewrite(path.read_text("utf-8"), schemas))
+def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source:
+    return Source(f"{origin}/{path.name}", rewrite(path.read_text("utf-8"), schemas))
 
 
 def migration_files(folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
             fix=f'pip install "minutehand>={since}"',
         )
     project = Project.at(folder)
-    answers = Answers(Schemas(project.schema_), tenants_of(project))
+    answers = Answers(Schemas(project.schema_), tenants_of(project), without=project.without)
     for file in () if keep_edited else installed(folder):
         if file.edited:
             name = file.path.name

@@ -61,6 +61,7 @@ def files_of(folders: Iterable[Path]) -> Files:
 def watched_folders(settings: Settings) -> list[Path]:
     """The apps' folders; of `package.*` the one in which a new app would appear."""
     wildcards = [package for package in settings.apps if package.endswith(".*")]
-    parents = {app.folder.parent for app in find_apps(wildcards)}
+    own = (app for app in find_apps(wildcards) if not app.is_built_in)
+    parents = {app.folder.parent for app in own}
     folders = {app.folder for app in find_apps(settings.apps)}
     return sorted(parents | {folder for folder in folders if folder.parent not in parents})

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
@@ -21,8 +21,8 @@ import psycopg
 from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from minutehand.app import find_apps
-from minutehand.install.facts import keep_record, record_file
+from minutehand.app import built_in, find_apps
+from minutehand.install.facts import ENGINE, keep_record, record_file
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
@@ -230,7 +230,7 @@ def apply_migrations(url: str, migrations: Iterable[Migration]) -> list[Migratio
 
 
 def apply_project(url: str, project: Project | None = None) -> list[Migration]:
-    """Apply what is pending of a project; in a checkout record what its engine has left.
+    """Apply what is pending of a project; in a checkout record what we have left.
 
     Args:
         url: As for `apply_migrations`, which says what is raised.
@@ -239,12 +239,26 @@ def apply_project(url: str, project: Project | None = None) -> list[Migration]:
     wanted = find_migrations(project)
     if checkout() != project.root:
         return apply_migrations(url, wanted)
-    engine = [each for each in wanted if each.path.is_relative_to(project.root / "supabase")]
-    applied = apply_migrations(url, engine)
-    if applied:
-        with psycopg.connect(url, autocommit=True) as connection:
-            keep_record(connection, record_file(project.root))
-    return [*applied, *apply_migrations(url, wanted)]
+    homes = {app.name: app.folder for app in built_in(project.apps)}
+    parts = {
+        name: [each for each in wanted if each.path.is_relative_to(home)]
+        for name, home in {ENGINE: project.root / "supabase", **homes}.items()
+    }
+    recorded = apply_recorded(url, parts, record_file(project.root))
+    return [*recorded, *apply_migrations(url, wanted)]
+
+
+def apply_recorded(
+    url: str, parts: Mapping[str, Iterable[Migration]], record: Path
+) -> list[Migration]:
+    """Apply the engine and apps of this package, and record what each has left."""
+    done: list[Migration] = []
+    for name, files in parts.items():
+        if applied := apply_migrations(url, files):
+            with psycopg.connect(url, autocommit=True) as connection:
+                keep_record(connection, record, name)
+        done += applied
+    return done
 
 
 def check_engine(url: str, project: Project) -> None:

@@ -181,7 +181,7 @@ def engine(target: Target) -> Finding:
             if ordinal(version) < ordinal(VERSION)
             else f'pip install "minutehand=={version}"',
         )
-    if (recorded := recorded_facts(target.schemas)) is None:
+    if (recorded := recorded_facts(target.schemas, target.apps)) is None:
         return skip("this copy of the source has no record to compare with: make dist")
     with target.connect() as owner:
         found = find_differences(owner, target.schemas, recorded)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import httpx
 import psycopg
 
+from minutehand.app import App, built_in
 from minutehand.cli.stage import Stage
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.install.rewrite import Schemas, rewrite
@@ -57,6 +58,13 @@ class Target:
     def schemas(self) -> Schemas:
         """Where the stack keeps what clients see, and the engine."""
         return Schemas(self.person.schema)
+
+    @property
+    def apps(self) -> list[App]:
+        """The apps of this package that the stack has."""
+        return built_in(
+            [name.strip() for name in self.values.get("MINUTEHAND_APPS", "").split(",")]
+        )
 
     @cached_property
     def person(self) -> Connection:

@@ -1,4 +1,4 @@
-"""Routes by which people steer a workspace: pauses, schedules, webhooks and limits.
+"""Routes by which people steer a workspace: pauses, schedules and limits.
 
 Each is one call of the queue under the caller's token; what managers alone may do is decided there.
 """
@@ -10,15 +10,13 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body, Payload
-from minutehand.web.errors import standing_on
 from minutehand.web.services import Provided
-from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
@@ -48,23 +46,6 @@ class ScheduleBody(Body):
     enabled: bool = True
 
 
-class WebhookChanges(Body):
-    """What to change of a webhook; null for a list means all, omitted fields keep their values."""
-
-    url: str | None = None
-    description: str | None = None
-    event_types: tuple[str, ...] | None = None
-    job_types: tuple[str, ...] | None = None
-    enabled: bool | None = None
-
-
-class WebhookBody(WebhookChanges):
-    """A webhook to make; without lists it receives every state change of every job."""
-
-    url: str
-    enabled: bool = True
-
-
 class LimitsBody(Body):
     """The limit a manager may set; null lifts it. The rest is the operator's."""
 
@@ -77,16 +58,6 @@ async def _steered(workspace_id: UUID, caller: SignedIn, services: Provided) -> 
 
 #: Calls a function for the workspace of the path, as its caller may.
 Steered = Annotated[Call, Depends(_steered)]
-
-
-async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
-    """A signing secret, sealed for the workspace."""
-    secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
-    with standing_on("the key service"):
-        return await secrets.make(str(workspace_id))
-
-
-Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 
 @router.post("/pause")
@@ -140,54 +111,6 @@ async def next_runs(
 ) -> dict[str, Any]:
     """When a cron expression will run."""
     return await steered("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
-
-
-@router.get("/webhooks")
-async def list_webhooks(steered: Steered) -> dict[str, Any]:
-    """The webhooks without their secrets, with failures and why one was switched off."""
-    return await steered("list_webhooks")
-
-
-@router.post("/webhooks", status_code=201)
-async def create_webhook(
-    body: WebhookBody, steered: Steered, secret: Secret, request: Request, response: Response
-) -> dict[str, Any]:
-    """Make a webhook; its signing secret is in this answer and in no other."""
-    webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
-    made = await steered("put_webhook", repeatable=False, webhook=webhook)
-    response.headers["Location"] = f"{request.scope['path']}/{made['id']}"
-    return {**made, "secret": secret.plain}
-
-
-@router.patch("/webhooks/{webhook_id:uuid}")
-async def change_webhook(
-    webhook_id: UUID, body: WebhookChanges, steered: Steered
-) -> dict[str, Any]:
-    """Change what the body names; `enabled: true` also forgives earlier failures."""
-    webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
-    return await steered("put_webhook", webhook=webhook)
-
-
-@router.post("/webhooks/{webhook_id:uuid}/rotate-secret")
-async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> dict[str, Any]:
-    """Make a new signing secret; the old one signs too for a day."""
-    webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
-    made = await steered("put_webhook", repeatable=False, webhook=webhook)
-    return {**made, "secret": secret.plain}
-
-
-@router.post("/webhooks/{webhook_id:uuid}/test", status_code=202)
-async def test_webhook(webhook_id: UUID, steered: Steered, services: Provided) -> dict[str, Any]:
-    """Send the workspace's latest event to it now; `job_id` is the delivery's."""
-    made = await steered("test_webhook", repeatable=False, webhook_id=str(webhook_id))
-    await services.waker.wake(reason="enqueue")
-    return made
-
-
-@router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
-async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
-    """Remove a webhook; deliveries not yet sent are dropped."""
-    await steered("delete_webhook", repeatable=False, webhook_id=str(webhook_id))
 
 
 @router.get("/limits")

@@ -15,14 +15,13 @@ from types import ModuleType
 from minutehand import telemetry
 from minutehand.app import App, OnError, find_apps
 from minutehand.config import Settings
-from minutehand.webhooks import processors as webhooks
 from minutehand.worker.registry import Registry, default_registry
 
 logger = logging.getLogger(__name__)
 
 
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
-    """A registry with the engine's own processors and those of every app of the settings.
+    """A registry with the processors of every app of the settings.
 
     An app that fails to import fails the start: running without its processors would seem
     an idle queue. One that has none is named in the log, for the same reason.
@@ -31,7 +30,6 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         on_error: Called with each module that cannot be used; the others are then loaded.
     """
     registry = Registry()
-    webhooks.register(registry, settings)
 
     def without(name: str, error: Exception) -> None:
         if on_error is None:
@@ -47,7 +45,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
             without(name, error)
 
     apps = find_apps(settings.apps)
-    if not apps:
+    if all(app.is_built_in for app in apps):
         named = ",".join(settings.apps)
         extra = {"event": "worker.no_processors", "apps": named}
         logger.warning("MINUTEHAND_APPS=%s names no package with processors", named, extra=extra)

@@ -1,6 +1,40 @@
 -- Job events to HTTPS endpoints, after Standard Webhooks: maintenance reads the feed and enqueues a
 -- delivery for each event, at least once. Those of a job to an endpoint share a key, in order.
 
+do $$
+declare
+  c_names constant text[] := '{
+    delete_webhook, list_webhooks, put_webhook, test_webhook, webhook_sent, webhook_to_send}';
+  v_taken constant text := (
+    select string_agg(distinct p.proname, ', ')
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = to_regnamespace('public') and p.proname = any (c_names)
+  );
+begin
+  if v_taken is not null then
+    raise exception 'there is in the schema public: %, which is not Minutehand''s',
+      v_taken
+      using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml '
+        'and the processors'' package. Then leave webhooks out, minutehand install --without '
+        'webhooks, or choose another name: minutehand install --schema NAME.';
+  end if;
+end;
+$$;
+
+-- Where a reader begins that is to read what comes from now on: behind the last line, and no
+-- further, so that what is written after a restore comes behind it too.
+create function queue.feed_position()
+returns bigint
+language sql stable
+set search_path = ''
+as $$
+select least(
+  queue.feed_end(),
+  coalesce((select max(f.number) + 1 from queue.feed as f), 0)
+)
+$$;
+revoke execute on function queue.feed_position from public;
+
 create table queue.webhooks (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
@@ -23,7 +57,7 @@ create table queue.webhooks (
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   -- the feed is read before this number, and of that number up to the line read_id
-  read_to bigint not null default queue.feed_end(),
+  read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
     check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
@@ -31,12 +65,21 @@ create table queue.webhooks (
 alter table queue.webhooks enable row level security;
 revoke all on queue.webhooks from public, anon, authenticated, service_role;
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
+comment on column queue.webhooks.created_by is 'Person: owner';
+comment on column queue.webhooks.url is 'Person: words';
+comment on column queue.webhooks.description is 'Person: words';
+comment on column queue.webhooks.sealed_secret is 'Person: secret';
+comment on column queue.webhooks.previous_sealed_secret is 'Person: secret';
+comment on column queue.webhooks.disabled_reason is 'Person: words to clear';
+comment on column queue.webhooks.last_answer is 'Person: words to clear';
 
 insert into queue.settings (name, value)
 values
   ('webhooks_max', '100'), -- of a workspace
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
+insert into queue.tasks (name, every, reads_feed)
+values ('webhooks', '1 second', true);
 -- The worker publishes the rest of the type's policy; version 0: not yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
@@ -80,7 +123,7 @@ revoke execute on function queue.slice_of from public;
 -- Enqueue deliveries of some 5,000 jobs of the feed at a time: for the endpoint of each tenant
 -- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
 -- their workspace: where it has as many as it may, they wait. Why none could be enqueued is noted.
-create function queue.do_webhooks(p_until timestamptz)
+create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
@@ -182,6 +225,47 @@ begin
 end;
 $$;
 revoke execute on function queue.do_webhooks from public;
+
+create function queue.findings_of_webhooks(p_workspace_id uuid)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language sql stable
+set search_path = ''
+as $$
+select
+  'warn',
+  case when w.enabled then 'webhook_fails' else 'webhook_off' end,
+  coalesce(w.disabled_at, w.failing_since),
+  coalesce(w.disabled_reason, concat_ws(': ', w.last_status, w.last_answer)),
+  jsonb_build_object(
+    'url', h.url,
+    'said', jsonb_build_object(
+      'sentence', case
+        when w.enabled then format(
+          'The webhook to %s has failed %s times in a row since %s.',
+          h.url,
+          w.failures,
+          to_char(w.failing_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00"')
+        )
+        else format('The webhook to %s is off.', h.url)
+      end,
+      'next', jsonb_build_array(jsonb_build_object(
+        'words', case
+          when w.enabled
+            then 'Mend the endpoint: its deliveries are repeated, and those that ended are kept '
+              'as jobs.'
+          else 'Mend the endpoint, then switch the webhook on again.'
+        end,
+        'path', '/webhooks'
+      ))
+    )
+  )
+from queue.webhooks as w
+cross join lateral substring(w.url from '^https?://[^/?#]*') as h (url)
+where (w.disabled_at is not null or w.failures >= 3)
+  and (w.enabled or w.disabled_at is not null)
+  and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+$$;
+revoke execute on function queue.findings_of_webhooks from public;
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb)
 returns jsonb
@@ -292,7 +376,7 @@ begin
         when g.sealed_secret <> w.sealed_secret then queue.clock()
         else w.rotated_at
       end,
-      case when w.enabled then w.read_to else queue.feed_end() end,
+      case when w.enabled then w.read_to else queue.feed_position() end,
       case when w.enabled then w.read_id else 0 end,
       case when v_is_on then 0 else w.failures end,
       case when not v_is_on then w.failing_since end,

@@ -1,16 +1,16 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { OF, route, rpc } from "../api.js";
-import { counted } from "../lib/format.js";
-import { html, useState } from "../lib/ui.js";
-import { CopyId } from "../parts/copy.js";
-import { Dialog, DialogForm } from "../parts/dialog.js";
-import { field } from "../parts/field.js";
-import { column, heading } from "../parts/table.js";
-import { OnOff, ResourceView } from "../parts/resource.js";
-import { Empty } from "../parts/states-of-view.js";
-import { notify } from "../parts/toasts.js";
-import { When } from "../parts/when.js";
+import { OF, route, rpc } from "../../api.js";
+import { counted } from "../../lib/format.js";
+import { html, useState } from "../../lib/ui.js";
+import { CopyId } from "../../parts/copy.js";
+import { Dialog, DialogForm } from "../../parts/dialog.js";
+import { field } from "../../parts/field.js";
+import { column, heading } from "../../parts/table.js";
+import { OnOff, ResourceView } from "../../parts/resource.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { notify } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
 
 export const title = () => "Webhooks";
 

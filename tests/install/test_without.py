@@ -1,0 +1,84 @@
+"""An app of the package is part of a project unless it is taken out, at the install or later."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from infra.release.catalogue import catalogue, differences, first_rows
+from minutehand.app import find_apps
+from minutehand.config import ConfigurationError
+from minutehand.install.facts import find_differences, recorded_facts
+from minutehand.install.project import Answers, plan_install
+from minutehand.install.removal import removal_sql
+from minutehand.install.rewrite import Schemas
+from minutehand.install.sources import InstallError
+from minutehand.install.tenancy import Tenants
+from minutehand.local.migrations import apply_migrations, migrations_in
+from minutehand.project import Project
+from tests.install.projects import Hosted, HostedDatabase
+from tests.support.paths import ROOT
+
+NOW = datetime.now(UTC)
+SCHEMAS = Schemas("minutehand")
+PAGE = ROOT / "shared/minutehand/webhooks/README.md"
+
+
+def install(folder: Path, database: HostedDatabase, *without: str) -> Project:
+    """Install into an empty folder, and apply."""
+    answers = Answers(SCHEMAS, Tenants(), without=without)
+    plan_install(folder, answers, now=NOW).apply()
+    apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
+    return Project.at(folder)
+
+
+def state(database: HostedDatabase) -> list[str]:
+    """What there is, and the rows with which an engine begins."""
+    return [*catalogue(database.url, SCHEMAS), *first_rows(database.url, SCHEMAS)]
+
+
+def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_path: Path) -> None:
+    """By the option of the install, or by the lines of the page; maintenance misses nothing."""
+    [taking_out] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    with hosted.database() as one, hosted.database() as other:
+        before = one.everything()
+        project = install(tmp_path / "without", one, "-minutehand.webhooks")
+        install(tmp_path / "with", other)
+        assert any("put_webhook" in line for line in state(other))
+        other.as_owner(taking_out)
+
+        assert differences(state(one), state(other)) == []
+        assert [line for line in state(one) if "webhook" in line] == []
+        [(done,)] = one.run("select minutehand.run_maintenance()")
+        [(said,)] = one.run("select minutehand.explain_queue()")
+        assert (done["failed"], [f["reason"] for f in said["findings"]]) == ([], ["no_worker"])
+        with psycopg.connect(one.url, autocommit=True) as session:
+            recorded = recorded_facts(SCHEMAS, [])
+            assert recorded is not None
+            assert find_differences(session, SCHEMAS, recorded) == []
+
+        assert project.environment["MINUTEHAND_APPS"] == "jobs,-minutehand.webhooks"
+        assert (
+            plan_install(
+                project.root, Answers(SCHEMAS, Tenants(), without=project.without), now=NOW
+            ).writes
+            == ()
+        )
+        with pytest.raises(InstallError, match="other apps"):
+            plan_install(project.root, Answers(SCHEMAS, Tenants()), now=NOW)
+        one.as_owner(removal_sql(project.root))
+        assert one.everything() == before
+
+
+def test_an_app_of_the_package_is_found_unless_it_is_taken_out() -> None:
+    """By its import name, of which a misspelt one is refused."""
+    assert [app.name for app in find_apps([])] == ["webhooks"]
+    assert find_apps(["-minutehand.webhooks"]) == []
+    chat = "minutehand_apps.chat"
+    assert chat not in [app.package for app in find_apps(["minutehand_apps.*", f"-{chat}"])]
+    with pytest.raises(ConfigurationError, match="takes out 'webhooks'"):
+        find_apps(["-webhooks"])
