@@ -192,6 +192,29 @@ end;
 $$;
 revoke execute on function queue.check_live_bytes from public;
 
+-- Take the lock under which a person's bucket is charged. False where another call of theirs has
+-- it; there what costs more than four is refused, since it would be free.
+create function queue.charges_alone(p_bucket text, p_cost double precision)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if queue.try_lock('bucket ' || p_bucket) then
+    return true;
+  elsif p_cost > 4 then
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      'another call of yours is being charged; call again',
+      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+    );
+  end if;
+  return false;
+end;
+$$;
+revoke execute on function queue.charges_alone from public;
+
 -- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
 -- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
 -- 16 kB that they store, since bytes are what fills a disk. Payloads of less than 2 kB are bounded
@@ -224,8 +247,9 @@ begin
       perform queue.check_live_bytes(p_workspace_id);
     end if;
   end if;
-  -- a caller's transactions of the same moment are charged once, so that none waits for another
-  if queue.try_lock('bucket ' || v_bucket) then
+  -- a caller's small transactions of the same moment are charged once, so that none waits for
+  -- another
+  if queue.charges_alone(v_bucket, p_count + coalesce(p_bytes, 0) / 16384) then
     v_burst := queue.setting('user_' || v_limit || '_burst');
     perform queue.spend(
       v_bucket,
@@ -257,8 +281,9 @@ declare
   v_burst constant integer := queue.setting('user_enqueues_burst')::integer;
   v_seconds constant double precision := v_burst
     / queue.setting('user_enqueues_per_second')::double precision;
+  v_bucket constant text := format('u:%s/enqueues', p_user_id);
   v_left constant double precision := queue.tokens_of(
-    format('u:%s/enqueues', p_user_id),
+    v_bucket,
     v_burst,
     v_seconds,
     queue.clock()
@@ -267,6 +292,7 @@ begin
   if v_left < 0 then
     perform queue.refuse_rate('enqueues', v_burst, v_seconds, v_left);
   end if;
+  perform queue.charges_alone(v_bucket, p_count + p_bytes / 16384);
   perform queue.check_live_jobs(p_workspace_id);
 end;
 $$;

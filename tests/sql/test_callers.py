@@ -353,6 +353,25 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
             assert bulk(jobs[:500])["ids"] == made["ids"]
 
 
+def test_what_costs_much_is_never_free(engine: Engine) -> None:
+    """Calls of one moment are charged once; of large ones it would be the first of many alone."""
+    with engine.member(ADA) as first, engine.member(ADA) as second:
+        first.run("begin")
+        first.enqueue()
+
+        for _ in range(2):
+            second.enqueue()
+        ways: list[Callable[[], Any]] = [
+            lambda: second.enqueue({"text": "x" * 80_000}),
+            lambda: second.enqueue_many(5),
+        ]
+        for way in ways:
+            assert refused(way)[:2] == ("PT429", "rate_limited")
+        first.run("commit")
+        for way in ways:
+            way()
+
+
 def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
     """A disk is filled by what jobs hold; each 16 kB counts as a job, by every way in."""
     engine.stop_clock()
