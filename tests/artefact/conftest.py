@@ -10,7 +10,7 @@ import pytest
 
 from minutehand.deploy.build import ARCHIVE
 from minutehand.deploy.package import TEMPLATE
-from tests.artefact.runtime import runtime_site
+from tests.support.lambda_runtime import runtime_site
 from tests.support.shared import made_once
 from tests.support.stranger import Stranger
 

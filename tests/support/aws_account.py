@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import boto3
 
 from minutehand.local.aws import App, MotoServer, Start
 
@@ -18,11 +21,18 @@ VALID = (
 
 
 class Account:
-    """A new account until it is closed: each request, and each function that was invoked."""
+    """A new account until it is closed: each request, and each function that was invoked.
 
-    def __init__(self) -> None:
+    Args:
+        run: What a function answers to an event, by its name; nothing runs without it.
+    """
+
+    def __init__(self, run: Callable[[str, Any], Any] | None = None) -> None:
         self.asked: list[str] = []
         self.invoked: list[str] = []
+        #: By stack, as it was uploaded last.
+        self.templates: dict[str, dict[str, Any]] = {}
+        self._run = run or (lambda name, event: {})
         self._server = MotoServer("127.0.0.1", 0, self._before)
         self._server.start()
         self.url, self.close = self._server.url, self._server.stop
@@ -36,23 +46,76 @@ class Account:
                 limit = {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
                 return _answer(start, {"AccountLimit": limit, "AccountUsage": {"FunctionCount": 0}})
             if path.endswith("/invocations"):
-                self.invoked.append(path.split("/")[3])
-                return _answer(start, {})
+                return self._invoke(path.split("/")[3], environ, body, start)
             if path == "/" and b"Action=ValidateTemplate" in body:
                 return _answer(start, VALID, "text/xml")
             if path == "/" and re.search(rb"Action=(DescribeStacks|DeleteStack)\b", body):
                 show_outputs()
             is_template = path.endswith("/compiled-cloudformation-template.json")
             if is_template and environ["REQUEST_METHOD"] == "PUT":
-                body = for_moto(json.loads(body)).encode()
+                template = json.loads(body)
+                self.templates["-".join(path.split("/")[3:5])] = template
+                body = for_moto(template).encode()
             environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             return moto(environ, start)
 
         return serve
 
+    def client(self, service: str) -> Any:
+        """A boto3 client of the account."""
+        who = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        about: Any = {"region_name": "us-east-1", "endpoint_url": self.url, **who}
+        return boto3.client(service, **about)  # type: ignore[call-overload]
 
-def _answer(start: Start, body: Any, kind: str = "application/json") -> Iterable[bytes]:
-    start("200 OK", [("content-type", kind)])
+    def holdings(self) -> list[str]:
+        """All that moto has made and not deleted, each with its kind; keys as long as they work."""
+        keys = [
+            f"{key['Description']} {key['KeyId']}"
+            for each in self.client("kms").list_keys()["Keys"]
+            if (key := self.client("kms").describe_key(KeyId=each["KeyId"])["KeyMetadata"])[
+                "Enabled"
+            ]
+        ]
+        stacks = self.client("cloudformation").describe_stacks()["Stacks"]
+        found = {
+            "stack": [each["StackName"] for each in stacks],
+            "key": keys,
+            "function": self._named("lambda", "list_functions", "Functions", "FunctionName"),
+            "role": self._named("iam", "list_roles", "Roles", "RoleName"),
+            "queue": self.client("sqs").list_queues().get("QueueUrls", []),
+            "topic": self._named("sns", "list_topics", "Topics", "TopicArn"),
+            "log": self._named("logs", "describe_log_groups", "logGroups", "logGroupName"),
+            "bucket": self._named("s3", "list_buckets", "Buckets", "Name"),
+            "secrets": self._named("ssm", "describe_parameters", "Parameters", "Name"),
+        }
+        return sorted(f"{kind} {name}" for kind, names in found.items() for name in names)
+
+    def _named(self, service: str, call: str, list_: str, name: str) -> list[str]:
+        return [each[name] for each in getattr(self.client(service), call)()[list_]]
+
+    def _invoke(
+        self, name: str, environ: dict[str, Any], body: bytes, start: Start
+    ) -> Iterable[bytes]:
+        self.invoked.append(name)
+        event = json.loads(body or b"{}")
+        if environ.get("HTTP_X_AMZ_INVOCATION_TYPE") == "Event":
+            threading.Thread(target=self._run, args=(name, event), daemon=True).start()
+            return _answer(start, {}, status="202 Accepted")
+        try:
+            return _answer(start, self._run(name, event))
+        except RuntimeError as error:
+            return _answer(start, str(error), failed=[("x-amz-function-error", "Unhandled")])
+
+
+def _answer(
+    start: Start,
+    body: Any,
+    kind: str = "application/json",
+    *,
+    status: str = "200 OK",
+    failed: Iterable[tuple[str, str]] = (),
+) -> Iterable[bytes]:
+    start(status, [("content-type", kind), *failed])
     return [(body if isinstance(body, str) else json.dumps(body)).encode()]
 
 
@@ -75,9 +138,14 @@ def for_moto(template: dict[str, Any]) -> str:
     makes = get_model_map()
     resources = template["Resources"]
     unknown = [name for name, each in resources.items() if each["Type"] not in makes]
-    known = {name: each for name, each in resources.items() if name not in unknown}
+    known = {name: dict(each) for name, each in resources.items() if name not in unknown}
     for resource in known.values():
         resource.pop("DependsOn", None)  # references give it an order
+        if resource.get("DeletionPolicy") == "RetainExceptOnCreate":  # a newer word
+            resource["DeletionPolicy"] = "Retain"
+        if resource["Type"] == "AWS::KMS::Key":  # it reads a policy as text alone
+            policy = json.dumps(resource["Properties"]["KeyPolicy"])
+            resource["Properties"] = {**resource["Properties"], "KeyPolicy": policy}
     text = json.dumps(template | {"Resources": known})
     names = "|".join(unknown)
     text = re.sub(rf'\{{"(?:Ref|Fn::GetAtt)": \[?"({names})"[^}}]*\}}', r'"\1"', text)

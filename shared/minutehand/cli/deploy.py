@@ -29,7 +29,7 @@ from minutehand.deploy.console import console_assets, forget, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
-from minutehand.deploy.service import needs_of, write_first_files, write_service
+from minutehand.deploy.service import needs_of, write_first_files
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
 from minutehand.terminal.connection import CommandFailed, Connection, load_values, refuse_tracked
@@ -226,14 +226,18 @@ class Deployment:
 
     def create_stack(self) -> None:
         """Create or update the stack, by osls."""
-        project = Project.find()
-        write_service(project, project.root, self.stage.name)
+        project, stage = Project.find(), self.stage
+        built = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
-        stage = self.stage
+        # where it was compiled: what osls keeps beside a service is no file of the project's
         done = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
-            cwd=project.root,
-            env={**os.environ, **service_environment(project)},
+            cwd=built / "service",
+            env={
+                **os.environ,
+                "MINUTEHAND_ARTIFACTS": str(built.resolve()),
+                **service_environment(project),
+            },
             check=False,
             stdout=sys.stderr,
         )

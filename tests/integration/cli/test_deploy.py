@@ -1,35 +1,68 @@
-"""`minutehand deploy` against moto's AWS: what is refused before, what is made, how it fails."""
+"""`minutehand deploy` against moto's AWS: what is refused before, what is made, run and left.
+
+Two projects from the wheel, each with a database as a hosted project's, are in one account. What
+moto has not is answered here: routes and functions by tests/support/deployed.py, the project's ref
+by its database's address.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
+from infra.release.supabase_cli import supabase_cli
+from minutehand.local.postgres import Postgres
 from minutehand.project import Project
+from tests.install.projects import Api, Hosted, HostedDatabase, data_api
 from tests.support.aws_account import Account
+from tests.support.deployed import Deployed
+from tests.support.engine import ACME, ADA
+from tests.support.lambda_runtime import runtime_site
+from tests.support.pages import blocks
+from tests.support.patience import until
 from tests.support.stranger import Stranger
 
-#: The first builds the wheel.
-pytestmark = pytest.mark.timeout(300)
+#: With the second release and the roll-back, which are weekly.
+WEEKLY = bool(os.environ.get("WEEKLY"))
+#: Up to four deploys, the wheel and the CLI, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(1200)
 
 SECRETS = {
     "WORKER_SECRET_TOKEN": "w" * 32,
     "BACKGROUND_JOB_TOKEN": "b" * 32,
-    "SUPABASE_WORKER_KEY": "a.b.c",
+    "SUPABASE_SECRET_KEY": SECRET_KEY,
+    "SUPABASE_JWT_SECRET": JWT_SECRET,
 }
-READS = {name: SECRETS[name] for name in ("WORKER_SECRET_TOKEN", "SUPABASE_WORKER_KEY")}
 STAGES = """
 default: {alarmEmail: a@example.com, supabasePublishableKey: sb_publishable_x}
 dev: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co'}
 open: {}
 greedy: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co', workerReservedConcurrency: 50}
+"""
+#: What the page says to fill, for a project behind its Data API on this machine.
+FILLED = {
+    "https://<project-ref>.supabase.co": "{url}\n  supabaseProject: {ref}",
+    "sb_publishable_<key>": PUBLISHABLE_KEY,
+    "<you>@example.com": "ada@acme.test",
+    "<your-app-domain>": "app.acme.test",
+}
+#: The Supabase CLI where the Management API, which alone knows a ref, is not reached.
+CLI = """#!/bin/sh
+for word; do
+  shift
+  case $word in --remote={ref}) word="--remote={url}?sslmode=disable";; esac
+  set -- "$@" "$word"
+done
+exec {cli} "$@"
 """
 
 
@@ -41,17 +74,16 @@ def account() -> Iterator[Account]:
 
 
 class Deployer:
-    """The stranger's project, called shop, and the command in it."""
+    """The stranger's project by a name, and the command in it."""
 
     def __init__(self, project: Stranger, account: Account, name: str = "shop") -> None:
         self.project, self.folder, self.account = project, project.folder, account
         answers = self.folder / "minutehand.toml"
         was = f'name = "{Project.at(self.folder).name}"'
         answers.write_text(answers.read_text().replace(was, f'name = "{name}"'))
-        (self.folder / "minutehand.stages.yml").write_text(STAGES)
         self.region = "us-east-1"
         self.secrets = self.folder / "secrets.env"
-        self.write_secrets(SECRETS)
+        self.programs = self.folder.with_name(f"{name}-programs")
 
     def write_secrets(self, values: dict[str, str]) -> None:
         """Write the file for --secrets."""
@@ -60,37 +92,43 @@ class Deployer:
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `minutehand deploy`."""
-        return self.run("deploy", *arguments, "--secrets", str(self.secrets), "--no-database")
+        return self.run("deploy", *arguments, "--secrets", str(self.secrets))
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command as someone who may use the account."""
-        environ = {
+    @property
+    def environ(self) -> dict[str, str]:
+        """That of someone who may use the account."""
+        return {
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "AWS_ENDPOINT_URL": self.account.url,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": self.region,
         }
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command."""
         command = ("-m", "minutehand.cli.entry", *arguments, "--json")
-        return self.project.environment.run(self.folder, *command, env=environ, code=None)
+        return self.project.environment.run(self.folder, *command, env=self.environ, code=None)
 
     def refused(self, *arguments: str) -> dict[str, Any]:
-        """How it ends with exit code 1."""
-        done = self.deploy(*arguments)
+        """How it ends with exit code 1; the CLI is asked for nothing."""
+        done = self.deploy(*arguments, "--no-database")
         assert done.returncode == 1, done.stdout + done.stderr
         refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
         return refusal
 
     def client(self, service: str) -> Any:
         """A boto3 client of the account."""
-        who = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        about: Any = {"region_name": "us-east-1", "endpoint_url": self.account.url, **who}
-        return boto3.client(service, **about)  # type: ignore[call-overload]
+        return self.account.client(service)
 
 
 @pytest.fixture
 def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
     """A project that may be deployed."""
-    return Deployer(stranger.copy(tmp_path / "shop"), account)
+    made = Deployer(stranger.copy(tmp_path / "shop"), account)
+    (made.folder / "minutehand.stages.yml").write_text(STAGES)
+    made.write_secrets(SECRETS)
+    return made
 
 
 def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deployer) -> None:
@@ -117,64 +155,284 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert "request-service-quota-increase" in refusal["fix"]
 
 
-def test_a_stage_is_deployed_beside_another_and_deleted(
-    deployer: Deployer, stranger: Stranger, tmp_path: Path
-) -> None:
-    """Stack, secrets by function, first tick; each project by its name."""
-    done = deployer.deploy("dev")
+class Live(Deployer):
+    """One whose stage `prod` is a database of its own, made ready as the page of AWS says."""
 
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
-    assert printed["outputs"]["HttpApiUrl"]
-    assert deployer.account.invoked == ["shop-dev-worker"]
-    found = deployer.client("lambda").list_functions()["Functions"]
+    def __init__(
+        self, project: Stranger, deployed: Deployed, name: str, database: HostedDatabase, api: Api
+    ) -> None:
+        super().__init__(project, deployed.account, name)
+        self.deployed, self.database, self.stack = deployed, database, f"{name}-prod"
+        self.git("init", "--quiet")
+        ref = (name * 20)[:20]
+        python = project.environment.python
+        for program, text in {
+            "supabase": CLI.format(ref=ref, url=database.owner_url, cli=database.cli),
+            "minutehand": f'#!/bin/sh\nexec {python} -m minutehand.cli.entry "$@"\n',
+        }.items():
+            path = self.programs / program
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755)
+        text = self.sh("minutehand docs aws")
+        self.printed = blocks(text, "sh")
+        assert json.loads(self.run("deploy", "prod", "--dry-run").stderr.splitlines()[-1])[
+            "code"
+        ] == ("placeholders")
+        stages = self.folder / "minutehand.stages.yml"
+        for placeholder, value in FILLED.items():
+            filled = value.format(url=api.url, ref=ref)
+            stages.write_text(stages.read_text().replace(placeholder, filled))
+        (self.folder / "prod.env").write_text(f"STAGE=prod\nSUPABASE_URL={api.url}\n")
+        self.sh(self.block("gen signing-key"))
+        self.sh(self.block("token worker"))
+        # the local Data API signs with the legacy secret, which the page has a line for
+        written = self.secrets.read_text()
+        legacy = f"SUPABASE_JWT_SECRET={JWT_SECRET}\nSUPABASE_SECRET_KEY={SECRET_KEY}\n"
+        self.secrets.write_text(re.sub("SUPABASE_WORKER_KEY=.+\n", legacy, written))
+
+    def block(self, said: str) -> str:
+        """The one block of shell of the page that says something."""
+        [found] = [block for block in self.printed if said in block]
+        return found
+
+    def sh(self, script: str) -> str:
+        """Run a shell's lines in its folder; return what they print."""
+        environ = {"HOME": os.environ["HOME"], **self.environ}
+        environ["XDG_CACHE_HOME"] = str(self.project.environment.cache)
+        done = subprocess.run(
+            ["bash", "-ec", script],
+            cwd=self.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def git(self, *arguments: str) -> str:
+        """Run git in its folder, as someone."""
+        who = ("-c", "user.name=Ada", "-c", "user.email=ada@acme.test")
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=self.folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        """Commit all that no secret is in; return which commit that is."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "As it is deployed")
+        return self.git("rev-parse", "HEAD")
+
+    def deployed_now(self, *arguments: str) -> dict[str, Any]:
+        """Deploy and return what it printed."""
+        done = self.deploy("prod", *arguments)
+        assert done.returncode == 0, done.stderr
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        """A request of Ada's to the stack's API."""
+        bearer = f"Bearer {user_token(ADA)}"
+        sent = json.dumps(body) if body else None
+        answer = self.deployed.request(self.stack, method, path, sent, authorization=bearer)
+        assert answer["statusCode"] < 300, answer
+        return json.loads(answer["body"])
+
+    def greeting(self, name: str = "Ada") -> dict[str, Any]:
+        """The result of a job that Ada makes and reads by the API alone."""
+        asked = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": name}}
+        made = self.ask("POST", "/api/jobs", **asked)
+        return self.result_of(made["id"])
+
+    def result_of(self, job: str) -> dict[str, Any]:
+        """A job's result, once it has ended."""
+
+        def ended() -> Any:
+            found = self.ask("GET", f"/api/jobs/{job}")
+            return found if found["finished_at"] else None
+
+        found: dict[str, Any] = until(ended)["result"]
+        return found
+
+    def published(self) -> list[tuple[Any, ...]]:
+        """Which commit the types are of."""
+        return self.database.run("select distinct commit from minutehand_engine.job_types")
+
+    def holdings(self) -> list[str]:
+        """What the account holds that has this project's name."""
+        return [name for name in self.account.holdings() if self.stack.partition("-")[0] in name]
+
+
+@pytest.fixture
+def hosted(postgres: Postgres) -> Hosted:
+    """Makes databases as hosted projects have them."""
+    return Hosted(postgres, supabase_cli())
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Iterator[Deployed]:
+    """A new account whose functions run."""
+    site = runtime_site(tmp_path / "site")
+    with closing(Deployed(site, tmp_path / "code")) as made:
+        yield made
+
+
+@pytest.fixture
+def shop(deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path) -> Iterator[Live]:
+    """A project with a database and its Data API."""
+    with hosted.database() as database, data_api(database, "minutehand") as api:
+        yield Live(stranger.copy(tmp_path / "shop"), deployed, "shop", database, api)
+
+
+@pytest.fixture
+def bakery(
+    deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path
+) -> Iterator[Live]:
+    """Another one, in the same account."""
+    with hosted.database() as database, data_api(database, "minutehand") as api:
+        yield Live(stranger.copy(tmp_path / "bakery"), deployed, "bakery", database, api)
+
+
+@pytest.mark.weekly
+def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Live) -> None:
+    """The first job by the API alone; what one does leaves the other as it is."""
+    empty = shop.account.holdings()
+    first = shop.commit()
+    check_first_deploy(shop)
+    bakery.commit()
+    bakery.deployed_now()
+    bakery.database.as_owner((bakery.folder / "supabase/seed.sql").read_text())
+    assert bakery.greeting() == {"greeting": "Hello, Ada!"}
+    check_another_is_refused(shop, bakery)
+    theirs = bakery.holdings()
+
+    if WEEKLY:
+        check_next_release_and_back(shop, first)
+        assert bakery.greeting() == {"greeting": "Hello, Ada!"}
+
+    check_deletion(shop)
+    assert bakery.holdings() == theirs
+    assert bakery.greeting() == {"greeting": "Hello, Ada!"}
+    delete(bakery)
+    assert shop.account.holdings() == empty
+
+
+def check_next_release_and_back(shop: Live, first: str) -> None:
+    """Younger code runs at once and its types hold; a roll-back is the older commit's deploy."""
+    ours = shop.holdings()
+    processor = shop.folder / "work" / "processors" / "hello.py"
+    processor.write_text(processor.read_text().replace("Hello, {", "Good morning, {"))
+    second = shop.commit()
+    shop.deployed_now()
+
+    assert shop.greeting() == {"greeting": "Good morning, Ada!"}
+    assert shop.published() == [(second,)]
+
+    shop.git("checkout", "--quiet", first)
+    shop.deployed_now("--no-database")
+
+    assert shop.greeting() == {"greeting": "Hello, Ada!"}
+    assert shop.published() == [(first,)]
+    assert shop.holdings() == ours
+
+
+def check_first_deploy(shop: Live) -> None:
+    """Migrations, stack, secrets by function, first tick; then a job by the API, and one by SQL."""
+    before = list(shop.account.asked)
+    assert "checked and packaged" in shop.sh(shop.block("--dry-run"))
+    assert shop.account.asked == before
+    [deploy] = [block for block in shop.printed if block.endswith("--secrets secrets.env\n")]
+
+    assert re.search("deployed: https://", shop.sh(deploy))
+
+    assert shop.account.invoked == ["shop-prod-worker"]
+    functions = {f"function shop-prod-{name}" for name in ("jobs", "status", "worker", "health")}
+    assert functions <= set(shop.holdings())
+    ssm = shop.client("ssm")
     names = ("jobs", "status", "worker", "health")
-    assert {each["FunctionName"] for each in found} == {f"shop-dev-{n}" for n in names}
-    ssm = deployer.client("ssm")
-    held = [ssm.get_parameter(Name=f"/shop/dev/{name}", WithDecryption=True) for name in names]
-    secrets = [json.loads(each["Parameter"]["Value"]) for each in held]
-    assert secrets == [{}, READS, SECRETS, READS]
+    held = [ssm.get_parameter(Name=f"/shop/prod/{name}", WithDecryption=True) for name in names]
+    secrets = [set(json.loads(each["Parameter"]["Value"])) for each in held]
+    key, token = {"SUPABASE_JWT_SECRET"}, {"WORKER_SECRET_TOKEN"}
+    assert secrets == [key, {*SECRETS} - {"BACKGROUND_JOB_TOKEN"}, {*SECRETS}, {*secrets[3]}]
+    assert token < secrets[3]
 
-    assert deployer.run("doctor", "--stage", "dev", "--only", "aws").returncode == 0
-    ssm.put_parameter(Name="/shop/dev/worker", Value="{}", Type="SecureString", Overwrite=True)
-    doctor = deployer.run("doctor", "--stage", "dev", "--only", "aws")
-    [finding] = json.loads(doctor.stdout)
-    assert "/shop/dev/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
-    assert finding["fix"] == "minutehand deploy dev --secrets-only"
+    shop.database.as_owner((shop.folder / "supabase/seed.sql").read_text())
+    assert shop.greeting() == {"greeting": "Hello, Ada!"}
+    check_wake_up(shop)
+    check_doctor(shop)
 
-    other = stranger.copy(tmp_path / "other")
-    bakery = Deployer(other, deployer.account, "bakery")
-    stages = bakery.folder / "minutehand.stages.yml"
-    stages.write_text(STAGES.replace("abcdefghijklmnopqrst", "zyxwvutsrqponmlkjihg"))
-    assert bakery.deploy("dev").returncode == 0
-    assert deployer.account.invoked == ["shop-dev-worker", "bakery-dev-worker"]
-    shop = Deployer(other, deployer.account, "shop")
-    stages.write_text(STAGES.replace("abcdefghijklmnopqrst", "zyxwvutsrqponmlkjihg"))
-    for refusal in (shop.refused("dev"), shop.refused("dev", "--secrets-only")):
+
+def check_wake_up(shop: Live) -> None:
+    """What the database asks of pg_net for a job of SQL's is let in by the worker."""
+    sql = "select minutehand.enqueue_job(%s, 'work.hello', '{\"name\": \"Eve\"}') -> 'job' ->> 'id'"
+    [[job]] = shop.database.run(sql, ACME)
+    [*_, [url, headers]] = shop.database.run(
+        "select url, headers from net.http_request_queue order by id"
+    )
+    path = url.partition(".amazonaws.com")[2]
+
+    named = {name.lower(): value for name, value in headers.items()}
+    answer = shop.deployed.request(shop.stack, "POST", path, "{}", **named)
+
+    assert answer["statusCode"] < 300, answer
+    assert shop.result_of(job) == {"greeting": "Hello, Eve!"}
+
+
+def check_doctor(shop: Live) -> None:
+    """It finds a stored secret that is missing, and its fix is literal."""
+    asked = ("doctor", "--stage", "prod", "--only", "aws")
+    assert shop.run(*asked).returncode == 0
+    shop.client("ssm").put_parameter(
+        Name="/shop/prod/worker", Value="{}", Type="SecureString", Overwrite=True
+    )
+    [finding] = json.loads(shop.run(*asked).stdout)
+    assert "/shop/prod/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
+    assert finding["fix"] == "minutehand deploy prod --secrets-only"
+
+    shop.sh(shop.block("--secrets-only"))
+
+    assert shop.run(*asked).returncode == 0
+
+
+def check_another_is_refused(shop: Live, bakery: Live) -> None:
+    """A project of the same name and another database takes no one's stack."""
+    answers = bakery.folder / "minutehand.toml"
+    named = answers.read_text()
+    answers.write_text(named.replace('"bakery"', '"shop"'))
+    before = shop.account.holdings()
+
+    for refusal in (bakery.refused("prod"), bakery.refused("prod", "--secrets-only")):
         assert refusal["code"] == "another_project"
         assert "minutehand.toml" in refusal["fix"]
 
-    check_deletion(deployer)
+    assert shop.account.holdings() == before
+    answers.write_text(named)
 
 
-def check_deletion(deployer: Deployer) -> None:
+def check_deletion(shop: Live) -> None:
     """With what CloudFormation leaves; without --yes nothing goes, and what stays is said."""
-    s3, ssm = deployer.client("s3"), deployer.client("ssm")
-    [bucket] = [each["Name"] for each in s3.list_buckets()["Buckets"] if "shop" in each["Name"]]
-    said = json.loads(deployer.run("undeploy", "dev").stdout)
+    before = shop.holdings()
+    said = json.loads(shop.run("undeploy", "prod").stdout)
     assert said["deleted"] == []
-    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] > 0
+    assert shop.holdings() == before
+    worker = "select value #>> '{}' from minutehand_engine.settings where name = 'worker_url'"
+    assert shop.database.run(worker) != []
 
-    done = deployer.run("undeploy", "dev", "--yes")
+    delete(shop)
+
+    assert shop.database.run(worker) == []
+    assert shop.database.run("select count(*) from vault.secrets") == [(0,)]
+
+
+def delete(project: Live) -> None:
+    """Undeploy it; then the key, which is kept and named."""
+    done = project.run("undeploy", "prod", "--yes", "--secrets", str(project.secrets))
 
     assert done.returncode == 0, done.stderr
-    kept = "; ".join(json.loads(done.stdout)["kept"])
-    assert "minutehand.connect_worker(null, null)" in kept
-    assert "arn:aws:kms" in kept
-    left = [
-        each["FunctionName"] for each in deployer.client("lambda").list_functions()["Functions"]
-    ]
-    left += [each["Name"] for each in ssm.describe_parameters()["Parameters"]]
-    left += [each["Name"] for each in s3.list_buckets()["Buckets"]]
-    assert len(left) > 8
-    assert [name for name in left if "shop" in name] == []
+    kept = json.loads(done.stdout)["kept"]
+    [key] = [each.rpartition("/")[2] for each in kept if each.startswith("arn:aws:kms")]
+    [left] = project.holdings()
+    assert (left[:4], left.split()[-1]) == ("key ", key)
+    project.client("kms").schedule_key_deletion(KeyId=key)

@@ -1,0 +1,117 @@
+"""What is deployed runs: an account's functions, from the zip it was given, behind its routes.
+
+Each runs under AWS's own runtime client, with the variables that CloudFormation gave it; what is
+compiled for Lambda's machine is this one's, of the same lock.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tests.support.aws_account import Account
+from tests.support.lambda_events import http_event
+from tests.support.lambda_runtime import LambdaFunction
+
+
+class Deployed:
+    """An account whose functions run; `account` is what `minutehand deploy` speaks to.
+
+    Args:
+        site: What Lambda's image brings.
+        folder: For the unzipped code.
+    """
+
+    def __init__(self, site: Path, folder: Path) -> None:
+        self.account = Account(self.invoke)
+        self._site, self._folder = site, folder
+        self._running: dict[str, tuple[object, LambdaFunction]] = {}
+        self._one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def close(self) -> None:
+        """End every function, and the account."""
+        self.account.close()
+        for _, function in self._running.values():
+            function.close()
+
+    def invoke(self, name: str, event: Any) -> Any:
+        """Answer by a function as it is deployed now; an older one of its name ends first."""
+        with self._one_at_a_time[name]:
+            return self._function(name).invoke(event, seconds=240)
+
+    def request(
+        self, stack: str, method: str, path: str, body: str | None = None, **headers: str
+    ) -> dict[str, Any]:
+        """Send a request through the stack's routes, as API Gateway does."""
+        function = function_of(self.account.templates[stack], method, path)
+        answer: dict[str, Any] = self.invoke(
+            function, http_event(method, path, body=body, **headers)
+        )
+        return answer
+
+    def _function(self, name: str) -> LambdaFunction:
+        from moto.awslambda.models import lambda_backends
+
+        [backend] = [each["us-east-1"] for each in lambda_backends.values()]
+        made = backend.get_function(name)
+        assert made.handler
+        variables = dict(made.environment_vars)
+        known, running = self._running.get(name, (None, None))
+        if running is not None:
+            if known == (made.code_sha_256, variables):
+                return running
+            running.close()
+        running = LambdaFunction(
+            made.handler,
+            tree=self._tree(made.code_sha_256, made.code_bytes),
+            site=self._site,
+            environ={**variables, "AWS_ENDPOINT_URL": self.account.url},
+        )
+        self._running[name] = (made.code_sha_256, variables), running
+        return running
+
+    def _tree(self, digest: str, code: bytes) -> Path:
+        tree = self._folder / re.sub(r"\W", "", digest)
+        if not tree.exists():
+            zipfile.ZipFile(io.BytesIO(code)).extractall(tree)
+            compile_for_this_machine(tree)
+        return tree
+
+
+def compile_for_this_machine(tree: Path) -> None:
+    """Put this environment's compiled modules in the place of those for Lambda's machine."""
+    sites = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    for foreign in tree.rglob("*.so"):
+        folder, module = foreign.parent, foreign.name.partition(".")[0]
+        place = folder.relative_to(tree)
+        [ours] = [file for site in sites for file in (site / place).glob(f"{module}.*so")]
+        foreign.unlink()
+        (folder / ours.name).symlink_to(ours)
+
+
+def function_of(template: dict[str, Any], method: str, path: str) -> str:
+    """The name of the function that a template's most specific route leads to.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
+    """
+    resources = template["Resources"]
+    routes = [
+        (*each["Properties"]["RouteKey"].split(), each["Properties"]["Target"]["Fn::Join"])
+        for each in resources.values()
+        if each["Type"] == "AWS::ApiGatewayV2::Route"
+    ]
+    fitting = [
+        ("{" in route, -len(route), verb == "ANY", target)
+        for verb, route, target in routes
+        if verb in (method, "ANY") and re.fullmatch(re.sub(r"\{\w+\+\}", ".+", route), path)
+    ]
+    *_, (_, (_, integration)) = min(fitting, key=lambda each: each[:3])
+    uri = resources[integration["Ref"]]["Properties"]["IntegrationUri"]
+    name: str = resources[uri["Fn::GetAtt"][0]]["Properties"]["FunctionName"]
+    return name
