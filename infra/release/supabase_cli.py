@@ -26,8 +26,8 @@ def supabase_cli() -> Path:
     return fetch("cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
 
 
-def fetch(name: str, package: str) -> Path:
-    """Install one npm package into a folder of its own, unless it is there; return node_modules.
+def fetch(name: str, *packages: str) -> Path:
+    """Install npm packages into a folder of their own, unless it is there; return node_modules.
 
     Of several processes that ask at once one installs it and the others wait.
     """
@@ -41,7 +41,7 @@ def fetch(name: str, package: str) -> Path:
             binaries = Path(sys.executable).parent
             path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
             subprocess.run(
-                [binaries / "npm", "install", "--no-progress", "--loglevel=error", package],
+                [binaries / "npm", "install", "--no-progress", "--loglevel=error", *packages],
                 check=True,
                 cwd=folder,
                 stdout=subprocess.DEVNULL,

@@ -155,7 +155,7 @@ def own_tables(
         )
         calls += CALL.format(**here) + (CALL_WRITE.format(**here) if write else "")
     stamp = timestamp(project.root, datetime.now(UTC))
-    migration = project.root / "supabase/migrations" / f"{stamp}_{names['function']}_functions.sql"
+    migration = project.root / "supabase/migrations" / f"{stamp}_minutehand_{names['function']}.sql"
     ids = "".join(f"    {one}_id: int | str\n" for one in functions)
     answers = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())
     given = ", ".join(f"{one}_id=1" for one in functions)

@@ -7,6 +7,7 @@ a file that is there.
 from __future__ import annotations
 
 import keyword
+import posixpath
 import re
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from itertools import groupby
 from pathlib import Path
 
 from minutehand.app import built_in
@@ -32,6 +34,10 @@ from minutehand.project import FILE, Project
 SETTINGS_EXAMPLE = "minutehand.env.example"
 #: What the pages of deployment let one write beside the code.
 SECRET_FILES = (".env", "*.env", "key.json", "build/")
+#: What Python and the Supabase CLI keep beside the code.
+OTHER_FILES = ("__pycache__/", ".venv/", "supabase/.branches/", "supabase/.temp/")
+#: Our migrations, as a project that declares its schema lists them.
+OURS = "./migrations/*_minutehand_*.sql"
 #: What the CLI exposes where config.toml does not say.
 EXPOSED = ["public", "graphql_public"]
 
@@ -308,7 +314,7 @@ def processor_names(package: str, job_type: str) -> dict[str, str]:
 def _ignored(folder: Path) -> tuple[list[Write], list[str]]:
     path = folder / ".gitignore"
     if not path.exists():
-        return [Write(path, "\n".join((*SECRET_FILES, "__pycache__/", ".venv/", "")))], []
+        return [Write(path, "\n".join((*SECRET_FILES, *OTHER_FILES, "")))], []
     lines = path.read_text("utf-8", errors="replace").splitlines()
     missing = [
         name
@@ -325,18 +331,46 @@ def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
         name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
         return [Write(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
     try:
-        exposed = tomllib.loads(path.read_text("utf-8")).get("api", {}).get("schemas", EXPOSED)
+        known = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InstallError(
             f"supabase/config.toml is not TOML: {error}", code="bad_config", fix="correct it"
         ) from error
-    if schema in exposed:
-        return [], []
-    line = f"schemas = [{_quoted([*exposed, schema])}]"
-    return [], [
-        f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
-        "and on a hosted project the same under Project settings → Data API → Exposed schemas."
+    notes = _declared(folder, known.get("db", {}).get("migrations", {}).get("schema_paths", []))
+    exposed = known.get("api", {}).get("schemas", EXPOSED)
+    if schema not in exposed:
+        line = f"schemas = [{_quoted([*exposed, schema])}]"
+        notes = [
+            f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
+            "and on a hosted project the same under Project settings → Data API → Exposed schemas.",
+            *notes,
+        ]
+    return [], notes
+
+
+def _declared(folder: Path, listed: list[str]) -> list[str]:
+    """What a project that declares its schema must list, or its next diff drops what is ours."""
+    listed = listed or _schema_patterns(folder / "supabase")
+    example = OURS.replace("*", "0")
+    if not listed or any(fnmatchcase(example, f"./{each.removeprefix('./')}") for each in listed):
+        return []
+    line = f"schema_paths = [{_quoted([*listed, OURS])}]"
+    return [
+        f"In supabase/config.toml, under [db.migrations]:\n\n    {line}\n\n"
+        "or the next `supabase db diff` drops what was installed, which your schema does not "
+        "declare."
     ]
+
+
+def _schema_patterns(home: Path) -> list[str]:
+    """What the CLI reads where no path is listed, in its order; its patterns know no `**`."""
+    files = sorted(path.relative_to(home).as_posix() for path in (home / "schemas").rglob("*.sql"))
+    found = []
+    for folder, group in groupby(files, posixpath.dirname):
+        names = list(group)
+        is_whole = names == [name for name in files if posixpath.dirname(name) == folder]
+        found += [f"{folder}/*.sql"] if is_whole else names
+    return [f"./{name}" for name in found]
 
 
 def _answers_file(folder: Path, answers: Answers) -> str:

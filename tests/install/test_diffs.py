@@ -1,0 +1,155 @@
+"""Tools that compare a declared schema with the database propose no drop of what is ours."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from infra.release.supabase_cli import fetch
+from infra.release.wheels import Environment
+from minutehand.local.migrations import apply_migrations, migrations_in
+from minutehand.local.postgres import Postgres
+from minutehand.node import node_binary
+from tests.install.projects import Hosted, HostedDatabase
+
+pytestmark = pytest.mark.timeout(600)
+TABLES = {
+    "schemas/1_people/organizations.sql": (
+        "create table public.organizations (id uuid primary key, name text not null);\n"
+    ),
+    "schemas/2_memberships.sql": (
+        "create table public.memberships (organization_id uuid references public.organizations (id)"
+        ", user_id uuid, role text, primary key (organization_id, user_id));\n"
+    ),
+}
+TENANTS = (
+    *("--organizations", "organizations(id,name)"),
+    *("--memberships", "memberships(organization_id,user_id,role)"),
+)
+CONFIG = 'project_id = "shop"\n\n[api]\nschemas = ["public", "minutehand"]\n'
+
+#: The same tables for Drizzle, and a column more.
+DRIZZLE = """
+import { foreignKey, pgTable, primaryKey, text, uuid } from "drizzle-orm/pg-core";
+export const organizations = pgTable("organizations", {
+  id: uuid().primaryKey(), name: text().notNull(), note: text(),
+});
+export const memberships = pgTable("memberships", {
+  organization_id: uuid().notNull(), user_id: uuid().notNull(), role: text(),
+}, (own) => [
+  primaryKey({ name: "memberships_pkey", columns: [own.organization_id, own.user_id] }),
+  foreignKey({ name: "memberships_organization_id_fkey", columns: [own.organization_id],
+    foreignColumns: [organizations.id] }),
+]);
+"""
+
+
+@pytest.fixture
+def hosted(postgres: Postgres) -> Hosted:
+    """Databases as hosted projects have them."""
+    return Hosted(postgres, Path())
+
+
+@pytest.fixture
+def project(environment: Environment, tmp_path: Path) -> Path:
+    """One whose tables are declared, and whose migration was made of them."""
+    files = {
+        **TABLES,
+        "migrations/20250101120000_create.sql": "".join(TABLES.values()),
+        "config.toml": CONFIG,
+    }
+    for name, text in files.items():
+        path = tmp_path / "supabase" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_a_declared_schema_drops_nothing_of_ours(
+    project: Path, environment: Environment, hosted: Hosted
+) -> None:
+    """`supabase db diff` with the line that install prints; without it all of it would go."""
+    [note] = environment.minutehand(project, "install", *TENANTS)["notes"][-1:]
+    with hosted.database() as migrated, hosted.database() as declared:
+        apply_migrations(migrated.owner_url, migrations_in(project / "supabase/migrations"))
+        for text in TABLES.values():
+            declared.as_owner(text)
+        assert diff(migrated, declared).count("drop ") > 400
+
+    config = project / "supabase" / "config.toml"
+    [line] = re.findall(r"^ +(schema_paths = .*)$", note, re.MULTILINE)
+    config.write_text(f"{config.read_text()}\n[db.migrations]\n{line}\n")
+    assert environment.minutehand(project, "install")["notes"] == []
+    with hosted.database() as migrated, hosted.database() as declared:
+        apply_migrations(migrated.owner_url, migrations_in(project / "supabase/migrations"))
+        for path in declared_files(project):
+            declared.as_owner(path.read_text())
+        assert diff(migrated, declared) == ""
+
+
+def test_drizzle_pushes_past_our_schemas(
+    project: Path, environment: Environment, hosted: Hosted
+) -> None:
+    """A column more in a table of theirs, and nothing else, with the configuration as it begins."""
+    environment.minutehand(project, "install", *TENANTS)
+    packages = ("drizzle-kit@0.31.11", "drizzle-orm@0.45.1", "pg@8.16.3")
+    (project / "node_modules").symlink_to(fetch("drizzle", *packages))
+    (project / "schema.ts").write_text(DRIZZLE)
+    with hosted.database() as database:
+        apply_migrations(database.owner_url, migrations_in(project / "supabase/migrations"))
+        before = database.everything()
+        (project / "drizzle.config.json").write_text(
+            json.dumps(
+                {
+                    "dialect": "postgresql",
+                    "schema": "./schema.ts",
+                    "dbCredentials": {"url": database.owner_url},
+                }
+            )
+        )
+        program = "node_modules/drizzle-kit/bin.cjs"
+        done = subprocess.run(
+            [node_binary(), program, "push", "--force", "--config", "drizzle.config.json"],
+            cwd=project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        note = (
+            "select count(*) from pg_attribute where attname = 'note' and attrelid = %s::regclass"
+        )
+        assert database.run(note, "organizations") == [(1,)], done.stdout + done.stderr
+        assert database.everything() == before
+
+
+def declared_files(project: Path) -> list[Path]:
+    """As the CLI reads `schema_paths`: pattern by pattern, each file once, none without a match."""
+    home = project / "supabase"
+    config = tomllib.loads((home / "config.toml").read_text())
+    found: dict[Path, None] = {}
+    for pattern in config["db"]["migrations"]["schema_paths"]:
+        matched = sorted(home.glob(pattern))
+        assert matched, pattern
+        found |= dict.fromkeys(matched)
+    return list(found)
+
+
+def diff(migrated: HostedDatabase, declared: HostedDatabase) -> str:
+    """The SQL that would bring what the migrations make to what is declared."""
+    modules = fetch("migra", "@pgkit/migra@0.6.1")
+    script = modules.parent / "schema_diff.mjs"
+    if not script.exists():
+        script.symlink_to(Path(__file__).with_name(script.name))
+    done = subprocess.run(
+        [node_binary(), "--preserve-symlinks-main", script, migrated.url, declared.url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
