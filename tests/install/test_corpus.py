@@ -2,7 +2,7 @@
 
 Each project's own migrations pass on the local base; the job is enqueued by a trigger of theirs,
 changes the row by a function of theirs, is watched by its tenant and by no one else; after the
-removal the database is what it was.
+removal the database is what it was. So it is where 0.3.0 was installed and upgraded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import psycopg
 import pytest
 
 from infra.release.wheels import Environment
+from minutehand.install.rewrite import Schemas
+from minutehand.install.sources import Source, installed
 from minutehand.local.migrations import apply_migrations, as_user, migrations_in
 from minutehand.local.postgres import Postgres
 from tests.install.projects import WORK, Api, Hosted, HostedDatabase, data_api
 from tests.install.shapes import BREAKPOINT, Shape, shapes
+from tests.install.test_releases import first_engine
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
 
@@ -83,14 +86,58 @@ def server(postgres: Postgres) -> Hosted:
 def test_a_project_installs_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
 ) -> None:
+    def install(database: HostedDatabase) -> None:
+        environment.minutehand(tmp_path, "install", *shape.install)
+        apply_pending(database, tmp_path)
+
+    check(shape, server, environment, tmp_path, install)
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("shape", CHOSEN[1:], ids=lambda shape: shape.name)
+def test_a_project_upgrades_works_and_leaves(
+    shape: Shape, server: Hosted, environment: Environment, newer: Environment, tmp_path: Path
+) -> None:
+    """From the first release, whose migrations are frozen, by the wheel of the next one."""
+
+    def install(database: HostedDatabase) -> None:
+        environment.minutehand(tmp_path, "install", *shape.install)
+        make_first_release(tmp_path, Schemas(shape.schema))
+        apply_pending(database, tmp_path)
+        upgraded = newer.minutehand(tmp_path, "upgrade")
+        assert (upgraded["since"], len(upgraded["written"])) == ("0.3.0", 1)
+        apply_pending(database, tmp_path)
+
+    check(shape, server, newer, tmp_path, install)
+
+
+def make_first_release(project: Path, schemas: Schemas) -> None:
+    """Put 0.3.0's engine in the place of the present one; who the tenants are stays."""
+    [file] = {part.path for part in installed(project)}
+    tenants = [
+        Source(part.origin, part.text, editable=True)
+        for part in installed(project)
+        if part.expected is None
+    ]
+    parts = "\n".join(part.part for part in [*first_engine(schemas), *tenants])
+    file.write_text(f"-- Installed by minutehand 0.3.0.\n\n{parts}")
+
+
+def check(
+    shape: Shape,
+    server: Hosted,
+    environment: Environment,
+    tmp_path: Path,
+    install: Callable[[HostedDatabase], None],
+) -> None:
+    """A job of theirs over an install, which then leaves nothing."""
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
         apply_own(shape, database, tmp_path)
         before = dump(server, database), database.everything()
 
-        environment.minutehand(tmp_path, "install", *shape.install)
-        apply_pending(database, tmp_path)
+        install(database)
         engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
         names = {"schema": shape.schema, "engine": engine, "table": shape.table}
         names |= {"tenant": shape.tenant, "sets": shape.sets}
