@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -17,7 +18,10 @@ import yaml
 from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
 from minutehand.local.migrations import as_user
+from tests.support.databases import Database
 from tests.support.engine import ACME
+from tests.support.pages import blocks
+from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 from tests.support.stranger import Stranger
@@ -84,13 +88,6 @@ def page(project: Stranger, topic: str) -> str:
     return run(project, f"minutehand docs {topic}")
 
 
-def blocks(text: str, *languages: str) -> list[str]:
-    """The code of a page in some languages."""
-    return re.findall(
-        rf"^[ ]*```(?:{'|'.join(languages)})\n(.*?)```", text, re.DOTALL | re.MULTILINE
-    )
-
-
 def test_every_page_speaks_the_projects_names_and_its_code_is_code(
     project: Stranger, dev: RunningStack
 ) -> None:
@@ -109,6 +106,27 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
                 compile(block, each.topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             for block in blocks(text, "yaml"):
                 assert yaml.safe_load(block)
+        start = render((ROOT / "README.md").read_text(), Names(tenant=ACME))
+        for block in blocks(start.replace("…workspace…", ACME), "sql"):
+            connection.execute(block.encode())
+
+
+def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
+    database: Database,
+) -> None:
+    """With workspaces of ours, which the others' project does not have."""
+    [aws] = [each for each in PAGES if each.topic == OF_WORKSPACES]
+    [block] = blocks(render(aws.printed, Names(Schemas("public"))), "sql")
+    with database.connect() as connection:
+        connection.execute(
+            "insert into auth.users (id, email) values (gen_random_uuid(), 'you@example.com')"
+        )
+        connection.execute(block.encode())
+        seen = connection.execute(
+            "select name, role from public.workspaces as w"
+            " join public.workspace_members as m on m.workspace_id = w.id where name = 'Mine'"
+        )
+        assert seen.fetchall() == [("Mine", "manager")]
 
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
@@ -177,6 +195,45 @@ def test_the_skill_file_is_followed_to_the_letter(project: Stranger, dev: Runnin
     assert "0 failed" in run(project, "minutehand doctor")
 
 
+def test_people_and_webhooks_are_made_in_a_shell(project: Stranger, dev: RunningStack) -> None:
+    """By curl and psql, as the pages of the local stack and of webhooks have it."""
+    [signs_up, by_sql] = blocks(page(project, "local"), "sh")
+    [subscribes] = blocks(page(project, "sql"), "sh")
+    here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"
+
+    run(project, signs_up)
+    run(project, here + by_sql)
+
+    assert "https://example.com/hooks" in run(project, here + subscribes)
+    with dev.connect() as connection:
+        said = "select email from auth.users where email ~ '^(you|new)@example' order by 1"
+        assert [email for (email,) in connection.execute(said.encode())] == [
+            "new@example.com",
+            "you@example.com",
+        ]
+        [[user]] = connection.execute("select id from auth.users where email ~ '^new@example'")
+    [exports] = [block for block in blocks(page(project, "data"), "sh") if "erase" in block]
+    # at a terminal it asks first
+    exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
+    run(project, here + exports)
+    assert json.loads((project.folder / "ada.json").read_text())
+
+
+def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(project: Stranger) -> None:
+    """The other lines that need no stack."""
+    [_, skill] = blocks(page(project, "agents"), "sh")
+    run(project, skill)
+    assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")
+
+    [names] = blocks(page(project, "deploys"), "sh")
+    printed = run(
+        project, f"GITHUB_SHA=abc\n{names}\necho $MINUTEHAND_COMMIT $MINUTEHAND_DEPLOYED_AT"
+    )
+    commit, at = printed.split()
+    assert commit == "abc"
+    assert datetime.fromisoformat(at).tzinfo is not None
+
+
 def test_every_verb_says_what_it_does(project: Stranger) -> None:
     """Also where no app brings verbs."""
     said = run(project, "minutehand --help")
@@ -185,3 +242,14 @@ def test_every_verb_says_what_it_does(project: Stranger) -> None:
     assert len(verbs) > 20
     run(project, "\n".join(f"minutehand {verb} --help" for verb in verbs))
     assert json.loads(run(project, "minutehand docs --json"))
+
+
+def test_the_last_page_takes_it_out_again(project: Stranger, dev: RunningStack) -> None:
+    """While the stack runs, as its lines are printed; the last of the file."""
+    [*_, removal] = blocks(page(project, "install"), "sh")
+    lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
+
+    run(project, "set -a; . .local/env; set +a\n" + "\n".join(lines))
+
+    with dev.connect() as connection:
+        assert connection.execute("select to_regnamespace('minutehand')").fetchone() == (None,)

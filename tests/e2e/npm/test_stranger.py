@@ -58,6 +58,20 @@ export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
 document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
 window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
 """
+#: What a page has beside the example.
+LIVE = """\
+import { supabase } from "./supabase.js";
+import { watchJob } from "minutehand";
+declare const page: HTMLElement, id: string;
+"""
+#: What a route of Stripe's has beside the example.
+STRIPE = """\
+import { createClient } from "@supabase/supabase-js";
+declare const process: { env: Record<string, string | undefined> };
+declare const url: string, webhookSecret: string, tenant: string;
+declare const stripe: { webhooks: { constructEvent(body: string, signature: string, secret: string):
+  { data: { object: { id: string; amount: number } } } } };
+"""
 SOLID = """\
 import { createClient } from "@supabase/supabase-js";
 import type {} from "minutehand/solid";
@@ -162,12 +176,17 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     [component] = examples(language="tsx")
     (typed.folder / "component.tsx").write_text(component)
     (typed.folder / "words.ts").write_text(examples()[2])
-    action, *_ = examples(RECIPES)
+    action, webhook = examples(RECIPES)
+    (typed.folder / "webhook.ts").write_text(STRIPE + webhook)
     ssr = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
     ssr += "declare function createClient(): Promise<SupabaseClient>;\n"
     (typed.folder / "action.ts").write_text(ssr + action)
 
-    assert typed.compile("component.tsx", "action.ts", "words.ts", react=react) == ""
+    [live] = examples(ROOT / "README.md")
+    (typed.folder / "live.ts").write_text(LIVE + live)
+
+    files = ("component.tsx", "action.ts", "live.ts", "webhook.ts", "words.ts")
+    assert typed.compile(*files, react=react) == ""
 
 
 def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> None:

@@ -1,0 +1,173 @@
+"""Examples of pages that need a vendor, a model or a session beside them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import re
+from collections.abc import Awaitable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import sentry_sdk
+from pydantic import BaseModel
+
+from infra.bench.scratch import scratch_settings
+from minutehand.worker import Job, JobContext, ProcessorError, default_registry
+from minutehand.worker.registry import Registry
+from minutehand.worker.testing import ProcessorTest
+from tests.support.databases import Database
+from tests.support.engine import ACME
+from tests.support.pages import blocks
+from tests.support.paths import ROOT
+from tests.unit.ai.model_server import ModelServer
+
+RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
+AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
+
+
+def example(page: Path, said: str) -> str:
+    """The one block of Python of a page that says something."""
+    [found] = [block for block in blocks(page.read_text(), "python", "py") if said in block]
+    return found
+
+
+def defined(code: str, **names: Any) -> dict[str, Any]:
+    """What a block defines, with what it takes for granted."""
+    space: dict[str, Any] = {"__name__": "page", **names}
+    exec(compile(code, "page", "exec"), space)
+    return space
+
+
+async def awaited(code: str, names: dict[str, Any]) -> None:
+    """Run a block that awaits, as in the body of a coroutine; its names stay."""
+    made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if isinstance(made, Awaitable):  # one that awaits nothing has run
+        await made
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(200, "completed"), (503, "retry"), (404, "failed")]
+)
+def test_a_route_of_the_app_does_the_work(
+    status: int, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the processor that calls it."""
+    route = httpx.MockTransport(lambda request: httpx.Response(status, json={"url": "t"}))
+    monkeypatch.setattr(httpx, "AsyncClient", partial(httpx.AsyncClient, transport=route))
+    try:
+        space = defined(example(RECIPES, "thumbnails.make"))
+        run = asyncio.run(ProcessorTest(space["make"], space["Thumbnail"](path="a")).run())
+    finally:
+        default_registry.forget("page")
+
+    assert run.outcome == outcome
+    assert run.result == ({"url": "t"} if status == 200 else None)
+
+
+async def test_only_what_can_pass_is_retried() -> None:
+    """Of the vendor's answers."""
+    space = defined(
+        example(RECIPES, "def fetch"), httpx=httpx, Any=Any, ProcessorError=ProcessorError
+    )
+    for status, error in ((404, ProcessorError), (503, httpx.HTTPStatusError), (200, None)):
+        route = httpx.MockTransport(lambda request, s=status: httpx.Response(s, json=[1]))
+        async with httpx.AsyncClient(transport=route, base_url="https://vendor.test") as client:
+            if error is None:
+                assert await space["fetch"](client, "/a") == [1]
+                continue
+            with pytest.raises(error):
+                await space["fetch"](client, "/a")
+
+
+def test_failures_are_reported_by_the_apps_own_init() -> None:
+    """`register` as the page has it."""
+    space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
+    registry = Registry()
+
+    space["register"](registry, scratch_settings("http://127.0.0.1:1"))
+
+    assert [each.__name__ for each in registry._around] == ["report_errors"]
+
+
+async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None:
+    """The statement and its parameters, over a session that binds them as SQLAlchemy does."""
+    made: list[Any] = []
+
+    class Session:
+        def begin(self) -> Session:
+            return self
+
+        async def __aenter__(self) -> None:
+            self.connection = psycopg.connect(database.url)
+
+        async def __aexit__(self, *_: Any) -> None:
+            self.connection.commit()
+            self.connection.close()
+
+        def add(self, row: Any) -> None:
+            made.append(row)
+
+        async def execute(self, statement: str, given: dict[str, Any]) -> None:
+            # this test's database has its jobs in `public`
+            bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
+            made.append(self.connection.execute(bound.encode(), given).fetchone())
+
+    class Order:
+        tenant_id, customer = ACME, "Ada"
+
+    with database.connect() as connection:
+        connection.execute("insert into public.workspaces values (%s, 'Acme')", (ACME,))
+    names = {"session": Session(), "order": Order(), "text": str, "json": json}
+    await awaited(example(RECIPES, "session.begin"), names)
+
+    assert made[1][0]["job"]["payload"] == {"name": "Ada"}
+    with database.connect() as connection:
+        assert connection.execute("select count(*) from public.jobs").fetchone() == (1,)
+
+
+class Outline(BaseModel):
+    """What the page calls a pydantic model."""
+
+    phases: list[str]
+
+
+class Reply(BaseModel):
+    """One whose words come one by one."""
+
+    text: str
+
+
+async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both blocks of the page, one after the other."""
+    first, second = blocks(AI.read_text(), "python")
+    written: list[str] = []
+
+    class Words:
+        def write(self, text: str) -> None:
+            written.append(text)
+
+    async with ModelServer() as server:
+        server.answers |= {"outline": {"phases": ["Pack"]}, "text": "It scatters."}
+        settings = server.known_to(scratch_settings("http://127.0.0.1:1"))
+
+        async def ask(job: Job[None], ctx: JobContext) -> dict[str, Any]:
+            names: dict[str, Any] = {"settings": settings, "goal": "Move house."}
+            names |= {"job": job, "ctx": ctx}
+            names |= {"Outline": Outline, "Reply": Reply, "words": Words()}
+            await awaited(first, names)
+            server.answers["outline"] = {"text": "Soon."}
+            await awaited(second, names)
+            await names["model"].aclose()
+            return {"phases": names["outline"].phases, "reply": names["reply"].text}
+
+        run = await ProcessorTest(ask, None).run()
+
+    assert run.result == {"phases": ["Pack"], "reply": "Soon."}
+    assert "".join(written) == "Soon."
+    assert capsys.readouterr().out == "It scatters."
