@@ -109,9 +109,12 @@ def test_an_answer_is_written_stopped_asked_for_again_and_fails(
         expect(each.locator("[data-type=answer] strong")).to_have_text("ways")
     answer.get_by_role("button", name="Retry").press("Enter")
     expect(answer).to_have_attribute("data-status", "pending")
-    lease = worker.lease_soon()
     expect(answer).to_contain_text("Thinking…")
+    lease = worker.lease_soon()
+    worker.report(lease, output=[{**piece, "attempt": 2, "text": "Once more"}])
+    expect(answer).to_have_text("Once more")
     worker.settle(lease, "failed", error={"type": "Away", "message": "The model is away."})
     expect(answer.get_by_role("alert")).to_have_text("The model is away.")
     expect(page.get_by_text("The model is away.")).to_have_count(1)
+    expect(answer).to_contain_text("Once more")
     assert violations(page) == []

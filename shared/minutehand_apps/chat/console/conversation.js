@@ -242,8 +242,9 @@ function Theirs({ message: { type, content, result, timestamp }, question, onRet
 /** An answer that is being written, or why there is none; with what was said of it. */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
-  const { output, progress, isCancelling } = useJob(isLive ? message.job : null);
-  const said = (isLive ? output.reply : message.said) ?? "";
+  const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null);
+  // a job that is to run again says all of it again
+  const said = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const waits = message.waits_for ?? progress?.message;
   return html`<article
