@@ -342,6 +342,8 @@ export const whole = {
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
+  /** What is wrong, and who holds jobs. */
+  explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
   /** Readiness; "not ready" is an answer as well. */
   health: (signal) =>
     ask(

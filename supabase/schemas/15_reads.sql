@@ -26,7 +26,22 @@ end;
 $$;
 revoke execute on function queue.error_line from public;
 
--- The same for errors that differ only in numbers and ids.
+-- An error's text with the ends of ids, as pages show them.
+create function queue.with_short_ids(p_text text)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select regexp_replace(
+  p_text,
+  '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
+  '…\1',
+  'g'
+)
+$$;
+revoke execute on function queue.with_short_ids from public;
+
+-- The same for errors that differ only in numbers and ids. How a process ended is a part of it.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -35,7 +50,19 @@ as $$
 begin
   return left(
     md5(regexp_replace(
-      lower(concat(p_error ->> 'type', ' ', p_message)),
+      lower(concat_ws(
+        ' ',
+        p_error ->> 'type',
+        case
+          when p_error ->> 'type' = 'WorkerLost' then concat_ws(
+            ' ',
+            p_error #>> '{evidence,signal}',
+            p_error #>> '{evidence,line}',
+            p_error #>> '{evidence,guilty_type}'
+          )
+        end,
+        p_message
+      )),
       '[0-9a-f-]*[0-9][0-9a-f-]*',
       '#',
       'g'
@@ -185,6 +212,7 @@ begin
     'times', jsonb_build_object(
       'queue_ms', round(v_queue::numeric, 1),
       'run_ms', round(v_run::numeric, 1),
+      'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- of its attempts before
       'runs', p_job.fence
     )
   );
@@ -706,8 +734,10 @@ begin
         j.id,
         j.job_type,
         j.finished_at,
-        queue.error_line(j.error_message, j.error_data) as error_message,
-        queue.fingerprint(j.error_message, j.error_data) as error_fingerprint
+        queue.with_short_ids(queue.error_line(j.error_message, j.error_data)) as message,
+        queue.fingerprint(j.error_message, j.error_data) as print,
+        c.job_type as cause_type,
+        queue.fingerprint(c.error_message, c.error_data) as cause_print
       from (
         select d.job_id
         from queue.dead as d
@@ -716,31 +746,88 @@ begin
         limit 10000
       ) as d
       join public.jobs as j on j.id = any (array[d.job_id])
+      left join public.jobs as c on c.id = case
+        when j.error_data ->> 'type' ~ '[.]ChildrenFailed$'
+          then queue.deepest_below(j.id, true)
+      end
+    ),
+    hours as ( -- of the last day
+      select
+        l.job_type,
+        l.print,
+        jsonb_object_agg(l.hour, l.jobs) as by_hour
+      from (
+        select
+          n.job_type,
+          n.print,
+          floor(extract(epoch from queue.clock() - n.finished_at) / 3600) as hour,
+          count(*) as jobs
+        from letters as n
+        where n.finished_at > queue.clock() - interval '1 day'
+        group by 1, 2, 3
+      ) as l
+      group by 1, 2
+    ),
+    effects as (
+      select
+        l.cause_type,
+        l.cause_print,
+        jsonb_agg(jsonb_build_object(
+          'job_type', l.job_type,
+          'error_fingerprint', l.print,
+          'jobs', l.jobs,
+          'latest_id', l.latest_id
+        )) as effects
+      from (
+        select
+          n.cause_type,
+          n.cause_print,
+          n.job_type,
+          n.print,
+          count(*) as jobs,
+          (array_agg(n.id order by n.finished_at desc, n.id))[1] as latest_id
+        from letters as n
+        where n.cause_type is not null
+        group by 1, 2, 3, 4
+      ) as l
+      group by 1, 2
     )
     select jsonb_build_object(
       'groups', coalesce(
-        jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc),
+        jsonb_agg(
+          to_jsonb(a) || jsonb_build_object(
+            'by_hour', coalesce(h.by_hour, '{}'),
+            'consequences', coalesce(e.effects, '[]')
+          )
+          order by a.jobs desc, a.last_at desc
+        ),
         '[]'
       ),
       'more', (select count(*) from letters) = 10000
     )
     from (
       select
-        job_type,
-        error_fingerprint,
+        l.job_type,
+        l.print as error_fingerprint,
         count(*) as jobs,
-        min(finished_at) as first_at,
-        max(finished_at) as last_at,
-        (array_agg(id order by finished_at desc, id))[1] as latest_id,
-        (array_agg(error_message order by finished_at desc, id))[1] as error_message
-      from letters
+        min(l.finished_at) as first_at,
+        max(l.finished_at) as last_at,
+        (array_agg(l.id order by l.finished_at desc, l.id))[1] as latest_id,
+        (array_agg(l.message order by l.finished_at desc, l.id))[1] as error_message
+      from letters as l
+      where l.cause_type is null
       group by 1, 2
     ) as a
+    left join hours as h
+      on h.job_type = a.job_type and h.print = a.error_fingerprint
+    left join effects as e
+      on e.cause_type = a.job_type and e.cause_print = a.error_fingerprint
   );
 end;
 $$;
 comment on function public.dead_letters is
-  'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
+  'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}; jobs '
+  'that failed since a job below them did are consequences of its group.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Attempts of a job, the latest last; tracebacks, which show code, only if p_is_open.
@@ -1016,8 +1103,8 @@ from (
       'failed:timeout',
       null,
       'Its line in the traceback is where it waited: give that a limit of its '
-        'own, free what it waits for, or give the type a longer `timeout`.',
-      'show {job_id}',
+        'own, free what it waits for, or give the type a longer `timeout`; then run it again.',
+      'retry {job_id}',
       null
     ),
     (
@@ -1108,8 +1195,8 @@ from (
     (
       'failed:request',
       null,
-      'Correct the request that is refused ({code}).',
-      'show {job_id}',
+      'Correct the request that is refused ({code}), and run it again.',
+      'retry {job_id}',
       null
     ),
     (
@@ -1312,8 +1399,8 @@ from (
       'key_limit',
       'The concurrency limit of its key is used up: {running} of {limit}, held by job '
         '{holder} ({holder_state}).',
-      'Wait for the job that holds the key, or cancel it.',
-      'show {holder}',
+      'Wait for job {holder}, or cancel it.',
+      'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
@@ -1328,7 +1415,7 @@ from (
       'The concurrency limit of its type in the workspace is used up: {running} of {limit} '
         'run, the longest is job {holder}, since {held_since}.',
       'Wait for job {holder}, or cancel it.',
-      'show {holder}',
+      'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
@@ -1343,7 +1430,7 @@ from (
       'The concurrency limit of the workspace is used up: {running} of {limit} '
         'run, the longest is {holder_type} {holder}, since {held_since}.',
       'Wait for job {holder}, or cancel it.',
-      'show {holder}',
+      'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
@@ -1358,7 +1445,7 @@ from (
       'The concurrency limit of its type is used up: {running} of {limit} run, the longest '
         'is job {holder}, since {held_since}.',
       'Wait for job {holder}, or cancel it.',
-      'show {holder}',
+      'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
@@ -1397,7 +1484,7 @@ from (
       'It has been the next of its workspace since {ready_at}, but no worker has a free slot: '
         'they run {running} jobs, the longest is {holder_type} {holder}, since {held_since}.',
       'Wait for job {holder}, cancel it, or start another worker.',
-      'show {holder}',
+      'cancel {holder}',
       '/jobs/{holder}'
     ),
     (

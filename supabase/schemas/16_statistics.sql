@@ -167,6 +167,25 @@ end;
 $$;
 revoke execute on function queue.do_statistics from public;
 
+-- Since when the figures stand still, for a minute or more: what comes later is not counted yet.
+create function queue.figures_late_since(p_now timestamptz)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select l.at
+from (
+  select f.at
+  from queue.tasks as t
+  join queue.feed as f on f.number >= t.read_to and (f.number, f.id) > (t.read_to, t.read_id)
+  where t.name = 'statistics'
+  order by f.number, f.id
+  limit 1
+) as l
+where l.at < p_now - interval '1 minute'
+$$;
+revoke execute on function queue.figures_late_since from public;
+
 -- Counts of each type and step, and percentiles within 12 %: of minutes for a day, else of hours.
 create function queue.type_numbers(
   p_workspace_id uuid,
@@ -892,6 +911,7 @@ begin
   return jsonb_build_object(
     'now', v_now,
     'since', v_since,
+    'late_since', queue.figures_late_since(v_now),
     'backlog', queue.backlog(p_workspace_id, v_now),
     'live', (public.count_jobs(p_workspace_id) -> 'states')
       - '{completed,failed,cancelled}'::text[],
@@ -953,8 +973,8 @@ begin
 end;
 $$;
 comment on function public.queue_stats is
-  'Counts and percentiles per type of p_minutes, 1 to '
-  '11,520; null: of all, for operators, with the last workers and the 20 busiest tenants.';
+  'Counts and percentiles per type of p_minutes, 1 to 11,520; late_since: where they are late, '
+  'since when; null: of all, for operators, with the last workers and the 20 busiest tenants.';
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
 
 create function public.queue_series(
@@ -1089,6 +1109,17 @@ begin
       end,
       'paused_at', p.paused_at,
       'pause_reason', p.reason,
+      'waiting', queue.due_in(p_workspace_id, k.lanes),
+      'running', (
+        select count(*)
+        from (
+          select l.job_id
+          from queue.leases as l
+          where l.lane = any (k.lanes)
+            and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+          limit 1000
+        ) as r
+      ),
       'day', coalesce(n.line, '{}'),
       'served', t.schema_version > 0 and not s.unserved,
       'serving', (
@@ -1102,17 +1133,17 @@ begin
       'schedules', (
         select coalesce(
           jsonb_agg(
-            to_jsonb(k) - '{payload,options,created_by}'::text[]
-            order by k.name
+            to_jsonb(c) - '{payload,options,created_by}'::text[]
+            order by c.name
           ),
           '[]'
         )
-        from queue.schedules as k
-        where k.job_type = t.job_type
+        from queue.schedules as c
+        where c.job_type = t.job_type
           and p_job_type is not null
           and (
             p_workspace_id is null
-            or k.workspace_id in (p_workspace_id, queue.system_workspace())
+            or c.workspace_id in (p_workspace_id, queue.system_workspace())
           )
       )
     )
@@ -1120,6 +1151,11 @@ begin
   )
   into v_types
   from asked as t
+  cross join lateral (
+    select array_agg(l.lane) as lanes
+    from queue.lanes as l
+    where l.job_type = t.job_type
+  ) as k
   left join queue.type_numbers(
     p_workspace_id,
     v_now - interval '1 day',
@@ -1151,7 +1187,11 @@ begin
       queue.holders(p_workspace_id, p_job_type, v_now)
     );
   end if;
-  return jsonb_build_object('now', v_now, 'types', coalesce(v_types, '[]'));
+  return jsonb_build_object(
+    'now', v_now,
+    'late_since', queue.figures_late_since(v_now),
+    'types', coalesce(v_types, '[]')
+  );
 end;
 $$;
 comment on function public.list_job_types is

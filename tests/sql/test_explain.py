@@ -80,7 +80,7 @@ def test_a_limit_that_is_used_up_is_named(
         held = said["held_by"]
         assert (held["holder"]["job_id"], held["waiting"]) == (holder, 1)
         assert holder in said["sentence"]
-        assert said["next"][0]["command"] == f"minutehand show {holder}"
+        assert said["next"][0]["command"] == f"minutehand cancel {holder}"
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
 

@@ -221,3 +221,30 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
     steps = [(step["name"], step["kind"], step["ended_at"] is None) for step in own["steps"]]
     assert steps == [("a", "step", False), ("kids", "children", True)]
     assert (trace["more"], own["times"]["runs"]) == (False, 1)
+
+
+def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
+    """The parents are its consequences; a kill and a blocked loop are two rows; ids are short."""
+    engine.register("top")
+    parent = engine.enqueue(job_type="top")
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", [{"job_type": "work", "payload": {}}])
+    wait = {"kind": "children", "name": "g", "job_ids": [child]}
+    engine.settle(lease, "waiting", wait=wait)
+    error: dict[str, Any] = {"type": "app.Broken", "message": f"no customer in {child}"}
+    engine.settle(engine.lease_one(), "failed", error=error)
+    error = {"type": "minutehand.worker.context.ChildrenFailed", "message": "a child failed"}
+    engine.settle(engine.lease_one(), "failed", error=error)
+    for evidence in ({"signal": "SIGKILL"}, {"line": "a.py, line 3"}):
+        engine.enqueue()
+        error = {"type": "WorkerLost", "message": "attempt 1 was lost", "evidence": evidence}
+        engine.settle(engine.lease_one(), "failed", error=error)
+
+    groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
+
+    assert [group["jobs"] for group in groups] == [1, 1, 1]
+    [broken] = [group for group in groups if "customer" in group["error_message"]]
+    assert broken["error_message"] == f"Broken: no customer in …{child[-8:]}"
+    [effect] = broken["consequences"]
+    assert (effect["job_type"], effect["latest_id"]) == ("top", parent)
+    assert broken["by_hour"] == {"0": 1}

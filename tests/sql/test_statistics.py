@@ -138,3 +138,17 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
     with engine.member(ADA) as ada:
         missing = refused(types, ada, p_workspace_id=ACME, p_job_type="wrok")
     assert missing[1] == "unknown_job_type"
+
+
+def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
+    """While another's open transaction keeps the feed from being read."""
+    engine.lease(1)
+    with engine.open_transaction() as session:
+        session.run("create table public.another (n integer)")
+        engine.enqueue()
+        engine.run_all()
+        engine.maintain()
+        engine.advance(90)
+        assert engine.rpc("queue_stats")["late_since"] is not None
+    engine.maintain()
+    assert engine.rpc("queue_stats")["late_since"] is None

@@ -1,4 +1,4 @@
-// A trace as rows on one time axis, and its critical path. Pure: drawn by parts/waterfall.js.
+// A trace as rows on one time axis. Pure: drawn by parts/waterfall.js.
 
 import { outcomeOf, stateOf } from "./states.js";
 
@@ -37,40 +37,6 @@ export function spansOf(job, now) {
   return spans;
 }
 
-/** The keys of rows that, were they shorter, would end the job earlier. */
-export function criticalPath(trace, now) {
-  const keys = new Set();
-  const childrenOf = groupByParent(trace.jobs);
-  const walk = (job) => {
-    if (keys.has(job.id)) return;
-    keys.add(job.id);
-    for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
-    let before = job.finished_at ? at(job.finished_at) : now;
-    const steps = job.steps.map((step) => ({
-      step,
-      from: at(step.started_at ?? step.ended_at),
-      to: step.ended_at ? at(step.ended_at) : now,
-    }));
-    // backwards: of those that had ended when the next began, the last to end held it up
-    for (const { step, from, to } of steps.sort((a, b) => b.to - a.to || b.from - a.from)) {
-      if (to > before + 1) continue;
-      keys.add(`${job.id}:${step.name}`);
-      before = from;
-      if (step.kind !== "children") continue;
-      const children = (childrenOf.get(job.id) ?? []).map((child) => ({
-        child,
-        end: child.finished_at ? at(child.finished_at) : now,
-      }));
-      const last = children
-        .filter((one) => one.end <= to + 1000 && one.end >= from)
-        .sort((a, b) => b.end - a.end)[0];
-      if (last) walk(last.child);
-    }
-  };
-  if (trace.jobs[0]) walk(trace.jobs[0]);
-  return keys;
-}
-
 function groupByParent(jobs) {
   const groups = new Map();
   for (const job of jobs)
@@ -83,13 +49,12 @@ const MOST_OPEN = 40;
 /** The rows of a trace, parents before what is in them, in order of time. */
 export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
   const childrenOf = groupByParent(trace.jobs);
-  const critical = criticalPath(trace, now);
   const rows = [];
   const many = trace.jobs.length > MOST_OPEN;
   const add = (job, level) => {
     const spans = spansOf(job, now);
     const parts = [
-      ...partsOf(job, now, level + 1, critical),
+      ...partsOf(job, now, level + 1),
       ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
     ];
     const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
@@ -105,7 +70,6 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
       from: at(job.created_at),
       to: job.finished_at ? at(job.finished_at) : now,
       isRunning: !job.finished_at,
-      isCritical: critical.has(job.id),
       bars: spans,
       isOpen,
       hasMore: parts.length > 0,
@@ -124,10 +88,9 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
 }
 
 /** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
-function partsOf(job, now, level, critical) {
+function partsOf(job, now, level) {
   const leaf = (row) => ({
     level,
-    isCritical: critical.has(row.key),
     jobId: job.id,
     bars: [{ kind: row.kind, from: row.from, to: row.to }],
     isOpen: false,

@@ -30,6 +30,18 @@ export const CopyId = ({ id, whole = false, what = "id" }) =>
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
+/** A command to be typed elsewhere; a click copies it. */
+export const Command = ({ text }) =>
+  html`<button
+    type="button"
+    class="copy command mono"
+    title="Copy the command"
+    onClick=${() => copy(text, "Copied the command")}>
+    ${text}
+    <${Icon} name="copy" />
+    <span class="hidden">Copy the command</span>
+  </button>`;
+
 /** Hand a file to the browser. */
 export function download(name, content, type = "text/plain;charset=utf-8") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });

@@ -13,6 +13,28 @@ import { When } from "./when.js";
 
 const EVERY_MS = 5000; // a retry of many continues after its button was pressed
 
+const HOURS = 24;
+
+/** How many failed in each hour of the last day, the present one at the right. */
+function Hours({ byHour = {} }) {
+  const counts = Array.from({ length: HOURS }, (_, at) => byHour[HOURS - 1 - at] ?? 0);
+  const most = Math.max(1, ...counts);
+  const words = `${number(counts.reduce((all, one) => all + one, 0))} in the last day`;
+  return html`<svg class="hours" viewBox="0 0 ${HOURS} 10" role="img" aria-label=${words}>
+    <title>${words}, at most ${number(most)} in an hour</title>
+    ${counts.map(
+      (count, at) =>
+        count > 0 &&
+        html`<rect
+          key=${at}
+          x=${at}
+          width="0.8"
+          y=${10 - (10 * count) / most}
+          height=${(10 * count) / most} />`,
+    )}
+  </svg>`;
+}
+
 /** What went wrong, how often, and when last; of the Overview, too. */
 export const FAILURE = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
@@ -21,9 +43,15 @@ export const FAILURE = [
     "Error",
     "wrap wide",
     (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
-      ${group.error_message ?? "no message"}
-    </a>`,
+        ${group.error_message ?? "no message"}
+      </a>
+      ${group.consequences?.map(
+        (one) => html`<p class="muted small" key=${one.job_type}>
+          and so <a href=${`/jobs/${one.latest_id}`}>${atLeast(one.jobs)} ${one.job_type}</a>
+        </p>`,
+      )}`,
   ),
+  column("Last day", "phone-less", (group) => html`<${Hours} byHour=${group.by_hour} />`),
   column("Latest", (group) => html`<${When} at=${group.last_at} />`),
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;

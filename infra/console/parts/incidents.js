@@ -1,6 +1,6 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { rpc, session, silence, supabase } from "../api.js";
+import { rpc, session, silence, supabase, whole } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
@@ -9,11 +9,11 @@ import { actionsOn } from "./toasts.js";
 import { Sentence } from "./when.js";
 
 const EVERY_MS = 10_000;
+const PHONE = 700; // pixels: there the first line is all that has room
 
 /** What is to be said of the engine: `[text, address, words of the link, key to silence it by]`. */
 async function read(workspace, isOperator, signal) {
-  const of = { p_workspace_id: isOperator ? null : workspace.id };
-  const { findings } = await rpc("explain_queue", of, signal);
+  const { findings } = await whole.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ verdict, key, sentence, cause, next: [{ words, path } = {}] }) => {
     const text = cause ? `${sentence.slice(0, -1)}: ${cause.replace(/\.$/, "")}.` : sentence;
     return [text, path, words, verdict === "warn" && key];
@@ -62,9 +62,9 @@ export function Incidents({ workspace, isApp }) {
   if (freshness === "polling" && silences.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
-  return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
-    ${lines.map(
-      ([text, to, words, key]) => html`<p key=${text}>
+  const [first, ...rest] = lines.map(
+    ([text, to, words, key]) =>
+      html`<p key=${text}>
         <${Sentence} text=${text} /> ${words && linkTo(to, words)}
         ${
           key &&
@@ -72,6 +72,15 @@ export function Incidents({ workspace, isApp }) {
           quiet("Silence for a day", () => act("Could not silence it", () => silenced(key)))
         }
       </p>`,
-    )}
+  );
+  return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
+    ${first}
+    ${
+      rest.length > 0 &&
+      html`<details open=${innerWidth > PHONE}>
+        <summary>${rest.length} more</summary>
+        ${rest}
+      </details>`
+    }
   </section>`;
 }

@@ -1,6 +1,6 @@
 // JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
-import { jobs as api, settings, types } from "../api.js";
+import { settings, types, whole } from "../api.js";
 import { atLeast, counted, duration, percentage, serverNow, shortId } from "../lib/format.js";
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -65,6 +65,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const { rows, counts } = state;
   const view = useVirtual({ count: rows.length, rowHeight: ROW });
   const onScreen = rows.slice(view.first, view.last);
+  const holders = useHolders(workspaceId, onScreen);
   const ids = useRef([]);
   ids.current = onScreen.map((row) => row.id);
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
@@ -96,6 +97,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
+    ${(filter.state ?? "queued") === "queued" && html`<${Held} holders=${holders} />`}
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
     ${
       rows.length === 0 &&
@@ -142,6 +144,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
               key=${row.id}
               row=${row}
               index=${view.first + index}
+              held=${holderOf(row, holders)}
               isChosen=${chosen.has(row.id)}
               toggle=${toggle} />`,
           )}
@@ -175,7 +178,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
 export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
-    const shown = count > 0 && atLeast(count, counts.at_least.includes(name));
+    const isMore = counts?.at_least.includes(name);
+    const shown = (count > 0 || isMore) && atLeast(count ?? 0, isMore);
     return html`<a
       key=${word}
       class="group"
@@ -313,7 +317,7 @@ const noteOf = (row) =>
     ? row.error
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
-function Row({ row, index, isChosen, toggle }) {
+function Row({ row, index, held, isChosen, toggle }) {
   const note = noteOf(row);
   const isQueued = stateOfJob(row) === "queued";
   return html`<tr
@@ -332,7 +336,7 @@ function Row({ row, index, isChosen, toggle }) {
         <span class="job-type">${row.job_type}</span>
         ${
           isQueued
-            ? html`<${Queued} row=${row} index=${index} note=${note} />`
+            ? html`<${Queued} held=${held} note=${note} />`
             : note &&
               html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`
         }
@@ -358,20 +362,54 @@ function Row({ row, index, isChosen, toggle }) {
   </tr>`;
 }
 
+const MOST_HELD = 4;
 const DUE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
-const MOST_EXPLAINED = 8; // of a long backlog all wait for the same reason
 
-/** A job that is due and does not run says why, once it has waited for a while. */
-function Queued({ row, index, note }) {
-  const due = Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at);
-  const isLate = useNow(index < MOST_EXPLAINED) - due > DUE_MS && index < MOST_EXPLAINED;
-  const why = useRead(
-    (signal) => (isLate ? api.explain(row.id, signal) : Promise.resolve(null)),
-    [row.id, isLate, row.last_seq],
+const isLate = (row) =>
+  stateOfJob(row) === "queued" &&
+  serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > DUE_MS;
+
+/** Who holds what waits here, once something has waited for a while: one read for all rows. */
+function useHolders(workspaceId, rows) {
+  const isAsked = useNow() && rows.some(isLate);
+  const read = useRead(
+    (signal) => (isAsked ? whole.explain(workspaceId, signal) : Promise.resolve(null)),
+    [workspaceId, isAsked],
   );
-  usePolling(why, isLate ? EXPLAIN_MS : null);
-  const { sentence } = why.value ?? {};
+  usePolling(read, isAsked ? EXPLAIN_MS : null);
+  return read.value?.holders ?? [];
+}
+
+/** The holder of a job that is due: of its type and, where a key is full, of its key. */
+const holderOf = (row, holders) =>
+  isLate(row) &&
+  holders.find(
+    ({ job_types: names, keys }) =>
+      names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
+  );
+
+/** The holders of what waits, the largest first: each opens its first job. */
+const Held = ({ holders }) =>
+  holders.length > 0 &&
+  html`<ul class="held" aria-label="Held jobs">
+    ${holders.slice(0, MOST_HELD).map(
+      ({
+        jobs,
+        more,
+        job_id: id,
+        job_types: names,
+        sentence,
+      }) => html`<li key=${id} title=${sentence}>
+        <a href=${`/jobs/${id}`}><span class="num">${atLeast(jobs, more)}</span> ${names[0]}</a> <${Sentence}
+          text=${sentence} />
+      </li>`,
+    )}
+  </ul>`;
+
+/** A job that is due says who holds it. */
+function Queued({ held, note }) {
+  const { sentence } = held || {};
   if (!sentence && !note) return null;
   return html`<span class=${classes("job-note", sentence && "why")} title=${sentence}>
     ${sentence ? html`<${Sentence} text=${sentence} />` : note}
@@ -380,12 +418,10 @@ function Queued({ row, index, note }) {
 
 /** How long it ran, over all its runs; of a running one until now. */
 function Ran({ row }) {
-  const earlier = Number(row.run_ms ?? row.times?.run_ms ?? Number.NaN);
+  const ran = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
-    return html`<${Elapsed} from=${row.running_since} before=${earlier || 0} />`;
-  return row.started_at && Number.isFinite(earlier)
-    ? duration(earlier)
-    : html`<span class="none">–</span>`;
+    return html`<${Elapsed} from=${row.running_since} before=${row.times?.earlier_ms} />`;
+  return row.started_at && Number.isFinite(ran) ? duration(ran) : html`<span class="none">–</span>`;
 }
 
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };

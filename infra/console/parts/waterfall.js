@@ -3,7 +3,7 @@
 import { counted, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
 import { needStyles } from "../lib/styles.js";
-import { classes, html, quiet, useMemo, useRef, useState } from "../lib/ui.js";
+import { html, quiet, useMemo, useRef, useState } from "../lib/ui.js";
 import { extentOf, placeOf, rowsOf, spansOf, ticksOf } from "../lib/waterfall.js";
 
 needStyles("/styles/waterfall.css");
@@ -27,8 +27,7 @@ function labelOfRow(row, origin) {
   const lasted = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
-  const words = [row.word, lasted, `from ${roundly(Math.round(row.from - origin))}`];
-  return [...words, row.isCritical && "on the critical path"].filter(Boolean).join(", ");
+  return [row.word, lasted, `from ${roundly(Math.round(row.from - origin))}`].join(", ");
 }
 
 /** What one of its bars says. */
@@ -86,7 +85,6 @@ export function Waterfall({ trace, now, detailsOf }) {
       </p>`
     }
     <p class="muted small waterfall-legend">
-      <span class="key-critical" aria-hidden="true"></span> Critical path
       <span class="key-queued" aria-hidden="true"></span> Queued or backing off
       <span class="key-wait" aria-hidden="true"></span> Waiting, without a worker
       <span class="spacer"></span> A row opens its input and output.
@@ -204,7 +202,7 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
   const side = end <= 84 ? "after" : left > 16 ? "before" : "inside";
   return html`<div
     role="row"
-    class=${classes("waterfall-row", row.isCritical && "critical")}
+    class="waterfall-row"
     data-key=${row.key}
     data-kind=${row.kind}
     data-tone=${row.tone}

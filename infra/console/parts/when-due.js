@@ -4,6 +4,14 @@ import { html } from "../lib/ui.js";
 import { column } from "./table.js";
 import { When } from "./when.js";
 
+/** The next run by the clock of its zone and, where that differs, of the reader. */
+function clocks({ next_at: at, timezone }) {
+  const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
+  const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
+  const [there, here] = [time(timezone), time(undefined)];
+  return there === here ? there : `${there} there, ${here} here`;
+}
+
 export const WHEN = [
   column(
     "When",
@@ -11,6 +19,10 @@ export const WHEN = [
     (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
   ),
   column("Next run", (one) =>
-    !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
+    !one.enabled
+      ? "–"
+      : one.next_at
+        ? html`<${When} at=${one.next_at} /> <span class="muted small">${clocks(one)}</span>`
+        : "never",
   ),
 ];

@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, rpc, supabase } from "../api.js";
-import { codeOf, money, number } from "../lib/format.js";
+import { atLeast, codeOf, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { wordsOf } from "../lib/jobs/output.js";
@@ -14,6 +14,7 @@ import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useKeptFocus } from "../parts/dialog.js";
+import { Steps } from "../parts/held.js";
 import { JobLog } from "../parts/job-log.js";
 import { EnqueueDialog, ReplayDialog } from "../parts/lazy.js";
 import { Question } from "../parts/question.js";
@@ -96,7 +97,11 @@ function Loaded({ watch, job }) {
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${Remedy} job=${job} explained=${explained.value} />
+    ${
+      explained.value?.status === job.status &&
+      html`<${HeldWith} held=${explained.value.held_by} />
+        <${Steps} next=${explained.value.next} here=${`/jobs/${job.id}`} />`
+    }
     ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask" &&
@@ -180,17 +185,13 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** What to do next, as the database says it. */
-function Remedy({ explained, job }) {
-  if (!explained?.next || explained.status !== job.status) return null;
-  return explained.next.map(
-    ({ words, command, path }) => html`<p key=${words} class="remedy">
-      <span class="strong">What to do:</span> ${words}
-      ${path && path !== `/jobs/${job.id}` && html` <a href=${path}>Open</a>`}
-      ${command && html` <code>${command}</code>`}
-    </p>`,
-  );
-}
+/** How many wait for the same, and since when that holds them. */
+const HeldWith = ({ held }) =>
+  held?.waiting > 1 &&
+  html`<p class="muted">
+    So wait ${atLeast(held.waiting, held.more)} jobs of the
+    workspace${held.since && html`, held since <${When} at=${held.since} />`}.
+  </p>`;
 
 /** The sentence up to the error, which is below in full. */
 function withoutError(sentence, job) {

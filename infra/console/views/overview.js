@@ -11,6 +11,7 @@ import { Chart } from "../parts/chart.js";
 import { askFor } from "../lib/ask.js";
 import { ActionButton } from "../parts/dialog.js";
 import { FAILURE, failureKey } from "../parts/failures.js";
+import { Holders } from "../parts/held.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
 import { column, figure, heading, table } from "../parts/table.js";
 import { actionsOn, resumed } from "../parts/toasts.js";
@@ -33,9 +34,10 @@ export default function Overview({ workspace, user }) {
     [scope, minutes],
   );
   const series = useRead((signal) => whole.series(scope, minutes, signal), [scope, minutes]);
+  const held = useRead((signal) => whole.explain(scope, signal), [scope]);
   const failures = useRead((signal) => jobs.failures(scope, signal), [scope]);
   const health = useRead((signal) => whole.health(signal), []);
-  for (const read of [stats, series, failures, health]) usePolling(read, EVERY_MS);
+  for (const read of [stats, series, failures, held, health]) usePolling(read, EVERY_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     ${pageHead(
@@ -56,6 +58,7 @@ export default function Overview({ workspace, user }) {
       </nav>`,
     )}
     <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
+    <${Holders} holders=${held.value?.holders} />
     <${Failures} groups=${failures.value?.groups ?? []} />
     ${
       failed &&
@@ -138,6 +141,13 @@ function Numbers({ stats, series, words }) {
   const due = oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due";
   const lost = `${number(sums.retried)} retried, ${number(sums.lost)} lost with a worker`;
   return html`
+    ${
+      stats.late_since &&
+      html`<p class="notice">
+        Completed, Failed and Success stand still since <${When} at=${stats.late_since} />: what
+        ended later is not counted yet.
+      </p>`
+    }
     <section class="grid-cards" aria-label="Totals">
       ${figure("Queued", atLeast(live.queued), due)}
       ${figure("Scheduled", atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}

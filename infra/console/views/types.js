@@ -2,13 +2,14 @@
 // its schema, limits, pause and schedules.
 
 import { jobs, rpc, session, types as api, whole } from "../api.js";
-import { duration, number, percent } from "../lib/format.js";
+import { atLeast, counted, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag, WorkerState } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
+import { Holders } from "../parts/held.js";
 import { EnqueueDialog } from "../parts/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Unread } from "../parts/states-of-view.js";
@@ -20,15 +21,20 @@ import { WHEN } from "../parts/when-due.js";
 export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
+const MOST_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
 const alive = ({ serving }) => serving.filter(isAlive).length;
 
-/** Refused, not served, paused, failing, in use, the rest: what needs someone comes first. */
-const rankOf = ({ refusal, served, paused_at: paused, day }) =>
-  [refusal, !served, paused, day.failed > 0, day.enqueued > 0, true].findIndex(Boolean);
+/** Refused, unserved, paused, with a backlog, failing, in use, the rest: who needs someone first. */
+const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
+  [refusal, !served && (waiting > 0 || day.enqueued > 0), paused, waiting > 0, day.failed > 0]
+    .concat(day.enqueued > 0, true)
+    .findIndex(Boolean);
 
 const readTypes = async (workspaceId, signal) =>
-  (await api.list(workspaceId, signal)).sort((a, b) => rankOf(a) - rankOf(b));
+  (await api.list(workspaceId, signal)).sort(
+    (a, b) => rankOf(a) - rankOf(b) || b.waiting - a.waiting,
+  );
 
 export default function Types({ name, workspace }) {
   if (name) return html`<${TypePage} name=${name} workspace=${workspace} />`;
@@ -51,6 +57,8 @@ export default function Types({ name, workspace }) {
         `,
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
+      column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
+      column("Running", "num", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => number(alive(type))),
       column("Completed", "num phone-less", (type) => number(type.day.completed ?? 0)),
       column("Failed", "num", (type) =>
@@ -70,6 +78,14 @@ export default function Types({ name, workspace }) {
       <p><code>@registry.processor("invoices.send", payload=Invoice)</code></p>
     <//>`} />`;
 }
+
+/** How many jobs are in a state, as a link to them. */
+const listOf = ({ job_type: name }, state, count) =>
+  count > 0
+    ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
+      ${atLeast(count, count >= MOST_COUNTED)}
+    </a>`
+    : "0";
 
 /** Whether a type runs: refused, paused, served by someone, or by no one. */
 function Served({ type }) {
@@ -160,6 +176,24 @@ function Serving({ type, workspace }) {
   usePolling(running, EVERY_MS);
   const inHand = ({ worker_id: id }) =>
     (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
+  const columns = [
+    heading("Worker", "mono small wrap", (one) => one.worker_id),
+    column("State", (one) => html`<${WorkerState} state=${one.state} />`),
+    column("Version", "mono small", (one) => one.version ?? "–"),
+    column("Since", (one) => html`<${When} at=${one.started_at} />`),
+    column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
+    column("Jobs in hand", (one) => {
+      const held = inHand(one);
+      return held.length === 0
+        ? "–"
+        : html`${held.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
+              ${held.length > 3 && `and ${held.length - 3} more`}`;
+    }),
+  ];
+  const workers = (rows, label) =>
+    table({ label, rows, key: (one) => one.worker_id, cards: true }, columns);
+  const here = type.serving.filter(isAlive);
+  const gone = type.serving.filter((one) => !isAlive(one));
   const codes = new Set(type.serving.filter(isAlive).map((one) => one.version));
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
@@ -173,23 +207,14 @@ function Serving({ type, workspace }) {
     ${
       type.serving.length === 0
         ? html`<${Empty} title="No worker has served it" />`
-        : table(
-            { label: "Workers", rows: type.serving, key: (one) => one.worker_id, cards: true },
-            [
-              heading("Worker", "mono small wrap", (one) => one.worker_id),
-              column("State", (one) => html`<${WorkerState} state=${one.state} />`),
-              column("Version", "mono small", (one) => one.version ?? "–"),
-              column("Since", (one) => html`<${When} at=${one.started_at} />`),
-              column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
-              column("Jobs in hand", (one) => {
-                const held = inHand(one);
-                return held.length === 0
-                  ? "–"
-                  : html`${held.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
-              ${held.length > 3 && `and ${held.length - 3} more`}`;
-              }),
-            ],
-          )
+        : html`${here.length > 0 && workers(here, "Workers")}
+          ${
+            gone.length > 0 &&
+            html`<details class="more" open=${here.length === 0}>
+              <summary>${counted(gone.length, "worker")} not seen lately</summary>
+              ${workers(gone, "Workers not seen lately")}
+            </details>`
+          }`
     }
   </section>`;
 }
@@ -203,6 +228,7 @@ function Loaded({ type, workspace }) {
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
+    <${Holders} holders=${type.holders} title="What holds its jobs" />
     <section class="grid-cards" aria-label="Last day">
       ${figure("Completed", number(day.completed ?? 0), `${number(day.enqueued ?? 0)} enqueued`)}
       ${figure("Success", percent(success(day)), bad)}

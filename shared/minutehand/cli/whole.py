@@ -10,12 +10,14 @@ import typer
 from minutehand.cli.show import say_whole, seen
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import Output, headed, p95
+from minutehand.terminal.output import Output, ago, headed, p95
 
 SERVED = headed("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
 LOAD = headed("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
 TENANTS = headed("workspace_id:WORKSPACE enqueued failed running")
-GROUPS = headed("jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST error_message:ERROR")
+GROUPS = headed(
+    "jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST so:AND_SO error_message:ERROR"
+)
 
 
 @workspace_verb
@@ -39,7 +41,7 @@ def types(
 def failures(output: Output, connection: Connection) -> None:
     """List failed jobs by what went wrong, the most first; `retry --cause` runs a group again."""
     found = connection.get("/api/jobs/failures", workspace_id=connection.workspace)
-    output.table(found["groups"], GROUPS, empty="no failed jobs")
+    output.table(found["groups"], GROUPS, row=_with_effects, empty="no failed jobs")
 
 
 @workspace_verb
@@ -51,11 +53,19 @@ def status(output: Output, connection: Connection) -> None:
         return
     say_whole(output, whole)
     output.text(stats["backlog"]["detail"])
+    if stats["late_since"]:
+        output.text(f"The figures below stand still since {ago(stats['late_since'])}.")
     load = [{"job_type": name, **line} for name, line in stats["types"].items()]
     load.sort(key=lambda line: -line["enqueued"])
     output.table(load, LOAD, row=_load, empty="no job in the last hour")
     if stats["tenants"]:
         output.table(stats["tenants"], TENANTS)
+
+
+def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
+    """A group with the jobs that failed since it did."""
+    so = ", ".join(f"{each['jobs']} {each['job_type']}" for each in group["consequences"])
+    return {**group, "so": so or None}
 
 
 def _load(line: dict[str, Any]) -> dict[str, Any]:

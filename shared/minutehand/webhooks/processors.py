@@ -192,7 +192,8 @@ def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent
         return Sent(ok=True, message="delivered", status=status)
     message = f"the endpoint answered {status}"
     if 300 <= status < 400:
-        message += "; redirects are not followed"
+        place = without_secrets(headers.get("location", "nowhere")[:300])
+        message += f" to {place}; redirects are not followed"
     if said:
         message += f": {said}"
     wait = asked_to_wait(headers, now=now)

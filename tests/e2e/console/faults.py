@@ -38,7 +38,8 @@ class Fault:
     line: str = ""
     #: What a job is waited for in; "" where the fault makes none.
     state: str = "failed"
-    #: How it is found from the list of jobs: links and buttons by name; "job" is its row.
+    #: How it is found from the list of jobs: links and buttons by name; "job" is its row,
+    #: "remedy" what to do first.
     way: tuple[str, ...] = ("job",)
     #: What plants it, and takes it away again; `{workspace}` is the host's.
     sql: str = ""
@@ -72,7 +73,7 @@ FAULTS = [
         "whole",
         ("ValueError", "has no customer"),
         "Correct the cause",
-        way=("job", "Open"),
+        way=("job", "remedy"),
     ),
     Fault("timeout", "slow", ("stopped after 1 s",), "a longer", line="slow"),
     Fault(

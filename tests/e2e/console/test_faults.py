@@ -49,6 +49,8 @@ def walk(page: Page, way: tuple[str, ...], job_id: str) -> None:
     for name in way:
         if name == "job":
             page.locator(f"tr[data-job='{job_id}'] a").click()
+        elif name == "remedy":
+            page.locator(".remedy a").first.click()
         else:
             link = page.get_by_role("link", name=name, exact=True)
             link.or_(page.get_by_role("button", name=name, exact=True)).click()
@@ -103,7 +105,7 @@ def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: Faul
     page.goto(f"/jobs/{stack.enqueue('strict', {'month': '2026-10'})}")
 
     expect(page.locator(".explain")).to_contain_text("we move the ledger")
-    page.locator(".remedy").get_by_role("link", name="Open").click()
+    page.locator(".remedy").get_by_role("link", name="Overview").click()
     page.get_by_role("button", name="Resume", exact=True).click()
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
 

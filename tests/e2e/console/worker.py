@@ -36,7 +36,7 @@ class HandWorker:
     """Leases jobs of one type, for which no one else has a processor."""
 
     def __init__(
-        self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None
+        self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None, **policy: Any
     ) -> None:
         self.job_type = job_type or f"by_hand_{uuid4().hex[:8]}"
         self.workspace_id = workspace_id
@@ -48,10 +48,14 @@ class HandWorker:
             headers=stack.headers(stack.token(None, role="job_worker")),
         )
         try:
-            self._call("register_job_types", {"p_types": [{"job_type": self.job_type}]})
+            self.register(**policy)
         except BaseException:
             self._client.close()
             raise
+
+    def register(self, **policy: Any) -> None:
+        """Publish the type, as a deploy does."""
+        self._call("register_job_types", {"p_types": [{"job_type": self.job_type, **policy}]})
 
     def __enter__(self) -> Self:
         return self

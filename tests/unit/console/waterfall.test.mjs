@@ -1,9 +1,8 @@
-// The waterfall's arithmetic: spans, sums, the critical path, ticks.
+// The waterfall's arithmetic: spans, rows, ticks.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  criticalPath,
   extentOf,
   placeOf,
   rowsOf,
@@ -81,14 +80,6 @@ test("a job's time is split into queued, run, backed off and waited", () => {
   );
 });
 
-test("the critical path goes through the child that ended last, not through the quick one", () => {
-  const keys = criticalPath(trace, Date.parse(at(60_000)));
-
-  for (const key of ["parent", "parent:bind", "parent:pages", "slow", "slow:render"])
-    assert.ok(keys.has(key), key);
-  assert.ok(!keys.has("quick"));
-});
-
 test("rows come parents first and in order of time; a folded job hides what is in it", () => {
   const now = Date.parse(at(60_000));
   const open = rowsOf(trace, { now });
@@ -118,7 +109,6 @@ test("what still runs ends now, and the whole grows with it", () => {
   assert.ok(rows.every((row) => row.isRunning));
   assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
   assert.deepEqual(extentOf([{ from: 5, to: 5 }]), { from: 5, to: 105 });
-  assert.ok(rows.every((row) => row.isCritical));
 });
 
 test("ticks are round and few, and a span has its place between them", () => {

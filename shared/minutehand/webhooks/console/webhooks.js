@@ -28,6 +28,10 @@ async function read(workspaceId, signal) {
   return webhooks.sort((a, b) => isBroken(b) - isBroken(a));
 }
 
+/** Why it is off, or that it fails. */
+const problemOf = ({ disabled_reason: why, failures }) =>
+  why ? `disabled: ${why}` : failures > 0 ? "failing" : null;
+
 /** Its deliveries are jobs. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
@@ -101,7 +105,9 @@ export default function Webhooks({ workspace }) {
         (one) => html`<a href=${deliveriesOf(one)}>Deliveries</a>
           ${
             one.failures > 0 &&
-            html` <span class="problem">${counted(one.failures, "failure")} in a row</span>`
+            html` <span class="problem">
+              ${counted(one.failures, "failure")} in a row since <${When} at=${one.failing_since} />
+            </span>`
           }`,
       ),
       column(
@@ -109,7 +115,13 @@ export default function Webhooks({ workspace }) {
         (one) =>
           html`<${OnOff}
             isOn=${one.enabled}
-            problem=${one.disabled_reason && `disabled: ${one.disabled_reason}`} />`,
+            problem=${problemOf(one)} />
+            ${
+              one.enabled &&
+              one.off_at &&
+              html` <span class="muted small">switched off <${When} at=${one.off_at} />,
+                if none succeeds</span>`
+            }`,
       ),
     ]}
     actions=${mayManage && ((one, { act }) => steer(one, act))}

@@ -500,6 +500,12 @@ begin
         jsonb_agg(
           to_jsonb(w)
           - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
+          -- when it is switched off, unless a delivery succeeds before
+          || jsonb_build_object(
+            'off_at', w.failing_since + make_interval(
+              secs => queue.setting('webhook_failing_seconds_max')::double precision
+            )
+          )
           -- the address of a chat service's hook is its password: only managers read it whole
           || case
             when v_whole then '{}'

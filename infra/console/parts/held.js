@@ -1,0 +1,59 @@
+// Who holds jobs, by how many; and what is to be done about something, each step with its command.
+
+import { atLeast, counted } from "../lib/format.js";
+import { html } from "../lib/ui.js";
+import { Command } from "./copy.js";
+import { column, heading, table } from "./table.js";
+import { Sentence, When } from "./when.js";
+
+/** The page behind a path, by what it shows. */
+const PAGES = {
+  jobs: (id, query) => (id ? `Job ${id.slice(-8)}` : query ? "These jobs" : "Jobs"),
+  types: (name) => (name ? `Type ${decodeURIComponent(name)}` : "Types"),
+  schedules: () => "Schedules",
+  webhooks: () => "Webhooks",
+  overview: () => "Overview",
+};
+
+const pageOf = (path) => {
+  const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/) ?? [];
+  return PAGES[name]?.(rest, query) ?? path;
+};
+
+/** What to do, as the database says it; `here` is the page that needs no link. */
+export const Steps = ({ next, here }) =>
+  (next ?? []).map(
+    ({ words, command, path }) => html`<p key=${words} class="remedy">
+      <span class="strong">What to do:</span> <${Sentence} text=${words} />
+      ${path && path !== here && html` <a href=${path}>${pageOf(path)}</a>`}
+      ${command && html` <${Command} text=${command} />`}
+    </p>`,
+  );
+
+const HELD = [
+  column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
+  heading(
+    "Of type",
+    "wrap",
+    ({ job_types: types, job_id: id }) => html`<a href=${`/jobs/${id}`}>${types.join(", ")}</a>`,
+  ),
+  column(
+    "Held by",
+    "wrap wide",
+    ({ sentence, cause, next }) => html`
+      <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">${cause}</span>`}</p>
+      <${Steps} next=${next} />
+    `,
+  ),
+  column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
+];
+
+/** A card of who holds jobs, the one that holds the most first; nothing where no one does. */
+export function Holders({ holders, title = "Held jobs" }) {
+  if (!holders?.length) return null;
+  const key = ({ job_id: id, reason }) => `${reason} ${id}`;
+  return html`<section class="card holders" aria-labelledby="h-held">
+    <h2 id="h-held">${title} <span class="muted">${counted(holders.length, "holder")}</span></h2>
+    ${table({ label: title, rows: holders, key, cards: true }, HELD)}
+  </section>`;
+}
