@@ -1029,6 +1029,39 @@ comment on function public.queue_series is
   '43,200, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
+-- How many jobs of a type wait and run, counted to a thousand: {waiting, running}.
+create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'waiting', queue.due_in(p_workspace_id, k.lanes) + ( -- and those of no published type
+    select count(*)
+    from queue.gated as g
+    where g.job_type = p_job_type
+      and g.lane = 0
+      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+  ),
+  'running', (
+    select count(*)
+    from (
+      select l.job_id
+      from queue.leases as l
+      where l.lane = any (k.lanes)
+        and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+      limit 1000
+    ) as r
+  )
+)
+from (
+  select array_agg(l.lane) as lanes
+  from queue.lanes as l
+  where l.job_type = p_job_type
+) as k
+$$;
+revoke execute on function queue.live_of_type from public;
+
 create function public.list_job_types(
   p_workspace_id uuid default null,
   p_internal boolean default false,
@@ -1102,6 +1135,7 @@ begin
   )
   select jsonb_agg(
     to_jsonb(t) - case when p_job_type is null then 'payload_schema' else '' end
+    || queue.live_of_type(p_workspace_id, t.job_type)
     || jsonb_build_object(
       'published', t.schema_version > 0,
       'nearest', case t.schema_version
@@ -1109,17 +1143,6 @@ begin
       end,
       'paused_at', p.paused_at,
       'pause_reason', p.reason,
-      'waiting', queue.due_in(p_workspace_id, k.lanes),
-      'running', (
-        select count(*)
-        from (
-          select l.job_id
-          from queue.leases as l
-          where l.lane = any (k.lanes)
-            and (p_workspace_id is null or l.workspace_id = p_workspace_id)
-          limit 1000
-        ) as r
-      ),
       'day', coalesce(n.line, '{}'),
       'served', t.schema_version > 0 and not s.unserved,
       'serving', (
@@ -1151,11 +1174,6 @@ begin
   )
   into v_types
   from asked as t
-  cross join lateral (
-    select array_agg(l.lane) as lanes
-    from queue.lanes as l
-    where l.job_type = t.job_type
-  ) as k
   left join queue.type_numbers(
     p_workspace_id,
     v_now - interval '1 day',

@@ -122,3 +122,13 @@ export function payloadIn(text) {
     throw new Error(`The payload is not JSON: ${error.message}`);
   }
 }
+
+/** The ranges that can be chosen: minutes by the word in the address. */
+export const RANGES = {
+  "15m": [15, "15 minutes"],
+  "1h": [60, "hour"],
+  "6h": [360, "6 hours"],
+  "24h": [1440, "24 hours"],
+  "7d": [10_080, "7 days"],
+  "30d": [43_200, "30 days"],
+};

@@ -3,6 +3,9 @@
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quiet } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/job.css");
 
 /** One of several attempts: its error and where, its worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`

@@ -4,6 +4,9 @@ import { bytes, pretty, shortId } from "../lib/format.js";
 import { html, quiet, useMemo, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/more.css");
 
 /** Put text on the clipboard and say so. */
 export async function copy(text, what = "Copied") {

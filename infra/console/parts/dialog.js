@@ -3,6 +3,9 @@
 import { question } from "../lib/ask.js";
 import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/more.css");
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);

@@ -1,8 +1,6 @@
 // Labelled fields of forms.
 
-import { isTyped, useKey } from "../lib/keys.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
-import { Icon } from "./icons.js";
+import { html } from "../lib/ui.js";
 
 /** A listener that gives a field's new value to `set`. */
 const toValue = (set) => (event) => set(event.target.value);
@@ -33,36 +31,3 @@ export const choice = (label, value, set, options, className = "field", hidden =
       )}
     </select>
   </label>`;
-
-/** A search field that waits for a pause in typing; `/` goes to it. */
-export function SearchBox({
-  value,
-  onChange,
-  placeholder = "Search type, error, tag, payload, key or id",
-}) {
-  const [text, setText] = useState(value);
-  const input = useRef(null);
-  const sent = useRef(value);
-  useLayoutEffect(() => {
-    if (value !== sent.current) setText((sent.current = value));
-  }, [value]);
-  useEffect(() => {
-    if (text === sent.current) return undefined;
-    const timer = setTimeout(() => onChange((sent.current = text)), 250);
-    return () => clearTimeout(timer);
-  }, [text]);
-  useKey(
-    (event) => event.key === "/" && !isTyped(event),
-    () => input.current?.focus(),
-  );
-  return html`<label class="search">
-    <span class="hidden">${placeholder}</span>
-    <${Icon} name="search" />
-    <input
-      ref=${input}
-      type="search"
-      value=${text}
-      placeholder=${placeholder}
-      onInput=${(event) => setText(event.target.value)} />
-  </label>`;
-}

@@ -5,6 +5,9 @@ import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/job.css");
 
 /** The page behind a path, by what it shows. */
 const PAGES = {
@@ -42,7 +45,7 @@ const HELD = [
     "wrap wide",
     ({ sentence, cause, next }) => html`
       <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">${cause}</span>`}</p>
-      <${Steps} next=${next} />
+      <${Steps} next=${next.slice(0, 1)} />
     `,
   ),
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),

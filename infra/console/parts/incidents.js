@@ -11,11 +11,16 @@ import { Sentence } from "./when.js";
 const EVERY_MS = 10_000;
 const PHONE = 700; // pixels: there the first line is all that has room
 
+/** A cause ends its sentence, unless it has an end of its own. */
+const end = (cause) => (/[?!]$/.test(cause) ? "" : ".");
+
 /** What is to be said of the engine: `[text, address, words of the link, key to silence it by]`. */
 async function read(workspace, isOperator, signal) {
   const { findings } = await whole.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ verdict, key, sentence, cause, next: [{ words, path } = {}] }) => {
-    const text = cause ? `${sentence.slice(0, -1)}: ${cause.replace(/\.$/, "")}.` : sentence;
+    const text = cause
+      ? `${sentence.slice(0, -1)}: ${cause.replace(/\.?$/, end(cause))}`
+      : sentence;
     return [text, path, words, verdict === "warn" && key];
   });
 }

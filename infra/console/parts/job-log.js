@@ -8,6 +8,9 @@ import { ActionButton } from "./dialog.js";
 import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { act } from "./toasts.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/job.css");
 
 const ROW = 24;
 /** Levels from which on lines are shown. */

@@ -1,31 +1,30 @@
 // JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
-import { settings, types, whole } from "../api.js";
-import { atLeast, counted, duration, percentage, serverNow, shortId } from "../lib/format.js";
+import { types, whole } from "../api.js";
+import {
+  atLeast,
+  counted,
+  duration,
+  percentage,
+  RANGES,
+  serverNow,
+  shortId,
+} from "../lib/format.js";
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyped, useKey } from "../lib/keys.js";
 import { lazy } from "./lazy.js";
-import { RANGES } from "../lib/series.js";
 import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
-import {
-  classes,
-  html,
-  quiet,
-  useEffect,
-  useLayoutEffect,
-  useMemo,
-  useRef,
-  useState,
-} from "../lib/ui.js";
+import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
-import { SearchBox } from "./field.js";
-import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
+import { SearchBox } from "./search.js";
+import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
 const Selection = lazy(() => import("./many.js"), "Selection");
+const Nothing = lazy(() => import("./no-jobs.js"), "Nothing");
 const ROW = 36;
 /** The instant a range begins, to the minute; an instant is itself. */
 const beginOf = (since) =>
@@ -101,12 +100,15 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
     ${
       rows.length === 0 &&
-      html`<${Nothing}
+      (state.isLoading && !state.error
+        ? html`<${Loading} what="Reading jobs" />`
+        : html`<${Nothing}
         workspaceId=${workspaceId}
         state=${state}
         filter=${filter}
+        none=${Object.fromEntries(FIELDS.map((name) => [name, ""]))}
         onFilter=${onFilter}
-        retry=${retry} />`
+        retry=${retry} />`)
     }
     <div
       class="table-scroll"
@@ -199,43 +201,23 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-const different = (values) => [...new Set(values)].sort();
-
-/** What may follow what is typed: names of filters, then the values of one. */
-function choicesOf(text, known, rows) {
-  const [word] = text.split(":");
-  const values = {
-    type: () => known.map((type) => type.job_type),
-    queue: () => different(known.map((type) => type.queue)),
-    tag: () => different(rows.flatMap((row) => row.tags ?? [])),
-    since: () => Object.keys(RANGES),
-  };
-  if (!text.includes(":")) return Object.keys(FILTERS).map((name) => `${name}:`);
-  return values[word]?.().map((value) => `${word}:${value}`) ?? [];
-}
+const wordsOfFilters = () => import("./filters.js");
 
 /** The filters that are on, each removed by a click, and a field that adds one. */
 function Filters({ workspaceId, filter, onFilter, rows }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState(null);
-  const [isUsed, setIsUsed] = useState(false);
+  const [words, setWords] = useState(null); // once the field is used
   const known = useRead(
-    (signal) => (isUsed ? types.list(workspaceId, signal) : Promise.resolve([])),
-    [workspaceId, isUsed],
+    (signal) => (words ? types.list(workspaceId, signal) : Promise.resolve([])),
+    [workspaceId, Boolean(words)],
   );
-  const add = (given) => {
-    const [word, ...rest] = given.split(":");
-    const value = rest.join(":").trim();
+  const add = async (given) => {
     try {
-      if (!FILTERS[word] || !value)
-        throw new Error("Write what and its value, as type:invoices.send");
-      if (word === "payload" && JSON.parse(value)?.constructor !== Object)
-        throw new Error("payload takes a JSON object of fields and values");
-      if (word === "since" && Number.isNaN(Date.parse(beginOf(value))))
-        throw new Error("since takes 15m, 1h, 6h, 24h, 7d, 30d or a time");
+      const found = (await wordsOfFilters()).read(given, FILTERS, beginOf);
       setProblem(null);
       setText("");
-      onFilter({ [FILTERS[word]]: value });
+      onFilter(found);
     } catch (error) {
       setProblem(error.message);
     }
@@ -268,7 +250,7 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           placeholder="Add a filter"
           value=${text}
           aria-invalid=${Boolean(problem)}
-          onFocus=${() => setIsUsed(true)}
+          onFocus=${async () => setWords(await wordsOfFilters())}
           onInput=${({ target, inputType }) => {
             setText(target.value);
             // chosen from the list, with its value
@@ -276,36 +258,13 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           }} />
       </label>
       <datalist id="filters">
-        ${choicesOf(text, known.value ?? [], rows).map(
+        ${(words?.choicesOf(text, FILTERS, known.value ?? [], rows) ?? []).map(
           (choice) => html`<option value=${choice} key=${choice} />`,
         )}
       </datalist>
     </form>
     ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
   `;
-}
-
-function firstJob(workspaceId) {
-  const name = `${settings().schema ?? "public"}.enqueue_job`;
-  return `select ${name}('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
-}
-
-function Nothing({ workspaceId, state, filter, onFilter, retry }) {
-  if (state.error)
-    return html`<${Failed} error=${state.error} retry=${retry}
-      what="The jobs could not be read" />`;
-  if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
-  if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
-  if (Object.values(filter).some(Boolean)) {
-    const none = Object.fromEntries(FIELDS.map((name) => [name, ""]));
-    return html`<${Empty} title="No job matches">
-      ${quiet("Show all jobs", () => onFilter(none))}
-    <//>`;
-  }
-  return html`<${Empty} title="No jobs yet">
-    <p>Enqueue one here, or from SQL, and it appears by itself:</p>
-    <p><code>${firstJob(workspaceId)}</code></p>
-  <//>`;
 }
 
 const hasTrouble = (row) =>
@@ -378,7 +337,7 @@ function useHolders(workspaceId, rows) {
     [workspaceId, isAsked],
   );
   usePolling(read, isAsked ? EXPLAIN_MS : null);
-  return read.value?.holders ?? [];
+  return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
 }
 
 /** The holder of a job that is due: of its type and, where a key is full, of its key. */
@@ -388,6 +347,9 @@ const holderOf = (row, holders) =>
     ({ job_types: names, keys }) =>
       names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
   );
+
+/** What is suspended waits for these, and is no queued job. */
+const SUSPENDING = new Set(["answer", "event"]);
 
 /** The holders of what waits, the largest first: each opens its first job. */
 const Held = ({ holders }) =>
@@ -409,10 +371,16 @@ const Held = ({ holders }) =>
 
 /** A job that is due says who holds it. */
 function Queued({ held, note }) {
-  const { sentence } = held || {};
+  const { sentence, holder } = held || {};
   if (!sentence && !note) return null;
   return html`<span class=${classes("job-note", sentence && "why")} title=${sentence}>
-    ${sentence ? html`<${Sentence} text=${sentence} />` : note}
+    ${
+      holder?.job_id
+        ? `held by job ${shortId(holder.job_id)}`
+        : sentence
+          ? html`<${Sentence} text=${sentence} />`
+          : note
+    }
   </span>`;
 }
 

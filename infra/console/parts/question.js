@@ -6,6 +6,9 @@ import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
 import { actionsOn } from "./toasts.js";
 import { When } from "./when.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/job.css");
 
 const label = (option) =>
   typeof option === "object" && option !== null

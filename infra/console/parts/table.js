@@ -3,6 +3,9 @@
 import { html, quiet } from "../lib/ui.js";
 import { Stale, Unread } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
+import { needStyles } from "../lib/styles.js";
+
+needStyles("/styles/more.css");
 
 /** A column; the classes `num` and `phone-less` are of its head, too. */
 export function column(name, ...rest) {

@@ -1,9 +1,9 @@
 // How the whole is doing: what is wrong, what is live, throughput, queue time and load.
 
 import { jobs, session, whole } from "../api.js";
-import { atLeast, duration, number, percent } from "../lib/format.js";
+import { atLeast, duration, number, percent, RANGES } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
-import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
+import { busiest, fold, rangeOf, success } from "../lib/series.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Verdict } from "../parts/badge.js";

@@ -223,7 +223,7 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     visitor.open(f"/types/{worker.job_type}")
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Pause the type").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
     visitor.open("/schedules")
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
     look(visitor)

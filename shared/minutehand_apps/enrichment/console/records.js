@@ -7,7 +7,7 @@ import { needStyles } from "../../lib/styles.js";
 import { html, quiet, useState } from "../../lib/ui.js";
 import { Freshness, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { SearchBox } from "../../parts/field.js";
+import { SearchBox } from "../../parts/search.js";
 import { Icon } from "../../parts/icons.js";
 import { column, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";

@@ -1,0 +1,38 @@
+// The search field of a list.
+
+import { isTyped, useKey } from "../lib/keys.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { Icon } from "./icons.js";
+
+/** A search field that waits for a pause in typing; `/` goes to it. */
+export function SearchBox({
+  value,
+  onChange,
+  placeholder = "Search type, error, tag, payload, key or id",
+}) {
+  const [text, setText] = useState(value);
+  const input = useRef(null);
+  const sent = useRef(value);
+  useLayoutEffect(() => {
+    if (value !== sent.current) setText((sent.current = value));
+  }, [value]);
+  useEffect(() => {
+    if (text === sent.current) return undefined;
+    const timer = setTimeout(() => onChange((sent.current = text)), 250);
+    return () => clearTimeout(timer);
+  }, [text]);
+  useKey(
+    (event) => event.key === "/" && !isTyped(event),
+    () => input.current?.focus(),
+  );
+  return html`<label class="search">
+    <span class="hidden">${placeholder}</span>
+    <${Icon} name="search" />
+    <input
+      ref=${input}
+      type="search"
+      value=${text}
+      placeholder=${placeholder}
+      onInput=${(event) => setText(event.target.value)} />
+  </label>`;
+}
