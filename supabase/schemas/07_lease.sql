@@ -331,6 +331,26 @@ end;
 $$;
 revoke execute on function queue.lock_types from public;
 
+-- Whether the tenant of one of these turns has a limit of its own, a weight or a pause.
+create function queue.are_limited(p_turns queue.turn[])
+returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_tenants constant uuid[] := array(select t.workspace_id from unnest(p_turns) as t);
+begin
+  return exists (
+    select from queue.tenant_limits as w
+    where w.workspace_id = any (v_tenants)
+    union all
+    select from queue.pauses as p
+    where p.workspace_id = any (v_tenants)
+  );
+end;
+$$;
+revoke execute on function queue.are_limited from public;
+
 -- The turns in these lanes of the tenants that come next in the ring, at most p_most tenants.
 -- known: how many they are; is_all: there are no more; is_limited: one has a limit of its own, a
 -- weight or a pause. Lanes that have come equally far are read along the ring (v_try 1, and 2 with
@@ -362,7 +382,7 @@ begin
       ),
       '{}'
     ),
-    bool_or(
+    bool_or( -- as queue.are_limited, without a statement of its own
       exists (
         select from queue.tenant_limits as w
         where w.workspace_id = o.workspace_id
@@ -372,12 +392,7 @@ begin
       )
     )
   into turns, is_limited
-  from (
-    select *
-    from queue.turns
-    where not blocked
-    limit 2
-  ) as o;
+  from (select * from queue.turns where not blocked limit 2) as o;
   if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
     is_all := true;
     known := 1;
@@ -495,13 +510,7 @@ begin
     from found as f;
     exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
   end loop;
-  is_limited := exists (
-    select from queue.tenant_limits as w
-    where w.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
-    union all
-    select from queue.pauses as p
-    where p.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
-  );
+  is_limited := queue.are_limited(turns);
 end;
 $$;
 revoke execute on function queue.first_turns from public;
