@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 from fastapi import Request, Response
 from pydantic import Field, TypeAdapter, ValidationError
@@ -91,6 +91,13 @@ class Feed(Protocol):
         ...
 
 
+class _Said(NamedTuple):
+    """What streams have said, and whether that is all."""
+
+    lines: list[Line]
+    is_all: bool
+
+
 class JobFeed:
     """One job's events by `seq`, and what its streams say by offset; it ends when the job has."""
 
@@ -105,7 +112,7 @@ class JobFeed:
     async def read(self) -> Batch:
         """Events after the last one read."""
         now = asyncio.get_running_loop().time()
-        events = await self._after(self._seq)
+        events, said = await asyncio.gather(self._after(self._seq), self._said())
         more, end = len(events) == READ_LIMIT, None
         if (not events and now >= self._look_at) or (events and events[-1].type in _ENDS):
             job = await self._queue.get_job(self._job_id)
@@ -115,23 +122,25 @@ class JobFeed:
             events, more = [*events, *later], bool(later)
             end = job.status if job.ended and not later else None
             self._look_at = 0.0 if later else now + _LOOK_SECONDS
-        # read after the events, and sent before: the last of them comes with the last of the output
-        said, is_all = await self._said()
-        if not is_all:
-            return Batch(said, more=True)
+        if events and said.is_all:
+            # read after the events, and sent before: the last of them comes with the last words
+            later_said = await self._said()
+            said = _Said([*said.lines, *later_said.lines], later_said.is_all)
+        if not said.is_all:
+            return Batch(said.lines, more=True)
         self._seq = events[-1].seq if events else self._seq
-        lines = [*said, *(_line(event, self._place(event.seq)) for event in events)]
+        lines = [*said.lines, *(_line(event, self._place(event.seq)) for event in events)]
         return Batch(lines, end=end, more=more)
 
-    async def _said(self) -> tuple[list[Line], bool]:
-        """What the streams have said since, and whether that is all."""
+    async def _said(self) -> _Said:
+        """What the streams have said since."""
         found = await self._queue.call("job_output", job_id=self._job_id, after=self._output)
         lines = []
         for page in found["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
             body = {"job_id": self._job_id, "type": OUTPUT, "data": page}
             lines.append(Line(self._place(self._seq), OUTPUT, body))
-        return lines, not any(page["more"] for page in found["streams"])
+        return _Said(lines, not any(page["more"] for page in found["streams"]))
 
     def _place(self, seq: int) -> str:
         """The cursor behind an event, and behind what the streams have said."""

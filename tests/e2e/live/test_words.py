@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.test_session import realtime_of
 from tests.e2e.live.wire import Wire
 from tests.support.stacks import RunningStack
 
@@ -108,7 +111,50 @@ class Speaker:
         self._worker.settle(self._lease, result={}, output=[{**start, "text": " the end"}])
 
 
-@pytest.mark.parametrize("trouble", ["none", "lossy", "half-open", "cut"])
+@contextmanager
+def budget_of(stack: RunningStack, messages: int) -> Iterator[None]:
+    """A plan of so few messages a second."""
+    name = "realtime_messages_per_second"
+    with stack.connect() as connection:
+
+        def give(value: Any) -> None:
+            settings = json.dumps({name: value})
+            connection.execute("select public.set_settings(%s)", (settings,))
+
+        found = connection.execute("select value from queue.settings where name = %s", (name,))
+        [before] = found.fetchone() or [None]
+        give(messages)
+        try:
+            yield
+        finally:
+            give(before)
+
+
+@contextmanager
+def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
+    """Realtime, its budget or what is between are not what they were, for a while."""
+    wire.drop = 0.3 if trouble == "lossy" else 0
+    wire.closed = trouble == "cut"
+    if trouble == "half-open":
+        wire.fall_silent()
+    elif trouble == "cut":
+        assert wire.cut() > 0
+    if trouble == "no budget":
+        with budget_of(stack, 1):
+            yield
+    elif trouble in {"stopped", "killed"}:
+        with realtime_of(stack) as realtime:
+            realtime.send_signal(signal.SIGSTOP if trouble == "stopped" else signal.SIGKILL)
+            yield
+    else:
+        yield
+    wire.drop, wire.closed = 0, False
+
+
+TROUBLES = ("none", "lossy", "half-open", "cut", "stopped", "killed", "no budget")
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
 async def test_every_reader_has_every_character(
     stack: RunningStack, worker: HandWorker, trouble: str
 ) -> None:
@@ -132,14 +178,9 @@ async def test_every_reader_has_every_character(
         late = None
         try:
             assert await readers.says("live")
-            wire.drop = 0.3 if trouble == "lossy" else 0
-            wire.closed = trouble == "cut"
-            if trouble == "half-open":
-                wire.fall_silent()
-            broken = wire.cut() if trouble == "cut" else 0
-            await asyncio.to_thread(speak, 20)
-            await asyncio.to_thread(speakers[0].begin)
-            wire.drop, wire.closed = 0, False
+            with broken(stack, wire, trouble):
+                await asyncio.to_thread(speak, 20)
+                await asyncio.to_thread(speakers[0].begin)
             await asyncio.to_thread(speak, 20)
             late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload
             await asyncio.to_thread(speak, 5)
@@ -152,7 +193,7 @@ async def test_every_reader_has_every_character(
                 await late.close()
 
     said = {speaker.job_id: speaker.text for speaker in speakers}
-    assert trouble == "none" or wire.dropped + wire.swallowed + broken > 0
+    assert trouble not in {"lossy", "half-open"} or wire.dropped + wire.swallowed > 0
     assert [one for one in read if one["text"] != said[one["job"]]] == []
     for one in read_late:
         assert one["text"] == said[one["job"]][7 if one["by"] == "pieces" else 0 :]
