@@ -51,6 +51,7 @@ HELD: dict[str, dict[str, str]] = {
     "infra/console/npm/README.md": {
         "npm install": "not run: fetches what is published; tests/e2e/npm installs the archive",
         "import { createClient }": f"{NPM}::test_the_readme_s_program",
+        "+const messages": "not run: a diff of someone's chat; the page of Next.js has it whole",
         "import { outputOf": f"{NPM}::test_every_example",
         "declare module": f"{NPM}::test_a_payload",
         "<minutehand-job": "not run: loads from a CDN; tests/e2e/console has the element",
@@ -89,6 +90,10 @@ HELD: dict[str, dict[str, str]] = {
     "shared/minutehand/pages/deploys.md": {
         "MINUTEHAND_COMMIT": f"{IN_THE_WHEEL}::test_an_assistant"
     },
+    # followed to the letter, all of it, by tests/e2e/npm/site.py
+    "shared/minutehand/pages/nextjs.md": {
+        "": "tests/e2e/npm/test_chat.py::test_the_page_s_chat_says_each_word_once_through_a_reload"
+    },
     "shared/minutehand/pages/own_data.md": {
         "minutehand init": f"{IN_THE_WHEEL}::test_own_tables_work"
     },
@@ -102,7 +107,7 @@ HELD: dict[str, dict[str, str]] = {
         "OTEL_EXPORTER": "not run: one variable; tests/unit/telemetry exports spans",
         "from minutehand.worker.sentry": f"{EXAMPLES}::test_failures_are_reported",
     },
-    "supabase/README.md": {"curl": f"{IN_THE_WHEEL}::test_people_and_webhooks"},
+    "shared/minutehand/webhooks/README.md": {"curl": f"{IN_THE_WHEEL}::test_people_and_webhooks"},
 }
 #: Whole kinds: every block of a language in these pages.
 KINDS = {
