@@ -178,6 +178,18 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     assert (said.outcome, said.error.data) == ("failed", failed)
 
 
+async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
+    """The natural slip fails at the line that makes it, and not in the database."""
+
+    async def use(ctx: JobContext) -> Any:
+        return await ctx.gather([NewJob(job_type="page")])  # type: ignore[list-item]
+
+    said = await of(use).run()
+
+    assert said.error is not None
+    assert (said.error.type, "ctx.spawn" in said.error.message) == ("TypeError", True)
+
+
 async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
     """Each opening begins again; what JSON or Postgres cannot hold is replaced or refused."""
 
