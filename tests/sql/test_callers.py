@@ -457,7 +457,7 @@ CROWDS = {
         "insert into queue.feed (number, xid, at, workspace_id, type, data, job_ids, seqs, held)"
         " select 1, '3', created_at, workspace_id, 'job.started', '{}', array[id], '{2}', true"
         " from public.jobs order by id",
-        "do_announcements()",
+        "do_announcements(queue.clock(), '-infinity')",
     ),
     "gated": (
         'select public.register_job_types(\'[{"job_type": "later"}]\')',
