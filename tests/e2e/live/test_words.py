@@ -71,6 +71,14 @@ class Readers:
                     return said[word]
         raise AssertionError(f"the readers ended without {word!r}")
 
+    def freeze(self) -> None:
+        """Have it do nothing, as a tab that the browser has frozen."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def close(self) -> None:
         """End it if it did not end."""
         if self._process.returncode is None:
@@ -131,8 +139,8 @@ def budget_of(stack: RunningStack, messages: int) -> Iterator[None]:
 
 
 @contextmanager
-def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
-    """Realtime, its budget or what is between are not what they were, for a while."""
+def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> Iterator[None]:
+    """Realtime, its budget, the tab or what is between are not what they were, for a while."""
     wire.drop = 0.3 if trouble == "lossy" else 0
     wire.closed = trouble == "cut"
     if trouble == "half-open":
@@ -146,12 +154,16 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
         with realtime_of(stack) as realtime:
             realtime.send_signal(signal.SIGSTOP if trouble == "stopped" else signal.SIGKILL)
             yield
+    elif trouble == "frozen":
+        readers.freeze()
+        yield
+        readers.thaw()
     else:
         yield
     wire.drop, wire.closed = 0, False
 
 
-TROUBLES = ("none", "lossy", "half-open", "cut", "stopped", "killed", "no budget")
+TROUBLES = ("none", "lossy", "half-open", "cut", "stopped", "killed", "no budget", "frozen")
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -178,7 +190,7 @@ async def test_every_reader_has_every_character(
         late = None
         try:
             assert await readers.says("live")
-            with broken(stack, wire, trouble):
+            with broken(stack, wire, readers, trouble):
                 await asyncio.to_thread(speak, 20)
                 await asyncio.to_thread(speakers[0].begin)
             await asyncio.to_thread(speak, 20)

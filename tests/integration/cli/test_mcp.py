@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from uuid import uuid4
 
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -27,6 +28,10 @@ async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None
         names = [tool.name for tool in (await session.list_tools()).tools]
         listed = next(name for name in names if "list_jobs" in name)
         called = await session.call_tool(listed, {"workspace_id": stack.demo_workspace_id})
+        [output] = [name for name in names if "output" in name]
+        missing = await session.call_tool(output, {"job_id": str(uuid4()), "name": "reply"})
 
     assert not [name for name in names if "cancel" in name or "create" in name]
     assert not called.is_error
+    assert missing.is_error
+    assert "job not found" in str(missing.content).lower()
