@@ -42,6 +42,11 @@ create table graphile_worker._private_jobs
 insert into graphile_worker._private_tasks values (1, 'greet');
 insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
+#: What other pages have made over the engine: with it, its removal is refused.
+OF_OTHER_PAGES = b"""
+drop table if exists public.invoices, public.orders cascade;
+drop function if exists public.greet_customer(), public.send_invoices_invoice(jsonb) cascade
+"""
 #: Makes a row of our table of workspaces, which this project does not have.
 OF_WORKSPACES = "aws"
 #: Takes tables out that the other tests of the file use; tests/install/test_without.py keeps it.
@@ -253,6 +258,8 @@ def test_the_last_page_takes_it_out_again(project: Stranger, dev: RunningStack) 
     """While the stack runs, as its lines are printed; the last of the file."""
     [*_, removal] = blocks(page(project, "install"), "sh")
     lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
+    with dev.connect() as connection:
+        connection.execute(OF_OTHER_PAGES)
 
     run(project, "set -a; . .local/env; set +a\n" + "\n".join(lines))
 
