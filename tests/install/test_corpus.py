@@ -2,7 +2,8 @@
 
 Each project's own migrations pass on the local base; the job is enqueued by a trigger of theirs,
 changes the row by a function of theirs, is watched by its tenant and by no one else; after the
-removal the database is what it was. So it is where 0.3.0 was installed and upgraded.
+removal the database is what it was. So it is where 0.3.0 was installed and upgraded, and a job
+made before the upgrade is done after it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import Source, installed
 from minutehand.local.migrations import apply_migrations, as_user, migrations_in
 from minutehand.local.postgres import Postgres
-from tests.install.projects import WORK, Api, Hosted, HostedDatabase, data_api
+from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
 from tests.install.shapes import BREAKPOINT, Shape, shapes
 from tests.install.test_releases import first_engine
 from tests.support.engine import ADA, EVE
@@ -56,6 +57,7 @@ UNDO = """
 drop trigger corpus_enqueue on {table};
 drop function public.corpus_enqueue, public.corpus_touch;
 """
+REGISTER = """select {schema}.register_job_types('[{{"job_type": "corpus.touch"}}]')"""
 PROCESSOR = """
 from pydantic import BaseModel
 
@@ -89,12 +91,13 @@ def test_a_project_installs_works_and_leaves(
     def install(database: HostedDatabase) -> None:
         environment.minutehand(tmp_path, "install", *shape.install)
         apply_pending(database, tmp_path)
+        add_job(shape, database)
 
     check(shape, server, environment, tmp_path, install)
 
 
 @pytest.mark.weekly
-@pytest.mark.parametrize("shape", CHOSEN[1:], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", CHOSEN, ids=lambda shape: shape.name)
 def test_a_project_upgrades_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, newer: Environment, tmp_path: Path
 ) -> None:
@@ -104,11 +107,14 @@ def test_a_project_upgrades_works_and_leaves(
         environment.minutehand(tmp_path, "install", *shape.install)
         make_first_release(tmp_path, Schemas(shape.schema))
         apply_pending(database, tmp_path)
+        add_job(shape, database)
+        database.as_owner(REGISTER.format(**names_of(shape)))
+        database.as_owner(shape.rows["insert"])
         upgraded = newer.minutehand(tmp_path, "upgrade")
         assert (upgraded["since"], len(upgraded["written"])) == ("0.3.0", 1)
         apply_pending(database, tmp_path)
 
-    check(shape, server, newer, tmp_path, install)
+    check(shape, server, newer, tmp_path, install, carries=1)
 
 
 def make_first_release(project: Path, schemas: Schemas) -> None:
@@ -129,8 +135,9 @@ def check(
     environment: Environment,
     tmp_path: Path,
     install: Callable[[HostedDatabase], None],
+    carries: int = 0,
 ) -> None:
-    """A job of theirs over an install, which then leaves nothing."""
+    """A job of theirs over an install that has some already, which then leaves nothing."""
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
@@ -138,21 +145,35 @@ def check(
         before = dump(server, database), database.everything()
 
         install(database)
-        engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
-        names = {"schema": shape.schema, "engine": engine, "table": shape.table}
-        names |= {"tenant": shape.tenant, "sets": shape.sets}
-        database.as_owner(TRIGGER.format(**names))
-        database.as_owner(shape.rows.get("seed-after", ""))
         (tmp_path / "jobs/processors/touch.py").write_text(PROCESSOR)
         with data_api(database, shape.schema) as api:
+            assert len(api.of(ADA).rows("jobs")) == carries
             watch_a_job(
                 shape, database, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env)
             )
 
-        database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
-        database.as_owner(UNDO.format(**names))
+        remove(shape, database)
+        database.as_owner(UNDO.format(**names_of(shape)))
         database.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
         assert (dump(server, database), database.everything()) == before
+
+
+def names_of(shape: Shape) -> dict[str, str]:
+    """What the scripts above name."""
+    engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
+    names = {"schema": shape.schema, "engine": engine, "table": shape.table}
+    return names | {"tenant": shape.tenant, "sets": shape.sets}
+
+
+def add_job(shape: Shape, database: HostedDatabase) -> None:
+    """What the project adds to an install."""
+    database.as_owner(TRIGGER.format(**names_of(shape)))
+    database.as_owner(shape.rows.get("seed-after", ""))
+
+
+def remove(shape: Shape, database: HostedDatabase) -> None:
+    """Undo the insert."""
+    database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
 
 
 def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
@@ -177,23 +198,32 @@ def watch_a_job(
 ) -> None:
     """A row of theirs makes a job; its tenant sees all of it, live too, and a stranger nothing."""
     ada, eve = api.of(ADA), api.of(EVE)
-    work()  # registers the type
+    carried = ada.rows("jobs")
+    work()  # registers the type, and does what was made before an upgrade
+    for job in carried:
+        expect_done(ada, job["id"])
+        remove(shape, database)
     database.as_owner(shape.rows["insert"])
-    [job] = ada.rows("jobs")
+    [job] = [job for job in ada.rows("jobs") if job["status"] == "pending"]
     topic = f"job:{job['id']}"
     assert ada.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 200
     assert eve.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 404
 
     work()
 
-    [done] = ada.rows("jobs")
-    assert (done["status"], done["result"]) == ("completed", {"touched": True}), done
-    events = ada.rows("job_events", job_id=f"eq.{job['id']}", order="seq")
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert [event["type"] for event in events][-1] == "job.completed"
+    expect_done(ada, job["id"])
     sent = "select count(*) > 0 from realtime.messages where topic = %s"
     assert database.run(sent, topic) == [(True,)]
     assert eve.rows("jobs") == eve.rows("job_events") == []
+
+
+def expect_done(tenant: Client, job_id: str) -> None:
+    """A job's row and its events, none missing."""
+    [done] = tenant.rows("jobs", id=f"eq.{job_id}")
+    assert (done["status"], done["result"]) == ("completed", {"touched": True}), done
+    events = tenant.rows("job_events", job_id=f"eq.{job_id}", order="seq")
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "job.completed"
 
 
 def dump(server: Hosted, database: HostedDatabase) -> str:

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 PARAGRAPHS = (ROOT / "tests/fixtures/hosted/takes.sql").read_text().split("\n\n")[1:]
 TABLES, *TAKEN = PARAGRAPHS
-#: What hosted refuses its owner in `auth`, `storage` and `realtime`, and what it says.
+#: What hosted refuses its owner, above all in `auth`, `storage` and `realtime`, and what it says.
 REFUSED = [
     ("alter table auth.users add column extra text", "must be owner of table users"),
     ("alter table storage.objects enable row level security", "must be owner of table objects"),
@@ -38,6 +38,9 @@ REFUSED = [
     ("set role supabase_auth_admin", "permission denied to set role"),
     ("alter database postgres set app.settings.jwt_secret to 'x'", "permission denied"),
     ("alter default privileges for role supabase_admin grant all on tables to anon", "permission"),
+    ("alter role authenticator set session_preload_libraries = 'safeupdate'", "permission denied"),
+    ("select pg_reload_conf()", "permission denied for function"),
+    ("select pg_stat_reset()", "permission denied for function"),
 ]
 
 
