@@ -1303,17 +1303,11 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
-create function queue.session_feed(
-  p_session_id text,
-  p_cursor text,
-  p_limit integer
-)
-returns jsonb
+-- The workspace whose jobs a session shows the caller; null where it shows those of all their own.
+create function queue.shown_workspace(p_session_id text)
+returns uuid
 language plpgsql stable
-security definer
 set search_path = ''
-set enable_seqscan = off
-set jit = off
 as $$
 declare
   v_workspace constant uuid := (
@@ -1333,8 +1327,26 @@ begin
   then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
+  return v_workspace;
+end;
+$$;
+revoke execute on function queue.shown_workspace from public;
+
+create function queue.session_feed(
+  p_session_id text,
+  p_cursor text,
+  p_limit integer
+)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+begin
   return queue.read_feed(
-    v_workspace,
+    queue.shown_workspace(p_session_id),
     p_session_id,
     coalesce(p_cursor, '1:1:'),
     p_limit

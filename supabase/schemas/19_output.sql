@@ -438,6 +438,37 @@ end;
 $$;
 revoke execute on function queue.output_page from public;
 
+-- A page of each stream with news after {stream: {attempt, next}}, of the present attempt where
+-- none is named.
+create function queue.output_pages(p_job_id uuid, p_after jsonb)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(jsonb_agg(p.page order by e.stream), '[]')
+    from queue.stream_ends(p_job_id) as e
+    cross join lateral (
+      select
+        p_after #>> array[e.stream, 'attempt'] as attempt,
+        greatest(0, (p_after #>> array[e.stream, 'next'])::integer) as next
+    ) as k
+    cross join lateral queue.output_page(
+      p_job_id,
+      e.stream,
+      case
+        when coalesce(k.attempt, e.attempt::text) = e.attempt::text
+          then k.next
+        else 0
+      end
+    ) as p (page)
+    where k.attempt is distinct from e.attempt::text or e.end_offset > k.next
+  );
+end;
+$$;
+revoke execute on function queue.output_pages from public;
+
 create function queue.job_output(
   p_job_id uuid,
   p_stream text,
@@ -476,25 +507,7 @@ begin
   end if;
   return jsonb_build_object(
     'status', v_job.status,
-    'streams', (
-      select coalesce(jsonb_agg(p.page order by e.stream), '[]')
-      from queue.stream_ends(p_job_id) as e
-      cross join lateral (
-        select
-          p_after #>> array[e.stream, 'attempt'] as attempt,
-          greatest(0, (p_after #>> array[e.stream, 'next'])::integer) as next
-      ) as k
-      cross join lateral queue.output_page(
-        p_job_id,
-        e.stream,
-        case
-          when coalesce(k.attempt, e.attempt::text) = e.attempt::text
-            then k.next
-          else 0
-        end
-      ) as p (page)
-      where k.attempt is distinct from e.attempt::text or e.end_offset > k.next
-    )
+    'streams', queue.output_pages(p_job_id, p_after)
   );
 end;
 $$;
@@ -524,6 +537,72 @@ comment on function public.job_output is
   'stream {status, streams}: those with news after {stream: {attempt, next}}, of the present '
   'attempt where none is named. A guest names the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
+
+-- Of a session's jobs that run and those that are named: a page of each stream with news.
+create function queue.session_output(p_session_id text, p_after jsonb)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  c_jobs constant integer := 20; -- of one answer
+  v_workspace constant uuid := queue.shown_workspace(p_session_id);
+  v_jobs constant jsonb := (
+    select coalesce(
+      jsonb_agg(
+        jsonb_build_object('job_id', f.id, 'streams', f.streams)
+        order by f.id
+      ),
+      '[]'
+    )
+    from (
+      select j.id, p.streams
+      from (
+        select j.id
+        from public.jobs as j
+        where j.session_id = p_session_id
+          and case
+            when v_workspace is null
+              then j.workspace_id in (select queue.my_workspaces())
+                or auth.jwt() ->> 'role' = 'service_role'
+            else j.workspace_id = v_workspace
+          end
+          and (
+            p_after ? j.id::text
+            or exists (select from queue.leases as l where l.job_id = j.id)
+          )
+        order by j.id
+      ) as j
+      cross join lateral (
+        select queue.output_pages(j.id, p_after -> j.id::text) as streams
+        offset 0 -- it is asked once
+      ) as p
+      where p.streams <> '[]'
+      limit c_jobs
+    ) as f
+  );
+begin
+  return jsonb_build_object(
+    'jobs', v_jobs,
+    'more', jsonb_array_length(v_jobs) = c_jobs
+      or v_jobs @? '$[*].streams[*] ? (@.more == true)'
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.session_output');
+
+create function public.session_output(p_session_id text, p_after jsonb default null)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select queue.session_output(p_session_id, p_after);
+end;
+comment on function public.session_output is
+  E'What jobs of a session say: {jobs: [{job_id, streams}], more}, streams as in job_output.\n\nOf '
+  'jobs that run, and of those named in {job_id: {stream: {attempt, next}}}: news after these.';
+select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
 -- Join the pieces of jobs that have ended: a row for each stream, or each step that wrote. Of those
 -- that completed the last attempt alone is kept; the others may run again.

@@ -242,12 +242,18 @@ def test_no_one_else_learns_of_a_stream(engine: Engine) -> None:
         assert anonymous.rpc("job_output", **asked, p_session_id=session)["text"] == "secret"
         answers = [refused(anonymous.rpc, "job_output", **asked)]
         answers.append(refused(anonymous.rpc, "job_output", **asked, p_session_id="other"))
+        [shown] = anonymous.rpc("session_output", p_session_id=session)["jobs"]
+        assert (shown["job_id"], shown["streams"][0]["text"]) == (job_id, "secret")
+        unknown = refused(anonymous.rpc, "session_output", p_session_id="other")
+        assert unknown[:2] == ("PT404", "session_not_found")
     of_eve = {"p_workspace_id": ACME, "p_options": {"user_id": EVE}}
     own = engine.rpc("open_guest_session", **of_eve)["session_id"]
     hers = engine.enqueue(session_id=own)
     output(engine, engine.lease_one(), piece("hers"))
     with engine.member(EVE) as eve:
         assert eve.rpc("job_output", p_job_id=hers, p_stream="reply")["text"] == "hers"
+        shown = eve.rpc("session_output", p_session_id=own, p_after={job_id: {}})["jobs"]
+        assert [each["job_id"] for each in shown] == [hers]
         answers.append(refused(eve.rpc, "job_output", **asked))
         answers.append(refused(eve.rpc, "job_output", **asked, p_session_id="other"))
     assert {answer[:2] for answer in answers} == {("PT404", "job_not_found")}

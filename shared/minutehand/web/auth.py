@@ -88,9 +88,25 @@ async def guest_caller(
     access_token: str | None = None,
 ) -> Caller | None:
     """Dependency for a session's events: the user; None for a guest, whose key is the id."""
-    token = _token_of(request, access_token)
+    return await _user_or_holder(request, _token_of(request, access_token), session_id)
+
+
+async def _user_or_holder(request: Request, token: str | None, session_id: str) -> Caller | None:
     lets_in = services_of(request).settings.allow_anonymous and is_guest_session(session_id)
     return None if token is None and lets_in else await verify(request, token)
+
+
+async def job_reader(
+    request: Request,
+    _: Credentials,
+    session_id: Annotated[
+        str | None, Query(max_length=255, description="The guest session that shows the job.")
+    ] = None,
+) -> AsyncIterator[Caller | None]:
+    """Dependency: the signed-in user; None for a guest, whose key is their session's id."""
+    caller = await _user_or_holder(request, bearer_token(request), session_id or "")
+    async with services_of(request).turn(request, caller):
+        yield caller
 
 
 async def waiting_guest(
@@ -119,6 +135,8 @@ SignedIn = Annotated[Caller, Depends(require_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
+#: Who reads a job, or None for the guest of its session.
+JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 #: The same for a route that stays open, which holds no turn meanwhile.

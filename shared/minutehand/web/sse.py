@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Final, NamedTuple, Protocol
@@ -48,7 +48,11 @@ _LOOK_SECONDS: Final = 5.0
 #: What a stream of a job has said: no event of its history, and no `seq`.
 OUTPUT: Final = "job.output"
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
-_OUTPUT: Final = TypeAdapter(dict[str, dict[str, _Count]])
+_Ends = dict[str, dict[str, _Count]]
+_OUTPUT: Final = TypeAdapter(_Ends)
+_OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Ends])
+#: Characters of a session's place that say how far streams are; a reader sends them back.
+_MOST_PLACE: Final = 6000
 _ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
@@ -138,8 +142,7 @@ class JobFeed:
         lines = []
         for page in found["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
-            body = {"job_id": self._job_id, "type": OUTPUT, "data": page}
-            lines.append(Line(self._place(self._seq), OUTPUT, body))
+            lines.append(_output_line(self._job_id, page, self._place(self._seq)))
         return _Said(lines, not any(page["more"] for page in found["streams"]))
 
     def _place(self, seq: int) -> str:
@@ -180,13 +183,83 @@ class HistoryFeed:
 
     async def read(self) -> Batch:
         """The same as lines; `reset` comes first when events may have been missed."""
-        page = await self.page()
+        return self._batch(await self.page())
+
+    def _batch(self, page: FeedPage) -> Batch:
         # the last by the page's own: what it has passed over is not read again
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
         if page.reset:
             lines.insert(0, Line(page.cursor, "reset", {"reason": "cursor"}))
         return Batch(lines, more=page.more, cursor=page.cursor)
+
+
+class SessionFeed(HistoryFeed):
+    """A session's events, and what the streams of its jobs say by offset; it never ends.
+
+    The place of a reader names the streams of jobs that have not ended: of one that has, all was
+    said before its end.
+
+    Args:
+        after: Where to begin, as the place of a line says it.
+    """
+
+    def __init__(self, queue: UserQueue, session_id: str, *, after: str | None) -> None:
+        cursor, self._output = _session_place(after)
+        self._queue = queue
+        self._session_id = session_id
+        self._before = cursor or BEGINNING
+        self._page: FeedPage | None = None  # read, and said after the words that came before
+        super().__init__(
+            f"session:{session_id}", lambda at: queue.session_feed(session_id, at), after=cursor
+        )
+
+    async def read(self) -> Batch:
+        """What jobs have said, and then the events that were there before."""
+        page = self._page or await self._next_page()
+        said = await self._said()
+        if not said.is_all:
+            return Batch(said.lines, more=True)
+        last: dict[str, int] = {event.job_id: event.seq for event in page.events}
+        lines = []
+        for line in self._batch(page).lines:
+            if line.type in _ENDS and line.data["seq"] == last[line.data["job_id"]]:
+                self._output.pop(line.data["job_id"])
+            lines.append(replace(line, cursor=self._place(line.cursor)))
+        self._output = {job_id: ends for job_id, ends in self._output.items() if ends}
+        self._before, self._page = page.cursor, None
+        return Batch([*said.lines, *lines], more=page.more, cursor=self._place(page.cursor))
+
+    async def _next_page(self) -> FeedPage:
+        page = self._page = await self.page()
+        if page.reset:
+            self._before, self._output = page.cursor, {}
+        for event in page.events:
+            self._output.setdefault(event.job_id, {})
+        return page
+
+    async def _said(self) -> _Said:
+        found = await self._queue.call(
+            "session_output", session_id=self._session_id, after=self._output
+        )
+        lines = []
+        for job in found["jobs"]:
+            for page in job["streams"]:
+                ends = self._output.setdefault(job["job_id"], {})
+                ends[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
+                lines.append(_output_line(job["job_id"], page, self._place(self._before)))
+        return _Said(lines, not found["more"])
+
+    def _place(self, cursor: str) -> str:
+        """The cursor with how far the streams are; beyond its bound the oldest begin again."""
+        ends = [json.dumps({job_id: ends}) for job_id, ends in self._output.items() if ends]
+        while sum(map(len, ends)) > _MOST_PLACE:
+            del ends[0]
+        return f"{cursor} {{{', '.join(each[1:-1] for each in ends)}}}" if ends else cursor
+
+
+def _output_line(job_id: str, page: dict[str, Any], place: str) -> Line:
+    return Line(place, OUTPUT, {"job_id": job_id, "type": OUTPUT, "data": page})
 
 
 def _line(event: JobEvent, cursor: str) -> Line:
@@ -202,6 +275,15 @@ def job_place(last_event_id: str | None, after: int | None) -> JobPlace:
     except ValidationError:
         raise _unknown_cursor() from None
     return JobPlace(seq_cursor(seq, after), output)
+
+
+def _session_place(after: str | None) -> tuple[str | None, dict[str, _Ends]]:
+    """The cursor of a session's place, and how far streams of its jobs are."""
+    cursor, _, said = (after or "").partition(" ")
+    try:
+        return cursor or None, _OUTPUT_BY_JOB.validate_json(said or "{}")
+    except ValidationError:
+        raise _unknown_cursor() from None
 
 
 def _unknown_cursor() -> ApiError:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from minutehand.local.users import ADA
@@ -18,6 +19,7 @@ from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.test_session import realtime_of
 from tests.e2e.live.wire import Wire
+from tests.integration.stack.test_dying import children
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -48,7 +50,8 @@ class Readers:
         request = {
             "url": url,
             "key": stack.supabase_publishable_key,
-            "token": stack.sign_in(ADA.email),
+            "email": ADA.email,
+            "password": stack.demo_password,
             "jobs": jobs,
             "from": start or 0,
         }
@@ -56,6 +59,7 @@ class Readers:
             str(node_binary()),
             str(DRIVER),
             json.dumps(request),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 1024 * 1024,
         )
@@ -70,6 +74,12 @@ class Readers:
                 if word in said:
                     return said[word]
         raise AssertionError(f"the readers ended without {word!r}")
+
+    async def renew(self) -> int:
+        """Have the sessions get new tokens; how many did."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"renew\n")
+        return int(await self.says("renewed"))
 
     def freeze(self) -> None:
         """Have it do nothing, as a tab that the browser has frozen."""
@@ -110,7 +120,15 @@ class Speaker:
 
     def _report(self, words: str) -> None:
         piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
-        assert self._worker.report(self._lease, output=[{**piece, "text": words}]) == "ok"
+        while (
+            True
+        ):  # as a worker: what was stored of a report that had no answer is known by offset
+            try:
+                outcome = self._worker.report(self._lease, output=[{**piece, "text": words}])
+            except httpx.TransportError:
+                continue
+            assert outcome == "ok"
+            return
 
     def end(self) -> None:
         """Complete the job; the last words come with its end."""
@@ -150,6 +168,11 @@ def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> I
     if trouble == "no budget":
         with budget_of(stack, 1):
             yield
+    elif trouble == "gateway":
+        before = children(stack.launcher)["gateway"]
+        before.kill()
+        yield  # what is said meanwhile waits until the launcher has it back
+        assert children(stack.launcher)["gateway"] != before
     elif trouble in {"stopped", "killed"}:
         with realtime_of(stack) as realtime:
             realtime.send_signal(signal.SIGSTOP if trouble == "stopped" else signal.SIGKILL)
@@ -163,7 +186,18 @@ def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> I
     wire.drop, wire.closed = 0, False
 
 
-TROUBLES = ("none", "lossy", "half-open", "cut", "stopped", "killed", "no budget", "frozen")
+TROUBLES = (
+    "none",
+    "lossy",
+    "half-open",
+    "cut",
+    "stopped",
+    "killed",
+    "no budget",
+    "frozen",
+    "renewed",
+    "gateway",
+)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -191,7 +225,10 @@ async def test_every_reader_has_every_character(
         try:
             assert await readers.says("live")
             with broken(stack, wire, readers, trouble):
-                await asyncio.to_thread(speak, 20)
+                speaking = asyncio.create_task(asyncio.to_thread(speak, 20))
+                if trouble == "renewed":
+                    assert await readers.renew() == 2
+                await speaking
                 await asyncio.to_thread(speakers[0].begin)
             await asyncio.to_thread(speak, 20)
             late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,9 @@ from minutehand.queue.models import Job
 from minutehand.web.services import Pace
 from minutehand.web.sse import JobFeed, JobPlace
 from tests.contract.api import Api, serving_api
-from tests.support.engine import ACME, EVE, handle
+from tests.support.engine import ACME, ADA, EVE, handle
 from tests.support.patience import until
-from tests.support.project import Project
+from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 
@@ -37,11 +38,16 @@ class Read:
 
 
 async def follow(
-    api: Api, path: str, *, last_id: str | None = None, until: int | None = None
+    api: Api,
+    path: str,
+    *,
+    last_id: str | None = None,
+    until: int | None = None,
+    user: str | None = ADA,
 ) -> Read:
     """Read a stream until it ends, or until `until` events have come."""
     read = Read(last_id=last_id)
-    headers = {"authorization": f"Bearer {user_token()}"}
+    headers = {"authorization": f"Bearer {user_token(user)}"} if user else {}
     headers |= {"last-event-id": last_id} if last_id else {}
     async with aconnect_sse(api.http, "GET", path, headers=headers) as source:
         read.status = source.response.status_code
@@ -155,6 +161,89 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
     assert [each["data"] for each in watched if each["type"] == "job.output"] == reads[2]
     stranger = await api.call("GET", path, user=EVE)
     assert (stranger.status_code, stranger.json()["code"]) == (404, "job_not_found")
+
+
+async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
+    """Each character once, whatever line was the last, and the last words before their end."""
+    engine, path = api.engine, "/api/sessions/s/events"
+    engine.enqueue(session_id="other")
+    jobs = engine.enqueue_many(25, session_id="s")
+    leases = [lease for lease in engine.lease(26) if lease["job"]["id"] in jobs]
+    wanted = {job_id: "" for job_id in jobs}
+    read: dict[str, str] = {job_id: "" for job_id in jobs}
+    ends: list[str] = []
+    last: str | None = None
+
+    def say(text: str) -> None:
+        for lease in leases:
+            job_id = lease["job"]["id"]
+            piece = {"stream": "reply", "attempt": 1, "start": len(wanted[job_id]), "text": text}
+            engine.report(lease, output=[piece])
+            wanted[job_id] += text
+
+    async def read_on(until: Callable[[], bool]) -> None:
+        nonlocal last
+        while not until():
+            for event in (batch := await follow(api, path, last_id=last, until=7)).events:
+                job_id, data = event["job_id"], event["data"]
+                if event["type"] == "job.output":
+                    assert data["from"] == len(read[job_id])
+                    read[job_id] += data["text"]
+                elif event["type"] == "job.completed":
+                    assert read[job_id] == wanted[job_id]
+                    ends.append(job_id)
+            last = batch.last_id
+
+    async with asyncio.timeout(120):
+        say("Grüße 🌍, ")
+        await read_on(lambda: read == wanted)
+        say("b" * 31_000)
+        await read_on(lambda: read == wanted)
+        say("the end")
+        engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+        await read_on(lambda: len(ends) >= len(jobs))
+
+    assert (read, sorted(ends)) == (wanted, sorted(jobs))
+    assert last is not None
+    assert "{" not in last  # what has ended is not asked for again
+    refusals = [await follow(api, path, last_id=f"{last} {bad}") for bad in ("{", '{"a": 1}')]
+    assert [answer.status for answer in refusals] == [400, 400]
+
+
+async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:
+    """By its id alone, as a stream and by page, and no others; no one without it."""
+    project = project_of_a_file(renewed, "allow_anonymous")
+    project.settings = project.settings.model_copy(update={"allow_anonymous": True})
+    async with serving_api(project) as api:
+        engine = api.engine
+        engine.register("work", lease_seconds=60)
+        opened = [engine.rpc("open_guest_session", p_workspace_id=ACME) for _ in range(2)]
+        session, other = (each["session_id"] for each in opened)
+        job_id, hidden = (engine.enqueue(session_id=each) for each in (session, other))
+        for lease in engine.lease(2):
+            piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
+            engine.report(lease, output=[piece])
+
+        path = f"/api/sessions/{session}/events"
+        read = await follow(api, path, user=None, until=1)
+        assert [(each["job_id"], each["data"]["text"]) for each in read.events] == [
+            (job_id, "dear guest")
+        ]
+        path = f"/api/jobs/{job_id}/output/reply"
+        page = await api.call("GET", f"{path}?from=5&session_id={session}", user=None)
+        assert (page.status_code, page.json()["text"]) == (200, "guest")
+        refused = {
+            f"{path}": 401,
+            f"{path}?session_id=s": 401,
+            f"{path}?session_id={other}": 404,
+            f"/api/jobs/{hidden}/output/reply?session_id={session}": 404,
+        }
+        for path, status in refused.items():
+            answer = await api.call("GET", path, user=None)
+            assert answer.status_code == status, path
+            assert "dear" not in answer.text
+        stranger = await api.call("GET", f"{path}", user=EVE)
+        assert stranger.status_code == 404
 
 
 async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:

@@ -16,6 +16,7 @@ from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web import sse
 from minutehand.web.auth import (
+    JobReader,
     MaybeGuest,
     OperatorCredentials,
     SignedIn,
@@ -26,7 +27,15 @@ from minutehand.web.auth import (
 from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import BEGINNING, MEDIA_TYPE, HistoryFeed, JobFeed, answer, job_place
+from minutehand.web.sse import (
+    BEGINNING,
+    MEDIA_TYPE,
+    HistoryFeed,
+    JobFeed,
+    SessionFeed,
+    answer,
+    job_place,
+)
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -194,15 +203,21 @@ async def get_events(
 async def get_output(
     job_id: UUID,
     name: Annotated[str, Path(max_length=100)],
-    ask: Asked,
+    caller: JobReader,
+    services: Provided,
     start: Annotated[int, Query(alias="from", ge=0, le=10**9)] = 0,
+    session_id: Annotated[str | None, Query(max_length=255)] = None,
 ) -> dict[str, Any]:
     """What a job said in a stream, a page from an offset of characters or items.
+
+    A guest needs no token where anonymous use is allowed, but the id of the job's guest session.
 
     With another `attempt` than that of the page before, the stream began again: drop what it said
     and read from 0.
     """
-    return await ask("job_output", **{"job_id": job_id, "stream": name, "from": start})
+    of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
+    page: dict[str, Any] = {"stream": name, "from": start}
+    return await services.queue_of(caller).call("job_output", **of, **page)
 
 
 @router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
@@ -237,14 +252,11 @@ async def get_session_events(
 ) -> Any:
     """Events of a session's jobs, without logs, after a cursor: a page as JSON, or a stream.
 
+    The stream also has what its jobs say, as `job.output`: `{stream, attempt, from, next, text}`.
     A guest session needs no token where anonymous use is allowed: its id is the key.
     """
     queue = services.stream_queue_of(caller)
-    feed = HistoryFeed(
-        f"session:{session_id}",
-        lambda after: queue.session_feed(session_id, after),
-        after=(last_event_id or cursor),
-    )
+    feed = SessionFeed(queue, session_id, after=(last_event_id or cursor))
     return await _feed_answer(request, services, caller, feed)
 
 

@@ -1,19 +1,44 @@
 // Readers of jobs' words through one URL, as the argument says: of each job two that watch it, on two
 // clients, and one that takes it piece by piece. Prints {"live": true} once all watches are live, and
-// at the end {"read": [{job, by, text, status}]}.
+// at the end {"read": [{job, by, text, status}]}. A line on stdin renews the sessions' tokens, and
+// {"renewed": count} says so.
+import { createInterface } from "node:readline";
 import { createClient } from "@supabase/supabase-js";
 import { outputOf, setSchema, watchJob } from "../../../../infra/console/lib/jobs.js";
 
-const { url, key, token, jobs, from } = JSON.parse(process.argv[2]);
+const { url, key, email, password, jobs, from } = JSON.parse(process.argv[2]);
 const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
-const [one, other] = [1, 2].map(() =>
+const clients = [1, 2].map(() =>
   createClient(url, key, {
     auth: { persistSession: false, autoRefreshToken: false },
-    accessToken: async () => token,
     realtime: { timeout: 2000, heartbeatIntervalMs: 1000 },
   }),
 );
-for (const client of [one, other]) setSchema(client, "public");
+const [one, other] = clients;
+for (const client of clients) {
+  setSchema(client, "public");
+  const { error } = await client.auth.signInWithPassword({ email, password });
+  if (error) throw error;
+}
+
+createInterface({ input: process.stdin }).on("line", async () => {
+  await Promise.all(clients.map(renew));
+  print({ renewed: clients.length });
+});
+
+/** Have a client get another token; one of the same second is the same. */
+async function renew(client) {
+  const before = await tokenOf(client);
+  while ((await tokenOf(client)) === before) {
+    const { error } = await client.auth.refreshSession();
+    if (error) throw error;
+  }
+}
+
+async function tokenOf(client) {
+  const { data } = await client.auth.getSession();
+  return data.session.access_token;
+}
 
 const live = new Set();
 const read = [];
@@ -48,4 +73,5 @@ const poll = setInterval(() => {
   print({ live: true });
 }, 20);
 await Promise.all(ended);
+process.stdin.destroy();
 process.stdout.end(JSON.stringify({ read }) + "\n", () => process.exit(0));
