@@ -30,7 +30,8 @@ before(async () => {
     const isOfSocket = name === undefined || name === "follow_topic";
     if (isOfSocket || (name !== "get_job" && !answers.length)) return response.end("null");
     asked.push(request.url);
-    const { status = 200, body = JSON.stringify(JOB) } = answers.shift() ?? {};
+    const { status = 200, body = JSON.stringify(JOB), meanwhile } = answers.shift() ?? {};
+    meanwhile?.();
     response.writeHead(status, { "Content-Type": "application/json" });
     return response.end(body);
   });
@@ -83,6 +84,21 @@ for (const [name, none] of Object.entries(NONE)) {
       assert.equal(asked.length, 1);
     });
 }
+
+test("a message that overtakes a read of what was said leaves none of the rest unread", async () => {
+  const page = (from, next, text) => ({ stream: "reply", attempt: 1, from, next, text });
+  const first = page(0, 5, "first");
+  const row = { ...JOB, streams: { reply: { attempt: 1, next: 10 } } };
+  let said;
+  const watch = watchJob(client, ID, { schema: "public", onOutput: ({ reply }) => (said = reply) });
+  const overtakes = () => watch.receive({ job_id: ID, type: "job.output", data: first });
+  const read = (piece) => ({ body: JSON.stringify({ status: "completed", streams: [piece] }) });
+  answers.push({ body: JSON.stringify(row) });
+  answers.push({ ...read(first), meanwhile: overtakes }, read(page(5, 10, " last")));
+  await watch.ended;
+  watch.close();
+  assert.equal(said, "first last");
+});
 
 const BUSY = {
   status: 429,

@@ -220,12 +220,15 @@ export class JobWatch extends Follower {
     const isWhole = (found) => Array.isArray(found?.streams);
     let isSaid = false;
     while (this.#output.hasGap || this.#output.lacks(row?.streams)) {
-      const asked = { p_job_id: this.#id, p_after: this.#output.ends };
+      const { ends } = this.#output;
+      const asked = { p_job_id: this.#id, p_after: ends };
       const { streams } = await this.read((signal) =>
         call(this.#client, this.#options.schema, "job_output", asked, { isWhole, signal }),
       );
-      if (!this.#takeOutput(streams)) break;
-      isSaid = true;
+      const isNew = this.#takeOutput(streams);
+      isSaid ||= isNew;
+      // messages may have brought meanwhile what the answer has, and not what is behind it
+      if (!isNew && JSON.stringify(this.#output.ends) === JSON.stringify(ends)) break;
     }
     return isSaid;
   }
