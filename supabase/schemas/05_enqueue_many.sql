@@ -90,7 +90,7 @@ begin
       v_trace,
       v_ord + i.n,
       i.at,
-      p_now
+      i.at
     from items as i
     join unnest(v_types) as t on t.job_type = i.job_type
     order by i.n
@@ -459,7 +459,8 @@ create trigger jobs_check_insert
   execute function queue.check_inserted();
 
 -- Place and publish the jobs of a plain insert, all of the statement at once. A trigger of the
--- project's own may have changed or deleted some since they were written.
+-- project's own may have changed or deleted some since they were written, or placed them itself: by
+-- a call which starts a scheduled one now, and which counts an event.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -474,6 +475,7 @@ declare
   v_ids constant uuid[] := array(select a.id from added as a where a.worker = 0 order by a.id);
   v_is_ready boolean;
   v_rest uuid[];
+  v_changed uuid[];
 begin
   if v_ids = '{}' then -- the engine's own
     return null;
@@ -485,7 +487,9 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
+      j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
+        and j.last_seq = (j.is_minimal is null)::integer
         and num_nonnulls(j.scheduled_for, j.deadline_at) = 0
         and not t.rate_per_key
         and (t.key_concurrency is null or j.concurrency_key is null) as is_simple
@@ -510,12 +514,14 @@ begin
   )
   select
     coalesce((select bool_or(n.is_ready) from noted as n), false), -- reads all of it
-    (select array_agg(j.id) from jobs as j where j.is_simple is not true)
-  into v_is_ready, v_rest;
+    (select array_agg(j.id) from jobs as j where j.is_simple is not true),
+    (select array_agg(j.id) from jobs as j where j.is_changed)
+  into v_is_ready, v_rest, v_changed;
   if v_rest is not null then
+    perform queue.take_place(v_changed) where v_changed is not null;
     v_is_ready := coalesce(
       (
-        select bool_or(queue.place(j, v_now))
+        select bool_or(queue.place(j, j.created_at))
         from unnest(v_rest) as i (id)
         join public.jobs as j on j.id = i.id
       ),

@@ -2,7 +2,55 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import pytest
+
 from tests.support.engine import ACME, GLOBEX, Engine
+
+#: A plain job by each way of its own; "options" goes through queue.add, to which others are equal.
+WAYS = {
+    "options": "select public.enqueue_job(%s, %s, '{\"n\": 1}', '{\"priority\": 100}')",
+    "alone": "select public.enqueue_job(%s, %s, '{\"n\": 1}')",
+    "bulk": "select public.enqueue_jobs(%s, jsonb_build_array("
+    "jsonb_build_object('job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb)))",
+    "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
+    "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
+    "insert": "insert into public.jobs (workspace_id, job_type, payload)"
+    " select %s, %s, '{\"n\": 1}' returning null::json",
+}
+#: All that one job leaves, but for ids, what time it is, and that a plain insert has worker 0.
+LEFT = """
+select jsonb_build_object(
+  'job', to_jsonb(j) - '{id,workspace_id,ord,created_at,updated_at,worker}'::text[]
+    || jsonb_build_object('worker', nullif(j.worker, 0),
+      'is new', j.updated_at = j.created_at,
+      'is in order', j.ord = queue.ord_of(j.priority, j.created_at)),
+  'ready', (select jsonb_agg(jsonb_build_array(r.lane, r.ord = j.ord, r.ready_at = j.created_at))
+    from queue.ready as r where r.job_id = j.id and r.workspace_id = j.workspace_id),
+  'gated', (select count(*) from queue.gated where job_id = j.id),
+  'deferred', (select count(*) from queue.deferred where job_id = j.id),
+  'keys', (select count(*) from queue.job_keys where job_id = j.id),
+  'notes', (select jsonb_agg(jsonb_build_array(n.lane, n.key, n.look_at, n.ord <= j.ord))
+    from queue.notes as n where n.workspace_id = j.workspace_id),
+  'turns', (select jsonb_agg(jsonb_build_array(t.lane, t.blocked, t.look_at, t.from_ord <= j.ord))
+    from queue.turns as t where t.workspace_id = j.workspace_id),
+  'events', (select jsonb_agg(to_jsonb(e) - '{id,job_id,workspace_id,created_at}'::text[])
+    from public.job_events as e where e.job_id = j.id),
+  'feed', (select jsonb_agg(to_jsonb(f)
+      - '{id,number,xid,at,workspace_id,job_ids}'::text[] || jsonb_build_object('jobs', f.job_ids))
+    from queue.feed as f where j.id = any (f.job_ids)),
+  'messages', (select jsonb_agg(jsonb_build_array(m.topic, m.extension, m.event, m.private,
+      m.payload - 'at'))
+    from realtime.messages as m where m.payload ->> 'job_id' = j.id::text)
+), j.id::text
+from public.jobs as j where j.workspace_id = %s and j.finished_at is null
+"""
+
+
+def scrubbed(found: Any, job: str, workspace: str) -> Any:
+    return json.loads(json.dumps(found).replace(job, "J").replace(workspace, "W"))
 
 
 def that_name(engine: Engine, column: str, ids: list[str]) -> set[str]:
@@ -60,8 +108,8 @@ def test_a_bulk_of_plain_jobs_leaves_the_rows_that_one_alone_leaves(engine: Engi
     engine.stop_clock()
     engine.register("quiet", queue="slow", max_attempts=2, schema_version=3, events="minimal")
     left = (
-        "select distinct to_jsonb(j) - '{id,ord,created_at}'::text[], r.lane, r.workspace_id,"
-        " r.ord = j.ord, r.ready_at = j.created_at"
+        "select distinct to_jsonb(j) - '{id,ord,created_at,updated_at}'::text[], r.lane,"
+        " r.workspace_id, r.ord = j.ord, r.ready_at = j.created_at, j.updated_at = j.created_at"
         " from public.jobs as j left join queue.ready as r on r.job_id = j.id"
         " where j.job_type = %s"
     )
@@ -70,6 +118,53 @@ def test_a_bulk_of_plain_jobs_leaves_the_rows_that_one_alone_leaves(engine: Engi
         several = engine.enqueue_many(2, job_type=job_type)
         assert len(engine.rows(left, job_type)) == 1
         assert engine.events(alone) == engine.events(several[1])
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"events": "minimal"},
+        {"queue": "slow", "max_attempts": 2, "schema_version": 3, "timeout_seconds": 9},
+        {"key_concurrency": 1, "max_concurrency": 3},
+        {"internal": True},
+    ],
+)
+def test_each_way_in_leaves_what_the_others_leave(
+    engine: Engine, policy: dict[str, Any], is_open: bool, traced: bool
+) -> None:
+    """A plain job has ways of its own, which cost less."""
+    engine.register("plain", **policy)
+    engine.stop_clock()
+    if traced:
+        engine.run(
+            "select set_config('request.headers', %s, false)",
+            json.dumps({"x-minutehand-trace": f"00-{'a' * 32}-{'b' * 16}-01"}),
+        )
+    left, answers = {}, {}
+    for way, call in WAYS.items():
+        workspace = engine.one(
+            "insert into public.workspaces (name) values ('T') returning id::text"
+        )
+        if is_open:  # its turn is, so that no note is needed
+            engine.enqueue(workspace=workspace, job_type="plain")
+            for lease in engine.lease():
+                engine.settle(lease)
+        engine.run("select setval('queue.wanted_ms', 0)")  # so that each asks for a worker
+        answer = engine.one(call, workspace, "plain")
+        found, job = engine.one(LEFT, workspace)
+        left[way] = scrubbed(found, job, workspace)
+        answers[way] = scrubbed(answer, job, workspace)
+
+    assert left == dict.fromkeys(WAYS, left["options"])
+    assert (left["alone"]["notes"] is None) == is_open
+    assert (left["alone"]["job"]["traceparent"] is not None) == traced
+    assert left["alone"]["ready"]
+    assert left["alone"]["feed"]
+    assert answers["alone"] == answers["options"]
+    assert answers["bulk"] == answers["bulk with options"]
 
 
 def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
@@ -137,6 +232,73 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     assert engine.rows("select status from public.jobs where status <> 'processing'") == [
         "cancelled"
     ]
+
+
+@pytest.mark.parametrize("policy", [{}, {"key_concurrency": 1}, {"events": "minimal"}])
+def test_a_new_job_that_a_projects_trigger_starts_now_has_one_place(
+    engine: Engine, policy: dict[str, Any]
+) -> None:
+    engine.register("keyed", **policy)
+    engine.run(
+        "create function public.starts() returns trigger language plpgsql as $$ begin"
+        " case new.payload ->> 'n' when '1' then perform public.retry_job(new.id);"
+        " when '2' then perform public.cancel_job(new.id), public.retry_job(new.id);"
+        " else null; end case; return null; end $$;"
+        " create trigger starts after insert on public.jobs for each row execute function"
+        " public.starts()"
+    )
+
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)"
+        " select %s, 'keyed', jsonb_build_object('n', n), nullif(n, 4)::text,"
+        " now() + interval '1 hour' from generate_series(1, 4) as n",
+        ACME,
+    )
+
+    leases = engine.lease(10)
+    assert sorted(lease["job"]["payload"]["n"] for lease in leases) == [1, 2]
+    for lease in leases:
+        engine.settle(lease)
+    engine.advance(3601)
+    assert sorted(lease["job"]["payload"]["n"] for lease in engine.lease(10)) == [3, 4]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
+    engine: Engine, way: str
+) -> None:
+    """Its statement has begun before the lease commits: it must not believe what it saw then."""
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    is_open = "select count(*) from queue.turns where not (blocked and look_at is null)"
+    assert engine.one(is_open) == 1
+    engine.run(
+        "create function public.pauses() returns trigger language plpgsql as $$ begin"
+        " perform pg_advisory_xact_lock_shared(7); return new; end $$;"
+        " create trigger z_pauses before insert on public.jobs for each row"
+        " execute function public.pauses()"
+    )
+    with engine.open_transaction() as other, engine.beside() as ada:
+        other.run("select pg_advisory_xact_lock(7)")
+        made = engine.blocked(ada.run, WAYS[way], ACME, "work")
+        assert engine.lease(call=16) == []  # closes empty turns
+        other.run("commit")
+        made.result()
+
+    assert len(engine.lease()) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_job_that_is_enqueued_while_a_lease_closes_its_turn_is_found(
+    engine: Engine, way: str
+) -> None:
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    with engine.open_transaction() as closing:
+        assert closing.lease_call(call=16)["leases"] == []
+        engine.run(WAYS[way], ACME, "work")
+
+    assert len(engine.lease()) == 1
 
 
 def test_a_large_plain_insert_is_published_in_lines_of_a_thousand(engine: Engine) -> None:
