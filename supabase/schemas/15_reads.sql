@@ -1530,7 +1530,7 @@ from (
     ),
     (
       'overdue',
-      'A job has been due for {seconds} s.',
+      'A job has been due since {since}.',
       'See why it waits.',
       'explain {job_id}',
       null
@@ -2071,7 +2071,8 @@ limit 1
 $$;
 revoke execute on function queue.deepest_below from public;
 
--- How many jobs of its workspace wait as one does: {waiting, more}, counted to a thousand.
+-- How many jobs of its workspace wait as one does: {waiting, more}, counted to a thousand. What
+-- a question or a running worker holds is that job alone.
 create function queue.waiting_beside(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2082,7 +2083,8 @@ from (
   (
     select 1
     from queue.gated as g
-    where g.workspace_id = p_job.workspace_id
+    where p_job.status = 'pending'
+      and g.workspace_id = p_job.workspace_id
       and g.job_type = p_job.job_type
       and not g.admitted
       and (
@@ -2095,7 +2097,8 @@ from (
   (
     select 1
     from queue.ready as r
-    where r.lane = p_job.lane
+    where p_job.status = 'pending'
+      and r.lane = p_job.lane
       and r.workspace_id = p_job.workspace_id
       and p_reason <> 'key_limit'
     limit 1000

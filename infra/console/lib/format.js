@@ -13,7 +13,6 @@ export function setClock(at) {
 }
 
 const NUMBER = new Intl.NumberFormat("en");
-const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "narrow" });
 const NONE = "–";
 
 /** 12,345; a dash for what is not known. */
@@ -55,33 +54,47 @@ export function duration(ms) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** `in 40s`, `3m ago`, `now`. */
+/** Seconds in a unit, written as in `duration`: `m` alone could be a month. */
+const UNITS = [
+  [86_400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
+
+/** `in 40 s`, `3 min ago`, `now`. */
 export function relative(iso, now = serverNow()) {
   const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
   if (size < 2) return "now";
-  if (size < 60) return RELATIVE.format(seconds, "second");
-  if (size < 3600) return RELATIVE.format(Math.trunc(seconds / 60), "minute");
-  if (size < 86_400) return RELATIVE.format(Math.trunc(seconds / 3600), "hour");
-  return RELATIVE.format(Math.trunc(seconds / 86_400), "day");
+  const [one, unit] = UNITS.find(([least]) => size >= least);
+  const words = `${Math.trunc(size / one)} ${unit}`;
+  return seconds > 0 ? `in ${words}` : `${words} ago`;
 }
 
 /** A deploy's commit in short, else its version. */
 export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
-/** `2026-11-20 08:36:55.585 UTC`. */
-export function utc(iso) {
+function stamp(iso, minutesOf) {
   const time = new Date(iso ?? Number.NaN);
-  return Number.isNaN(time.getTime())
-    ? NONE
-    : `${time.toISOString().replace("T", " ").slice(0, 23)} UTC`;
+  if (Number.isNaN(time.getTime())) return NONE;
+  const shifted = new Date(time.getTime() - minutesOf(time) * 60_000);
+  return shifted.toISOString().replace("T", " ").slice(0, 23);
 }
 
-/** `08:36:55.585`, in UTC. */
-export const clock = (iso) =>
-  Number.isNaN(Date.parse(iso ?? "")) ? NONE : new Date(iso ?? "").toISOString().slice(11, 23);
+/** `2026-11-20 08:36:55.585 UTC`. */
+export function utc(iso) {
+  const found = stamp(iso, () => 0);
+  return found === NONE ? NONE : `${found} UTC`;
+}
+
+/** `2026-11-20 09:36:55.585`, by the reader's own clock. */
+export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
+
+/** `09:36:55.585`, by the reader's own clock. */
+export const clock = (iso) => local(iso).slice(11) || NONE;
 
 /** The last characters of an id: time-ordered ids begin alike. */
 export const shortId = (id) => String(id ?? "").slice(-8);

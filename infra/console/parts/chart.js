@@ -1,6 +1,6 @@
 // Lines over time, by uPlot, loaded when the first chart is drawn.
 
-import { clock, number, utc } from "../lib/format.js";
+import { clock, local, number } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { needStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
@@ -28,7 +28,7 @@ const isValue = (value) => value !== null && value !== undefined;
 
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
 const shortTime = (seconds, span) =>
-  span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
+  span > DAY ? local(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
 export function Chart({ label, at, lines, format = number, most = 4 }) {
   const box = useRef(null);
@@ -82,7 +82,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
           { ...axis, size: 76, values: amounts },
         ],
         series: [
-          { label: "UTC", value: ({ data: [all] }, time) => shortTime(time ?? all.at(-1), span) },
+          { label: "Time", value: ({ data: [all] }, time) => shortTime(time ?? all.at(-1), span) },
           ...series,
         ],
       };

@@ -40,7 +40,7 @@ function useSilence() {
   return Object.keys(SERVERS)
     .filter((server) => since[server])
     .map((server) => [
-      `${SERVERS[server]} has not answered since ${from(server)} UTC: what is shown may be old.`,
+      `${SERVERS[server]} has not answered since ${from(server)}: what is shown may be old.`,
     ]);
 }
 

@@ -85,8 +85,8 @@ export function Waterfall({ trace, now, detailsOf }) {
       </p>`
     }
     <p class="muted small waterfall-legend">
-      <span class="key-queued" aria-hidden="true"></span> Queued or backing off
-      <span class="key-wait" aria-hidden="true"></span> Waiting, without a worker
+      <span class="bar"><i class="key-queued" aria-hidden="true"></i> Queued or backing off</span>
+      <span class="bar"><i class="key-wait" aria-hidden="true"></i> Waiting, without a worker</span>
       <span class="spacer"></span> A row opens its input and output.
     </p>
   </div>`;

@@ -9,7 +9,7 @@ function clocks({ next_at: at, timezone }) {
   const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
   const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
   const [there, here] = [time(timezone), time(undefined)];
-  return there === here ? there : `${there} there, ${here} here`;
+  return there === here ? there : `${there} ${timezone}, ${here} your time`;
 }
 
 export const WHEN = [

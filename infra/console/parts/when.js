@@ -1,6 +1,6 @@
 // Times: relative to now, with the exact instant in UTC behind them; and running durations.
 
-import { duration, relative, serverNow, utc } from "../lib/format.js";
+import { duration, local, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
 const watchers = new Set();
@@ -46,14 +46,14 @@ export function Elapsed({ from, before = 0 }) {
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\+00/;
 
-/** An instant in the middle of a sentence: the clock's time, with the day when it is another. */
+/** An instant in the middle of a sentence, by the reader's clock: with the day when it is another. */
 function Instant({ at }) {
   const now = useNow();
-  const [day, time] = utc(at).split(" ");
-  const today = new Date(now).toISOString().slice(0, 10);
+  const [day, time] = local(at).split(" ");
+  const [today] = local(now).split(" ");
   return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>
     ${day === today ? "" : `${day} `}
-    ${time.slice(0, 8)} UTC
+    ${time.slice(0, 8)}
   </time>`;
 }
 

@@ -22,7 +22,7 @@ import { Stale, Unread } from "../parts/states-of-view.js";
 import { fact, jobLink } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Sentence, useNow, When } from "../parts/when.js";
+import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { unreadPage } from "../parts/not-found.js";
 
 const { useJob } = hooksOf(hooks, supabase);
@@ -189,8 +189,8 @@ function Explained({ explained, job, isAsking }) {
 const HeldWith = ({ held }) =>
   held?.waiting > 1 &&
   html`<p class="muted">
-    So wait ${atLeast(held.waiting, held.more)} jobs of the
-    workspace${held.since && html`, held since <${When} at=${held.since} />`}.
+    ${atLeast(held.waiting, held.more)} jobs of the workspace wait
+    so${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
   </p>`;
 
 /** The sentence up to the error, which is below in full. */

@@ -103,7 +103,7 @@ function Pause({ stats, workspace }) {
   const resume = () => act("Could not resume", () => whole.resume(id, { body: {} }), resumed(name));
   return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"}
     run=${isPaused ? resume : pause}>
-    ${isPaused ? "Resume" : "Pause"}
+    ${isPaused ? "Resume" : "Pause jobs"}
   <//>`;
 }
 

@@ -1,7 +1,7 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
 import { jobs, OF, once, route, rpc } from "../api.js";
-import { payloadIn, pretty, utc } from "../lib/format.js";
+import { local, payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -114,9 +114,9 @@ function NextRuns({ workspaceId, cron, timezone }) {
       rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: wanted, p_count: 3 }, signal),
     [workspaceId, wanted.cron, wanted.timezone],
   );
-  const times = runs.value?.runs.map((at) => utc(at).replace(":00.000", "")).join(" · ");
+  const times = runs.value?.runs.map((at) => local(at).slice(0, 16)).join(" · ");
   return html`<p class="hint num" aria-live="polite">
-    Next runs: ${runs.error?.message ?? (runs.value ? times || "never" : "…")}
+    Next runs, your time: ${runs.error?.message ?? (runs.value ? times || "never" : "…")}
   </p>`;
 }
 

@@ -58,7 +58,7 @@ export default function Types({ name, workspace }) {
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
       column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
-      column("Running", "num", (type) => listOf(type, "running", type.running)),
+      column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => number(alive(type))),
       column("Completed", "num phone-less", (type) => number(type.day.completed ?? 0)),
       column("Failed", "num", (type) =>

@@ -97,7 +97,7 @@ def test_a_refused_payload_is_corrected_in_the_form(visit: Visit) -> None:
 def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: FaultyHost) -> None:
     """Since when, why, and where it is resumed."""
     page = visit(ADA, "/overview").page
-    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("button", name="Pause jobs").click()
     page.get_by_label("Reason, if any").fill("we move the ledger")
     page.get_by_role("button", name="Pause the workspace").click()
     expect(page.get_by_text("we move the ledger")).to_be_visible()
@@ -107,7 +107,7 @@ def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: Faul
     expect(page.locator(".explain")).to_contain_text("we move the ledger")
     page.locator(".remedy").get_by_role("link", name="Overview").click()
     page.get_by_role("button", name="Resume", exact=True).click()
-    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Pause jobs")).to_be_visible()
 
 
 def test_a_resume_says_what_still_stops_the_type(visit: Visit, stack: FaultyHost) -> None:

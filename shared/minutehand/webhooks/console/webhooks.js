@@ -91,7 +91,7 @@ export default function Webhooks({ workspace }) {
         "wrap",
         (one) => html`
           ${one.last_status && html`<span class="num strong">${one.last_status}</span> `}
-          ${one.last_answer ?? "–"}
+          ${one.last_answer ?? "none yet"}
           ${
             one.last_delivered_at &&
             html` <span class="muted small">
@@ -102,7 +102,9 @@ export default function Webhooks({ workspace }) {
       ),
       column(
         "Deliveries",
-        (one) => html`<a href=${deliveriesOf(one)}>Deliveries</a>
+        (
+          one,
+        ) => html`<a href=${deliveriesOf(one)} aria-label=${`Show all deliveries to ${one.url}`}>Show all</a>
           ${
             one.failures > 0 &&
             html` <span class="problem">

@@ -57,12 +57,15 @@ export function Answers({ job }) {
                   key=${id}
                   class=${shown.has(id) ? "wrap" : "muted"}
                   data-label=${region}>
-                  ${
-                    shown
-                      .get(id)
-                      ?.map(([text, isMarked]) => (isMarked ? html`<mark>${text}</mark>` : text)) ??
-                    STATES[status].word
-                  }
+                  <span>
+                    ${
+                      shown
+                        .get(id)
+                        ?.map(([text, isMarked]) =>
+                          isMarked ? html`<mark>${text}</mark>` : text,
+                        ) ?? STATES[status].word
+                    }
+                  </span>
                 </td>`,
               )}
             </tr>`;

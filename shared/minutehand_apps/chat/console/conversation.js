@@ -352,7 +352,7 @@ function Composer({ box, text, setText, onSend, stop }) {
           ref=${box}
           rows="2"
           maxlength="8000"
-          placeholder="Say something; Enter sends it"
+          placeholder="Write a message; Enter sends it"
           value=${text}
           onInput=${(event) => change(event.target.value)}
           onKeyDown=${(event) =>

@@ -149,7 +149,7 @@ function Loaded({ settings, workspace, refresh }) {
         </div>
         <div>
           <dt>Answers come from</dt>
-          <dd>${SOURCES[settings.apollo_client] ?? "as this deployment is set up"}</dd>
+          <dd>${SOURCES[settings.apollo_client] ?? "the server's default"}</dd>
         </div>
       </dl>
     </section>
