@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -144,8 +145,10 @@ def diff(migrated: HostedDatabase, declared: HostedDatabase) -> str:
     """The SQL that would bring what the migrations make to what is declared."""
     modules = fetch("migra", "@pgkit/migra@0.6.1")
     script = modules.parent / "schema_diff.mjs"
-    if not script.exists():
-        script.symlink_to(Path(__file__).with_name(script.name))
+    # beside its modules, whose folder others use; what another checkout left there is not ours
+    made = script.with_suffix(f".{os.getpid()}.mjs")
+    made.write_text(Path(__file__).with_name(script.name).read_text())
+    made.replace(script)
     done = subprocess.run(
         [node_binary(), "--preserve-symlinks-main", script, migrated.url, declared.url],
         capture_output=True,
