@@ -16,6 +16,9 @@ PROSE_AFTER: Final = 60
 #: Up to this length each piece is looked at, then each that makes the text longer by this share.
 ALWAYS_READ: Final = 16_000
 READ_AGAIN_SHARE: Final = 1 / 400
+#: Most characters that are shown as they come: a job's streams have a bound, and an answer that is
+#: longer than it may be fails for that, not for what of it could be shown.
+MOST_SHOWN: Final = 200_000
 
 
 class Words(Protocol):
@@ -38,7 +41,7 @@ class GrowingField:
     def __init__(self, field: str | None, words: Words) -> None:
         self._field = field
         self._write: Callable[[str], Any] = words.write
-        #: The answer as far as it came.
+        #: The answer as far as it came and was looked at.
         self.text = ""
         self._read_at = 0
         self._object_at: int | None = None
@@ -49,7 +52,9 @@ class GrowingField:
         self.text, self._read_at, self._object_at = "", 0, None
 
     def add(self, piece: str) -> None:
-        """Take in a piece of the answer."""
+        """Take in a piece of the answer, unless as much of it is shown as may be."""
+        if len(self.written) == MOST_SHOWN:
+            return
         self.text += piece
         if self._field is None:
             self._show(self.text)
@@ -78,6 +83,7 @@ class GrowingField:
         return _as_text(value.get(field)) if isinstance(value, dict) else None
 
     def _show(self, text: str) -> None:
+        text = text[:MOST_SHOWN]
         if len(text) > len(self.written) and text.startswith(self.written):
             new, self.written = text[len(self.written) :], text
             self._write(new)

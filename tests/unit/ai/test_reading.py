@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from minutehand.ai.growing import GrowingField
+from minutehand.ai.growing import MOST_SHOWN, GrowingField
 from minutehand.ai.reading import Unreadable, read_shape
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
@@ -136,6 +136,17 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 
     assert written.text == reply
     assert len(written) > (len(reply) // (7 * size) if size < 9 else 0)
+
+
+@pytest.mark.parametrize("field", [None, "reply"])
+def test_what_is_longer_than_any_answer_is_shown_in_part(field: str | None) -> None:
+    """Its job fails for the answer's length, and not for that of its stream."""
+    written = Written()
+    growing = GrowingField(field, written)
+    for _ in range(60):
+        growing.add("words " * 1000)
+
+    assert written.text == ("words " * 60_000)[:MOST_SHOWN]
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
