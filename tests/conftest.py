@@ -26,6 +26,9 @@ from tests.support.stranger import environment, stranger, wheel
 __all__ = ["environment", "stranger", "wheel"]
 #: A narrow terminal must not cut what commands print into a pipe.
 os.environ.pop("COLUMNS", None)
+#: Where `CI` or `FORCE_COLOR` is set, programs colour what they print into a pipe.
+os.environ["NO_COLOR"] = "1"
+os.environ.pop("FORCE_COLOR", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Long: begun first, so that no process is left with one at the end.
