@@ -124,7 +124,7 @@ def sources_since(release: str, schemas: Schemas, apps: Iterable[App]) -> list[S
     files += [(path, app.name) for app in apps for path in app.files("migrations")]
     found = [
         (match["release"].replace("_", "."), path, origin)
-        for path, origin in sorted(files)
+        for path, origin in sorted(files, key=lambda file: file[0].name)
         if (match := RELEASE_NAME.match(path.name))
     ]
     released = {name for name, _, origin in found if origin == ENGINE_ORIGIN}
