@@ -48,6 +48,7 @@ class Row:
     run_at: float = 0.0
     #: A transaction of the user's holds it: maintenance and leases pass it over.
     is_locked: bool = False
+    workspace: str = WORKSPACE
     status: str = "pending"
     fence: int = 0
     expires_at: float = 0.0
@@ -192,7 +193,7 @@ class ModelQueue(WorkerQueue):
         row.expires_at = self._now + row.lease_seconds
         job = LeasedJob(
             id=row.id,
-            workspace_id=WORKSPACE,
+            workspace_id=row.workspace,
             job_type="work",
             payload=row.payload,
             attempts=row.fence,

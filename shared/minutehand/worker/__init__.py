@@ -16,6 +16,7 @@ from minutehand.worker.deadlines import FanOut as FanOut
 from minutehand.worker.deadlines import TickOptions as TickOptions
 from minutehand.worker.graph import Stage as Stage
 from minutehand.worker.graph import StagesFailed as StagesFailed
+from minutehand.worker.job import BatchedJob as BatchedJob
 from minutehand.worker.job import Job as Job
 from minutehand.worker.loop import Worker as Worker
 from minutehand.worker.middleware import Call as Call

@@ -25,6 +25,8 @@ class Act(StrEnum):
     LOOK_BACK = "look back"
     #: Release leases that will not begin here.
     RELEASE = "release"
+    #: Begin a batch that is not full.
+    BEGIN = "begin"
     #: Settle once more what someone's transaction held.
     SETTLE_AGAIN = "settle again"
     SETTLE = "settle"
@@ -50,6 +52,8 @@ class Reason(StrEnum):
     JOBS_ENDED = "jobs ended"
     #: A leased job has waited for a slot for too long.
     NO_SLOT = "no slot"
+    #: A batch has waited for more jobs.
+    BATCH = "batch"
     END_OF_RUN = "end of the run"
 
 
@@ -70,6 +74,7 @@ class AtHand:
         unstopped: Of what runs, some was not asked to end.
         to_settle: Jobs ended, or leases are to be released.
         settle_again_at: When what someone held is settled again.
+        begin_at: When a batch has waited for more jobs.
         late_at: When the first lease that waits for a slot has waited for too long.
         has_room: Some pool has a free slot.
         exchanging: A settle or lease is under way; one at a time.
@@ -81,6 +86,7 @@ class AtHand:
     unstopped: bool = False
     to_settle: bool = False
     settle_again_at: float | None = None
+    begin_at: float | None = None
     late_at: float | None = None
     has_room: bool = True
     exchanging: bool = False
@@ -104,6 +110,8 @@ class Agenda:
     #: After a run's room is withdrawn, one more look: an enqueue that counted on it may not have
     #: been committed when it was. Likewise after a notification.
     TRAILING_SECONDS = 0.1
+    #: Longest time that a batch whose wait is over waits for the answer that may fill it.
+    FILL_SECONDS = 0.5
     #: Shortest pause between two runs of a loop.
     LEAST_PAUSE_SECONDS = 0.005
 
@@ -204,6 +212,10 @@ class Agenda:
             closes_at = now if hand.stopping else times.stop_leasing
             closes = Entry(closes_at, Act.RELEASE, end)
             yield min(closes, Entry(hand.late_at, Act.RELEASE, Reason.NO_SLOT), key=_at)
+        if hand.begin_at is not None:
+            asks = self._asked_at < hand.begin_at and self.may_lease(now, hand)
+            answered_at = self.FILL_SECONDS if hand.exchanging or asks else 0.0
+            yield Entry(hand.begin_at + answered_at, Act.BEGIN, Reason.BATCH)
         if hand.settle_again_at is not None:
             yield Entry(hand.settle_again_at, Act.SETTLE_AGAIN, Reason.BACKOFF)
         if not hand.exchanging:
@@ -218,6 +230,8 @@ class Agenda:
     def _leases(self, now: float, hand: AtHand) -> Iterator[Entry]:
         if self._woken is not None:
             yield Entry(now, Act.LEASE, self._woken)
+        if hand.begin_at is not None and self._asked_at < hand.begin_at:
+            yield Entry(hand.begin_at, Act.LEASE, Reason.BATCH)  # it may be filled
         if self._lease is None:
             if not (hand.holds or self._found_nothing):
                 yield Entry(now, Act.LEASE, Reason.DUE)

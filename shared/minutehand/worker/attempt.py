@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -15,10 +16,11 @@ from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
+from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.evidence import stack_of
-from minutehand.worker.job import Job
-from minutehand.worker.middleware import run_within, thread_name
+from minutehand.worker.job import BatchedJob, Job
+from minutehand.worker.middleware import calling, run_within, thread_name
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Circumstances, Ending, StopReason, settle_item
@@ -44,6 +46,7 @@ class Attempt:
         sent_at: When the lease was requested: so it always ends before the database's.
         on_news: Called when it has something to report.
         on_end: Called once, when it is over and can be settled.
+        batch: The jobs that its processor is called with, where it takes several.
     """
 
     # What most attempts never change is the class's: there is one for each job.
@@ -75,8 +78,10 @@ class Attempt:
         on_news: Callable[[], None],
         on_end: Callable[[Attempt], None],
         beside: Callable[[], list[JobId]],
+        batch: Batch | None = None,
     ) -> None:
         self.lease = lease
+        self.batch = batch
         self.job_id = lease.job.id
         self.job_type = lease.job.job_type
         self.fence = lease.fence
@@ -182,8 +187,11 @@ class Attempt:
         return None if self._type is None else self._type.place
 
     def _where_it_is(self) -> dict[str, Any]:
+        task, thread = self._task, thread_name(self.job_id)
+        if self.batch is not None:
+            task, thread = self.batch.task, self.batch.thread_name
         return {
-            "frames": stack_of(self._task, thread_name(self.job_id), self._module),
+            "frames": stack_of(task, thread, self._module),
             "jobs": self._beside(),
             "commit": (self._run_of.options.origin or {}).get("commit"),
         }
@@ -287,19 +295,28 @@ class Attempt:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
         raw = self.lease.job
         payload, raw.payload = job_type.read_payload(raw.payload, raw.schema_version), None
-        job: Job[Any] = Job(
-            payload=payload,
-            attempt=raw.attempts,
-            fence=self.fence,
+        given = {
+            "payload": payload,
+            "attempt": raw.attempts,
+            "fence": self.fence,
             **dict(zip(_SAME, _read_same(raw), strict=True)),
-        )
+        }
         telemetry.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
             self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
-        return await run_within(
-            job_type.around, job_type.run, job, self._context, in_thread=not job_type.is_async
+        if self.batch is not None:
+            member: BatchedJob[Any] = BatchedJob(ctx=self._context, **given)
+            join = partial(self.batch.join, member, self.stop_requested)
+            return await run_within(job_type.around, join, member, self._context)
+        job: Job[Any] = Job(**given)
+        call = calling(
+            job_type.run,
+            job,
+            self._context,
+            thread=None if job_type.is_async else thread_name(self.job_id),
         )
+        return await run_within(job_type.around, call, job, self._context)
 
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:
@@ -312,6 +329,8 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         self._timers, self._task = (), None
+        if self.batch is not None:
+            self.batch.ended(self.job_id)
         self._on_end(self)
 
     def _abandon(self) -> None:

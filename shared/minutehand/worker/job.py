@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from minutehand.queue.models import JobId, WorkspaceId
+
+if TYPE_CHECKING:
+    from minutehand.worker.context import JobContext
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -37,3 +40,10 @@ class Job(Generic[P_co]):
     def is_last_attempt(self) -> bool:
         """Whether a failure now makes the job a dead letter."""
         return self.attempt >= self.max_attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchedJob(Job[P_co]):
+    """One of the jobs that a processor with `batch` is given, with its own `ctx`."""
+
+    ctx: JobContext = field(repr=False, compare=False)

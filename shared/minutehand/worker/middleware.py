@@ -24,22 +24,21 @@ Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
 async def run_within(
-    around: Sequence[Middleware],
-    run: Callable[..., Any],
-    job: Job[Any],
-    ctx: JobContext,
-    *,
-    in_thread: bool,
+    around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext
 ) -> Any:
-    """Run a processor inside every middleware, the first outermost; a plain one in a thread."""
-    call: Call = partial(_in_thread, run, job, ctx) if in_thread else partial(run, job, ctx)
+    """Run a processor inside every middleware, the first outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, call)
     return await call()
 
 
-async def _in_thread(run: Callable[..., Any], job: Job[Any], ctx: JobContext) -> Any:
-    returned = await run_in_thread(partial(run, job, ctx), name=thread_name(job.id))
+def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
+    """What runs a processor with these arguments: a plain one in a thread of this name."""
+    return partial(run, *args) if thread is None else partial(_in_thread, run, args, thread)
+
+
+async def _in_thread(run: Callable[..., Any], args: Sequence[Any], thread: str) -> Any:
+    returned = await run_in_thread(partial(run, *args), name=thread)
     # a plain function that returns a coroutine is an async processor in disguise
     return await returned if isinstance(returned, Awaitable) else returned
 

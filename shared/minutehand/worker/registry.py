@@ -6,7 +6,8 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack
+from datetime import timedelta
+from typing import Any, Final, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +15,7 @@ from minutehand.queue.errors import JobServiceError
 from minutehand.queue.models import JobTypeSpec, plain
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
-from minutehand.worker.job import Job
+from minutehand.worker.job import BatchedJob, Job
 from minutehand.worker.middleware import Middleware, is_async
 from minutehand.worker.outcomes import Returned, Seconds, seconds
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
@@ -25,6 +26,16 @@ R_co = TypeVar("R_co", bound=Returned | Awaitable[Returned], covariant=True)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
+#: What a job of a batch came to: an exception fails that job as if it had been raised.
+Each = Returned | BaseException
+B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covariant=True)
+AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
+SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
+AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
+#: Most jobs of a batch; longest wait for more of them, in seconds: their leases are held meanwhile,
+#: and a cancel arrives within five.
+MOST_BATCH: Final = 500
+MOST_BATCH_WAIT: Final = 3.0
 #: Moves what an app's tables hold for the queue into it; returns how many jobs were made.
 Publisher = Callable[[], Awaitable[int]]
 #: Turns the raw payload of one version into that of the next.
@@ -89,10 +100,13 @@ class JobType(Generic[P]):
     """A job type and everything the worker and the database need to know about it."""
 
     name: str
-    run: AsyncProcessor[P] | SyncProcessor[P]
+    run: AnyProcessor[P]
     payload: type[P]
     is_async: bool
     options: TypeOptions
+    #: Most jobs of a call; None where each is a call of its own.
+    batch: int | None = None
+    batch_wait: float = 0.0
     version: int = 1
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     part_of: str | None = None
@@ -170,6 +184,15 @@ class Decorator(Protocol[P]):
     def __call__(
         self, run: Callable[[Job[P], JobContext], R_co], /
     ) -> Callable[[Job[P], JobContext], R_co]:
+        """Register it."""
+
+
+class BatchDecorator(Protocol[P]):
+    """What `@processor(…, batch=…)` returns."""
+
+    def __call__(
+        self, run: Callable[[list[BatchedJob[P]]], B_co], /
+    ) -> Callable[[list[BatchedJob[P]]], B_co]:
         """Register it."""
 
 
@@ -253,6 +276,7 @@ class Registry:
         """Every type as it is published to the database."""
         return [self._types[name].spec() for name in self.names]
 
+    @overload
     def processor(
         self,
         job_type: str,
@@ -262,14 +286,50 @@ class Registry:
         upcasters: Mapping[int, Upcaster] | None = None,
         part_of: str | None = None,
         schedule: Schedules | None = None,
+        batch: None = None,
+        batch_wait: None = None,
         **options: Unpack[TypeOptions],
-    ) -> Decorator[P]:
+    ) -> Decorator[P]: ...
+
+    @overload
+    def processor(
+        self,
+        job_type: str,
+        *,
+        payload: type[P],
+        version: int = 1,
+        upcasters: Mapping[int, Upcaster] | None = None,
+        part_of: str | None = None,
+        schedule: Schedules | None = None,
+        batch: int,
+        batch_wait: Seconds | None = None,
+        **options: Unpack[TypeOptions],
+    ) -> BatchDecorator[P]: ...
+
+    def processor(
+        self,
+        job_type: str,
+        *,
+        payload: type[P],
+        version: int = 1,
+        upcasters: Mapping[int, Upcaster] | None = None,
+        part_of: str | None = None,
+        schedule: Schedules | None = None,
+        batch: int | None = None,
+        batch_wait: Seconds | None = None,
+        **options: Unpack[TypeOptions],
+    ) -> Any:
         """Register the decorated function as the processor of `job_type`.
 
         A coroutine function runs on the worker's event loop and must not block it; a plain
         function runs in its own thread.
 
         Args:
+            batch: Call it with up to so many jobs of one workspace, 1 to 500: a list of
+                `BatchedJob`, each with its own `ctx`. It returns a list with what each came to, in
+                their order: a result, an outcome, or an exception, which fails that job alone.
+            batch_wait: Seconds that the first of a batch waits for more, 0 to 3; 0 takes what is
+                there.
             payload: The model every payload must fit. Its JSON Schema is published, so the
                 database refuses what would not fit, however it is enqueued.
             version: Version of the payload's shape; raise it with an upcaster.
@@ -281,9 +341,10 @@ class Registry:
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
-            TypeError: There is no such option.
+            TypeError: There is no such option, or a function for batches takes something else.
         """
         steps = dict(upcasters or {})
+        wait = _batch_wait(job_type, batch, batch_wait)
         if unknown := options.keys() - TypeOptions.__annotations__.keys():
             raise TypeError(f"processor has no option {sorted(unknown)[0]!r}")
         if strange := [at for at in steps if not 1 <= at < version]:
@@ -293,6 +354,8 @@ class Registry:
         schedules = schedules_of(schedule, job_type)
 
         def register(run: Any) -> Any:
+            if batch is not None:
+                _refuse_other_arguments(job_type, run)
             self.add(
                 JobType(
                     name=job_type,
@@ -300,6 +363,8 @@ class Registry:
                     payload=payload,
                     is_async=is_async(run),
                     options=options,
+                    batch=batch,
+                    batch_wait=wait,
                     version=version,
                     upcasters=steps,
                     part_of=part_of,
@@ -311,6 +376,36 @@ class Registry:
             return run
 
         return register
+
+
+def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float:
+    """How long a batch waits, once both options are known to make sense."""
+    if batch is None:
+        if wait is not None:
+            raise ValueError(f"batch_wait of {job_type!r} needs batch, the most jobs of a call")
+        return 0.0
+    if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
+        raise ValueError(f"batch of {job_type!r} must be from 1 to {MOST_BATCH}, not {batch!r}")
+    length = wait.total_seconds() if isinstance(wait, timedelta) else float(wait or 0)
+    if not 0 <= length <= MOST_BATCH_WAIT:
+        raise ValueError(
+            f"batch_wait of {job_type!r} must be from 0 to {MOST_BATCH_WAIT:g} seconds, not {wait}"
+        )
+    return length
+
+
+def _refuse_other_arguments(job_type: str, run: Any) -> None:
+    try:
+        takes = inspect.signature(run)
+    except (TypeError, ValueError):  # one in C says nothing of it
+        return
+    try:
+        takes.bind([])
+    except TypeError as error:
+        raise TypeError(
+            f"the processor of {job_type!r} has batch, so it must take one argument, the list of "
+            f"its jobs, each with its own job.ctx; it takes {takes}"
+        ) from error
 
 
 #: Where `@processor` and `@around` register; the worker function runs what is in here.

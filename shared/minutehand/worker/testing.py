@@ -1,23 +1,26 @@
-"""Test processors: run one without a queue, see the README, or drain a scratch queue."""
+"""Test processors: run one, or a batch, without a queue, see the README; drain a scratch queue."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Piece, Progress, WorkspaceId
+from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
-from minutehand.worker.job import Job
+from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
-from minutehand.worker.middleware import Middleware, is_async, run_within
-from minutehand.worker.registry import AsyncProcessor, Registry, SyncProcessor
+from minutehand.worker.middleware import Middleware, calling, is_async, run_within
+from minutehand.worker.registry import AnyProcessor, Registry
 from minutehand.worker.settlement import Circumstances, Ending, settle_item
 from minutehand.worker.streams import Said, joined
 from minutehand.worker.summary import TickSummary
@@ -63,7 +66,7 @@ class ProcessorTest(Generic[P]):
         around: Middleware to run it in, the first outermost.
     """
 
-    processor: AsyncProcessor[P] | SyncProcessor[P]
+    processor: AnyProcessor[P]
     payload: P
     job_type: str = "tested"
     attempt: int = 1
@@ -94,9 +97,12 @@ class ProcessorTest(Generic[P]):
 
     async def run(self) -> Run:
         """Run the processor once, from the beginning, with the steps so far."""
+        return await self._run(None)
+
+    async def _run(self, batch: Batch | None) -> Run:
         stage = _Stage(self)
         context = JobContext(stage, stage.updates, steps=self.steps, clock=self.clock)
-        job = Job(
+        job = BatchedJob(
             id=JobId(self.job_id),
             job_type=self.job_type,
             payload=self.payload,
@@ -108,13 +114,17 @@ class ProcessorTest(Generic[P]):
             max_attempts=self.max_attempts,
             fence=self.attempt,
             traceparent=self.traceparent,
+            ctx=context,
         )
+        call = calling(self.processor, job, context, thread=_thread_of(self.processor))
+        if batch is not None:
+            call = partial(batch.join, job, stage.stop_requested)
         try:
-            run, plain = self.processor, not is_async(self.processor)
-            returned = await run_within(self.around, run, job, context, in_thread=plain)
-            ending = Ending(returned)
+            ending = Ending(await run_within(self.around, call, job, context))
         except BaseException as error:
             ending = Ending(error=error)
+        if batch is not None:
+            batch.ended(job.id)
         item = settle_item(ending, Circumstances(advanced=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
@@ -171,6 +181,18 @@ class ProcessorTest(Generic[P]):
             raise AssertionError(f"the job does not wait for this: {self._waiting}")
         self.steps[self._waiting["name"]] = value
         self._waiting = None
+
+
+async def run_batch(tests: Sequence[ProcessorTest[P]]) -> list[Run]:
+    """Run the jobs of these tests in one call of their processor, which takes batches."""
+    run = tests[0].processor
+    ids = [JobId(test.job_id) for test in tests]
+    batch = Batch(run, ids, in_thread=_thread_of(run) is not None)
+    return await asyncio.gather(*(test._run(batch) for test in tests))
+
+
+def _thread_of(run: object) -> str | None:
+    return None if is_async(run) else "tested"
 
 
 class HeldFunctions(WorkerFunctions):

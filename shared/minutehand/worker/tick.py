@@ -20,6 +20,7 @@ from minutehand.tasks import end_tasks
 from minutehand.worker.agenda import Act, Agenda, AtHand, Entry, Reason
 from minutehand.worker.alarm import MOST_NAMED, Alarm
 from minutehand.worker.attempt import Attempt
+from minutehand.worker.batch import Batch
 from minutehand.worker.beside import Maintenance, Publishing
 from minutehand.worker.deadlines import SIDE_CALL_SECONDS, FanOut, StartExtraWorkers, in_time
 from minutehand.worker.held import Held
@@ -159,6 +160,8 @@ class Tick:
                 is_over = entry.reason is Reason.END_OF_RUN
                 late = self._slots.give_back(self._clock.monotonic(), all_=is_over)
                 self._unstarted += map(_released, late)
+            case Act.BEGIN:
+                self._begin_jobs()
             case Act.SETTLE_AGAIN:
                 self._unstarted += self._settler.busy
                 self._settler.busy = []
@@ -199,6 +202,7 @@ class Tick:
             unstopped=unstopped,
             to_settle=bool(self._held.ended or self._unstarted),
             settle_again_at=self._busy_until if self._settler.busy else None,
+            begin_at=self._slots.next_begin_at,
             late_at=self._slots.next_late_at,
             has_room=bool(self._slots.wanted()),
             exchanging=self._exchange is not None,
@@ -323,14 +327,24 @@ class Tick:
     def _begin_jobs(self) -> None:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
-        begun = [self._start(*each) for each in self._slots.begin()]
+        begun: list[float] = []
+        for leased in self._slots.begin():
+            batch = self._batch_of([lease for lease, _ in leased])
+            begun += [self._start(*each, batch=batch) for each in leased]
         if begun:
             if self._alarm is not None:
                 self._alarm.begun(min(begun))
             self._reporter.announce()
 
-    def _start(self, lease: Lease, sent_at: float) -> float:
-        attempt = Attempt(self._run_of, lease, sent_at=sent_at, **self._calls)
+    def _batch_of(self, leases: Sequence[Lease]) -> Batch | None:
+        """What these run in together, where their processor takes several."""
+        kind = self._run_of.registry.find(leases[0].job.job_type)
+        if kind is None or not kind.batch:
+            return None
+        return Batch(kind.run, [each.job.id for each in leases], in_thread=not kind.is_async)
+
+    def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> float:
+        attempt = Attempt(self._run_of, lease, sent_at=sent_at, batch=batch, **self._calls)
         self._held.running[attempt.key] = attempt
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(

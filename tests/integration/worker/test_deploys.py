@@ -35,10 +35,10 @@ def worker(
     assert isinstance(engine.database, Renewed)
     registry = Registry()
 
-    @registry.processor(NAME, payload=dict[str, Any], **options)
     async def nightly(job: Any, ctx: Any) -> dict[str, str]:
         return {"by": commit}
 
+    registry.processor(NAME, payload=dict[str, Any], **options)(nightly)
     code = {"commit": commit, "deployed_at": BEGUN + timedelta(minutes=minutes)}
     settings = scratch_settings(engine.database.gateway.url).model_copy(update=code)
     made = Worker(settings, registry=registry, options=TickOptions(linger_seconds=0))

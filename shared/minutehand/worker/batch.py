@@ -1,0 +1,146 @@
+"""Jobs that one call of their processor runs together; each is an attempt of its own.
+
+An attempt joins with its job, and gets what that job came to. So limits, fences, deadlines,
+cancels, middleware and settlement are an attempt's as ever: only the call is shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import JobId
+from minutehand.worker.context import Suspended
+from minutehand.worker.job import BatchedJob
+from minutehand.worker.middleware import calling
+
+
+class _End(NamedTuple):
+    """What a job came to; the error may be other jobs' too, the frames are kept for each."""
+
+    value: Any = None
+    error: BaseException | None = None
+    frames: TracebackType | None = None
+
+
+@dataclass(slots=True)
+class _Member:
+    job: BatchedJob[Any]
+    is_stopped: Callable[[], bool]
+    end: asyncio.Future[_End]
+    #: It no longer waits for the call.
+    has_left: bool = False
+
+
+class Batch:
+    """One call of a processor for several jobs of a tenant.
+
+    Args:
+        job_ids: Of its attempts, of which each joins or ends.
+    """
+
+    def __init__(
+        self, run: Callable[..., Any], job_ids: Collection[JobId], *, in_thread: bool
+    ) -> None:
+        self._run = run
+        self._in_thread = in_thread
+        #: Of the thread of a plain function.
+        self.thread_name = f"batch:{next(iter(job_ids))}"
+        #: The call; it begins when each attempt has joined or ended.
+        self.task: asyncio.Task[None] | None = None
+        self._is_cancelled = False
+        self._members: list[_Member] = []
+        self._awaited = set(job_ids)
+        self._alive = len(job_ids)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of its attempts have ended."""
+        return self._alive == 0
+
+    async def join(self, job: BatchedJob[Any], is_stopped: Callable[[], bool]) -> Any:
+        """Run this job with the others, and return or raise what it came to.
+
+        One that is stopped leaves, and the call for the others is not disturbed. Once all are
+        stopped the call is cancelled, and they wait for what it still returns.
+        """
+        member = _Member(job, is_stopped, asyncio.get_running_loop().create_future())
+        self._members.append(member)
+        self._awaited.discard(job.id)
+        self._begin()
+        try:
+            end = await asyncio.shield(member.end)
+        except asyncio.CancelledError:
+            member.has_left = True
+            if self.task is None or not all(
+                each.has_left or each.is_stopped() for each in self._members
+            ):
+                raise
+            if not self._is_cancelled:
+                self._is_cancelled = self.task.cancel()
+            try:
+                end = await asyncio.shield(member.end)
+            except asyncio.CancelledError:
+                self.task.cancel()  # it is abandoned
+                raise
+        if end.error is not None:
+            raise end.error.with_traceback(end.frames)
+        return end.value
+
+    def ended(self, job_id: JobId) -> None:
+        """An attempt has ended, maybe before it joined."""
+        self._alive -= 1
+        self._awaited.discard(job_id)
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._awaited or self.task is not None:
+            return
+        self._members = [each for each in self._members if not (each.has_left or each.is_stopped())]
+        if self._members:
+            self.task = asyncio.get_running_loop().create_task(self._call())
+
+    async def _call(self) -> None:
+        members, ends = self._members, []
+        jobs = [each.job for each in members]
+        run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
+        try:
+            ends = [_end(value) for value in _one_each(await run(), jobs)]
+        except BaseException as error:
+            ends = [_end(_of_all(error))] * len(jobs)
+        for member, end in zip(members, ends, strict=True):
+            member.end.set_result(end)
+
+
+def _one_each(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
+    is_list = isinstance(returned, Sequence) and not isinstance(returned, str | bytes | bytearray)
+    if is_list and len(returned) == len(jobs):
+        return list(returned)
+    said = f"{len(returned)} results" if is_list else type(returned).__name__
+    raise ProcessorError(
+        f"a processor of batches must return a list with one result for each job, in their order: "
+        f"{jobs[0].job_type!r} was given {len(jobs)} jobs and returned {said}"
+    )
+
+
+def _end(value: Any) -> _End:
+    if isinstance(value, BaseException):
+        return _End(error=value, frames=value.__traceback__)
+    return _End(value)
+
+
+def _of_all(error: BaseException) -> BaseException:
+    """What each job comes to when the call itself raised."""
+    if not isinstance(error, Suspended):
+        return error
+    wrong = ProcessorError(
+        "a wait of one job must not end the call for the others: return it in that job's place, as "
+        "asyncio.gather(…, return_exceptions=True) does",
+        retryable=False,
+    )
+    wrong.__cause__ = error
+    return wrong

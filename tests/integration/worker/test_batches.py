@@ -1,0 +1,223 @@
+"""Batches on a real database: tenants apart, each job its own end, whatever becomes of the others.
+
+Run as a module it is a worker of its own, which is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from infra.bench.scratch import scratch_settings
+from minutehand.queue.direct import DirectApi
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import BatchedJob, Fail, Registry, Retry, Worker
+from minutehand.worker.testing import drain
+from tests.contract.observed import breaches
+from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.harness import until
+from tests.support.paths import ROOT
+from tests.support.renewed import Renewed
+
+LEASE_SECONDS = 2
+COUNTS = "select status, count(*) from public.jobs group by 1"
+
+
+class Text(BaseModel):
+    """What is embedded; the last rule is not in its schema, so the worker meets it first."""
+
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _is_clean(cls, text: str) -> str:
+        if "\t" in text:
+            raise ValueError("no tabs")
+        return text
+
+
+Jobs = list[BatchedJob[Text]]
+
+
+@pytest.fixture
+def engine(renewed: Renewed) -> Iterator[Engine]:
+    """A service session; when the test is over every promise must hold of what it leaves."""
+    made = Engine(renewed, renewed.session())
+    yield made
+    assert breaches(made.connection) == {}
+
+
+def worker_of(gateway: str, database: str, run: Callable[[Jobs], Any], **options: Any) -> Worker:
+    registry, settings = Registry(), scratch_settings(gateway)
+    registry.processor("embed", payload=Text, **{"batch": 10, **options})(run)
+    queue = WorkerQueue(settings, api=DirectApi(database, schema="public"))
+    return Worker(settings, registry=registry, queue=queue)
+
+
+@asynccontextmanager
+async def working(
+    engine: Engine, run: Callable[[Jobs], Awaitable[Any]], **options: Any
+) -> AsyncIterator[Worker]:
+    """A worker whose types are published; it looks as often as it can."""
+    assert isinstance(engine.database, Renewed)
+    worker = worker_of(engine.database.gateway.url, engine.database.url, run, **options)
+    await worker.register()
+    try:
+        yield worker
+    finally:
+        await worker.aclose()
+
+
+def enqueue(engine: Engine, count: int, workspace: str = ACME, **more: Any) -> list[str]:
+    jobs = [{"job_type": "embed", "payload": {"text": f"{n}"}, **more} for n in range(count)]
+    said = engine.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=jobs, p_return="ids")
+    return [str(each) for each in said["ids"]]
+
+
+async def test_two_tenants_never_share_a_call_and_each_job_has_its_own_end(engine: Engine) -> None:
+    """Results, a retry, a failure, an exception and a payload that does not fit, in one backlog."""
+    calls: list[Jobs] = []
+
+    async def embed(jobs: Jobs) -> list[Any]:
+        calls.append(jobs)
+        ends: list[Any] = []
+        for job in jobs:
+            number = int(job.payload.text)
+            job.ctx.log("info", f"number {number}")
+            job.ctx.progress(number)
+            again = number % 10 == 3 and job.attempt == 1
+            said = {1: Fail("never"), 2: ValueError("broken")}.get(number % 10)
+            ends.append(Retry("soon", after=0) if again else said or {"vector": [number]})
+        return ends
+
+    async with working(engine, embed, max_attempts=2) as worker:
+        ids = enqueue(engine, 30) + enqueue(engine, 30, GLOBEX)
+        [odd] = engine.rpc(
+            "enqueue_jobs",
+            p_workspace_id=ACME,
+            p_jobs=[{"job_type": "embed", "payload": {"text": "a\tb"}}],
+            p_return="ids",
+        )["ids"]
+        for _ in range(3):
+            await drain(worker)
+            engine.run("update queue.deferred set run_at = now() - interval '1 s'")
+            engine.maintain()
+
+    assert all(len({job.workspace_id for job in jobs}) == 1 for jobs in calls)
+    assert max(map(len, calls)) == 10
+    assert engine.job(odd)["status"] == "failed"
+    assert "does not fit Text: text" in engine.job(odd)["error_message"]
+    ended = {job_id: engine.job(job_id) for job_id in ids}
+    for number, job in [(int(job["payload"]["text"]), job) for job in ended.values()]:
+        kind = number % 10
+        attempts = 2 if kind in (2, 3) else 1
+        assert (job["status"], job["attempts"]) == (
+            "failed" if kind in (1, 2) else "completed",
+            attempts,
+        )
+        done = kind not in (1, 2)
+        assert job["progress"]["percentage"] == (100 if done else number)
+        assert job["result"] == ({"vector": [number]} if done else None)
+        lines = engine.rows("select message from public.job_logs where job_id = %s", job["id"])
+        assert lines == [f"number {number}"] * attempts
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+async def test_one_is_lost_in_mid_batch_and_the_others_complete(engine: Engine, how: str) -> None:
+    """Its slot in the list is still filled by the processor: nothing of it is stored."""
+    calls: list[list[str]] = []
+    open_ = asyncio.Event()
+
+    async def embed(jobs: Jobs) -> list[str]:
+        calls.append([job.id for job in jobs])
+        if len(calls) == 1:
+            await open_.wait()
+        return [f"call {len(calls)}" for _ in jobs]
+
+    async with working(engine, embed, lease=60) as worker:
+        ids = enqueue(engine, 5)
+        task = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
+        await until(lambda: calls)
+        if how == "cancelled":
+            engine.rpc("cancel_job", p_job_id=ids[2])
+            await until(lambda: engine.status(ids[2]) == "cancelled")
+        else:
+            engine.run(
+                "update queue.leases set expires_at = now() - interval '1 s' where job_id = %s",
+                ids[2],
+            )
+            engine.maintain()
+            engine.run("update queue.deferred set run_at = now() - interval '1 s'")
+            await until(lambda: engine.status(ids[2]) == "completed")
+        statuses = {engine.status(each) for each in ids if each != ids[2]}
+        open_.set()
+        await until(
+            lambda: not engine.one("select count(*) from public.jobs where finished_at is null")
+        )
+        worker.stop()
+        await task
+
+    assert statuses == {"processing"}, "the others were at work all the time"
+    results = {each: engine.job(each)["result"] for each in ids}
+    first = results.pop(ids[2])
+    assert first == (None if how == "cancelled" else "call 2")
+    assert set(results.values()) == {f"call {len(calls)}"}
+    assert engine.one("select max(fence) from public.jobs") == len(calls)
+
+
+async def test_a_process_dies_in_mid_batch_and_each_job_still_ends_once(engine: Engine) -> None:
+    """By SIGKILL; its jobs are offered again when their leases are over."""
+    assert isinstance(engine.database, Renewed)
+    engine.register("embed", lease_seconds=LEASE_SECONDS, max_attempts=9)
+    engine.rpc("set_settings", p_settings={"lost_attempts_max": 9})
+    ids = enqueue(engine, 25) + enqueue(engine, 5, GLOBEX)
+    name = "tests.integration.worker.test_batches"
+    command = [sys.executable, "-m", name, engine.database.gateway.url, engine.database.url]
+    said = "select count(*) from public.jobs where progress is not null"
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    try:
+        await until(lambda: engine.one(said))
+    finally:
+        process.kill()
+        await process.wait()
+    assert dict(engine.rows(COUNTS)) == {"processing": 30}
+
+    calls: list[int] = []
+
+    async def embed(jobs: Jobs) -> list[str]:
+        calls.append(len(jobs))
+        return [job.payload.text for job in jobs]
+
+    async with working(engine, embed, lease=LEASE_SECONDS, max_attempts=9) as worker:
+        task = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
+        await until(lambda: dict(engine.rows(COUNTS)) == {"completed": 30})
+        worker.stop()
+        await task
+
+    assert sum(calls) == 30
+    assert engine.one("select array_agg(distinct attempts) from public.jobs") == [2]
+    assert {engine.job(each)["result"] for each in ids} == {str(n) for n in range(25)}
+
+
+async def main() -> None:
+    """Be the worker of a gateway and a database; it says that it began, and never ends."""
+
+    async def embed(jobs: Jobs) -> list[str]:
+        for job in jobs:
+            job.ctx.progress(1)
+        await asyncio.sleep(3600)
+        return []
+
+    gateway, database = sys.argv[1:]
+    worker = worker_of(gateway, database, embed, lease=LEASE_SECONDS, max_attempts=9)
+    await worker.run_forever(poll_seconds=0.05)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,377 @@
+"""Jobs that share a call: when it begins, what each comes to, and how one alone is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import SettleItem
+from minutehand.worker import (
+    BatchedJob,
+    Fail,
+    Job,
+    JobContext,
+    Registry,
+    Retry,
+    Snooze,
+    TickOptions,
+    TickSummary,
+    Worker,
+)
+from minutehand.worker.testing import ProcessorTest, run_batch
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import LoopClock, leaping
+
+Jobs = list[BatchedJob[Any]]
+OPTIONS = TickOptions(linger_seconds=0, grace_seconds=1)
+
+
+@dataclass
+class World:
+    """A run over these rows, and the calls of its processor."""
+
+    rows: Sequence[Row]
+    run: Callable[[Jobs], Any]
+    calls: list[list[str]] = field(default_factory=list)
+    options: TickOptions = OPTIONS
+    registry: Registry = field(default_factory=Registry)
+
+    def __post_init__(self) -> None:
+        self.queue = ModelQueue(self.rows)
+
+    def tick(self, *, budget: float = 60.0, **options: Any) -> TickSummary:
+        async def run(jobs: Jobs) -> Any:
+            self.calls.append([job.id for job in jobs])
+            return await self.run(jobs)
+
+        async def start() -> TickSummary:
+            self.registry.processor("work", payload=int, **{"batch": 3, **options})(run)
+            worker = Worker(
+                SETTINGS,
+                registry=self.registry,
+                queue=self.queue,
+                clock=LoopClock(),
+                options=self.options,
+            )
+            return await worker.tick(budget_seconds=budget)
+
+        return leaping(start())
+
+    @property
+    def ends(self) -> dict[str, SettleItem]:
+        """How each job was settled first: the model offers it again at once."""
+        settled = [item for items in self.queue.settles for item in items]
+        return {item.job_id: item for item in reversed(settled)}
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        return {job_id: item.outcome for job_id, item in self.ends.items()}
+
+
+def rows(*ids: str, **more: Any) -> list[Row]:
+    return [Row(name, 1, **more) for name in ids]
+
+
+async def results(jobs: Jobs) -> Any:
+    """Each its own id."""
+    return [str(job.id) for job in jobs]
+
+
+def test_a_call_has_jobs_of_one_tenant_and_no_more_than_a_batch() -> None:
+    world = World([*rows(*"abcd", workspace="one"), *rows(*"xy", workspace="two")], results)
+
+    world.tick()
+
+    assert sorted(world.calls) == [["a", "b", "c"], ["d"], ["x", "y"]]
+    assert {name: item.result for name, item in world.ends.items()} == {n: n for n in "abcdxy"}
+
+
+def test_each_comes_to_what_is_in_its_place() -> None:
+    """An exception in the list is that job's alone; a payload that does not fit joins no call."""
+
+    async def mixed(jobs: Jobs) -> Any:
+        said: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}
+        said |= {"d": Snooze(after=9), "e": ValueError("broken")}
+        for job in jobs:
+            job.ctx.log("info", f"I am {job.id}")
+        return [said.get(job.id, {"of": job.id}) for job in jobs]
+
+    world = World([*rows(*"abcde"), Row("f", "no number")], mixed)
+    world.tick(budget=0.9, batch=6)
+
+    assert world.calls[0] == ["a", "b", "c", "d", "e"]
+    assert world.outcomes == {
+        "a": "completed", "b": "retry", "c": "failed", "d": "snoozed", "e": "retry", "f": "failed",
+    }  # fmt: skip
+    error = world.ends["e"].error
+    assert error is not None
+    assert (error.type, error.message) == ("ValueError", "broken")
+    assert [world.queue.rows[name].lines[1] for name in "ae"] == [["I am a"], ["I am e"]]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([1, 2], "'work' was given 3 jobs and returned 2 results"),
+        (None, "'work' was given 3 jobs and returned NoneType"),
+        ("abc", "'work' was given 3 jobs and returned str"),
+        ({"a": 1}, "'work' was given 3 jobs and returned dict"),
+    ],
+)
+def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
+    returned: Any, message: str
+) -> None:
+    async def run(jobs: Jobs) -> Any:
+        return returned
+
+    world = World(rows(*"abc"), run)
+    world.tick(budget=0.9)
+
+    assert world.outcomes == dict.fromkeys("abc", "retry")
+    assert all(message in str(item.error) for item in world.ends.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ValueError("broken"), "retry"),
+        (ProcessorError("final", retryable=False), "failed"),
+        (ProcessorError("busy", retry_after=77), "retry"),
+        (SystemExit(1), "retry"),
+        (StopIteration(), "retry"),
+    ],
+)
+def test_an_exception_of_the_call_is_each_jobs(error: BaseException, outcome: str) -> None:
+    """With the frames of the processor alone, however many jobs it failed."""
+
+    async def run(jobs: Jobs) -> Any:
+        raise error
+
+    world = World(rows(*"abc"), run)
+    world.tick(budget=0.9)
+
+    assert world.outcomes == dict.fromkeys("abc", outcome)
+    assert {item.retry_after_seconds for item in world.ends.values()} <= {None, 77}
+    traces = [item.error.traceback for item in world.ends.values() if item.error]
+    assert all(trace == traces[0] for trace in traces)
+
+
+def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
+    """Raised, it would be a wait of them all: that is refused, and says what to do."""
+
+    async def one(job: BatchedJob[Any]) -> Any:
+        if job.id == "b":
+            await job.ctx.sleep(60)
+        return await job.ctx.step("say", lambda: asyncio.sleep(0, str(job.id)))
+
+    async def gathered(jobs: Jobs) -> Any:
+        return await asyncio.gather(*map(one, jobs), return_exceptions=True)
+
+    async def raised(jobs: Jobs) -> Any:
+        return [await one(job) for job in jobs]
+
+    each, all_ = World(rows(*"abc"), gathered), World(rows(*"abc"), raised)
+    each.tick(budget=0.9)
+    all_.tick(budget=0.9)
+
+    assert each.outcomes == {"a": "completed", "b": "waiting", "c": "completed"}
+    assert all_.outcomes == dict.fromkeys("abc", "failed")
+    assert "return_exceptions=True" in str(all_.ends["a"].error)
+
+
+@pytest.mark.parametrize("stop", ["cancel", "take_back"])
+def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
+    """Cancelled, or its lease was lost: nothing of it is stored, and nothing disturbs the rest."""
+    interrupted: list[str] = []
+
+    async def run(jobs: Jobs) -> Any:
+        asyncio.get_running_loop().call_later(2, getattr(world.queue, stop), "b")
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            interrupted.append("call")
+            raise
+        return [job.ctx.cancelled for job in jobs]
+
+    world = World(rows(*"abc"), run)
+    world.queue.take_back = lambda job_id: setattr(  # type: ignore[method-assign]
+        world.queue.rows[job_id], "status", "failed"
+    )
+    world.tick()
+
+    assert interrupted == []
+    assert {name: world.ends[name].result for name in "ac"} == {"a": False, "c": False}
+    assert world.outcomes.get("b") == ("cancelled" if stop == "cancel" else None)
+
+
+def test_each_has_its_own_time_and_the_call_ends_with_the_last() -> None:
+    """A timeout or deadline of one is its alone; of all, the call is stopped, and may return."""
+    stopped_at: list[float] = []
+
+    async def run(jobs: Jobs) -> Any:
+        try:
+            await asyncio.sleep(50)
+        except asyncio.CancelledError:
+            stopped_at.append(asyncio.get_running_loop().time())
+        return ["partial" for _ in jobs]
+
+    early = [Row("a", 1, timeout=5), Row("b", 1, deadline=8), Row("c", 1, timeout=20)]
+    world = World(early, run)
+    world.tick(budget=45)
+
+    assert {name: world.outcomes[name] for name in "ab"} == {"a": "retry", "b": "retry"}
+    assert 20 in map(round, stopped_at)
+    assert world.ends["c"].result == "partial"
+
+
+def test_a_call_that_does_not_stop_is_abandoned_with_all_its_jobs() -> None:
+    async def run(jobs: Jobs) -> Any:
+        for _ in range(3):
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                continue
+        return ["late" for _ in jobs]
+
+    world = World(rows(*"ab", timeout=2), run)
+    world.tick(budget=20)
+
+    assert world.outcomes == {"a": "retry", "b": "retry"}
+    assert all("AttemptTimeout" in str(item.error) for item in world.ends.values())
+
+
+@pytest.mark.parametrize(("comes_at", "calls"), [(0.1, [["a", "b"]]), (0.5, [["a"], ["b"]])])
+def test_a_batch_waits_for_more_and_no_longer(comes_at: float, calls: list[list[str]]) -> None:
+    """At the end of its wait it asks once more, and begins with the answer."""
+    began: list[float] = []
+
+    async def run(jobs: Jobs) -> Any:
+        began.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(3)
+        return [None for _ in jobs]
+
+    world = World(rows("a"), run)
+
+    def come() -> None:
+        world.queue.rows["b"] = Row("b", 1)
+
+    asyncio_later = come
+    original = world.queue._lease
+
+    def lease(request: Any) -> Any:
+        if not world.queue.requests:
+            asyncio.get_running_loop().call_later(comes_at, asyncio_later)
+        return original(request)
+
+    world.queue._lease = lease  # type: ignore[method-assign]
+    world.tick(batch_wait=0.3)
+
+    assert world.calls == calls
+    assert 0.3 <= began[0] <= 0.4
+
+
+def test_a_full_batch_begins_at_once() -> None:
+    began: list[float] = []
+
+    async def run(jobs: Jobs) -> Any:
+        began.append(asyncio.get_running_loop().time())
+        return [None for _ in jobs]
+
+    World(rows(*"abc"), run).tick(batch_wait=3)
+
+    assert began[0] < 0.1
+
+
+def test_what_waits_for_others_is_released_when_the_run_may_begin_nothing() -> None:
+    """It has spent no attempt."""
+    world = World(rows("a"), results)
+
+    world.tick(budget=1.2, batch_wait=3)
+
+    assert (world.calls, world.outcomes) == ([], {"a": "released"})
+
+
+def test_a_batch_is_one_slot_of_its_types_own() -> None:
+    world = World(rows(*"abcdefg"), results, options=TickOptions(concurrency=2, linger_seconds=0))
+
+    async def nothing(job: Job[Any], ctx: JobContext) -> None:
+        """Beside them."""
+
+    world.registry.processor("other", payload=dict)(nothing)
+    world.tick()
+
+    pools = {each.job_types: each.limit for each in world.queue.requests[0].pools or ()}
+    assert pools == {("other",): 2, ("work",): 6}
+    assert sum(map(len, world.calls)) == 7
+
+
+def test_middleware_is_around_each_job() -> None:
+    """One that answers itself keeps its job out of the call."""
+    world = World(rows(*"abc"), results)
+
+    @world.registry.around
+    async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
+        return "kept" if job.id == "b" else f"around {await call()}"
+
+    world.tick()
+
+    assert world.calls == [["a", "c"]]
+    said = {name: item.result for name, item in world.ends.items()}
+    assert said == {"a": "around a", "b": "kept", "c": "around c"}
+
+
+def test_a_plain_function_gets_a_batch_in_a_thread() -> None:
+    registry, queue = Registry(), ModelQueue(rows(*"ab"))
+
+    @registry.processor("work", payload=int, batch=50)
+    def run(jobs: list[BatchedJob[int]]) -> list[int]:
+        for job in jobs:
+            job.ctx.progress(50)
+        return [job.payload + 1 for job in jobs]
+
+    async def start() -> None:
+        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=30)
+
+    asyncio.run(start())
+
+    assert [item.result for items in queue.settles for item in items] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch of 'work' must be from 1 to 500, not 0"),
+        ({"batch": 501}, "from 1 to 500"),
+        ({"batch": True}, "from 1 to 500"),
+        ({"batch": 5, "batch_wait": 4}, "must be from 0 to 3 seconds, not 4"),
+        ({"batch": 5, "batch_wait": -1}, "from 0 to 3 seconds"),
+        ({"batch_wait": 1}, "batch_wait of 'work' needs batch"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Registry().processor("work", payload=int, **options)(results)
+
+
+def test_a_function_that_takes_something_else_is_refused() -> None:
+    async def run(job: Job[int], ctx: JobContext) -> None:
+        """As without batch."""
+
+    with pytest.raises(TypeError, match="must take one argument, the list of its jobs"):
+        Registry().processor("work", payload=int, batch=5)(run)  # type: ignore[arg-type,type-var]
+
+
+async def test_a_batch_is_tested_without_a_queue() -> None:
+    async def run(jobs: list[BatchedJob[int]]) -> list[Any]:
+        return [Retry("odd") if job.payload % 2 else job.payload for job in jobs]
+
+    ran = await run_batch([ProcessorTest(run, n) for n in range(3)])
+
+    assert [(each.outcome, each.result) for each in ran] == [
+        ("completed", 0), ("retry", None), ("completed", 2),
+    ]  # fmt: skip
