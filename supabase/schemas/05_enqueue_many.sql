@@ -380,7 +380,9 @@ comment on function public.enqueue_jobs is
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check each row of a plain insert into public.jobs before it is written, and fill it in. worker 0
--- says so to queue.place_inserted, which then has something to do.
+-- says so to queue.place_inserted, which then has something to do. What a person's transaction
+-- inserts beyond a hundred jobs takes a call slot, as a bulk does, and each hundred must be theirs
+-- to spend, since what is refused at the end has cost as much as what is admitted.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -390,10 +392,18 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
-  v_plain constant text := set_config('minutehand.has_plain_inserts', 'yes', true);
+  v_count constant integer := 1 + coalesce(
+    nullif(current_setting('minutehand.plain_inserts', true), ''),
+    '0'
+  )::integer;
   v_options jsonb;
   v_holder uuid;
 begin
+  perform set_config('minutehand.plain_inserts', v_count::text, true);
+  if v_count > 100 and v_count % 100 = 1 and queue.caller() is not null then
+    perform queue.take_call_slot(new.workspace_id);
+    perform queue.expect(new.workspace_id, queue.caller(), v_count, 0);
+  end if;
   if v_id not between queue.id_at(v_now - interval '1 day')
   and queue.id_at(v_now + interval '1 day') then -- retention reads ages from ids
     perform queue.refuse(
@@ -555,7 +565,7 @@ create trigger jobs_after_insert
   after insert on public.jobs
   referencing new table as added
   for each statement
-  when (current_setting('minutehand.has_plain_inserts', true) = 'yes')
+  when (current_setting('minutehand.plain_inserts', true) <> '')
   execute function queue.place_inserted();
 
 -- Delete what belongs to deleted jobs.

@@ -265,6 +265,61 @@ end;
 $$;
 revoke execute on function queue.admit from public;
 
+-- Charge a person for the rows that a statement has written: each counts as a change, and what it
+-- holds by its bytes. The tables are those that queue.charge_rows names.
+create function queue.charge_written()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if queue.caller() is not null then
+    perform queue.admit(
+      'changes',
+      null,
+      queue.caller(),
+      count(*),
+      sum(octet_length(to_jsonb(w)::text))
+    )
+    from written as w
+    having count(*) > 0;
+  end if;
+  return null;
+end;
+$$;
+revoke execute on function queue.charge_written from public;
+
+-- Charge people for what they write to these tables, by whatever function or policy. A project may
+-- have a view of its own in the place of one, which it charges or not.
+create function queue.charge_rows(variadic p_tables regclass[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_table regclass;
+  v_event text;
+begin
+  for v_table, v_event in
+    select c.oid, e.name
+    from pg_catalog.pg_class as c
+    cross join (values ('insert'), ('update')) as e (name)
+    where c.oid = any (p_tables) and c.relkind = 'r'
+  loop
+    execute format(
+      'create trigger %I after %s on %s referencing new table as written '
+        'for each statement execute function queue.charge_written()',
+      'charge_' || v_event,
+      v_event,
+      v_table
+    );
+  end loop;
+end;
+$$;
+revoke execute on function queue.charge_rows from public;
+select queue.charge_rows('public.workspace_members');
+
 -- Refuse jobs of a person's call that queue.admit would refuse once they are made: else a bulk that
 -- is refused costs all that one that is admitted does, and no one pays for it.
 create function queue.expect(
@@ -545,6 +600,7 @@ begin
   )
   where workspace_id = p_workspace_id
   returning * into v_made;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation
   or invalid_text_representation

@@ -4,7 +4,8 @@ create index jobs_by_replay on public.jobs (replay_of) where replay_of is not nu
 
 -- Cancel jobs: running ones are asked to stop, the others end now. Their first hundred live
 -- descendants too, unless the caller has locked the jobs; signals have maintenance cancel the rest,
--- a slice at a time. Returns how many of the family it has found, up to 5,000: what it costs.
+-- a slice at a time. Returns how many of the family it has found, up to 5,000: so many changes a
+-- person is charged for, by a call that takes a slot, whatever function they have called.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -18,8 +19,12 @@ as $$
 declare
   v_children uuid[];
   v_asked uuid[];
+  v_found integer;
 begin
   if not p_is_locked then
+    perform queue.take_call_slot(j.workspace_id)
+    from public.jobs as j
+    where j.id = p_ids[1];
     v_children := array(
       with recursive tree as (
         select j.id, 0 as depth
@@ -80,7 +85,9 @@ begin
         and c.cancel_requested_at is null
       offset 0
     );
-  return cardinality(p_ids) + coalesce(cardinality(v_children), 0);
+  v_found := cardinality(p_ids) + coalesce(cardinality(v_children), 0);
+  perform queue.admit('changes', null, queue.caller(), v_found) where not p_is_locked;
+  return v_found;
 end;
 $$;
 revoke execute on function queue.cancel from public;
@@ -95,10 +102,8 @@ set jit = off
 as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
-  v_family integer;
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- it may change many children
-  v_family := queue.cancel(array[p_job_id], queue.clock());
+  perform queue.cancel(array[p_job_id], queue.clock());
   select * into v_job
   from public.jobs
   where id = p_job_id;
@@ -110,7 +115,6 @@ begin
       v_job.status
     );
   end if;
-  perform queue.admit('changes', v_job.workspace_id, queue.caller(), v_family);
   return queue.job_json(v_job);
 end;
 $$;
@@ -169,6 +173,8 @@ begin
       );
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
+  else
+    perform queue.take_call_slot(old.workspace_id); -- it may change many
   end if;
   perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
   perform queue.admit('changes', old.workspace_id, queue.caller());
@@ -445,7 +451,6 @@ declare
   v_found record;
   v_ids uuid[] := '{}';
   v_count integer;
-  v_cost integer;
 begin
   perform queue.may_manage(p_workspace_id);
   if p_filter ? 'workspace_id' then
@@ -521,11 +526,11 @@ begin
     perform queue.hold_jobs(v_ids);
     v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
+    perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
   else
-    v_cost := queue.cancel(v_ids, v_now);
+    perform queue.cancel(v_ids, v_now);
     v_count := cardinality(v_ids);
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller(), coalesce(v_cost, v_count));
   return jsonb_build_object(
     'count', v_count,
     'more', p_cursor is not null,
@@ -655,8 +660,9 @@ begin
       'changes',
       v_job.workspace_id,
       queue.caller(),
+      0,
       (
-        select (sum(octet_length(s.value::text)) + queue.output_bytes(v_id)) / 16384
+        select sum(octet_length(s.value::text)) + queue.output_bytes(v_id)
         from queue.steps as s
         where s.job_id = v_id
       )

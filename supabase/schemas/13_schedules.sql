@@ -436,7 +436,12 @@ begin
       'schedules_max'
     );
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller());
+  perform queue.admit(
+    'changes',
+    p_workspace_id,
+    queue.caller(),
+    p_bytes => octet_length(p_schedule::text)
+  );
   return to_jsonb(v_saved);
 end;
 $$;

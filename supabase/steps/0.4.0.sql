@@ -67,3 +67,6 @@ select setval('queue.feed_reached', greatest(
   1,
   (select max(t.read_to) from queue.tasks as t)
 ));
+
+-- What people write there is charged.
+select queue.charge_rows('public.workspace_members');

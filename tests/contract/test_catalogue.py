@@ -245,6 +245,7 @@ WAITS = {
     "save_schedule do update": "a manager's: queue.may_manage takes a call slot",
     "silence_finding do update": "an operator's",
     "beacon_cancel for update": "it takes a call slot",
+    "follow do update": "a client's own row, by the id that it chose",
     # a pause that ends handles its signal at once; the other kinds are maintenance's
     "lock_held for no key update": "settlements and maintenance",
     "gather do update": "settlements and maintenance",
@@ -261,14 +262,15 @@ def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
     """A call that sleeps or waits for a lock holds a connection of the pool that all share."""
     schemas = "('queue', 'public', 'beacon', 'chat', 'enrichment', 'plans', 'training')"
     found = catalogue.rows(
-        "select p.proname, p.prosrc, p.pronamespace = 'public'::regnamespace and ("
+        "select p.pronamespace::regnamespace || '.' || p.proname, p.prosrc,"
         "  has_function_privilege('authenticated', p.oid, 'execute')"
-        "  or has_function_privilege('anon', p.oid, 'execute'))"
+        "  or has_function_privilege('anon', p.oid, 'execute')"
         f" from pg_proc as p where p.pronamespace::regnamespace::text in {schemas}"
     )
     sources = {name: " ".join(re.sub("--.*", "", text).split()) for name, text, _ in found}
     triggers = catalogue.rows(
-        "select p.proname from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid"
+        "select p.pronamespace::regnamespace || '.' || p.proname"
+        " from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid"
         " where not t.tgisinternal and t.tgtype & 8 = 0"  # none may delete
         "  and t.tgrelid::regclass::text !~ '^(auth|realtime|storage)'"
     )
@@ -278,11 +280,16 @@ def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
         name = left.pop()
         if name in sources and name not in reached:
             reached[name] = sources[name]
-            left += re.findall(r"\b[a-z]+\.(\w+)\(", sources[name])
+            left += re.findall(r"\b[a-z]+\.\w+(?=\()", sources[name])
 
     waits = {
-        f"{name} {each.strip()}"
+        f"{name.partition('.')[2]} {each.strip()}"
         for name, text in reached.items()
         for each in re.findall(WAITING, text)
     }
     assert waits == set(WAITS)
+    # who acts as the service would wait as it does: a guest's job is held before, or refused
+    as_service = re.compile(r"set_config\('request.jwt.claims', '\{\"role")
+    acting = [text for text in reached.values() if as_service.search(text)]
+    assert len(acting) == 2
+    assert all("queue.hold_jobs(" in as_service.split(text)[0] for text in acting)

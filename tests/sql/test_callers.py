@@ -15,6 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import complete, refused
+from tests.contract.test_prices import CALLS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 from tests.support.patience import until
@@ -58,6 +59,13 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 
 
+#: Plain statements, which the Data API makes of a request.
+INSERT = f"""
+insert into public.jobs (workspace_id, user_id, job_type, payload, status)
+select '{ACME}', '{ADA}', 'work', '{{{{}}}}', 'pending' from generate_series(1, {{}})"""
+CANCEL = "update public.jobs set status = 'cancelled' where {}"
+
+
 def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: Engine) -> None:
     """However many they send, none waits: the rest of the connections stays for others."""
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
@@ -84,38 +92,31 @@ def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: En
             for function, arguments in {**calls, "list_jobs": {}}.items():
                 said = refused(ada.rpc, function, **arguments)
                 assert said[:2] == ("PT429", "rate_limited"), function
+            for statement in (INSERT.format(101), CANCEL.format("true")):
+                assert refused(ada.run, statement)[:2] == ("PT429", "rate_limited"), statement
+            ada.run(INSERT.format(2))
             assert ada.rpc("session_feed", p_session_id=session)["events"]  # few, as are new
             assert refused(ada.rpc, "event_feed", **OF_ACME, p_cursor=now)[1] == "rate_limited"
         with engine.member(EVE) as other:
             assert other.rpc("list_jobs")["jobs"] == []
-        assert len(engine.lease(200)) == 101
+        assert len(engine.lease(200)) == 103
 
 
-def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
-    """What one way does not count is the way around the rest."""
+def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -> None:
+    """By whatever they call, and for as long as the answer says; others go on."""
     engine.stop_clock()
-    later = {"p_job_id": engine.enqueue(delay_seconds=900)}
-    schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
-    webhook = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c"}
-    ways: dict[str, Any] = {
-        "enqueue_job": {**OF_ACME, "p_job_type": "work"},
-        "enqueue_jobs": {**OF_ACME, "p_jobs": [{"job_type": "work"}]},
-        "replay_job": later,
-        "cancel_job": later,
-        "retry_job": later,
-        "emit_event": {**OF_ACME, "p_name": "e", "p_payload": None},
-        "put_schedule": {**OF_ACME, "p_schedule": schedule},
-        "put_webhook": {**OF_ACME, "p_webhook": webhook},
-        "open_guest_session": {**OF_ACME, "p_options": {"user_id": BOB}},
-        "pause_jobs": {"p_request": {"kind": "workspace", "name": ACME}},
-    }
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
     engine.rpc("set_settings", p_settings=rate)
     with engine.member(ADA) as ada:
         ada.rpc("emit_event", p_workspace_id=ACME, p_name="first")
-        for function, arguments in ways.items():
-            state, hint, detail = refused(ada.rpc, function, **arguments)
-            assert (state, hint) == ("PT429", "rate_limited"), function
+        ways: list[Callable[[], Any]] = [
+            ada.enqueue,
+            lambda: ada.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME}),
+            lambda: ada.run("update public.accounts set name = 'x'"),
+        ]
+        for way in ways:
+            state, hint, detail = refused(way)
+            assert (state, hint) == ("PT429", "rate_limited")
             assert '"retry_after_seconds": ' in str(detail)
         engine.advance(2)
         ada.enqueue()
@@ -307,6 +308,20 @@ def test_a_persons_call_waits_for_no_job(engine: Engine, function: str) -> None:
     assert refusal(refused.value) == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
 
 
+def test_a_guests_call_waits_for_no_job(engine: Engine) -> None:
+    """The apps act as the service for guests, which alone may wait."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    ids = world(engine, None)
+    with engine.open_transaction() as other, engine.database.as_role("anon", {}) as connection:
+        other.run("select from public.jobs for update")
+        other.run("select from public.plans for update")
+        guest = Engine(engine.database, connection)
+        guest.run("set statement_timeout = '2s'")  # had it waited, this would be what it says
+        for function in ("chat_respond", "plan_retry", "plan_redo", "chat_cancel", "plan_cancel"):
+            arguments = put(CALLS[function], ids, "x")
+            assert refused(guest.rpc, function, **arguments)[:2] == ("PT429", "job_busy"), function
+
+
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
 def test_few_calls_of_a_person_wait_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
     """Racing calls get the one job; a flood of them holds no more than three connections."""
@@ -353,6 +368,21 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
             assert bulk(jobs[:500])["ids"] == made["ids"]
 
 
+def test_a_plain_insert_of_many_is_refused_early(engine: Engine) -> None:
+    """A hundred at a time must be its caller's to spend: what is refused last has cost it all."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 250})
+    made = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
+    with engine.member(ADA) as ada:
+        ada.run(INSERT.format(120))
+        published = engine.one(made)
+
+        assert refused(ada.run, INSERT.format(5000))[:2] == ("PT429", "rate_limited")
+
+        assert engine.one(made) == published, "a number that no rollback gives back"
+        ada.run(INSERT.format(100))
+
+
 def test_what_costs_much_is_never_free(engine: Engine) -> None:
     """Calls of one moment are charged once; of large ones it would be the first of many alone."""
     with engine.member(ADA) as first, engine.member(ADA) as second:
@@ -370,36 +400,6 @@ def test_what_costs_much_is_never_free(engine: Engine) -> None:
         first.run("commit")
         for way in ways:
             way()
-
-
-def test_bytes_are_charged_beside_jobs(engine: Engine) -> None:
-    """A disk is filled by what jobs hold; each 16 kB counts as a job, by every way in."""
-    engine.stop_clock()
-    engine.rpc(
-        "set_settings", p_settings={"user_enqueues_burst": 50, "user_enqueues_per_second": 1}
-    )
-    large = {"text": "x" * 160_000}
-    row = (
-        "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
-        " values (%s, %s, 'work', %s, 'pending')"
-    )
-    ways: list[Callable[[Engine], Any]] = [
-        lambda ada: ada.enqueue(large),
-        lambda ada: ada.rpc(
-            "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work", "payload": large}]
-        ),
-        lambda ada: ada.run(row, ACME, ADA, Jsonb(large)),
-        lambda ada: ada.rpc("emit_event", p_workspace_id=ACME, p_name="e", p_payload=large),
-    ]
-    left = "select tokens from queue.buckets where name like 'u:%%enqueues'"
-    with engine.member(ADA) as ada:
-        charged = [50.0]
-        for way in ways:
-            way(ada)
-            charged.append(engine.one(left))
-
-    costs = [round(before - after) for before, after in itertools.pairwise(charged)]
-    assert costs == [10, 10, 10, 10]
 
 
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:

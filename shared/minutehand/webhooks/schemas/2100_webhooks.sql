@@ -389,7 +389,12 @@ begin
   if not found then
     perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller());
+  perform queue.admit(
+    'changes',
+    p_workspace_id,
+    queue.caller(),
+    p_bytes => octet_length(p_webhook::text)
+  );
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
 end;

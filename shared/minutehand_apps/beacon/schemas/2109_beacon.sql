@@ -190,6 +190,7 @@ select queue.show_to_members('public.beacon_outbox');
 select queue.show_to_members('public.beacon_executions');
 select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
+select queue.charge_rows('public.beacon_jobs');
 
 -- Whose a spec is, and what may quote someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';

@@ -247,6 +247,7 @@ declare
   )::uuid;
   v_jobs uuid[];
 begin
+  perform queue.take_call_slot(v_workspace);
   with dead as (
     select o.id
     from public.beacon_outbox as o

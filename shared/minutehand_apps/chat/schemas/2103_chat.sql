@@ -835,8 +835,13 @@ begin
       p_message_id
     );
   end if;
-  -- guests may not answer jobs, so the app does it for them: whose session this is was checked
-  perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  if queue.caller() is null then
+    perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
+    -- refused where another transaction has it, for which the service would wait
+    perform queue.hold_jobs(array[v_question.job_id]);
+    -- guests may not answer jobs, so the app does it for them: whose session this is was checked
+    perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  end if;
   perform public.answer_job(
     v_question.job_id,
     jsonb_build_object('answer', p_content, 'name', v_question.question ->> 'name')
@@ -1051,6 +1056,7 @@ select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
 select queue.show_to_members('public.async_session_state');
 select queue.show_to_members('public.async_messages');
 select queue.show_to_members('public.async_work_items');
+select queue.charge_rows('public.async_session_state', 'public.async_messages');
 
 -- A guest's chat has no owner: what names them is found by their words.
 comment on column public.async_session_state.session_id is 'Person: words';

@@ -336,6 +336,11 @@ grant insert (
 grant select, insert, update, delete on public.workspace_settings to service_role;
 grant select, insert, update, delete on public.accounts to service_role;
 grant select, insert, update, delete on public.contacts to service_role;
+select queue.charge_rows(
+  'public.workspace_settings',
+  'public.accounts',
+  'public.contacts'
+);
 
 -- An account is a company's, a contact a person's.
 comment on column public.accounts.name is 'Person: words';

@@ -368,8 +368,13 @@ declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
-  -- guests may not retry jobs, so the app does it for them: whose plan this is was checked
-  perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+    -- refused where another transaction has it, for which the service would wait
+    perform queue.hold_jobs(array[v_plan.job_id]);
+    -- guests may not retry jobs, so the app does it for them: whose plan this is was checked
+    perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  end if;
   perform public.retry_job(v_plan.job_id);
   perform set_config('request.jwt.claims', v_claims, true);
   return jsonb_build_object('plan_id', p_plan_id);
@@ -393,8 +398,15 @@ begin
   select * into v_plan
   from public.plans
   where id = v_plan.id
-  for update;
-  if (select finished_at is null from public.jobs where id = v_plan.job_id) then
+  for update skip locked;
+  if not found then
+    perform queue.refuse(
+      429,
+      'job_busy',
+      'another call is changing the plan; call again',
+      '{"retry_after_seconds": 1}'
+    );
+  elsif (select finished_at is null from public.jobs where id = v_plan.job_id) then
     perform queue.refuse(
       409,
       'invalid_state',
@@ -593,6 +605,7 @@ select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
 select queue.show_to_members('public.plans');
 select queue.show_to_members('public.plan_stages');
 select queue.show_to_members('public.plan_states');
+select queue.charge_rows('public.plans');
 
 -- A guest's plan has no owner: what names them is found by their words.
 comment on column public.plans.prompt is 'Person: words';

@@ -248,6 +248,7 @@ select queue.show_to_members('public.background_jobs');
 select queue.show_to_members('public.job_queue');
 select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
+select queue.charge_rows('public.trainings');
 
 -- Whose a training is, and what may quote someone.
 comment on column public.trainings.title is 'Person: words';

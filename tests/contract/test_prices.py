@@ -1,0 +1,301 @@
+"""What people store they pay for, by every function that they may call and table they may write."""
+
+from __future__ import annotations
+
+import random
+import string
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.observed import ask
+from tests.support.engine import ACME, ADA, BOB, Engine
+
+#: What a person stores at once: not to be compressed, and below every bound but the smallest.
+TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
+SIZES = (len(TEXT), 8000, 2560, 200)
+FUNCTIONS = """
+select p.proname from pg_proc as p
+where p.provolatile = 'v' and p.pronamespace = 'public'::regnamespace
+  and has_function_privilege(%s, p.oid, 'execute')
+"""
+WRITTEN = """
+select coalesce(sum(n_tup_ins + n_tup_upd), 0)::integer from pg_stat_xact_all_tables
+where schemaname !~ '^(pg_|information_schema|realtime)'
+  and relname not in ('buckets', 'followers')
+"""
+TABLES = """
+select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')
+  and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema|auth|realtime|storage|kept)'
+"""
+OF = {"p_workspace_id": ACME}
+NOTE = {"text": "TEXT"}
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
+SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {"name": "TEXT"}, "questions": ["?"]}
+SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
+PLAN = {"prompt": "TEXT", "speed_vs_detail": "fast_but_skip_details"}
+FILE = f"workspaces/{ACME}/{ADA}/{uuid.UUID(int=9)}/v.mp4"
+#: Arguments of each function; where TEXT is, people may write. PENDING, FAILED, ASKING, PLAN,
+#: SHARED and so on are ids of what `world` has made.
+CALLS: dict[str, dict[str, Any]] = {
+    "enqueue_job": {**OF, "p_job_type": "work", "p_payload": NOTE},
+    "enqueue_jobs": {**OF, "p_jobs": [{"job_type": "work", "payload": NOTE}]},
+    "cancel_job": {"p_job_id": "PENDING"},
+    "cancel_jobs": {**OF, "p_filter": {"job_type": "work"}},
+    "retry_job": {"p_job_id": "FAILED", "p_payload": NOTE},
+    "retry_jobs": {**OF, "p_filter": {"job_type": "work"}},
+    "replay_job": {"p_job_id": "FAILED", "p_request": {"payload": NOTE}},
+    "answer_job": {"p_job_id": "ASKING", "p_answer": {"answer": "TEXT"}},
+    "emit_event": {**OF, "p_name": "e", "p_payload": NOTE},
+    "pause_jobs": {"p_request": {"kind": "workspace", "name": ACME, "reason": "TEXT"}},
+    "put_schedule": {
+        **OF,
+        "p_schedule": {"name": "s", "cron": "@daily", "job_type": "work", "payload": NOTE},
+    },
+    "put_webhook": {
+        **OF,
+        "p_webhook": {"url": "https://x.example", "description": "TEXT", "sealed_secret": SEALED},
+    },
+    "test_webhook": {**OF, "p_webhook_id": "HOOK"},
+    "open_guest_session": {**OF, "p_options": {"user_id": BOB}},
+    "set_workspace_limits": {**OF, "p_limits": {"own_max_running": 3}},
+    "chat_request": {"p_session_id": "s" * 40, "p_request": {"text": "TEXT", "client_id": "c"}},
+    "chat_respond": {"p_session_id": "CHAT", "p_message_id": "MESSAGE", "p_content": "TEXT"},
+    "chat_cancel": {"p_session_id": "CHAT", "p_work_id": None},
+    "chat_messages": {"p_session_id": "CHAT"},
+    "plan_start": {**OF, "p_plan": PLAN},
+    "plan_cancel": {"p_plan_id": "PLAN"},
+    "plan_retry": {"p_plan_id": "ENDED"},
+    "plan_redo": {"p_plan_id": "ENDED", "p_stage": "outline"},
+    "plan_share": {"p_plan_id": "PLAN", "p_is_shared": True},
+    "plan_delete": {"p_plan_id": "PLAN"},
+    "training_start": {**OF, "p_title": "TEXT", "p_object_key": FILE},
+    "training_cancel": {"p_training_id": "TRAINING"},
+    "training_retry": {"p_training_id": "TRIED"},
+    "training_delete": {"p_training_id": "TRAINING"},
+    "training_share": {"p_training_id": "TRAINING", "p_is_shared": True},
+    "beacon_submit": {**OF, "p_spec": SPEC},
+    "beacon_cancel": {"p_id": "SPEC"},
+    "beacon_redrive": {**OF},
+    "put_workspace_settings": {**OF, "p_changes": {"sealed_key": "TEXT"}},
+    "enrich_account": {"p_account_id": "ACCOUNT"},
+    "enrich_contact": {"p_contact_id": "CONTACT"},
+    "delete_schedule": {**OF, "p_name": "gone"},
+    "delete_webhook": {**OF, "p_webhook_id": "HOOK"},
+    "explain_job": {"p_job_id": "PENDING"},
+    "follow_topic": {"p_topic": "TOPIC", "p_follower_id": ACME},
+    "open_stream": {},
+}
+NAMES = {"ACME": ACME, "ADA": ADA, "BOB": BOB, "TOPIC": f"workspace:{ACME}"}
+#: Of operators alone.
+STAFF = {"silence_finding"}
+#: What guests may do and do not pay for: it changes no more than the rows that its id names.
+UNPAID = {"chat_cancel", "chat_messages", "plan_cancel", "plan_delete", "plan_share"}
+#: What policies let people write by the Data API, beside `jobs`: a statement for each right.
+ROWS = {
+    "public.jobs INSERT": (
+        "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
+        " select '{ACME}', '{ADA}', 'work', jsonb_build_object('text', '{TEXT}'::text), 'pending'"
+        " from generate_series(1, {MANY})"
+    ),
+    "public.jobs UPDATE": "update public.jobs set status = 'cancelled' where id = '{PENDING}'",
+    "public.workspace_members INSERT": (
+        "insert into public.workspace_members (workspace_id, user_id)"
+        " select '{ACME}', gen_random_uuid() from generate_series(1, {MANY})"
+    ),
+    "public.workspace_members UPDATE": (
+        "update public.workspace_members set role = 'manager' where user_id = '{BOB}'"
+    ),
+    "public.workspace_settings INSERT": (
+        "insert into public.workspace_settings (workspace_id) values ('{ACME}')"
+    ),
+    "public.workspace_settings UPDATE": (
+        "insert into public.workspace_settings (workspace_id) values ('{ACME}');"
+        "update public.workspace_settings set apollo_auto_enrich = true"
+    ),
+    "public.accounts INSERT": (
+        "insert into public.accounts (workspace_id, name)"
+        " select '{ACME}', '{TEXT}' from generate_series(1, {MANY})"
+    ),
+    "public.accounts UPDATE": "update public.accounts set name = '{TEXT}'",
+    "public.contacts INSERT": (
+        "insert into public.contacts (workspace_id, name)"
+        " select '{ACME}', '{TEXT}' from generate_series(1, {MANY})"
+    ),
+    "public.contacts UPDATE": "update public.contacts set name = '{TEXT}'",
+}
+RIGHTS = """
+select distinct format('%I.%I %s', table_schema, table_name, privilege_type)
+from information_schema.column_privileges
+where grantee in ('authenticated', 'anon') and privilege_type in ('INSERT', 'UPDATE')
+  and table_schema !~ '^(auth|realtime|storage|kept|extensions|graphql)'
+"""
+#: Rows of the apps, as their people and workers have made them.
+APPS = """
+insert into public.async_session_state (session_id, workspace_id, title, created_by)
+values ('%(CHAT)s', '%(ACME)s', 't', %(OWNER)s);
+insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, question)
+values ('%(MESSAGE)s', '%(CHAT)s', '%(ACME)s', '%(ASKING)s', 'question', '?', '{"name": "q"}');
+insert into public.async_messages (session_id, workspace_id, job_id, type, content, work_type)
+values ('%(CHAT)s', '%(ACME)s', '%(PENDING)s', 'message', 'x', 'research');
+insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
+values ('%(PLAN)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(PENDING)s', %(OWNER)s),
+  ('%(ENDED)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(FAILED)s', %(OWNER)s);
+insert into public.trainings (id, workspace_id, title, object_key)
+values ('%(TRAINING)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/1'),
+  ('%(TRIED)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/2');
+insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
+values ('%(TRAINING)s', 'transcription', '%(PENDING)s', '%(ACME)s'),
+  ('%(TRIED)s', 'transcription', '%(FAILED)s', '%(ACME)s');
+with made as (
+  insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, outbox_id)
+  values ('%(SPEC)s', '%(ACME)s', 'a', '1', '{}', '%(SPEC)s')
+)
+insert into public.beacon_outbox (id, workspace_id, job_id, message, status)
+values ('%(SPEC)s', '%(ACME)s', '%(SPEC)s', '{}', 'dead');
+insert into public.accounts (id, workspace_id, name) values ('%(ACCOUNT)s', '%(ACME)s', 'a');
+insert into public.contacts (id, workspace_id, name) values ('%(CONTACT)s', '%(ACME)s', 'c');
+"""
+
+
+def world(engine: Engine, owner: str | None) -> dict[str, str]:
+    """Ids by the words of CALLS: jobs in three states, and what the apps have of them."""
+    engine.stop_clock()
+    engine.publish_deliveries()
+    for each in (
+        "chat_message",
+        "plan",
+        "transcription",
+        "mux_upload",
+        "enrich_account",
+        "enrich_contact",
+    ):
+        engine.register(each)
+    engine.run("delete from public.workspace_settings")
+    hook = {"url": "https://x.example", "sealed_secret": SEALED}
+    schedule = {"name": "gone", "cron": "@daily", "job_type": "work"}
+    engine.rpc("put_schedule", **OF, p_schedule=schedule)
+    made = {"HOOK": engine.rpc("put_webhook", **OF, p_webhook=hook)["id"]}
+    for name, outcome, more in (
+        ("FAILED", "failed", {"error": {"type": "X", "message": "m"}}),
+        ("ASKING", "waiting", {"wait": {**ask(), "name": "q"}}),
+    ):
+        made[name] = engine.enqueue()
+        engine.settle(engine.lease_one(job_types=["work"]), outcome, **more)
+    made["PENDING"] = engine.enqueue(delay_seconds=900)
+    made |= {
+        name: str(uuid.uuid4())
+        for name in (
+            "CHAT",
+            "MESSAGE",
+            "PLAN",
+            "ENDED",
+            "TRAINING",
+            "TRIED",
+            "SPEC",
+            "ACCOUNT",
+            "CONTACT",
+        )
+    }
+    named = {**made, "ACME": ACME, "OWNER": f"'{owner}'" if owner else "null"}
+    for statement in (APPS % named).split(";\n"):
+        if statement.strip():
+            engine.run(statement)
+    return {**made, "MESSAGE": f"msg_{made['MESSAGE']}", **NAMES}
+
+
+def put(value: Any, ids: dict[str, str], text: str) -> Any:
+    """The value with ids and the text where their words stand."""
+    match value:
+        case dict():
+            return {key: put(each, ids, text) for key, each in value.items()}
+        case list():
+            return [put(each, ids, text) for each in value]
+        case "TEXT":
+            return text
+        case str():
+            return ids.get(value, value)
+    return value
+
+
+class Undone(Exception):
+    """What was found; raised so that the transaction is rolled back."""
+
+
+def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]) -> Undone:
+    """Rows that a call writes, what it costs, and how much of TEXT a row of it holds."""
+    bucket, burst = ("u:%enqueues", "10000") if sub else ("g:%", "60")
+    left = f"select coalesce(min(tokens), {burst}) from queue.buckets where name like %s"
+    try:
+        with engine.database.as_role(role, {"sub": sub}) as connection, connection.transaction():
+            who = Engine(engine.database, connection)
+            act(who)
+            who.run("reset role")
+            written = who.one(WRITTEN)
+            cost = float(burst) - who.one(left, bucket)
+            held = 0
+            for table in who.rows(TABLES) if written else ():
+                holds = f"select 1 from {table} as t where strpos(t::text, %s) > 0 limit 1"
+                sizes = (size for size in SIZES if size > held)
+                held = next((n for n in sizes if who.rows(holds, TEXT[:n])), held)
+            raise Undone(written, cost, held)
+    except Undone as found:
+        return found
+
+
+def longest(
+    engine: Engine, name: str, role: str, sub: str | None, call: Callable[..., None]
+) -> tuple[int, float, int]:
+    """The price of a call with the longest text that it takes."""
+    said = ""
+    for size in SIZES:
+        try:
+            written, cost, held = price(engine, role, sub, partial(call, text=TEXT[:size])).args
+            return written, cost, held
+        except psycopg.Error as error:
+            said = str(error)
+    raise AssertionError(f"{name} is refused: {said}")
+
+
+@pytest.mark.parametrize("who", ["a person", "a guest"])
+def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
+    """By each function: a change, and one more for each 16 kB. Guests pay by the call."""
+    role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")
+    functions = set(engine.rows(FUNCTIONS, role)) - STAFF
+    assert functions == set(CALLS) if sub else functions < set(CALLS)
+    ids = world(engine, sub)
+    unpaid = {}
+    for name in functions if sub else functions - {"follow_topic"}:
+
+        def call(person: Engine, text: str) -> None:
+            person.rpc(name, **put(CALLS[name], ids, text))  # noqa: B023
+
+        written, cost, held = longest(engine, name, role, sub, call)
+        if cost < bool(written) + (held // 16384 if sub else 0):
+            unpaid[name] = held
+    assert unpaid == ({} if sub else dict.fromkeys(UNPAID, 0))
+
+
+@pytest.mark.parametrize("many", [1, 250])
+def test_what_policies_let_people_write_is_paid_for(engine: Engine, many: int) -> None:
+    """By each table: each row is a change, and each 16 kB one more."""
+    assert set(engine.rows(RIGHTS)) == set(ROWS)
+    ids = world(engine, ADA)
+    unpaid = {}
+    for name, statement in ROWS.items():
+
+        def call(person: Engine, text: str) -> None:
+            values = {**ids, "TEXT": text[: 640_000 // many], "MANY": many}
+            person.run(statement.format(**values))  # noqa: B023
+
+        written, cost, held = longest(engine, name, "authenticated", ADA, call)
+        least = many if "MANY" in statement else 1
+        if not written or cost < least + least * held // 16384:
+            unpaid[name] = (written, cost, held)
+    assert unpaid == {}
