@@ -200,7 +200,7 @@ create table queue.lanes (
   served_at timestamptz,
   -- since when it has no jobs and nothing names it; deleted a day later
   unused_since timestamptz,
-  -- its place in the ring: the round, and who was served last; or its leader's, which it shares
+  -- its position in the ring: the round, and who was served last; or its leader's
   leader integer references queue.lanes on delete set null,
   round bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
@@ -216,7 +216,7 @@ create index lanes_by_leader on queue.lanes (leader);
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  rank bigint not null, -- its tenant's place in the ring, the same in all lanes
+  rank bigint not null, -- its tenant's order in the ring, the same in all lanes
   had double precision not null default 0, -- how much of its next round it has had already
   -- no ready job has a smaller ord: dead rows are not read
   from_ord bigint not null default 0,
@@ -427,12 +427,12 @@ create table queue.job_keys (
   request_hash text, -- of the payload that came with an idempotency key
   -- when a unique key is freed: leased or finished; other: an idempotency key whose call made no
   -- job, since another job had its unique key
-  until text,
+  freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
 alter table queue.job_keys enable row level security;
 revoke all on queue.job_keys from public, anon, authenticated, service_role;
-create index job_keys_of_others on queue.job_keys (job_id) where until = 'other';
+create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'other';
 
 create table queue.steps (
   job_id uuid not null,
@@ -478,7 +478,7 @@ create table queue.feed (
   seqs integer[],
   wakes boolean, -- its commit notifies listening workers
   -- its message exceeded the budget, and watchers were not yet asked to read again
-  held boolean,
+  unsent boolean,
   primary key (workspace_id, number, id)
 );
 alter table queue.feed enable row level security;
@@ -489,8 +489,8 @@ alter table queue.feed
   alter seqs set storage external;
 create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
-create index feed_held on queue.feed (id) where held;
-create index feed_held_by_workspace on queue.feed (workspace_id, id) where held;
+create index feed_unsent on queue.feed (id) where unsent;
+create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 create index feed_by_number on queue.feed (number);
 
 -- The same event of several jobs of a tenant and session: what a statement adds to the feed.

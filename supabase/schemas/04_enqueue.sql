@@ -362,12 +362,12 @@ set search_path = ''
 as $$
 declare
   v_turn constant text := p_lane || '/' || p_workspace_id;
-  v_held text[] := string_to_array(current_setting('minutehand.turns', true), ' ');
-  v_count integer := coalesce(nullif(v_held[1], '')::integer, 0);
+  v_latest text[] := string_to_array(current_setting('minutehand.turns', true), ' ');
+  v_count integer := coalesce(nullif(v_latest[1], '')::integer, 0);
 begin
-  if v_turn is distinct from v_held[2] then
+  if v_turn is distinct from v_latest[2] then
     v_count := v_count + 1;
-    v_held[2] := set_config('minutehand.turns', v_count || ' ' || v_turn, true);
+    v_latest[2] := set_config('minutehand.turns', v_count || ' ' || v_turn, true);
   end if;
   return v_count <= 200
     and current_setting('transaction_isolation') = 'read committed'
@@ -675,7 +675,7 @@ declare
   end;
   v_priority constant integer := (p_options ->> 'priority')::integer;
   v_id uuid := p_job.id;
-  v_held public.jobs;
+  v_replaced public.jobs;
 begin
   if p_job.idempotency_key is not null then
     v_id := queue.claim_key(
@@ -693,7 +693,7 @@ begin
   perform queue.hold_key(p_job.workspace_id, p_job.job_type, p_job.unique_key);
   loop
     insert into queue.job_keys (
-      workspace_id, job_type, key, is_unique, job_id, until
+      workspace_id, job_type, key, is_unique, job_id, freed_when
     )
     values (
       p_job.workspace_id,
@@ -749,8 +749,8 @@ begin
         coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at)
       )
     where j.id = v_id
-    returning * into v_held;
-    perform queue.place(v_held, p_now);
+    returning * into v_replaced;
+    perform queue.place(v_replaced, p_now);
     perform queue.admit(
       'jobs',
       p_job.workspace_id,
@@ -760,14 +760,14 @@ begin
     perform queue.append_event(
       array[v_id],
       'job.replaced',
-      jsonb_strip_nulls(jsonb_build_object('scheduled_for', v_held.scheduled_for)),
+      jsonb_strip_nulls(jsonb_build_object('scheduled_for', v_replaced.scheduled_for)),
       p_now,
       p_is_counted => true
     );
     exit;
   end loop;
   update queue.job_keys as k
-  set job_id = v_id, until = 'other'
+  set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
     = (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false);
   return v_id;
@@ -790,7 +790,7 @@ set search_path = ''
 as $$
 declare
   v_hash constant text := md5(p_payload::text);
-  v_held queue.job_keys;
+  v_taken queue.job_keys;
 begin
   perform queue.hold_key(p_workspace_id, p_job_type, p_key);
   insert into queue.job_keys as k (
@@ -798,25 +798,25 @@ begin
   )
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
-  returning * into v_held;
+  returning * into v_taken;
   -- a statement of its own sees a job that was committed while the one above waited for the key
-  if v_held.job_id <> all (p_own)
-    and not exists (select from public.jobs as j where j.id = v_held.job_id)
+  if v_taken.job_id <> all (p_own)
+    and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
     update queue.job_keys as k
     set request_hash = v_hash, job_id = p_id
     where (workspace_id, job_type, key, is_unique)
       = (p_workspace_id, p_job_type, p_key, false);
     return p_id;
-  elsif v_held.request_hash <> v_hash then
+  elsif v_taken.request_hash <> v_hash then
     perform queue.refuse(
       409,
       'idempotency_conflict',
       'this idempotency key was used with another payload',
-      v_held.job_id::text
+      v_taken.job_id::text
     );
   end if;
-  return v_held.job_id;
+  return v_taken.job_id;
 end;
 $$;
 revoke execute on function queue.claim_key from public;

@@ -646,7 +646,7 @@ begin
   where ctid = any (array(
     select o.ctid
     from removed as j
-    join queue.job_keys as o on o.job_id = j.id and o.until = 'other'
+    join queue.job_keys as o on o.job_id = j.id and o.freed_when = 'other'
     for update of o skip locked
   ));
   -- one that a report or settlement holds stays, which waits for the record: it is swept later

@@ -37,11 +37,11 @@ create type queue.lease_request as (
   ends jsonb,
   pools jsonb
 );
--- A turn; due: its round; and what may start of its type, its tenant in it (own), and its tenant.
+-- A turn, its round, and what may start of its type, its tenant in it (own), and its tenant.
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
-  due bigint,
+  round bigint,
   rank bigint,
   had double precision,
   from_ord bigint,
@@ -63,7 +63,7 @@ create type queue.share as (
 create type queue.last_served as (
   job_type text,
   rounds double precision,
-  due bigint,
+  round bigint,
   rank bigint,
   workspace_id uuid
 );
@@ -369,7 +369,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_at record; -- the place of these lanes, how many they have, and the latest round
+  v_position record; -- the position of these lanes, how many they have, and the latest round
   v_rows integer;
 begin
   select
@@ -401,8 +401,8 @@ begin
     end if;
     return;
   end if;
-  select a.*, count(*) over () as places, max(a.round) over () - 1 as least
-  into v_at
+  select a.*, count(*) over () as positions, max(a.round) over () - 1 as least
+  into v_position
   from (
     select distinct
       d.round,
@@ -416,7 +416,7 @@ begin
     ))
   ) as a
   limit 1;
-  for v_try in case when v_at.places > 1 then 3 else 1 end .. 3 loop
+  for v_try in case when v_position.positions > 1 then 3 else 1 end .. 3 loop
     v_rows := case v_try
       when 1 then 2 * p_most + 20
       when 2 then 20 * p_most + 100
@@ -427,21 +427,21 @@ begin
         select t.*, row_number() over () as nth
         from (
           (
-            select o.*, v_at.round as due
+            select o.*, v_position.round as round
             from queue.turns as o
             where v_try < 3
               and not o.blocked
-              and (o.rank, o.workspace_id) > (v_at.rank, v_at.workspace_id)
+              and (o.rank, o.workspace_id) > (v_position.rank, v_position.workspace_id)
             order by o.rank, o.workspace_id
             limit v_rows
           )
           union all
           (
-            select o.*, v_at.round + 1
+            select o.*, v_position.round + 1
             from queue.turns as o
             where v_try < 3
               and not o.blocked
-              and (o.rank, o.workspace_id) <= (v_at.rank, v_at.workspace_id)
+              and (o.rank, o.workspace_id) <= (v_position.rank, v_position.workspace_id)
             order by o.rank, o.workspace_id
             limit v_rows
           )
@@ -457,7 +457,7 @@ begin
         select u.*, row_number() over () as nth
         from (
           (
-            select o.*, greatest(d.round, v_at.least) as due
+            select o.*, greatest(d.round, v_position.least) as round
             from queue.turns as o
             where o.lane = l.lane
               and not o.blocked
@@ -467,7 +467,7 @@ begin
           )
           union all
           (
-            select o.*, greatest(d.round, v_at.least) + 1
+            select o.*, greatest(d.round, v_position.least) + 1
             from queue.turns as o
             where o.lane = l.lane
               and not o.blocked
@@ -480,7 +480,7 @@ begin
       ) as t
     ),
     cut as materialized ( -- from here on some turns may not have been read
-      select r.due, r.rank, r.workspace_id
+      select r.round, r.rank, r.workspace_id
       from read as r
       where r.nth = v_rows
       order by 1, 2, 3
@@ -489,23 +489,23 @@ begin
     found as (
       select
         r.*,
-        dense_rank() over (order by r.due, r.rank, r.workspace_id) as place
+        dense_rank() over (order by r.round, r.rank, r.workspace_id) as nth_tenant
       from read as r
       where r.lane = any (p_lanes)
         and not exists (
           select from cut as c
-          where (r.due, r.rank, r.workspace_id) >= (c.due, c.rank, c.workspace_id)
+          where (r.round, r.rank, r.workspace_id) >= (c.round, c.rank, c.workspace_id)
         )
     )
     select
       array_agg(
         row(
-          f.lane, f.workspace_id, f.due, f.rank, f.had, f.from_ord, 1, null, false,
+          f.lane, f.workspace_id, f.round, f.rank, f.had, f.from_ord, 1, null, false,
           null, null, null
         )::queue.turn
-      ) filter (where f.place <= p_most),
-      least(coalesce(max(f.place), 0), p_most),
-      coalesce(max(f.place), 0) <= p_most and not exists (select from cut)
+      ) filter (where f.nth_tenant <= p_most),
+      least(coalesce(max(f.nth_tenant), 0), p_most),
+      coalesce(max(f.nth_tenant), 0) <= p_most and not exists (select from cut)
     into turns, known, is_all
     from found as f;
     exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
@@ -567,7 +567,7 @@ begin
     row(
       t.lane,
       t.workspace_id,
-      t.due,
+      t.round,
       t.rank,
       t.had,
       t.from_ord,
@@ -689,12 +689,12 @@ begin
       h.job_type,
       h.type_free,
       h.tenant_free,
-      first_value(h.due) over tenant as due,
+      first_value(h.round) over tenant as round,
       first_value(h.had) over tenant as had,
       row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
     from heads as h
     where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
-    window tenant as (partition by h.workspace_id order by h.due, h.lane)
+    window tenant as (partition by h.workspace_id order by h.round, h.lane)
   ),
   typed as (
     select
@@ -702,7 +702,7 @@ begin
       r.rounds,
       row_number() over (
         partition by o.job_type
-        order by r.rounds, o.due, o.rank, o.workspace_id, o.nth
+        order by r.rounds, o.round, o.rank, o.workspace_id, o.nth
       ) as nth_in_all
     from owned as o
     cross join lateral (
@@ -715,7 +715,7 @@ begin
     from typed as p
     where p.nth_in_all <= coalesce(p.type_free, p_most)
       and (p_depth is not null or p.rounds = (select min(o.rounds) from typed as o))
-    order by p.rounds, p.due, p.rank, p.workspace_id, p.nth
+    order by p.rounds, p.round, p.rank, p.workspace_id, p.nth
     limit p_most
   ),
   by_turn as (
@@ -729,14 +729,14 @@ begin
     group by 1, 2, 3
   ),
   last as (
-    select k.job_type, k.rounds, k.due, k.rank, k.workspace_id
+    select k.job_type, k.rounds, k.round, k.rank, k.workspace_id
     from picked as k
     where k.nth_in_all = k.type_free
     union all
     (
-      select null, k.rounds, k.due, k.rank, k.workspace_id
+      select null, k.rounds, k.round, k.rank, k.workspace_id
       from picked as k
-      order by k.rounds desc, k.due desc, k.rank desc, k.workspace_id desc
+      order by k.rounds desc, k.round desc, k.rank desc, k.workspace_id desc
       limit 1
     )
   )
@@ -755,7 +755,7 @@ begin
     ),
     (
       select array_agg(
-        row(l.job_type, l.rounds, l.due, l.rank, l.workspace_id)::queue.last_served
+        row(l.job_type, l.rounds, l.round, l.rank, l.workspace_id)::queue.last_served
       )
       from last as l
     ),
@@ -791,19 +791,19 @@ begin
   if p_is_past
     or p_last.job_type is not null
     or p_last.rounds > 0
-    or p_last.due is null
+    or p_last.round is null
     or exists (select from unnest(p_turns) as t where t.weight <> 1 or t.had > 0)
   then
     with given as ( -- no join: the planner may not hash one here
       select
         g.*,
         g.had + case
-          when g.due = min(g.due) over tenant
+          when g.round = min(g.round) over tenant
             then sum(g.jobs) over tenant / g.weight
           else 0
         end as now_had
       from (
-        select t.lane, t.workspace_id, t.due, t.rank, t.had, t.weight, 0 as jobs
+        select t.lane, t.workspace_id, t.round, t.rank, t.had, t.weight, 0 as jobs
         from unnest(p_turns) as t
         union all
         select s.lane, s.workspace_id, null, null, null, null, s.jobs
@@ -815,9 +815,9 @@ begin
       select
         g.*,
         p_is_past
-          or (g.due, g.rank, g.workspace_id)
-            < (p_last.due, p_last.rank, p_last.workspace_id)
-          or g.due = p_last.due
+          or (g.round, g.rank, g.workspace_id)
+            < (p_last.round, p_last.rank, p_last.workspace_id)
+          or g.round = p_last.round
             and g.workspace_id = p_last.workspace_id
             and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
       from given as g
@@ -845,11 +845,11 @@ begin
       ) as o
       where t.ctid = o.found
     )
-    select null, null, p.due, p.rank, p.workspace_id
+    select null, null, p.round, p.rank, p.workspace_id
     into v_done
     from passed as p
     where p.is_done
-    order by p.due desc, p.rank desc, p.workspace_id desc
+    order by p.round desc, p.rank desc, p.workspace_id desc
     limit 1;
     if not found then
       return;
@@ -869,7 +869,7 @@ begin
     select
       s.*,
       s.lane = any (p_lanes)
-        and (v_done.due, v_done.rank, v_done.workspace_id)
+        and (v_done.round, v_done.rank, v_done.workspace_id)
         > ((s.of_leader).round, (s.of_leader).last_rank, (s.of_leader).last_workspace_id) as moves
     from lanes as s
   ),
@@ -884,7 +884,7 @@ begin
   update queue.lanes as l
   set
     leader = w.new_leader,
-    round = case when w.moves then v_done.due else (w.of_leader).round end,
+    round = case when w.moves then v_done.round else (w.of_leader).round end,
     last_rank = case when w.moves then v_done.rank else (w.of_leader).last_rank end,
     last_workspace_id = case
       when w.moves then v_done.workspace_id
@@ -1290,7 +1290,7 @@ begin
     and u.key = j.unique_key
     and u.is_unique
     and u.job_id = j.id
-    and u.until = 'leased';
+    and u.freed_when = 'leased';
   update queue.gated as g
   set started_at = p_now
   from public.jobs as j

@@ -271,17 +271,17 @@ set jit = off
 as $$
 declare
   v_items constant queue.worker_item[] := (queue.read_items(p_request -> 'items')).items;
-  v_news constant uuid[] := array(
+  v_reported constant uuid[] := array(
     select i.job_id
     from unnest(v_items) as i
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) > 0
   );
   v_busy uuid[] := '{}'; -- of these, whose rows another transaction holds
-  v_due uuid[];
+  v_renewed uuid[];
 begin
   perform queue.refuse_revoked();
-  if v_news <> '{}' then
-    v_busy := queue.lock_held(v_news);
+  if v_reported <> '{}' then
+    v_busy := queue.lock_held(v_reported);
     perform queue.write_reports(
       array(
         select i
@@ -292,7 +292,7 @@ begin
     );
   end if;
   -- renew once a fifth is over, since workers report often; a locked one waits for the next report
-  v_due := array(
+  v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
     join queue.leases as l on l.job_id = i.job_id
@@ -313,7 +313,7 @@ begin
       else o.lease_seconds
     end as lease_seconds
   ) as s
-  where l.job_id = any (v_due) and l.job_id = o.job_id;
+  where l.job_id = any (v_renewed) and l.job_id = o.job_id;
   return jsonb_build_object(
     'results', (
       select coalesce(

@@ -8,7 +8,7 @@ create table queue.waits (
   workspace_id uuid not null,
   created_at timestamptz not null,
   kind text not null, -- sleep, ask, event or children
-  name text not null, -- the step that receives the value
+  step text not null, -- that receives the value
   data jsonb not null default '{}', -- question, options and the answer given, or job_ids
   event_name text,
   -- when it ends by itself; of children: when it looks at them again
@@ -103,7 +103,7 @@ begin
     v_until := p_now + interval '1 second';
   end if;
   insert into queue.waits (
-    job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value,
+    job_id, workspace_id, kind, step, data, event_name, timeout_at, default_value,
     created_at
   )
   values (
@@ -189,7 +189,7 @@ begin
   ),
   copied as (
     insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
-    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now
+    select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
     -- an earlier wait of this name, ended by a cancel, may have left some
@@ -256,7 +256,7 @@ begin
     v_ended := v_ended || v_wait.job_id;
     insert into queue.steps (job_id, name, kind, value, started_at, created_at)
     values (
-      v_wait.job_id, v_wait.name, v_wait.kind, v_value, v_wait.created_at, p_now
+      v_wait.job_id, v_wait.step, v_wait.kind, v_value, v_wait.created_at, p_now
     )
     on conflict do nothing;
   end loop;
@@ -639,12 +639,12 @@ begin
         where j.id = p_job_id
       )
     );
-  elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
+  elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.step then
     perform queue.refuse(
       409,
       'invalid_state',
       'the job is asking something else now',
-      v_wait.name
+      v_wait.step
     );
   elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
     and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer')

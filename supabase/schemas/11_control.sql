@@ -240,7 +240,7 @@ as $$
 declare
   v_ids uuid[];
 begin
-  insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
+  insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, freed_when)
   select distinct on (j.workspace_id, j.job_type, j.unique_key)
     j.workspace_id,
     j.job_type,

@@ -400,7 +400,7 @@ declare
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
-  v_held boolean; -- true, or null
+  v_unsent boolean; -- true, or null
 begin
   foreach v_change in array p_changes loop
     v_fits_one := v_fits_one
@@ -411,7 +411,7 @@ begin
   -- a message holds 256 kB
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
     v_fits_one := v_fits_one and v_jobs <= 1000;
-    v_held := nullif(
+    v_unsent := nullif(
       not queue.send(p_changes, v_is_minor, v_fits_one, v_seen, p_now),
       false
     );
@@ -430,7 +430,7 @@ begin
       );
   end if;
   insert into queue.feed (
-    number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held
+    number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, unsent
   )
   select
     v_number,
@@ -442,9 +442,9 @@ begin
     c.job_ids,
     c.seqs,
     p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
-    case when c.seqs is not null then v_held end
+    case when c.seqs is not null then v_unsent end
   from unnest(p_changes) as c
-  where v_held
+  where v_unsent
     or not v_is_minor
     or c.type = 'job.progress' and c.session_id is not null;
   return true;
@@ -462,7 +462,7 @@ as $$
 declare
   v_lines constant tid[] := queue.in_shares(
     'queue.feed',
-    'o.held',
+    'o.unsent',
     'o.xid <> pg_current_xact_id()', -- committed
     'o.id',
     queue.clock()
@@ -476,7 +476,7 @@ declare
     select b.budget - b.used
     from queue.message_budget() as b
   );
-  v_said record; -- topics, since when, cost, and the lines that have to wait longer
+  v_announced record; -- topics, since when, cost, and the lines that have to wait longer
 begin
   if v_ids = '{}' then -- also where there is no Realtime
     return 0;
@@ -496,7 +496,7 @@ begin
       from queue.followers as o
       where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)
     ) as t (topic)
-    where f.held and f.id = any (v_ids)
+    where f.unsent and f.id = any (v_ids)
   ),
   topics as (
     select
@@ -532,13 +532,13 @@ begin
       join priced as o on o.topic = l.topic
       where o.cost > v_left
     ) as rest
-  into v_said
+  into v_announced
   from priced as p;
   update queue.feed
-  set held = null
-  where held and id = any (v_ids) and id <> all (v_said.rest);
+  set unsent = null
+  where unsent and id = any (v_ids) and id <> all (v_announced.rest);
   perform nextval('queue.messages_counted')
-  from generate_series(1, v_said.cost);
+  from generate_series(1, v_announced.cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select
     queue.new_id(),
@@ -547,8 +547,8 @@ begin
     'job.look_again',
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()),
     true
-  from unnest(v_said.topics, v_said.since) as t (topic, since);
-  return coalesce(cardinality(v_said.topics), 0);
+  from unnest(v_announced.topics, v_announced.since) as t (topic, since);
+  return coalesce(cardinality(v_announced.topics), 0);
 end;
 $$;
 revoke execute on function queue.do_announcements from public;
@@ -599,25 +599,25 @@ set search_path = ''
 as $$
 declare
   v_kind constant text := split_part(p_topic, ':', 1);
-  v_of constant text := substr(p_topic, length(v_kind) + 2);
+  v_id constant text := substr(p_topic, length(v_kind) + 2);
 begin
-  if v_kind = 'session' and v_of like 'guest\_%' then
-    return exists (select from queue.guest_session(v_of));
+  if v_kind = 'session' and v_id like 'guest\_%' then
+    return exists (select from queue.guest_session(v_id));
   elsif v_kind = 'session' then
     return exists (
       select from public.jobs as j
-      where j.session_id = v_of and j.workspace_id in (select queue.my_workspaces())
+      where j.session_id = v_id and j.workspace_id in (select queue.my_workspaces())
     );
   elsif v_kind not in ('workspace', 'job')
-    or v_of !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
+    or v_id !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
   then
     return false;
   elsif v_kind = 'workspace' then
-    return v_of::uuid in (select queue.my_workspaces());
+    return v_id::uuid in (select queue.my_workspaces());
   end if;
   return exists (
     select from public.jobs as j
-    where j.id = v_of::uuid
+    where j.id = v_id::uuid
       and (
         j.workspace_id in (select queue.my_workspaces())
         or j.session_id like 'guest\_%'
@@ -874,9 +874,9 @@ as $$
 declare
   v_now constant pg_snapshot := pg_current_snapshot();
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
-  v_at queue.feed_cursor;
+  v_cursor queue.feed_cursor;
 begin
-  v_at := case
+  v_cursor := case
     when p_cursor is null
       then row(null, v_now, null, null, null, null)::queue.feed_cursor
     when p_cursor = '1:1:' then row(
@@ -890,31 +890,31 @@ begin
     else p_cursor::queue.feed_cursor
   end;
   -- it comes back with each event
-  if v_at.seen is null or length(p_cursor) > 8192 then
+  if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
-  v_at := row(
-    v_at.history,
-    v_at.seen,
-    coalesce(v_at.until, v_now),
-    coalesce(v_at.number, v_base + pg_snapshot_xmin(v_at.seen)::text::bigint),
-    coalesce(v_at.id, 0),
-    coalesce(v_at.nth, 0)
+  v_cursor := row(
+    v_cursor.history,
+    v_cursor.seen,
+    coalesce(v_cursor.until, v_now),
+    coalesce(v_cursor.number, v_base + pg_snapshot_xmin(v_cursor.seen)::text::bigint),
+    coalesce(v_cursor.id, 0),
+    coalesce(v_cursor.nth, 0)
   );
-  if v_at.history <> queue.history()
-    or pg_snapshot_xmax(v_at.seen) > pg_snapshot_xmax(v_now)
-    or v_at.seen::text <> '1:1:'
+  if v_cursor.history <> queue.history()
+    or pg_snapshot_xmax(v_cursor.seen) > pg_snapshot_xmax(v_now)
+    or v_cursor.seen::text <> '1:1:'
       and exists (
         select from queue.tasks as t
         where t.name = 'live'
           and t.read_to
-          between v_base + pg_snapshot_xmin(v_at.seen)::text::bigint
+          between v_base + pg_snapshot_xmin(v_cursor.seen)::text::bigint
           and queue.feed_end()
       )
   then
     return null;
   end if;
-  return v_at;
+  return v_cursor;
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
@@ -986,10 +986,10 @@ declare
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
-  v_at constant queue.feed_cursor := queue.read_cursor(p_cursor);
+  v_cursor constant queue.feed_cursor := queue.read_cursor(p_cursor);
   v_page record;
 begin
-  if v_at.seen is null then
+  if v_cursor.seen is null then
     return '{"events": [], "places": [], "more": false, "reset": true}' || jsonb_build_object(
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
@@ -998,7 +998,7 @@ begin
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
-    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 101) as f
+    from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 101) as f
   ) as f
   where f.events > 100;
   with lines as materialized (
@@ -1006,14 +1006,14 @@ begin
       f.*,
       row_number() over w as n,
       sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
-    from queue.feed_lines(p_workspace_id, p_session_id, v_at, 1000) as f
+    from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
   -- events of the first line that were read before do not count: it may have thousands
   slice as (
     select l.*
     from lines as l
-    where l.before - v_at.nth <= c_limit + 1000
+    where l.before - v_cursor.nth <= c_limit + 1000
   ),
   found as (
     select
@@ -1024,7 +1024,7 @@ begin
       i.seq,
       row_number() over (order by s.n, i.nth) as n,
       row(
-        v_history, v_at.seen, v_at.until, s.number, s.id, i.nth
+        v_history, v_cursor.seen, v_cursor.until, s.number, s.id, i.nth
       )::queue.feed_cursor as cursor
     from slice as s
     cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (
@@ -1036,9 +1036,9 @@ begin
       and s.type <> all (v_hidden)
       and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-      and not pg_visible_in_snapshot(s.xid, v_at.seen)
-      and (s.number <= v_base or pg_visible_in_snapshot(s.xid, v_at.until))
-      and (s.id <> v_at.id or i.nth > v_at.nth)
+      and not pg_visible_in_snapshot(s.xid, v_cursor.seen)
+      and (s.number <= v_base or pg_visible_in_snapshot(s.xid, v_cursor.until))
+      and (s.id <> v_cursor.id or i.nth > v_cursor.nth)
     order by n
     limit c_limit + 1
   )
@@ -1067,8 +1067,8 @@ begin
         then (
           select row(
             v_history,
-            v_at.seen,
-            v_at.until,
+            v_cursor.seen,
+            v_cursor.until,
             s.number,
             s.id,
             cardinality(s.job_ids)
@@ -1086,7 +1086,7 @@ begin
     'more', v_page.cursor is not null,
     'cursor', coalesce(
       v_page.cursor,
-      row(v_history, v_at.until, null, null, null, null)::queue.feed_cursor
+      row(v_history, v_cursor.until, null, null, null, null)::queue.feed_cursor
     )::text
   );
 end;

@@ -506,13 +506,13 @@ set search_path = ''
 as $$
 declare
   v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
-  v_at timestamptz := queue.clock();
+  v_next_at timestamptz := queue.clock();
   v_runs jsonb := '[]';
 begin
   perform queue.may_read(p_workspace_id);
   for v_nth in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
-    v_at := queue.first_run(p_schedule ->> 'cron', v_zone, v_at);
-    v_runs := v_runs || to_jsonb(v_at);
+    v_next_at := queue.first_run(p_schedule ->> 'cron', v_zone, v_next_at);
+    v_runs := v_runs || to_jsonb(v_next_at);
   end loop;
   return jsonb_build_object(
     'cron', p_schedule ->> 'cron',

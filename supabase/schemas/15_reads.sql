@@ -194,7 +194,7 @@ begin
         'next_run_at', v_wait.timeout_at,
         'waiting_for', jsonb_strip_nulls(jsonb_build_object(
           'kind', v_wait.kind,
-          'name', v_wait.name,
+          'name', v_wait.step,
           'question', v_wait.data -> 'question',
           'options', case when not p_is_listed then v_wait.data -> 'options' end,
           'job_ids', case when not p_is_listed then v_wait.data -> 'job_ids' end,
@@ -978,7 +978,7 @@ begin
               from queue.leases as l
               where l.job_id = j.id and l.step is not null
               union all
-              select w.name, w.kind, w.created_at, null, w.timeout_at
+              select w.step, w.kind, w.created_at, null, w.timeout_at
               from queue.waits as w
               where w.job_id = j.id
             ) as s

@@ -9,8 +9,8 @@ create table queue.stats (
   -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
   counts jsonb not null,
   -- queue and run times of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds
-  waits jsonb,
-  runs jsonb,
+  queue_times jsonb,
+  run_times jsonb,
   primary key (workspace_id, minutes, at, job_type)
 ) with (
   fillfactor = 70,
@@ -131,7 +131,7 @@ begin
     ),
     stored as (
       insert into queue.stats as s (
-        workspace_id, minutes, at, job_type, counts, waits, runs
+        workspace_id, minutes, at, job_type, counts, queue_times, run_times
       )
       select
         c.id,
@@ -148,8 +148,10 @@ begin
       order by 1, 2, 3, 4
       on conflict (workspace_id, minutes, at, job_type) do update set
         counts = queue.sum_numbers(array[s.counts, excluded.counts]),
-        waits = queue.sum_numbers(array[s.waits, excluded.waits]),
-        runs = queue.sum_numbers(array[s.runs, excluded.runs])
+        queue_times = queue.sum_numbers(
+          array[s.queue_times, excluded.queue_times]
+        ),
+        run_times = queue.sum_numbers(array[s.run_times, excluded.run_times])
     )
     select v_done + coalesce(sum(e.jobs), 0) into v_done
     from ended as e;
@@ -203,8 +205,8 @@ from (
     date_bin(p_step, s.at, p_since) as at,
     s.job_type,
     queue.sum_numbers(array_agg(s.counts)) as counts,
-    queue.sum_numbers(array_agg(s.runs)) as runs,
-    queue.sum_numbers(array_agg(s.waits)) as waits
+    queue.sum_numbers(array_agg(s.run_times)) as run_times,
+    queue.sum_numbers(array_agg(s.queue_times)) as queue_times
   from queue.stats as s
   where s.workspace_id
   = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
@@ -242,7 +244,7 @@ cross join lateral (
       ) as b
     )
   ) as times
-  from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)
+  from (values ('run', n.run_times), ('queue', n.queue_times)) as k (name, buckets)
 ) as p
 $$;
 revoke execute on function queue.type_numbers from public;

@@ -232,7 +232,7 @@ set search_path = ''
 as $$
 declare
   -- places before records: one whose wait someone answers now stays due
-  v_held constant uuid[] := array(
+  v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
     where w.job_id = any (p_ids)
@@ -260,7 +260,7 @@ begin
     and d.job_id = j.id
     and d.run_at <= p_now
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
-    and (j.status <> 'waiting' or j.id = any (v_held));
+    and (j.status <> 'waiting' or j.id = any (v_locked));
   perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
   from (
     select
@@ -274,7 +274,7 @@ begin
     from public.jobs as j
     left join queue.job_types as t on t.job_type = j.job_type
     where j.id = any (p_ids)
-      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held))
+      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (
         j.deadline_at <= p_now
         or t.internal and j.user_id is not null and j.id = any (v_adopted)
@@ -644,7 +644,7 @@ begin
             where s.enabled and s.next_at <= p_now
           )
           when 'announcements'
-            then exists (select from queue.feed as f where f.held)
+            then exists (select from queue.feed as f where f.unsent)
           -- one of them may have expired
           when 'reclaim' then exists (select from queue.leases)
           else t.reads_feed -- seconds later

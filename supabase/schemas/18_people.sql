@@ -32,7 +32,7 @@ comment on column queue.attempts.traceback is 'Person: words of the job';
 comment on column queue.job_keys.key is 'Person: words of the job';
 comment on column queue.steps.name is 'Person: words of the job';
 comment on column queue.steps.value is 'Person: words of the job';
-comment on column queue.waits.name is 'Person: words of the job';
+comment on column queue.waits.step is 'Person: words of the job';
 comment on column queue.waits.data is 'Person: words of the job';
 comment on column queue.waits.event_name is 'Person: words of the job';
 comment on column queue.waits.default_value is 'Person: words of the job';
@@ -342,14 +342,14 @@ begin
         format(
           '(%s) in (select %s from %s as t where %s)',
           (
-            select string_agg(format('t.%I', a.attname), ', ' order by n.place)
-            from unnest(k.conkey) with ordinality as n (number, place)
+            select string_agg(format('t.%I', a.attname), ', ' order by n.nth)
+            from unnest(k.conkey) with ordinality as n (number, nth)
             join pg_catalog.pg_attribute as a
               on a.attrelid = k.conrelid and a.attnum = n.number
           ),
           (
-            select string_agg(format('t.%I', a.attname), ', ' order by n.place)
-            from unnest(k.confkey) with ordinality as n (number, place)
+            select string_agg(format('t.%I', a.attname), ', ' order by n.nth)
+            from unnest(k.confkey) with ordinality as n (number, nth)
             join pg_catalog.pg_attribute as a
               on a.attrelid = k.confrelid and a.attnum = n.number
           ),

@@ -27,6 +27,16 @@ alter table queue.job_types
 -- A lease may be asked for by pools of slots, of some job types each.
 alter type queue.lease_request add attribute pools jsonb;
 
+-- Columns say what they hold.
+alter table queue.feed rename column held to unsent;
+alter index queue.feed_held rename to feed_unsent;
+alter table queue.job_keys rename column until to freed_when;
+alter table queue.stats rename column waits to queue_times;
+alter table queue.stats rename column runs to run_times;
+alter table queue.waits rename column name to step;
+alter type queue.turn rename attribute due to round;
+alter type queue.last_served rename attribute due to round;
+
 -- Positions are compared by number: the cluster's own number says nothing of its history.
 delete from queue.settings where name = 'cluster';
 alter type queue.feed_cursor rename attribute cluster to history;
@@ -37,7 +47,7 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
   where timeout_at is not null;
 create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
   where lane = 0;
-create index feed_held_by_workspace on queue.feed (workspace_id, id) where held;
+create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 
 -- What a job says while it runs.
 alter table queue.leases add column output_bytes bigint;

@@ -41,7 +41,7 @@ def open_turns(engine: Engine) -> None:
     while engine.one("select exists (select from queue.notes)"):
         engine.lease(1)
     # the first call of a second announces what was beyond the budget of messages
-    engine.run("update queue.feed set held = null where held")
+    engine.run("update queue.feed set unsent = null where unsent")
     engine.run("vacuum analyze")
 
 

@@ -449,12 +449,12 @@ CROWDS = {
         "with gone as (delete from queue.ready returning job_id), held as (update public.jobs"
         " set status = 'waiting', last_seq = last_seq + 1 where id in (select job_id from gone)"
         " returning *) insert into queue.waits"
-        " (job_id, workspace_id, created_at, kind, name, timeout_at)"
+        " (job_id, workspace_id, created_at, kind, step, timeout_at)"
         " select id, workspace_id, created_at, 'sleep', 's', created_at from held",
         "do_waits(queue.clock(), '-infinity')",
     ),
     "feed": (
-        "insert into queue.feed (number, xid, at, workspace_id, type, data, job_ids, seqs, held)"
+        "insert into queue.feed (number, xid, at, workspace_id, type, data, job_ids, seqs, unsent)"
         " select 1, '3', created_at, workspace_id, 'job.started', '{}', array[id], '{2}', true"
         " from public.jobs order by id",
         "do_announcements(queue.clock(), '-infinity')",
@@ -484,7 +484,7 @@ def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> No
 
         engine.run(f"select queue.{task}")
 
-        held = "held and" if table == "feed" else ""
-        count = f"select count(*) from queue.{table} where {held} workspace_id = %s"
+        unsent = "unsent and" if table == "feed" else ""
+        count = f"select count(*) from queue.{table} where {unsent} workspace_id = %s"
         assert engine.one(count, GLOBEX) == 0
         assert engine.one(count, ACME) > 0
