@@ -1,11 +1,20 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
--- Five notions:
---   lane   A job type in a queue.
---   turn   A tenant that has ready jobs in a lane.
---   ring   All tenants with turns, in a fixed order; each lease serves those that come next.
---   gate   The limit of a concurrency key: further jobs of a full key wait behind it.
---   note   What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
+-- Fourteen notions suffice to read a lease:
+--   place    Where a live job is: deferred, gated, ready, leases or waits.
+--   lane     A job type in a queue.
+--   ord      The order of a tenant's jobs: by priority, then by age.
+--   turn     A tenant that has ready jobs in a lane.
+--   blocked  Of a turn: no lease reads it, since it is empty, paused or at a limit.
+--   rank     The order of tenants with turns, the same in all lanes; newcomers come last.
+--   ring     How far in that order the lanes have come that are served together.
+--   round    Once around a ring.
+--   weight   How many jobs a tenant gets in a round.
+--   share    How many jobs of a turn a lease takes.
+--   pool     The slots of a worker that some job types share.
+--   gate     The limit of a concurrency key: further jobs of a full key wait behind it.
+--   note     What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
+--   fence    The number of a job's lease: who shows an older one is not its holder any more.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               its time    its key   its turn   a worker
@@ -17,9 +26,9 @@
 -- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
 --    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
 --    narrow table of where it is: queue.deferred, gated, ready, leases or waits.
--- 2. Tenants are served in rounds of the ring. A round gives each as many jobs as its weight, and a
---    lease begins where the last one in these lanes ended. It reads about as many tenants as it
---    asks for jobs. Inside a tenant jobs go by ord: priority, then age.
+-- 2. Tenants are served in rounds. A round gives each as many jobs as its weight, and a lease
+--    begins where the last one in these lanes ended. It reads about as many tenants as it asks for
+--    jobs.
 -- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
 --    where the turn is not open they leave a note. A lease takes that lock alone before it closes a
 --    turn or moves its start to the first job, so that no enqueue can be adding an older one.

@@ -159,7 +159,7 @@ create index job_types_limited on queue.job_types (job_type)
 
 create table queue.tenant_limits (
   workspace_id uuid primary key,
-  weight double precision not null default 1, -- its share of each lane
+  weight integer not null default 1, -- how many jobs it gets in a round
   max_running integer, -- set by operators
   own_max_running integer, -- set by the workspace's managers
   -- the smaller, which holds
@@ -168,7 +168,7 @@ create table queue.tenant_limits (
   max_pending integer, -- most live jobs of people; null takes the setting
   constraint tenant_limits_are_not_negative
     check (
-      weight between 0.01 and 100
+      weight between 1 and 100
       and least(max_running, own_max_running, max_pending) >= 0
     )
 );
@@ -192,6 +192,25 @@ create table queue.pauses (
 alter table queue.pauses enable row level security;
 revoke all on queue.pauses from public, anon, authenticated, service_role;
 
+-- How far lanes that are served together have come: the round, and the tenant that was served last.
+-- There are about as many as there are lanes: one that no lane is in any more is used again.
+create table queue.rings (
+  ring integer generated always as identity primary key,
+  round bigint not null default 0,
+  last_rank bigint not null default 0,
+  last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
+  -- how many jobs that tenant has had of a round that is unfinished, else 0
+  last_taken integer not null default 0
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0
+);
+alter table queue.rings enable row level security;
+revoke all on queue.rings from public, anon, authenticated, service_role;
+insert into queue.rings default values;
+
 create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
@@ -200,24 +219,19 @@ create table queue.lanes (
   served_at timestamptz,
   -- since when it has no jobs and nothing names it; deleted a day later
   unused_since timestamptz,
-  -- its position in the ring: the round, and who was served last; or its leader's
-  leader integer references queue.lanes on delete set null,
-  round bigint not null default 0,
-  last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  last_rank bigint not null default 0
+  ring integer not null default 1 -- a lease puts it into another
 ) with (fillfactor = 50);
 alter table queue.lanes enable row level security;
 revoke all on queue.lanes from public, anon, authenticated, service_role;
 -- not unique: no caller waits for one
 create index lanes_by_type on queue.lanes (job_type, queue);
-create index lanes_by_leader on queue.lanes (leader);
+create index lanes_by_ring on queue.lanes (ring);
 
 -- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  rank bigint not null, -- its tenant's order in the ring, the same in all lanes
-  had double precision not null default 0, -- how much of its next round it has had already
+  rank bigint not null, -- of its tenant in all rings: the smallest is served first
   -- no ready job has a smaller ord: dead rows are not read
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- when it was opened or blocked

@@ -590,6 +590,14 @@ begin
       'limits'
     );
   end if;
+  if not coalesce(p_limits ->> 'weight', '1') ~ '^([1-9][0-9]?|100)$' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'weight must be a whole number from 1 to 100',
+      'weight'
+    );
+  end if;
   insert into queue.tenant_limits (workspace_id)
   values (p_workspace_id)
   on conflict do nothing;

@@ -8,10 +8,11 @@
 --     queue.fill_pool       once for each pool: the slots that some of the job types share
 --       queue.share_slots   which turns get how many jobs
 --         queue.lock_types    limits of types: their locks, then what runs is counted
---         queue.first_turns   all turns of the tenants that are next in the ring
+--         queue.first_turns   the turns of the tenants that come next in the ring: read along it
+--                             (queue.along_the_ring), else lane by lane (queue.lane_by_lane)
 --         queue.limit_turns   limits of tenants likewise; one at a limit is blocked for a while
 --         queue.divide_slots  rounds: each tenant as many jobs as its weight
---         queue.move_on       the next lease begins behind the tenants that have had their round
+--         queue.move_on       the ring has come to the tenant that was served last
 --       queue.take          the jobs, by halves where a project's own trigger refuses one of them
 --         queue.take_jobs     ready -> leased, in one statement
 --       queue.tidy_turns    closes empty turns, moves the start of others to their first job
@@ -37,15 +38,16 @@ create type queue.lease_request as (
   ends jsonb,
   pools jsonb
 );
--- A turn, its round, and what may start of its type, its tenant in it (own), and its tenant.
+-- A turn, its round, how many jobs its tenant has had of that already, and what may start of its
+-- type, its tenant in it (own), and its tenant.
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
   round bigint,
   rank bigint,
-  had double precision,
+  taken integer,
   from_ord bigint,
-  weight double precision,
+  weight integer,
   job_type text,
   is_paused boolean,
   type_free integer,
@@ -59,10 +61,11 @@ create type queue.share as (
   ord bigint,
   jobs integer
 );
--- Who is served last, after how many whole rounds; of a type that then has no more slots, or null.
+-- Who is served last, and how many jobs they have had of a round that is unfinished, else 0; of a
+-- type that then has no more slots, or (null) of all others.
 create type queue.last_served as (
   job_type text,
-  rounds double precision,
+  taken integer,
   round bigint,
   rank bigint,
   workspace_id uuid
@@ -209,13 +212,13 @@ begin
         where u.workspace_id = o.workspace_id
         limit 1
       ),
-      min(d.last_rank) over (partition by o.workspace_id) - 1
+      min(r.last_rank) over (partition by o.workspace_id) - 1
     ),
     o.ord,
     p_now
   from opened as o
   join queue.lanes as l on l.lane = o.lane
-  left join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
+  join queue.rings as r on r.ring = l.ring
   on conflict (workspace_id, lane) do update set
     blocked = false,
     look_at = null,
@@ -331,32 +334,155 @@ end;
 $$;
 revoke execute on function queue.lock_types from public;
 
--- Whether the tenant of one of these turns has a limit of its own, a weight or a pause.
-create function queue.are_limited(p_turns queue.turn[])
-returns boolean
-language plpgsql stable
+-- Tenants with a limit of their own, a weight or a pause.
+create view queue.limited_tenants as
+select w.workspace_id
+from queue.tenant_limits as w
+union all
+select p.workspace_id
+from queue.pauses as p;
+revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
+
+-- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
+-- too. is_cut: further ones were not read. One whose round is unfinished is read again (last_lane).
+create function queue.along_the_ring(p_ring integer, p_rows integer)
+returns table (
+  lane integer,
+  workspace_id uuid,
+  round bigint,
+  rank bigint,
+  taken integer,
+  from_ord bigint,
+  is_cut boolean
+)
+language plpgsql
 set search_path = ''
 as $$
-declare
-  v_tenants constant uuid[] := array(select t.workspace_id from unnest(p_turns) as t);
 begin
-  return exists (
-    select from queue.tenant_limits as w
-    where w.workspace_id = any (v_tenants)
-    union all
-    select from queue.pauses as p
-    where p.workspace_id = any (v_tenants)
-  );
+  return query
+  select
+    u.lane,
+    u.workspace_id,
+    u.round,
+    u.rank,
+    case
+      when (u.round, u.rank, u.workspace_id) = (p.round, p.last_rank, p.last_workspace_id)
+        then p.last_taken
+      else 0
+    end,
+    u.from_ord,
+    u.nth = p_rows
+  from (
+    select r.*, case when r.last_taken = 0 then 2147483647 else 0 end as last_lane
+    from queue.rings as r
+    where r.ring = p_ring
+  ) as p
+  cross join lateral (
+    select t.*, row_number() over () as nth
+    from (
+      (
+        select o.*, p.round
+        from queue.turns as o
+        where not o.blocked
+          and (o.rank, o.workspace_id, o.lane)
+          > (p.last_rank, p.last_workspace_id, p.last_lane)
+        order by o.rank, o.workspace_id, o.lane
+        limit p_rows
+      )
+      union all
+      (
+        select o.*, p.round + 1
+        from queue.turns as o
+        where not o.blocked
+          and (o.rank, o.workspace_id, o.lane)
+          <= (p.last_rank, p.last_workspace_id, p.last_lane)
+        order by o.rank, o.workspace_id, o.lane
+        limit p_rows
+      )
+    ) as t
+    limit p_rows
+  ) as u;
 end;
 $$;
-revoke execute on function queue.are_limited from public;
+revoke execute on function queue.along_the_ring from public;
 
--- The turns in these lanes of the tenants that come next in the ring, at most p_most tenants.
--- known: how many they are; is_all: there are no more; is_limited: one has a limit of its own, a
--- weight or a pause. Lanes that have come equally far are read along the ring (v_try 1, and 2 with
--- more rows); where they differ, or where most turns met there belong to other lanes, some of each
--- lane are read (v_try 3). A lane lags at most one round behind the others: one that was not served
--- for long would otherwise be served alone until it caught up.
+-- As queue.along_the_ring, but p_rows of each of these lanes, from where its ring has come to. A
+-- lane lags at most one round behind the others: one that was not served for long would otherwise
+-- be served alone until it caught up.
+create function queue.lane_by_lane(p_lanes integer[], p_rows integer)
+returns table (
+  lane integer,
+  workspace_id uuid,
+  round bigint,
+  rank bigint,
+  taken integer,
+  from_ord bigint,
+  is_cut boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    u.lane,
+    u.workspace_id,
+    u.round,
+    u.rank,
+    case
+      when (u.round, u.rank, u.workspace_id) = (p.round, p.last_rank, p.last_workspace_id)
+        then p.last_taken
+      else 0
+    end,
+    u.from_ord,
+    u.nth = p_rows
+  from (
+    select
+      l.lane,
+      greatest(r.round, max(r.round) over () - 1) as round,
+      r.last_rank,
+      r.last_workspace_id,
+      r.last_taken,
+      case when r.last_taken = 0 then 2147483647 else 0 end as last_lane
+    from unnest(p_lanes) as n (lane)
+    join queue.lanes as l on l.lane = n.lane
+    join queue.rings as r on r.ring = l.ring
+  ) as p
+  cross join lateral (
+    select t.*, row_number() over () as nth
+    from (
+      (
+        select o.*, p.round
+        from queue.turns as o
+        where o.lane = p.lane
+          and not o.blocked
+          and (o.rank, o.workspace_id, o.lane)
+          > (p.last_rank, p.last_workspace_id, p.last_lane)
+        order by o.rank, o.workspace_id
+        limit p_rows
+      )
+      union all
+      (
+        select o.*, p.round + 1
+        from queue.turns as o
+        where o.lane = p.lane
+          and not o.blocked
+          and (o.rank, o.workspace_id, o.lane)
+          <= (p.last_rank, p.last_workspace_id, p.last_lane)
+        order by o.rank, o.workspace_id
+        limit p_rows
+      )
+    ) as t
+    limit p_rows
+  ) as u;
+end;
+$$;
+revoke execute on function queue.lane_by_lane from public;
+
+-- The turns in these lanes of the tenants that come next, at most p_most tenants. known: how many
+-- they are; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause.
+-- They are read along the ring that these lanes share. Where they are in several rings, or most of
+-- the turns there are of other lanes, some of each lane are read.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -369,26 +495,23 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_position record; -- the position of these lanes, how many they have, and the latest round
-  v_rows integer;
+  v_rings integer[];
+  v_is_along boolean;
 begin
   select
     coalesce(
       array_agg(
         row(
-          o.lane, o.workspace_id, 0, o.rank, o.had, o.from_ord, 1, null, false, null,
-          null, null
+          o.lane, o.workspace_id, 0, o.rank, 0, o.from_ord, 1, null, false, null, null,
+          null
         )::queue.turn
       ),
       '{}'
     ),
-    bool_or( -- as queue.are_limited, without a statement of its own
+    bool_or(
       exists (
-        select from queue.tenant_limits as w
+        select from queue.limited_tenants as w
         where w.workspace_id = o.workspace_id
-        union all
-        select from queue.pauses as p
-        where p.workspace_id = o.workspace_id
       )
     )
   into turns, is_limited
@@ -401,88 +524,31 @@ begin
     end if;
     return;
   end if;
-  select a.*, count(*) over () as positions, max(a.round) over () - 1 as least
-  into v_position
-  from (
-    select distinct
-      d.round,
-      d.last_rank as rank,
-      d.last_workspace_id as workspace_id
-    from queue.lanes as d
-    where d.lane = any (array(
-      select coalesce(l.leader, l.lane)
-      from queue.lanes as l
-      where l.lane = any (p_lanes)
-    ))
-  ) as a
-  limit 1;
-  for v_try in case when v_position.positions > 1 then 3 else 1 end .. 3 loop
-    v_rows := case v_try
-      when 1 then 2 * p_most + 20
-      when 2 then 20 * p_most + 100
-      else least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes)))
-    end;
+  v_rings := array(
+    select distinct l.ring
+    from queue.lanes as l
+    where l.lane = any (p_lanes)
+  );
+  foreach v_is_along in array case
+    when v_rings[2] is null then array[true, false]
+    else array[false]
+  end loop
     with read as materialized (
-      (
-        select t.*, row_number() over () as nth
-        from (
-          (
-            select o.*, v_position.round as round
-            from queue.turns as o
-            where v_try < 3
-              and not o.blocked
-              and (o.rank, o.workspace_id) > (v_position.rank, v_position.workspace_id)
-            order by o.rank, o.workspace_id
-            limit v_rows
-          )
-          union all
-          (
-            select o.*, v_position.round + 1
-            from queue.turns as o
-            where v_try < 3
-              and not o.blocked
-              and (o.rank, o.workspace_id) <= (v_position.rank, v_position.workspace_id)
-            order by o.rank, o.workspace_id
-            limit v_rows
-          )
-        ) as t
-        limit v_rows
-      )
+      select a.*
+      from queue.along_the_ring(v_rings[1], 2 * p_most + 20) as a
+      where v_is_along
       union all
-      select t.*
-      from unnest(p_lanes) as p (lane)
-      join queue.lanes as l on l.lane = p.lane and v_try = 3
-      join queue.lanes as d on d.lane = coalesce(l.leader, l.lane)
-      cross join lateral (
-        select u.*, row_number() over () as nth
-        from (
-          (
-            select o.*, greatest(d.round, v_position.least) as round
-            from queue.turns as o
-            where o.lane = l.lane
-              and not o.blocked
-              and (o.rank, o.workspace_id) > (d.last_rank, d.last_workspace_id)
-            order by o.rank, o.workspace_id
-            limit v_rows
-          )
-          union all
-          (
-            select o.*, greatest(d.round, v_position.least) + 1
-            from queue.turns as o
-            where o.lane = l.lane
-              and not o.blocked
-              and (o.rank, o.workspace_id) <= (d.last_rank, d.last_workspace_id)
-            order by o.rank, o.workspace_id
-            limit v_rows
-          )
-        ) as u
-        limit v_rows
-      ) as t
+      select e.*
+      from queue.lane_by_lane(
+        p_lanes,
+        least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes)))
+      ) as e
+      where not v_is_along
     ),
     cut as materialized ( -- from here on some turns may not have been read
       select r.round, r.rank, r.workspace_id
       from read as r
-      where r.nth = v_rows
+      where r.is_cut
       order by 1, 2, 3
       limit 1
     ),
@@ -500,7 +566,7 @@ begin
     select
       array_agg(
         row(
-          f.lane, f.workspace_id, f.round, f.rank, f.had, f.from_ord, 1, null, false,
+          f.lane, f.workspace_id, f.round, f.rank, f.taken, f.from_ord, 1, null, false,
           null, null, null
         )::queue.turn
       ) filter (where f.nth_tenant <= p_most),
@@ -508,9 +574,12 @@ begin
       coalesce(max(f.nth_tenant), 0) <= p_most and not exists (select from cut)
     into turns, known, is_all
     from found as f;
-    exit when is_all or known >= case v_try when 1 then p_most else p_most / 4 end;
+    exit when is_all or known = p_most;
   end loop;
-  is_limited := queue.are_limited(turns);
+  is_limited := exists (
+    select from queue.limited_tenants as w
+    where w.workspace_id = any (array(select t.workspace_id from unnest(turns) as t))
+  );
 end;
 $$;
 revoke execute on function queue.first_turns from public;
@@ -569,7 +638,7 @@ begin
       t.workspace_id,
       t.round,
       t.rank,
-      t.had,
+      t.taken,
       t.from_ord,
       coalesce(w.weight, 1),
       y.job_type,
@@ -636,9 +705,9 @@ end;
 $$;
 revoke execute on function queue.limit_turns from public;
 
--- Divide slots in rounds. heads: the first ready jobs of each turn; owned: within tenants' limits;
--- typed: within types' limits, with the whole rounds before. p_depth: how many jobs of a turn are
--- read (is_cut: one has more); null: only the first round that has jobs, since more tenants follow.
+-- Divide slots in rounds: each tenant gets as many of its first ready jobs as its weight, then the
+-- next tenant. p_depth: how many jobs of a turn are read (is_cut: one has more); null: only those
+-- of the first round, since more tenants follow. empty: turns without a ready job.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -651,253 +720,170 @@ create function queue.divide_slots(
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_job record;
+  v_last queue.last_served;
+  v_slots integer := 0;
+  v_of_turn integer[] := '{}'; -- slots that each turn gets
+  v_types text[] := '{}'; -- limited ones, and slots that each gets
+  v_of_type integer[] := '{}';
+  v_type integer;
 begin
-  with heads as materialized (
-    select
-      t.*,
-      r.ord,
-      row_number() over (
-        partition by t.workspace_id, t.job_type
-        order by r.ord
-      ) as nth_of_type
-    from unnest(p_turns) as t
-    left join lateral (
-      select o.ord
-      from queue.ready as o
-      where o.lane = t.lane
-        and o.workspace_id = t.workspace_id
-        and o.ord >= t.from_ord
-      order by o.ord
-      limit least(
-        coalesce(p_depth, ceil(t.weight)::integer),
-        t.type_free,
-        t.own_free,
-        t.tenant_free
-      )
-    ) as r on true
-    where not t.is_paused
-      and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
-  ),
-  owned as (
-    select
-      h.lane,
-      h.workspace_id,
-      h.ord,
-      h.rank,
-      h.from_ord,
-      h.weight,
-      h.job_type,
-      h.type_free,
-      h.tenant_free,
-      first_value(h.round) over tenant as round,
-      first_value(h.had) over tenant as had,
-      row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
-    from heads as h
-    where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
-    window tenant as (partition by h.workspace_id order by h.round, h.lane)
-  ),
-  typed as (
-    select
-      o.*,
-      r.rounds,
-      row_number() over (
-        partition by o.job_type
-        order by r.rounds, o.round, o.rank, o.workspace_id, o.nth
-      ) as nth_in_all
-    from owned as o
-    cross join lateral (
-      select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as rounds
-    ) as r
-    where o.nth <= coalesce(o.tenant_free, p_most)
-  ),
-  picked as materialized (
-    select p.*
-    from typed as p
-    where p.nth_in_all <= coalesce(p.type_free, p_most)
-      and (p_depth is not null or p.rounds = (select min(o.rounds) from typed as o))
-    order by p.rounds, p.round, p.rank, p.workspace_id, p.nth
-    limit p_most
-  ),
-  by_turn as (
-    select
-      k.lane,
-      k.workspace_id,
-      k.from_ord,
-      min(k.ord) as ord,
-      count(*)::integer as jobs
-    from picked as k
-    group by 1, 2, 3
-  ),
-  last as (
-    select k.job_type, k.rounds, k.round, k.rank, k.workspace_id
-    from picked as k
-    where k.nth_in_all = k.type_free
-    union all
-    (
-      select null, k.rounds, k.round, k.rank, k.workspace_id
-      from picked as k
-      order by k.rounds desc, k.round desc, k.rank desc, k.workspace_id desc
-      limit 1
-    )
-  )
-  select
-    (
-      select array_agg(
-        row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share
-        order by s.ord
-      )
-      from by_turn as s
-    ), -- by age: about as their records lie
-    (
-      select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
+  is_cut := false;
+  for v_job in
+    with heads as (
+      select
+        t.*,
+        r.ord,
+        r.nth_of_turn,
+        row_number() over (
+          partition by t.workspace_id, t.job_type
+          order by r.ord
+        ) as nth_of_type
+      from unnest(p_turns) with ordinality as t
+      left join lateral (
+        select o.ord, row_number() over (order by o.ord) as nth_of_turn
+        from queue.ready as o
+        where o.lane = t.lane
+          and o.workspace_id = t.workspace_id
+          and o.ord >= t.from_ord
+        order by o.ord
+        limit least(
+          coalesce(p_depth, t.weight),
+          t.type_free,
+          t.own_free,
+          t.tenant_free
+        )
+      ) as r on true
+      where not t.is_paused
+        and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
+    ),
+    owned as (
+      select
+        h.*,
+        min(h.round) filter (where h.ord is not null) over tenant as tenant_round,
+        max(h.taken) over tenant as tenant_taken,
+        row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
       from heads as h
-      where h.ord is null
-    ),
-    (
-      select array_agg(
-        row(l.job_type, l.rounds, l.round, l.rank, l.workspace_id)::queue.last_served
-      )
-      from last as l
-    ),
-    p_depth is not null
-      and exists (
-        select from heads as h
-        group by h.lane, h.workspace_id
-        having count(h.ord) = p_depth
-      )
-  into shares, empty, lasts, is_cut;
+      where h.nth_of_type <= coalesce(h.own_free, p_most)
+      window tenant as (partition by h.workspace_id)
+    )
+    select
+      o.lane,
+      o.workspace_id,
+      o.job_type,
+      o.type_free,
+      o.ord,
+      o.nth_of_turn,
+      o.ordinality as turn,
+      o.tenant_round as round,
+      o.rank,
+      (o.tenant_taken + o.nth - 1) / o.weight as whole_rounds,
+      (o.tenant_taken + o.nth) % o.weight as taken
+    from owned as o
+    where o.ord is null or o.nth <= coalesce(o.tenant_free, p_most)
+    order by
+      o.ord is not null,
+      whole_rounds,
+      o.tenant_round,
+      o.rank,
+      o.workspace_id,
+      o.nth
+  loop
+    if v_job.ord is null then
+      empty := empty || row(v_job.lane, v_job.workspace_id, null, 0)::queue.share;
+      continue;
+    end if;
+    exit when v_slots = p_most or p_depth is null and v_job.whole_rounds > 0;
+    is_cut := is_cut or (v_job.nth_of_turn = p_depth) is true;
+    if v_job.type_free is not null then
+      v_type := coalesce(
+        array_position(v_types, v_job.job_type),
+        cardinality(v_types) + 1
+      );
+      v_types[v_type] := v_job.job_type;
+      continue when v_of_type[v_type] = v_job.type_free;
+      v_of_type[v_type] := coalesce(v_of_type[v_type], 0) + 1;
+    end if;
+    v_slots := v_slots + 1;
+    v_of_turn[v_job.turn] := coalesce(v_of_turn[v_job.turn], 0) + 1;
+    v_last := row(null, v_job.taken, v_job.round, v_job.rank, v_job.workspace_id);
+    if v_job.type_free is not null and v_of_type[v_type] = v_job.type_free then
+      v_last.job_type := v_job.job_type;
+      lasts := lasts || v_last;
+      v_last.job_type := null;
+    end if;
+  end loop;
+  if v_slots > 0 then
+    lasts := lasts || v_last;
+  end if;
+  select
+    array_agg(
+      row(t.lane, t.workspace_id, t.from_ord, v_of_turn[t.ordinality])::queue.share
+      order by t.from_ord -- by age: about as their records lie
+    )
+  into shares
+  from unnest(p_turns) with ordinality as t
+  where v_of_turn[t.ordinality] > 0;
 end;
 $$;
 revoke execute on function queue.divide_slots from public;
 
--- Advance the position of these lanes: to the last tenant served; before that tenant, if its round
--- is unfinished; past all that were read, if slots stayed free (p_is_past). Each turn keeps what
--- its tenant has had of the round to come. Lanes that reach one position share it from then on.
-create function queue.move_on(
-  p_lanes integer[],
-  p_last queue.last_served,
-  p_turns queue.turn[],
-  p_shares queue.share[],
-  p_is_past boolean
-)
+-- These lanes have come to the tenant that was served last, unless another lease has moved them
+-- further meanwhile, and share a ring from then on: one in which no other lane is.
+create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_done queue.last_served := p_last;
-begin
-  -- else each has had its one job up to the last, and none is in the middle of its round
-  if p_is_past
-    or p_last.job_type is not null
-    or p_last.rounds > 0
-    or p_last.round is null
-    or exists (select from unnest(p_turns) as t where t.weight <> 1 or t.had > 0)
-  then
-    with given as ( -- no join: the planner may not hash one here
-      select
-        g.*,
-        g.had + case
-          when g.round = min(g.round) over tenant
-            then sum(g.jobs) over tenant / g.weight
-          else 0
-        end as now_had
-      from (
-        select t.lane, t.workspace_id, t.round, t.rank, t.had, t.weight, 0 as jobs
-        from unnest(p_turns) as t
-        union all
-        select s.lane, s.workspace_id, null, null, null, null, s.jobs
-        from unnest(p_shares) as s
-      ) as g
-      window tenant as (partition by g.workspace_id)
-    ),
-    passed as materialized (
-      select
-        g.*,
-        p_is_past
-          or (g.round, g.rank, g.workspace_id)
-            < (p_last.round, p_last.rank, p_last.workspace_id)
-          or g.round = p_last.round
-            and g.workspace_id = p_last.workspace_id
-            and g.now_had + 1e-9 >= p_last.rounds + 1 as is_done
-      from given as g
-      where g.rank is not null
-    ),
-    noted as (
-      update queue.turns as t
-      set had = o.had
-      from (
-        select n.found, p.left_over as had
-        from (
-          select
-            f.*,
-            greatest(0, f.now_had - p_last.rounds - f.is_done::integer) as left_over
-          from passed as f
-          where f.lane = any (p_lanes)
-        ) as p
-        cross join lateral (
-          select u.ctid as found
-          from queue.turns as u
-          where u.workspace_id = p.workspace_id and u.lane = p.lane
-          for no key update skip locked
-        ) as n
-        where abs(p.left_over - p.had) > 1e-6
-      ) as o
-      where t.ctid = o.found
-    )
-    select null, null, p.round, p.rank, p.workspace_id
-    into v_done
-    from passed as p
-    where p.is_done
-    order by p.round desc, p.rank desc, p.workspace_id desc
-    limit 1;
-    if not found then
-      return;
-    end if;
-  end if;
-  with lanes as (
-    select
-      l.lane,
-      coalesce(l.leader, l.lane) as leader,
-      first_value(l) over (
-        partition by coalesce(l.leader, l.lane)
-        order by l.lane <> l.leader
-      ) as of_leader
+  v_lanes constant integer[] := array(
+    select l.lane
     from queue.lanes as l
-  ),
-  moved as ( -- not one that another lease has moved further meanwhile
-    select
-      s.*,
-      s.lane = any (p_lanes)
-        and (v_done.round, v_done.rank, v_done.workspace_id)
-        > ((s.of_leader).round, (s.of_leader).last_rank, (s.of_leader).last_workspace_id) as moves
-    from lanes as s
-  ),
-  wanted as (
-    select
-      m.*,
-      min(m.lane) over (
-        partition by m.moves, case when not m.moves then m.leader end
-      ) as new_leader
-    from moved as m
+    join queue.rings as r on r.ring = l.ring
+    where l.lane = any (p_lanes)
+      and (p_last.round, p_last.rank, p_last.workspace_id)
+      >= (r.round, r.last_rank, r.last_workspace_id)
+  );
+  v_ring integer;
+begin
+  if v_lanes = '{}' then
+    return;
+  end if;
+  select r.ring into v_ring
+  from queue.rings as r
+  where not exists (
+    select from queue.lanes as l
+    where l.ring = r.ring and l.lane <> all (v_lanes)
   )
-  update queue.lanes as l
+  order by not exists (select from queue.lanes as l where l.ring = r.ring), r.ring
+  limit 1;
+  if not found then
+    insert into queue.rings default values
+    returning ring into v_ring;
+  end if;
+  update queue.rings as r
   set
-    leader = w.new_leader,
-    round = case when w.moves then v_done.round else (w.of_leader).round end,
-    last_rank = case when w.moves then v_done.rank else (w.of_leader).last_rank end,
-    last_workspace_id = case
-      when w.moves then v_done.workspace_id
-      else (w.of_leader).last_workspace_id
-    end
-  from wanted as w
-  where (w.new_leader <> w.leader or w.moves and w.lane = w.leader)
-    and l.ctid = (
-      select u.ctid
-      from queue.lanes as u
-      where u.lane = w.lane
+    round = p_last.round,
+    last_rank = p_last.rank,
+    last_workspace_id = p_last.workspace_id,
+    last_taken = p_last.taken
+  where r.ctid = (
+    select o.ctid
+    from queue.rings as o
+    where o.ring = v_ring
+    for no key update skip locked
+  );
+  if found then
+    update queue.lanes
+    set ring = v_ring
+    where ctid = any (array(
+      select l.ctid
+      from queue.lanes as l
+      where l.lane = any (v_lanes) and l.ring <> v_ring
       for no key update skip locked
-    );
+    ));
+  end if;
 end;
 $$;
 revoke execute on function queue.move_on from public;
@@ -926,9 +912,10 @@ declare
   v_first record;
   v_turns queue.turn[];
   v_one queue.turn;
-  v_jobs bigint;
+  v_slots bigint;
   v_limited record;
   v_divided record;
+  v_last queue.last_served;
 begin
   lanes := v_asked.lanes;
   more := case when v_most = 0 then false end;
@@ -936,7 +923,7 @@ begin
     return;
   end if;
   v_types := queue.lock_types(lanes, v_asked.limited, p_now);
-  -- some turns may be empty, or have had their share: then more are read
+  -- some turns may be empty: where all are, more are read
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -965,43 +952,50 @@ begin
     end if;
     v_divided := queue.divide_slots(
       v_turns,
-      case when v_first.is_all then 4 + 4 * v_most / v_first.known end,
+      case when v_first.is_all then least(v_most, 4 + 4 * v_most / v_first.known) end,
       v_most
     );
-    exit when v_first.is_all or (v_divided.lasts[1]).rounds = 0;
+    exit when v_first.is_all or v_divided.shares is not null;
   end loop;
   shares := v_divided.shares;
   empty := v_divided.empty;
-  v_jobs := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
-  -- not filled: all that were read have had their round, and where none follow the order stays
-  if not v_first.is_all
-    or v_first.known > 1 and (is_limited or v_jobs = v_most)
+  v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
+  more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
+  -- where no one follows, the order may stay
+  if v_first.is_all
+    and (v_first.known = 1 or not is_limited and v_slots < v_most)
   then
+    return;
+  end if;
+  if v_slots < v_most and not v_first.is_all then -- all that were read have had their round
+    select null, 0, t.round, t.rank, t.workspace_id
+    into v_last
+    from unnest(v_turns) as t
+    order by t.round desc, t.rank desc, t.workspace_id desc
+    limit 1;
+    v_divided.lasts := array_append(
+      array(select t from unnest(v_divided.lasts) as t where t.job_type is not null),
+      v_last
+    );
+  end if;
+  foreach v_last in array coalesce(v_divided.lasts, '{}') loop
     perform queue.move_on(
       array(
         select l.lane
         from queue.lanes as l
         where l.lane = any (v_types.open)
-          and o.job_type is not distinct from (
-            select t.job_type
-            from unnest(v_divided.lasts) as t
-            where t.job_type = l.job_type
-          )
+          and case
+            when v_last.job_type is not null then l.job_type = v_last.job_type
+            else l.job_type <> all (array(
+              select t.job_type
+              from unnest(v_divided.lasts) as t
+              where t.job_type is not null
+            ))
+          end
       ),
-      o,
-      v_turns,
-      shares,
-      o.job_type is null and v_jobs < v_most and not v_first.is_all
-    )
-    from unnest(
-      coalesce(
-        v_divided.lasts,
-        -- no slot was given: the lanes advance past what was read
-        array[row(null, 0, null, null, null)::queue.last_served]
-      )
-    ) as o;
-  end if;
-  more := more or (not v_first.is_all or v_divided.is_cut) and v_jobs < v_most;
+      v_last
+    );
+  end loop;
 end;
 $$;
 revoke execute on function queue.share_slots from public;

@@ -37,6 +37,23 @@ alter table queue.waits rename column name to step;
 alter type queue.turn rename attribute due to round;
 alter type queue.last_served rename attribute due to round;
 
+-- A ring is a row of its own (see below), and a weight a whole number.
+alter table queue.lanes add column ring integer not null default 1;
+create index lanes_by_ring on queue.lanes (ring);
+alter table queue.turns drop column had;
+alter table queue.tenant_limits
+  drop constraint tenant_limits_are_not_negative,
+  alter column weight type integer using greatest(1, round(weight));
+alter table queue.tenant_limits
+  add constraint tenant_limits_are_not_negative check (
+    weight between 1 and 100
+    and least(max_running, own_max_running, max_pending) >= 0
+  );
+alter type queue.turn rename attribute had to taken;
+alter type queue.turn alter attribute taken type integer, alter attribute weight type integer;
+alter type queue.last_served rename attribute rounds to taken;
+alter type queue.last_served alter attribute taken type integer;
+
 -- Positions are compared by number: the cluster's own number says nothing of its history.
 delete from queue.settings where name = 'cluster';
 alter type queue.feed_cursor rename attribute cluster to history;
@@ -80,3 +97,31 @@ select setval('queue.feed_reached', greatest(
 
 -- What people write there is charged.
 select queue.charge_rows('public.workspace_members');
+
+-- lanes keep how far they have come
+insert into queue.rings default values;
+with leaders as (
+  select
+    l.lane,
+    1 + row_number() over (order by l.lane) as ring,
+    l.round,
+    l.last_rank,
+    l.last_workspace_id
+  from queue.lanes as l
+  where coalesce(l.leader, l.lane) = l.lane
+),
+made as (
+  insert into queue.rings (round, last_rank, last_workspace_id)
+  select o.round, o.last_rank, o.last_workspace_id
+  from leaders as o
+  order by o.ring
+)
+update queue.lanes as l
+set ring = o.ring
+from leaders as o
+where o.lane = coalesce(l.leader, l.lane);
+alter table queue.lanes
+  drop column leader,
+  drop column round,
+  drop column last_workspace_id,
+  drop column last_rank;

@@ -240,6 +240,25 @@ def test_weights_divide_the_slots_whatever_the_number_of_keys(engine: Engine, ke
     assert 55 <= counts[ACME] <= 65
 
 
+def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine) -> None:
+    """Three of one, then one of the other, however many a lease asks for."""
+    limit_workspace(engine, weight=3)
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(40, workspace=workspace)
+
+    served: Counter[str] = Counter()
+    for limit in (1, 1, 2, 3, 1, 5, 2, 1):
+        served += of_workspaces(engine, limit)
+        rounds, begun = divmod(served.total(), 4)
+        assert served[ACME] == 3 * rounds + min(begun, 3)
+
+
+@pytest.mark.parametrize("weight", [0.5, 0, 101, "1.5"])
+def test_a_weight_is_a_whole_number(engine: Engine, weight: Any) -> None:
+    answer = refused(limit_workspace, engine, weight=weight)
+    assert answer[:3] == ("PT400", "invalid_argument", "weight")
+
+
 def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
     engine.enqueue_many(300)
     for _ in range(10):
@@ -251,18 +270,18 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
     assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
 
 
-def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, float], list[str]]:
+def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, int], list[str]]:
     """Tenants by weight, and types: some with a limit, some tenants too."""
     chosen = random.Random(seed)
     types = [f"t{number}" for number in range(chosen.choice([1, 2, 6]))]
     for name in types:
         limited = chosen.random() < 0.3
         engine.register(name, **({"max_concurrency": chosen.randint(2, 9)} if limited else {}))
-    weights: dict[str, float] = {}
+    weights: dict[str, int] = {}
     for left in reversed(range(chosen.randint(2, 6))):
         workspace = str(uuid.UUID(int=chosen.getrandbits(128), version=4))
         engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
-        weights[workspace] = chosen.choice([0.5, 1, 1, 1, 3])
+        weights[workspace] = chosen.choice([1, 1, 1, 2, 3])
         limits = {"max_running": 4} if chosen.random() < 0.2 and left else {}
         limit_workspace(engine, workspace, weight=weights[workspace], **limits)
     return chosen, weights, types
@@ -284,7 +303,7 @@ def test_a_newcomers_nth_job_starts_within_n_rounds(engine: Engine, seed: int, s
     engine.enqueue_many(5, workspace=newcomer, job_type=chosen.choice(types), priority=900)
 
     starts = done = 0
-    a_round = sum(max(1, weights[workspace]) for workspace in others)
+    a_round = sum(weights[workspace] for workspace in others)
     for call in range(20, 600):
         leases = engine.lease(size, call=call, **tick)
         for _ in [lease for lease in leases if lease["job"]["workspace_id"] == newcomer]:
