@@ -68,7 +68,7 @@ declare
     answer_job, attach_extensions, cancel_job, cancel_jobs, connect_worker, count_jobs,
     dead_letters, delete_schedule, emit_event, enqueue_job, enqueue_jobs,
     erase_person, event_feed, explain_job, explain_queue, export_person, follow_topic, get_job,
-    guest_key, guest_session_jobs,
+    guest_job, guest_key, guest_session_jobs,
     job_attempts, job_events, job_logs, job_output, job_steps, job_trace, jobs, lease_jobs,
     list_job_types, list_jobs, list_schedules, list_workspaces, next_runs,
     open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,

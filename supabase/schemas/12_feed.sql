@@ -1223,6 +1223,22 @@ end;
 $$;
 revoke execute on function queue.admit_guest from public;
 
+-- For apps: the workspace that their guests share, once one is admitted there; it has no members.
+create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
+returns uuid
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.admit_guest(p_limit, p_id);
+  insert into public.workspaces (id, name)
+  values (p_id, p_name)
+  on conflict (id) do nothing;
+  return p_id;
+end;
+$$;
+revoke execute on function queue.guest_workspace from public;
+
 -- The guest session of an id while it is open, if the caller may follow it: a member of its
 -- workspace, its user (if anonymous where allow_anonymous is true), or there anyone if it has none.
 create function queue.guest_session(p_session_id text)
@@ -1247,6 +1263,38 @@ where s.session_id = p_session_id
 $$;
 revoke execute on function queue.guest_session from public;
 
+-- A job as guests of its session see it: no payload, and not who made it.
+create function queue.guest_json(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'id', p_job.id,
+  'session_id', p_job.session_id,
+  'job_type', p_job.job_type,
+  'status', p_job.status,
+  'result', p_job.result,
+  'error_message', p_job.error_message,
+  'attempts', p_job.attempts,
+  'max_attempts', p_job.max_attempts,
+  'next_retry_at', p_job.next_retry_at,
+  'scheduled_for', p_job.scheduled_for,
+  'started_at', p_job.started_at,
+  'finished_at', p_job.finished_at,
+  'completed_at', p_job.completed_at,
+  'cancel_requested_at', p_job.cancel_requested_at,
+  'created_at', p_job.created_at,
+  'updated_at', p_job.updated_at,
+  'last_seq', p_job.last_seq,
+  'progress', coalesce(
+    p_job.progress,
+    '{"percentage": 0, "stage": null, "message": null}'
+  )
+)
+$$;
+revoke execute on function queue.guest_json from public;
+
 create function queue.session_jobs(p_session_id text)
 returns jsonb
 language plpgsql stable
@@ -1267,30 +1315,9 @@ begin
     'session_id', p_session_id,
     'expires_at', v_session.expires_at,
     'jobs', (
-      select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]')
+      select coalesce(jsonb_agg(queue.guest_json(g) order by g.id desc), '[]')
       from (
-        select
-          j.id,
-          j.session_id,
-          j.job_type,
-          j.status,
-          j.result,
-          j.error_message,
-          j.attempts,
-          j.max_attempts,
-          j.next_retry_at,
-          j.scheduled_for,
-          j.started_at,
-          j.finished_at,
-          j.completed_at,
-          j.cancel_requested_at,
-          j.created_at,
-          j.updated_at,
-          j.last_seq,
-          coalesce(
-            j.progress,
-            '{"percentage": 0, "stage": null, "message": null}'
-          ) as progress
+        select *
         from public.jobs as j
         where j.session_id = p_session_id
           and j.workspace_id = v_session.workspace_id

@@ -252,18 +252,8 @@ as $$
 declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
 begin
-  return queue.job_json(v_job) || jsonb_build_object(
-    'streams', (
-      select coalesce(
-        jsonb_object_agg(
-          e.stream,
-          jsonb_build_object('attempt', e.attempt, 'next', e.end_offset)
-        ),
-        '{}'
-      )
-      from queue.stream_ends(v_job.id) as e
-    )
-  );
+  return queue.job_json(v_job)
+    || jsonb_build_object('streams', queue.streams_json(v_job.id));
 end;
 $$;
 comment on function public.get_job is

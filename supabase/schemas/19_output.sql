@@ -377,6 +377,27 @@ end;
 $$;
 revoke execute on function queue.stream_ends from public;
 
+-- The same as a job's readers have it: {stream: {attempt, next}}.
+create function queue.streams_json(p_job_id uuid)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(
+      jsonb_object_agg(
+        e.stream,
+        jsonb_build_object('attempt', e.attempt, 'next', e.end_offset)
+      ),
+      '{}'
+    )
+    from queue.stream_ends(p_job_id) as e
+  );
+end;
+$$;
+revoke execute on function queue.streams_json from public;
+
 -- A page of a stream from an offset: at most 30,000 characters or 1,000 items of its last attempt.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
@@ -507,6 +528,7 @@ begin
   end if;
   return jsonb_build_object(
     'status', v_job.status,
+    'last_seq', v_job.last_seq,
     'streams', queue.output_pages(p_job_id, p_after)
   );
 end;
@@ -534,9 +556,70 @@ end;
 comment on function public.job_output is
   E'What a job said in a stream from an offset: {stream, attempt, from, next, more, text or items, '
   'status}.\n\nAnother attempt begins again: drop what the last said, and read from 0. Without a '
-  'stream {status, streams}: those with news after {stream: {attempt, next}}, of the present '
-  'attempt where none is named. A guest names the session.';
+  'stream {status, last_seq, streams}: those with news after {stream: {attempt, next}}, of the '
+  'present attempt where none is named. A guest names the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
+
+-- A job of a guest session, and its events after a seq: of a log line nothing but its number.
+create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  c_events constant integer := 500; -- of one answer
+  v_job public.jobs;
+begin
+  select j.* into v_job
+  from queue.guest_session(p_session_id) as s
+  join public.jobs as j on j.session_id = s.session_id and j.workspace_id = s.workspace_id
+  where j.id = p_job_id;
+  if not found then -- without the session's id, which may be a key
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
+  end if;
+  return queue.guest_json(v_job) || jsonb_build_object(
+    'streams', queue.streams_json(p_job_id),
+    'events', (
+      select coalesce(jsonb_agg(to_jsonb(f) order by f.seq), '[]')
+      from (
+        select
+          e.job_id,
+          e.seq,
+          e.type,
+          case when e.type <> 'job.log' then e.data else '{}' end as data,
+          e.created_at
+        from public.job_events as e
+        where e.job_id = p_job_id and e.seq > p_after
+        order by e.seq
+        limit c_events
+      ) as f
+    )
+  );
+end;
+$$;
+select queue.allow('anon, authenticated, service_role', 'queue.guest_job');
+
+create function public.guest_job(
+  p_session_id text,
+  p_job_id uuid,
+  p_after integer default null
+)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select queue.guest_job(
+  p_session_id,
+  p_job_id,
+  p_after
+);
+end;
+comment on function public.guest_job is
+  E'A job of a guest session as guest_session_jobs has it, with {streams, events}: how far its '
+  'streams are, and its events after a seq, at most 500; of log lines no words.\n\n404 '
+  'job_not_found where the session is wrong or ended, or does not have the job.';
+select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Of a session's jobs that run and those that are named: a page of each stream with news.
 create function queue.session_output(p_session_id text, p_after jsonb)

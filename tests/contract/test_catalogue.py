@@ -16,12 +16,16 @@ retry_job replay_job answer_job emit_event explain_job explain_queue silence_fin
 job_attempts job_steps job_output dead_letters cancel_jobs retry_jobs pause_jobs put_schedule
 delete_schedule list_schedules next_runs put_webhook delete_webhook test_webhook list_webhooks
 set_workspace_limits workspace_limits list_job_types follow_topic open_stream event_feed
-session_feed session_output queue_stats queue_series open_guest_session guest_session_jobs"""
+session_feed session_output queue_stats queue_series open_guest_session guest_session_jobs
+guest_job"""
 WORKER = """
 register_job_types lease_jobs settle_jobs report_jobs read_steps read_output spawn_jobs
 tick_finished run_maintenance webhook_to_send webhook_sent guest_key
 stream_topics queue_health explain_queue"""
-GUESTS = ["follow_topic", "guest_session_jobs", "job_output", "session_feed", "session_output"]
+GUESTS = [
+    *("follow_topic", "guest_job", "guest_session_jobs", "job_output", "session_feed"),
+    "session_output",
+]
 SERVICE = [
     *("attach_extensions", "set_settings", "revoke_worker_keys", "connect_worker"),
     *("erase_person", "export_person"),
@@ -164,8 +168,8 @@ LINTS = {
         select r.rolname, p.proname from ours p, pg_roles r
         where r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role') and p.is_private
           and has_function_privilege(r.oid, p.oid, 'execute') and not (r.rolname <> 'job_worker'
-            and p.proname in ('follow', 'may_follow', 'job_output', 'session_feed', 'session_jobs',
-                'session_output')
+            and p.proname in ('follow', 'guest_job', 'may_follow', 'job_output', 'session_feed',
+                'session_jobs', 'session_output')
           or r.rolname ~ '^(auth|serv)' and p.proname in ('caller', 'clock', 'new_id', 'is_manager',
             'is_member', 'is_operator', 'my_workspaces'))""",
     "public function that returns a set": "select proname from ours where proretset and is_rpc",

@@ -305,7 +305,14 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
         assert (job["id"], job["status"], job["result"]) == (job_id, "completed", {"answer": 42})
         assert job.keys().isdisjoint({"payload", "user_id", "workspace_id", "error_data"})
         assert {event["job_id"] for event in feed["events"]} == {job_id}
-        assert not {"inside", "hidden"} & set(json.dumps([feed, job]).split('"'))
+        shown = guest.rpc("guest_job", p_session_id=session, p_job_id=job_id, p_after=0)
+        events = shown.pop("events")
+        assert shown == {**job, "streams": {}}
+        assert [event["seq"] for event in events] == list(range(1, shown["last_seq"] + 1))
+        assert "job.log" in {event["type"] for event in events}
+        assert not {"inside", "hidden"} & set(json.dumps([feed, shown, events]).split('"'))
+        words = guest.rpc("session_output", p_session_id=session, p_after={job_id: {}})
+        assert words == {"jobs": [], "more": False}
         for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session[:-1]}"):
             assert not may_join(guest, topic)
         assert may_join(guest, f"session:{session}")
@@ -315,15 +322,17 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
     """Guesses, ordinary sessions, ended ones, tables: one answer."""
     session, short = opened(engine), opened(engine, ttl_seconds=30)
     plain = f"s-{uuid.uuid4()}"
-    for each in (session, short, plain):
-        engine.enqueue(session_id=each)
+    job_id, _, _ = (engine.enqueue(session_id=each) for each in (session, short, plain))
     engine.advance(31)
     none = ["", "guest_", f"guest_{'0' * 64}", session.upper(), f"{session} "]
     with anyone(engine) as guest:
         for guess in [plain, short, *none]:
-            for function in ("guest_session_jobs", "session_feed"):
+            for function in ("guest_session_jobs", "session_feed", "session_output"):
                 answer = refused(guest.rpc, function, p_session_id=guess)
                 assert answer[:2] == ("PT404", "session_not_found")
+            for function in ("guest_job", "job_output"):
+                answer = refused(guest.rpc, function, p_session_id=guess, p_job_id=job_id)
+                assert answer[:2] == ("PT404", "job_not_found")
             assert not may_join(guest, f"session:{guess}")
         assert len(guest_sees(guest, session)) == 1
     engine.rpc("set_settings", p_settings={"allow_anonymous": False})
@@ -342,6 +351,8 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
     for who in (engine.member(EVE), anyone(engine)):
         with who as stranger:
             assert refused(guest_sees, stranger, session)[0] == "PT404"
+            of = {"p_session_id": session, "p_job_id": job_id}
+            assert refused(stranger.rpc, "guest_job", **of)[0] == "PT404"
             assert not may_join(stranger, f"session:{session}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import blocks, lease_blocks
-from tests.support.engine import ACME, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
@@ -174,6 +174,32 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
         "job_attempts": ("select public.job_attempts(%s)", runs, 100),
     }
     assert too_dear(busy, calls) == {}
+
+
+def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
+    """Of a thousand jobs beside ten thousand that run: an index has both sides."""
+    busy.run(
+        "update public.jobs set session_id = 's' where id = any (array(select id from public.jobs"
+        " where id not in (select job_id from queue.leases) limit 1000))"
+    )
+    runs = busy.rows(
+        "update public.jobs set session_id = 's' where id = any (array("
+        " select job_id from queue.leases limit 5)) returning id"
+    )
+    busy.run(
+        "insert into queue.pieces (job_id, stream, attempt, end_offset, text)"
+        " select id, 'reply', 1, n * 4, 'text' from public.jobs, generate_series(1, 50) as n"
+        " where id = any (%s)",
+        runs,
+    )
+    busy.run("vacuum analyze public.jobs")
+    with busy.member(ADA) as ada:
+        look = "select public.session_output('s', %s::jsonb)"
+        said = ada.one(look, "{}")["jobs"]  # as each that follows, the plans are made
+        known = {job["job_id"]: {"reply": {"attempt": 1, "next": 200}} for job in said}
+        assert len(known) == 5
+        costs = [ada.blocks(look, json.dumps(each)) for each in ({}, known)]
+    assert max(costs) <= 400, costs
 
 
 def trickle(engine: Engine, count: int, tick: str) -> int:

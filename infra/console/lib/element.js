@@ -42,7 +42,7 @@ function put(node, text) {
 }
 
 class JobElement extends Base {
-  static observedAttributes = ["job-id", "schema", "label"];
+  static observedAttributes = ["job-id", "session-id", "schema", "label"];
 
   #parts = {};
   #client;
@@ -155,8 +155,8 @@ class JobElement extends Base {
 
   #update() {
     const isWhole = this.isConnected && this.#client && this.jobId;
-    const schema = this.getAttribute("schema") ?? undefined;
-    const subject = isWhole ? [this.#client, this.jobId, schema] : [];
+    const given = ["schema", "session-id"].map((name) => this.getAttribute(name) ?? undefined);
+    const subject = isWhole ? [this.#client, this.jobId, ...given] : [];
     if (
       String(subject.slice(1)) !== String(this.#subject.slice(1)) ||
       subject[0] !== this.#subject[0]
@@ -169,14 +169,14 @@ class JobElement extends Base {
     this.#watch?.close();
     this.#subject = subject;
     this.#watch = undefined;
-    const [client, id, schema] = subject;
+    const [client, id, schema, session_id] = subject;
     if (!client) return;
     const onChange = () => {
       this.#draw();
       this.#announce("jobchange");
     };
     const onEnd = () => this.#announce("jobend");
-    this.#watch = watchJob(client, id, { schema, onChange, onEnd });
+    this.#watch = watchJob(client, id, { schema, session_id, onChange, onEnd });
   }
 
   #text(name) {

@@ -306,6 +306,8 @@ export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
+  /** The guest session whose id is the key to the job; its row has no payload then. */
+  session_id?: string | undefined;
   /** Also hand out and keep past events, at most `historyLimit`, 2,000. */
   history?: boolean | undefined;
   historyLimit?: number | undefined;
@@ -348,6 +350,8 @@ export declare function outputOf<T extends JobType = JobType>(
   jobId: string,
   name: string,
   options?: In & {
+    /** Of a guest session that shows the job. */
+    session_id?: string | undefined;
     /** `next` of the last piece that is known. */
     from?: number | undefined;
     /** Its `attempt`; without it `from` is of the present one. */

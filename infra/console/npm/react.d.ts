@@ -15,6 +15,8 @@ import type {
 import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
+  /** The guest session whose id is the key to the job; its row has no payload then. */
+  session_id?: string | undefined;
   pollingInterval?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;

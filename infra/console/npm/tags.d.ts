@@ -24,6 +24,7 @@ export type MinutehandJobProps = {
   texts?: Record<string, string> | undefined;
   jobId?: string | null | undefined;
   "job-id"?: string | undefined;
+  "session-id"?: string | undefined;
   schema?: string | undefined;
   label?: string | undefined;
   onjobchange?: ((event: JobChange) => void) | undefined;

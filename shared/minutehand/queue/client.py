@@ -15,6 +15,7 @@ from minutehand.queue.models import (
     Enqueued,
     EnqueuedBatch,
     FeedPage,
+    GuestJob,
     Job,
     JobEvent,
     JobId,
@@ -129,6 +130,16 @@ class UserQueue(CallerFunctions):
             ("limit", str(limit)),
             parse=reading(list[JobEvent]),
         )
+
+    async def guest_events_after(
+        self, session_id: str, job_id: JobId | str, seq: int = 0
+    ) -> list[JobEvent]:
+        """The same of a job of a guest session, at most 500; of log lines nothing but the `seq`."""
+        page = reading(GuestJob)
+        job = await self.call(
+            "guest_job", parse=page, session_id=session_id, job_id=job_id, after=seq
+        )
+        return list(job.events)
 
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500

@@ -186,6 +186,12 @@ class JobEvent(Model):
     created_at: datetime
 
 
+class GuestJob(Model):
+    """What a guest's look at a job has of its events."""
+
+    events: tuple[JobEvent, ...]
+
+
 class FeedPage(Model):
     """Events of many jobs; continue with `cursor`, at once when there is `more`."""
 

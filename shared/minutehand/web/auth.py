@@ -96,12 +96,24 @@ async def _user_or_holder(request: Request, token: str | None, session_id: str) 
     return None if token is None and lets_in else await verify(request, token)
 
 
-async def job_reader(
+#: The guest session that a job is read by.
+GuestSession = Annotated[
+    str | None, Query(max_length=255, description="The guest session that shows the job.")
+]
+
+
+async def job_follower(
     request: Request,
     _: Credentials,
-    session_id: Annotated[
-        str | None, Query(max_length=255, description="The guest session that shows the job.")
-    ] = None,
+    session_id: GuestSession = None,
+    access_token: str | None = None,
+) -> Caller | None:
+    """Dependency for a job's events: the user; None for a guest, whose key is a session's id."""
+    return await _user_or_holder(request, _token_of(request, access_token), session_id or "")
+
+
+async def job_reader(
+    request: Request, _: Credentials, session_id: GuestSession = None
 ) -> AsyncIterator[Caller | None]:
     """Dependency: the signed-in user; None for a guest, whose key is their session's id."""
     caller = await _user_or_holder(request, bearer_token(request), session_id or "")
@@ -135,7 +147,9 @@ SignedIn = Annotated[Caller, Depends(require_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
-#: Who reads a job, or None for the guest of its session.
+#: Who follows a job by its events, or None for the guest of its session.
+JobFollower = Annotated[Caller | None, Depends(job_follower)]
+#: The same for who reads what it said.
 JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]

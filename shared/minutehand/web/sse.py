@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Request, Response
 from pydantic import Field, TypeAdapter, ValidationError
@@ -43,8 +43,6 @@ READ_LIMIT: Final = 500
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before everything that ever happened.
 BEGINNING: Final = "1:1:"
-#: Between looks at a job whose log brings nothing: whether it is there, and has not ended.
-_LOOK_SECONDS: Final = 5.0
 #: What a stream of a job has said: no event of its history, and no `seq`.
 OUTPUT: Final = "job.output"
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -53,7 +51,8 @@ _OUTPUT: Final = TypeAdapter(_Ends)
 _OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Ends])
 #: Characters of a session's place that say how far streams are; a reader sends them back.
 _MOST_PLACE: Final = 6000
-_ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
+_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+_ENDS: Final = frozenset({f"job.{status}" for status in _ENDED})
 
 
 @dataclass(frozen=True)
@@ -95,62 +94,54 @@ class Feed(Protocol):
         ...
 
 
-class _Said(NamedTuple):
-    """What streams have said, and whether that is all."""
-
-    lines: list[Line]
-    is_all: bool
-
-
 class JobFeed:
     """One job's events by `seq`, and what its streams say by offset; it ends when the job has."""
 
-    def __init__(self, queue: UserQueue, job_id: str, *, after: JobPlace) -> None:
+    def __init__(
+        self, queue: UserQueue, job_id: str, *, after: JobPlace, session_id: str | None = None
+    ) -> None:
         self.subject = f"job:{job_id}"
         self._queue = queue
         self._job_id = job_id
         self._seq = after.seq
         self._output = dict(after.output)
-        self._look_at = 0.0
+        self._session_id = session_id
 
     async def read(self) -> Batch:
-        """Events after the last one read."""
-        now = asyncio.get_running_loop().time()
-        events, said = await asyncio.gather(self._after(self._seq), self._said())
-        more, end = len(events) == READ_LIMIT, None
-        if (not events and now >= self._look_at) or (events and events[-1].type in _ENDS):
-            job = await self._queue.get_job(self._job_id)
-            seq = events[-1].seq if events else self._seq
-            # it may have gone on meanwhile; what is no longer kept will never come
-            later = await self._after(seq) if job.last_seq > seq else []
-            events, more = [*events, *later], bool(later)
-            end = job.status if job.ended and not later else None
-            self._look_at = 0.0 if later else now + _LOOK_SECONDS
-        if events and said.is_all:
-            # read after the events, and sent before: the last of them comes with the last words
-            later_said = await self._said()
-            said = _Said([*said.lines, *later_said.lines], later_said.is_all)
-        if not said.is_all:
-            return Batch(said.lines, more=True)
-        self._seq = events[-1].seq if events else self._seq
-        lines = [*said.lines, *(_line(event, self._place(event.seq)) for event in events)]
-        return Batch(lines, end=end, more=more)
+        """Words, then the events that were there when these were read: an end has its last words.
 
-    async def _said(self) -> _Said:
-        """What the streams have said since."""
-        found = await self._queue.call("job_output", job_id=self._job_id, after=self._output)
+        One call tells what there is; events are read where there are any.
+        """
+        found = await self._queue.call(
+            "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id
+        )
+        is_all = not any(page["more"] for page in found["streams"])
+        is_news = is_all and found["last_seq"] > self._seq
+        events = await self._after(self._seq) if is_news else []
+        # from here on nothing fails: what was read is said
         lines = []
         for page in found["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
             lines.append(_output_line(self._job_id, page, self._place(self._seq)))
-        return _Said(lines, not any(page["more"] for page in found["streams"]))
+        if not is_all:
+            return Batch(lines, more=True)
+        shown = [event for event in events if event.seq <= found["last_seq"]]
+        lines += [_line(event, self._place(event.seq)) for event in shown]
+        # what a page that is not full lacks is no longer kept
+        is_full = len(shown) == READ_LIMIT
+        self._seq = shown[-1].seq if is_full else max(self._seq, found["last_seq"])
+        more = is_full or len(shown) < len(events)
+        end = found["status"] if found["status"] in _ENDED and not more else None
+        return Batch(lines, end=end, more=more)
 
     def _place(self, seq: int) -> str:
         """The cursor behind an event, and behind what the streams have said."""
         return f"{seq} {json.dumps(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
-        return await self._queue.events_after(self._job_id, seq, limit=READ_LIMIT)
+        if self._session_id is None:
+            return await self._queue.events_after(self._job_id, seq, limit=READ_LIMIT)
+        return await self._queue.guest_events_after(self._session_id, self._job_id, seq)
 
 
 class HistoryFeed:
@@ -216,10 +207,15 @@ class SessionFeed(HistoryFeed):
 
     async def read(self) -> Batch:
         """What jobs have said, and then the events that were there before."""
-        page = self._page or await self._next_page()
-        said = await self._said()
-        if not said.is_all:
-            return Batch(said.lines, more=True)
+        if (page := self._page) is None:
+            page, found = await asyncio.gather(self._next_page(), self._news())
+            if page.events or page.reset:
+                found = await self._news()  # an end comes with its last words
+        else:
+            found = await self._news()
+        said = self._said(found)
+        if found["more"]:
+            return Batch(said, more=True)
         last: dict[str, int] = {event.job_id: event.seq for event in page.events}
         lines = []
         for line in self._batch(page).lines:
@@ -228,7 +224,7 @@ class SessionFeed(HistoryFeed):
             lines.append(replace(line, cursor=self._place(line.cursor)))
         self._output = {job_id: ends for job_id, ends in self._output.items() if ends}
         self._before, self._page = page.cursor, None
-        return Batch([*said.lines, *lines], more=page.more, cursor=self._place(page.cursor))
+        return Batch([*said, *lines], more=page.more, cursor=self._place(page.cursor))
 
     async def _next_page(self) -> FeedPage:
         page = self._page = await self.page()
@@ -238,17 +234,20 @@ class SessionFeed(HistoryFeed):
             self._output.setdefault(event.job_id, {})
         return page
 
-    async def _said(self) -> _Said:
-        found = await self._queue.call(
+    async def _news(self) -> dict[str, Any]:
+        """What the session's jobs have said behind what is known."""
+        return await self._queue.call(
             "session_output", session_id=self._session_id, after=self._output
         )
+
+    def _said(self, found: dict[str, Any]) -> list[Line]:
         lines = []
         for job in found["jobs"]:
             for page in job["streams"]:
                 ends = self._output.setdefault(job["job_id"], {})
                 ends[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
                 lines.append(_output_line(job["job_id"], page, self._place(self._before)))
-        return _Said(lines, not found["more"])
+        return lines
 
     def _place(self, cursor: str) -> str:
         """The cursor with how far the streams are; beyond its bound the oldest begin again."""
@@ -371,8 +370,10 @@ async def _chunks(
         if services.closing.is_set() or (answered and not pace.streaming):
             return
         if not batch.more:
-            most = pace.most_look if services.news.is_live else pace.most_poll
-            pause = pace.poll if batch.lines else min(pause * 1.5, most)
+            if services.news.is_live:
+                pause = pace.most_look
+            else:
+                pause = pace.poll if batch.lines else min(pause * 1.5, pace.most_poll)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, max(left, 0.0))):
                     await first_of(news.wait(), services.closing.wait())

@@ -44,14 +44,21 @@ class Readers:
 
     @classmethod
     async def start(
-        cls, stack: RunningStack, url: str, jobs: list[str], start: int | None = None
+        cls,
+        stack: RunningStack,
+        url: str,
+        jobs: list[str],
+        start: int | None = None,
+        *,
+        session_id: str | None = None,
     ) -> Readers:
-        """Begin to read, the pieces from an offset."""
+        """Begin to read, the pieces from an offset; as the guest of a session, or as Ada."""
         request = {
             "url": url,
             "key": stack.supabase_publishable_key,
             "email": ADA.email,
             "password": stack.demo_password,
+            "session_id": session_id,
             "jobs": jobs,
             "from": start or 0,
         }
@@ -247,3 +254,50 @@ async def test_every_reader_has_every_character(
     for one in read_late:
         assert one["text"] == said[one["job"]][7 if one["by"] == "pieces" else 0 :]
     assert [one["status"] for one in read + read_late] == ["completed"] * 6 * JOBS
+
+
+async def test_a_guest_has_every_character_of_their_session(
+    stack: RunningStack, worker: HandWorker
+) -> None:
+    """By its id alone, over a wire that drops messages; and nothing of a job of another session."""
+    with stack.connect() as connection:
+        made = connection.execute(
+            "select public.open_guest_session(%s) ->> 'session_id' from generate_series(1, 2)",
+            (worker.workspace_id,),
+        ).fetchall()
+    [session], [other] = made
+    jobs = await asyncio.to_thread(
+        worker.enqueue_many, [{"session_id": session}, {"session_id": other}]
+    )
+    leases = await asyncio.to_thread(worker.lease, 2)
+    chance = random.Random(86)
+    shown, hidden = sorted(
+        (Speaker(worker, lease, chance) for lease in leases), key=lambda one: jobs.index(one.job_id)
+    )
+    port = int(stack.supabase_url.rsplit(":", 1)[1])
+
+    def speak(times: int) -> None:
+        for _ in range(times):
+            shown.say()
+
+    async with Wire(port, seed=8) as wire:
+        await asyncio.to_thread(shown.begin)
+        readers = await Readers.start(stack, wire.url, [shown.job_id], session_id=session)
+        try:
+            assert await readers.says("live")
+            wire.drop = 0.3
+            await asyncio.to_thread(speak, 20)
+            await asyncio.to_thread(shown.begin)
+            wire.drop = 0
+            await asyncio.to_thread(speak, 20)
+            await asyncio.to_thread(shown.end)
+            read = await readers.says("read")
+        finally:
+            await readers.close()
+        strangers = await Readers.start(stack, wire.url, [hidden.job_id], session_id=session)
+        try:
+            with pytest.raises(AssertionError):
+                await strangers.says("read")
+        finally:
+            await strangers.close()
+    assert [(one["text"], one["status"]) for one in read] == [(shown.text, "completed")] * 3

@@ -12,9 +12,10 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from infra.bench.scratch import scratch_settings, user_token
-from minutehand.queue.models import Job
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import JobEvent
 from minutehand.web.services import Pace
-from minutehand.web.sse import JobFeed, JobPlace
+from minutehand.web.sse import Feed, JobFeed, JobPlace, SessionFeed
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, ADA, EVE, handle
 from tests.support.patience import until
@@ -88,22 +89,52 @@ async def test_a_stream_sends_a_job_from_its_first_event_to_its_end(api: Api) ->
     assert read.end == "completed"
 
 
-async def test_a_job_that_ends_while_its_stream_looks_ends_the_stream(
+async def test_an_end_that_comes_amid_a_look_has_its_last_words(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is found by looking ends it as what is read does, not five seconds later."""
+    """What a job said and did between two reads of one look is of the next, in their order."""
     queue, job_id = api.client(), api.engine.enqueue()
-    get_job = queue.get_job
+    lease, events_after = api.engine.lease_one(), queue.events_after
 
-    async def ended_meanwhile(job_id: str) -> Job:
-        for lease in api.engine.lease(1):
+    async def ended_meanwhile(job_id: str, seq: int, **more: Any) -> list[JobEvent]:
+        if seq == 1:
+            piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "the end"}
+            api.engine.report(lease, output=[piece])
             api.engine.settle(lease)
-        return await get_job(job_id)
+        return await events_after(job_id, seq, **more)
 
-    monkeypatch.setattr(queue, "get_job", ended_meanwhile)
+    monkeypatch.setattr(queue, "events_after", ended_meanwhile)
     feed = JobFeed(queue, job_id, after=JobPlace(1))
+    looks = [await feed.read(), await feed.read()]
 
-    assert [len((await feed.read()).lines), (await feed.read()).end] == [2, "completed"]
+    types = [[line.type for line in look.lines] for look in looks]
+    assert types == [["job.leased"], ["job.output", "job.completed"]]
+    assert [(look.end, look.more) for look in looks] == [(None, True), ("completed", False)]
+
+
+async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job's stream and of a session's: what was read and not said is read again."""
+    queue, job_id = api.client(), api.engine.enqueue(session_id="s")
+    lease = api.engine.lease_one()
+    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "words"}
+    api.engine.report(lease, output=[piece])
+    feeds: list[Feed] = [
+        JobFeed(queue, job_id, after=JobPlace()),
+        SessionFeed(queue, "s", after=None),
+    ]
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise QueueUnavailable("away")
+
+    for name, feed in zip(("events_after", "session_feed"), feeds, strict=True):
+        with monkeypatch.context() as patched:
+            patched.setattr(queue, name, away)
+            with pytest.raises(QueueUnavailable):
+                await feed.read()
+        lines = (await feed.read()).lines
+        assert [line.data["data"]["text"] for line in lines if line.type == "job.output"] == [
+            "words"
+        ]
 
 
 async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
@@ -220,7 +251,8 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
         opened = [engine.rpc("open_guest_session", p_workspace_id=ACME) for _ in range(2)]
         session, other = (each["session_id"] for each in opened)
         job_id, hidden = (engine.enqueue(session_id=each) for each in (session, other))
-        for lease in engine.lease(2):
+        leases = engine.lease(2)
+        for lease in leases:
             piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
             engine.report(lease, output=[piece])
 
@@ -232,11 +264,27 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
         path = f"/api/jobs/{job_id}/output/reply"
         page = await api.call("GET", f"{path}?from=5&session_id={session}", user=None)
         assert (page.status_code, page.json()["text"]) == (200, "guest")
+        of_job = f"{events_path(job_id)}?session_id={session}"
+        first = await follow(api, of_job, user=None, until=1)
+        [lease] = [each for each in leases if each["job"]["id"] == job_id]
+        piece = {"stream": "reply", "attempt": 1, "start": 10, "text": ", farewell"}
+        engine.settle(lease, output=[piece])
+        rest = await follow(api, of_job, user=None, last_id=first.last_id)
+        events = [*first.events, *rest.events]
+        words = [each["data"]["text"] for each in events if each["type"] == "job.output"]
+        assert words == ["dear guest", ", farewell"]
+        seqs = [each["seq"] for each in events if "seq" in each]
+        assert (seqs, rest.end) == ([1, 2, 3], "completed")
+        logged = await api.call("GET", of_job, user=None)
+        assert [each["seq"] for each in logged.json()["events"]] == seqs
         refused = {
             f"{path}": 401,
             f"{path}?session_id=s": 401,
             f"{path}?session_id={other}": 404,
             f"/api/jobs/{hidden}/output/reply?session_id={session}": 404,
+            events_path(job_id): 401,
+            f"{events_path(job_id)}?session_id={other}": 404,
+            f"{events_path(hidden)}?session_id={session}": 404,
         }
         for path, status in refused.items():
             answer = await api.call("GET", path, user=None)

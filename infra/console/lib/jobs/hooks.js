@@ -26,19 +26,20 @@ export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) 
   }
 
   /** Nothing is followed without an id. */
-  function useJob(jobId, { pollingInterval, history, onEvent, onEnd } = {}) {
+  function useJob(jobId, { session_id, pollingInterval, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
     const start = (onChange) =>
       watchJob(clientNow(), jobId, {
         schema,
+        session_id,
         pollingInterval,
         history,
         onChange,
         onEvent: (event) => latest.current.onEvent?.(event),
         onEnd: (job) => latest.current.onEnd?.(job),
       });
-    const subject = jobId ? JSON.stringify([jobId, pollingInterval, history]) : null;
+    const subject = jobId ? JSON.stringify([jobId, session_id, pollingInterval, history]) : null;
     const watched = useWatch(subject, start, stateOf(null, { isLoading: Boolean(jobId) }));
     const done = async (changed) => {
       const job = await changed;

@@ -8,7 +8,7 @@ import { watchJob } from "./watch-job.js";
  * each item once and in order. One that is `from` 0 begins the stream again under another attempt:
  * what was said is to be dropped. Ends with the job, and gives its row.
  */
-export async function* outputOf(client, jobId, name, { from, attempt, schema, signal } = {}) {
+export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };
   const merged = new Output(after); // also of what is read once more, as after another user
   const pieces = [];
@@ -24,7 +24,7 @@ export async function* outputOf(client, jobId, name, { from, attempt, schema, si
   };
   signal?.throwIfAborted();
   signal?.addEventListener("abort", end, { once: true });
-  const watch = watchJob(client, jobId, { schema, said: after, onPiece });
+  const watch = watchJob(client, jobId, { ...options, said: after, onPiece });
   watch.ended.then(end, end);
   try {
     while (true) {

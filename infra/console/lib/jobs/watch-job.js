@@ -63,7 +63,8 @@ export class JobWatch extends Follower {
   #endedAt = null; // the run whose end was announced
 
   constructor(client, id, options) {
-    super(sessionOf(client), `job:${id}`, options);
+    const { session_id: session } = options;
+    super(sessionOf(client), session ? `session:${session}` : `job:${id}`, options);
     this.#client = client;
     this.#id = id;
     this.#options = options;
@@ -187,11 +188,8 @@ export class JobWatch extends Follower {
   async #row() {
     const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
     try {
-      const { schema } = this.#options;
-      const asked = { p_job_id: this.#id };
-      const row = await this.read((signal) =>
-        call(this.#client, schema, "get_job", asked, { isWhole, signal }),
-      );
+      const name = this.#options.session_id ? "guest_job" : "get_job";
+      const row = await this.#call(name, this.#guest, isWhole);
       this.#missing = false;
       return row;
     } catch (error) {
@@ -202,8 +200,26 @@ export class JobWatch extends Follower {
     }
   }
 
+  /** What a guest names, whose key is the session of the job. */
+  get #guest() {
+    const { session_id: session } = this.#options;
+    return session ? { p_session_id: session } : {};
+  }
+
+  /** What one of our functions answers of this job. */
+  #call(name, values, isWhole) {
+    const asked = { p_job_id: this.#id, ...values };
+    return this.read((signal) =>
+      call(this.#client, this.#options.schema, name, asked, { isWhole, signal }),
+    );
+  }
+
   /** A page of events in order. */
-  #eventsAfter(seq) {
+  async #eventsAfter(seq) {
+    if (this.#options.session_id) {
+      const isWhole = (found) => Array.isArray(found?.events);
+      return (await this.#call("guest_job", { ...this.#guest, p_after: seq }, isWhole)).events;
+    }
     const page = () =>
       within(this.#client, this.#options.schema)
         .from("job_events")
@@ -221,10 +237,8 @@ export class JobWatch extends Follower {
     let isSaid = false;
     while (this.#output.hasGap || this.#output.lacks(row?.streams)) {
       const { ends } = this.#output;
-      const asked = { p_job_id: this.#id, p_after: ends };
-      const { streams } = await this.read((signal) =>
-        call(this.#client, this.#options.schema, "job_output", asked, { isWhole, signal }),
-      );
+      const asked = { ...this.#guest, p_after: ends };
+      const { streams } = await this.#call("job_output", asked, isWhole);
       const isNew = this.#takeOutput(streams);
       isSaid ||= isNew;
       // messages may have brought meanwhile what the answer has, and not what is behind it
@@ -297,7 +311,10 @@ function promised() {
   return made;
 }
 
-/** Follow one job: `.state .ended .subscribe() .refresh() .close()`. */
+/**
+ * Follow one job: `.state .ended .subscribe() .refresh() .close()`. A guest names its session by
+ * `session_id`, whose id is their key.
+ */
 export function watchJob(client, jobId, options = {}) {
   const watch = new JobWatch(client, jobId, options);
   watch.start();

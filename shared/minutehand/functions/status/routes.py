@@ -16,6 +16,8 @@ from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web import sse
 from minutehand.web.auth import (
+    GuestSession,
+    JobFollower,
     JobReader,
     MaybeGuest,
     OperatorCredentials,
@@ -176,26 +178,34 @@ async def get_logs(
 async def get_events(
     request: Request,
     job_id: UUID,
-    caller: StreamReader,
+    caller: JobFollower,
     services: Provided,
     after: After = None,
     limit: Limit = 200,
+    session_id: GuestSession = None,
     last_event_id: LastEventId = None,
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`.
 
     The stream also has what the job says, as `job.output`: `{stream, attempt, from, next, text}`.
+    A guest needs no token where anonymous use is allowed, but the id of the job's guest session;
+    of log lines they get nothing but the number.
     """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
         async with services.turn(request, caller):
-            events = await queue.events_after(str(job_id), after or 0, limit=limit)
-            if not events:
-                await queue.get_job(str(job_id))  # nothing new, or no job?
+            if session_id is None:
+                events = await queue.events_after(str(job_id), after or 0, limit=limit)
+                if not events:
+                    await queue.get_job(str(job_id))  # nothing new, or no job?
+            else:
+                found = await queue.guest_events_after(session_id, str(job_id), after or 0)
+                events = found[:limit]
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
     queue = services.stream_queue_of(caller)
-    feed = JobFeed(queue, str(job_id), after=job_place(last_event_id, after))
+    place = job_place(last_event_id, after)
+    feed = JobFeed(queue, str(job_id), after=place, session_id=session_id)
     return await answer(request, services, caller, feed, is_resumed=bool(last_event_id))
 
 
@@ -206,7 +216,7 @@ async def get_output(
     caller: JobReader,
     services: Provided,
     start: Annotated[int, Query(alias="from", ge=0, le=10**9)] = 0,
-    session_id: Annotated[str | None, Query(max_length=255)] = None,
+    session_id: GuestSession = None,
 ) -> dict[str, Any]:
     """What a job said in a stream, a page from an offset of characters or items.
 

@@ -1,12 +1,13 @@
 // Readers of jobs' words through one URL, as the argument says: of each job two that watch it, on two
 // clients, and one that takes it piece by piece. Prints {"live": true} once all watches are live, and
-// at the end {"read": [{job, by, text, status}]}. A line on stdin renews the sessions' tokens, and
+// at the end {"read": [{job, by, text, status}]}. With a guest session as its key: as no one, by that
+// alone. A line on stdin renews the sessions' tokens, and
 // {"renewed": count} says so.
 import { createInterface } from "node:readline";
 import { createClient } from "@supabase/supabase-js";
 import { outputOf, setSchema, watchJob } from "../../../../infra/console/lib/jobs.js";
 
-const { url, key, email, password, jobs, from } = JSON.parse(process.argv[2]);
+const { url, key, email, password, session_id, jobs, from } = JSON.parse(process.argv[2]);
 const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 const clients = [1, 2].map(() =>
   createClient(url, key, {
@@ -17,6 +18,7 @@ const clients = [1, 2].map(() =>
 const [one, other] = clients;
 for (const client of clients) {
   setSchema(client, "public");
+  if (session_id) continue;
   const { error } = await client.auth.signInWithPassword({ email, password });
   if (error) throw error;
 }
@@ -46,6 +48,7 @@ const read = [];
 async function watched(client, job) {
   let text;
   const watch = watchJob(client, job, {
+    session_id,
     pollingInterval: 1000,
     onOutput: ({ reply }) => (text = reply),
     onChange: ({ freshness }) => freshness === "live" && live.add(watch),
@@ -57,7 +60,7 @@ async function watched(client, job) {
 
 async function piece_by_piece(job) {
   let text = "";
-  const pieces = outputOf(one, job, "reply", { from });
+  const pieces = outputOf(one, job, "reply", { from, session_id });
   for (;;) {
     const { done, value } = await pieces.next();
     if (done) return read.push({ job, by: "pieces", text, status: value.status });
