@@ -4,7 +4,10 @@ import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
 import { watchTopic } from "../lib/jobs/watch.js";
 import { useRead } from "../lib/store.js";
+import { needStyles } from "../lib/styles.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
+
+needStyles("/styles/apps.css");
 
 /** Reads again, but not amid a read: events that come faster than answers would show nothing. */
 function useAgain(read) {
@@ -57,6 +60,17 @@ export function useFollowed(read, topics, isLive = true) {
     return () => watches.forEach((watch) => watch.close());
   }, [wanted.join(" "), isLive]);
   return freshness;
+}
+
+/** Read again with every event of a stream that needs no token; null: of none. */
+export function useStream(read, path) {
+  const again = useAgain(read);
+  useEffect(() => {
+    if (!path) return undefined;
+    const source = new EventSource(path);
+    source.onmessage = again;
+    return () => source.close();
+  }, [path]);
 }
 
 /** The topics of a workspace and of those of its sessions where something runs, a few at most. */

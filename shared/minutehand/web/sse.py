@@ -110,7 +110,7 @@ class JobFeed:
     async def read(self) -> Batch:
         """Words, then the events that were there when these were read: an end has its last words.
 
-        One call tells what there is; events are read where there are any.
+        One call says what there is; events are read where there are any.
         """
         found = await self._queue.call(
             "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id

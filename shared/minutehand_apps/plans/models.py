@@ -62,6 +62,7 @@ class Plan(BaseModel):
     finished_at: AwareDatetime | None
     stages: list[StageState]
     share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
+    of_guest: bool = Field(description="It has no owner: its id is the key to it.")
 
     @property
     def title(self) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from contextlib import closing
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
+from psycopg.types.json import Jsonb
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA
+from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
+GUESTS = "00000000-0000-4000-8000-0000000091a5"
 HOSTILE = "Plan a fair <img src=x onerror=alert(1)> for 200 guests"
 
 
@@ -58,3 +62,28 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     page.get_by_role("button", name="Delete plan").press("Enter")
     expect(page.get_by_text("No plans yet")).to_be_visible()
     assert found == []
+
+
+def test_a_guests_plan_fills_while_a_member_of_nothing_looks(
+    visit: Visit, stack: RunningStack
+) -> None:
+    """Its job is no one's to follow: the page lives by the plan's own stream, and asks no more."""
+
+    def pause(is_paused: bool) -> None:
+        request = {"kind": "workspace", "name": GUESTS, "paused": is_paused}
+        with stack.connect() as connection:
+            connection.execute("select public.pause_jobs(%s)", (Jsonb(request),))
+
+    wish = {"prompt": "Open a bakery", "speed_vs_detail": "fast_but_skip_details"}
+    first = httpx.post(f"{stack.api_url}/api/plans", json=wish).raise_for_status().json()
+    pause(True)
+    try:
+        made = httpx.post(f"{stack.api_url}/api/plans", json=wish).raise_for_status().json()
+        page = visit(ADA, f"/plans/{made['plan_id']}").page
+        expect(page.get_by_text("Queued", exact=True)).to_be_visible()
+    finally:
+        pause(False)
+    expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    expect(page.locator("[data-chapter=completed]")).to_have_count(8)
+    for each in (first, made):
+        httpx.delete(f"{stack.api_url}/api/plans/{each['plan_id']}").raise_for_status()

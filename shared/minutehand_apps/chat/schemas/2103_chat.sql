@@ -153,25 +153,6 @@ revoke execute
   on function chat.session_or_refuse
   from public, anon, authenticated, service_role;
 
-create function chat.guest_workspace()
-returns uuid
-language plpgsql
-set search_path = ''
-as $$
-declare
-  c_id constant uuid := '00000000-0000-4000-8000-00000000c4a7';
-begin
-  perform queue.admit_guest('chat_guest_messages', c_id);
-  insert into public.workspaces (id, name)
-  values (c_id, 'Guests of the chat')
-  on conflict (id) do nothing;
-  return c_id;
-end;
-$$;
-revoke execute
-  on function chat.guest_workspace
-  from public, anon, authenticated, service_role;
-
 create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
 returns public.async_session_state
 language plpgsql
@@ -198,7 +179,11 @@ begin
     );
   end if;
   v_workspace := case
-    when queue.caller() is null then chat.guest_workspace()
+    when queue.caller() is null then queue.guest_workspace(
+      '00000000-0000-4000-8000-00000000c4a7',
+      'Guests of the chat',
+      'chat_guest_messages'
+    )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
   insert into public.async_session_state (

@@ -48,7 +48,8 @@ export default function Plans({ workspace }) {
         rows: found.value,
         key: (one) => one.plan_id,
         empty: html`<${Empty} title="No plans yet">
-          Describe a project. Its plan is made in stages, and there is a report at any moment.
+          <p>Describe a project. Its plan is made in stages, and there is a report at any moment.</p>
+          <${ActionButton} run=${async () => setIsAsking(true)}>Make the first one<//>
         <//>`,
       },
       [
@@ -57,11 +58,11 @@ export default function Plans({ workspace }) {
           "wrap",
           (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
         ),
-        column("State", (one) => {
+        column("State", "state bare", (one) => {
           const { tone, word } = toneOf(one.status);
           return html`<${Tag} tone=${tone}>${word}<//>`;
         }),
-        column("Created", (one) => html`<${When} at=${one.created_at} />`),
+        column("Created", "bare", (one) => html`<${When} at=${one.created_at} />`),
       ],
     )}
   </div>`;

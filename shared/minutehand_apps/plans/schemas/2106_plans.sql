@@ -109,25 +109,6 @@ revoke execute
   on function plans.plan_or_refuse
   from public, anon, authenticated, service_role;
 
-create function plans.guest_workspace()
-returns uuid
-language plpgsql
-set search_path = ''
-as $$
-declare
-  c_id constant uuid := '00000000-0000-4000-8000-0000000091a5';
-begin
-  perform queue.admit_guest('plan_guest_plans', c_id);
-  insert into public.workspaces (id, name)
-  values (c_id, 'Guests'' plans')
-  on conflict (id) do nothing;
-  return c_id;
-end;
-$$;
-revoke execute
-  on function plans.guest_workspace
-  from public, anon, authenticated, service_role;
-
 -- Give a plan a job of its own; whether a worker is to be woken.
 create function plans.enqueue(p_plan public.plans)
 returns boolean
@@ -168,7 +149,11 @@ as $$ -- no role may write plans
 declare
   v_user uuid := queue.caller();
   v_workspace uuid := case
-    when v_user is null then plans.guest_workspace()
+    when v_user is null then queue.guest_workspace(
+      '00000000-0000-4000-8000-0000000091a5',
+      'Guests'' plans',
+      'plan_guest_plans'
+    )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
   -- guests share a workspace: a key of theirs would find others' plans
@@ -236,6 +221,7 @@ set search_path = ''
 as $$
 select to_jsonb(s) || jsonb_build_object(
   'share_id', p_plan.share_id,
+  'of_guest', p_plan.created_by is null,
   'stages', (
     select coalesce(
       jsonb_agg(
