@@ -7,7 +7,7 @@ import { needStyles } from "../lib/styles.js";
 
 needStyles("/styles/more.css");
 
-/** A column; the classes `num` and `phone-less` are of its head, too. */
+/** A column, whose `head` may be more than its name; the classes `num` and `phone-less` are of its head, too. */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
@@ -23,10 +23,10 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
     <table class=${cards ? "table cards" : "table"}>
       <thead>
         <tr>
-          ${columns.map(({ name, className: of }) =>
+          ${columns.map(({ name, head, className: of }) =>
             name === "Actions"
               ? html`<th scope="col" key=${name}><span class="hidden">${name}</span></th>`
-              : html`<th scope="col" key=${name} class=${ofHead(of)}>${name}</th>`,
+              : html`<th scope="col" key=${name} class=${ofHead(of)}>${head ?? name}</th>`,
           )}
         </tr>
       </thead>
@@ -78,7 +78,7 @@ export const listed = ({ of, rows = [], empty, ...options }, columns) =>
 
 /** A read's rows on a card, which is a page's one list; older ones come by a button. */
 export const liveList = ({ of, what, ...options }, columns) =>
-  html`<section class="card" aria-label=${options.label}>
+  html`<section class="card list" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
     ${listed({ of, cards: true, ...options }, columns)}
     ${

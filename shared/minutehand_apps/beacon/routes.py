@@ -96,6 +96,8 @@ class ListedJob(BaseModel):
     priority: int
     status: JobStatus
     error: str | None = Field(description="Why it failed; null otherwise.")
+    name: str | None = Field(description="Of its benchmark.")
+    min_regions: int | None = Field(description="How many regions have to succeed.")
     reached: list[str] = Field(description="Regions that succeeded; filled at the end.")
     outbox_status: Literal["pending", "published", "dead", "cancelled"]
     queue_job_id: UUID | None = Field(description="Follow it live by this job of the queue.")

@@ -122,5 +122,5 @@ def test_a_wrong_file_says_why_and_is_retried_in_the_monitor(visit: Visit, tmp_p
     jobs = page.locator("[data-state=failed]")
     expect(jobs).to_have_count(2, timeout=PATIENCE)
     expect(jobs.first).to_contain_text("not a video")
-    page.get_by_role("button", name="Retry transcription").click()
+    page.get_by_role("button", name="Retry Transcript").click()
     expect(jobs).to_have_count(2, timeout=PATIENCE)

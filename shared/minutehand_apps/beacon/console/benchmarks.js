@@ -3,6 +3,7 @@
 import { counted } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
+import { needStyles } from "../../lib/styles.js";
 import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -13,10 +14,23 @@ import { When } from "../../parts/when.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
+needStyles("/apps/beacon/beacon.css");
+
 export const title = () => "Benchmarks";
 
-const regionIn = (job) => (one) =>
-  one.status === job.status ? one.region : `${one.region}: ${STATES[one.status].word}`;
+/** A region with its state, which is its colour to eyes and a word to ears and pointers. */
+const regionOf = ({ region, status }) => {
+  const { tone, word } = STATES[status];
+  return html`<li key=${region} data-tone=${tone} title=${word}>
+    <span class="pulse" aria-hidden="true"></span>${region}<span class="hidden">: ${word}</span>
+  </li>`;
+};
+const regionsOf = ({ executions }) => html`<ul class="regions">${executions.map(regionOf)}</ul>`;
+const doneOf = ({ executions, min_regions: least }) => {
+  const done = executions.filter(({ status }) => status === "completed").length;
+  return html`${done} of ${executions.length}
+    ${done < executions.length && html`<span class="muted small"> ${least} needed</span>`}`;
+};
 
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs, {
@@ -43,7 +57,7 @@ export default function Benchmarks({ workspace }) {
     </header>
     ${
       dead.length > 0 &&
-      html`<section class="card stack" aria-labelledby="h-dead">
+      html`<section class="notice failed" aria-labelledby="h-dead">
         <div class="bar">
           <h2 id="h-dead">Not queued</h2>
           <span class="spacer"></span>
@@ -68,25 +82,30 @@ export default function Benchmarks({ workspace }) {
         key: (job) => job.id,
         attributes: (job) => ({ "data-job": job.jobspec_id }),
         empty: html`<${Empty} title="No benchmarks yet">
-          Write down questions and regions; each region answers them, and each execution gets a
-          signed receipt.
+          <p>
+            Write down questions and regions; each region answers them, and each execution gets a
+            signed receipt.
+          </p>
+          <button type="button" onClick=${() => setWriting(true)}>Begin with an example</button>
         <//>`,
       },
       [
         heading(
-          "Job",
+          "Benchmark",
           "wrap",
           (job) => html`
-            <a href=${`/benchmarks/${job.id}`}>${job.jobspec_id}</a>
-            <span class="muted small"> ${versionOf(job)}</span>
+            <a href=${`/benchmarks/${job.id}`}>${job.name ?? job.jobspec_id}</a>
+            <span class="under">${job.jobspec_id} ${versionOf(job)}</span>
           `,
         ),
         column(
           "State",
+          "state bare",
           ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
         ),
-        column("Regions", "wrap", (job) => job.executions.map(regionIn(job)).join(", ")),
-        column("Submitted", (job) => html`<${When} at=${job.created_at} />`),
+        column("Regions", "wrap bare", regionsOf),
+        column("Answered", "nowrap", doneOf),
+        column("Submitted", "bare", (job) => html`<${When} at=${job.created_at} />`),
       ],
     )}
     ${

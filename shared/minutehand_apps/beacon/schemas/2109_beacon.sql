@@ -173,7 +173,9 @@ select
     select jsonb_agg(to_jsonb(e) - 'output' order by e.id)
     from public.beacon_execution_states as e
     where e.job_id = j.id
-  ) as executions
+  ) as executions,
+  j.spec #>> '{benchmark,name}' as name,
+  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;

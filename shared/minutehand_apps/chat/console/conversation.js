@@ -6,9 +6,10 @@ import { hooksOf } from "../../lib/jobs/hooks.js";
 import { stateOf } from "../../lib/states.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { classes, hooks, html, quiet, useEffect, useRef, useState } from "../../lib/ui.js";
+import { classes, hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { copy } from "../../parts/copy.js";
+import { Icon } from "../../parts/icons.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { useFollowed } from "../../parts/live.js";
 import { Markdown } from "../../parts/markdown.js";
@@ -49,14 +50,16 @@ async function readSession(id, signal) {
 function useEndInSight(isThere) {
   const [log, end] = [useRef(null), useRef(null)];
   const isAtEnd = useRef(true);
+  const [isAway, setIsAway] = useState(false);
+  const show = (behavior) => end.current?.scrollIntoView({ block: "end", behavior });
   useEffect(() => {
     if (!isThere) return undefined;
-    const seen = new IntersectionObserver(([one]) => (isAtEnd.current = one.isIntersecting), {
-      rootMargin: "0px 0px 200px 0px",
-    });
-    const grown = new ResizeObserver(() => {
-      if (isAtEnd.current) end.current?.scrollIntoView({ block: "end" });
-    });
+    const look = ([one]) => {
+      isAtEnd.current = one.isIntersecting;
+      setIsAway(!one.isIntersecting);
+    };
+    const seen = new IntersectionObserver(look, { rootMargin: "0px 0px 200px 0px" });
+    const grown = new ResizeObserver(() => isAtEnd.current && show("instant"));
     seen.observe(end.current);
     grown.observe(log.current);
     return () => {
@@ -64,7 +67,11 @@ function useEndInSight(isThere) {
       grown.disconnect();
     };
   }, [isThere]);
-  return { log, end, goThere: () => (isAtEnd.current = true) };
+  const goThere = () => {
+    isAtEnd.current = true;
+    show("smooth");
+  };
+  return { log, end, isAway, goThere };
 }
 
 export default function ConversationPage({ workspace }) {
@@ -97,7 +104,7 @@ function Conversation({ id, workspaceId }) {
     const timer = setTimeout(found.refresh, FOUND_MS); // until there is something to follow
     return () => clearTimeout(timer);
   }, [sending, hasBegun, found.isLoading]);
-  const { log, end, goThere } = useEndInSight(Boolean(session));
+  const { log, end, isAway, goThere } = useEndInSight(Boolean(session));
   const unread = unreadPage("Conversation", found, "conversation");
   if (unread) return unread;
   const act = actionsOn(found.refresh);
@@ -167,7 +174,7 @@ function Conversation({ id, workspaceId }) {
     return act("Could not retry", () => api.retry(one.job));
   };
   return html`<article class="page chat">
-    <header class="page-head">
+    <header class="page-head chat-head">
       <div class="grow">
         <p class="crumb"><a href="/chat">Chat</a></p>
         <h1 tabindex="-1" class="wrap">${session.title ?? "New conversation"}</h1>
@@ -189,18 +196,14 @@ function Conversation({ id, workspaceId }) {
         )}
       </ol>
     </div>
-    ${
-      messages.length === 0 &&
-      html`<div class="chat-empty">
-        <p class="strong">What would you like to know, or have made?</p>
-        <p class="muted">
-          Simple questions are answered at once. What takes longer is done in the background: you
-          can go on meanwhile, and are asked when something is to be decided.
-        </p>
-      </div>`
-    }
+    ${messages.length === 0 && html`<${Beginning} onChoose=${edit} />`}
     <div class="chat-end" ref=${end}></div>
     <div class="chat-composer">
+      ${
+        isAway &&
+        html`<button type="button" class="chat-latest" aria-label="Latest message" title="Latest message"
+          onClick=${goThere}><${Icon} name="down" /></button>`
+      }
       <${Composer}
         box=${box}
         text=${text}
@@ -211,19 +214,47 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
+const EXAMPLES = [
+  "What should a good job description say?",
+  "Write a welcome mail for new customers",
+  "Research renewable energy and build me a dashboard",
+];
+
+/** What a conversation may begin with. */
+const Beginning = ({ onChoose }) =>
+  html`<div class="chat-empty">
+    <p class="strong">What would you like to know, or have made?</p>
+    <p class="muted">
+      Simple questions are answered at once. What takes longer is done in the background: you can go
+      on meanwhile, and are asked when something is to be decided.
+    </p>
+    <ul class="chat-examples">
+      ${EXAMPLES.map(
+        (words) =>
+          html`<li><button type="button" onClick=${() => onChoose(words)}>${words}</button></li>`,
+      )}
+    </ul>
+  </div>`;
+
+/** A small button of a message: its drawing, and its word for who needs it. */
+const tool = (icon, word, run) =>
+  html`<${ActionButton} className="tool" run=${run} title=${word} aria-label=${word}>
+    <${Icon} name=${icon} />
+  <//>`;
+
 /** What can be done with a message, in a line below it. */
 const Below = ({ at, children }) =>
   html`<div class="chat-below">
     ${children} <span class="hint"><${When} at=${new Date(at).toISOString()} /></span>
   </div>`;
 
-const copying = (text) => quiet("Copy", () => copy(text, "Copied"));
+const copying = (text) => tool("copy", "Copy", async () => copy(text, "Copied"));
 
 function Mine({ message: { type, content, timestamp }, onEdit }) {
   return html`<article class="chat-mine" data-type=${type}>
     <p>${content}</p>
     <${Below} at=${timestamp}>
-      ${copying(content)} ${type === "message" && quiet("Edit", () => onEdit(content))}
+      ${copying(content)} ${type === "message" && tool("pen", "Edit", async () => onEdit(content))}
     <//>
   </article>`;
 }
@@ -234,7 +265,7 @@ function Theirs({ message: { type, content, result, timestamp }, question, onRet
     <${Markdown} text=${content} />
     ${page && html`<${Page} title=${page.title} address=${page.url} />`}
     <${Below} at=${timestamp}>
-      ${copying(content)} ${question && quiet("Retry", () => onRetry(question))}
+      ${copying(content)} ${question && tool("again", "Retry", () => onRetry(question))}
     <//>
   </article>`;
 }
@@ -247,6 +278,7 @@ function Answer({ of: message, onRetry }) {
   const said = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const waits = message.waits_for ?? progress?.message;
+  const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
   return html`<article
     class=${classes("chat-theirs", isLive && "writing")}
     data-type="answer"
@@ -255,15 +287,15 @@ function Answer({ of: message, onRetry }) {
     ${said && html`<${Markdown} text=${said} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
     ${isLive && !isCancelling && !said && html`<p class="chat-thinking">${waits ?? "Thinking…"}</p>`}
-    ${isFailed && html`<p class="problem wrap" role="alert">${message.error}</p>`}
-    ${message.status === "cancelled" && html`<p class="muted">Stopped.</p>`}
     ${
-      !isLive &&
-      html`<${Below} at=${message.timestamp}>
-        ${said && copying(said)}
-        <${ActionButton} className="quiet" run=${onRetry}>Retry<//>
-      <//>`
+      isFailed &&
+      html`<div class="notice failed">
+        <p class="wrap" role="alert">${message.error}</p>
+        ${again}
+      </div>`
     }
+    ${message.status === "cancelled" && html`<div class="bar"><p class="muted">Stopped.</p>${again}</div>`}
+    ${!isLive && html`<${Below} at=${message.timestamp}>${said && copying(said)}<//>`}
   </article>`;
 }
 
@@ -350,9 +382,9 @@ function Composer({ box, text, setText, onSend, stop }) {
         <span class="hidden">Message</span>
         <textarea
           ref=${box}
-          rows="2"
+          rows="1"
           maxlength="8000"
-          placeholder="Write a message; Enter sends it"
+          placeholder="Write a message"
           value=${text}
           onInput=${(event) => change(event.target.value)}
           onKeyDown=${(event) =>
@@ -363,8 +395,11 @@ function Composer({ box, text, setText, onSend, stop }) {
       </label>
       ${
         stop && !text.trim()
-          ? html`<${ActionButton} className="stop" run=${stop}>Stop<//>`
-          : html`<button type="submit" class="primary" disabled=${!text.trim()}>Send</button>`
+          ? html`<${ActionButton} className="round" run=${stop} aria-label="Stop" title="Stop">
+            <${Icon} name="stop" />
+          <//>`
+          : html`<button type="submit" class="primary round" aria-label="Send" title="Send"
+            disabled=${!text.trim()}><${Icon} name="up" /></button>`
       }
     </div>
   </form>`;

@@ -29,8 +29,11 @@ export default function Sessions({ workspace }) {
         rows: found.value,
         key: (one) => one.session_id,
         empty: html`<${Empty} title="No conversations yet">
-          Begin one. What takes longer is done in the background, asks you when it has to, and posts
-          its result.
+          <p>
+            What takes longer is done in the background, asks you when it has to, and posts its
+            result.
+          </p>
+          <${ActionButton} run=${begin}>Begin one<//>
         <//>`,
       },
       [
@@ -39,7 +42,7 @@ export default function Sessions({ workspace }) {
           "wrap",
           (one) => html`<a href=${addressOf(one.session_id)}>${one.title}</a>`,
         ),
-        column("Latest message", (one) => html`<${When} at=${one.last_message_at} />`),
+        column("Latest message", "bare", (one) => html`<${When} at=${one.last_message_at} />`),
       ],
     )}
   </div>`;

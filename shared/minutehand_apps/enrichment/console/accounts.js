@@ -7,34 +7,34 @@ import { DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { column, heading } from "../../parts/table.js";
 import { add } from "./data.js";
-import { RecordsPage } from "./records.js";
+import { Named, RecordsPage } from "./records.js";
 
 export const title = () => "Accounts";
 
-const place = (row) => [row.city, row.state, row.country].filter(Boolean).join(", ");
+const place = (row) => [row.city, row.country].filter(Boolean).join(", ");
 
 const COLUMNS = [
-  heading("Name", "wrap", (row) => html`<a href=${`/accounts/${row.id}`}>${row.name}</a>`),
-  column("Domain", (row) => row.domain ?? "–"),
-  column("Industry", (row) => row.industry ?? "–"),
-  column("Employees", "num", (row) => number(row.employee_count)),
-  column("Place", "wrap", (row) => place(row) || "–"),
+  heading(
+    "Name",
+    "wrap",
+    (row) => html`<${Named} name=${row.name} href=${`/accounts/${row.id}`} under=${row.domain} />`,
+  ),
+  column("Industry", "bare", (row) => row.industry),
+  column("Employees", "num", (row) => row.employee_count && number(row.employee_count)),
+  column("Place", "wrap bare", place),
 ];
 
 export default function Accounts({ workspace }) {
   const [adding, setAdding] = useState(false);
   const close = () => setAdding(false);
-  const action = html`<button type="button" class="primary" onClick=${() => setAdding(true)}>
-    New account
-  </button>`;
   return html`
     <${RecordsPage}
       kind="account"
       label="Accounts"
       nameOf=${(row) => row.name}
       columns=${COLUMNS}
-      hint="Add one with its domain, and enrich it."
-      action=${action}
+      hint="A company with its domain is completed by Apollo: industry, size, place, revenue."
+      add=${() => setAdding(true)}
       workspace=${workspace} />
     ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${close} />`}
   `;

@@ -1,9 +1,13 @@
-// Contacts: the people of the accounts, each with its own enrichment.
+// Contacts: the people of the accounts, each with its own enrichment; and a form for another.
 
 import { safeUrl } from "../../lib/format.js";
-import { html } from "../../lib/ui.js";
+import { useRead } from "../../lib/store.js";
+import { html, useState } from "../../lib/ui.js";
+import { DialogForm } from "../../parts/dialog.js";
+import { choice, field } from "../../parts/field.js";
 import { column, heading } from "../../parts/table.js";
-import { RecordsPage } from "./records.js";
+import { add, page } from "./data.js";
+import { Named, RecordsPage } from "./records.js";
 
 export const title = () => "Contacts";
 
@@ -13,22 +17,66 @@ const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
 const Profile = ({ url }) =>
   safeUrl(url)
     ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
-    : (url ?? "–");
+    : url;
 
 const COLUMNS = [
-  heading("Name", "wrap", nameOf),
-  column("Email", "wrap", (row) => row.email ?? "–"),
-  column("Title", "wrap", (row) => row.title ?? "–"),
-  column("Account", "wrap", (row) =>
-    row.accounts ? html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>` : "–",
+  heading("Name", "wrap", (row) => html`<${Named} name=${nameOf(row)} under=${row.title} />`),
+  column(
+    "Email",
+    "bare",
+    (row) => row.email && html`<a href=${`mailto:${row.email}`}>${row.email}</a>`,
   ),
-  column("LinkedIn", (row) => html`<${Profile} url=${row.linkedin_url} />`),
+  column(
+    "Account",
+    "bare",
+    (row) =>
+      row.accounts && html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>`,
+  ),
+  column("LinkedIn", (row) => row.linkedin_url && html`<${Profile} url=${row.linkedin_url} />`),
 ];
 
-export default ({ workspace }) =>
-  html`<${RecordsPage}
-    kind="contact"
-    label="Contacts"
-    nameOf=${nameOf}
-    columns=${COLUMNS}
-    workspace=${workspace} />`;
+export default function Contacts({ workspace }) {
+  const [adding, setAdding] = useState(false);
+  const [added, setAdded] = useState(0); // the list begins again with each
+  return html`
+    <${RecordsPage}
+      key=${added}
+      kind="contact"
+      label="Contacts"
+      nameOf=${nameOf}
+      columns=${COLUMNS}
+      hint="A person with an address is completed by Apollo: title and profile."
+      add=${() => setAdding(true)}
+      workspace=${workspace} />
+    ${
+      adding &&
+      html`<${NewContact}
+        workspaceId=${workspace.id}
+        onClose=${() => setAdding(false)}
+        onAdded=${() => setAdded(added + 1)} />`
+    }
+  `;
+}
+
+function NewContact({ workspaceId, onClose, onAdded }) {
+  const [name, setName] = useState("");
+  const [email, setEmail] = useState("");
+  const [account, setAccount] = useState("");
+  const accounts = useRead((signal) => page("accounts", workspaceId, { signal }), [workspaceId]);
+  const options = (accounts.value?.rows ?? []).map((one) => [one.id, one.name]);
+  const save = async () => {
+    await add("contacts", {
+      workspace_id: workspaceId,
+      name: name.trim(),
+      email: email.trim(),
+      account_id: account || null,
+    });
+    onAdded();
+    onClose();
+  };
+  return html`<${DialogForm} title="New contact" action="Add" run=${save} onClose=${onClose}>
+    ${field("Name", name, setName, { required: true, maxlength: 500 })}
+    ${field("Email", email, setEmail, { type: "email", required: true, maxlength: 320 })}
+    ${choice("Account", account, setAccount, [["", "None"], ...options])}
+  <//>`;
+}

@@ -35,10 +35,31 @@ export const Enriched = ({ row, job }) =>
   job
     ? html`<${StateBadge} job=${job} />`
     : row.enriched_at
-      ? html`<${Tag} tone="completed">
-          ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
-        <//> <${When} at=${row.enriched_at} />`
+      ? html`<span class="enriched">
+          <${Tag} tone="completed">
+            ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
+          <//> <span class="muted small"><${When} at=${row.enriched_at} /></span>
+        </span>`
       : html`<${Tag} tone="pending">Not yet<//>`;
+
+/** The first letter of a name, to find it by. */
+const Mark = ({ name }) =>
+  html`<span class="mark" aria-hidden="true">${[...name.trim()][0]?.toUpperCase() ?? "?"}</span>`;
+
+/** A record's name, and what it is about. */
+export const Named = ({ name, href, under }) =>
+  html`<span class="named">
+    <${Mark} name=${name} />
+    <span>
+      ${href ? html`<a href=${href}>${name}</a>` : name}
+      ${under && html`<span class="under">${under}</span>`}
+    </span>
+  </span>`;
+
+const tick = (label, checked, onChange, disabled = false) =>
+  html`<label class="tick">
+    <input type="checkbox" aria-label=${label} ...${{ checked, onChange, disabled }} />
+  </label>`;
 
 /** What can be done to the chosen records at once. */
 function Chosen({ kind, ids, clear, refresh }) {
@@ -62,7 +83,7 @@ function Chosen({ kind, ids, clear, refresh }) {
 }
 
 /** The page of a kind; `columns` are those of its own, `action` is in its head. */
-export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = null, workspace }) {
+export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace }) {
   const search = useQuery().get("search") ?? "";
   const [chosen, setChosen] = useState([]);
   const records = useLivePages(
@@ -78,9 +99,9 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
   );
   const rows = records.value?.flatMap((one) => one.rows) ?? [];
   const jobs = records.value?.at(-1)?.jobs ?? new Map();
-  const ids = rows
-    .filter((row) => chosen.includes(row.id) && !jobs.has(row.id))
-    .map(({ id }) => id);
+  const free = rows.filter((row) => !jobs.has(row.id)).map(({ id }) => id);
+  const ids = free.filter((id) => chosen.includes(id));
+  const chooseAll = ({ target: { checked } }) => setChosen(checked ? free : []);
   const choose =
     (id) =>
     ({ target: { checked } }) =>
@@ -90,7 +111,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
       <h1 tabindex="-1">${label}</h1>
       <span class="spacer"></span>
       <${Freshness} value=${records.freshness} />
-      ${action}
+      <button type="button" class="primary" onClick=${add}>New ${kind}</button>
     </header>
     <div class="bar">
       <${SearchBox}
@@ -106,26 +127,40 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
         rows,
         key: (row) => row.id,
         attributes: (row) => ({ "data-record": row.id }),
-        empty: html`<${Empty} title=${search ? `No ${kind} matches` : `No ${kind}s yet`}>
-          ${search ? "" : hint}
-        <//>`,
+        empty: search
+          ? html`<${Empty} title=${`No ${kind} matches “${search}”`}>
+              ${quiet(`Show all ${kind}s`, () => setQuery({ search: "" }))}
+            <//>`
+          : html`<${Empty} title=${`No ${kind}s yet`}>
+              <p>${hint}</p>
+              <button type="button" onClick=${add}>Enter the first one</button>
+            <//>`,
       },
       [
-        column(
-          "Select",
-          (row) => html`<label class="tick">
-            <input
-              type="checkbox"
-              aria-label=${`Select ${nameOf(row)}`}
-              checked=${chosen.includes(row.id)}
-              disabled=${jobs.has(row.id)}
-              onChange=${choose(row.id)} />
-          </label>`,
-        ),
+        {
+          ...column("Select", "first bare", (row) =>
+            tick(
+              `Select ${nameOf(row)}`,
+              chosen.includes(row.id),
+              choose(row.id),
+              jobs.has(row.id),
+            ),
+          ),
+          head: tick(
+            `Select all ${kind}s`,
+            ids.length > 0 && ids.length === free.length,
+            chooseAll,
+          ),
+        },
         ...columns,
-        column("Enrichment", (row) => html`<${Enriched} row=${row} job=${jobs.get(row.id)} />`),
+        column(
+          "Enrichment",
+          "bare",
+          (row) => html`<${Enriched} row=${row} job=${jobs.get(row.id)} />`,
+        ),
         column(
           "Actions",
+          "num",
           (row) => html`<${EnrichButton}
             kind=${kind}
             id=${row.id}

@@ -2,13 +2,19 @@
 
 import { number } from "../../lib/format.js";
 import { useRead } from "../../lib/store.js";
+import { needStyles } from "../../lib/styles.js";
 import { html, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { Icon } from "../../parts/icons.js";
+import { figure } from "../../parts/table.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/states-of-view.js";
 import { apiSettings, SOURCES } from "./data.js";
+
+needStyles("/styles/apps.css");
+needStyles("/apps/enrichment/enrichment.css");
 
 export const title = () => "API settings";
 
@@ -32,6 +38,7 @@ function Loaded({ settings, workspace, refresh }) {
   const [tested, setTested] = useState(null);
   const [problem, setProblem] = useState(null);
   const { apollo_api_key: state, can_manage: mayManage } = settings;
+  const source = SOURCES[settings.apollo_client];
   const save = async (changes, done) => {
     setProblem(null);
     try {
@@ -68,33 +75,40 @@ function Loaded({ settings, workspace, refresh }) {
     );
   return html`
     <section class="card stack" aria-labelledby="h-apollo">
-      <div class="bar">
-        <h2 id="h-apollo">Apollo</h2>
-        ${
-          state.configured
-            ? html`
-              <${Tag} tone="completed">Configured<//>
-              <span class="muted">ends in <span class="mono">${state.last4 ?? "····"}</span></span>
-            `
-            : html`<${Tag} tone="waiting">
-              Not configured
-            <//>`
-        }
-        <span class="spacer"></span>
-        ${
-          settings.updated_at &&
-          html`<span class="muted small">
-            changed <${When} at=${settings.updated_at} />
-          </span>`
-        }
+      <div>
+        <div class="bar">
+          <h2 id="h-apollo">Apollo key</h2>
+          <${Tag} tone=${state.configured ? "completed" : "waiting"}>
+            ${state.configured ? "Configured" : "Not configured"}
+          <//>
+        </div>
+        <p class="muted">
+          Apollo completes accounts and contacts, and charges this key.
+        </p>
       </div>
+      ${
+        state.configured &&
+        html`<div class="bar kept">
+          <${Icon} name="key" />
+          <span>ends in <span class="mono">${state.last4 ?? "····"}</span></span>
+          ${
+            settings.updated_at &&
+            html`<span class="muted small">changed <${When} at=${settings.updated_at} /></span>`
+          }
+          <span class="spacer"></span>
+          ${
+            mayManage &&
+            html`<button type="button" class="danger" onClick=${remove}>Remove key</button>`
+          }
+        </div>`
+      }
       ${
         mayManage
           ? html`<form
             class="stack"
             onSubmit=${(event) => {
               event.preventDefault();
-              save({ apollo_api_key: key.trim() }, "The key is saved");
+              save({ apollo_api_key: key.trim() }, "API key saved successfully");
             }}>
             <label class="field">
               <span>${state.configured ? "New API key" : "API key"}</span>
@@ -104,7 +118,7 @@ function Loaded({ settings, workspace, refresh }) {
                 spellcheck="false"
                 value=${key}
                 onInput=${(event) => setKey(event.target.value)}
-                placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
+                placeholder=${state.configured ? "Replaces the present one" : ""} />
               <span class="hint">
                 It is sealed before it is stored, and no one can read it back.
               </span>
@@ -116,42 +130,37 @@ function Loaded({ settings, workspace, refresh }) {
               <${ActionButton} run=${test} disabled=${!state.configured && !key.trim()}>
                 Test connection
               <//>
-              ${
-                state.configured &&
-                html`<button type="button" class="danger" onClick=${remove}>
-                  Remove key
-                </button>`
-              }
             </div>
           </form>`
           : html`<p class="muted">A manager of the workspace keeps the key.</p>`
       }
     </section>
-    <section class="card stack" aria-labelledby="h-auto">
-      <h2 id="h-auto">Enrichment</h2>
-      <label class="check">
+    <section class="card" aria-labelledby="h-auto">
+      <h2 id="h-auto">Automatic enrichment</h2>
+      <label class="check switched">
         <input
           type="checkbox"
+          role="switch"
           checked=${settings.apollo_auto_enrich}
           disabled=${!mayManage}
-          onChange=${toggle} /> Enrich new accounts as they arrive
+          onChange=${toggle} />
+        <span>
+          Enrich new accounts as they arrive
+          <span class="under">At most one credit for each. Off, each waits for its button.</span>
+        </span>
       </label>
-      <dl class="facts">
-        <div>
-          <dt>Credits used</dt>
-          <dd class="num">${number(settings.enrichment_credits_used)}</dd>
-        </div>
-        <div>
-          <dt>Calls without an answer</dt>
-          <dd class="num" title="Each may have cost a credit, or not">
-            ${number(settings.enrichment_calls_unanswered)}
-          </dd>
-        </div>
-        <div>
-          <dt>Answers come from</dt>
-          <dd>${SOURCES[settings.apollo_client] ?? "the server's default"}</dd>
-        </div>
-      </dl>
+    </section>
+    <section aria-labelledby="h-usage" class="stack">
+      <h2 id="h-usage">Usage</h2>
+      <div class="grid-cards">
+        ${figure("Credits used", number(settings.enrichment_credits_used), "counted once an answer")}
+        ${figure(
+          "Calls without an answer",
+          number(settings.enrichment_calls_unanswered),
+          "each may have cost a credit",
+        )}
+        ${source && figure("Answers come from", source, "as this workspace chose")}
+      </div>
     </section>
   `;
 }

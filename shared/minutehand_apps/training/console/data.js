@@ -1,6 +1,7 @@
 // What the pages of training read and do, and how a training is shown while it is processed.
 
 import { callRoute as call, request, supabase, unwrap } from "../../api.js";
+import { counted } from "../../lib/format.js";
 import { trainingClient } from "./client.js";
 
 const at = (id) => ({ training_id: id });
@@ -41,7 +42,13 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-/** What a job does, in words for people. */
+/** What a job makes, in words for people. */
+export const MAKES = {
+  transcription: "Transcript",
+  sop_generation: "Procedure",
+  mux_upload: "Video",
+};
+/** What it does meanwhile. */
 const DOES = {
   transcription: "Writing down what is said",
   sop_generation: "Making a procedure of it",
@@ -53,6 +60,18 @@ export const nowOf = ({ jobs }) =>
     .filter((job) => job.status === "processing")
     .map((job) => DOES[job.job_type])
     .join("; ") || "Waiting for its turn";
+/** What there is of a training that is ready, or what is being done of one that is not. */
+export function aboutOf(training) {
+  if (training.reason) return training.reason;
+  if (!isOver(training.status)) return nowOf(training);
+  const steps = training.procedure?.procedure?.steps.length;
+  const parts = [
+    training.media?.seconds && clock(training.media.seconds),
+    steps ? `procedure of ${counted(steps, "step")}` : training.transcript && "transcript",
+    training.share_id && "shared",
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */

@@ -3,6 +3,7 @@
 import { jobs as api } from "../../api.js";
 import { duration } from "../../lib/format.js";
 import { useFollowed } from "../../parts/live.js";
+import { stateOf } from "../../lib/states.js";
 import { useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
@@ -13,7 +14,7 @@ import { column, heading, listed } from "../../parts/table.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
-import { JOB_TYPES, monitored } from "./data.js";
+import { JOB_TYPES, MAKES, monitored } from "./data.js";
 
 const LIVE = new Set(["pending", "processing", "cancelling"]);
 const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
@@ -23,32 +24,32 @@ const TITLE = heading(
   "wrap",
   (row) => html`<a href=${`/trainings/${row.training_id}`}>${row.title}</a>`,
 );
-const COLUMNS = [
-  column("Job", (row) => html`<a href=${`/jobs/${row.id}`}>${row.job_type}</a>`),
-  column("State", (row) => {
+/** Of jobs that went well at once there is nothing to say. */
+const RETRIES = column("Retries", "num", (row) =>
+  row.retry_count > 0 ? `${row.retry_count} of ${row.max_retries}` : null,
+);
+const columnsOf = (isRetried) => [
+  column("Job", "bare", (row) => html`<a href=${`/jobs/${row.id}`}>${MAKES[row.job_type]}</a>`),
+  column("State", "state bare", (row) => {
     const cancelling = row.status === "cancelling";
     const status = cancelling ? "processing" : row.status;
     return html`<${StateBadge} status=${status} cancelling=${cancelling} />`;
   }),
-  column(
-    "Progress",
-    (row) => html`<div style=${{ minWidth: "8rem" }}>
-      <${Bar}
-        label=${`${row.title}: ${row.job_type}`}
-        done=${row.progress_percentage}
-        status=${row.status} />
-    </div>`,
-  ),
-  column("Message", "wrap", (row) =>
+  column("Message", "wrap bare", (row) => [
     row.status === "failed" || (row.status === "pending" && row.error_data)
       ? row.error_data?.message
-      : (row.progress_message ?? ""),
-  ),
-  column("Retries", "num", (row) => `${row.retry_count} of ${row.max_retries}`),
+      : row.progress_message,
+    LIVE.has(row.status) &&
+      html`<${Bar}
+        label=${`${row.title}: ${MAKES[row.job_type]}`}
+        done=${row.progress_percentage}
+        status=${row.status} />`,
+  ]),
+  ...(isRetried ? [RETRIES] : []),
   column("Duration", "num", ({ started_at: from, completed_at: to }) =>
     from ? duration((to ? Date.parse(to) : Date.now()) - Date.parse(from)) : "–",
   ),
-  column("Created", (row) => html`<${When} at=${row.created_at} />`),
+  column("Created", "bare", (row) => html`<${When} at=${row.created_at} />`),
 ];
 
 export function JobMonitor({ workspaceId, trainingId, filter, onFilter, onChange = () => {} }) {
@@ -76,31 +77,30 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter, onChange
         disabled=${row.status === "cancelling"}
         run=${() => act("Could not cancel", () => api.cancel(row.id))}>
         Cancel
-        <span class="hidden"> ${row.job_type} of ${row.title}</span>
+        <span class="hidden"> ${MAKES[row.job_type]} of ${row.title}</span>
       <//>`
     }
     ${
       (row.status === "failed" || row.status === "cancelled") &&
       html`<${ActionButton}
-        className="primary"
         run=${() => act("Could not retry", () => api.retry(row.id))}>
-        Retry<span class="hidden"> ${row.job_type} of ${row.title}</span>
+        Retry<span class="hidden"> ${MAKES[row.job_type]} of ${row.title}</span>
       <//>`
     }
   `;
-  const choose = (name, word, values) => {
+  const choose = (name, word, values, wordOf) => {
     const set = (value) => onFilter({ [name]: value || undefined });
-    const options = [["", "All"], ...values.map((value) => [value, value])];
+    const options = [["", "All"], ...values.map((value) => [value, wordOf(value)])];
     return choice(word, filter[name] ?? "", set, options, "field-inline");
   };
-  return html`<section class="card stack" aria-labelledby="h-jobs">
+  return html`<section class="stack" aria-label="Jobs">
     <div class="bar">
-      <h2 id="h-jobs">Jobs</h2>
-      <${Freshness} value=${freshness} />
+      ${choose("type", "Job", JOB_TYPES, (type) => MAKES[type])}
+      ${choose("status", "State", STATUSES, (status) => stateOf(status).word)}
       <span class="spacer"></span>
-      ${choose("type", "Type", JOB_TYPES)}
-      ${choose("status", "State", STATUSES)}
+      <${Freshness} value=${freshness} />
     </div>
+    <div class="card list">
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${listed(
       {
@@ -118,7 +118,12 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter, onChange
           }
         <//>`,
       },
-      [...(trainingId ? [] : [TITLE]), ...COLUMNS, column("Actions", actions)],
+      [
+        ...(trainingId ? [] : [TITLE]),
+        ...columnsOf(rows.some((row) => row.retry_count > 0)),
+        column("Actions", "bare", actions),
+      ],
     )}
+    </div>
   </section>`;
 }

@@ -4,7 +4,7 @@ import { useFollowed } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { classes, html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
@@ -40,6 +40,7 @@ export default function TrainingPage({ id, workspace }) {
 
 function Training({ id, workspace, remove }) {
   const player = useRef(null);
+  const [at, setAt] = useState(null); // of the video, once it plays
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
@@ -58,18 +59,19 @@ function Training({ id, workspace, remove }) {
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);
   const { share_id: shareId } = training;
+  const isWritten = Boolean(training.procedure?.procedure);
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
         <p class="crumb">
           <a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} />
         </p>
-        <h1 tabindex="-1" class="wrap">${training.title}</h1>
+        <div class="titled">
+          <h1 tabindex="-1" class="wrap">${training.title}</h1>
+          <${Tag} tone=${tone}>${word}<//>
+        </div>
       </div>
-    </header>
-    <div class="bar">
-      <${Tag} tone=${tone}>${word}<//>
-      <span class="spacer"></span>
+      <div class="actions">
       ${
         training.procedure?.procedure &&
         html`<${ShareButton}
@@ -99,13 +101,14 @@ function Training({ id, workspace, remove }) {
         isOver(training.status) &&
         html`<${ActionButton} className="danger" run=${() => remove(training.title)}>Delete<//>`
       }
-    </div>
+      </div>
+    </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${
       training.status === "failed" &&
       html`<p class="notice failed wrap" role="alert">
-        <span class="strong">It failed</span>
-        ${training.reason}
+        <span class="strong">${training.reason ?? "It failed."}</span>
+        <span>Retry continues after what is finished. If the file is the reason, upload another.</span>
       </p>`
     }
     ${
@@ -118,8 +121,11 @@ function Training({ id, workspace, remove }) {
           }} />
       </section>`
     }
-    <div class="ways">
-      ${training.media && html`<${Video} handle=${player} of=${video} title=${training.title} />`}
+    <div class=${classes("training", isWritten && "written")}>
+      ${
+        training.media &&
+        html`<${Video} handle=${player} of=${video} title=${training.title} onTime=${setAt} />`
+      }
       ${
         training.procedure &&
         html`<${Procedure}
@@ -127,8 +133,8 @@ function Training({ id, workspace, remove }) {
           jump=${jump}
           address=${training.media?.video ? video.value?.url : null} />`
       }
+      ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} at=${at} />`}
     </div>
-    ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} />`}
     <${Details} workspaceId=${workspace.id} id=${id} onChange=${found.refresh} />
   </article>`;
 }
@@ -162,11 +168,10 @@ function useNotice(training) {
   }, [status]);
 }
 
-const LINE = { display: "flex", gap: "0.6rem", alignItems: "start" };
 const Play = ({ seconds, jump }) =>
   html`<button
     type="button"
-    class="quiet num"
+    class="play num"
     onClick=${() => jump(seconds)}
     aria-label=${`Play from ${clock(seconds)}`}>
     ${clock(seconds)}
@@ -174,17 +179,24 @@ const Play = ({ seconds, jump }) =>
 
 const named = (what, lines = []) =>
   lines.length > 0 &&
-  html`<p class="wrap"><span class="muted">${what}:</span> ${lines.join("; ")}</p>`;
+  html`<div>
+    <h3>${what}</h3>
+    <ul class="bullets">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
+  </div>`;
 
-function Procedure({ stored: { procedure, author }, jump, address }) {
+const NO_MODEL = "no language model is configured here. The transcript is what there is.";
+
+function Procedure({ stored: { procedure, author, offline }, jump, address }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
-    ${!procedure && html`<p class="wrap">There is none: ${author}.</p>`}
+    ${!procedure && html`<p class="muted wrap">There is none: ${offline ? NO_MODEL : `${author}.`}</p>`}
     ${
       procedure &&
       html`
-        <p class="wrap">${procedure.purpose}</p>
-        ${named("You need", procedure.materials)} ${named("Take care", procedure.warnings)}
+        ${procedure.purpose && html`<p class="wrap">${procedure.purpose}</p>`}
+        <div class="halves">
+          ${named("You need", procedure.materials)} ${named("Take care", procedure.warnings)}
+        </div>
         <ol class="procedure">
           ${procedure.steps.map(
             (step, index) => html`<li key=${index} class="wrap">
@@ -198,7 +210,7 @@ function Procedure({ stored: { procedure, author }, jump, address }) {
               }
               <div>
                 <p class="strong">${index + 1}. ${step.title}</p>
-                ${step.detail && html`<p class="muted">${step.detail}</p>`}
+                ${step.detail && html`<p>${step.detail}</p>`}
                 <${Play} seconds=${step.at_seconds} jump=${jump} />
               </div>
             </li>`,
@@ -210,25 +222,25 @@ function Procedure({ stored: { procedure, author }, jump, address }) {
   </section>`;
 }
 
-function Transcript({ of, jump }) {
+function Transcript({ of, jump, at }) {
+  const isNow = ({ start, end }) => at !== null && start <= at && at < end;
   return html`<section class="card stack" aria-labelledby="h-transcript">
-    <div class="bar">
+    <div>
       <h2 id="h-transcript">Transcript${of.complete ? "" : " so far"}</h2>
-      <span class="muted small wrap">
-        transcribed by ${of.engine}
-        ${of.offline ? "; it mishears: read it beside the video" : ""}
-        ${of.missing_seconds ? `; the file lacks its last ${Math.round(of.missing_seconds)} s` : ""}
-      </span>
+      <p class="muted small wrap">
+        ${
+          of.offline
+            ? "Recognised on this server, which mishears: read it beside the video."
+            : `Transcribed by ${of.engine}.`
+        }
+        ${of.missing_seconds ? ` The file lacks its last ${Math.round(of.missing_seconds)} s.` : ""}
+      </p>
     </div>
-    <ol
-      class="stack"
-      style=${{ maxHeight: "24rem", overflow: "auto" }}
-      tabindex="0"
-      aria-label="Transcript">
+    <ol class="transcript" tabindex="0" aria-label="Transcript">
       ${of.segments.map(
-        (said, index) => html`<li key=${index} style=${LINE}>
+        (said, index) => html`<li key=${index} aria-current=${isNow(said) ? "true" : undefined}>
           <${Play} seconds=${said.start} jump=${jump} />
-          <span class="wrap" style=${{ alignSelf: "center" }}>${said.text}</span>
+          <span class="wrap">${said.text}</span>
         </li>`,
       )}
     </ol>

@@ -7,11 +7,21 @@ import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
-import { isOver, STATES, trainings } from "./data.js";
+import { aboutOf, isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
 import { Uploading, uploads } from "./uploading.js";
 
 export const title = () => "Training";
+
+/** Of what is over there is nothing to wait for. */
+const PROGRESS = column("Progress", "bare", (one) =>
+  isOver(one.status)
+    ? null
+    : html`<${Bar}
+        label=${`Progress of ${one.title}`}
+        done=${one.progress_percentage ?? 0}
+        status=${STATES[one.status].tone} />`,
+);
 
 export default function Trainings({ workspace, user }) {
   const found = useLivePages(workspace.id, trainings.list, {
@@ -32,7 +42,7 @@ export default function Trainings({ workspace, user }) {
       <h1 tabindex="-1">Training</h1>
       <span class="spacer"></span>
       <${Freshness} value=${found.freshness} />
-      <a href="/trainings/monitor">Job monitor</a>
+      <a class="button" href="/trainings/monitor">Job monitor</a>
       <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button>
     </header>
     <${Uploading} whose=${whose} />
@@ -44,8 +54,11 @@ export default function Trainings({ workspace, user }) {
         rows: shown,
         key: (one) => one.id,
         empty: html`<${Empty} title="No videos yet">
-          Upload a video of someone at work: its words are written down, and a procedure is made of
-          them, step by step, each with its place in the video.
+          <p>
+            Upload a video of someone at work: its words are written down, and a procedure is made
+            of them, step by step, each with its place in the video.
+          </p>
+          <button type="button" onClick=${() => setIsAdding(true)}>Upload the first one</button>
         <//>`,
       },
       [
@@ -54,23 +67,16 @@ export default function Trainings({ workspace, user }) {
           "wrap",
           (one) => html`
             <a href=${`/trainings/${one.id}`}>${one.title}</a>
-            ${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}
+            <span class="under">${aboutOf(one)}</span>
           `,
         ),
         column(
           "State",
+          "state bare",
           ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
         ),
-        column(
-          "Progress",
-          (one) => html`<div style=${{ minWidth: "8rem" }}>
-            <${Bar}
-              label=${`Progress of ${one.title}`}
-              done=${one.progress_percentage ?? 0}
-              status=${STATES[one.status].tone} />
-          </div>`,
-        ),
-        column("Uploaded", (one) => html`<${When} at=${one.created_at} />`),
+        ...(shown.some(({ status }) => !isOver(status)) ? [PROGRESS] : []),
+        column("Uploaded", "bare", (one) => html`<${When} at=${one.created_at} />`),
       ],
     )}
     ${

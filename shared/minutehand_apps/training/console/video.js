@@ -5,8 +5,6 @@ import { html, useRef } from "../../lib/ui.js";
 import { Unread } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
-const FRAME = { width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" };
-
 /** The address of a training's video, once it has one. */
 export const useVideo = (id) =>
   useRead(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
@@ -27,7 +25,7 @@ export const Picture = ({ address, seconds, title, jump }) =>
       aria-hidden="true"></video>
   </button>`;
 
-export function Video({ of: found, title, handle }) {
+export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
@@ -50,8 +48,7 @@ export function Video({ of: found, title, handle }) {
     if (wanted.current > 0 && element.current.currentTime === 0)
       element.current.currentTime = wanted.current;
   };
-  return html`<section class="card stack" aria-labelledby="h-video">
-    <h2 id="h-video">Video</h2>
+  return html`<section class="card player" aria-label="Video">
     ${
       found.value
         ? html`
@@ -64,7 +61,7 @@ export function Video({ of: found, title, handle }) {
             aria-label=${`Video: ${title}`}
             onError=${expired}
             onLoadedMetadata=${loaded}
-            style=${FRAME}></video>
+            onTimeUpdate=${({ target }) => onTime(target.currentTime)}></video>
           ${
             found.value.host === "mux" &&
             html`<p class="muted small wrap">
