@@ -297,6 +297,21 @@ create table queue.dead (
 alter table queue.dead enable row level security;
 revoke all on queue.dead from public, anon, authenticated, service_role;
 
+-- Jobs for which the database refused a task, as a trigger of the project's own may: the task passes
+-- over them until retry_at.
+create table queue.refusals (
+  task text not null, -- lease, or a task of maintenance
+  job_id uuid not null,
+  workspace_id uuid not null,
+  refused_at timestamptz not null, -- the first time
+  retry_at timestamptz not null,
+  failures integer not null default 1,
+  failure text, -- of the last time
+  primary key (task, job_id)
+);
+alter table queue.refusals enable row level security;
+revoke all on queue.refusals from public, anon, authenticated, service_role;
+
 -- Jobs whose type limits each key, in three states: behind the gate; admitted, until they end; and
 -- admitted and ended, until the rate is charged. In lane 0: jobs of a type not yet published.
 create table queue.gated (

@@ -1025,8 +1025,8 @@ begin
         and (j.deadline_at is null or j.deadline_at > p_now)
         and r.job_id <> all (array( -- as queue.refused
           select f.job_id
-          from queue.signals as f
-          where f.kind = 'refused' and f.name = 'lease' and f.look_at > p_now
+          from queue.refusals as f
+          where f.task = 'lease' and f.retry_at > p_now
         ))
       order by r.ord
       limit s.jobs
@@ -1383,7 +1383,6 @@ begin
         end
       ) -- held: now and then
       from queue.signals as s
-      where s.kind <> 'refused'
     ),
     -- when the first type that has used up its rate and has waiting jobs may start one again
     (

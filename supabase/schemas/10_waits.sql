@@ -41,24 +41,19 @@ create index waits_by_event on queue.waits (workspace_id, event_name)
 --   retry    job_id runs again: so do the children that ended with it
 --   event    a named event was emitted
 --   resumed  a pause ended
---   refused  the database refused the task `name` for job_id (queue.do_in_parts)
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  name text, -- of the event or task; of cancel and retry: the child from which to continue
+  name text, -- of the event; of cancel and retry: the child from which to continue
   look_at timestamptz not null default '-infinity', -- not before
-  failure text, -- why it was refused
   failures integer not null default 0, -- how often it was looked at in vain
   created_at timestamptz not null default queue.clock()
 );
 alter table queue.signals enable row level security;
 revoke all on queue.signals from public, anon, authenticated, service_role;
-create unique index signals_refused on queue.signals (name, job_id)
-  where kind = 'refused';
-create index signals_by_workspace on queue.signals (workspace_id, id)
-  where kind <> 'refused';
+create index signals_by_workspace on queue.signals (workspace_id, id);
 
 create table queue.named_events (
   workspace_id uuid not null,
@@ -465,7 +460,7 @@ as $$
 declare
   v_lines constant tid[] := queue.in_shares(
     'queue.signals',
-    'o.kind <> ''refused''',
+    'true',
     'o.look_at <= $1',
     'o.id',
     p_now
@@ -474,7 +469,7 @@ begin
   return array(
     select s.id
     from queue.signals as s
-    where s.ctid = any (v_lines) and s.kind <> 'refused' and s.look_at <= p_now
+    where s.ctid = any (v_lines) and s.look_at <= p_now
     order by s.id
     for update skip locked
   );

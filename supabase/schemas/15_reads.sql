@@ -1686,22 +1686,22 @@ begin
     return jsonb_build_object('reason', p_job.status, 'data', v_data);
   end if;
   select
-    s.name as task,
-    s.failure,
-    s.failures,
-    s.created_at,
-    s.look_at as retry_at
+    r.task,
+    r.failure,
+    r.failures,
+    r.refused_at,
+    r.retry_at
   into v_found
-  from queue.signals as s
-  where s.kind = 'refused' and s.job_id = p_job.id
-  order by s.look_at desc
+  from queue.refusals as r
+  where r.job_id = p_job.id
+  order by r.retry_at desc
   limit 1;
   if found then
     return jsonb_build_object(
       'reason', 'refused',
-      'since', v_found.created_at,
+      'since', v_found.refused_at,
       'cause', v_found.failure,
-      'data', to_jsonb(v_found) - '{failure,created_at}'::text[]
+      'data', to_jsonb(v_found) - '{failure,refused_at}'::text[]
     );
   elsif p_job.status = 'processing' then
     select

@@ -490,14 +490,13 @@ begin
       (
         select format(
           '%s passes over job %s: %s',
-          s.name,
-          s.job_id,
-          left(s.failure, 300)
+          r.task,
+          r.job_id,
+          left(r.failure, 300)
         )
-        from queue.signals as s
-        join public.jobs as j on j.id = any (array[s.job_id])
-        where s.kind = 'refused'
-        order by s.id
+        from queue.refusals as r
+        join public.jobs as j on j.id = any (array[r.job_id])
+        order by r.refused_at, r.job_id
         limit 20
       )
     ) as m

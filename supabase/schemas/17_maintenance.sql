@@ -27,24 +27,23 @@ returns void
 language sql
 set search_path = ''
 as $$
-insert into queue.signals as s (
-  kind, workspace_id, job_id, name, failure, failures, look_at
+insert into queue.refusals as r (
+  task, job_id, workspace_id, refused_at, retry_at, failure
 )
 select
-  'refused',
-  j.workspace_id,
-  j.id,
   p_task,
-  left(p_failure, 1000),
-  1,
-  p_now + interval '5 seconds'
+  j.id,
+  j.workspace_id,
+  p_now,
+  p_now + interval '5 seconds',
+  left(p_failure, 1000)
 from public.jobs as j
 where j.id = p_job_id
-on conflict (name, job_id) where kind = 'refused' do update set
+on conflict (task, job_id) do update set
   failure = excluded.failure,
-  failures = s.failures + 1,
-  look_at = p_now
-    + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12))
+  failures = r.failures + 1,
+  retry_at = p_now
+    + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 revoke execute on function queue.note_refusal from public;
 
@@ -56,9 +55,9 @@ set search_path = ''
 as $$
 begin
   return array(
-    select s.job_id
-    from queue.signals as s
-    where s.kind = 'refused' and s.name = p_task and s.look_at > p_now
+    select r.job_id
+    from queue.refusals as r
+    where r.task = p_task and r.retry_at > p_now
   );
 end;
 $$;
@@ -185,13 +184,8 @@ begin
         when 'retry' then queue.retry(p_ids, p_now)
       end;
     end if;
-    if exists (
-      select from queue.signals as s
-      where s.kind = 'refused' and s.name = p_task
-    ) then
-      delete from queue.signals as s
-      where s.kind = 'refused' and s.name = p_task and s.job_id = any (p_ids);
-    end if;
+    delete from queue.refusals as r
+    where r.task = p_task and r.job_id = any (p_ids);
     return v_done;
   exception
     when connection_exception
@@ -564,10 +558,10 @@ begin
         select from public.jobs as j where j.id = o.job_id
           and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
         (
-          'signals',
-          'kind = ''refused'' and (look_at < $1 - interval ''1 day'' or name = ''lease''
+          'refusals',
+          'retry_at < $1 - interval ''1 day'' or task = ''lease''
         and (select j.status from public.jobs as j where j.id = o.job_id)
-          is distinct from ''pending'')'
+          is distinct from ''pending'''
         )
     ) as r (name, is_old)
   loop
@@ -630,8 +624,7 @@ begin
             )
           when 'waits' then exists (
             select from queue.signals as s
-            where s.kind <> 'refused'
-              and s.look_at <= p_now
+            where s.look_at <= p_now
               and (s.failures = 0 or r.rests_until = '-infinity')
           )
             or exists (

@@ -40,7 +40,7 @@ comment on column queue.feed.job_ids is 'Person: jobs';
 comment on column queue.feed.session_id is 'Person: words to clear';
 comment on column queue.feed.data is 'Person: words to clear';
 comment on column queue.signals.name is 'Person: words';
-comment on column queue.signals.failure is 'Person: words to clear';
+comment on column queue.refusals.failure is 'Person: words to clear';
 comment on column queue.named_events.created_by is 'Person: owner';
 comment on column queue.named_events.name is 'Person: words';
 comment on column queue.named_events.payload is 'Person: words';

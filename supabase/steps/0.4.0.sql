@@ -58,8 +58,7 @@ alter type queue.last_served alter attribute taken type integer;
 delete from queue.settings where name = 'cluster';
 alter type queue.feed_cursor rename attribute cluster to history;
 -- Of a full table that maintenance works off each workspace has its share.
-create index signals_by_workspace on queue.signals (workspace_id, id)
-  where kind <> 'refused';
+create index signals_by_workspace on queue.signals (workspace_id, id);
 create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeout_at)
   where timeout_at is not null;
 create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
@@ -97,6 +96,17 @@ select setval('queue.feed_reached', greatest(
 
 -- What people write there is charged.
 select queue.charge_rows('public.workspace_members');
+
+-- what was refused has a table of its own
+insert into queue.refusals (
+  task, job_id, workspace_id, refused_at, retry_at, failures, failure
+)
+select s.name, s.job_id, s.workspace_id, s.created_at, s.look_at, s.failures, s.failure
+from queue.signals as s
+where s.kind = 'refused' and s.job_id is not null;
+delete from queue.signals where kind = 'refused';
+drop index queue.signals_refused;
+alter table queue.signals drop column failure;
 
 -- lanes keep how far they have come
 insert into queue.rings default values;

@@ -48,6 +48,7 @@ IMPERSONAL = {
     *("gated.key", "leases.key", "notes.key"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
+    "refusals.task",
     *("stats.counts", "stats.queue_times", "stats.run_times", "withdrawn_schedules.name"),
     *("workers.worker_id", "workers.version", "workers.summary", "workers.evidence"),
     *("plan_stages.name", "trainings.sound", "trainings.host_upload", "trainings.host_asset"),
@@ -223,8 +224,9 @@ where name = %(text)s;
 update queue.webhooks set url = 'https://example.com/' || %(text)s::text, last_answer = %(text)s,
   disabled_reason = %(text)s where description = %(text)s;
 update queue.tasks set failure = %(text)s where name = 'live';
-insert into queue.signals (kind, workspace_id, job_id, name, failure, look_at)
-values ('refused', %(acme)s, null, 'live', %(text)s, 'infinity');
+insert into queue.refusals (task, job_id, workspace_id, refused_at, retry_at, failure)
+select 'live', j.id, j.workspace_id, j.created_at, 'infinity', %(text)s from public.jobs as j
+where j.session_id = %(text)s limit 1;
 """
 #: What a member may read of a workspace.
 ANSWERS = """
