@@ -25,7 +25,8 @@
 -- Six rules hold everywhere:
 -- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
 --    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
---    narrow table of where it is: queue.deferred, gated, ready, leases or waits.
+--    narrow table of where it is: queue.deferred, gated, ready, leases or waits; or unpublished,
+--    while no worker has published its type.
 -- 2. Tenants are served in rounds. A round gives each as many jobs as its weight, and a lease
 --    begins where the last one in these lanes ended. It reads about as many tenants as it asks for
 --    jobs.

@@ -297,8 +297,8 @@ create table queue.dead (
 alter table queue.dead enable row level security;
 revoke all on queue.dead from public, anon, authenticated, service_role;
 
--- Jobs for which the database refused a task, as a trigger of the project's own may: the task passes
--- over them until retry_at.
+-- Jobs for which the database refused a task, as a trigger of the project's own may: the task
+-- passes over them until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -312,8 +312,19 @@ create table queue.refusals (
 alter table queue.refusals enable row level security;
 revoke all on queue.refusals from public, anon, authenticated, service_role;
 
+-- Jobs whose type no worker has published yet; their lane is 0.
+create table queue.unpublished (
+  job_type text not null,
+  workspace_id uuid not null,
+  job_id uuid not null,
+  primary key (job_type, workspace_id, job_id)
+);
+alter table queue.unpublished enable row level security;
+revoke all on queue.unpublished from public, anon, authenticated, service_role;
+create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
+
 -- Jobs whose type limits each key, in three states: behind the gate; admitted, until they end; and
--- admitted and ended, until the rate is charged. In lane 0: jobs of a type not yet published.
+-- admitted and ended, until the rate is charged.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -329,10 +340,6 @@ create table queue.gated (
 ) with (fillfactor = 80);
 alter table queue.gated enable row level security;
 revoke all on queue.gated from public, anon, authenticated, service_role;
-create index gated_unpublished on queue.gated (job_type, workspace_id)
-  where lane = 0;
-create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
-  where lane = 0;
 
 create table queue.leases (
   job_id uuid primary key,

@@ -114,18 +114,17 @@ begin
       p_within || 'job_type'
     );
   elsif not exists (
-    select from queue.gated as g
-    where g.lane = 0 and g.job_type = p_job_type and g.workspace_id = p_workspace_id
+    select from queue.unpublished as u
+    where u.job_type = p_job_type and u.workspace_id = p_workspace_id
   ) then
     with recursive waiting as ( -- each type by one look-up
-      select min(g.job_type) as job_type
-      from queue.gated as g
-      where g.lane = 0
+      select min(u.job_type) as job_type
+      from queue.unpublished as u
       union all
       select (
-        select min(g.job_type)
-        from queue.gated as g
-        where g.lane = 0 and g.job_type > w.job_type
+        select min(u.job_type)
+        from queue.unpublished as u
+        where u.job_type > w.job_type
       )
       from waiting as w
       where w.job_type is not null
@@ -134,10 +133,8 @@ begin
       count(*) filter (where w.job_type <> p_job_type),
       count(*) filter (
         where exists (
-          select from queue.gated as g
-          where g.lane = 0
-            and g.job_type = w.job_type
-            and g.workspace_id = p_workspace_id
+          select from queue.unpublished as u
+          where u.job_type = w.job_type and u.workspace_id = p_workspace_id
         )
       )
     into v_all, v_own
@@ -449,7 +446,7 @@ end;
 $$;
 revoke execute on function queue.adopt from public;
 
--- Put a locked pending job into deferred, gated or ready; false where it waits for a time or type.
+-- Put a locked pending job where it is to be; false where it waits for a time or its type.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -494,7 +491,9 @@ begin
     end if;
   end if;
   if p_job.lane = 0 then
-    v_key := coalesce(p_job.concurrency_key, '');
+    insert into queue.unpublished (job_type, workspace_id, job_id)
+    values (p_job.job_type, p_job.workspace_id, p_job.id);
+    return false;
   elsif p_job.deadline_at <= p_now then
     return false; -- maintenance ends it
   elsif v_run_at > p_now then
@@ -502,30 +501,29 @@ begin
     values (v_run_at, p_job.id, p_job.workspace_id)
     on conflict do nothing;
     return false;
-  else
-    if p_type.job_type is null then
-      select * into p_type
-      from queue.job_types as t
-      where t.job_type = p_job.job_type;
-    end if;
-    if p_type.rate_per_key or p_type.key_concurrency is not null then
-      v_key := case
-        when p_type.rate_per_key then coalesce(p_job.concurrency_key, '')
-        else p_job.concurrency_key
-      end;
-      if p_type.in_order
-        and exists (
-          select from queue.gated as g
-          where g.workspace_id = p_job.workspace_id
-            and g.job_type = p_job.job_type
-            and g.key = v_key
-            and g.admitted
-            and not g.ended
-            and g.job_id = p_job.id
-        )
-      then
-        v_key := null; -- it was put off and kept its slot
-      end if;
+  end if;
+  if p_type.job_type is null then
+    select * into p_type
+    from queue.job_types as t
+    where t.job_type = p_job.job_type;
+  end if;
+  if p_type.rate_per_key or p_type.key_concurrency is not null then
+    v_key := case
+      when p_type.rate_per_key then coalesce(p_job.concurrency_key, '')
+      else p_job.concurrency_key
+    end;
+    if p_type.in_order
+      and exists (
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
+          and g.key = v_key
+          and g.admitted
+          and not g.ended
+          and g.job_id = p_job.id
+      )
+    then
+      v_key := null; -- it was put off and kept its slot
     end if;
   end if;
   if v_key is null then
@@ -543,9 +541,6 @@ begin
   values (
     p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id
   );
-  if p_job.lane = 0 then
-    return false;
-  end if;
   insert into queue.notes (lane, workspace_id, key)
   values (p_job.lane, p_job.workspace_id, v_key);
   return true;
@@ -655,6 +650,13 @@ begin
     and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
     and d.job_id = j.id
     and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
+  delete from queue.unpublished as u
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and j.lane = 0
+    and u.job_type = j.job_type
+    and u.workspace_id = j.workspace_id
+    and u.job_id = j.id;
 end;
 $$;
 revoke execute on function queue.take_place from public;

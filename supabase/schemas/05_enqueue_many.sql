@@ -618,14 +618,19 @@ begin
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
-  where t.lane > 0
-    and exists ( -- others of the key
-      select from queue.gated as g
-      where g.workspace_id = t.workspace_id
-        and g.job_type = t.job_type
-        and g.key = t.key
-        and (t.is_unpaid or g.job_id <> all (v_ids))
-    );
+  where exists ( -- others of the key
+    select from queue.gated as g
+    where g.workspace_id = t.workspace_id
+      and g.job_type = t.job_type
+      and g.key = t.key
+      and (t.is_unpaid or g.job_id <> all (v_ids))
+  );
+  delete from queue.unpublished as u
+  using removed as j
+  where j.lane = 0
+    and u.job_type = j.job_type
+    and u.workspace_id = j.workspace_id
+    and u.job_id = j.id;
   -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
   delete from queue.job_keys
   where ctid = any (array(

@@ -302,6 +302,13 @@ begin
     )
     union all
     (
+      select u.job_id, 0, 'queued'
+      from queue.unpublished as u
+      where p_states && '{pending,queued}' and u.workspace_id between v_low and v_high
+      limit p_limit
+    )
+    union all
+    (
       select l.job_id, l.lane, 'running'
       from queue.leases as l
       where p_states && '{processing,running}'
@@ -2086,6 +2093,16 @@ from (
   union all
   (
     select 1
+    from queue.unpublished as u
+    where p_job.lane = 0
+      and p_job.status = 'pending'
+      and u.job_type = p_job.job_type
+      and u.workspace_id = p_job.workspace_id
+    limit 1000
+  )
+  union all
+  (
+    select 1
     from queue.ready as r
     where p_job.status = 'pending'
       and r.lane = p_job.lane
@@ -2505,7 +2522,21 @@ union all
       and (p_job_type is null or o.job_type = p_job_type)
     limit 10000
   ) as g
-  group by g.workspace_id, g.job_type, g.key, g.lane
+  group by g.workspace_id, g.job_type, g.key
+  order by 2 desc
+  limit 10
+)
+union all
+(
+  select (array_agg(u.job_id order by u.job_id))[1], count(*), null
+  from (
+    select *
+    from queue.unpublished as o
+    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and (p_job_type is null or o.job_type = p_job_type)
+    limit 10000
+  ) as u
+  group by u.workspace_id, u.job_type
   order by 2 desc
   limit 10
 )

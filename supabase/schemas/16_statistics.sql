@@ -325,23 +325,36 @@ due as (
     null,
     count(*),
     sum(count(*)) over () >= 10000,
-    case when g.lane = 0 then 'unserved' else 'blocked' end
+    'blocked'
   from (
-    select o.job_type, o.lane
+    select o.job_type
     from queue.gated as o
     where (p_workspace_id is null or o.workspace_id = p_workspace_id)
       and not o.admitted
+    limit 10000
+  ) as g
+  group by 1
+  union all
+  select
+    u.job_type,
+    null,
+    count(*),
+    sum(count(*)) over () >= 10000,
+    'unserved'
+  from (
+    select o.job_type
+    from queue.unpublished as o
+    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
       and (
         p_user_id is null
-        or o.lane > 0
         or exists (
           select from public.jobs as j
           where j.id = o.job_id and j.user_id = p_user_id
         )
       )
     limit 10000
-  ) as g
-  group by 1, 5
+  ) as u
+  group by 1
 ),
 causes as (
   select
@@ -1039,10 +1052,9 @@ as $$
 select jsonb_build_object(
   'waiting', queue.due_in(p_workspace_id, k.lanes) + ( -- and those of no published type
     select count(*)
-    from queue.gated as g
-    where g.job_type = p_job_type
-      and g.lane = 0
-      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+    from queue.unpublished as u
+    where u.job_type = p_job_type
+      and (p_workspace_id is null or u.workspace_id = p_workspace_id)
   ),
   'running', (
     select count(*)
@@ -1088,10 +1100,9 @@ begin
     union all -- those that jobs of the workspace wait for
     select u.*
     from (
-      select distinct g.job_type
-      from queue.gated as g
-      where g.lane = 0
-        and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+      select distinct o.job_type
+      from queue.unpublished as o
+      where p_workspace_id is null or o.workspace_id = p_workspace_id
     ) as w
     cross join lateral queue.type_or_refuse(w.job_type) as u
     where not exists (

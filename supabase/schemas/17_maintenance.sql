@@ -236,15 +236,13 @@ declare
   v_adopted uuid[];
 begin
   with gone as (
-    delete from queue.gated as g
+    delete from queue.unpublished as u
     using public.jobs as j
     where j.id = any (p_ids)
-      and g.workspace_id = j.workspace_id
-      and g.job_type = j.job_type
-      and g.key = coalesce(j.concurrency_key, '')
-      and g.job_id = j.id
-      and g.lane = 0
-    returning g.job_id
+      and u.job_type = j.job_type
+      and u.workspace_id = j.workspace_id
+      and u.job_id = j.id
+    returning u.job_id
   )
   select coalesce(array_agg(g.job_id), '{}') into v_adopted
   from gone as g;
@@ -300,8 +298,8 @@ declare
     from queue.job_types as t
     where t.schema_version > 0
       and exists (
-        select from queue.gated as g
-        where g.lane = 0 and g.job_type = t.job_type
+        select from queue.unpublished as u
+        where u.job_type = t.job_type
       )
   );
   v_refused uuid[];
@@ -322,8 +320,8 @@ begin
     );
     v_adopted := case
       when v_types <> '{}' then queue.in_shares(
-        'queue.gated',
-        'o.lane = 0',
+        'queue.unpublished',
+        'true',
         format('o.job_id <> all ($2) and o.job_type = any (%L)', v_types),
         'o.job_type',
         p_now,
@@ -343,10 +341,10 @@ begin
       select h.id
       from (
         select j.id
-        from queue.gated as g
-        join public.jobs as j on j.id = g.job_id
-        where g.ctid = any (v_adopted) and g.lane = 0
-        for no key update of g, j skip locked
+        from queue.unpublished as u
+        join public.jobs as j on j.id = u.job_id
+        where u.ctid = any (v_adopted)
+        for no key update of u, j skip locked
       ) as h
     );
     exit when v_ids = '{}';
@@ -618,8 +616,8 @@ begin
               select from queue.job_types as y
               where y.schema_version > 0
                 and exists (
-                  select from queue.gated as g
-                  where g.lane = 0 and g.job_type = y.job_type
+                  select from queue.unpublished as u
+                  where u.job_type = y.job_type
                 )
             )
           when 'waits' then exists (

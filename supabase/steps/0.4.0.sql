@@ -61,8 +61,6 @@ alter type queue.feed_cursor rename attribute cluster to history;
 create index signals_by_workspace on queue.signals (workspace_id, id);
 create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeout_at)
   where timeout_at is not null;
-create index gated_unpublished_by_workspace on queue.gated (workspace_id, job_type)
-  where lane = 0;
 create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 
 -- What a job says while it runs.
@@ -97,7 +95,17 @@ select setval('queue.feed_reached', greatest(
 -- What people write there is charged.
 select queue.charge_rows('public.workspace_members');
 
--- what was refused has a table of its own
+-- what waits for its type and what was refused have tables of their own
+with moved as (
+  delete from queue.gated
+  where lane = 0
+  returning job_type, workspace_id, job_id
+)
+insert into queue.unpublished (job_type, workspace_id, job_id)
+select m.job_type, m.workspace_id, m.job_id
+from moved as m;
+drop index queue.gated_unpublished;
+create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 insert into queue.refusals (
   task, job_id, workspace_id, refused_at, retry_at, failures, failure
 )

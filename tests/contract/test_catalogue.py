@@ -228,7 +228,7 @@ def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Eng
         for text in of_tasks.values()
         for table in re.findall(r"queue\.in_shares\( 'queue\.(\w+)'", text)
     }
-    assert shared == {"deferred", "gated", "signals", "waits", "feed"}
+    assert shared == {"deferred", "unpublished", "signals", "waits", "feed"}
     begins = (
         "select from pg_index as i join pg_attribute as a on a.attrelid = i.indrelid"
         " and a.attnum = i.indkey[0] where a.attname = 'workspace_id' and i.indrelid = %s::regclass"

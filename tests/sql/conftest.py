@@ -16,12 +16,17 @@ INVARIANTS = {
         select j.id from public.jobs j left join (
           select m.job_id, count(*) as places from (
             select job_id from queue.ready
+            union all select job_id from queue.unpublished
             union all select job_id from queue.gated where not admitted
             union all select d.job_id from queue.deferred d join public.jobs o on o.id = d.job_id
               and d.run_at = coalesce(o.next_retry_at, o.scheduled_for)
               and d.run_at is distinct from o.deadline_at) m group by 1) p on p.job_id = j.id
         where j.status = 'pending' and p.places is distinct from 1
           and j.deadline_at is distinct from coalesce(j.next_retry_at, j.scheduled_for)""",
+    "only pending jobs without a lane wait for their type": """
+        select u.job_id from queue.unpublished u left join public.jobs j on j.id = u.job_id
+        where (j.status, j.lane, j.workspace_id, j.job_type)
+          is distinct from ('pending', 0, u.workspace_id, u.job_type)""",
     "only pending jobs are ready, where their row says": """
         select r.job_id from queue.ready r left join public.jobs j on j.id = r.job_id
         where j.status is distinct from 'pending'

@@ -459,7 +459,7 @@ CROWDS = {
         " from public.jobs order by id",
         "do_announcements(queue.clock(), '-infinity')",
     ),
-    "gated": (
+    "unpublished": (
         'select public.register_job_types(\'[{"job_type": "later"}]\')',
         "do_promotion(queue.clock(), '-infinity')",
     ),
@@ -474,7 +474,7 @@ CROWDS = {
 def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
     """Of a full table each workspace has its share of the slice that is worked off next."""
     crowd, task = CROWDS[table]
-    job_type = "later" if table == "gated" else "work"
+    job_type = "later" if table == "unpublished" else "work"
     engine.enqueue_many(1200, workspace=ACME, job_type=job_type)
     engine.enqueue(workspace=GLOBEX, job_type=job_type)
     for _ in range(3 if table == "leases" else 0):

@@ -115,14 +115,14 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
     engine.enqueue(job_type="t7")
     engine.enqueue(job_type="t20", workspace=GLOBEX)
     engine.run(
-        "insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)"
-        " select 0, gen_random_uuid(), 'more' || n, '', 0, gen_random_uuid()"
+        "insert into queue.unpublished (job_type, workspace_id, job_id)"
+        " select 'more' || n, gen_random_uuid(), gen_random_uuid()"
         " from generate_series(1, 979) as n"
     )
     assert refused(engine.enqueue, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
     engine.enqueue(job_type="more7", workspace=GLOBEX)
     assert refused(engine.enqueue, job_type="x" * 101)[1] == "unknown_job_type"
-    engine.run("delete from queue.gated where job_id not in (select id from public.jobs)")
+    engine.run("delete from queue.unpublished where job_id not in (select id from public.jobs)")
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:

@@ -16,9 +16,9 @@ create function theirs.f() returns int language plpgsql as
 grant execute on function theirs.f to job_worker;
 -- back: drop schema theirs cascade;
 -- queue | warn | none of them serves enrich_acount: 1 due | minutehand types
-insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
-values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
--- back: delete from queue.gated where lane = 0;
+insert into queue.unpublished (job_type, workspace_id, job_id)
+values ('enrich_acount', gen_random_uuid(), gen_random_uuid());
+-- back: delete from queue.unpublished;
 -- queue | warn | it is referenced | tried again
 update queue.tasks set failures = 9, failure = 'it is referenced', retry_at = 'infinity'
 where name = 'retention';
