@@ -77,6 +77,7 @@ def serve(
             service,
             host=host,
             port=port,
+            ws="none",  # an upgrade with a body would wait for ever
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,

@@ -86,6 +86,7 @@ def main(environ: Mapping[str, str]) -> int:
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
+        ws="none",  # an upgrade with a body would wait for ever
         log_config=None,
         access_log=False,
         timeout_keep_alive=75,  # as the gateway: clients close first

@@ -41,14 +41,29 @@ function answerLocally(path) {
   return null;
 }
 
+// Auth takes an object or nothing, and the one here answers another value with 500.
+async function isMisread(request) {
+  const text = await request.clone().text();
+  try {
+    return text !== "" && !(JSON.parse(text) instanceof Object);
+  } catch {
+    return true;
+  }
+}
+
 async function answer(request) {
   const { pathname } = new URL(request.url);
+  if (pathname.startsWith("/auth/v1/") && request.method === "POST" && (await isMisread(request))) {
+    const msg = "Could not parse request body as JSON";
+    return Response.json({ code: 400, error_code: "bad_json", msg }, { status: 400 });
+  }
   // the turns of the Data API are those of its pool, where it is as strict as PostgREST
   const isPooled = settings.isStrict && pathname.startsWith("/rest/v1/");
   const work = () => database.fetch(request);
   let response =
     answerLocally(pathname) ?? (await (isPooled ? work() : turns.answer(request, work)));
-  if (/^\/auth\/v1\/(token|signup|verify)$/.test(pathname)) response = await withMetadata(response);
+  if (response.ok && /^\/auth\/v1\/(token|signup|verify)$/.test(pathname))
+    response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("access-control-allow-origin", "*");
@@ -58,6 +73,8 @@ async function answer(request) {
 
 const listener = getRequestListener(answer, {
   errorHandler: (error) => {
+    // an address or a Host that is none
+    if (error.name === "RequestError") return new Response(error.message, { status: 400 });
     console.error(error);
     return Response.json({ message: "gateway error" }, { status: 500 });
   },
