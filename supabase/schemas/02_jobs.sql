@@ -121,11 +121,20 @@ create table queue.job_types (
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- a worker that publishes another value is shown the constraint's name
+  -- A worker that publishes another value is shown the constraint's name. Without "between", so that
+  -- what Postgres prints of a check is read back as the same: tools compare schemas by that.
   constraint job_type_has_1_to_100_plain_characters
-    check (char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
+    check (
+      char_length(job_type) >= 1
+      and char_length(job_type) <= 100
+      and job_type !~ '[[:cntrl:]]'
+    ),
   constraint queue_has_1_to_100_plain_characters
-    check (char_length(queue) between 1 and 100 and queue !~ '[[:cntrl:]]'),
+    check (
+      char_length(queue) >= 1
+      and char_length(queue) <= 100
+      and queue !~ '[[:cntrl:]]'
+    ),
   constraint concurrency_is_at_least_1
     check (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
   constraint rate_limit_is_at_least_1_within_a_year
@@ -137,14 +146,20 @@ create table queue.job_types (
     ),
   constraint lease_and_timeout_are_1_to_43200_seconds
     check (
-      lease_seconds between 1 and 43200 and timeout_seconds between 1 and 43200
+      lease_seconds >= 1
+      and lease_seconds <= 43200
+      and timeout_seconds >= 1
+      and timeout_seconds <= 43200
     ),
   constraint max_attempts_are_1_to_50 check (max_attempts between 1 and 50),
   constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10
     check (
-      backoff_first_seconds between 0 and 86400
-      and backoff_cap_seconds between 0 and 604800
-      and backoff_factor between 1 and 10
+      backoff_first_seconds >= 0
+      and backoff_first_seconds <= 86400
+      and backoff_cap_seconds >= 0
+      and backoff_cap_seconds <= 604800
+      and backoff_factor >= 1
+      and backoff_factor <= 10
     ),
   constraint payload_schema_is_an_object
     check (jsonb_typeof(payload_schema) = 'object')
@@ -168,7 +183,8 @@ create table queue.tenant_limits (
   max_pending integer, -- most live jobs of people; null takes the setting
   constraint tenant_limits_are_not_negative
     check (
-      weight between 1 and 100
+      weight >= 1
+      and weight <= 100
       and least(max_running, own_max_running, max_pending) >= 0
     )
 );

@@ -196,27 +196,16 @@ create trigger jobs_cancel_by_update
     and new.lost_attempts = old.lost_attempts
     and new.lane = old.lane -- which queue.adopt changes
     and (
-      new.status,
-      new.priority,
-      new.ord,
-      new.queue,
-      new.job_type,
-      new.workspace_id,
-      new.next_retry_at,
-      new.scheduled_for,
-      new.deadline_at,
-      new.concurrency_key
-    ) is distinct from (
-      old.status,
-      old.priority,
-      old.ord,
-      old.queue,
-      old.job_type,
-      old.workspace_id,
-      old.next_retry_at,
-      old.scheduled_for,
-      old.deadline_at,
-      old.concurrency_key
+      new.status is distinct from old.status
+      or new.priority is distinct from old.priority
+      or new.ord is distinct from old.ord
+      or new.queue is distinct from old.queue
+      or new.job_type is distinct from old.job_type
+      or new.workspace_id is distinct from old.workspace_id
+      or new.next_retry_at is distinct from old.next_retry_at
+      or new.scheduled_for is distinct from old.scheduled_for
+      or new.deadline_at is distinct from old.deadline_at
+      or new.concurrency_key is distinct from old.concurrency_key
     )
   )
   execute function queue.cancel_by_update();

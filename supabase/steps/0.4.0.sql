@@ -46,7 +46,8 @@ alter table queue.tenant_limits
   alter column weight type integer using greatest(1, round(weight));
 alter table queue.tenant_limits
   add constraint tenant_limits_are_not_negative check (
-    weight between 1 and 100
+    weight >= 1
+    and weight <= 100
     and least(max_running, own_max_running, max_pending) >= 0
   );
 alter type queue.turn rename attribute had to taken;
@@ -84,6 +85,41 @@ alter table queue.named_events add column created_by uuid;
 -- What live jobs hold is bounded, and the disk is watched once its size is said.
 insert into queue.settings (name, value)
 values ('user_pending_bytes_max', '1000000000'), ('disk_bytes', 'null');
+
+-- What Postgres prints of a check is read back as the same, for tools that compare schemas by it.
+alter table queue.job_types
+  drop constraint job_type_has_1_to_100_plain_characters,
+  drop constraint queue_has_1_to_100_plain_characters,
+  drop constraint lease_and_timeout_are_1_to_43200_seconds,
+  drop constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10,
+  add constraint job_type_has_1_to_100_plain_characters
+    check (
+      char_length(job_type) >= 1
+      and char_length(job_type) <= 100
+      and job_type !~ '[[:cntrl:]]'
+    ),
+  add constraint queue_has_1_to_100_plain_characters
+    check (
+      char_length(queue) >= 1
+      and char_length(queue) <= 100
+      and queue !~ '[[:cntrl:]]'
+    ),
+  add constraint lease_and_timeout_are_1_to_43200_seconds
+    check (
+      lease_seconds >= 1
+      and lease_seconds <= 43200
+      and timeout_seconds >= 1
+      and timeout_seconds <= 43200
+    ),
+  add constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10
+    check (
+      backoff_first_seconds >= 0
+      and backoff_first_seconds <= 86400
+      and backoff_cap_seconds >= 0
+      and backoff_cap_seconds <= 604800
+      and backoff_factor >= 1
+      and backoff_factor <= 10
+    );
 
 -- afterwards
 -- also where a restore had left positions above what this server has come to

@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from infra.release.supabase_cli import fetch
 from infra.release.wheels import Environment
-from minutehand.local.migrations import apply_migrations, migrations_in
+from minutehand.local.migrations import (
+    apply_migrations,
+    migrations_in,
+    prepare_hosted,
+    set_project_owner,
+)
 from minutehand.local.postgres import Postgres
 from minutehand.node import node_binary
 from tests.install.projects import Hosted, HostedDatabase
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(600)
+PAGE = ROOT / "shared/minutehand/install/README.md"
 TABLES = {
     "schemas/1_people/organizations.sql": (
         "create table public.organizations (id uuid primary key, name text not null);\n"
@@ -93,6 +104,27 @@ def test_a_declared_schema_drops_nothing_of_ours(
         assert diff(migrated, declared) == ""
 
 
+def test_a_generated_declaration_holds_ours(
+    project: Path, environment: Environment, hosted: Hosted, tmp_path: Path
+) -> None:
+    """`supabase db schema declarative`: what `generate` writes of an install, `sync` keeps."""
+    environment.minutehand(project, "install", *TENANTS)
+    declared = project / "supabase/database"
+    [role] = re.findall(r"`(create role .+?;)`", PAGE.read_text())
+    # the CLI's shadow is a server of its own
+    with another_server(tmp_path) as shadow, hosted.database() as migrated:
+        apply_migrations(migrated.owner_url, migrations_in(project / "supabase/migrations"))
+        pg_delta("schema", "export", "--source", migrated.owner_url, "--out-dir", str(declared))
+        assert (declared / "schemas/minutehand/functions/enqueue_job.sql").exists()
+        with psycopg.connect(shadow, autocommit=True) as owner:
+            owner.execute(role.encode())
+        # the CLI's shadow begins with the extensions of the first day, and so does this one
+        shutil.rmtree(declared / "cluster/extensions")
+        where = ("--shadow", shadow, "--isolated-shadow", "--target", migrated.owner_url)
+        said = pg_delta("schema", "apply", "--dir", str(declared), *where, "--dry-run")
+        assert "Planning: 0 action(s)" in said, said
+
+
 def test_drizzle_pushes_past_our_schemas(
     project: Path, environment: Environment, hosted: Hosted
 ) -> None:
@@ -127,6 +159,33 @@ def test_drizzle_pushes_past_our_schemas(
         )
         assert database.run(note, "organizations") == [(1,)], done.stdout + done.stderr
         assert database.everything() == before
+
+
+@contextmanager
+def another_server(folder: Path) -> Iterator[str]:
+    """One that is no copy of the tests' own: its project's database, by the owner."""
+    server = Postgres(folder / "server", scratch=True)
+    server.start()
+    try:
+        prepare_hosted(server.url())
+        set_project_owner(server.url(), server.password)
+        yield server.url(user="postgres")
+    finally:
+        server.destroy()
+
+
+def pg_delta(*arguments: str) -> str:
+    """What the CLI's third version compares by, as the CLI calls it."""
+    modules = fetch("pg-delta", "@supabase/pg-delta@1.0.0-alpha.34")
+    program = modules / "@supabase/pg-delta/dist/cli/main.js"
+    done = subprocess.run(
+        [node_binary(), program, *arguments, "--profile", "supabase"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def declared_files(project: Path) -> list[Path]:

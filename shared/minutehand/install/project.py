@@ -32,10 +32,10 @@ from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: What the pages of deployment let one write beside the code.
-SECRET_FILES = (".env", "*.env", "key.json", "build/")
+#: What the pages of deployment let one write beside the code, and what a run leaves there.
+OUR_FILES = (".env", "*.env", "key.json", "build/", "__pycache__/")
 #: What Python and the Supabase CLI keep beside the code.
-OTHER_FILES = ("__pycache__/", ".venv/", "supabase/.branches/", "supabase/.temp/")
+OTHER_FILES = (".venv/", "supabase/.branches/", "supabase/.temp/")
 #: Our migrations, as a project that declares its schema lists them.
 OURS = "./migrations/*_minutehand_*.sql"
 #: What the CLI exposes where config.toml does not say.
@@ -314,12 +314,12 @@ def processor_names(package: str, job_type: str) -> dict[str, str]:
 def _ignored(folder: Path) -> tuple[list[Write], list[str]]:
     path = folder / ".gitignore"
     if not path.exists():
-        return [Write(path, "\n".join((*SECRET_FILES, *OTHER_FILES, "")))], []
-    lines = path.read_text("utf-8", errors="replace").splitlines()
+        return [Write(path, "\n".join((*OUR_FILES, *OTHER_FILES, "")))], []
+    lines = [line.strip().strip("/") for line in path.read_text("utf-8", "replace").splitlines()]
     missing = [
         name
-        for name in SECRET_FILES
-        if not any(fnmatchcase(name, line.strip().lstrip("/")) for line in lines)
+        for name in OUR_FILES
+        if not any(fnmatchcase(name.strip("/"), line) for line in lines)
     ]
     return [], ["In .gitignore:\n\n    " + "\n    ".join(missing)] if missing else []
 

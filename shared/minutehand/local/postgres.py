@@ -138,6 +138,7 @@ class Postgres:
             del settings["io_method"]
         else:
             settings["extension_control_path"] = f"{self._write_extensions()}:$system"
+            settings["shared_preload_libraries"] = "pg_stat_statements"  # as hosted projects do
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(

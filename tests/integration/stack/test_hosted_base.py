@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import psycopg
@@ -12,36 +13,12 @@ from minutehand.local.migrations import MigrationFailed, migrations_in
 from tests.support.databases import Database
 from tests.support.paths import ROOT
 
-PARAGRAPHS = (ROOT / "tests/fixtures/hosted/takes.sql").read_text().split("\n\n")[1:]
-TABLES, *TAKEN = PARAGRAPHS
-#: What hosted refuses its owner, above all in `auth`, `storage` and `realtime`, and what it says.
-REFUSED = [
-    ("alter table auth.users add column extra text", "must be owner of table users"),
-    ("alter table storage.objects enable row level security", "must be owner of table objects"),
-    ("alter table storage.objects disable trigger user", "must be owner of table objects"),
-    ("create index on auth.users (created_at)", "must be owner of table users"),
-    ("drop table storage.objects cascade", "must be owner of table"),
-    ("drop function auth.uid() cascade", "must be owner of function"),
-    ("drop trigger theirs on storage.migrations", "must be owner of trigger"),
-    ("create policy own on auth.schema_migrations using (true)", "must be owner of table"),
-    ("alter publication supabase_realtime add table realtime.messages", "must be owner of table"),
-    (
-        "create function auth.tenant_id() returns uuid language sql as 'select null::uuid'",
-        "schema auth",
-    ),
-    ("create table storage.extra (id int)", "permission denied for schema storage"),
-    ("alter function auth.uid() security definer", "must be owner of function"),
-    ("comment on table auth.users is 'x'", "must be owner of table"),
-    ("create rule none as on insert to auth.users do instead nothing", "must be owner"),
-    ("create trigger own before insert on realtime.messages execute function handle()", "must be"),
-    ("grant supabase_auth_admin to postgres", "permission denied to grant role"),
-    ("set role supabase_auth_admin", "permission denied to set role"),
-    ("alter database postgres set app.settings.jwt_secret to 'x'", "permission denied"),
-    ("alter default privileges for role supabase_admin grant all on tables to anon", "permission"),
-    ("alter role authenticator set session_preload_libraries = 'safeupdate'", "permission denied"),
-    ("select pg_reload_conf()", "permission denied for function"),
-    ("select pg_stat_reset()", "permission denied for function"),
-]
+FIXTURES = ROOT / "tests/fixtures/hosted"
+TABLES, *TAKEN = (FIXTURES / "takes.sql").read_text().split("\n\n")[1:]
+#: What hosted says, why it refuses, and the statement.
+REFUSED = re.findall(
+    r"-- (.+): (.+)\n((?:(?!--).+\n)+)", (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1]
+)
 
 
 @pytest.mark.parametrize("paragraph", TAKEN, ids=lambda text: " ".join(text.split()[:5]))
@@ -52,8 +29,12 @@ def test_hosted_takes_it(database: Database, paragraph: str) -> None:
         owner.rollback()
 
 
-@pytest.mark.parametrize(("statement", "said"), REFUSED, ids=lambda text: text[:40])
-def test_hosted_refuses_it(database: Database, statement: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "statement"),
+    [(said, statement) for said, _, statement in REFUSED],
+    ids=lambda text: " ".join(text.split()[:6]),
+)
+def test_hosted_refuses_it(database: Database, said: str, statement: str) -> None:
     """Else a migration would be refused by the first push only."""
     with database.connect() as superuser:
         superuser.execute(TABLES.encode())
@@ -181,3 +162,48 @@ def test_a_token_of_the_databases_own_is_read_and_a_wrong_password_refused(
             connection.execute(
                 "select extensions.pgp_sym_decrypt(extensions.pgp_sym_encrypt('x', 'k'), 'other')"
             )
+
+
+def test_files_are_listed_as_storage_lists_them(database: Database) -> None:
+    """By name, folders between files; a page begins after its cursor, a folder or a file."""
+    with database.connect() as connection:
+        connection.execute("insert into storage.buckets (id, name) values ('b', 'b')")
+        connection.execute(
+            "insert into storage.objects (bucket_id, name, created_at)"
+            " select 'b', one, now() - place * interval '1 minute'"
+            " from unnest(array['u/c.png', 'u/Photos/2.png', 'u/Photos/1.png', 'u/a.png', 'v.png'])"
+            " with ordinality as l (one, place)"
+        )
+
+        def names(call: str) -> list[str]:
+            return [name for (name,) in connection.execute(f"select name from storage.{call}")]
+
+        assert names("search('u/', 'b', 10, 2)") == ["a.png", "c.png", "Photos"]
+        assert names("search('u/', 'b', 10, 2, 1, '', 'name', 'desc')") == ["c.png", "a.png"]
+        assert names("search('u/', 'b', 10, 2, 0, 'PHOTOS/')") == ["Photos/1.png", "Photos/2.png"]
+        by_time = "search('U/', 'b', 10, 2, 0, '', 'created_at', 'desc')"
+        assert names(by_time) == ["Photos", "c.png", "a.png"]
+        assert names("search_v2('u/', 'b', 2, 2)") == ["u/Photos", "u/a.png"]
+        assert names("search_v2('u/', 'b', 2, 2, 'u/Photos')") == ["u/a.png", "u/c.png"]
+        assert names("search_v2('u/', 'b', 9, 2, 'u/c.png', 'desc')") == ["u/a.png", "u/Photos"]
+        oldest_first = "search_v2('u/', 'b', 9, 2, '', 'asc', 'created_at')"
+        assert names(oldest_first) == ["u/a.png", "u/Photos", "u/c.png"]
+        assert names("list_objects_with_delimiter('b', '', '/')") == ["u", "v.png"]
+
+
+def test_whether_policies_let_a_file_in_is_asked_without_keeping_it(database: Database) -> None:
+    ask = "select storage.can_insert_object('b', {!r}, null, null)".format
+    with database.connect(user="postgres") as owner:
+        owner.execute("insert into storage.buckets (id, name) values ('b', 'b')")
+        owner.execute(
+            "create policy own on storage.objects for insert to authenticated"
+            " with check (bucket_id = 'b' and storage.extension(name) = 'png')"
+        )
+    with database.as_role("authenticated") as person:
+        with pytest.raises(psycopg.Error, match="ROLLBACK") as passed:
+            person.execute(ask("a.png").encode())
+        assert passed.value.sqlstate == "PT200"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+            person.execute(ask("a.exe").encode())
+    with database.connect() as superuser:
+        assert superuser.execute("select from storage.objects").fetchall() == []

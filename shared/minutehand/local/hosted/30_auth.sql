@@ -46,7 +46,10 @@ begin
       values ('aal_level', '{aal1,aal2,aal3}'), ('factor_type', '{totp,webauthn,phone}'),
         ('factor_status', '{unverified,verified}'), ('code_challenge_method', '{s256,plain}'),
         ('one_time_token_type', '{confirmation_token,reauthentication_token,recovery_token,'
-          'email_change_token_new,email_change_token_current,phone_change_token}')
+          'email_change_token_new,email_change_token_current,phone_change_token}'),
+        ('oauth_authorization_status', '{pending,approved,denied,expired}'),
+        ('oauth_client_type', '{public,confidential}'), ('oauth_response_type', '{code}'),
+        ('oauth_registration_type', '{dynamic,manual}')
     ) as one (name, labels)
     where to_regtype('auth.' || one.name) is null
   loop
@@ -183,6 +186,61 @@ create table if not exists auth.oauth_clients (
   token_endpoint_auth_method text, deleted_at timestamptz,
   created_at timestamptz not null default now(), updated_at timestamptz not null default now()
 );
+create table if not exists auth.oauth_authorizations (
+  id uuid primary key, authorization_id text not null unique,
+  client_id uuid not null references auth.oauth_clients (id) on delete cascade,
+  user_id uuid references auth.users (id) on delete cascade, redirect_uri text not null,
+  scope text not null, state text, resource text, code_challenge text,
+  code_challenge_method auth.code_challenge_method,
+  response_type auth.oauth_response_type not null default 'code',
+  status auth.oauth_authorization_status not null default 'pending',
+  authorization_code text unique, created_at timestamptz not null default now(),
+  expires_at timestamptz not null default now() + interval '3 minutes', approved_at timestamptz,
+  nonce text
+);
+create table if not exists auth.oauth_consents (
+  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
+  client_id uuid not null references auth.oauth_clients (id) on delete cascade,
+  scopes text not null, granted_at timestamptz not null default now(), revoked_at timestamptz,
+  constraint oauth_consents_user_client_unique unique (user_id, client_id)
+);
+create table if not exists auth.oauth_client_states (
+  id uuid primary key, provider_type text not null, code_verifier text,
+  created_at timestamptz not null
+);
+create table if not exists auth.custom_oauth_providers (
+  id uuid primary key default gen_random_uuid(),
+  provider_type text not null check (provider_type in ('oauth2', 'oidc')),
+  identifier text not null unique, name text not null, client_id text not null,
+  client_secret text not null, acceptable_client_ids text [] not null default '{}',
+  scopes text [] not null default '{}', pkce_enabled boolean not null default true,
+  attribute_mapping jsonb not null default '{}', authorization_params jsonb not null default '{}',
+  enabled boolean not null default true, email_optional boolean not null default false,
+  issuer text, discovery_url text, skip_nonce_check boolean not null default false,
+  cached_discovery jsonb, discovery_cached_at timestamptz, authorization_url text, token_url text,
+  userinfo_url text, jwks_uri text, created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  custom_claims_allowlist text [] not null default '{}'
+);
+create table if not exists auth.webauthn_credentials (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references auth.users (id) on delete cascade,
+  credential_id bytea not null unique, public_key bytea not null,
+  attestation_type text not null default '', aaguid uuid, sign_count bigint not null default 0,
+  transports jsonb not null default '[]', backup_eligible boolean not null default false,
+  backed_up boolean not null default false, friendly_name text not null default '',
+  created_at timestamptz not null default now(), updated_at timestamptz not null default now(),
+  last_used_at timestamptz
+);
+create table if not exists auth.webauthn_challenges (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid references auth.users (id) on delete cascade, challenge_type text not null
+  check (challenge_type in ('signup', 'registration', 'authentication')),
+  session_data jsonb not null, created_at timestamptz not null default now(),
+  expires_at timestamptz not null
+);
+create sequence if not exists auth.refresh_tokens_id_seq;
+alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
 create table if not exists auth.instances (
   id uuid primary key, uuid uuid, raw_base_config text, created_at timestamptz,
   updated_at timestamptz
@@ -214,3 +272,4 @@ grant usage on all sequences in schema auth to supabase_auth_admin;
 
 -- migrations may refer to users and read them, as on a hosted project
 grant all on all tables in schema auth to postgres with grant option;
+grant all on all sequences in schema auth to postgres with grant option;
