@@ -200,3 +200,17 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
     for line in sql.splitlines():
         if line.startswith("-- supabase/migrations/"):
             (project / line.removeprefix("-- ")).unlink()
+
+
+def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
+    """Where a project has a `.gitignore`, by the lines that it lacks."""
+    ignored = tmp_path / ".gitignore"
+    ignored.write_text("/node_modules\n/build\n.env*\n")
+    [note] = environment.minutehand(tmp_path, "install", "--dry-run")["notes"]
+    lines = [line.strip() for line in note.splitlines()[1:] if line]
+    lacking = ["*.env", "key.json", "__pycache__/", "supabase/.branches/", "supabase/.temp/"]
+    assert lines == lacking
+    ignored.write_text("\n".join([*lines[:3], ignored.read_text()]))
+    (tmp_path / "supabase").mkdir()
+    (tmp_path / "supabase/.gitignore").write_text(".branches\n.temp\n")
+    assert environment.minutehand(tmp_path, "install", "--dry-run")["notes"] == []

@@ -34,8 +34,8 @@ from minutehand.project import FILE, Project
 SETTINGS_EXAMPLE = "minutehand.env.example"
 #: What the pages of deployment let one write beside the code, and what a run leaves there.
 OUR_FILES = (".env", "*.env", "key.json", "build/", "__pycache__/")
-#: What Python and the Supabase CLI keep beside the code.
-OTHER_FILES = (".venv/", "supabase/.branches/", "supabase/.temp/")
+#: What the Supabase CLI keeps beside the code; `supabase init` makes a .gitignore of its own.
+CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
 #: Our migrations, as a project that declares its schema lists them.
 OURS = "./migrations/*_minutehand_*.sql"
 #: What the CLI exposes where config.toml does not say.
@@ -314,13 +314,10 @@ def processor_names(package: str, job_type: str) -> dict[str, str]:
 def _ignored(folder: Path) -> tuple[list[Write], list[str]]:
     path = folder / ".gitignore"
     if not path.exists():
-        return [Write(path, "\n".join((*OUR_FILES, *OTHER_FILES, "")))], []
+        return [Write(path, "\n".join((*OUR_FILES, ".venv/", *CLI_FILES, "")))], []
     lines = [line.strip().strip("/") for line in path.read_text("utf-8", "replace").splitlines()]
-    missing = [
-        name
-        for name in OUR_FILES
-        if not any(fnmatchcase(name.strip("/"), line) for line in lines)
-    ]
+    names = (*OUR_FILES, *(() if (folder / "supabase/.gitignore").exists() else CLI_FILES))
+    missing = [name for name in names if not any(fnmatchcase(name.strip("/"), x) for x in lines)]
     return [], ["In .gitignore:\n\n    " + "\n    ".join(missing)] if missing else []
 
 
