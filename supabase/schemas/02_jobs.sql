@@ -121,8 +121,8 @@ create table queue.job_types (
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- A worker that publishes another value is shown the constraint's name. Without "between", so that
-  -- what Postgres prints of a check is read back as the same: tools compare schemas by that.
+  -- A worker that publishes another value is shown the constraint's name. There is no "between", so
+  -- that what Postgres prints of a check is read back as the same: tools compare schemas by that.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1

@@ -32,8 +32,10 @@ from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: What the pages of deployment let one write beside the code, and what a run leaves there.
-OUR_FILES = (".env", "*.env", "key.json", "build/", "__pycache__/")
+#: What the pages of deployment let one write beside the code.
+SECRET_FILES = (".env", "*.env", "key.json", "build/")
+#: With what a run of the processors leaves there.
+OUR_FILES = (*SECRET_FILES, "__pycache__/")
 #: What the Supabase CLI keeps beside the code; `supabase init` makes a .gitignore of its own.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
 #: Our migrations, as a project that declares its schema lists them.

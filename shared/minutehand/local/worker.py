@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
-from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
@@ -88,7 +87,6 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
             break
         except QueueError:
             await asyncio.sleep(0.1)
-    await report_last_process(worker.queue)
     await worker.run_forever(wakeups)
 
 

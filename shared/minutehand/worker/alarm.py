@@ -34,7 +34,7 @@ class Alarm:
     LEAST_SECONDS = 2.0
     #: What began in so short a time is noted together.
     NOTED_SECONDS = 0.05
-    #: Before the lease is over, or a quarter of it: what the next process says of this one then
+    #: Before the lease is over, or a quarter of it: what the host says of this process then
     #: comes in time, on a busy machine too.
     EARLY_SECONDS = 10.0
 

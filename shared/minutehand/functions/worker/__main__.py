@@ -11,7 +11,6 @@ from typing import Final
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
-from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
@@ -30,7 +29,6 @@ async def start() -> AsyncIterator[Running]:
     reach = await find_reach(settings)
     worker = build_worker(settings, reach=reach)
     wakeups = asyncio.Event()
-    await report_last_process(worker.queue)
     run = worker.run_forever(wakeups, poll_seconds=reach.look_seconds)
     loop = asyncio.create_task(run, name="loop")
     end_process_with(loop)

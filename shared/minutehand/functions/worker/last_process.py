@@ -1,19 +1,20 @@
 """Why a worker's process ended, from what it left behind: for its host's log and for its jobs.
 
-The process writes what it is at (`minutehand.worker.alarm`); its host adds how it ended; the next
-process says so to the queue before anything else, which gives its jobs back at once.
+The process writes what it is at (`minutehand.worker.alarm`); its host adds how it ended and says so
+to the queue, which gives its jobs back at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from minutehand.config import Settings, read_text
 from minutehand.queue.errors import QueueError
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.alarm import EVIDENCE, STACKS
@@ -21,8 +22,8 @@ from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
 
-#: Beside what the process wrote: what its host made of it.
-_ENDED: Final = ".ended"
+#: The next process waits no longer until the queue knows why the last one ended.
+_MOST_SECONDS: Final = 10.0
 #: Most lines of its last stacks that are kept; its own thread's come first.
 _MOST_LINES: Final = 40
 #: A frame in a stack of `faulthandler`; and the heads of threads: the one that a signal ended, and
@@ -39,13 +40,14 @@ class LastProcess:
 
     Args:
         path: Where a process writes what it is at.
-        commit: The commit that its code was made of.
+        environ: The process's environment; its commit is the one that its code was made of.
     """
 
-    def __init__(self, path: Path, *, commit: str | None) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.variables = {EVIDENCE: str(path)}
         self._path = path
-        self._commit = commit
+        self._environ = environ
+        self._worker_id: str | None = None
 
     def clear(self) -> None:
         """Forget what an earlier one was at: the next process begins."""
@@ -53,12 +55,13 @@ class LastProcess:
             Path(f"{self._path}{end}").unlink(missing_ok=True)
 
     def ended(self, code: int) -> Mapping[str, Any]:
-        """Note how it ended and return the evidence, for the log."""
+        """Read what it left behind, for the log and the queue."""
         try:
             left = json.loads(self._path.read_text())
             stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
         except (OSError, ValueError):
             left, stacks = {}, ""  # it ended before it had a job
+        self._worker_id = left.get("worker_id")
         lines = stacks.splitlines()
         own = (line.strip() for line in lines if "File" in line and not _NOT_OWN.search(line))
         evidence = {
@@ -67,15 +70,27 @@ class LastProcess:
             "signal": signal_of(code),
             "memory_mb": left.get("memory_mb"),
             "jobs": left.get("jobs"),
-            "commit": self._commit,
+            "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": lines[:_MOST_LINES] or None,
             **_guilty(stacks, left),
         }
-        known = {name: value for name, value in evidence.items() if value is not None}
-        if "worker_id" in left:
-            said = {"worker_id": left["worker_id"], "evidence": known}
-            Path(f"{self._path}{_ENDED}").write_text(json.dumps(said))
-        return known
+        return {name: value for name, value in evidence.items() if value is not None}
+
+    async def report(self, evidence: Mapping[str, Any]) -> None:
+        """Say to the queue why it ended, where it had jobs: they are given back at once."""
+        if self._worker_id is None:
+            return
+        queue = WorkerQueue(Settings.from_env(self._environ))
+        try:
+            async with asyncio.timeout(_MOST_SECONDS):
+                await queue.worker_died(self._worker_id, evidence)
+        except (QueueError, TimeoutError) as error:
+            logger.warning(
+                "Why the last process ended could not be said; its jobs run again without it",
+                extra={"event": "worker.evidence_lost", "error": str(error)},
+            )
+        finally:
+            await queue.aclose()
 
 
 def _guilty(stacks: str, left: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,28 +115,3 @@ def _guilty(stacks: str, left: Mapping[str, Any]) -> dict[str, Any]:
     if not named:
         return {}
     return {"guilty": [jobs[at] for at in named], "guilty_type": types[named[0]]}
-
-
-async def report_last_process(queue: WorkerQueue) -> None:
-    """Say to the queue why the process before this one ended, once, if its host noted it."""
-    said = _take_note()
-    if said is None:
-        return
-    try:
-        await queue.worker_died(said["worker_id"], said["evidence"])
-    except QueueError as error:
-        logger.warning(
-            "Why the last process ended could not be said; its jobs run again without it",
-            extra={"event": "worker.evidence_lost", "error": str(error)},
-        )
-
-
-def _take_note() -> dict[str, Any] | None:
-    """What the host noted of the last process; None where it ended well, or has no host."""
-    path = Path(f"{os.environ.get(EVIDENCE, '')}{_ENDED}")
-    try:
-        said: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    path.unlink()
-    return said

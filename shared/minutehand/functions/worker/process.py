@@ -1,7 +1,7 @@
 """The worker as a process of its own beside its host, which starts it again when it ends.
 
 A processor that blocks or kills its process takes neither the API nor the console with it; its jobs
-are given back as soon as the next process has said so. The two speak HTTP over a Unix socket.
+are given back as soon as the host has said so to the queue. The two speak HTTP over a Unix socket.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from minutehand.config import read_text
 from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
 from minutehand.functions.worker.last_process import LastProcess
@@ -59,8 +58,7 @@ class WorkerProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="minutehand-worker-")
         self._socket = Path(self._folder.name) / "socket"
         self._command = (sys.executable, "-m", module)
-        commit = read_text(environ, "MINUTEHAND_COMMIT")
-        self._last = LastProcess(Path(self._folder.name) / "at_work", commit=commit)
+        self._last = LastProcess(Path(self._folder.name) / "at_work", environ)
         self._environ = {**environ, **self._last.variables, SOCKET: str(self._socket)}
         self._http = httpx.AsyncClient(
             # a worker that is starting listens within some seconds
@@ -132,14 +130,12 @@ class WorkerProcess:
             code = await self._process.wait()
             ran = asyncio.get_running_loop().time() - began
             if code:
+                evidence = self._last.ended(code)
                 logger.error(
                     "The worker has ended; another one is started",
-                    extra={
-                        "event": "worker.died",
-                        "ran_seconds": round(ran),
-                        **self._last.ended(code),
-                    },
+                    extra={"event": "worker.died", "ran_seconds": round(ran), **evidence},
                 )
+                await self._last.report(evidence)
             failures = failures + 1 if code and ran < MOST_RESTART_SECONDS else 0
             if failures:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MOST_RESTART_SECONDS))
