@@ -19,7 +19,7 @@ from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.evidence import stack_of
-from minutehand.worker.job import BatchedJob, Job
+from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import calling, run_within, thread_name
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
@@ -86,7 +86,6 @@ class Attempt:
         self.job_type = lease.job.job_type
         self.fence = lease.fence
         self.key: LeaseKey = (self.job_id, self.fence)
-        self.names = {"job_id": self.job_id, "job_type": self.job_type}
         self.lease_until = sent_at + lease.lease_seconds
         self.traceparent = telemetry.child_of(lease.job.traceparent)
         self._run_of = run
@@ -101,11 +100,16 @@ class Attempt:
         self._thread = threading.get_ident()
         self._task: asyncio.Task[None] | None = None
         self.updates = Updates(self._clock)
-        self._steps = dict(lease.steps or {})
+        self._steps = {} if lease.steps is None else lease.steps
         self._context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
         self._timeout = self._timeout_seconds()
         if self._timeout is not None:
             self.timeout_at = self._started_at + self._timeout
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What its lines in the log are found by."""
+        return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
         """Start the processor, which is to be stopped by others at `timeout_at`."""
@@ -295,21 +299,17 @@ class Attempt:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
         raw = self.lease.job
         payload, raw.payload = job_type.read_payload(raw.payload, raw.schema_version), None
-        given = {
-            "payload": payload,
-            "attempt": raw.attempts,
-            "fence": self.fence,
-            **dict(zip(_SAME, _read_same(raw), strict=True)),
-        }
+        given = dict(zip(_SAME, _read_same(raw), strict=True))
+        given |= {"payload": payload, "attempt": raw.attempts, "fence": self.fence}
         telemetry.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
             self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
         if self.batch is not None:
-            member: BatchedJob[Any] = BatchedJob(ctx=self._context, **given)
+            member = job_of(BatchedJob, given | {"ctx": self._context})
             join = partial(self.batch.join, member, self.stop_requested)
             return await run_within(job_type.around, join, member, self._context)
-        job: Job[Any] = Job(**given)
+        job = job_of(Job, given)
         call = calling(
             job_type.run,
             job,
@@ -363,6 +363,8 @@ class Attempt:
 
 def dollars(said: Any) -> float | None:
     """What an attempt cost, by its processor's count; None for nothing, or for no number."""
+    if type(said) is float and not said:
+        return None
     try:
         cost = round(float(said), 9)
     except BaseException:  # a class of the user's may raise anything while it is looked at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from minutehand.queue.models import JobId, WorkspaceId
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 P_co = TypeVar("P_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job(Generic[P_co]):
     """One attempt at a job; `attempt` counts from 1."""
 
@@ -42,8 +42,18 @@ class Job(Generic[P_co]):
         return self.attempt >= self.max_attempts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchedJob(Job[P_co]):
     """One of the jobs that a processor with `batch` is given, with its own `ctx`."""
 
     ctx: JobContext = field(repr=False, compare=False)
+
+
+J = TypeVar("J", bound=Job[Any])
+
+
+def job_of(kind: type[J], given: dict[str, Any]) -> J:
+    """A job with all of its fields, set at once: a frozen class sets each by a call of its own."""
+    job = object.__new__(kind)
+    vars(job).update(given)
+    return job

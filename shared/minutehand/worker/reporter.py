@@ -46,13 +46,19 @@ class Reporter:
         self._news = asyncio.Event()
         self._looks = asyncio.Event()
         self._news_at = self._looked_at = float("-inf")
+        #: When it looks next, as far as it knows.
+        self._looks_at: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     def announce(self) -> None:
-        """An attempt has updates, or began."""
+        """An attempt has updates."""
         self._news.set()
-        self._looks.set()
+
+    def begun(self, look_at: float) -> None:
+        """Attempts began, the first of which is to be looked at then."""
+        if self._looks_at is None or look_at < self._looks_at:
+            self._looks.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
         """Wait until what `attempts` said is not on its way: if it is lost, their settle has it."""
@@ -121,7 +127,8 @@ class Reporter:
         return [attempt for attempt in known if attempt.updates or attempt.is_urgent]
 
     def _next_look_at(self) -> float | None:
-        return min((attempt.look_at() for attempt in self._known()), default=None)
+        self._looks_at = min((attempt.look_at() for attempt in self._known()), default=None)
+        return self._looks_at
 
     def _with_news(self) -> list[Attempt]:
         now = self._clock.monotonic()

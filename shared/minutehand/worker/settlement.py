@@ -137,9 +137,10 @@ def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
         # final: the work is done, and running it again would only repeat its effects
         problem = f"the {name} cannot be stored: {value.refused}"
         return _item("failed", error=said(f"{name.capitalize()}Rejected", problem))
-    line = LogLine(level="warning", message=f"In the {name} {value.changed}")
-    logs = () if value.changed is None else (line,)
-    return _item(outcome, logs=logs, **{name: value.value})
+    item = _item(outcome, **{name: value.value})
+    if value.changed is not None:
+        item.logs = (LogLine(level="warning", message=f"In the {name} {value.changed}"),)
+    return item
 
 
 def _stopped(seen: Circumstances) -> SettleItem:

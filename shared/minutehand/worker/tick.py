@@ -80,6 +80,8 @@ class Tick:
         self._busy_until = 0.0
         #: Something happened that the loop acts on.
         self._pulse = asyncio.Event()
+        #: Slots that are free now get their jobs in this turn of the event loop.
+        self._begins_soon = False
         #: An error that no rule knows: what runs is released, and the run fails with it.
         self._broken: BaseException | None = None
         self._held = Held()
@@ -325,16 +327,17 @@ class Tick:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
     def _begin_jobs(self) -> None:
+        self._begins_soon = False
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
-        begun: list[float] = []
+        begun: list[Attempt] = []
         for leased in self._slots.begin():
             batch = self._batch_of([lease for lease, _ in leased])
             begun += [self._start(*each, batch=batch) for each in leased]
         if begun:
             if self._alarm is not None:
-                self._alarm.begun(min(begun))
-            self._reporter.announce()
+                self._alarm.begun(min(each.lease_until for each in begun))
+            self._reporter.begun(min(each.look_at() for each in begun))
 
     def _batch_of(self, leases: Sequence[Lease]) -> Batch | None:
         """What these run in together, where their processor takes several."""
@@ -343,7 +346,7 @@ class Tick:
             return None
         return Batch(kind.run, [each.job.id for each in leases], in_thread=not kind.is_async)
 
-    def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> float:
+    def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> Attempt:
         attempt = Attempt(self._run_of, lease, sent_at=sent_at, batch=batch, **self._calls)
         self._held.running[attempt.key] = attempt
         if logger.isEnabledFor(logging.DEBUG):
@@ -357,7 +360,7 @@ class Tick:
             )
         attempt.start()
         self._timeouts.begun(attempt.timeout_at)
-        return attempt.lease_until
+        return attempt
 
     def _jobs_at_work(self) -> list[JobId]:
         return [attempt.job_id for attempt in self._held.running.values()][:MOST_NAMED]
@@ -367,8 +370,10 @@ class Tick:
         del self._held.running[attempt.key]
         self._slots.ended(attempt)
         self._held.ended.append(attempt)
-        self._begin_jobs()
         self._pulse.set()
+        if not self._begins_soon:  # once for all that end together
+            self._begins_soon = True
+            asyncio.get_running_loop().call_soon(self._begin_jobs)
 
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""

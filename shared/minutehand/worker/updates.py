@@ -59,25 +59,27 @@ class Updates:
     #: Most bytes of a stream that are joined, or one longer piece.
     JOINED_BYTES = 64_000
 
+    # What most attempts never change is the class's: there is one for each job.
+    dropped_logs = 0
+    #: Of output that is not sent.
+    output_bytes = 0
+    is_output_refused = False
+    _progress: Progress | None = None
+    _log_bytes = 0
+    _shows_step = False
+    _lines_taken = 0
+
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._progress: Progress | None = None
         self._logs: list[LogLine] = []
-        self._log_bytes = 0
         self._steps: list[StepResult] = []
         #: Steps under way and since when, the latest to begin last.
         self._running: dict[str, float] = {}
-        self._shows_step = False
         self._tags: list[str] = []
-        self._lines_taken = 0
-        self.dropped_logs = 0
         self._unsent: list[_Unsent] = []
         #: Of each stream, the one that counts: what an earlier one said is not sent any more.
         self._attempts: dict[str, int] = {}
-        #: Of output that is not sent.
-        self.output_bytes = 0
-        self.is_output_refused = False
 
     def __bool__(self) -> bool:
         return self.has_news or self.has_output
