@@ -60,12 +60,22 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
         page.get_by_role("button", name="Add").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(name)
         visitor.go("/accounts")
-    for name in ("Gamma", "Delta"):
-        page.get_by_label(f"Select {name}").check()
+    page.get_by_label("Select all accounts").check()
+    page.get_by_label("Select Mock Company for alpha.example").uncheck()
     page.get_by_role("button", name="Enrich 2, for at most 2 credits").click()
     expect(page.get_by_text("Enriched, sample")).to_have_count(3)
     expect(page.get_by_role("region", name="Selected accounts")).to_have_count(0)
     page.set_viewport_size({"width": 320, "height": 700})
+    fits(page)
+    assert violations_in_both_schemes(visitor) == []
+    visitor.go("/contacts")
+    page.get_by_role("button", name="Enter the first one").click()
+    page.get_by_label("Name").fill("Ann Lee")
+    page.get_by_label("Email").fill("ann@gamma.example")
+    page.get_by_label("Account").select_option("Gamma")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("link", name="ann@gamma.example")).to_be_visible()
+    expect(page.get_by_role("link", name="Gamma", exact=True)).to_be_visible()
     fits(page)
     assert violations_in_both_schemes(visitor) == []
 
