@@ -831,7 +831,8 @@ create function queue.new_job(
   p_payload jsonb,
   p_options jsonb,
   p_now timestamptz,
-  p_within text default ''
+  p_within text default '',
+  p_id uuid default null
 )
 returns public.jobs
 language plpgsql
@@ -888,7 +889,7 @@ begin
   then
     perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
   end if;
-  v_job.id := queue.new_id();
+  v_job.id := coalesce(p_id, queue.new_id());
   v_job.workspace_id := p_workspace_id;
   v_job.user_id := coalesce(p_user_id, v_job.user_id);
   v_job.lane := coalesce(v_job.lane, p_type.lane);
@@ -944,11 +945,8 @@ declare
   v_holder public.jobs;
 begin
   job := queue.new_job(
-    p_workspace_id, p_user_id, p_type, p_payload, p_options, p_now, p_within
+    p_workspace_id, p_user_id, p_type, p_payload, p_options, p_now, p_within, p_claimed
   );
-  if p_claimed is not null then
-    job.id := p_claimed;
-  end if;
   if job.idempotency_key is not null or job.unique_key is not null then
     loop
       v_id := queue.claim(job, p_options, p_now);
