@@ -22,7 +22,7 @@ from minutehand.terminal.options import (
     seconds_of,
     workspace_verb,
 )
-from minutehand.terminal.output import Output, ago, headed
+from minutehand.terminal.output import Output, ago, by_clock, headed
 
 COLUMNS = headed("id job_type:TYPE state next_run tries created_at error")
 
@@ -68,7 +68,8 @@ def enqueue(
     job = connection.call("POST", "/api/jobs", json=given, headers=headers)
     if job.get("schema_version") == 0:  # no worker has published its type yet
         found = connection.get(f"/api/jobs/{job['id']}/explain")
-        output.note(" ".join([found["sentence"], *(step["words"] for step in found["next"])]))
+        said = [found["sentence"], *(step["words"] for step in found["next"])]
+        output.note(by_clock(" ".join(said)))
     say_enqueued(output, connection, job, watch=watch)
 
 

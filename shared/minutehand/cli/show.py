@@ -11,7 +11,7 @@ from minutehand.cli.watch import log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
-from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
+from minutehand.terminal.output import COLOURS, Output, ago, by_clock, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
 ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
@@ -116,15 +116,15 @@ def _explain(output: Output, explained: dict[str, Any]) -> None:
 
 def say(output: Output, explained: dict[str, Any], sentence: str) -> None:
     """A sentence of the database's, its cause, and what to do next."""
-    output.text(sentence)
+    output.text(by_clock(sentence))
     if explained["cause"]:
-        output.text(f"Cause: {explained['cause']}")
+        output.text(by_clock(f"Cause: {explained['cause']}"))
     if (held := explained.get("held_by")) and held["waiting"] > 1:
         more = "+" if held["more"] else ""
         output.text(f"So wait {held['waiting']}{more} jobs of its workspace.")
     for step in explained["next"]:  # beside its cause, also in a file or a pager
         command = f"  ({step['command']})" if "command" in step else ""
-        output.text(f"What to do: {step['words']}{command}")
+        output.text(by_clock(f"What to do: {step['words']}{command}"))
 
 
 def _frames(output: Output, frames: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from minutehand.terminal.connection import Connection
 from minutehand.terminal.events import ENDED, stream
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, workspace_verb
-from minutehand.terminal.output import COLOURS, Output, ago
+from minutehand.terminal.output import COLOURS, Output, ago, local
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Most characters of a result behind the line of its job's end.
@@ -84,7 +84,8 @@ def sentence(event: ServerSentEvent) -> Text:
         words.append(data.get("error_message"))
         if due := data.get("next_retry_at"):
             words.append(f"(next try {ago(due)})")
-    at = str(whole.get("at") or whole.get("created_at") or "")[11:23]
+    instant = whole.get("at") or whole.get("created_at")
+    at = local(instant)[11:] if instant else ""
     style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
     return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
 
@@ -106,5 +107,5 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
 def log_line(line: dict[str, Any]) -> Text:
     """A line of a job's log."""
     style = LEVELS.get(line["log_level"], "")
-    at, level = f"{str(line['created_at'])[11:23]}  ", f"{line['log_level']:<8}"
+    at, level = f"{local(line['created_at'])[11:]}  ", f"{line['log_level']:<8}"
     return Text.assemble((at, "dim"), (level, style), (line["message"], style))

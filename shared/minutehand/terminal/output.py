@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 #: A table shows the end of an id, as the console does; every verb takes it.
 SHORT_ID = 8
+#: An instant as a sentence of the database's has it.
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
 #: In milliseconds, the longest first.
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
 
@@ -117,7 +120,8 @@ class Output:
         """Print names and values, without those that are None."""
         for name, value in facts.items():
             if value is not None:
-                self.text(Text.assemble(f"{name:<16}  ", cell("value", value)))
+                own = local(value) if name.endswith("_at") else value
+                self.text(Text.assemble(f"{name:<16}  ", cell("value", own)))
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error; programs read failures alone there."""
@@ -170,6 +174,17 @@ def cell(name: str, value: Any) -> Text:
     if name == "id":
         return Text(str(value)[-SHORT_ID:])
     return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name == "state" else "")
+
+
+def local(instant: str) -> str:
+    """`2026-11-20 09:36:55.585`, by the reader's clock, as in the console."""
+    return datetime.fromisoformat(instant).astimezone().isoformat(" ", "milliseconds")[:23]
+
+
+def by_clock(sentence: str) -> str:
+    """The database's words with its instants by the reader's clock: with the day if another."""
+    today = local(datetime.now(UTC).isoformat())[:11]
+    return _INSTANT.sub(lambda found: local(found[0])[:19].removeprefix(today), sentence)
 
 
 def ago(instant: str) -> str:

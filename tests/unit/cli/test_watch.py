@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from minutehand.cli.watch import say
-from minutehand.terminal.output import Output
+from minutehand.cli.watch import log_line, say
+from minutehand.terminal.output import Output, by_clock
 
 
 def page(**more: Any) -> dict[str, Any]:
@@ -24,3 +27,24 @@ def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixt
 
     printed = capsys.readouterr().out
     assert printed == 'Grüße, We␛[2Jlt\nreply begins again\nHello\n{"n": 1}\n"two"\n'
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A reader nine hours ahead of UTC, all year."""
+    with monkeypatch.context() as set_back:
+        set_back.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_instants_are_by_the_readers_clock() -> None:
+    """As in the console: a sentence has the day where it is another, programs get UTC."""
+    line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
+    assert log_line(line).plain == "00:04:05.678  info    x"
+    assert by_clock("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."
+    now = datetime.now(UTC)
+    said = by_clock(f"expected {now:%Y-%m-%d %H:%M:%S}+00")
+    assert said == f"expected {(now.hour + 9) % 24:02}:{now:%M:%S}"

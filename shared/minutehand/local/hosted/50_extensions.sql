@@ -75,7 +75,8 @@ begin
   end loop;
   -- its script takes the right from all; hosted, the owner has it
   for v_one in
-    select oid::regprocedure as name from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'
+    select oid::regprocedure as name
+    from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'
   loop
     execute format('grant execute on function %s to postgres with grant option', v_one.name);
   end loop;

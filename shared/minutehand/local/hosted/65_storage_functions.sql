@@ -72,7 +72,7 @@ declare
     when lower(sortcolumn) in ('updated_at', 'created_at', 'last_accessed_at')
       then lower(sortcolumn)
   end;
-  v_direction text := case when lower(coalesce(sortorder, 'asc')) = 'asc' then 'asc' else 'desc' end;
+  v_direction text := case lower(coalesce(sortorder, 'asc')) when 'asc' then 'asc' else 'desc' end;
 begin
   return query execute format(
     'with found as (
