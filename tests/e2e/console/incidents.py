@@ -36,6 +36,8 @@ class Night:
     run: Run
     ends: ExitStack = field(default_factory=ExitStack)
     leases: list[tuple[HandWorker, dict[str, Any]]] = field(default_factory=list)
+    #: How many commands were typed, and statements in the SQL editor.
+    typed: int = 0
     #: What a person mends beside the command: a deploy, a service, a trigger.
     mend: Callable[[], object] = lambda: None
 
@@ -66,13 +68,15 @@ class Night:
         said: dict[str, Any] = self.run.json("explain", job_id)
         return said
 
-    def act(self, step: dict[str, str]) -> None:
+    def act(self, step: dict[str, str], job_id: str) -> None:
         """Do what is printed: the SQL in its words, and its command."""
         for statement in re.findall(r"`(select pg_[^`]+)`", step["words"]):
             self.one(statement)
+            self.typed += 1
         words = shlex.split(step.get("command", ""))[1:]
         if words and words[0] not in {"watch"}:
             self.run(*(KNOWN_BY_PEOPLE.get(word, word) for word in words))
+            self.typed += words != ["explain", job_id]  # which looks whether that has ended it
 
     def stop_what_is_cancelled(self) -> None:
         """End those whose cancel was requested, as their worker does within five seconds."""

@@ -72,7 +72,11 @@ def night(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[Night]:
 def test_what_is_printed_ends_the_incident(
     visitor: Visitor, night: Night, incident: Incident
 ) -> None:
-    """The first screen of the job and `explain` say the same holder and the same act."""
+    """The first screen of the job and `explain` say the same holder and the same act.
+
+    It is two clicks from Overview, and two commands end it: `explain` and what that prints. Of a
+    child that waits for something, it prints the child's.
+    """
     job_id = incident.plant(night)
     until(lambda: night.explain(job_id)["reason"] == incident.reason, seconds=40)
     said = night.explain(job_id)
@@ -80,7 +84,7 @@ def test_what_is_printed_ends_the_incident(
     assert held.get("kind") == incident.kind
     status = said["status"]
 
-    visitor.go(f"/jobs/{job_id}")
+    assert clicks_to(visitor, job_id) <= 2
     page = visitor.page.locator("main")
     if holder := (held.get("holder") or {}).get("job_id"):
         assert holder in said["sentence"]
@@ -90,8 +94,10 @@ def test_what_is_printed_ends_the_incident(
     if command := said["next"][0].get("command"):
         expect(page.locator(".command").first).to_contain_text(command)
 
+    night.typed = 1  # `minutehand explain`
     for step in steps_until(night, said):
-        night.act(step)
+        night.act(step, job_id)
+    assert night.typed <= (3 if incident.kind == "child" else 2)
     night.mend()
     night.stop_what_is_cancelled()
 
@@ -102,3 +108,16 @@ def test_what_is_printed_ends_the_incident(
 
     until(is_over, seconds=40)
     visitor.go("/overview")  # what it showed is deleted
+
+
+def clicks_to(visitor: Visitor, job_id: str) -> int:
+    """Go from Overview to the job's page by the links that are there; count what is clicked."""
+    visitor.go("/overview")
+    visitor.settle()
+    clicks = [visitor.page.locator(f'main a[href="/jobs/{job_id}"]').first]
+    if not clicks[0].count():
+        clicks.insert(0, visitor.page.get_by_role("link", name="Jobs", exact=True).first)
+    for link in clicks:
+        link.click()
+    visitor.page.wait_for_url(f"**/jobs/{job_id}")
+    return len(clicks)
