@@ -40,12 +40,13 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
   const last = history[0];
   return html`<article class="page">
     <header class="page-head">
-      <div>
+      <div class="grow">
         <p class="crumb"><a href="/accounts">Accounts</a></p>
-        <h1 tabindex="-1">${account.name}</h1>
+        <div class="titled">
+          <h1 tabindex="-1">${account.name}</h1>
+          <${Enriched} row=${account} job=${job} />
+        </div>
       </div>
-      <span class="spacer"></span>
-      <${Enriched} row=${account} job=${job} />
       <${EnrichButton}
         kind="account"
         id=${account.id}

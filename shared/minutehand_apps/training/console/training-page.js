@@ -5,13 +5,13 @@ import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
 import { classes, html, useEffect, useRef, useState } from "../../lib/ui.js";
-import { JobProgress, Tag } from "../../parts/badge.js";
+import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
-import { clock, isOver, nowOf, STATES, trainings } from "./data.js";
+import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Picture, useVideo, Video } from "./video.js";
 import { unreadPage } from "../../parts/not-found.js";
@@ -133,11 +133,29 @@ function Training({ id, workspace, remove }) {
           jump=${jump}
           address=${training.media?.video ? video.value?.url : null} />`
       }
+      ${!isOver(training.status) && !transcribed && html`<${Coming} jobs=${training.jobs} />`}
       ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} at=${at} />`}
     </div>
     <${Details} workspaceId=${workspace.id} id=${id} onChange=${found.refresh} />
   </article>`;
 }
+
+/** What there will be, in the place where it will be. */
+const Coming = ({ jobs }) =>
+  html`<section class="card stack coming" aria-labelledby="h-coming">
+    <h2 id="h-coming">What is made of it</h2>
+    <ul>
+      ${Object.entries(MAKES).map(
+        ([type, what]) => html`<li key=${type}>
+          <span>${what}</span>
+          <${StateBadge} status=${jobs.find((job) => job.job_type === type)?.status ?? "pending"} />
+        </li>`,
+      )}
+    </ul>
+    <p class="muted small">
+      The words appear here while they are written down. You can leave this page meanwhile.
+    </p>
+  </section>`;
 
 /** The jobs that it is made of, read when they are looked at. */
 function Details({ workspaceId, id, onChange }) {
