@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psutil
 import psycopg
@@ -94,11 +95,11 @@ def ours(meter: Meter, url: str, jobs: int, *, workers: int = 1) -> Seen:
         return Seen(jobs / filled, done / seconds, spent / done * 1e6)
 
 
-def fill(session: psycopg.Connection[Any], jobs: int) -> None:
+def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME) -> None:
     """Enqueue by bulks of 1,000."""
     items = Jsonb([{"job_type": "bench", "payload": {}}] * 1000)
     for _ in range(0, jobs, 1000):
-        session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (ACME, items))
+        session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (workspace, items))
 
 
 def work(session: psycopg.Connection[Any], batch: int) -> int:
