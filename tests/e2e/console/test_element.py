@@ -18,12 +18,13 @@ pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=\"document.title='breached'\">"
 #: In place of the console's own program, so that the page has its origin and its policy.
 PAGE = """
-const { url, key, token, id } = VALUES;
+const { url, key, token, id, session } = VALUES;
 document.body.innerHTML = '<main><h1>Mine</h1><div id="jobs"></div></main>';
 const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
 const job = document.createElement("minutehand-job");
 Object.assign(job, { client, texts: { running: "Läuft" } }); // set before it is defined
 job.setAttribute("job-id", id);
+if (session) job.setAttribute("session-id", session);
 job.setAttribute("schema", "public");
 document.getElementById("jobs").append(job);
 document.addEventListener("jobend", ({ detail }) => {
@@ -60,7 +61,7 @@ render(h(Mine), document.getElementById("app"));
 def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
     """Open a page of one's own in the place of the console's program."""
 
-    def open_page(script: str, **values: str) -> Page:
+    def open_page(script: str, **values: str | None) -> Page:
         given = {
             "url": stack.supabase_url,
             "key": stack.supabase_publishable_key,
@@ -143,4 +144,28 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     assert page.title() != "breached"
     missing = "00000000-0000-7000-8000-000000000000"
     job.evaluate("(job, id) => job.setAttribute('job-id', id)", missing)
+    expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
+
+
+def test_a_guest_sees_the_job_of_their_session_live(
+    mine: Callable[..., Page], worker: HandWorker, stack: RunningStack
+) -> None:
+    """Without an account, by the session's id alone: state, progress, words and the end."""
+    with stack.connect() as connection:
+        opened = connection.execute(
+            "select public.open_guest_session(%s) ->> 'session_id'", (worker.workspace_id,)
+        ).fetchall()
+    [[session]] = opened
+    page = mine(PAGE, id=worker.enqueue({}, session_id=session), session=session, token=None)
+    job = page.locator("minutehand-job")
+    expect(job.locator(".state")).to_have_text("Pending")
+    lease = worker.lease_soon()
+    said = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
+    worker.report(lease, 40, "a line that is not theirs", output=[said])
+    expect(job.locator(".output")).to_have_text("dear guest")
+    expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
+    worker.settle(lease, result={"answer": "42"})
+    expect(page.locator("h1")).to_have_text("42")
+    assert "not theirs" not in page.content()
+    job.evaluate("(job) => job.setAttribute('session-id', 'guest_0')")
     expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
