@@ -53,7 +53,7 @@
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
 --     queue.publish          a line of the feed, and a message to watchers
 --   public.lease_jobs        a worker asks for jobs
---     queue.take_jobs        ready -> leased; all steps are at the head of the file create_lease
+--     queue.take_jobs        ready -> leased; all steps are at the head of 07_lease
 --   public.report_jobs       progress, logs and steps of running jobs; renews their leases
 --   public.settle_jobs       how attempts ended; leases the next jobs in the same call
 --     queue.settle           leased -> ended, or back to deferred, gated, ready or waits

@@ -845,20 +845,26 @@ declare
       and (p_last.round, p_last.rank, p_last.workspace_id)
       >= (r.round, r.last_rank, r.last_workspace_id)
   );
-  v_ring integer;
+  v_ring integer := (
+    select min(l.ring)
+    from queue.lanes as l
+    where l.lane = any (v_lanes)
+      and not exists (
+        select from queue.lanes as o
+        where o.ring = l.ring and o.lane <> all (v_lanes)
+      )
+  );
 begin
   if v_lanes = '{}' then
     return;
   end if;
-  select r.ring into v_ring
-  from queue.rings as r
-  where not exists (
-    select from queue.lanes as l
-    where l.ring = r.ring and l.lane <> all (v_lanes)
-  )
-  order by not exists (select from queue.lanes as l where l.ring = r.ring), r.ring
-  limit 1;
-  if not found then
+  if v_ring is null then -- one that was left
+    select r.ring into v_ring
+    from queue.rings as r
+    where not exists (select from queue.lanes as l where l.ring = r.ring)
+    limit 1;
+  end if;
+  if v_ring is null then
     insert into queue.rings default values
     returning ring into v_ring;
   end if;
@@ -916,6 +922,7 @@ declare
   v_limited record;
   v_divided record;
   v_last queue.last_served;
+  v_full text[]; -- types that have no more slots
 begin
   lanes := v_asked.lanes;
   more := case when v_most = 0 then false end;
@@ -978,21 +985,25 @@ begin
       v_last
     );
   end if;
+  v_full := array(
+    select t.job_type
+    from unnest(v_divided.lasts) as t
+    where t.job_type is not null
+  );
   foreach v_last in array coalesce(v_divided.lasts, '{}') loop
     perform queue.move_on(
-      array(
-        select l.lane
-        from queue.lanes as l
-        where l.lane = any (v_types.open)
-          and case
-            when v_last.job_type is not null then l.job_type = v_last.job_type
-            else l.job_type <> all (array(
-              select t.job_type
-              from unnest(v_divided.lasts) as t
-              where t.job_type is not null
-            ))
-          end
-      ),
+      case
+        when v_last.job_type is null then array(
+          select l.lane
+          from queue.lanes as l
+          where l.lane = any (v_types.open) and l.job_type <> all (v_full)
+        )
+        else array(
+          select l.lane
+          from queue.lanes as l
+          where l.job_type = v_last.job_type and l.lane = any (v_types.open)
+        )
+      end,
       v_last
     );
   end loop;

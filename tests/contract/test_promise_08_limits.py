@@ -253,6 +253,25 @@ def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine) -
         assert served[ACME] == 3 * rounds + min(begun, 3)
 
 
+def test_lanes_that_are_served_apart_have_a_ring_each_and_no_more(engine: Engine) -> None:
+    """Workers that serve types in common pass none of their tenants over, in either order."""
+    tenants = [str(uuid.UUID(int=number << 64, version=4)) for number in (1, 2, 3)]
+    for workspace in tenants:
+        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+        for name in ("a", "b", "c"):
+            engine.register(name)
+            engine.enqueue_many(40, workspace=workspace, job_type=name)
+
+    served: Counter[str] = Counter()
+    for number in range(90):
+        types = [["a"], ["a", "b"], ["b", "c"], ["c"]][number % 4]
+        [lease] = engine.lease(1, call=number + 1, job_types=types)
+        served[lease["job"]["workspace_id"]] += 1
+
+    assert max(served.values()) - min(served.values()) <= 4
+    assert engine.one("select count(*) from queue.rings") <= 4
+
+
 @pytest.mark.parametrize("weight", [0.5, 0, 101, "1.5"])
 def test_a_weight_is_a_whole_number(engine: Engine, weight: Any) -> None:
     answer = refused(limit_workspace, engine, weight=weight)
