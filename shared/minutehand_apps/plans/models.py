@@ -47,28 +47,33 @@ class StageState(BaseModel):
     ended_at: AwareDatetime
 
 
-class Plan(BaseModel):
-    """A plan, and the stages that have ended."""
+class ReportedPlan(BaseModel):
+    """What a report is made of, and all that its link shows: a guest's plan has its id as key."""
 
-    plan_id: UUID
     prompt: str
     speed_vs_detail: Speed
     status: Status
     percentage: float
     waits_for: str | None
     error: str | None
-    job_id: UUID
     created_at: AwareDatetime
     finished_at: AwareDatetime | None
     stages: list[StageState]
-    share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
-    of_guest: bool = Field(description="It has no owner: its id is the key to it.")
 
     @property
     def title(self) -> str:
         """Its title, once it has one."""
         named = {stage.name: stage.result or {} for stage in self.stages}
         return str(named.get("understand", {}).get("title", "Project plan"))
+
+
+class Plan(ReportedPlan):
+    """A plan, and the stages that have ended."""
+
+    plan_id: UUID
+    job_id: UUID
+    share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
+    of_guest: bool = Field(description="It has no owner: its id is the key to it.")
 
 
 class Missing(BaseModel):

@@ -9,7 +9,14 @@ from typing import Any, Final
 
 from minutehand.ai.engines import SAMPLE
 from minutehand_apps.plans.graph import Stage, stages_of
-from minutehand_apps.plans.models import Missing, Outlined, Plan, Report, ReportChapter
+from minutehand_apps.plans.models import (
+    Missing,
+    Outlined,
+    Plan,
+    Report,
+    ReportChapter,
+    ReportedPlan,
+)
 from minutehand_apps.plans.shapes import Block
 
 SUMMARY: Final = "executive_summary"
@@ -26,7 +33,7 @@ blockquote{margin:0;padding-left:1rem;border-left:3px solid var(--line);color:va
 """
 
 
-def notice(plan: Plan) -> str:
+def notice(plan: ReportedPlan) -> str:
     """Who wrote it."""
     models = sorted({stage.model for stage in plan.stages if stage.model})
     if models:
@@ -35,7 +42,7 @@ def notice(plan: Plan) -> str:
     return "" if asked or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."
 
 
-def missing(plan: Plan) -> list[Missing]:
+def missing(plan: ReportedPlan) -> list[Missing]:
     """The chapters that are not there, each with the reason."""
     found = {stage.name: stage for stage in plan.stages}
     why = {
@@ -50,12 +57,12 @@ def missing(plan: Plan) -> list[Missing]:
     ]
 
 
-def _in_order(plan: Plan) -> list[Stage]:
+def _in_order(plan: ReportedPlan) -> list[Stage]:
     """Its stages as they are read, the summary first."""
     return sorted(stages_of(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
 
 
-def outline(plan: Plan) -> list[Outlined]:
+def outline(plan: ReportedPlan) -> list[Outlined]:
     """Every chapter and how it is; one runs as soon as those that it needs are there."""
     found = {stage.name: stage for stage in plan.stages}
     done = {name for name, stage in found.items() if stage.result is not None}
@@ -80,7 +87,7 @@ def outline(plan: Plan) -> list[Outlined]:
     ]
 
 
-def chapters(plan: Plan) -> Iterator[tuple[Stage, list[Block]]]:
+def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
     """The chapters that are there, the summary first."""
     results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
     for stage in _in_order(plan):
@@ -134,7 +141,7 @@ def _lines(block: Block) -> Iterator[str]:
             yield "|---" * len(row) + "|"
 
 
-def html(plan: Plan) -> str:
+def html(plan: ReportedPlan) -> str:
     """The report as one page that needs nothing else; nothing that others wrote is markup."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

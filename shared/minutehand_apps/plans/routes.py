@@ -20,7 +20,16 @@ from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, seq_cursor
 from minutehand_apps.plans.graph import stages_of
-from minutehand_apps.plans.models import Created, NewPlan, Plan, Report, Share, Shared, StreamStatus
+from minutehand_apps.plans.models import (
+    Created,
+    NewPlan,
+    Plan,
+    Report,
+    ReportedPlan,
+    Share,
+    Shared,
+    StreamStatus,
+)
 from minutehand_apps.plans.plan_feed import PlanFeed
 from minutehand_apps.plans.report import html, markdown, report_of
 from minutehand_apps.plans.services import Plans
@@ -129,7 +138,7 @@ async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLRe
         plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
         raise not_found("plan")
-    return HTMLResponse(html(Plan.model_validate(plan)), headers=_HARMLESS)
+    return HTMLResponse(html(ReportedPlan.model_validate(plan)), headers=_HARMLESS)
 
 
 @routes.get("/{plan_id}/stream-status")

@@ -245,6 +245,14 @@ async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: 
     assert await read(first["url"]) == (404, False)
     second = await harness.ok("PUT", place, json={"shared": True})
     assert second["share_id"] not in {first["share_id"], plan_id}
+    # as the Data API gives it to anyone: a guest's plan is changed by its id
+    database = harness.project.database
+    of_it = "select id, share_id, workspace_id, job_id, created_by from public.plans where id = %s"
+    ids = database.session().execute(of_it, (plan_id,)).fetchone()
+    with database.as_role("anon") as anyone:
+        shown = anyone.execute("select plan_shared(%s)::text", (second["share_id"],)).fetchone()
+    assert "prompt" in str(shown)
+    assert [each for each in ids or () if str(each) in str(shown)] == []
 
 
 async def test_one_chapter_is_made_again_and_the_others_are_kept(

@@ -274,10 +274,11 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- its random id is the key to it
+as $$ -- its random id is the key to it, and to no more: a guest's plan is changed by its own
 select jsonb_build_object(
   'plan', (
     select plans.as_json(p)
+      - '{plan_id,workspace_id,job_id,share_id,of_guest}'::text[]
     from public.plans as p
     where p.share_id = p_share_id
   )
@@ -574,7 +575,7 @@ language sql stable
 set search_path = '' begin atomic select plans.shared(p_share_id);
 end;
 comment on function public.plan_shared is
-  'A plan by the key of its link, as plan_read: {plan}; null where there is none.';
+  'A plan by the key of its link, as plan_read but for its ids: {plan}; null where there is none.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
 
 create function public.plan_delete(p_plan_id uuid)
