@@ -14,6 +14,7 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
 from tests.e2e.console.people import ADA, BOB, NETWORK, OLGA, Visitor
 from tests.e2e.console.worker import HandWorker
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
@@ -235,7 +236,7 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
 
 
 def test_schedules_and_webhooks_are_kept_by_managers(
-    visit: Visit, worker: HandWorker, look: Look
+    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
 ) -> None:
     visitor = visit(ADA, "/schedules")
     page = visitor.page
@@ -268,6 +269,16 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     hook.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("link", name="The delivery")).to_be_visible()
     look(visitor)
+
+    # nothing takes it there, so the page says what each delivery met with
+    with stack.connect() as database:
+        failed = "select true from queue.webhooks where url = %s and failures > 0"
+        until(lambda: database.execute(failed, ["https://example.com/hooks"]).fetchone())
+    visitor.open("/webhooks")
+    latest = hook.get_by_role("list", name="Latest deliveries").get_by_role("listitem")
+    expect(latest.first).to_contain_text("Retrying")
+    latest.first.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("webhook_delivery")
 
     member = visit(BOB, "/webhooks").page
     expect(member.get_by_role("row", name=re.compile("example.com"))).to_be_visible()

@@ -1,8 +1,9 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { OF, route, rpc } from "../../api.js";
+import { jobs, OF, route, rpc } from "../../api.js";
 import { counted } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
+import { StateBadge } from "../../parts/badge.js";
 import { CopyId } from "../../parts/copy.js";
 import { Dialog, DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
@@ -20,12 +21,23 @@ const remove = route(`DELETE ${OF}/webhooks/{webhook_id}`);
 const rotate = route(`POST ${OF}/webhooks/{webhook_id}/rotate-secret`);
 const sendTest = route(`POST ${OF}/webhooks/{webhook_id}/test`);
 
+const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
-/** What is off or fails comes first. */
+const MOST_ANSWERS = 5;
+
+/** What is off or fails comes first, with its latest deliveries. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
-  return webhooks.sort((a, b) => isBroken(b) - isBroken(a));
+  const latestOf = async ({ id }) => {
+    const filter = { workspace_id: workspaceId, job_type: DELIVERY, payload: { webhook_id: id } };
+    return (await jobs.page(filter, null, MOST_ANSWERS, signal)).jobs;
+  };
+  return Promise.all(
+    webhooks
+      .sort((a, b) => isBroken(b) - isBroken(a))
+      .map(async (one) => ({ ...one, latest: isBroken(one) ? await latestOf(one) : [] })),
+  );
 }
 
 /** Why it is off, or that it fails. */
@@ -35,8 +47,19 @@ const problemOf = ({ disabled_reason: why, failures }) =>
 /** Its deliveries are jobs. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
-  return `/jobs?job_type=webhook_delivery&payload=${payload}`;
+  return `/jobs?job_type=${DELIVERY}&payload=${payload}`;
 }
+
+/** Of one that fails, what it answered to each of the latest deliveries. */
+const Answers = ({ latest }) =>
+  latest.length > 0 &&
+  html`<ul class="small" aria-label="Latest deliveries">
+    ${latest.map(
+      ({ id, created_at: at, error_message: error, ...job }) => html`<li key=${id}>
+        <a href=${`/jobs/${id}`}><${When} at=${at} /></a> <${StateBadge} job=${job} /> ${error}
+      </li>`,
+    )}
+  </ul>`;
 
 export default function Webhooks({ workspace }) {
   const [secret, setSecret] = useState(null);
@@ -98,6 +121,7 @@ export default function Webhooks({ workspace }) {
               delivered <${When} at=${one.last_delivered_at} />
             </span>`
           }
+          <${Answers} latest=${one.latest} />
         `,
       ),
       column(

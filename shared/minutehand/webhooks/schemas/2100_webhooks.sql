@@ -255,6 +255,7 @@ select
               'as jobs.'
           else 'Mend the endpoint, then switch the webhook on again.'
         end,
+        'command', 'minutehand ls --type webhook_delivery',
         'path', '/webhooks'
       ))
     )
