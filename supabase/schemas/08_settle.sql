@@ -663,12 +663,9 @@ begin
     perform queue.append_event(
       v_ids,
       'job.' || p_status,
-      case p_status
-        when 'failed' then jsonb_build_object(
-          'error_message', left(p_error ->> 'message', 1000)
-        )
-        else '{}'
-      end,
+      jsonb_strip_nulls(jsonb_build_object(
+        'error_message', left(p_error ->> 'message', 1000)
+      )),
       p_now,
       p_is_counted => true
     );

@@ -234,6 +234,7 @@ declare
     for update skip locked
   );
   v_adopted uuid[];
+  v_due uuid[];
 begin
   with gone as (
     delete from queue.unpublished as u
@@ -246,13 +247,18 @@ begin
   )
   select coalesce(array_agg(g.job_id), '{}') into v_adopted
   from gone as g;
-  delete from queue.deferred as d
-  using public.jobs as j
-  where j.id = any (p_ids)
-    and d.job_id = j.id
-    and d.run_at <= p_now
-    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
-    and (j.status <> 'waiting' or j.id = any (v_locked));
+  with gone as (
+    delete from queue.deferred as d
+    using public.jobs as j
+    where j.id = any (p_ids)
+      and d.job_id = j.id
+      and d.run_at <= p_now
+      and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
+      and (j.status <> 'waiting' or j.id = any (v_locked))
+    returning d.job_id, d.run_at = coalesce(j.next_retry_at, j.scheduled_for) as is_start
+  )
+  select coalesce(array_agg(g.job_id) filter (where g.is_start), '{}') into v_due
+  from gone as g;
   perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
   from (
     select
@@ -277,9 +283,7 @@ begin
   from public.jobs as j
   where j.id = any (p_ids)
     and j.status = 'pending'
-    and (
-      j.id = any (v_adopted) or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
-    );
+    and j.id = any (v_adopted || v_due);
   return cardinality(p_ids);
 end;
 $$;
