@@ -52,7 +52,10 @@ create table public.jobs (
   tags text[],
   is_minimal boolean, -- no events of creation and lease; null for usual
   -- before its type is known: which of queue and max_attempts its caller gave
-  chosen text[]
+  chosen text[],
+  start_by_seconds integer,
+  -- when it is cancelled unless it has started: so long after it was created or is due
+  start_by_at timestamptz
 ) with (
   -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
   -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes
@@ -293,7 +296,8 @@ create table queue.ready (
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
--- When maintenance looks at a job: a pending one may start then, or a live one meets its deadline.
+-- When maintenance looks at a job: a pending one may start then or must have, or a live one meets
+-- its deadline.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -724,7 +728,8 @@ create policy "everyone reads names of workers" on queue.workers
   using (true);
 grant insert (
   workspace_id, user_id, session_id, queue, job_type, payload, status, priority,
-  scheduled_for, max_attempts, idempotency_key, concurrency_key, deadline_at, tags
+  scheduled_for, max_attempts, idempotency_key, concurrency_key, deadline_at, tags,
+  start_by_seconds
 )
   on public.jobs
   to authenticated, service_role;

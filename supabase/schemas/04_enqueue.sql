@@ -270,6 +270,7 @@ declare
     "priority": {"type": "integer", "minimum": 0, "maximum": 1000},
     "scheduled_for": {"type": "string"}, "deadline_at": {"type": "string"},
     "delay_seconds": {"$ref": "#/$defs/seconds"},
+    "start_by_seconds": {"type": "integer", "minimum": 1, "maximum": 315360000},
     "max_attempts": {"type": "integer", "minimum": 1, "maximum": 50},
     "timeout_seconds": {"type": "number", "minimum": 1, "maximum": 43200},
     "idempotency_key": {"$ref": "#/$defs/text"},
@@ -469,6 +470,11 @@ begin
     values (p_job.deadline_at, p_job.id, p_job.workspace_id)
     on conflict do nothing;
   end if;
+  if p_job.start_by_at is not null and p_job.started_at is null then
+    insert into queue.deferred (run_at, job_id, workspace_id)
+    values (p_job.start_by_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
+  end if;
   if p_job.lane is distinct from p_type.lane then
     perform from queue.lanes as l
     where l.lane = p_job.lane
@@ -494,7 +500,9 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     return false;
-  elsif p_job.deadline_at <= p_now then
+  elsif p_job.deadline_at <= p_now
+    or p_job.started_at is null and p_job.start_by_at <= p_now
+  then
     return false; -- maintenance ends it
   elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id)
@@ -647,7 +655,7 @@ begin
   delete from queue.deferred as d
   using public.jobs as j
   where j.id = any (p_ids)
-    and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+    and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
     and d.job_id = j.id
     and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
   delete from queue.unpublished as u
@@ -746,6 +754,9 @@ begin
       next_retry_at = case
         when p_job.scheduled_for is null then j.next_retry_at
       end,
+      start_by_seconds = coalesce(p_job.start_by_seconds, j.start_by_seconds),
+      start_by_at = greatest(j.created_at, coalesce(p_job.scheduled_for, j.scheduled_for))
+        + make_interval(secs => coalesce(p_job.start_by_seconds, j.start_by_seconds)),
       ord = queue.ord_of(
         coalesce(v_priority, j.priority),
         coalesce(p_job.scheduled_for, j.scheduled_for, j.created_at)
@@ -908,6 +919,8 @@ begin
   v_job.is_minimal := nullif(p_type.is_minimal, false);
   v_job.created_at := p_now;
   v_job.updated_at := p_now;
+  v_job.start_by_at := greatest(p_now, v_job.scheduled_for)
+    + make_interval(secs => v_job.start_by_seconds);
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
   if v_job.traceparent is null
     and current_setting('request.headers', true) <> ''
@@ -1182,6 +1195,6 @@ $$;
 comment on function public.enqueue_job is
   E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
   'Options: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, '
-  'idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, '
+  'idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, start_by_seconds, '
   'schema_version, traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');

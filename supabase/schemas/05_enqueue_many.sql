@@ -417,7 +417,8 @@ begin
     or num_nonnulls(
       new.queue, new.scheduled_for, new.max_attempts, new.idempotency_key,
       new.concurrency_key, new.session_id, new.parent_id, new.deadline_at,
-      new.timeout_seconds, new.traceparent, new.schema_version, new.user_id, new.tags
+      new.start_by_seconds, new.timeout_seconds, new.traceparent, new.schema_version,
+      new.user_id, new.tags
     ) > 0
   then
     v_options := jsonb_strip_nulls(jsonb_build_object(
@@ -430,6 +431,7 @@ begin
       'session_id', new.session_id,
       'parent_id', new.parent_id,
       'deadline_at', new.deadline_at,
+      'start_by_seconds', new.start_by_seconds,
       'timeout_seconds', new.timeout_seconds,
       'traceparent', new.traceparent,
       'schema_version', new.schema_version,
@@ -516,7 +518,7 @@ begin
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
-        and num_nonnulls(j.scheduled_for, j.deadline_at) = 0
+        and num_nonnulls(j.scheduled_for, j.deadline_at, j.start_by_seconds) = 0
         and not t.rate_per_key
         and (t.key_concurrency is null or j.concurrency_key is null) as is_simple
     from unnest(v_ids) as i (id)
@@ -604,7 +606,7 @@ begin
   using removed as j
   where j.finished_at is null
     and d.job_id = j.id
-    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
+    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at);
   with theirs as (
     select
       g.ctid as tid,

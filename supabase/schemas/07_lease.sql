@@ -1034,6 +1034,7 @@ begin
         and r.ord >= s.ord
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
+        and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
         and r.job_id <> all (array( -- as queue.refused
           select f.job_id
           from queue.refusals as f
@@ -1161,6 +1162,7 @@ begin
       and o.ord >= v_one.ord
       and j.status = 'pending'
       and (j.deadline_at is null or j.deadline_at > p_now)
+      and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
       and o.job_id <> all (queue.refused('lease', p_now))
     order by o.ord
     limit 1

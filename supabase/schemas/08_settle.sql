@@ -325,8 +325,8 @@ begin
   delete from queue.deferred as d
   using public.jobs as j
   where j.id = any (v_ended)
-    and j.deadline_at is not null
-    and d.run_at = j.deadline_at
+    and num_nonnulls(j.deadline_at, j.start_by_at) > 0
+    and d.run_at in (j.deadline_at, j.start_by_at)
     and d.job_id = j.id;
   insert into queue.dead (workspace_id, job_id)
   select j.workspace_id, j.id
@@ -442,7 +442,8 @@ begin
         j.concurrency_key,
         j.parent_id,
         j.unique_key,
-        j.deadline_at
+        j.deadline_at,
+        j.start_by_at
       ) > 0 as is_tied
   ),
   kinds as (

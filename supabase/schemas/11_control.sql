@@ -187,7 +187,7 @@ revoke execute on function queue.cancel_by_update from public;
 -- fence, last_seq, generation or lost_attempts. The list is short since each update reads it.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
-    next_retry_at, scheduled_for, deadline_at, concurrency_key on public.jobs
+    next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
   for each row
   when (
     new.fence = old.fence
@@ -205,6 +205,7 @@ create trigger jobs_cancel_by_update
       or new.next_retry_at is distinct from old.next_retry_at
       or new.scheduled_for is distinct from old.scheduled_for
       or new.deadline_at is distinct from old.deadline_at
+      or new.start_by_at is distinct from old.start_by_at
       or new.concurrency_key is distinct from old.concurrency_key
     )
   )
@@ -257,6 +258,8 @@ begin
       next_retry_at = null,
       scheduled_for = null,
       deadline_at = null,
+      start_by_seconds = null,
+      start_by_at = null,
       cancel_requested_at = null,
       ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids)
@@ -357,6 +360,8 @@ begin
     set
       next_retry_at = null,
       scheduled_for = null,
+      start_by_seconds = null,
+      start_by_at = null,
       last_seq = last_seq + 1
     where id = p_job_id;
     perform queue.append_event(
@@ -610,6 +615,7 @@ begin
       'priority', v_job.priority,
       'max_attempts', v_job.max_attempts,
       'timeout_seconds', v_job.timeout_seconds,
+      'start_by_seconds', v_job.start_by_seconds,
       'concurrency_key', v_job.concurrency_key,
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),

@@ -354,7 +354,7 @@ declare
     "options": {"type": "object", "additionalProperties": false, "properties": {
       "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
       "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
-      "tags": true}}}}$json$;
+      "tags": true, "start_by_seconds": true}}}}$json$;
   v_saved queue.schedules;
 begin
   perform queue.check_fields(c_schema, p_schedule, 'schedule');

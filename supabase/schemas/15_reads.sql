@@ -114,6 +114,8 @@ begin
         p_job.next_retry_at,
         p_job.scheduled_for,
         p_job.deadline_at,
+        p_job.start_by_seconds,
+        p_job.start_by_at,
         p_job.cancel_requested_at,
         p_job.concurrency_key,
         p_job.idempotency_key,
@@ -1081,7 +1083,15 @@ select row_number() over () as id, a.*
 from (
   values
     ('completed', 'It completed at {finished_at}.', null, null, null),
+    (
+      'cancelled',
+      'It was cancelled at {finished_at}: it had not started by {start_by_at}.',
+      null,
+      null,
+      null
+    ),
     ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
+    ('start_by', 'It is cancelled unless it starts by {start_by_at}.', null, null, null),
     (
       'failed',
       'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
@@ -1904,6 +1914,7 @@ begin
         0
       )
       and coalesce(j.deadline_at > p_now, true)
+      and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
     limit 1000
   ) as a;
   v_ready_at := (
@@ -2341,6 +2352,16 @@ begin
       || jsonb_strip_nulls(v_found -> 'data'),
     v_error.kind
   );
+  if p_job.status = 'pending' and p_job.started_at is null and p_job.start_by_at is not null then
+    v_found := v_found || jsonb_build_object(
+      'sentence', concat_ws(
+        ' ',
+        v_found ->> 'sentence',
+        queue.words_of('start_by', jsonb_build_object('start_by_at', p_job.start_by_at))
+          ->> 'sentence'
+      )
+    );
+  end if;
   return v_found || jsonb_build_object(
     'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
   );
@@ -2358,6 +2379,9 @@ select jsonb_build_object(
   'job_type', p_job.job_type,
   'queue', p_job.queue,
   'finished_at', p_job.finished_at,
+  'start_by_at', case
+    when p_job.error_data ->> 'type' = 'StartByPassed' then p_job.start_by_at
+  end,
   'cancel_requested_at', p_job.cancel_requested_at,
   'error_line', regexp_replace(
     left(queue.error_line(p_job.error_message, p_job.error_data), 300),

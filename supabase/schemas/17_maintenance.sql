@@ -218,7 +218,8 @@ end;
 $$;
 revoke execute on function queue.do_in_parts from public;
 
--- These jobs find their next place, or end: past their deadline, or a person's of an internal type.
+-- These jobs find their next place, or end: past their deadline, not
+-- started in time, or a person's of an internal type.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -253,19 +254,26 @@ begin
     where j.id = any (p_ids)
       and d.job_id = j.id
       and d.run_at <= p_now
-      and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
+      and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at)
       and (j.status <> 'waiting' or j.id = any (v_locked))
     returning d.job_id, d.run_at = coalesce(j.next_retry_at, j.scheduled_for) as is_start
   )
   select coalesce(array_agg(g.job_id) filter (where g.is_start), '{}') into v_due
   from gone as g;
-  perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
+  perform queue.finish(
+    array_agg(e.id),
+    case e.error ->> 'type' when 'StartByPassed' then 'cancelled' else 'failed' end,
+    e.error,
+    p_now
+  )
   from (
     select
       j.id,
       case
         when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
         "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
+        when j.started_at is null and j.start_by_at <= p_now then '{"type": "StartByPassed",
+        "reason": "start_by_passed", "message": "it had not started within start_by_seconds"}'
         else '{"type": "Forbidden", "reason": "forbidden",
         "message": "only the platform itself enqueues jobs of this type"}'
       end::jsonb as error
@@ -275,6 +283,7 @@ begin
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (
         j.deadline_at <= p_now
+        or j.started_at is null and j.start_by_at <= p_now
         or t.internal and j.user_id is not null and j.id = any (v_adopted)
       )
   ) as e
@@ -283,7 +292,7 @@ begin
   from public.jobs as j
   where j.id = any (p_ids)
     and j.status = 'pending'
-    and j.id = any (v_adopted || v_due);
+    and j.id = any (v_adopted || v_due); -- one that had to start by now may be ready already
   return cardinality(p_ids);
 end;
 $$;
@@ -558,7 +567,8 @@ begin
         select from public.jobs as j where j.id = o.job_id)'),
         ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
         select from public.jobs as j where j.id = o.job_id
-          and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
+          and o.run_at in (
+            j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at))'),
         (
           'refusals',
           'retry_at < $1 - interval ''1 day'' or task = ''lease''

@@ -121,6 +121,11 @@ alter table queue.job_types
       and backoff_factor <= 10
     );
 
+-- A job may have to start by a moment.
+alter table public.jobs
+  add column start_by_seconds integer,
+  add column start_by_at timestamptz;
+
 -- afterwards
 -- also where a restore had left positions above what this server has come to
 select setval('queue.feed_reached', greatest(

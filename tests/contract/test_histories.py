@@ -40,6 +40,9 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 RUNNING = "from public.jobs where status = 'processing' and job_type"
 CAPS = {
+    "started late": "select 1 from public.jobs where started_at >= start_by_at",
+    "started, and cancelled for not starting": "select 1 from public.jobs where started_at"
+    " is not null and start_by_at is not null and error_data ->> 'type' = 'StartByPassed'",
     "few": f"select 1 {RUNNING} = 'few' having count(*) > 2",
     "keyed here": f"select 1 {RUNNING} = 'keyed' group by workspace_id having count(*) > 3",
     "keyed": f"select 1 {RUNNING} = 'keyed' and concurrency_key is not null"
@@ -236,6 +239,7 @@ class QueueMachine(RuleBasedStateMachine):
         key=st.sampled_from([None, "a", "b"]),
         priority=st.sampled_from([5, 100]),
         delay=st.sampled_from([None, None, 150]),
+        start_by=st.sampled_from([None, None, 100]),
     )
     def enqueue(
         self,
@@ -247,8 +251,10 @@ class QueueMachine(RuleBasedStateMachine):
         key: str | None,
         priority: int,
         delay: int | None,
+        start_by: int | None = None,
     ) -> None:
         options: dict[str, Any] = {"priority": priority}
+        options |= {"start_by_seconds": start_by} if start_by else {}
         options |= {"concurrency_key": key} if key else {}
         options |= {"delay_seconds": delay} if delay else {}
         note = lambda answer: self.made(answer, workspace)  # noqa: E731

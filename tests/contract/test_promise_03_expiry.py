@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, later, refused, started
-from tests.support.engine import Engine, ids_of
+from tests.support.engine import ACME, Engine, handle, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
 
@@ -147,6 +147,145 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     assert reason_of(engine, job_id) == "deadline_passed"
     engine.rpc("retry_job", p_job_id=job_id)
     assert ids_of(engine.lease()) == [job_id]
+
+
+def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None:
+    """Counted from its creation or its time, the later; with its reason, before and after."""
+    engine.stop_clock()
+    for name, policy in {"few": {"max_concurrency": 1}, "keyed": {"key_concurrency": 1}}.items():
+        engine.register(name, **policy)
+        engine.enqueue(job_type=name, concurrency_key="k")
+    held = engine.lease(2)
+    pause = {"kind": "job_type", "name": "work"}
+    engine.rpc("pause_jobs", p_request=pause)
+    late = [
+        engine.enqueue(start_by_seconds=30),
+        engine.enqueue(job_type="few", start_by_seconds=30),
+        engine.enqueue(job_type="keyed", concurrency_key="k", start_by_seconds=30),
+        engine.enqueue(job_type="unknown", start_by_seconds=30),
+        engine.enqueue(start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z"),
+        engine.one(
+            "insert into public.jobs (workspace_id, job_type, start_by_seconds)"
+            " values (%s, 'work', 30) returning id::text",
+            ACME,
+        ),
+    ]
+    until = engine.job(late[0])["start_by_at"]
+    said = engine.rpc("explain_job", p_job_id=late[0])["sentence"]
+    assert f"unless it starts by {until[:19].replace('T', ' ')}" in said
+    later_one = engine.enqueue(start_by_seconds=30, delay_seconds=10)
+    engine.advance(30)
+
+    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in held])
+    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert engine.lease(10, call=2) == []
+    engine.maintain()
+    for job_id in late:
+        job, said = engine.job(job_id), engine.rpc("explain_job", p_job_id=job_id)
+        assert (job["status"], reason_of(engine, job_id)) == ("cancelled", "start_by_passed")
+        assert job["error_message"] == "it had not started within start_by_seconds"
+        assert f"not started by {until[:19].replace('T', ' ')}" in said["sentence"]
+        assert engine.events(job_id)[-1] == "job.cancelled"
+    engine.advance(9)
+    assert ids_of(engine.lease()) == [later_one]
+    engine.rpc("retry_job", p_job_id=late[0])
+    assert (ids_of(engine.lease()), engine.job(late[0])["start_by_seconds"]) == ([late[0]], None)
+
+
+def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
+    """It runs, waits for a retry, was given back, or asks: its first lease was in time."""
+    engine.stop_clock()
+    ids = engine.enqueue_many(4, start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z")
+    leases = engine.lease(4)
+    engine.settle(leases[0], "retry", error=ERROR, retry_after_seconds=1)
+    engine.settle(leases[1], "released")
+    engine.settle(leases[2], "waiting", wait=ask())
+    engine.advance(2)
+    engine.maintain()
+    engine.advance(31)
+    engine.maintain()
+
+    assert [engine.status(job_id) for job_id in ids] == [
+        "pending",
+        "pending",
+        "waiting",
+        "processing",
+    ]
+    engine.settle(leases[3])
+    engine.advance(100)
+    assert sorted(ids_of(engine.lease(4))) == sorted(ids[:2])
+
+
+def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(engine: Engine) -> None:
+    """A burst that lasts longer than the limit is not cancelled amid it."""
+    engine.stop_clock()
+    burst: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 20}
+    job_id = engine.enqueue(start_by_seconds=5, **burst)
+    for _ in range(3):
+        engine.advance(15)
+        engine.maintain()
+        assert engine.enqueue(**burst) == job_id
+    engine.advance(21)
+    engine.maintain()
+    assert engine.status(job_id) == "pending"
+    engine.enqueue(start_by_seconds=60, **burst)
+    engine.advance(26)
+    engine.maintain()
+    assert engine.job(job_id)["status"] == "pending"
+    engine.advance(60)
+    engine.maintain()
+    assert reason_of(engine, job_id) == "start_by_passed"
+
+
+def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
+    """A lease under way when the moment comes wins; one that begins after it gets nothing."""
+    engine.stop_clock()
+    first = engine.enqueue(start_by_seconds=30)
+    with engine.beside() as other:
+        other.run("begin")
+        [lease] = other.lease()
+        engine.advance(31)
+        engine.maintain()
+        other.run("commit")
+    engine.maintain()
+    assert engine.status(first) == "processing"
+    engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
+    assert ids_of(engine.lease()) == [first]
+
+    second = engine.enqueue(start_by_seconds=30)
+    engine.advance(31)
+    with engine.beside() as other:
+        other.run("begin")
+        other.maintain()
+        assert engine.lease(call=2) == []
+        other.run("commit")
+    assert engine.lease(call=3) == []
+    assert engine.events(second) == ["job.created", "job.cancelled"]
+
+
+def test_a_run_at_once_a_replay_and_a_schedule(engine: Engine) -> None:
+    """Started by hand, a job has no such limit any more; a replay and a run have it."""
+    engine.stop_clock()
+    tomorrow = engine.enqueue(delay_seconds=86400, start_by_seconds=30)
+    engine.advance(3600)
+    engine.rpc("retry_job", p_job_id=tomorrow)
+    engine.maintain()
+    [lease] = engine.lease()
+    assert lease["job"]["id"] == tomorrow
+    engine.settle(lease)
+
+    origin = engine.enqueue(start_by_seconds=30)
+    engine.settle(engine.lease_one())
+    engine.advance(60)
+    made = engine.rpc("replay_job", p_job_id=origin)["job"]
+    assert made["start_by_seconds"] == 30
+    assert made["start_by_at"] > made["created_at"]
+    schedule: dict[str, Any] = {"name": "s", "cron": "* * * * *", "job_type": "work"}
+    schedule["options"] = {"start_by_seconds": 45}
+    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    engine.advance(61)
+    engine.maintain()
+    assert engine.rows("select start_by_seconds from public.jobs where status = 'pending'") == [45]
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:

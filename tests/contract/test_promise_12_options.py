@@ -38,6 +38,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "parent_id": ([], ["no-uuid"]),
     "deadline_at": ([LATER], INSTANTS),
     "timeout_seconds": ([1, 43200], [0, 43201, "long"]),
+    "start_by_seconds": ([1, 315360000], [0, 315360001, 1.5, "long"]),
     "unique": (
         [{"key": ONCE}, {"key": ONCE, "until": "leased", "on_conflict": "replace"}],
         [

@@ -80,9 +80,15 @@ INVARIANTS = {
         select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
           and j.status <> 'processing' and not exists (
             select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
+    "the last start of a job that has not started is watched": """
+        select j.id from public.jobs j where j.finished_at is null and j.started_at is null
+          and j.start_by_seconds is not null and not exists (
+            select from queue.deferred d where d.job_id = j.id and d.run_at = j.start_by_at
+              and d.run_at >= j.created_at + make_interval(secs => j.start_by_seconds))""",
     "a line says when its job is due": """
         select d.job_id from queue.deferred d join public.jobs j on j.id = d.job_id
-        where (d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)) is not true""",
+        where (d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at))
+          is not true""",
     "a unique key is held by a live job": """
         select u.job_id from queue.job_keys u left join public.jobs j on j.id = u.job_id
         where u.is_unique and (j.id is null or j.finished_at is not null)""",

@@ -92,6 +92,9 @@ export type Job<T extends JobType = JobType> = {
   created_at: string;
   updated_at: string;
   deadline_at: string | null;
+  /** It is cancelled if it has not started by then. */
+  start_by_at: string | null;
+  start_by_seconds: number | null;
   idempotency_key: string | null;
   concurrency_key: string | null;
   tags: string[];
@@ -148,6 +151,8 @@ export type EnqueueOptions = {
   session_id?: string | undefined;
   parent_id?: string | undefined;
   deadline_at?: string | undefined;
+  /** It is cancelled if it has not started so long after its creation or `scheduled_for`. */
+  start_by_seconds?: number | undefined;
   unique?:
     | {
         key: string;

@@ -365,6 +365,7 @@ function Facts({ job, last }) {
     )}
     ${fact("Priority", number(job.priority))}
     ${fact("Deadline", time(job.deadline_at))}
+    ${fact("Starts by", time(job.start_by_at))}
     ${fact("Cost", job.cost_usd > 0 && money(job.cost_usd))}
     ${fact("Concurrency key", mono(job.concurrency_key))}
     ${fact("Idempotency key", mono(job.idempotency_key))}

@@ -95,6 +95,9 @@ class _JobFields(_Core):
     error_message: str | None = None
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
+    #: When it is cancelled if it has not started.
+    start_by_at: datetime | None = None
+    start_by_seconds: int | None = None
     #: The first start, kept over retries and waits.
     started_at: datetime | None = None
     #: The end, however it ended; `completed_at` is there for completed jobs alone.
@@ -242,6 +245,7 @@ class EnqueueOptions(Model):
     parent_id: str | None = None
     deadline_at: datetime | None = None
     timeout_seconds: Number | None = None
+    start_by_seconds: int | None = None
     unique: UniqueOptions | None = None
     debounce_seconds: Number | None = None
     traceparent: str | None = None
