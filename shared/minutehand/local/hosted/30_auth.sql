@@ -239,6 +239,8 @@ create table if not exists auth.webauthn_challenges (
   session_data jsonb not null, created_at timestamptz not null default now(),
   expires_at timestamptz not null
 );
+alter table auth.sessions add column if not exists oauth_client_id uuid
+references auth.oauth_clients (id) on delete cascade;
 create sequence if not exists auth.refresh_tokens_id_seq;
 alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
 create table if not exists auth.instances (

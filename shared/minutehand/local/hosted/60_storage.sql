@@ -31,6 +31,13 @@ create table if not exists storage.objects (
 create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
 create index if not exists name_prefix_search on storage.objects (name text_pattern_ops);
 
+alter table storage.buckets add column if not exists versioning_status text
+not null default 'DISABLED' check (versioning_status = 'DISABLED');
+alter table storage.objects
+add column if not exists archived_at timestamptz,
+add column if not exists is_delete_marker boolean not null default false,
+add column if not exists is_versioned boolean not null default false;
+
 create or replace function storage.foldername(name text) returns text []
 language sql immutable
 as $$ select parts[1:cardinality(parts) - 1] from string_to_array(name, '/') as parts $$;
