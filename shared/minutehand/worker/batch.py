@@ -27,7 +27,7 @@ class _End(NamedTuple):
     frames: TracebackType | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
     job: BatchedJob[Any]
     is_stopped: Callable[[], bool]
@@ -76,9 +76,8 @@ class Batch:
             end = await asyncio.shield(member.end)
         except asyncio.CancelledError:
             member.has_left = True
-            if self.task is None or not all(
-                each.has_left or each.is_stopped() for each in self._members
-            ):
+            is_last = all(each.has_left or each.is_stopped() for each in self._members)
+            if self.task is None or member not in self._members or not is_last:
                 raise
             if not self._is_cancelled:
                 self._is_cancelled = self.task.cancel()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import SettleItem
+from minutehand.queue.models import JobId, SettleItem
 from minutehand.worker import (
     BatchedJob,
     Fail,
@@ -23,6 +24,7 @@ from minutehand.worker import (
     TickSummary,
     Worker,
 )
+from minutehand.worker.batch import Batch
 from minutehand.worker.testing import ProcessorTest, run_batch
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -364,6 +366,29 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
 
     with pytest.raises(TypeError, match="must take one argument, the list of its jobs"):
         Registry().processor("work", payload=int, batch=5)(run)  # type: ignore[arg-type,type-var]
+
+
+async def test_one_that_is_stopped_before_the_call_begins_waits_for_nothing() -> None:
+    """It is in no call, so nothing would ever end it."""
+    told: list[bool] = [False]
+    stopped: list[str] = []
+
+    async def never(jobs: Jobs) -> Any:
+        await asyncio.Event().wait()
+
+    def job(name: str) -> Any:
+        return SimpleNamespace(id=name, job_type="work")
+
+    batch = Batch(never, [JobId("a"), JobId("b")], in_thread=False)
+    first = asyncio.create_task(batch.join(job("a"), lambda: bool(stopped)))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(batch.join(job("b"), lambda: told.pop() if told else True))
+    stopped.append("a")
+    first.cancel()
+    done, _ = await asyncio.wait([first], timeout=5)
+    second.cancel()
+
+    assert done == {first}
 
 
 async def test_a_batch_is_tested_without_a_queue() -> None:
