@@ -33,6 +33,9 @@ Leased = tuple[Lease, float]
 class Pool:
     """The slots of one kind of processor, and the leased jobs that wait for one, in order."""
 
+    #: Its one type, where that takes batches.
+    batched: JobType[Any] | None = None
+
     def __init__(self, job_types: tuple[str, ...], size: int) -> None:
         self.job_types = job_types
         self.size = size
@@ -94,6 +97,7 @@ class BatchPool(Pool):
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)
+        self.batched = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
         #: The tenant that was served last is the last.
@@ -193,12 +197,12 @@ class Slots:
         if leases:
             self._mean_bytes = max(1.0, size / len(leases))
 
-    def begin(self) -> Iterator[list[Leased]]:
-        """What has a slot now, the first leased first: a job, or those of a batch."""
+    def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
+        """What has a slot now, the first leased first: a job, or a batch and its type."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):
-                yield leased
+                yield pool.batched, leased
 
     def ended(self, attempt: Attempt) -> None:
         """Its slot is free, unless others of its batch run on."""

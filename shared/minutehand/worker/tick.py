@@ -331,20 +331,16 @@ class Tick:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
         begun: list[Attempt] = []
-        for leased in self._slots.begin():
-            batch = self._batch_of([lease for lease, _ in leased])
+        for batched, leased in self._slots.begin():
+            batch = None
+            if batched is not None:
+                ids = [lease.job.id for lease, _ in leased]
+                batch = Batch(batched.run, ids, in_thread=not batched.is_async)
             begun += [self._start(*each, batch=batch) for each in leased]
         if begun:
             if self._alarm is not None:
                 self._alarm.begun(min(each.lease_until for each in begun))
             self._reporter.begun(min(each.look_at() for each in begun))
-
-    def _batch_of(self, leases: Sequence[Lease]) -> Batch | None:
-        """What these run in together, where their processor takes several."""
-        kind = self._run_of.registry.find(leases[0].job.job_type)
-        if kind is None or not kind.batch:
-            return None
-        return Batch(kind.run, [each.job.id for each in leases], in_thread=not kind.is_async)
 
     def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> Attempt:
         attempt = Attempt(self._run_of, lease, sent_at=sent_at, batch=batch, **self._calls)

@@ -370,7 +370,7 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
 
 async def test_one_that_is_stopped_before_the_call_begins_waits_for_nothing() -> None:
     """It is in no call, so nothing would ever end it."""
-    told: list[bool] = [False]
+    answers: list[bool] = [False]
     stopped: list[str] = []
 
     async def never(jobs: Jobs) -> Any:
@@ -382,7 +382,7 @@ async def test_one_that_is_stopped_before_the_call_begins_waits_for_nothing() ->
     batch = Batch(never, [JobId("a"), JobId("b")], in_thread=False)
     first = asyncio.create_task(batch.join(job("a"), lambda: bool(stopped)))
     await asyncio.sleep(0)
-    second = asyncio.create_task(batch.join(job("b"), lambda: told.pop() if told else True))
+    second = asyncio.create_task(batch.join(job("b"), lambda: answers.pop() if answers else True))
     stopped.append("a")
     first.cancel()
     done, _ = await asyncio.wait([first], timeout=5)
