@@ -620,7 +620,10 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      'schema_version', case when v_payload is null then v_job.schema_version end,
+      -- 0 where no worker has published the type: it is checked by the first that has it
+      'schema_version', case
+        when v_payload is null then nullif(v_job.schema_version, 0)
+      end,
       'user_id', case when queue.caller() is null then v_job.user_id end
     ))
   );

@@ -161,3 +161,12 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
         seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
     assert seen["jobs"] == 2
     assert "mistyped" in warned(engine)
+
+
+def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:
+    """It has no version of a schema that the copy could be held to."""
+    waiting = engine.enqueue({"n": 1}, job_type="later")
+
+    again = engine.rpc("replay_job", p_job_id=waiting, p_request={})["job"]
+
+    assert (again["payload"], again["schema_version"]) == ({"n": 1}, 0)
