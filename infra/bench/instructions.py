@@ -50,15 +50,23 @@ INSERT = (
 ONE, MANY = "select public.bench_step(1)", "select public.bench_step(500)"
 KEY = "jsonb_build_object('concurrency_key', 'k')"
 ENQUEUE = f"select public.enqueue_job('{ACME}', 'bench', '{{}}'"
-#: A call by its name, how often it is made, jobs of each, and how many wait before them.
-CASES: dict[str, tuple[str, int, int, int]] = {
-    "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, 0),
-    "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, 0),
-    "enqueue_jobs of 1,000, a job": (BULK, 2, 1000, 0),
-    "a plain insert of 1,000, a job": (INSERT, 2, 1000, 0),
-    "settle and lease of one": (ONE, 50, 1, 1000),
-    "settle and lease of 500, a job": (MANY, 3, 500, 6000),
-    "a lease that finds nothing": (ONE, 20, 1, 0),
+TENANTS = (
+    "insert into public.workspaces (id, name) select queue.new_id(), 'T'"
+    " from generate_series(1, 1000)",
+    f"select count(public.enqueue_jobs(w.id, (select jsonb_agg({ITEM}) from generate_series(1, 5)),"
+    " 'ids')::text) from public.workspaces as w where w.name = 'T'",
+)
+#: A call by its name, how often it is made, jobs of each, and what makes those that wait before.
+CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
+    "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, ()),
+    "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, ()),
+    "enqueue_jobs of 1,000, a job": (BULK, 2, 1000, ()),
+    "a plain insert of 1,000, a job": (INSERT, 2, 1000, ()),
+    "settle and lease of one": (ONE, 50, 1, (BULK,)),
+    "settle and lease of 500, a job": (MANY, 3, 500, (BULK,) * 6),
+    "a lease that finds nothing": (ONE, 20, 1, ()),
+    # last: it leaves its tenants' turns
+    "settle and lease of 500 of 1,000 tenants, a job": (MANY, 3, 500, TENANTS),
 }
 
 
@@ -115,19 +123,19 @@ def main() -> None:
         setup = SETUP
         columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
         print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
-        for case, (call, calls, jobs, waiting) in CASES.items():
+        for case, (call, calls, jobs, made) in CASES.items():
             if not all(word in case for word in sys.argv[1:]):
                 continue
             if server.process is None:
                 server.start()
-            made = ["delete from public.jobs; delete from queue.ticks"] + [BULK] * (waiting // 1000)
+            gone = "delete from public.jobs; delete from queue.ticks"
             with psycopg.connect(url, autocommit=True) as connection:
-                for statement in (setup, *made, "vacuum analyze", "checkpoint"):
+                for statement in (setup, gone, *made, "vacuum analyze", "checkpoint"):
                     connection.execute(statement.encode())
             setup = "select 1"
             made_of = statements(url, call)
             server.stop()
-            before = [f"select public.bench_step({jobs})"] * 2 if waiting else []
+            before = [f"select public.bench_step({jobs})"] * 2 if made else []
             short, long = (
                 count(server, Path(name, "copy"), [*before, STATE, *[call] * number, STATE])
                 for number in (calls, 2 * calls)
