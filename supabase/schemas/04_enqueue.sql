@@ -500,9 +500,7 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     return false;
-  elsif p_job.deadline_at <= p_now
-    or p_job.started_at is null and p_job.start_by_at <= p_now
-  then
+  elsif p_job.deadline_at <= p_now then
     return false; -- maintenance ends it
   elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id)
@@ -1195,6 +1193,6 @@ $$;
 comment on function public.enqueue_job is
   E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
   'Options: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, '
-  'idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, start_by_seconds, '
-  'schema_version, traceparent.';
+  'idempotency_key, concurrency_key, unique, debounce_seconds, session_id, parent_id, tags, '
+  'deadline_at, start_by_seconds, schema_version, traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');

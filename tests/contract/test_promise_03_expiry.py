@@ -288,6 +288,24 @@ def test_a_run_at_once_a_replay_and_a_schedule(engine: Engine) -> None:
     assert engine.rows("select start_by_seconds from public.jobs where status = 'pending'") == [45]
 
 
+def test_what_was_deleted_or_ended_is_due_no_more(engine: Engine) -> None:
+    """Maintenance finds no line of it; retried, it starts at once and is not looked at again."""
+    engine.stop_clock()
+    gone, ended, failed, _ = engine.enqueue_many(4, start_by_seconds=30)
+    engine.run("delete from public.jobs where id = %s", gone)
+    engine.rpc("cancel_job", p_job_id=ended)
+    engine.advance(29)
+    first, second = engine.lease()
+    engine.settle(first, "failed", error=ERROR)
+    engine.settle(second)
+    for job_id in (ended, failed):
+        engine.rpc("retry_job", p_job_id=job_id)
+
+    assert engine.rows("select job_id from queue.deferred") == []
+    engine.advance(31)
+    assert set(ids_of(engine.lease())) == {ended, failed}
+
+
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     """Attempts from zero; fence and events continue, so nothing old is mistaken for new."""
     engine.stop_clock()

@@ -243,7 +243,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
         changes = ["status = 'completed'", "status = 'processing'"]
         if role == "postgres":
             changes += ["scheduled_for = now()", "priority = 1"]
-            changes += ["status = 'completed', updated_at = now()"]
+            changes += ["status = 'completed', updated_at = now()", "start_by_at = now()"]
             assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
         else:  # a row with a lane, which the engine gives, is neither checked nor placed
             insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"

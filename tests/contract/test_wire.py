@@ -6,6 +6,7 @@ Fed by the catalogue and by real answers: a field that one side does not know is
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from datetime import datetime
@@ -33,6 +34,28 @@ TYPES: dict[Any, tuple[set[str], set[str]]] = {
     str: ({"text", "uuid"}, {"string"}),
     datetime: ({"timestamp with time zone"}, {"string"}),
 }
+
+#: Options that say when this one job runs, whose it is, or that it is one; and those which a
+#: member's plain insert may not give.
+OF_ONE_JOB = {
+    "scheduled_for",
+    "deadline_at",
+    "idempotency_key",
+    "parent_id",
+    "debounce_seconds",
+    "traceparent",
+}
+OF_THE_SERVICE = {"parent_id", "timeout_seconds", "traceparent", "schema_version"}
+#: Moments that the page says by its state or its times.
+NOT_SHOWN = {"updated_at", "completed_at", "next_run_at", "running_since"}
+
+
+def json_of(engine: Engine, function: str, name: str) -> dict[str, Any]:
+    """A constant of a function, as written."""
+    source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
+    pattern = rf"{name} constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
+    [text] = re.findall(pattern, source, re.DOTALL)
+    return dict(json.loads(text))
 
 
 def kind_of(annotation: Any) -> Any:
@@ -146,17 +169,48 @@ def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]
 
 
 def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
-    """Python's model, what SQL takes, and the npm client's type."""
+    """Python's model, what SQL takes, the npm client's type, and what is written of them."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
     fields = fields_of(models.EnqueueOptions).keys()
 
     assert typed == fields
-    for name in fields:
-        # null is as if it were left out; an unknown one is refused whatever it is
-        option: dict[str, Any] = {name: None}
-        engine.enqueue(**option)
+    assert json_of(engine, "queue.read_options", "c_schema")["properties"].keys() == {
+        *fields,
+        "user_id",
+    }
+    comment = engine.one("select obj_description('public.enqueue_job'::regproc)")
+    assert {name for name in fields if not re.search(rf"\b{name}\b", comment)} == set()
+    page = (ROOT / "supabase/README.md").read_text()
+    assert {name for name in fields if not re.search(rf"`{name}\b", page)} == set()
+
+
+def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
+    """By a schedule, a replay, a duplicate in the console, and a plain insert that may give it."""
+    fields = set(fields_of(models.EnqueueOptions))
+    runs = json_of(engine, "queue.save_schedule", "c_schema")["properties"]["options"]["properties"]
+    replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
+    replayed = {name for name in fields if f"'{name}', v_job.{name}" in replay}
+    source = (ROOT / "infra/console/parts/enqueue.js").read_text()
+    [copied] = re.findall(r"const COPIED = \[(.*?)\];", source, re.DOTALL)
+
+    assert fields - runs.keys() == OF_ONE_JOB | {"schema_version"}
+    assert fields - replayed == OF_ONE_JOB | {"tags", "unique", "delay_seconds", "schema_version"}
+    assert fields - set(re.findall(r'"(\w+)"', copied)) == OF_ONE_JOB | {"unique", "delay_seconds"}
+    may = (
+        "select attname from pg_attribute where attrelid = 'public.jobs'::regclass"
+        " and attnum > 0 and not has_column_privilege(%s, attrelid, attnum, 'insert')"
+    )
+    assert fields.isdisjoint(engine.rows(may, "service_role"))
+    assert fields & set(engine.rows(may, "authenticated")) == OF_THE_SERVICE
+
+
+def test_each_moment_of_a_job_is_on_its_page() -> None:
+    page = (ROOT / "infra/console/views/job.js").read_text()
+    moments = {name for name, said in fields_of(models.Job).items() if kind_of(said) is datetime}
+
+    assert {name for name in moments if f"job.{name}" not in page} == NOT_SHOWN
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:

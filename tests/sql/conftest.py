@@ -86,7 +86,7 @@ INVARIANTS = {
             select from queue.deferred d where d.job_id = j.id and d.run_at = j.start_by_at
               and d.run_at >= j.created_at + make_interval(secs => j.start_by_seconds))""",
     "a line says when its job is due": """
-        select d.job_id from queue.deferred d join public.jobs j on j.id = d.job_id
+        select d.job_id from queue.deferred d left join public.jobs j on j.id = d.job_id
         where (d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at))
           is not true""",
     "a unique key is held by a live job": """

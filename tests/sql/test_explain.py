@@ -97,6 +97,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     engine.enqueue_many(2, job_type="keyed", concurrency_key="k")
     engine.enqueue(delay_seconds=60)
     engine.enqueue(deadline_at=str(engine.one("select queue.clock() + interval '1 second'")))
+    engine.enqueue(start_by_seconds=1)
     last = engine.enqueue()
     engine.advance(2)
 

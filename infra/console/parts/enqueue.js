@@ -17,6 +17,7 @@ const COPIED = [
   "concurrency_key",
   "session_id",
   "timeout_seconds",
+  "start_by_seconds",
   "schema_version",
   "tags",
 ];
