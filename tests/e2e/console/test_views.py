@@ -261,10 +261,10 @@ def test_schedules_and_webhooks_are_kept_by_managers(
 
     visitor.open("/webhooks")
     page.get_by_role("button", name="Add a webhook").click()
-    page.get_by_label("Endpoint, https").fill("https://example.com/hooks")
+    page.get_by_label("Endpoint, https").fill("https://hooks.invalid/hooks")
     page.get_by_role("dialog").get_by_role("button", name="Add").click()
     page.get_by_role("button", name="I have kept it").click()
-    hook = page.get_by_role("row", name=re.compile("example.com"))
+    hook = page.get_by_role("row", name=re.compile("hooks.invalid"))
     expect(hook).to_contain_text("On")
     hook.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("link", name="The delivery")).to_be_visible()
@@ -273,7 +273,7 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     # nothing takes it there, so the page says what each delivery met with
     with stack.connect() as database:
         failed = "select true from queue.webhooks where url = %s and failures > 0"
-        until(lambda: database.execute(failed, ["https://example.com/hooks"]).fetchone())
+        until(lambda: database.execute(failed, ["https://hooks.invalid/hooks"]).fetchone())
     visitor.open("/webhooks")
     latest = hook.get_by_role("list", name="Latest deliveries").get_by_role("listitem")
     expect(latest.first).to_contain_text("Retrying")
@@ -281,7 +281,7 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     expect(page.get_by_role("heading", level=1)).to_contain_text("webhook_delivery")
 
     member = visit(BOB, "/webhooks").page
-    expect(member.get_by_role("row", name=re.compile("example.com"))).to_be_visible()
+    expect(member.get_by_role("row", name=re.compile("hooks.invalid"))).to_be_visible()
     expect(member.get_by_role("button", name="Add a webhook")).to_have_count(0)
 
 
