@@ -846,13 +846,16 @@ declare
       >= (r.round, r.last_rank, r.last_workspace_id)
   );
   v_ring integer := (
-    select min(l.ring)
-    from queue.lanes as l
-    where l.lane = any (v_lanes)
-      and not exists (
-        select from queue.lanes as o
-        where o.ring = l.ring and o.lane <> all (v_lanes)
-      )
+    select min(r.ring)
+    from (
+      select distinct l.ring
+      from queue.lanes as l
+      where l.lane = any (v_lanes)
+    ) as r
+    where not exists (
+      select from queue.lanes as o
+      where o.ring = r.ring and o.lane <> all (v_lanes)
+    )
   );
 begin
   if v_lanes = '{}' then
