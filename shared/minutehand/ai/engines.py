@@ -10,8 +10,8 @@ from minutehand.ai.language_model import Answering, Completion, LanguageModel, P
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Marks what a script says in place of a model.
-SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+#: Marks what a script says in place of a model; people read it, so it names no setting.
+SAMPLE: Final = "sample: no language model is connected"
 
 
 class NoModel:

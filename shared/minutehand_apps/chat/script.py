@@ -31,7 +31,9 @@ def decide(text: str) -> Decision:
     words = set(re.findall("[a-z]+", text.lower()))
     if not words & (_RESEARCH | _BUILD):
         tier = "instant" if words & _GREETINGS else "standard"
-        return Decision.model_validate({"tier": tier, "reply": f"This is a reply. ({SAMPLE})"})
+        return Decision.model_validate(
+            {"tier": tier, "reply": f"An answer would be here. ({SAMPLE})"}
+        )
     is_page = bool(words & _PAGES)
     return Decision(
         tier="async",

@@ -11,7 +11,7 @@ from typing import Final
 from minutehand.ai.language_model import Material, Prompt
 from minutehand_apps.training.models import Procedure, SpokenSegment
 
-OFFLINE: Final = "no language model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+OFFLINE: Final = "no language model is connected"
 #: Most of a transcript that one prompt carries; about 60,000 tokens.
 MOST_CHARACTERS: Final = 240_000
 #: A step's time must be this close to something that was said.

@@ -39,7 +39,7 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     box.fill(HOSTILE)
     box.press("Enter")
     expect(page.locator("[data-type=message]")).to_contain_text(HOSTILE)
-    expect(page.locator("[data-type=reply]")).to_contain_text("sample: no model is configured")
+    expect(page.locator("[data-type=reply]")).to_contain_text("no language model is connected")
     page.get_by_role("button", name="Retry").press("Enter")
     expect(page.locator("[data-type=message]")).to_have_count(2)
     expect(page.locator("[data-type=reply]")).to_have_count(2)

@@ -78,6 +78,13 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     expect(page.get_by_role("link", name="Gamma", exact=True)).to_be_visible()
     fits(page)
     assert violations_in_both_schemes(visitor) == []
+    visitor.go("/accounts")
+    page.get_by_role("button", name="New account").click()
+    page.get_by_label("Name").fill("Umbra")
+    page.get_by_label("Domain").fill("umbra.invalid")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Enrich Umbra").click()
+    expect(page.get_by_text("Nothing was found for umbra.invalid.")).to_be_visible()
 
 
 def test_a_member_edits_accounts_and_may_not_change_the_key(visit: Visit) -> None:

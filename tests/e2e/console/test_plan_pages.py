@@ -45,6 +45,10 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     page.get_by_text("Log", exact=True).click()
     expect(page.get_by_role("list", name="Log")).to_contain_text("Strategy: done")
     found = violations(page)
+    at = page.locator(".rail").bounding_box()
+    page.evaluate("scrollTo(0, 300)")
+    assert page.evaluate("scrollY") == 300
+    assert page.locator(".rail").bounding_box() == at, "the menu moves while a page scrolls"
     page.get_by_role("button", name="Share").press("Enter")
     page.get_by_role("button", name="Make a link").press("Enter")
     link = page.get_by_label("Link").input_value()

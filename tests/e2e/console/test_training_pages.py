@@ -58,7 +58,7 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(
     page.get_by_text("Details", exact=True).press("Enter")
     expect(page.locator("[data-job=transcription]")).to_contain_text("Completed")
     procedure = page.get_by_role("region", name="Procedure")
-    expect(procedure).to_contain_text("no language model is configured")
+    expect(procedure).to_contain_text("no language model is connected")
     transcript = page.get_by_role("list", name="Transcript")
     expect(transcript).to_contain_text("front door of the machine")
     transcript.get_by_role("button").last.click()

@@ -16,7 +16,7 @@ from tests.support.harness import until
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
-SAMPLE = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+SAMPLE = "sample: no language model is connected"
 
 
 async def test_a_script_walks_the_whole_flow_and_marks_each_of_its_texts(harness: Harness) -> None:

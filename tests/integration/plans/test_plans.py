@@ -16,7 +16,7 @@ from tests.support.engine import ACME, ADA, EVE
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
-SAMPLE = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+SAMPLE = "sample: no language model is connected"
 
 
 @pytest.mark.parametrize(

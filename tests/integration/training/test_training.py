@@ -100,7 +100,7 @@ async def test_without_a_model_the_transcript_is_what_there_is(studio: Studio) -
 
     assert (state["status"], state["progress_percentage"]) == ("completed", 100)
     assert state["procedure"]["procedure"] is None
-    assert "no language model is configured" in state["procedure"]["author"]
+    assert "no language model is connected" in state["procedure"]["author"]
     assert transcript["text"] == "first turn off the power next open the front door"
     assert transcript["segments"][1]["start"] == 2.5
     assert studio.objects("training/") == set()

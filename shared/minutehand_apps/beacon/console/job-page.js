@@ -40,14 +40,15 @@ export default function JobPage({ id, workspace }) {
   const regions = counted(constraints.regions.length, "region");
   return html`<article class="page">
     <header class="page-head">
-      <div>
-        <p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p>
-        <h1 tabindex="-1" class="wrap">
-          ${job.jobspec_id} <span class="muted small">${versionOf(job)}</span>
-        </h1>
+      <div class="grow">
+        <p class="crumb">
+          <a href="/benchmarks">Benchmarks</a> / ${job.jobspec_id} ${versionOf(job)}
+        </p>
+        <div class="titled">
+          <h1 tabindex="-1" class="wrap">${job.spec.benchmark.name}</h1>
+          <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
+        </div>
       </div>
-      <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
-      <span class="spacer"></span>
       ${isLive && html`<${Freshness} value=${freshness} />`}
       ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
     </header>
@@ -68,7 +69,7 @@ export default function JobPage({ id, workspace }) {
           attributes: (one) => ({ "data-region": one.region }),
         },
         [
-          heading("Region", (one) => one.region),
+          heading("Region", (one) => html`<span class="strong">${one.region}</span>`),
           column(
             "State",
             ({ status, error }) => html`

@@ -67,6 +67,12 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
         <span><span class="strong">It was not enriched.</span> ${last.error_message}</span>
       </p>`
     }
+    ${
+      last?.result?.outcome === "no match" &&
+      html`<p class="notice wrap" role="status">
+        Nothing was found for ${last.result.looked_up}. Correct the domain, then enrich it again.
+      </p>`
+    }
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
     <div class="columns">
       <div class="column main">
@@ -85,7 +91,9 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
                   </li>`,
                 )}
               </ul>`
-              : html`<p class="muted">No contacts yet.</p>`
+              : html`<p class="muted">
+                No contacts yet. <a href="/contacts">Add one among the contacts</a>.
+              </p>`
           }
         </section>
       </div>
@@ -194,7 +202,7 @@ function Fields({ account, onSaved }) {
     return undefined;
   };
   if (!draft) {
-    return html`<section class="card" aria-labelledby="h-fields">
+    return html`<section class="card stack" aria-labelledby="h-fields">
       <div class="bar">
         <h2 id="h-fields">Company</h2>
         <span class="spacer"></span>

@@ -81,43 +81,46 @@ export default function PlanPage({ id }) {
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { places, body: { shared } });
   const { tone, word } = toneOf(plan.status);
-  return html`<article class="page">
+  return html`<article class="page reading">
     <header class="page-head">
       <div class="grow">
         <p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p>
-        <h1 tabindex="-1" class="wrap">${plan.prompt.slice(0, 160)}</h1>
+        <div class="titled">
+          <h1 tabindex="-1" class="wrap">${plan.prompt.slice(0, 160)}</h1>
+          <${Tag} tone=${tone}>${word}<//>
+        </div>
+      </div>
+      <div class="actions">
+        ${
+          ["failed", "cancelled"].includes(plan.status) &&
+          html`<${ActionButton} className="primary" run=${() => post("Could not retry", "retry")}>
+            Retry
+          <//>`
+        }
+        <${ShareButton}
+          what="this report"
+          address=${plan.share_id && `/api/plans/shared/${plan.share_id}`}
+          share=${share}
+          refresh=${found.refresh} />
+        ${FORMATS.map(
+          ({ name, type, file }) => html`<${ActionButton}
+            key=${name}
+            title=${`Download the report as ${name}`}
+            run=${() => save(type, file)}>
+            <${Icon} name="download" /> ${name}
+          <//>`,
+        )}
+        ${
+          live &&
+          html`<${ActionButton}
+            disabled=${plan.status === "cancelling"}
+            run=${() => post("Could not cancel", "cancel")}>
+            ${plan.status === "cancelling" ? "Cancelling…" : "Cancel"}
+          <//>`
+        }
+        <${ActionButton} className="danger" run=${remove}>Delete<//>
       </div>
     </header>
-    <div class="bar">
-      <${Tag} tone=${tone}>${word}<//>
-      <span class="spacer"></span>
-      <${ShareButton}
-        what="this report"
-        address=${plan.share_id && `/api/plans/shared/${plan.share_id}`}
-        share=${share}
-        refresh=${found.refresh} />
-      ${FORMATS.map(
-        ({ name, type, file }) => html`<${ActionButton} key=${name} run=${() => save(type, file)}>
-          ${name}
-        <//>`,
-      )}
-      ${
-        live &&
-        html`<${ActionButton}
-          disabled=${plan.status === "cancelling"}
-          run=${() => post("Could not cancel", "cancel")}>
-          ${plan.status === "cancelling" ? "Cancelling…" : "Cancel"}
-        <//>`
-      }
-      ${
-        ["failed", "cancelled"].includes(plan.status) &&
-        html`<${ActionButton}
-          run=${() => post("Could not retry", "retry")}>
-          Retry
-        <//>`
-      }
-      <${ActionButton} className="danger" run=${remove}>Delete<//>
-    </div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${
       live &&

@@ -202,7 +202,7 @@ const named = (what, lines = []) =>
     <ul class="bullets">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
   </div>`;
 
-const NO_MODEL = "no language model is configured here. The transcript is what there is.";
+const NO_MODEL = "no language model is connected. The transcript is what there is.";
 
 function Procedure({ stored: { procedure, author, offline }, jump, address }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
