@@ -61,3 +61,10 @@ def leaping(story: Coroutine[Any, Any, T]) -> T:
     """Run it to its end on such a loop."""
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         return runner.run(story)
+
+
+def pass_time(seconds: float) -> None:
+    """Time passes while the leaping loop does nothing else, as when a processor blocks it."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, LeapingLoop)
+    loop._at += seconds

@@ -240,6 +240,17 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
                 assert entry.act is Act.LEAVE
 
 
+def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
+    """Although it lingers for nothing: the request is repeated."""
+    agenda = Agenda(RUN, TickOptions(linger_seconds=0), Vain())
+    asked(9.0)(agenda)
+    put_off(10.0, 0.5, is_unanswered=True)(agenda)
+
+    entry = agenda.next(10.0, NOTHING)
+
+    assert (entry.at, entry.act) == (10.5, Act.LEASE)
+
+
 @pytest.mark.parametrize(
     ("said", "was_woken", "wanted"),
     [

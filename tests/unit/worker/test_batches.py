@@ -391,6 +391,80 @@ async def test_one_that_is_stopped_before_the_call_begins_waits_for_nothing() ->
     assert done == {first}
 
 
+async def test_one_that_is_stopped_as_the_call_begins_is_not_in_it() -> None:
+    """Its task has not taken notice yet."""
+    called: list[list[str]] = []
+    stopped: list[str] = []
+
+    async def call(jobs: Jobs) -> Any:
+        called.append([job.id for job in jobs])
+        return [None for _ in jobs]
+
+    def join(name: str) -> asyncio.Task[Any]:
+        job: Any = SimpleNamespace(id=name, job_type="work")
+        return asyncio.create_task(batch.join(job, lambda: name in stopped))
+
+    batch = Batch(call, [JobId("a"), JobId("b")], in_thread=False)
+    first = join("a")
+    await asyncio.sleep(0)
+    second = join("b")
+    stopped.append("a")
+    first.cancel()
+    await asyncio.wait([first, second], timeout=5)
+
+    assert called == [["b"]]
+
+
+def test_a_call_that_is_abandoned_is_interrupted_once_more() -> None:
+    interrupted: list[float] = []
+
+    async def run(jobs: Jobs) -> Any:
+        while True:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                interrupted.append(asyncio.get_running_loop().time())
+                if len(interrupted) > 1:
+                    raise
+
+    World(rows(*"ab", timeout=5), run).tick(budget=30)
+
+    assert interrupted[1] - interrupted[0] == pytest.approx(1, abs=0.1), "its grace time"
+
+
+def test_a_call_keeps_its_slot_until_its_last_job_has_ended() -> None:
+    at_work: list[int] = [0]
+
+    async def run(jobs: Jobs) -> Any:
+        at_work.append(at_work[-1] + 1)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            at_work.append(at_work[-1] - 1)
+        return [None for _ in jobs]
+
+    options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=1)
+    early = [Row("a", 1, timeout=2), *rows(*"bcd")]
+    World(early, run, options=options).tick(budget=28)
+
+    assert max(at_work) == 1
+
+
+def test_tenants_take_turns() -> None:
+    """One with more jobs than a batch comes after the others that wait."""
+
+    async def run(jobs: Jobs) -> Any:
+        await asyncio.sleep(0.5)
+        return [None for _ in jobs]
+
+    options = TickOptions(concurrency=2, linger_seconds=0)
+    many = [*rows(*"abc", workspace="one"), *rows("x", workspace="two")]
+    world = World(many, run, options=options)
+    world.tick(batch=2)
+
+    assert world.calls == [["a", "b"], ["x"], ["c"]]
+
+
 async def test_a_batch_is_tested_without_a_queue() -> None:
     async def run(jobs: list[BatchedJob[int]]) -> list[Any]:
         return [Retry("odd") if job.payload % 2 else job.payload for job in jobs]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import JobId, LeaseResponse, RunState, SettleResult
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.attempt import Attempt
+from minutehand.worker.slots import Pool
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.virtual_time import LoopClock, leaping, pass_time
 
 
 def worker(queue: ModelQueue, registry: Registry, **more: Any) -> Worker:
@@ -256,3 +257,143 @@ async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: in
     summary = await start(worker, queue, of(work))
 
     assert (summary.completed + summary.failed, summary.lost) == (21, 0)
+
+
+@pytest.mark.parametrize("most", [None, 1])
+def test_a_run_that_found_nothing_does_not_report_its_end(most: int | None) -> None:
+    """Its lease has ended it where it counts among others: one call a run, as most find nothing."""
+    called: list[str] = []
+
+    class Noting(ModelQueue):
+        async def call(self, function: str, arguments: Any, **more: Any) -> Any:
+            called.append(function)
+            return await super().call(function, arguments, **more)
+
+        async def tick_finished(self, tick_id: str, **more: Any) -> bool:
+            called.append("tick_finished")
+            return False
+
+    queue = Noting()
+    leaping(start(worker, queue, of(nothing), most=most))
+
+    assert "tick_finished" not in called
+    assert queue.calls == ["lease"]
+
+
+def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
+    """What runs continues meanwhile, and is settled."""
+    asked: list[float] = []
+
+    class Refusing(ModelQueue):
+        def _lease(self, request: Any) -> LeaseResponse:
+            asked.append(self._now)
+            if len(asked) == 2:
+                raise QueueError("no", status=403, code="42501")
+            return super()._lease(request)
+
+    async def works(job: Job[Any], ctx: JobContext) -> None:
+        await asyncio.sleep(28)
+
+    queue = Refusing([Row("1", {})])
+    options = TickOptions(linger_seconds=0, poll_seconds=10)
+    leaping(start(worker, queue, of(works), options=options))
+
+    assert asked[2] - asked[1] >= 5
+    assert queue.rows["1"].settled == {1: "completed"}
+
+
+def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
+    """The run that was given it again knows of it before any report could say so."""
+    began: dict[int, float] = {}
+    stopped: dict[int, float] = {}
+
+    async def works(job: Job[Any], ctx: JobContext) -> None:
+        loop = asyncio.get_running_loop()
+        began[job.fence] = loop.time()
+        if not stopped and job.fence == 1:
+            loop.call_later(0.6, queue.take_back, "1")
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            stopped[job.fence] = loop.time()
+            raise
+
+    queue = ModelQueue([Row("1", {})])
+    leaping(start(worker, queue, of(works)))
+
+    assert stopped == {1: began[2]}
+    assert queue.rows["1"].settled == {2: "completed"}
+
+
+def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
+    """What ends together is one call as far as it fits."""
+
+    async def returns(job: Job[Any], ctx: JobContext) -> str:
+        return "x" * 400_000
+
+    queue = ModelQueue([Row(str(n), {}) for n in range(5)])
+    leaping(start(worker, queue, of(returns)))
+
+    assert [len(items) for items in queue.settles] == [2, 2, 1]
+
+
+def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
+    """No timer could stop it; its value came too late all the same."""
+
+    async def blocks(job: Job[Any], ctx: JobContext) -> str:
+        pass_time(3.0 if job.id == "late" else 1.0)
+        return "done"
+
+    queue = ModelQueue([Row("late", {}, timeout=2), Row("good", {}, timeout=5)])
+    leaping(start(worker, queue, of(blocks), budget=5))
+
+    ends = {item.job_id: item for items in reversed(queue.settles) for item in items}
+    assert (ends[JobId("late")].outcome, ends[JobId("late")].result) == ("retry", None)
+    assert (ends[JobId("good")].outcome, ends[JobId("good")].result) == ("completed", "done")
+
+
+@pytest.mark.parametrize(("mean_bytes", "ahead"), [(100, 400), (20_000, 100)])
+def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(mean_bytes: int, ahead: int) -> None:
+    """However many jobs ended just before."""
+    pool = Pool(("work",), 10)
+    for _ in range(5_000):
+        pool.note_end(0.0, frees=False)
+
+    assert pool.wanted(0.0, mean_bytes) == 10 + ahead
+
+
+def test_what_a_job_said_last_is_stored_with_its_end() -> None:
+    """It ends before the next report is due."""
+
+    async def says(job: Job[Any], ctx: JobContext) -> None:
+        ctx.progress(75)
+        ctx.log("info", "nearly")
+
+    queue = ModelQueue([Row("1", {})])
+    leaping(start(worker, queue, of(says)))
+
+    [[item]] = queue.settles
+    assert item.progress is not None
+    assert (item.progress.percentage, item.logs[0].message) == (75, "nearly")
+
+
+def test_a_short_timeout_holds_beside_a_long_one_that_began_before() -> None:
+    began: dict[str, float] = {}
+    stopped: dict[str, float] = {}
+
+    async def hangs(job: Job[Any], ctx: JobContext) -> None:
+        loop = asyncio.get_running_loop()
+        began.setdefault(job.id, loop.time())
+        if job.id == "long" and "short" not in queue.rows:
+            loop.call_later(1, queue.rows.setdefault, "short", Row("short", {}, timeout=2))
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            stopped.setdefault(job.id, loop.time())
+            raise
+
+    queue = ModelQueue([Row("long", {}, timeout=40)])
+    leaping(start(worker, queue, of(hangs), budget=60))
+
+    assert stopped["short"] - began["short"] == pytest.approx(2)
+    assert stopped["long"] - began["long"] == pytest.approx(40)
