@@ -372,3 +372,18 @@ def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) 
     assert engine.job(foreign)["error_data"]["evidence"]["guilty"] == []
     assert "a job of bad ended the process" in engine.job(beside)["error_message"]
     engine.run_all()
+
+
+def test_a_process_that_died_takes_no_job_from_another_worker(engine: Engine) -> None:
+    """Whose lease is as good as before."""
+    died, lives = engine.enqueue(), engine.enqueue()
+    engine.lease(1, worker="w1")
+    [held] = engine.lease(1, worker="w2")
+    evidence = {"signal": "SIGSEGV", "jobs": [died]}
+
+    engine.rpc("tick_finished", p_request={"worker_id": "w1", "evidence": evidence})
+    engine.advance(1)
+    engine.maintain()
+
+    assert (engine.job(died)["status"], engine.job(lives)["status"]) == ("pending", "processing")
+    assert engine.settle(held)["outcome"] == "applied"
