@@ -753,7 +753,7 @@ begin
         when p_job.scheduled_for is null then j.next_retry_at
       end,
       start_by_seconds = coalesce(p_job.start_by_seconds, j.start_by_seconds),
-      start_by_at = greatest(j.created_at, coalesce(p_job.scheduled_for, j.scheduled_for))
+      start_by_at = greatest(p_now, coalesce(p_job.scheduled_for, j.scheduled_for))
         + make_interval(secs => coalesce(p_job.start_by_seconds, j.start_by_seconds)),
       ord = queue.ord_of(
         coalesce(v_priority, j.priority),

@@ -237,6 +237,21 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(engine: Engi
     assert reason_of(engine, job_id) == "start_by_passed"
 
 
+def test_a_replacement_that_is_due_at_once_has_the_whole_time(engine: Engine) -> None:
+    """It brings no moment of its own; the first job's is long over."""
+    engine.stop_clock()
+    replaces = {"key": "k", "on_conflict": "replace"}
+    job_id = engine.enqueue(start_by_seconds=60, unique=replaces)
+    engine.advance(50)
+    assert engine.enqueue(unique=replaces) == job_id
+    engine.advance(50)
+    engine.maintain()
+    assert engine.status(job_id) == "pending"
+    engine.advance(11)
+    engine.maintain()
+    assert reason_of(engine, job_id) == "start_by_passed"
+
+
 def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     """A lease under way when the moment comes wins; one that begins after it gets nothing."""
     engine.stop_clock()
@@ -269,6 +284,7 @@ def test_a_run_at_once_a_replay_and_a_schedule(engine: Engine) -> None:
     tomorrow = engine.enqueue(delay_seconds=86400, start_by_seconds=30)
     engine.advance(3600)
     engine.rpc("retry_job", p_job_id=tomorrow)
+    assert engine.job(tomorrow)["start_by_seconds"] is None
     engine.maintain()
     [lease] = engine.lease()
     assert lease["job"]["id"] == tomorrow
