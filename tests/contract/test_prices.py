@@ -132,7 +132,7 @@ RIGHTS = """
 select distinct format('%I.%I %s', table_schema, table_name, privilege_type)
 from information_schema.column_privileges
 where grantee in ('authenticated', 'anon') and privilege_type in ('INSERT', 'UPDATE')
-  and table_schema !~ '^(auth|realtime|storage|kept|extensions|graphql)'
+  and table_schema !~ '^(auth|realtime|storage|supabase_functions|kept|extensions|graphql)'
 """
 #: Rows of the apps, as their people and workers have made them.
 APPS = """
