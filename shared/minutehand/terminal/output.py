@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from rich.console import Console
@@ -34,8 +35,8 @@ _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 SHORT_ID = 8
 #: An instant as a sentence of the database's has it.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
-#: In milliseconds, the longest first.
-_UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
+#: In seconds, the longest first, as the console's ages have them.
+_UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def shown(text: str, *, lines: bool = True) -> str:
@@ -146,11 +147,25 @@ def headed(columns: str) -> dict[str, str]:
 
 
 def lasted(milliseconds: float) -> str:
-    """A duration as people say it: 840 ms, 4.2 s, 12 min, 2.1 h, 30 d."""
-    reached = (unit for unit in _UNITS.items() if milliseconds >= unit[1])
-    unit, length = next(reached, ("ms", 1))
-    size = milliseconds / length
-    return f"{size:.1f} {unit}" if 0 < size < 10 else f"{size:.0f} {unit}"
+    """A duration as the console has it: 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h."""
+    value = max(0.0, milliseconds)
+    if value < 1000:
+        return f"{_rounded(value)} ms"
+    if value < 60_000:
+        return f"{_rounded(value / 1000, '0.1')} s"
+    seconds = int(_rounded(value / 1000))
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    minutes = int(_rounded(seconds / 60))
+    if minutes < 1440:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = int(_rounded(minutes / 60))
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _rounded(value: float, digit: str = "1") -> Decimal:
+    """Halves go up, as in JavaScript; Python's own format takes the even one."""
+    return Decimal(value).quantize(Decimal(digit), ROUND_HALF_UP)
 
 
 def p95(times: Mapping[str, Any] | None) -> str | None:
@@ -188,10 +203,14 @@ def by_clock(sentence: str) -> str:
 
 
 def ago(instant: str) -> str:
-    """How long ago, or how far ahead, an ISO 8601 instant is."""
+    """How long ago, or how far ahead, an ISO 8601 instant is, as the console has it."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds()
     except ValueError:
         return instant
-    words = lasted(abs(seconds) * 1000)
+    size = int(_rounded(abs(seconds)))
+    if size < 2:
+        return "now"
+    unit, length = next(each for each in _UNITS.items() if size >= each[1])
+    words = f"{size // length} {unit}"
     return f"{words} ago" if seconds >= 0 else f"in {words}"

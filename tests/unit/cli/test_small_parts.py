@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
+import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
+from minutehand.node import node_binary
 from minutehand.terminal.connection import (
     CommandFailed,
     Connection,
@@ -14,7 +18,8 @@ from minutehand.terminal.connection import (
     parsed,
     read_env_file,
 )
-from minutehand.terminal.output import Output
+from minutehand.terminal.output import Output, lasted
+from tests.support.paths import ROOT
 
 
 def test_brackets_and_escapes_of_strangers_are_only_shown(
@@ -68,3 +73,18 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     assert load_values(None, beside)["API_URL"] == "http://mine"
     with pytest.raises(CommandFailed, match="is not a file"):
         load_values(tmp_path / "missing", environ)
+
+
+def test_a_duration_is_the_consoles() -> None:
+    """To the last digit, where halves are rounded and units change."""
+    chance = random.Random(90)
+    edges = [0, 68.5, 999.5, 1250, 59_949, 59_950, 59_999, 3_599_500, 3_600_000, 86_399_000, 10**9]
+    lengths = edges + [round(10 ** chance.uniform(0, 9), 1) for _ in range(500)]
+    script = f"""import {{ duration }} from "{ROOT}/infra/console/lib/format.js";
+console.log(JSON.stringify({json.dumps(lengths)}.map(duration)));"""
+
+    done = subprocess.run(
+        [node_binary(), "--input-type=module", "-e", script], check=True, capture_output=True
+    )
+
+    assert [lasted(each) for each in lengths] == json.loads(done.stdout)
