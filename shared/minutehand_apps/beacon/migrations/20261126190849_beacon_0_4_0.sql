@@ -1,0 +1,826 @@
+-- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
+-- Do not edit it, and do not read it: read the schemas.
+
+create or replace view public.beacon_job_states with (security_invoker = true) as
+select
+  j.id,
+  j.workspace_id,
+  j.jobspec_id,
+  j.version,
+  j.spec,
+  j.priority,
+  case
+    when j.finished_at is not null then j.status
+    when q.status in ('failed', 'cancelled') then q.status
+    when j.started_at is not null then 'processing'
+    -- a job is queued once its job of the queue is due: until then it is only accepted
+    when q.id is null or q.scheduled_for > queue.clock() then 'created'
+    else 'queued'
+  end as status,
+  coalesce(
+    j.error,
+    case
+      when j.finished_at is null and q.status = 'failed' then q.error_message
+    end
+  ) as error,
+  j.reached,
+  j.queue_job_id,
+  j.created_by,
+  j.created_at,
+  j.started_at,
+  j.finished_at,
+  o.status as outbox_status,
+  (
+    select jsonb_agg(to_jsonb(e) - 'output' order by e.id)
+    from public.beacon_execution_states as e
+    where e.job_id = j.id
+  ) as executions,
+  j.spec #>> '{benchmark,name}' as name,
+  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions
+from public.beacon_jobs as j
+join public.beacon_outbox as o on o.id = j.outbox_id
+left join public.jobs as q on q.id = j.queue_job_id;
+
+-- Whose a spec is, and what may quote someone.
+comment on column public.beacon_jobs.jobspec_id is 'Person: words';
+
+comment on column public.beacon_jobs.version is 'Person: words';
+
+comment on column public.beacon_jobs.spec is 'Person: words';
+
+comment on column public.beacon_jobs.error is 'Person: words to clear';
+
+comment on column public.beacon_jobs.created_by is 'Person: owner';
+
+comment on column public.beacon_jobs.closing is 'Person: words';
+
+comment on column public.beacon_outbox.message is 'Person: words';
+
+comment on column public.beacon_outbox.error is 'Person: words to clear';
+
+comment on column public.beacon_executions.jobspec_id is 'Person: words';
+
+comment on column public.beacon_executions.output is 'Person: words';
+
+comment on column public.beacon_executions.error is 'Person: words to clear';
+
+comment on column public.beacon_executions.receipt is 'Person: words';
+
+-- What members do, and the way from the outbox into the queue.
+-- A job, its executions and its outbox row are one transaction; running it is the worker's.
+
+create or replace function beacon.spec_problem(p_spec jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+-- what the guide asks of a spec; the API's model asks for more, and the worker reads by that
+-- model
+select coalesce(
+  queue.schema_error('{
+    "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
+      "questions"],
+    "properties": {
+      "jobspec_id": {"type": "string", "minLength": 1, "maxLength": 200},
+      "version": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 64},
+        {"type": "integer", "minimum": 0, "maximum": 9007199254740991}]},
+      "questions": {"type": "array", "minItems": 1, "maxItems": 500},
+      "constraints": {"type": "object", "required": ["regions", "min_regions"], "properties": {
+        "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string",
+          "minLength": 1, "maxLength": 63}},
+        "min_regions": {"type": "number", "minimum": 1}}}
+    }}', coalesce(p_spec, 'null'), 'jobspec'),
+  case
+    when (p_spec #>> '{constraints,min_regions}')::numeric
+        > jsonb_array_length(p_spec #> '{constraints,regions}')
+      then 'constraints.min_regions must be at most the number of regions'
+    when octet_length(p_spec::text) > 262144
+      then 'a job spec must be at most 262144 bytes'
+  end
+)
+$$;
+
+create or replace function public.beacon_submit(
+  p_spec jsonb,
+  p_workspace_id uuid default null,
+  p_priority integer default 100
+)
+returns jsonb
+language plpgsql
+security definer -- members hold no right to write jobs
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := (
+    public.own_workspace(p_workspace_id) ->> 'workspace_id'
+  )::uuid;
+  v_problem text := beacon.spec_problem(p_spec);
+  v_job public.beacon_jobs;
+  v_outbox uuid := queue.new_id();
+begin
+  if v_problem is not null then
+    perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
+  end if;
+  perform queue.check_json(p_spec, 'jobspec');
+  insert into public.beacon_jobs (
+    workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
+  )
+  values (
+    v_workspace,
+    p_spec ->> 'jobspec_id',
+    p_spec ->> 'version',
+    p_spec,
+    p_priority,
+    v_outbox,
+    queue.caller()
+  )
+  on conflict (workspace_id, jobspec_id, version) do nothing
+  returning * into v_job;
+  if not found then
+    select * into v_job
+    from public.beacon_jobs
+    where workspace_id = v_workspace
+      and jobspec_id = p_spec ->> 'jobspec_id'
+      and version = p_spec ->> 'version';
+    if v_job.spec <> p_spec then
+      perform queue.refuse(
+        409,
+        'jobspec_conflict',
+        format(
+          'version %s was submitted with another '
+            'body; give the change a version of its own',
+          v_job.version
+        ),
+        v_job.id::text
+      );
+    end if;
+    return beacon.answer(v_job.id, false, false);
+  end if;
+  insert into public.beacon_outbox (id, workspace_id, job_id, message)
+  values (
+    v_outbox,
+    v_workspace,
+    v_job.id,
+    jsonb_build_object(
+      'version', 1,
+      'job_id', v_job.id,
+      'jobspec_id', v_job.jobspec_id
+    )
+  );
+  insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
+  select v_workspace, v_job.id, v_job.jobspec_id, r.region
+  from jsonb_array_elements_text(
+    p_spec #> '{constraints,regions}'
+  ) with ordinality as r (region, place)
+  order by r.place;
+  perform queue.admit(
+    'jobs',
+    v_workspace,
+    queue.caller(), -- as many will run
+    jsonb_array_length(p_spec #> '{constraints,regions}')
+  );
+  return beacon.answer(v_job.id, true, queue.wake_worker());
+end;
+$$;
+
+comment on function public.beacon_submit is
+  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
+  'returns the first job.';
+
+select queue.allow('authenticated, service_role', 'public.beacon_submit');
+
+create or replace function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'id', id,
+  'jobspec_id', jobspec_id,
+  'status', status,
+  'workspace_id', workspace_id,
+  'created', p_created,
+  'wake', p_wake
+)
+from public.beacon_job_states
+where id = p_id
+$$;
+
+create or replace function beacon.end_job(p_id uuid, p_status text, p_error text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update public.beacon_executions
+  set
+    status = case when p_status = 'cancelled' then 'cancelled' else 'failed' end,
+    completed_at = queue.clock(),
+    error = case
+      when p_status <> 'cancelled'
+        then coalesce(error, p_error, 'the job ended before it')
+    end
+  where job_id = p_id and completed_at is null;
+  update public.beacon_jobs
+  set
+    status = p_status,
+    error = left(p_error, 4000),
+    finished_at = queue.clock(),
+    reached = beacon.reached(p_id)
+  where id = p_id and finished_at is null;
+end;
+$$;
+
+create or replace function beacon.reached(p_id uuid)
+returns text[]
+language sql stable
+set search_path = ''
+as $$
+select coalesce(array_agg(region order by id), '{}')
+from public.beacon_executions
+where job_id = p_id and status = 'completed'
+$$;
+
+create or replace function public.beacon_cancel(p_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job public.beacon_jobs;
+begin
+  perform queue.take_call_slot(j.workspace_id) -- it waits for another change of the same job
+  from public.beacon_jobs as j
+  where j.id = p_id;
+  -- locks in one order everywhere: outbox, queue, job, executions
+  perform 1
+  from public.beacon_outbox
+  where job_id = p_id
+  for update;
+  select * into v_job
+  from public.beacon_jobs
+  where id = p_id;
+  if not found or not queue.is_member(v_job.workspace_id) then
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_id::text);
+  end if;
+  if v_job.queue_job_id is not null then
+    perform queue.cancel(array[v_job.queue_job_id], queue.clock());
+  end if;
+  select * into v_job
+  from public.beacon_jobs
+  where id = p_id
+  for update;
+  if v_job.status in ('completed', 'failed') then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      format('the job is already %s', v_job.status),
+      v_job.status
+    );
+  end if;
+  update public.beacon_outbox
+  set status = 'cancelled'
+  where job_id = p_id and status in ('pending', 'dead');
+  perform beacon.end_job(p_id, 'cancelled', null);
+  return beacon.answer(p_id, false, false);
+end;
+$$;
+
+comment on function public.beacon_cancel is
+  'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
+
+select queue.allow('authenticated, service_role', 'public.beacon_cancel');
+
+create or replace function public.beacon_redrive(
+  p_workspace_id uuid default null,
+  p_ids uuid[] default null
+)
+returns jsonb
+language plpgsql
+security definer -- members hold no right to write the outbox
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := (
+    public.own_workspace(p_workspace_id) ->> 'workspace_id'
+  )::uuid;
+  v_jobs uuid[];
+begin
+  perform queue.take_call_slot(v_workspace);
+  with dead as (
+    select o.id
+    from public.beacon_outbox as o
+    where o.workspace_id = v_workspace
+      and o.status = 'dead'
+      and (p_ids is null or o.id = any (p_ids) or o.job_id = any (p_ids))
+    order by o.id
+    limit 500
+    for update skip locked
+  ),
+  redriven as (
+    update public.beacon_outbox as o
+    set
+      status = 'pending',
+      attempts = 0,
+      next_attempt_at = queue.clock()
+    from dead
+    where o.id = dead.id
+    returning o.job_id
+  )
+  select coalesce(array_agg(job_id order by job_id), '{}')
+  into v_jobs
+  from redriven;
+  update public.beacon_jobs
+  set
+    status = 'created',
+    error = null,
+    finished_at = null,
+    reached = '{}'
+  where id = any (v_jobs);
+  update public.beacon_executions
+  set status = 'pending', error = null, completed_at = null
+  where job_id = any (v_jobs);
+  return jsonb_build_object(
+    'count', cardinality(v_jobs),
+    'wake', cardinality(v_jobs) > 0 and queue.wake_worker()
+  );
+end;
+$$;
+
+comment on function public.beacon_redrive is
+  'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
+  'workspace when null.';
+
+select queue.allow('authenticated, service_role', 'public.beacon_redrive');
+
+create or replace function public.beacon_publish(p_limit integer default 50)
+returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_row public.beacon_outbox;
+  v_job public.beacon_jobs;
+  v_id uuid;
+  v_published integer := 0;
+  v_message text;
+  v_hint text;
+begin
+  perform queue.refuse_revoked();
+  for v_row in
+    select *
+    from public.beacon_outbox
+    where status = 'pending' and next_attempt_at <= queue.clock()
+    order by next_attempt_at, id
+    limit p_limit
+    for update skip locked -- publishers side by side take different rows
+  loop
+    begin -- the job and its line in one transaction: exactly once
+      select * into v_job
+      from public.beacon_jobs
+      where id = v_row.job_id;
+      insert into public.jobs (
+        workspace_id, job_type, payload, status, priority, user_id, session_id,
+        scheduled_for
+      )
+      values (
+        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
+        v_job.created_by, 'beacon:' || v_job.id,
+        -- a client that reads its job after submitting it finds it created, as the
+        -- guide's test does
+        v_job.created_at + interval '1 second'
+      )
+      returning id into v_id;
+      update public.beacon_outbox
+      set status = 'published', error = null
+      where id = v_row.id;
+      update public.beacon_jobs
+      set queue_job_id = v_id
+      where id = v_job.id;
+      v_published := v_published + 1;
+    exception when others then
+      get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
+      -- what the queue refuses for its content it always refuses; other errors may pass, ten times
+      update public.beacon_outbox
+      set
+        attempts = attempts + 1,
+        error = left(v_message, 2000),
+        status = case
+          when attempts >= 9
+              or v_hint
+                in ('payload_invalid', 'payload_too_large', 'invalid_argument')
+            then 'dead'
+          else status
+        end,
+        next_attempt_at = queue.clock()
+          + make_interval(secs => least(60, 2 ^ (attempts + 1)))
+      where id = v_row.id
+      returning * into v_row;
+      if v_row.status = 'dead' then
+        perform beacon.end_job(
+          v_row.job_id,
+          'failed',
+          'it could not be queued: ' || v_message
+        );
+      end if;
+    end;
+  end loop;
+  return jsonb_build_object('published', v_published);
+end;
+$$;
+
+comment on function public.beacon_publish is
+  'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
+  'worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_publish');
+
+create or replace function public.beacon_reconcile()
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
+  return (
+    select jsonb_build_object(
+      'ended', count(
+        beacon.end_job(
+          o.id,
+          case o.status when 'cancelled' then 'cancelled' else 'failed' end,
+          case
+            when o.status <> 'cancelled'
+              then coalesce(o.error_message, 'its job in the queue is gone')
+          end
+        )::text
+      )
+    )
+    from (
+      select j.id, coalesce(q.status, 'failed') as status, q.error_message
+      from public.beacon_jobs as j
+      left join public.jobs as q on q.id = j.queue_job_id
+      where j.finished_at is null
+        and j.queue_job_id is not null
+        and (q.id is null or q.finished_at is not null)
+      order by j.id
+      limit 200
+      for update of j skip locked
+    ) as o
+  );
+end;
+$$;
+
+comment on function public.beacon_reconcile is
+  'End jobs that ended in the queue without their processor: {ended}; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_reconcile');
+
+-- What a running job and its executions read and report, as the holders of their leases.
+-- The worker asks the providers and signs; whether enough regions succeeded is decided here.
+
+create or replace function public.beacon_start(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_job'],
+    'nothing was started'
+  );
+  v_job public.beacon_jobs;
+begin
+  perform queue.refuse_revoked();
+  update public.beacon_jobs
+  set
+    status = 'processing',
+    started_at = coalesce(started_at, queue.clock())
+  where queue_job_id = v_held.id and finished_at is null;
+  select * into v_job
+  from public.beacon_jobs
+  where id = (v_held.payload ->> 'job_id')::uuid and queue_job_id = v_held.id;
+  return jsonb_build_object(
+    'job', case when v_job.id is not null then to_jsonb(v_job) end,
+    'executions', (
+      select coalesce(jsonb_agg(to_jsonb(e) - 'output' order by e.id), '[]')
+      from public.beacon_executions as e
+      where e.job_id = v_job.id
+    )
+  );
+end;
+$$;
+
+comment on function public.beacon_start is
+  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
+  'gone; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_start');
+
+create or replace function public.beacon_start_execution(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_execution'],
+    'nothing was started'
+  );
+  v_execution public.beacon_executions;
+begin
+  perform queue.refuse_revoked();
+  update public.beacon_executions
+  set
+    status = 'processing',
+    queue_job_id = v_held.id,
+    started_at = coalesce(started_at, queue.clock())
+  where id = (v_held.payload ->> 'execution_id')::uuid and completed_at is null;
+  select e.* into v_execution
+  from public.beacon_executions as e
+  join public.beacon_jobs as j
+    on j.id = e.job_id and j.queue_job_id = v_held.parent_id
+  where e.id = (v_held.payload ->> 'execution_id')::uuid;
+  return jsonb_build_object(
+    'execution', case
+      when v_execution.id is not null then to_jsonb(v_execution)
+    end,
+    'job', (
+      select to_jsonb(j)
+      from public.beacon_jobs as j
+      where j.id = v_execution.job_id
+    )
+  );
+end;
+$$;
+
+comment on function public.beacon_start_execution is
+  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
+  'gone; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
+
+create or replace function public.beacon_issue(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_execution'],
+    'no receipt was stored'
+  );
+  v_receipt jsonb := p_request -> 'receipt';
+  v_execution public.beacon_executions;
+begin
+  perform queue.refuse_revoked();
+  -- before its executions
+  perform 1
+  from public.beacon_jobs
+  where queue_job_id = v_held.parent_id
+  for share;
+  select * into v_execution
+  from public.beacon_executions
+  where id = (v_held.payload ->> 'execution_id')::uuid
+  for update;
+  if v_execution.receipt is null then
+    if v_execution.id is null or v_execution.completed_at is not null then
+      perform queue.refuse(
+        409,
+        'invalid_state',
+        'the job ended without this execution',
+        v_execution.status
+      );
+    elsif array[
+      v_receipt ->> 'job_id',
+      v_receipt ->> 'execution_id',
+      v_receipt ->> 'region',
+      v_receipt ->> 'key_id'
+    ] is distinct from array[
+      v_execution.job_id::text,
+      v_execution.id::text,
+      v_execution.region,
+      (select kid from beacon.signing_key)
+    ] then
+      perform queue.refuse(
+        422,
+        'receipt_invalid',
+        'the receipt must be of the leased execution, by the app''s key'
+      );
+    end if;
+    update public.beacon_executions
+    set
+      status = 'completed',
+      output = v_receipt -> 'output',
+      receipt = v_receipt,
+      provider = v_receipt ->> 'provider',
+      model = v_receipt ->> 'model',
+      error = null,
+      completed_at = queue.clock()
+    where id = v_execution.id
+    returning * into v_execution;
+  end if;
+  return jsonb_build_object('receipt', v_execution.receipt);
+end;
+$$;
+
+comment on function public.beacon_issue is
+  'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
+  'first; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_issue');
+
+create or replace function public.beacon_finish(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_job'],
+    'nothing was finished'
+  );
+  v_job public.beacon_jobs;
+  v_reasons text;
+begin
+  perform queue.refuse_revoked();
+  select * into v_job
+  from public.beacon_jobs
+  where queue_job_id = v_held.id
+  for update;
+  if v_job.finished_at is null then
+    -- children that ended without their processor
+    update public.beacon_executions as e
+    set
+      status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,
+      completed_at = queue.clock(),
+      error = case
+        when q.status <> 'cancelled'
+          then coalesce(q.error_message, 'it did not complete')
+      end
+    from public.jobs as q
+    where e.job_id = v_job.id
+      and e.completed_at is null
+      and q.parent_id = v_held.id
+      and q.payload ->> 'execution_id' = e.id::text
+      and q.finished_at is not null;
+    v_job.reached := beacon.reached(v_job.id);
+    v_job.status := 'completed';
+    if cardinality(v_job.reached)
+      < (v_job.spec #>> '{constraints,min_regions}')::numeric then
+      select string_agg(format('%s: %s', f.region, f.error), '; ')
+      into v_reasons
+      from (
+        select region, left(error, 300) as error
+        from public.beacon_executions
+        where job_id = v_job.id and error is not null
+        order by id
+        limit 10
+      ) as f;
+      v_job.status := 'failed';
+      v_job.error := left(
+        format(
+          'reached %s of %s regions, min_regions is %s%s',
+          cardinality(v_job.reached),
+          jsonb_array_length(v_job.spec #> '{constraints,regions}'),
+          v_job.spec #>> '{constraints,min_regions}',
+          ': ' || v_reasons
+        ),
+        4000
+      );
+    end if;
+    if p_request -> 'closing' is not null then
+      perform beacon.end_job(v_job.id, v_job.status, v_job.error);
+      update public.beacon_jobs
+      set closing = p_request -> 'closing'
+      where id = v_job.id;
+    end if;
+  end if;
+  return jsonb_build_object(
+    'status', v_job.status,
+    'reached', v_job.reached,
+    'error', v_job.error,
+    'receipts', (
+      select count(*)
+      from public.beacon_executions
+      where job_id = v_job.id and receipt is not null
+    ),
+    'executions', (
+      select count(*)
+      from public.beacon_executions
+      where job_id = v_job.id
+    )
+  );
+end;
+$$;
+
+comment on function public.beacon_finish is
+  'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
+  'executions}; with its signed '
+  'closing receipt, the job ends as this; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_finish');
+
+create or replace function public.beacon_key(p_made jsonb default null)
+returns jsonb
+language plpgsql
+security definer -- no role reads the sealed key directly
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  if p_made is not null then -- another worker's, had it been first
+    insert into beacon.signing_key (kid, x, sealed)
+    values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed')
+    on conflict (id) do nothing;
+  end if;
+  return (select to_jsonb(k) from beacon.signing_key as k);
+end;
+$$;
+
+comment on function public.beacon_key is
+  'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
+  'worker.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_key');
+
+create or replace function public.beacon_keys()
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'keys', coalesce(
+    jsonb_agg(jsonb_build_object(
+      'kty', 'OKP',
+      'crv', 'Ed25519',
+      'x', x,
+      'kid', kid,
+      'use', 'sig'
+    )),
+    '[]'
+  )
+)
+from beacon.signing_key
+$$;
+
+comment on function public.beacon_keys is
+  'The public key that verifies receipts, as a JWK set '
+  '(RFC 7517); for anyone.';
+
+select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
+
+create or replace function public.beacon_health()
+returns jsonb
+language plpgsql stable
+security definer -- probes hold no rights on the app's tables
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  return (
+    select jsonb_build_object(
+      'depth', count(*),
+      'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
+      'dead', (
+        select count(*)
+        from (
+          select 1
+          from public.beacon_outbox
+          where status = 'dead'
+          limit 10000
+        ) as d
+      )
+    )
+    from (
+      select created_at
+      from public.beacon_outbox
+      where status = 'pending'
+      order by next_attempt_at
+      limit 10000
+    ) as o
+  );
+end;
+$$;
+
+comment on function public.beacon_health is
+  'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
+  'oldest_seconds, dead}.';
+
+select queue.allow('job_worker, service_role', 'public.beacon_health');
+
+-- What people write there is charged.
+select queue.charge_rows('public.beacon_jobs');

@@ -1,0 +1,857 @@
+-- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
+-- Do not edit it, and do not read it: read the schemas.
+
+-- The state of a job as people see it; null where retention removed the job.
+create or replace function chat.state_of(p_job public.jobs)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select case
+  when p_job.status = 'processing' and p_job.cancel_requested_at is not null
+    then 'cancelling'
+  when p_job.status = 'pending' and p_job.started_at is null then 'accepted'
+  when p_job.status in ('pending', 'processing') then 'in_progress'
+  when p_job.status = 'waiting' then 'waiting_for_user'
+  else coalesce(p_job.status, 'completed')
+end
+$$;
+
+select queue.allow('authenticated, service_role', 'chat.state_of');
+
+-- since a session's latest message
+
+-- 1. Which session a caller may use ---------------------------------------------------------------
+
+create or replace function chat.session_or_null(p_session_id text)
+returns public.async_session_state
+language sql stable
+set search_path = ''
+as $$
+select s.*
+from public.async_session_state as s
+where s.session_id = p_session_id
+  and (s.created_by is null or queue.is_member(s.workspace_id))
+$$;
+
+create or replace function chat.session_or_refuse(p_session_id text)
+returns public.async_session_state
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_session public.async_session_state := chat.session_or_null(p_session_id);
+begin
+  if v_session.session_id is null then
+    perform queue.refuse(
+      404,
+      'session_not_found',
+      'Session not found',
+      p_session_id
+    );
+  end if;
+  return v_session;
+end;
+$$;
+
+create or replace function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
+returns public.async_session_state
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_least integer := (
+    queue.setting('chat_session_id_min_characters') #>> '{}'
+  )::integer;
+  v_workspace uuid;
+begin
+  if p_session_id !~ '^[A-Za-z0-9._~:-]{1,200}$'
+    or char_length(p_session_id) < v_least
+  then
+    perform queue.refuse(
+      422,
+      'session_id_invalid',
+      format(
+        'x-session-id must have %s to 200 '
+          'letters, digits or ._~:-, and be hard to guess: who knows it can read the session',
+        v_least
+      ),
+      'x-session-id'
+    );
+  end if;
+  v_workspace := case
+    when queue.caller() is null then queue.guest_workspace(
+      '00000000-0000-4000-8000-00000000c4a7',
+      'Guests of the chat',
+      'chat_guest_messages'
+    )
+    else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
+  end;
+  insert into public.async_session_state (
+    session_id, workspace_id, title, created_by
+  )
+  values (p_session_id, v_workspace, left(p_title, 80), queue.caller())
+  on conflict (session_id) do nothing;
+  update public.async_session_state
+  set last_message_at = queue.clock()
+  where session_id = p_session_id;
+  return chat.session_or_refuse(p_session_id);
+end;
+$$;
+
+-- 2. A message, and what became of it -------------------------------------------------------------
+
+-- Sessions whose latest message is older than the retention, a few at a time.
+create or replace function chat.forget_old_sessions()
+returns void
+language sql
+set search_path = ''
+as $$
+delete from public.async_session_state
+where session_id in (
+  select s.session_id
+  from public.async_session_state as s
+  where s.last_message_at < queue.clock()
+  - make_interval(days => (queue.setting('chat_retention_days'))::integer)
+  order by s.last_message_at
+  limit 5
+  for update skip locked
+)
+$$;
+
+create or replace function chat.request(p_session_id text, p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write messages
+declare
+  v_text text := p_request ->> 'text';
+  v_session public.async_session_state;
+  v_message public.async_messages;
+  v_made record;
+begin
+  if coalesce(char_length(v_text), 0) not between 1 and 8000 then
+    perform queue.refuse(
+      422,
+      'message_invalid',
+      'text must have 1 to 8000 characters',
+      'text'
+    );
+  end if;
+  v_session := chat.enter(
+    p_session_id,
+    (p_request ->> 'workspace_id')::uuid,
+    v_text
+  );
+  select * into v_message
+  from public.async_messages
+  where session_id = p_session_id and client_id = p_request ->> 'client_id';
+  if found and v_message.content <> v_text then
+    perform queue.refuse(
+      409,
+      'idempotency_conflict',
+      'another message has this Idempotency-Key',
+      v_message.id::text
+    );
+  elsif found then
+    return jsonb_build_object('message_id', v_message.id, 'wake', false);
+  end if;
+  v_message.id := gen_random_uuid();
+  v_made := queue.enqueue(
+    v_session.workspace_id,
+    null,
+    jsonb_build_array(jsonb_build_object(
+      'job_type', 'chat_message',
+      'user_id', queue.caller(),
+      'session_id', p_session_id,
+      'priority', 10,
+      'payload', jsonb_build_object(
+        'message_id', v_message.id,
+        'ask_seconds', p_request -> 'ask_seconds'
+      )
+    )),
+    false
+  );
+  insert into public.async_messages (
+    id, session_id, workspace_id, job_id, type, content, client_id
+  )
+  values (
+    v_message.id,
+    p_session_id,
+    v_session.workspace_id,
+    v_made.ids[1],
+    'message',
+    v_text,
+    p_request ->> 'client_id'
+  );
+  perform chat.forget_old_sessions();
+  return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.request');
+
+create or replace function chat.milliseconds(p_at timestamptz)
+returns bigint
+language sql immutable
+set search_path = ''
+as $$
+select floor(date_part('epoch', p_at) * 1000)::bigint
+$$;
+
+create or replace function chat.result(p_job_id uuid)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object('messageId', 'msg_' || m.id, 'text', m.content) || case
+  when jsonb_typeof(j.result -> 'page') = 'object' then jsonb_build_object(
+    'page', jsonb_build_object(
+      'title', j.result #> '{page,title}',
+      'url', '/api/chat/pages/msg_' || m.id
+    )
+  )
+  else '{}'
+end
+from public.async_messages as m
+left join public.jobs as j on j.id = m.job_id
+where m.job_id = p_job_id and m.type = 'info'
+$$;
+
+-- What a job that has begun waits for, in words.
+create or replace function chat.waits_for(p_job public.jobs)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select p_job.progress ->> 'message'
+where p_job.status = 'pending' and p_job.started_at is not null
+$$;
+
+create or replace function chat.outcome(p_session_id text, p_message_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'status', j.status,
+  'error_message', j.error_message,
+  'waits_for', chat.waits_for(j),
+  'reply', r.content,
+  'work', case
+    when w.id is null then '[]'
+    else jsonb_build_array(jsonb_build_object(
+      'id', w.id,
+      'type', w.type,
+      'status', w.status,
+      'estimatedDuration', 30000
+    ))
+  end
+)
+from chat.session_or_refuse(p_session_id) as s
+join public.async_messages as m
+  on m.id = p_message_id and m.session_id = s.session_id
+left join public.jobs as j on j.id = m.job_id
+left join public.async_work_items as w on w.job_id = m.job_id
+left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.outcome');
+
+-- What was said of a reply that was stopped, or failed on the way.
+create or replace function chat.words_of(p_job_id uuid)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select string_agg(o.text, '' order by o.end_offset)
+from queue.output as o
+where o.job_id = p_job_id
+  and o.stream = 'reply'
+  and o.attempt = (
+    select max(x.attempt)
+    from queue.output as x
+    where x.job_id = p_job_id and x.stream = 'reply'
+  )
+$$;
+
+revoke execute on function chat.words_of from public, anon, authenticated, service_role;
+
+create or replace function chat.message_json(p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_strip_nulls(jsonb_build_object(
+  'id', 'msg_' || p_message.id,
+  'job', p_message.job_id,
+  'type', p_message.type,
+  'role', case
+    when p_message.type in ('message', 'answer') then 'user'
+    else 'assistant'
+  end,
+  'content', p_message.content,
+  'timestamp', chat.milliseconds(p_message.created_at),
+  'work', (
+    select 'work_' || m.job_id
+    from public.async_messages as m
+    where m.job_id = p_message.job_id
+      and m.type = 'message'
+      and m.work_type is not null
+  )
+)) || case p_message.type
+  when 'message' then coalesce(
+    (
+      select jsonb_strip_nulls(jsonb_build_object(
+        'status', j.status,
+        'error', j.error_message,
+        'waits_for', chat.waits_for(j),
+        'said', case when j.status in ('failed', 'cancelled') then chat.words_of(j.id) end
+      ))
+      from public.jobs as j
+      where j.id = p_message.job_id
+    ),
+    '{"status": "completed"}'
+  )
+  when 'info' then jsonb_build_object('result', chat.result(p_message.job_id))
+  else '{}'
+end
+$$;
+
+create or replace function chat.said(p_session_id text)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'sessionId', p_session_id,
+  'title', s.title,
+  'messages', (
+    select coalesce(jsonb_agg(chat.message_json(m) order by m.seq), '[]')
+    from (
+      select x.*
+      from public.async_messages as x
+      where x.session_id = s.session_id
+      order by x.seq desc
+      limit 100
+    ) as m
+  )
+)
+from chat.session_or_null(p_session_id) as s
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.said');
+
+create or replace function chat.page(p_message_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- its random id is the key to it
+select jsonb_build_object(
+  'page', (
+    select j.result -> 'page'
+    from public.async_messages as m
+    join public.jobs as j on j.id = m.job_id
+    where m.id = p_message_id and m.type = 'info'
+  )
+)
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.page');
+
+-- 3. The state of a session's work ----------------------------------------------------------------
+
+-- Whether a question may still be answered.
+create or replace function chat.is_open(p_message public.async_messages)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select p_message.type = 'question'
+  and exists (
+    select from public.jobs as j
+    where j.id = p_message.job_id and j.status = 'waiting'
+  )
+  and not exists (
+    select from public.async_messages as a
+    where a.answers = p_message.id
+  )
+$$;
+
+create or replace function chat.note(p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_strip_nulls(jsonb_build_object(
+  'id', 'msg_' || p_message.id,
+  'workId', 'work_' || p_message.job_id,
+  'direction', case p_message.type when 'answer' then 'to_work' else 'to_user' end,
+  'type', p_message.type,
+  'content', p_message.content,
+  'requiresResponse', chat.is_open(p_message),
+  'timestamp', chat.milliseconds(p_message.created_at),
+  'options', p_message.question -> 'options',
+  'default', p_message.question -> 'default',
+  'expiresAt', p_message.question -> 'expires_at',
+  'answers', 'msg_' || p_message.answers,
+  'result', case p_message.type when 'info' then chat.result(p_message.job_id) end
+))
+$$;
+
+revoke execute on function chat.note from public, anon, authenticated, service_role;
+
+create or replace function chat.pending_questions(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(jsonb_agg(chat.note(q) order by q.seq), '[]')
+from public.async_messages as q
+where q.session_id = p_session_id and q.type = 'question' and chat.is_open(q)
+$$;
+
+create or replace function chat.work(p_session_id text, p_live boolean)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  jsonb_agg(
+    jsonb_strip_nulls(jsonb_build_object(
+      'id', w.id,
+      'type', w.type,
+      'title', w.title,
+      'status', w.status,
+      'estimatedDuration', 30000,
+      'elapsedSeconds', floor(date_part(
+        'epoch',
+        coalesce(w.completed_at, queue.clock()) - w.created_at
+      ))::integer,
+      'progress', w.progress,
+      'error', w.error_message,
+      'result', chat.result(w.job_id)
+    ))
+    order by w.created_at
+  ),
+  '[]'
+)
+from (
+  select *
+  from public.async_work_items as x
+  where x.session_id = p_session_id
+    and (x.status in ('accepted', 'in_progress', 'waiting_for_user', 'cancelling'))
+    = p_live
+  order by x.created_at desc
+  limit 50
+) as w
+$$;
+
+revoke execute on function chat.work from public, anon, authenticated, service_role;
+
+create or replace function chat.status(p_session_id text)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'sessionId', p_session_id,
+  'activeWork', chat.work(s.session_id, true),
+  'endedWork', chat.work(s.session_id, false),
+  'pendingQuestions', chat.pending_questions(s.session_id),
+  'unreadMessageCount', (
+    select count(*)
+    from public.async_messages as m
+    where m.session_id = s.session_id
+      and m.type in ('question', 'info')
+      and m.read_at is null
+  ),
+  -- of the workspace, without a session of guests: of the latest requests alone
+  'queueStatus', (
+    select jsonb_build_object(
+      'queued', count(*) filter (where j.status = 'pending'),
+      'executing', count(*) filter (where j.status = 'processing')
+    )
+    from (
+      select x.job_id
+      from public.async_messages as x
+      where x.type = 'message'
+      order by x.seq desc
+      limit 500
+    ) as m
+    join public.jobs as j
+      on j.id = m.job_id
+      and j.workspace_id
+      = coalesce(s.workspace_id, '00000000-0000-4000-8000-00000000c4a7')
+  )
+)
+from chat.session_or_null(p_session_id) as s
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.status');
+
+-- What an event of a job means in its session: the work, and the question or result it brought.
+create or replace function chat.event_json(p_event jsonb, p_message public.async_messages)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select p_event || jsonb_build_object(
+  'data', p_event -> 'data' || jsonb_build_object(
+    'message_id', 'msg_' || p_message.id,
+    'work_type', p_message.work_type,
+    'work_title', p_message.work_title,
+    'brought', case p_event ->> 'type'
+      when 'job.completed' then chat.result(p_message.job_id)
+      when 'job.waiting' then (
+        select chat.note(q)
+        from public.async_messages as q
+        where q.job_id = p_message.job_id
+          and q.type = 'question'
+          and q.question ->> 'name' = p_event #>> '{data,wait,name}'
+      )
+    end
+  )
+)
+$$;
+
+-- A page of the session's feed, see queue.read_feed, of the jobs of its messages alone.
+create or replace function chat.events(p_session_id text, p_cursor text)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = '' -- guests hold no rights on any table
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  c_beginning constant text := coalesce(p_cursor, '1:1:');
+  v_session constant public.async_session_state := chat.session_or_null(
+    p_session_id
+  );
+  v_page jsonb := '{"events": [], "places": [], "more": false}';
+  v_found record;
+begin
+  if v_session.session_id is null then
+    return v_page || jsonb_build_object('cursor', c_beginning);
+  end if;
+  v_page := queue.read_feed(v_session.workspace_id, p_session_id, c_beginning, 200);
+  select
+    coalesce(jsonb_agg(chat.event_json(e.event, m) order by e.n), '[]') as events,
+    coalesce(
+      jsonb_agg(v_page -> 'places' -> (e.n - 1)::integer order by e.n),
+      '[]'
+    ) as places
+  into v_found
+  from jsonb_array_elements(v_page -> 'events') with ordinality as e (event, n)
+  join public.async_messages as m
+    on m.job_id = (e.event ->> 'job_id')::uuid and m.type = 'message';
+  return v_page || to_jsonb(v_found);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.events');
+
+-- 4. Cancelling and answering ---------------------------------------------------------------------
+
+-- The jobs of a work item, or of all work of a session, that the caller may cancel.
+create or replace function chat.jobs_of(p_session_id text, p_work_id text)
+returns setof public.jobs
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_work_id is null then
+    perform chat.session_or_refuse(p_session_id);
+    return query
+      select j.*
+      from public.async_messages as m
+      join public.jobs as j on j.id = m.job_id
+      where m.session_id = p_session_id
+        and m.type = 'message'
+        and m.work_type is not null
+      order by j.id;
+  elsif p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    return query -- a guest may cancel work whose id they know
+      select j.*
+      from public.async_messages as m
+      join public.jobs as j on j.id = m.job_id
+      where m.job_id = substr(p_work_id, 6)::uuid
+        and m.type = 'message'
+        and m.work_type is not null
+        and (chat.session_or_null(m.session_id)).session_id is not null;
+  end if;
+end;
+$$;
+
+create or replace function chat.cancel(p_session_id text, p_work_id text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_all constant public.jobs[] := array(
+    select j
+    from chat.jobs_of(p_session_id, p_work_id) as j
+  );
+  v_ids constant uuid[] := array(
+    select j.id
+    from unnest(v_all) as j
+    where j.finished_at is null
+      -- all of a session: what was asked to stop before is not cancelled by this call
+      and (p_work_id is not null or j.cancel_requested_at is null)
+      -- what has its result has ended, though its worker did not say so yet
+      and not exists (
+        select from public.async_messages as r
+        where r.job_id = j.id and r.type = 'info'
+      )
+    order by j.id
+  );
+begin
+  if p_work_id is not null and v_all = '{}' then
+    perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
+  elsif p_work_id is not null and v_ids = '{}' then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the work has ended already',
+      case
+        when v_all[1].finished_at is null then 'completed'
+        else v_all[1].status
+      end
+    );
+  end if;
+  perform queue.cancel(v_ids, queue.clock());
+  return jsonb_build_object(
+    'success', true,
+    'message', 'Work cancelled successfully',
+    'cancelled', (
+      select coalesce(jsonb_agg('work_' || id), '[]')
+      from unnest(v_ids) as id
+    )
+  );
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.cancel');
+
+create or replace function chat.messages(p_session_id text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_id text := (chat.session_or_null(p_session_id)).session_id;
+  v_answer jsonb := (
+    select jsonb_build_object(
+      'sessionId', p_session_id,
+      'workId', 'work_' || (array_agg(m.job_id order by m.seq desc))[1],
+      'messages', coalesce(jsonb_agg(chat.note(m) order by m.seq), '[]'),
+      'pendingQuestions', chat.pending_questions(v_id),
+      'unreadCount', count(*) filter (
+        where m.type in ('question', 'info') and m.read_at is null
+      )
+    )
+    from (
+      select *
+      from public.async_messages as x
+      where x.session_id = v_id and x.type in ('question', 'answer', 'info')
+      order by x.seq desc
+      limit 100
+    ) as m
+  );
+begin
+  update public.async_messages
+  set read_at = queue.clock()
+  where session_id = v_id and type in ('question', 'info') and read_at is null;
+  return v_answer;
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.messages');
+
+create or replace function chat.respond(p_session_id text, p_message_id text, p_content text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_session public.async_session_state := chat.session_or_refuse(p_session_id);
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_question public.async_messages;
+  v_id uuid;
+begin
+  select * into v_question
+  from public.async_messages as m
+  where m.session_id = v_session.session_id
+    and 'msg_' || m.id = p_message_id
+    and m.type = 'question';
+  if not found then
+    perform queue.refuse(
+      404,
+      'message_not_found',
+      'Question not found in this session',
+      p_message_id
+    );
+  end if;
+  if queue.caller() is null then
+    perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
+    -- refused where another transaction has it, for which the service would wait
+    perform queue.hold_jobs(array[v_question.job_id]);
+    -- guests may not answer jobs, so the app does it for them: whose session this is was checked
+    perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  end if;
+  perform public.answer_job(
+    v_question.job_id,
+    jsonb_build_object('answer', p_content, 'name', v_question.question ->> 'name')
+  );
+  perform set_config('request.jwt.claims', v_claims, true);
+  insert into public.async_messages (
+    session_id, workspace_id, job_id, type, content, answers
+  )
+  values (
+    p_session_id, v_session.workspace_id, v_question.job_id, 'answer', p_content,
+    v_question.id
+  )
+  returning id into v_id;
+  return jsonb_build_object(
+    'success', true,
+    'messageId', 'msg_' || v_id,
+    'workId', 'work_' || v_question.job_id,
+    'status', 'answered'
+  );
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'chat.respond');
+
+-- 5. What the worker reads and says ---------------------------------------------------------------
+
+create or replace function public.chat_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may read no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['chat_message'],
+    'nothing was read'
+  );
+  v_message public.async_messages;
+begin
+  perform queue.refuse_revoked();
+  select * into v_message
+  from public.async_messages
+  where job_id = v_job.id and type = 'message';
+  return jsonb_build_object(
+    'text', v_message.content,
+    'progress', v_job.progress,
+    'history', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object('type', h.type, 'content', left(h.content, 4000))
+          order by h.seq
+        ),
+        '[]'
+      )
+      from (
+        select *
+        from public.async_messages as x
+        where x.session_id = v_message.session_id and x.seq < v_message.seq
+        order by x.seq desc
+        limit 20
+      ) as h
+    )
+  );
+end;
+$$;
+
+comment on function public.chat_load is
+  'A leased job''s message, how far it came, and those before: {text, progress, history}.';
+
+select queue.allow('job_worker, service_role', 'public.chat_load');
+
+create or replace function public.chat_say(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may write no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['chat_message'],
+    'nothing was said'
+  );
+begin
+  perform queue.refuse_revoked();
+  update public.async_messages
+  set
+    work_type = p_request #>> '{work,type}',
+    work_title = left(p_request #>> '{work,title}', 200)
+  where job_id = v_job.id
+    and type = 'message'
+    and work_type is null
+    and jsonb_typeof(p_request -> 'work') = 'object';
+  if found then
+    perform queue.append_event(
+      array[v_job.id],
+      'job.work_started',
+      '{}',
+      queue.clock()
+    );
+  end if;
+  insert into public.async_messages (
+    session_id, workspace_id, job_id, type, content, question
+  )
+  select
+    m.session_id,
+    m.workspace_id,
+    m.job_id,
+    p_request ->> 'type',
+    left(p_request ->> 'content', 50000),
+    nullif(p_request -> 'question', 'null')
+  from public.async_messages as m
+  where m.job_id = v_job.id and m.type = 'message'
+  on conflict do nothing; -- a repeated attempt says it once
+  return '{"said": true}';
+end;
+$$;
+
+comment on function public.chat_say is
+  'Say {type, content, question, work} as a leased job, once: {said}.';
+
+select queue.allow('job_worker, service_role', 'public.chat_say');
+
+-- A guest's chat has no owner: what names them is found by their words.
+comment on column public.async_session_state.session_id is 'Person: words';
+
+comment on column public.async_session_state.title is 'Person: words';
+
+comment on column public.async_session_state.created_by is 'Person: owner';
+
+comment on column public.async_messages.content is 'Person: words';
+
+comment on column public.async_messages.work_title is 'Person: words';
+
+comment on column public.async_messages.question is 'Person: words';
+
+comment on column public.async_messages.client_id is 'Person: words';
+
+drop function chat.guest_workspace();
+
+-- What people write there is charged.
+select queue.charge_rows(
+  'public.async_session_state',
+  'public.async_messages'
+);

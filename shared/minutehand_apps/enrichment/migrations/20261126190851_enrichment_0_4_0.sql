@@ -1,0 +1,627 @@
+-- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
+-- Do not edit it, and do not read it: read the schemas.
+
+-- Remember which fields a person wrote and when; enrichment itself says it is not a person.
+create or replace function enrichment.note_edits()
+returns trigger
+language plpgsql
+security definer -- reads the engine's clock, on which callers who edit hold no rights
+set search_path = ''
+as $$
+begin
+  new.updated_at := queue.clock();
+  if coalesce(current_setting('enrichment.applying', true), '') <> 'on' then
+    new.edited_at := coalesce(old.edited_at, '{}') || (
+      select coalesce(jsonb_object_agg(field.key, queue.clock()), '{}')
+      from jsonb_each(to_jsonb(new)) as field
+      where field.key not in (
+        'id', 'workspace_id', 'enriched_at', 'metadata', 'edited_at', 'created_at',
+        'updated_at'
+      )
+        and field.value
+        is distinct from coalesce(to_jsonb(old) -> field.key, 'null')
+    );
+  end if;
+  return new;
+end;
+$$;
+
+create or replace function enrichment.require(p_workspace_id uuid, p_manager boolean)
+returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is null or not queue.is_member(p_workspace_id) then
+    -- as if it did not exist
+    perform queue.refuse(
+      404,
+      'workspace_not_found',
+      'workspace not found',
+      p_workspace_id::text
+    );
+  elsif p_manager and not queue.is_manager(p_workspace_id) then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'only a manager of the workspace may do this'
+    );
+  end if;
+end;
+$$;
+
+create or replace function public.get_workspace_settings(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer -- shows that a key is configured to callers who may not read it
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, false);
+  return (
+    select jsonb_build_object(
+      'workspace_id', p_workspace_id,
+      'apollo_api_key', jsonb_build_object(
+        'configured', s.apollo_api_key_encrypted is not null,
+        'last4', s.apollo_api_key_last4
+      ),
+      'apollo_client', s.apollo_client,
+      'apollo_auto_enrich', coalesce(s.apollo_auto_enrich, false),
+      'apollo_paused_until', case
+        when s.apollo_paused_until > queue.clock() then s.apollo_paused_until
+      end,
+      'enrichment_credits_used', coalesce(s.enrichment_credits_used, 0),
+      'enrichment_calls_unanswered', (
+        select count(*)
+        from enrichment.calls as c
+        where c.workspace_id = p_workspace_id and c.answered_at is null
+      ),
+      'can_manage', queue.is_manager(p_workspace_id),
+      'updated_at', s.updated_at
+    )
+    from (values (p_workspace_id)) as asked (workspace_id)
+    left join public.workspace_settings as s on s.workspace_id = asked.workspace_id
+  );
+end;
+$$;
+
+comment on function public.get_workspace_settings is
+  'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
+  'characters. For members.';
+
+select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
+
+create or replace function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
+returns jsonb
+language plpgsql
+security definer -- writes the ciphertext, which no client may select
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, true);
+  insert into public.workspace_settings (workspace_id)
+  values (p_workspace_id)
+  on conflict (workspace_id) do nothing;
+  update public.workspace_settings as s
+  set
+    apollo_api_key_encrypted = case
+      when p_changes ? 'sealed_key' then p_changes ->> 'sealed_key'
+      else s.apollo_api_key_encrypted
+    end,
+    apollo_api_key_last4 = case
+      when p_changes ? 'sealed_key' then p_changes ->> 'last4'
+      else s.apollo_api_key_last4
+    end,
+    apollo_client = case
+      when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
+      else s.apollo_client
+    end,
+    -- another key, or another client, was never asked to wait
+    apollo_paused_until = case
+      when p_changes ?| array['sealed_key', 'apollo_client'] then null
+      else s.apollo_paused_until
+    end,
+    apollo_auto_enrich = coalesce(
+      (p_changes ->> 'apollo_auto_enrich')::boolean,
+      s.apollo_auto_enrich
+    ),
+    updated_at = queue.clock()
+  where s.workspace_id = p_workspace_id;
+  return public.get_workspace_settings(p_workspace_id);
+end;
+$$;
+
+comment on function public.put_workspace_settings is
+  'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
+  'key). For managers.';
+
+select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
+
+create or replace function public.get_sealed_apollo_key(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer -- no client's role may select the ciphertext
+set search_path = ''
+as $$
+begin
+  perform enrichment.require(p_workspace_id, true);
+  return jsonb_build_object(
+    'sealed_key', (
+      select apollo_api_key_encrypted
+      from public.workspace_settings
+      where workspace_id = p_workspace_id
+    )
+  );
+end;
+$$;
+
+comment on function public.get_sealed_apollo_key is
+  'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
+  'managers.';
+
+select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
+
+-- An account is a company's, a contact a person's.
+comment on column public.accounts.name is 'Person: words';
+
+comment on column public.accounts.domain is 'Person: words to clear';
+
+comment on column public.accounts.industry is 'Person: words to clear';
+
+comment on column public.accounts.city is 'Person: words to clear';
+
+comment on column public.accounts.state is 'Person: words to clear';
+
+comment on column public.accounts.country is 'Person: words to clear';
+
+comment on column public.accounts.metadata is 'Person: words to clear';
+
+comment on column public.contacts.name is 'Person: words';
+
+comment on column public.contacts.email is 'Person: words';
+
+comment on column public.contacts.title is 'Person: words';
+
+comment on column public.contacts.linkedin_url is 'Person: words';
+
+comment on column public.contacts.metadata is 'Person: words';
+
+comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
+
+create or replace function enrichment.forget_answers()
+returns trigger
+language plpgsql
+security definer -- the ledger is closed to every role
+set search_path = ''
+as $$
+begin
+  update enrichment.calls as c
+  set answer = null
+  where c.answer is not null
+    and c.job_id in (
+      select id
+      from removed
+      where job_type in ('enrich_account', 'enrich_contact')
+    );
+  return null;
+end;
+$$;
+
+create or replace function enrichment.enqueue(
+  p_kind text,
+  p_workspace_id uuid,
+  p_id uuid,
+  p_term text
+)
+returns jsonb
+language sql
+set search_path = ''
+as $$
+select public.enqueue_job(
+  p_workspace_id,
+  'enrich_' || p_kind,
+  jsonb_strip_nulls(jsonb_build_object(
+    p_kind || '_id', p_id,
+    case p_kind when 'account' then 'domain' else 'email' end, p_term
+  )),
+  jsonb_build_object(
+    'unique', jsonb_build_object( -- one live job a record
+      'key', format('enrich_%s:%s', p_kind, p_id),
+      'until', 'finished',
+      'on_conflict', 'skip'
+    )
+  )
+)
+$$;
+
+grant execute on function enrichment.enqueue to authenticated, service_role;
+
+create or replace function public.enrich_account(p_account_id uuid)
+returns jsonb
+-- row level security decides which account exists for the caller
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_account public.accounts;
+begin
+  select * into v_account
+  from public.accounts
+  where id = p_account_id;
+  if not found then
+    raise exception sqlstate 'PT404'
+      using message = 'Account not found.', hint = 'account_not_found';
+  end if;
+  return enrichment.enqueue(
+    'account',
+    v_account.workspace_id,
+    v_account.id,
+    v_account.domain
+  );
+end;
+$$;
+
+comment on function public.enrich_account is
+  'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
+  'there is one.';
+
+select queue.allow('authenticated, service_role', 'public.enrich_account');
+
+create or replace function public.enrich_contact(p_contact_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$ -- as above
+declare
+  v_contact public.contacts;
+begin
+  select * into v_contact
+  from public.contacts
+  where id = p_contact_id;
+  if not found then
+    raise exception sqlstate 'PT404'
+      using message = 'Contact not found.', hint = 'contact_not_found';
+  end if;
+  return enrichment.enqueue(
+    'contact',
+    v_contact.workspace_id,
+    v_contact.id,
+    v_contact.email
+  );
+end;
+$$;
+
+comment on function public.enrich_contact is
+  'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
+  'there is one.';
+
+select queue.allow('authenticated, service_role', 'public.enrich_contact');
+
+-- a new account and its job are one transaction: neither exists without the other
+create or replace function enrichment.enqueue_new_account()
+returns trigger
+language plpgsql
+security definer -- reads the settings past row level security
+set search_path = ''
+as $$
+begin
+  if new.domain is not null
+    and exists (
+      select 1
+      from public.workspace_settings
+      where workspace_id = new.workspace_id and apollo_auto_enrich
+    )
+  then
+    perform enrichment.enqueue('account', new.workspace_id, new.id, new.domain);
+  end if;
+  return null;
+end;
+$$;
+
+create or replace function enrichment.held_job(p_request jsonb)
+returns public.jobs
+language sql
+set search_path = ''
+as $$
+select queue.held_job(
+  p_request,
+  array['enrich_account', 'enrich_contact'],
+  'nothing was stored'
+)
+$$;
+
+create or replace function enrichment.record(p_request jsonb, p_lock boolean)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- a payload may name any id; one that is none is of no record
+  v_id constant uuid := case
+    when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+      then (p_request ->> 'id')::uuid
+  end;
+begin
+  if p_request ->> 'kind' = 'account' then
+    perform 1
+    from public.accounts
+    where p_lock and id = v_id
+    for update;
+    return (
+      select to_jsonb(a)
+      from public.accounts as a
+      where a.id = v_id
+    );
+  end if;
+  perform 1
+  from public.contacts
+  where p_lock and id = v_id
+  for update;
+  return (
+    select to_jsonb(c)
+    from public.contacts as c
+    where c.id = v_id
+  );
+end;
+$$;
+
+create or replace function public.enrichment_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- reads the ciphertext for the worker, bound to the job's own workspace
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_request);
+  v_row constant jsonb := enrichment.record(p_request, false);
+begin
+  perform queue.refuse_revoked();
+  return (
+    select jsonb_build_object(
+      'record', case
+        when v_row ->> 'workspace_id' = v_job.workspace_id::text then v_row
+      end,
+      'sealed_key', s.apollo_api_key_encrypted,
+      'apollo_client', s.apollo_client,
+      'paused_seconds', extract(epoch from s.apollo_paused_until - queue.clock())
+    )
+    from (values (v_job.workspace_id)) as asked (workspace_id)
+    left join public.workspace_settings as s on s.workspace_id = asked.workspace_id
+  );
+end;
+$$;
+
+comment on function public.enrichment_load is
+  'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
+  'settings; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_load');
+
+create or replace function public.enrichment_begin_call(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_request);
+  v_answer jsonb;
+begin
+  perform queue.refuse_revoked();
+  select c.answer into v_answer
+  from enrichment.calls as c
+  where c.job_id = v_job.id and c.answered_at is not null
+  order by c.fence
+  limit 1;
+  if v_answer is null then
+    insert into enrichment.calls (job_id, fence, workspace_id, started_at)
+    values (
+      v_job.id,
+      (p_request ->> 'fence')::bigint,
+      v_job.workspace_id,
+      queue.clock()
+    )
+    on conflict do nothing;
+  end if;
+  return jsonb_build_object('answer', v_answer);
+end;
+$$;
+
+comment on function public.enrichment_begin_call is
+  'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
+  'for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
+
+create or replace function public.enrichment_finish_call(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_request);
+begin
+  perform queue.refuse_revoked();
+  update enrichment.calls as c
+  set
+    answered_at = queue.clock(),
+    credits = (p_request ->> 'credits')::integer,
+    answer = p_request -> 'answer'
+  where c.job_id = v_job.id
+    and c.fence = (p_request ->> 'fence')::bigint
+    and c.answered_at is null;
+  if found then
+    insert into public.workspace_settings as s (
+      workspace_id, enrichment_credits_used
+    )
+    values (v_job.workspace_id, (p_request ->> 'credits')::integer)
+    on conflict (
+      workspace_id
+    ) do update set enrichment_credits_used = s.enrichment_credits_used
+      + excluded.enrichment_credits_used;
+  end if;
+  return jsonb_build_object('counted', found);
+end;
+$$;
+
+comment on function public.enrichment_finish_call is
+  'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its '
+  'credits, once; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
+
+create or replace function public.enrichment_abandon_call(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_request);
+begin
+  perform queue.refuse_revoked();
+  delete from enrichment.calls
+  where job_id = v_job.id
+    and fence = (p_request ->> 'fence')::bigint
+    and answered_at is null;
+  return jsonb_build_object('abandoned', found::integer);
+end;
+$$;
+
+comment on function public.enrichment_abandon_call is
+  'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; '
+  'for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
+
+create or replace function public.enrichment_apply(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker's role holds no rights on tables
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  -- before the job: a person's unfinished edit is waited for without holding up the job's reports
+  v_row constant jsonb := enrichment.record(p_request, true);
+  v_job constant public.jobs := enrichment.held_job(p_request);
+  v_fields jsonb;
+  v_metadata constant jsonb := (p_request -> 'metadata') || jsonb_build_object(
+    'apollo_enriched_at', queue.clock(),
+    'apollo_fields', p_request -> 'fields'
+  );
+begin
+  perform queue.refuse_revoked();
+  if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
+    return '{"missing": true, "updated": [], "kept": []}';
+  end if;
+  -- what no person wrote; a field that was emptied before the job was made is asked for
+  select coalesce(jsonb_object_agg(f.key, f.value), '{}')
+  into v_fields
+  from jsonb_each(p_request -> 'fields') as f
+  where not v_row -> 'edited_at' ? f.key
+    or v_row ->> f.key is null
+      and (v_row -> 'edited_at' ->> f.key)::timestamptz < v_job.created_at;
+  perform set_config('enrichment.applying', 'on', true);
+  if p_request ->> 'kind' = 'account' then
+    update public.accounts as a
+    set
+      (name, industry, employee_count, annual_revenue, city, state, country) = (
+        select
+          r.name,
+          r.industry,
+          r.employee_count,
+          r.annual_revenue,
+          r.city,
+          r.state,
+          r.country
+        from jsonb_populate_record(null::public.accounts, v_row || v_fields) as r
+      ),
+      enriched_at = queue.clock(),
+      metadata = a.metadata || v_metadata
+    where a.id = (v_row ->> 'id')::uuid;
+  else
+    update public.contacts as c
+    set
+      (name, title, linkedin_url) = (
+        select r.name, r.title, r.linkedin_url
+        from jsonb_populate_record(null::public.contacts, v_row || v_fields) as r
+      ),
+      enriched_at = queue.clock(),
+      metadata = c.metadata || v_metadata
+    where c.id = (v_row ->> 'id')::uuid;
+  end if;
+  perform set_config('enrichment.applying', 'off', true);
+  return jsonb_build_object(
+    'missing', false,
+    'updated', coalesce(
+      (select jsonb_agg(n order by n) from jsonb_object_keys(v_fields) as n),
+      '[]'
+    ),
+    'kept', coalesce(
+      (
+        select jsonb_agg(n order by n)
+        from jsonb_object_keys(p_request -> 'fields') as n
+        where not v_fields ? n
+      ),
+      '[]'
+    )
+  );
+end;
+$$;
+
+comment on function public.enrichment_apply is
+  'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
+  'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
+  'the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_apply');
+
+create or replace function public.enrichment_pause(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
+  update public.workspace_settings
+  set apollo_paused_until = greatest(
+    apollo_paused_until,
+    queue.clock()
+      + make_interval(secs => least((p_request ->> 'seconds')::float, 86400))
+  )
+  where workspace_id = (
+    select workspace_id
+    from public.jobs
+    where id = (p_request ->> 'job_id')::uuid
+  );
+  perform enrichment.held_job(p_request); -- last, as above; a lost lease rolls back
+  return '{"paused": true}';
+end;
+$$;
+
+comment on function public.enrichment_pause is
+  'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
+  'too; for the worker.';
+
+select queue.allow('job_worker, service_role', 'public.enrichment_pause');
+
+-- Apollo's answer quotes the contact that was looked for.
+comment on column enrichment.calls.answer is 'Person: words to clear';
+
+drop policy workspace_settings_kept_by_managers on public.workspace_settings;
+
+create policy workspace_settings_added_by_managers on public.workspace_settings as permissive for insert to authenticated with check (queue.is_manager(workspace_id));
+
+create policy workspace_settings_changed_by_managers on public.workspace_settings as permissive for update to authenticated using (queue.is_manager(workspace_id));
+
+create policy workspace_settings_kept_by_managers on public.workspace_settings as restrictive for all to authenticated using ((workspace_id IN ( SELECT queue.my_workspaces() AS my_workspaces))) with check (queue.is_manager(workspace_id));
+
+-- What people write there is charged.
+select queue.charge_rows(
+  'public.workspace_settings',
+  'public.accounts',
+  'public.contacts'
+);

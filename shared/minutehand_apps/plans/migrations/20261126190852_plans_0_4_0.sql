@@ -1,0 +1,478 @@
+-- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
+-- Do not edit it, and do not read it: read the schemas.
+
+-- The key of a link that opens for anyone who has it; null: there is none.
+alter table public.plans
+  add column share_id uuid,
+  add constraint plans_one_share unique (share_id);
+
+-- from an address; null: no limit
+
+-- 1. What callers do ------------------------------------------------------------------------------
+
+create or replace function plans.plan_or_refuse(p_plan_id uuid)
+returns public.plans
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_plan public.plans;
+begin
+  select * into v_plan
+  from public.plans as p
+  where p.id = p_plan_id
+    and (p.created_by is null or queue.is_member(p.workspace_id));
+  if not found then
+    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+  end if;
+  return v_plan;
+end;
+$$;
+
+-- Give a plan a job of its own; whether a worker is to be woken.
+create or replace function plans.enqueue(p_plan public.plans)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_made record;
+begin
+  v_made := queue.enqueue(
+    p_plan.workspace_id,
+    null,
+    jsonb_build_array(jsonb_build_object(
+      'job_type', 'plan',
+      'user_id', p_plan.created_by,
+      'payload', jsonb_build_object('plan_id', p_plan.id)
+    )),
+    false
+  );
+  update public.plans
+  set job_id = v_made.ids[1]
+  where id = p_plan.id;
+  return v_made.wake;
+end;
+$$;
+
+revoke execute on function plans.enqueue from public, anon, authenticated, service_role;
+
+create or replace function plans.start(
+  p_plan jsonb,
+  p_workspace_id uuid,
+  p_idempotency_key text default null
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write plans
+declare
+  v_user uuid := queue.caller();
+  v_workspace uuid := case
+    when v_user is null then queue.guest_workspace(
+      '00000000-0000-4000-8000-0000000091a5',
+      'Guests'' plans',
+      'plan_guest_plans'
+    )
+    else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
+  end;
+  -- guests share a workspace: a key of theirs would find others' plans
+  v_key text := case when v_user is not null then p_idempotency_key end;
+  v_plan public.plans;
+  v_wake boolean := false;
+begin
+  if num_nulls(p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') > 0 then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'name prompt and speed_vs_detail',
+      'plan'
+    );
+  end if;
+  insert into public.plans (
+    workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by
+  )
+  values (
+    v_workspace,
+    p_plan ->> 'prompt',
+    p_plan ->> 'speed_vs_detail',
+    gen_random_uuid(),
+    v_key,
+    v_user
+  )
+  on conflict (workspace_id, idempotency_key) do nothing
+  returning * into v_plan;
+  if found then
+    v_wake := plans.enqueue(v_plan);
+    select * into v_plan from public.plans where id = v_plan.id;
+  else
+    select * into v_plan
+    from public.plans
+    where workspace_id = v_workspace and idempotency_key = v_key;
+    if (v_plan.prompt, v_plan.speed_vs_detail)
+      <> (p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') then
+      perform queue.refuse(
+        409,
+        'idempotency_conflict',
+        'another plan has this Idempotency-Key',
+        v_plan.id::text
+      );
+    end if;
+  end if;
+  return jsonb_build_object(
+    'plan_id', v_plan.id,
+    'job_id', v_plan.job_id,
+    'created_at', v_plan.created_at,
+    'wake', v_wake,
+    'status', (
+      select s.status
+      from public.plan_states as s
+      where s.plan_id = v_plan.id
+    )
+  );
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.start');
+
+create or replace function plans.as_json(p_plan public.plans)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select to_jsonb(s) || jsonb_build_object(
+  'share_id', p_plan.share_id,
+  'of_guest', p_plan.created_by is null,
+  'stages', (
+    select coalesce(
+      jsonb_agg(
+        to_jsonb(t) - '{plan_id,workspace_id}'::text[] || jsonb_build_object(
+          'status', case when t.result is null then 'failed' else 'completed' end
+        )
+        order by t.ended_at, t.name
+      ),
+      '[]'
+    )
+    from public.plan_stages as t
+    where t.plan_id = p_plan.id
+  )
+)
+from public.plan_states as s
+where s.plan_id = p_plan.id
+$$;
+
+revoke execute on function plans.as_json from public, anon, authenticated, service_role;
+
+create or replace function plans.read(p_plan_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select plans.as_json(plans.plan_or_refuse(p_plan_id))
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.read');
+
+create or replace function plans.share(p_plan_id uuid, p_is_shared boolean)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- no role may write plans
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  update public.plans
+  set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
+  where id = v_plan.id
+  returning * into v_plan;
+  return jsonb_build_object('share_id', v_plan.share_id);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.share');
+
+create or replace function plans.shared(p_share_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- its random id is the key to it, and to no more: a guest's plan is changed by its own
+select jsonb_build_object(
+  'plan', (
+    select plans.as_json(p)
+      - '{plan_id,workspace_id,job_id,share_id,of_guest}'::text[]
+    from public.plans as p
+    where p.share_id = p_share_id
+  )
+)
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.shared');
+
+create or replace function plans.events(
+  p_plan_id uuid,
+  p_after bigint,
+  p_limit integer default 500
+)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on tables
+select jsonb_build_object(
+  'job_id', p.job_id,
+  'ended', coalesce(j.finished_at is not null, true)
+    and not exists (
+      select from public.job_events as later
+      where later.job_id = p.job_id and later.seq > p_after + p_limit
+    ),
+  'events', (
+    select coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'seq', e.seq,
+          'type', e.type,
+          'data', e.data,
+          'at', e.created_at
+        )
+        order by e.seq
+      ),
+      '[]'
+    )
+    from (
+      select *
+      from public.job_events as x
+      where x.job_id = p.job_id and x.seq > p_after
+      order by x.seq
+      limit p_limit
+    ) as e
+  )
+)
+from plans.plan_or_refuse(p_plan_id) as p
+left join public.jobs as j on j.id = p.job_id
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.events');
+
+create or replace function plans.cancel(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.cancel');
+
+create or replace function plans.retry(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+begin
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+    -- refused where another transaction has it, for which the service would wait
+    perform queue.hold_jobs(array[v_plan.job_id]);
+    -- guests may not retry jobs, so the app does it for them: whose plan this is was checked
+    perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  end if;
+  perform public.retry_job(v_plan.job_id);
+  perform set_config('request.jwt.claims', v_claims, true);
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.retry');
+
+-- Make a chapter of an ended plan again, by a new job that keeps the others.
+create or replace function plans.redo(p_plan_id uuid, p_stage text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+  end if;
+  select * into v_plan
+  from public.plans
+  where id = v_plan.id
+  for update skip locked;
+  if not found then
+    perform queue.refuse(
+      429,
+      'job_busy',
+      'another call is changing the plan; call again',
+      '{"retry_after_seconds": 1}'
+    );
+  elsif (select finished_at is null from public.jobs where id = v_plan.job_id) then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'the plan is being made; a chapter is made again when it has ended',
+      p_plan_id::text
+    );
+  end if;
+  delete from public.plan_stages where plan_id = v_plan.id and name = p_stage;
+  return jsonb_build_object('plan_id', v_plan.id, 'wake', plans.enqueue(v_plan));
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.redo');
+
+create or replace function plans.delete(p_plan_id uuid)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests hold no rights on any table
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  delete from public.plans where id = p_plan_id;
+  return jsonb_build_object('plan_id', p_plan_id);
+end;
+$$;
+
+select queue.allow('anon, authenticated, service_role', 'plans.delete');
+
+-- 2. What the worker reads and keeps --------------------------------------------------------------
+
+create or replace function public.plan_load(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may read no app's table
+declare
+  v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was read');
+  v_plan public.plans;
+begin
+  perform queue.refuse_revoked();
+  select * into v_plan
+  from public.plans
+  where job_id = v_job.id;
+  return jsonb_build_object(
+    'prompt', v_plan.prompt,
+    'speed_vs_detail', v_plan.speed_vs_detail,
+    'done', (
+      select coalesce(jsonb_object_agg(s.name, s.result), '{}')
+      from public.plan_stages as s
+      where s.plan_id = v_plan.id and s.result is not null
+    )
+  );
+end;
+$$;
+
+comment on function public.plan_load is
+  'The plan of a leased job, null when it is gone: {prompt, speed_vs_detail, done}.';
+
+select queue.allow('job_worker, service_role', 'public.plan_load');
+
+create or replace function public.plan_keep(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- the worker may write no app's table
+declare
+  v_job public.jobs := queue.held_job(
+    p_request,
+    array['plan'],
+    'nothing was stored'
+  );
+begin
+  perform queue.refuse_revoked();
+  insert into public.plan_stages as s (
+    plan_id, name, workspace_id, result, model, reason
+  )
+  select
+    p.id,
+    p_request ->> 'name',
+    p.workspace_id,
+    nullif(p_request -> 'result', 'null'),
+    p_request ->> 'model',
+    left(p_request ->> 'reason', 2000)
+  from public.plans as p
+  where p.job_id = v_job.id
+  on conflict (plan_id, name) do update set
+    result = excluded.result,
+    model = excluded.model,
+    reason = excluded.reason,
+    ended_at = excluded.ended_at
+  where s.result is null; -- what was found stays
+  return '{"kept": true}';
+end;
+$$;
+
+comment on function public.plan_keep is
+  'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
+
+select queue.allow('job_worker, service_role', 'public.plan_keep');
+
+create or replace function public.plan_redo(p_plan_id uuid, p_stage text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.redo(p_plan_id, p_stage);
+end;
+
+comment on function public.plan_redo is
+  'Make a chapter of an ended plan again and keep the others: {plan_id, wake}; 409 before its end.';
+
+select queue.allow('anon, authenticated, service_role', 'public.plan_redo');
+
+create or replace function public.plan_share(p_plan_id uuid, p_is_shared boolean)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.share(p_plan_id, p_is_shared);
+end;
+
+comment on function public.plan_share is
+  'Let anyone who has its link read a plan''s report, or no longer: {share_id}.';
+
+select queue.allow('anon, authenticated, service_role', 'public.plan_share');
+
+create or replace function public.plan_shared(p_share_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.shared(p_share_id);
+end;
+
+comment on function public.plan_shared is
+  'A plan by the key of its link, as plan_read but for its ids: {plan}; null where there is none.';
+
+select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
+
+-- A guest's plan has no owner: what names them is found by their words.
+comment on column public.plans.prompt is 'Person: words';
+
+comment on column public.plans.idempotency_key is 'Person: words';
+
+comment on column public.plans.created_by is 'Person: owner';
+
+comment on column public.plan_stages.result is 'Person: words';
+
+comment on column public.plan_stages.reason is 'Person: words';
+
+drop function plans.guest_workspace();
+
+-- What people write there is charged.
+select queue.charge_rows('public.plans');
