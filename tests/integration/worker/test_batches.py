@@ -17,7 +17,7 @@ from pydantic import BaseModel, field_validator
 from infra.bench.scratch import scratch_settings
 from minutehand.queue.direct import DirectApi
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import BatchedJob, Fail, Registry, Retry, Worker
+from minutehand.worker import Backoff, BatchedJob, Fail, Registry, Retry, Worker
 from minutehand.worker.testing import drain
 from tests.contract.observed import breaches
 from tests.support.engine import ACME, GLOBEX, Engine
@@ -96,7 +96,8 @@ async def test_two_tenants_never_share_a_call_and_each_job_has_its_own_end(engin
             ends.append(Retry("soon", after=0) if again else said or {"vector": [number]})
         return ends
 
-    async with working(engine, embed, max_attempts=2) as worker:
+    hour = Backoff(first=3600)  # longer than a run stays for it
+    async with working(engine, embed, max_attempts=2, backoff=hour) as worker:
         ids = enqueue(engine, 30) + enqueue(engine, 30, GLOBEX)
         [odd] = engine.rpc(
             "enqueue_jobs",
@@ -106,7 +107,7 @@ async def test_two_tenants_never_share_a_call_and_each_job_has_its_own_end(engin
         )["ids"]
         for _ in range(3):
             await drain(worker)
-            engine.advance(3600)  # each backoff is over
+            engine.advance(3600)
             engine.maintain()
 
     assert all(len({job.workspace_id for job in jobs}) == 1 for jobs in calls)
@@ -140,7 +141,7 @@ async def test_one_is_lost_in_mid_batch_and_the_others_complete(engine: Engine, 
             await open_.wait()
         return [f"call {len(calls)}" for _ in jobs]
 
-    async with working(engine, embed, lease=60) as worker:
+    async with working(engine, embed, lease=600) as worker:
         ids = enqueue(engine, 5)
         task = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
         await until(lambda: calls)
@@ -153,7 +154,7 @@ async def test_one_is_lost_in_mid_batch_and_the_others_complete(engine: Engine, 
                 ids[2],
             )
             engine.maintain()
-            engine.run("update queue.deferred set run_at = now() - interval '1 s'")
+            engine.advance(60)  # its backoff is over, no other's lease
             await until(lambda: engine.status(ids[2]) == "completed")
         statuses = {engine.status(each) for each in ids if each != ids[2]}
         open_.set()
