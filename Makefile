@@ -54,12 +54,13 @@ weekly: setup ## Run whole what `make test` runs in part: sizes, bad days, the c
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
-check: setup ## Lint, types, imports, words, the form of SQL and JavaScript
+check: setup ## Lint, types, imports, words, what no one uses, the form of SQL and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/words.py
+	$(BIN)/python infra/exports.py
 	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand/cli shared/minutehand/install shared/minutehand/local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
 	$(ESLINT) infra shared tests
 	$(PRETTIER) --check $(SCRIPTS)

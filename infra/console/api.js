@@ -10,7 +10,7 @@ const HUNG_MS = 5000;
 const RETRY_MS = 5000;
 
 /** A refusal by the API, with what people and code need to act on it. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
     super(error || `The server answered ${status}`);
     const known = { code: code ?? null, detail: detail ?? null, requestId: requestId ?? null };

@@ -4,7 +4,7 @@ const without = (schema, ...names) =>
   Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
 
 /** The schema a reference within the document points at, merged with its own members. */
-export function resolve(schema, root, depth = 0) {
+function resolve(schema, root, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 8) return {};
   if (typeof schema.$ref === "string" && schema.$ref.startsWith("#/")) {
     const target = schema.$ref
@@ -15,13 +15,8 @@ export function resolve(schema, root, depth = 0) {
   }
   // pydantic writes an optional field as anyOf [it, null]
   const choices = (schema.anyOf ?? schema.oneOf)?.filter((one) => one.type !== "null");
-  if (choices?.length === 1) {
-    return {
-      ...resolve(choices[0], root, depth + 1),
-      ...without(schema, "anyOf", "oneOf"),
-      isNullable: true,
-    };
-  }
+  if (choices?.length === 1)
+    return { ...resolve(choices[0], root, depth + 1), ...without(schema, "anyOf", "oneOf") };
   if (schema.allOf?.length === 1)
     return { ...resolve(schema.allOf[0], root, depth + 1), ...schema, allOf: undefined };
   return schema;

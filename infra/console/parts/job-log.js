@@ -14,7 +14,7 @@ needStyles("/styles/job.css");
 
 const ROW = 24;
 /** Levels from which on lines are shown. */
-export const LEVELS = [
+const LEVELS = [
   ["debug", "all"],
   ["info", "info and up"],
   ["warning", "warning and up"],
@@ -26,7 +26,7 @@ function asText(line) {
   const words = `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}`;
   return hasMore(line) ? `${words} ${JSON.stringify(line.metadata)}` : words;
 }
-export const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
+const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
 export function JobLog({
   lines,

@@ -52,7 +52,7 @@ export const isCut = ({ data, error, status }, isWhole = isThere) =>
   status >= 200 && status < 300 && Boolean(error || !isWhole(data));
 
 /** What a supabase-js query gives, or a `QueueError`. */
-export async function unwrap(query, isWhole = isThere) {
+async function unwrap(query, isWhole = isThere) {
   const answer = await query;
   if (isCut(answer, isWhole)) throw new QueueError({}, 0);
   const { data, error, status } = answer;

@@ -26,7 +26,7 @@ export function sessionOf(client) {
   return session;
 }
 
-export class Session {
+class Session {
   #client;
   #socket;
   #followers = new Set();

@@ -30,7 +30,7 @@ function merged(one, other) {
 }
 
 // As Haskell writes a text, or with other quotes a character.
-export function shown(text, quote = '"') {
+function shown(text, quote = '"') {
   const one = (letter) => {
     if (letter === quote || letter === "\\") return `\\${letter}`;
     const named = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[letter];

@@ -1,7 +1,7 @@
 // Pieces of SQL with their values, which go to Postgres as parameters of unknown type: it finds the
 // type of each by where it is, as it does for PostgREST.
 
-export class Sql {
+class Sql {
   constructor(texts, values = []) {
     Object.assign(this, { texts, values });
   }

@@ -17,7 +17,7 @@ const nameOf = (node) =>
 const where = (conditions) =>
   conditions.length > 0 ? sql` where ${list(conditions, " and ")}` : nothing;
 
-export function readStatement(node) {
+function readStatement(node) {
   const of = nameOf(node);
   const isAll = node.select.length === 0 && node.children.length === 0;
   const own = isAll ? [columnOf(of, "*")] : node.select.map((one) => selectedOf(of, one));
@@ -116,7 +116,7 @@ function rowsOf({ lower, upper }) {
   return sql`limit ${limit} offset ${value(String(lower))}`;
 }
 
-export function conditionOf(of, condition, embedOf = isFound) {
+function conditionOf(of, condition, embedOf = isFound) {
   const not = raw(condition.not ? "not " : "");
   if (condition.conditions) {
     const all = condition.conditions.map((one) => conditionOf(of, one, embedOf));
@@ -290,7 +290,7 @@ export function deleteStatement({ table, conditions, returned }) {
 }
 
 // The rows of a body as `pgrst_body`: Postgres reads them, in the caller's own spelling.
-export function rowsOfBody(body, columns, { isOne = false, defaults = false }) {
+function rowsOfBody(body, columns, { isOne = false, defaults = false }) {
   const isObject = /^[ \t\n\r]*\{/.test(body);
   const type = defaults ? "jsonb" : "json";
   const of = raw(defaults ? "pgrst_json_defs.val" : "pgrst_payload.json_data");

@@ -1,7 +1,7 @@
 // Verifies receipts by public keys, as `minutehand beacon verify` does: no one is asked.
 
 /** The one text of a JSON value (RFC 8785). */
-export function canonical(value) {
+function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
   const members = Object.keys(value)
