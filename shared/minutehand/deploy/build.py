@@ -69,7 +69,6 @@ class Built:
     archive: str
     sha256: str
     zipped_bytes: int
-    unzipped_bytes: int
     python: str
 
 
@@ -108,7 +107,7 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
         )
     archive = out / ARCHIVE
     digest = _write_zip(tree, archive)
-    return Built(archive.name, digest, archive.stat().st_size, size, PYTHON)
+    return Built(archive.name, digest, archive.stat().st_size, PYTHON)
 
 
 def locked(project: Project, out: Path) -> Path:
