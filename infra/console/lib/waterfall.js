@@ -44,20 +44,17 @@ function groupByParent(jobs) {
   return groups;
 }
 
-const MOST_OPEN = 40;
+const MOST_WHOLE = 40;
 
-/** The rows of a trace, parents before what is in them, in order of time. */
-export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
+/**
+ * The rows of a trace, parents before what is in them, in order of time; of a large family the
+ * children alone: what is in one is on its own page.
+ */
+export function rowsOf(trace, now) {
   const childrenOf = groupByParent(trace.jobs);
   const rows = [];
-  const many = trace.jobs.length > MOST_OPEN;
+  const isLarge = trace.jobs.length > MOST_WHOLE;
   const add = (job, level) => {
-    const spans = spansOf(job, now);
-    const parts = [
-      ...partsOf(job, now, level + 1),
-      ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
-    ];
-    const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
     const { word, tone } = stateOf(job.status);
     rows.push({
       key: job.id,
@@ -70,14 +67,15 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
       from: at(job.created_at),
       to: job.finished_at ? at(job.finished_at) : now,
       isRunning: !job.finished_at,
-      bars: spans,
-      isOpen,
-      hasMore: parts.length > 0,
+      bars: spansOf(job, now),
       error: job.error_message ?? null,
       until: job.status === "pending" ? at(job.next_retry_at ?? job.scheduled_for) : Number.NaN,
     });
-    if (!isOpen) return;
-    parts.sort((a, b) => a.from - b.from);
+    if (isLarge && level > 0) return;
+    const parts = [
+      ...partsOf(job, now, level + 1),
+      ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
+    ].sort((a, b) => a.from - b.from);
     for (const part of parts) {
       if ("child" in part) add(part.child, level + 1);
       else rows.push(part);
@@ -93,8 +91,6 @@ function partsOf(job, now, level) {
     level,
     jobId: job.id,
     bars: [{ kind: row.kind, from: row.from, to: row.to }],
-    isOpen: false,
-    hasMore: false,
     error: null,
     until: Number.NaN,
     ...row,
@@ -146,14 +142,13 @@ const STEPS = [
 ];
 const LONGEST_STEP = 6048e5;
 
-/** Offsets from `origin`, in ms, at which the axis has a line: about `most`, at round numbers. */
-export function ticksOf({ from, to }, origin, most = 8) {
+/** Offsets in ms at which the axis has a line: about `most`, at round numbers. */
+export function ticksOf({ from, to }, most = 8) {
   const step =
     STEPS.find((one) => (to - from) / one <= most) ??
     LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
   const ticks = [];
-  for (let offset = Math.ceil((from - origin) / step) * step; origin + offset <= to; offset += step)
-    ticks.push(offset);
+  for (let offset = 0; from + offset <= to; offset += step) ticks.push(offset);
   return ticks;
 }
 

@@ -105,7 +105,6 @@ const KEYS = [
   ["J K, ↑ ↓", "In lists and waterfalls: row by row"],
   ["Enter", "Open the row"],
   ["Space", "Select the row, on its box"],
-  ["← →", "In a waterfall: fold and unfold"],
   ["Esc", "Close the dialog"],
 ];
 

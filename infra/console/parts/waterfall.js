@@ -15,19 +15,17 @@ const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Ba
 
 /** A round duration: 5 s, 2 min, 1 h. */
 const roundly = (ms) =>
-  ms < 0
-    ? `−${roundly(-ms)}`
-    : duration(ms)
-        .replace(/\.0 s$/, " s")
-        .replace(/ 00 (s|min)$/, "")
-        .replace(/ 0 h$/, "");
+  duration(ms)
+    .replace(/\.0 s$/, " s")
+    .replace(/ 00 (s|min)$/, "")
+    .replace(/ 0 h$/, "");
 
 /** What a row says without its bar. */
-function labelOfRow(row, origin) {
+function labelOfRow(row, view) {
   const lasted = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
-  return [row.word, lasted, `from ${roundly(Math.round(row.from - origin))}`].join(", ");
+  return [row.word, lasted, `from ${roundly(row.from - view.from)}`].join(", ");
 }
 
 /** What one of its bars says. */
@@ -38,35 +36,19 @@ function labelOfBar(bar, row) {
 
 /** `detailsOf` a row is drawn below the chart when the row is opened. */
 export function Waterfall({ trace, now, detailsOf }) {
-  const [folded, setFolded] = useState({ closed: new Set(), opened: new Set() });
-  const [chosen, setChosen] = useState(null); // has the focus of the chart
   const [opened, setOpened] = useState(null);
-  const all = useMemo(() => rowsOf(trace, { now, ...folded }), [trace, now, folded]);
+  const all = useMemo(() => rowsOf(trace, now), [trace, now]);
   const rows = all.slice(0, MOST_ROWS);
   const view = extentOf(rows); // it grows while something runs
-  const toggle = (row) =>
-    setFolded((before) => {
-      const next = { closed: new Set(before.closed), opened: new Set(before.opened) };
-      next[row.isOpen ? "opened" : "closed"].delete(row.key);
-      next[row.isOpen ? "closed" : "opened"].add(row.key);
-      return next;
-    });
   const [root] = trace.jobs;
   const shownRow = all.find(({ key }) => key === opened);
   const open = (row) => setOpened(row.key === opened ? null : row.key);
   const others = trace.more
     ? "children beyond the 300th are in their list"
-    : "fold something to see the rest";
+    : "the rest is on the pages of the children";
   return html`<div class="waterfall">
     <${Sums} job=${root} now=${now} />
-    <${Chart}
-      rows=${rows}
-      view=${view}
-      toggle=${toggle}
-      open=${open}
-      opened=${opened}
-      chosen=${chosen}
-      setChosen=${setChosen} />
+    <${Chart} rows=${rows} view=${view} open=${open} opened=${opened} />
     ${
       shownRow &&
       html`<section class="waterfall-details" aria-label=${`Details of ${shownRow.name}`}>
@@ -120,14 +102,12 @@ function Sums({ job, now }) {
   </p>`;
 }
 
-function Chart(props) {
-  const { rows, view, toggle, open, opened, chosen, setChosen } = props;
-  const origin = view.from;
+function Chart({ rows, view, open, opened }) {
+  const [chosen, setChosen] = useState(null); // has the focus of the chart
   const box = useRef(null);
   const at = rows.findIndex((row) => row.key === chosen);
   const focusOn = (index) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, index))];
-    setChosen(row.key);
     box.current.querySelector(`[data-key="${CSS.escape(row.key)}"]`)?.focus();
   };
   const onKey = (event) => {
@@ -139,28 +119,27 @@ function Chart(props) {
       ArrowUp: () => focusOn(at - 1),
       Home: () => focusOn(0),
       End: () => focusOn(rows.length - 1),
-      ArrowRight: () => row?.hasMore && !row.isOpen && toggle(row),
-      ArrowLeft: () => row?.hasMore && row.isOpen && row.level > 0 && toggle(row),
       Enter: () => row && open(row),
     };
     if (!moves[event.key]) return;
     event.preventDefault();
     moves[event.key]();
   };
-  const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
-  const placed = (offset) => placeOf({ from: origin + offset, to: origin + offset }, view).left;
+  const ticks = ticksOf(view, innerWidth < NARROW ? 4 : 8).map((offset) => ({
+    offset,
+    left: (offset / (view.to - view.from)) * 100,
+  }));
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true">
       <span class="waterfall-name"></span>
       <div class="waterfall-axis">
         ${ticks
-          .filter((offset) => placed(offset) <= LAST_LABEL)
+          .filter(({ left }) => left <= LAST_LABEL)
           .map(
-            (offset) => html`<span
+            ({ offset, left }) => html`<span
               key=${offset}
               class="waterfall-tick"
-              data-edge=${placed(offset) < 3 ? "start" : undefined}
-              style=${{ left: `${placed(offset)}%` }}>
+              style=${{ left: `${left}%` }}>
               ${roundly(offset)}
             </span>`,
           )}
@@ -172,10 +151,7 @@ function Chart(props) {
           key=${row.key}
           row=${row}
           view=${view}
-          origin=${origin}
           ticks=${ticks}
-          placed=${placed}
-          toggle=${toggle}
           open=${open}
           isOpened=${row.key === opened}
           isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0}
@@ -192,7 +168,7 @@ const SIDES = {
   after: (_, end) => ({ left: `${end}%` }),
 };
 
-function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirst, choose }) {
+function Line({ row, view, ticks, open, isOpened, isFirst, choose }) {
   const label =
     row.isRunning && row.kind !== "job"
       ? `${duration(row.to - row.from)}…`
@@ -207,25 +183,12 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
     data-kind=${row.kind}
     data-tone=${row.tone}
     aria-level=${row.level + 1}
-    aria-expanded=${row.hasMore ? String(row.isOpen) : undefined}
     aria-selected=${isOpened}
     tabindex=${isFirst ? 0 : -1}
     onFocus=${choose}
     onClick=${(event) => !event.target.closest("a, button") && open(row)}
     title=${row.error ?? undefined}>
     <div role="gridcell" class="waterfall-name" style=${{ "--level": Math.min(row.level, 4) }}>
-      ${
-        row.hasMore && row.level > 0
-          ? html`<button
-            type="button"
-            class="fold"
-            tabindex="-1"
-            aria-label=${`${row.isOpen ? "Fold" : "Unfold"} ${row.name}`}
-            onClick=${() => toggle(row)}>
-            ${row.isOpen ? "▾" : "▸"}
-          </button>`
-          : html`<span class="fold"></span>`
-      }
       ${
         row.kind === "job" && row.level > 0
           ? html`<a href=${`/jobs/${row.jobId}`} tabindex="-1">
@@ -237,12 +200,12 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
       }
       ${row.kind !== "step" && html`<span class="waterfall-word">${row.word}</span>`}
     </div>
-    <div role="gridcell" class="waterfall-track" aria-label=${labelOfRow(row, origin)}>
+    <div role="gridcell" class="waterfall-track" aria-label=${labelOfRow(row, view)}>
       ${ticks.map(
-        (offset) => html`<span
+        ({ offset, left: at }) => html`<span
           key=${offset}
           class="waterfall-line"
-          style=${{ left: `${placed(offset)}%` }}></span>`,
+          style=${{ left: `${at}%` }}></span>`,
       )}
       ${row.bars.map((bar, index) => {
         const spot = placeOf(bar, view);

@@ -257,7 +257,6 @@ function Data({ job }) {
   </div>`;
 }
 
-/** Where its time went. */
 /** What it says in a stream, as it comes: who reads the end of it stays there. */
 function Words({ name, said }) {
   const words = useRef(null);
@@ -278,6 +277,7 @@ function Words({ name, said }) {
   </section>`;
 }
 
+/** Where its time went. */
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
