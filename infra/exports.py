@@ -1,4 +1,4 @@
-"""Finds what a script exports that no file imports, and what a module defines that nothing names."""
+"""Finds what a script exports and no file imports, and what a module defines and nothing names."""
 
 from __future__ import annotations
 

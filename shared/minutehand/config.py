@@ -173,7 +173,7 @@ class Settings(BaseModel):
     supabase_worker_key: str | None = Field(None, repr=False)
     worker_secret_tokens: Tokens = Field((), repr=False, examples=["new-token,old-token"])
     background_job_tokens: Tokens = Field((), repr=False, examples=["new-token,old-token"])
-    worker_function_name: str | None = None
+    worker_function_name: str | None = Field(None, examples=["minutehand-prod-worker"])
     aws_endpoint_url: Url | None = Field(None, examples=["http://127.0.0.1:5000"])
     aws_region: str = "us-east-1"
     #: The KMS key that seals vendor keys; without one, development's key file.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from functools import partial
 from typing import Final
 
-from minutehand.aws.clients import client
+from minutehand.aws.signed import invoke
 from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,15 +20,7 @@ async def start_extra_workers(settings: Settings, count: int) -> int:
     """Invoke the worker `count` times; a 429 is normal, the next tick takes the rest."""
     if not settings.worker_function_name:
         return 0
-    lambda_client = await asyncio.to_thread(
-        client, settings, "lambda", connect_timeout=1.0, read_timeout=2.0, attempts=1
-    )
-    call = partial(
-        lambda_client.invoke,
-        FunctionName=settings.worker_function_name,
-        InvocationType="Event",
-        Payload=json.dumps({"source": EXTRA_WORKER_SOURCE}).encode(),
-    )
+    call = partial(invoke, settings, {"source": EXTRA_WORKER_SOURCE}, read_seconds=2.0)
     calls = (asyncio.to_thread(call) for _ in range(count))
     results = await asyncio.gather(*calls, return_exceptions=True)
     refused = [result for result in results if isinstance(result, BaseException)]
@@ -39,7 +30,7 @@ async def start_extra_workers(settings: Settings, count: int) -> int:
             extra={
                 "event": "fanout.refused",
                 "refused": len(refused),
-                "reason": type(refused[0]).__name__,
+                "reason": f"{type(refused[0]).__name__}: {refused[0]}",
             },
         )
     return count - len(refused)

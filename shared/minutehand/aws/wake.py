@@ -7,13 +7,10 @@ decided by the database, which answers `wake` to an enqueue.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Callable
-from typing import Any
 
-from minutehand.aws.clients import client
-from minutehand.config import ConfigurationError, Settings
+from minutehand.aws.signed import invoke
+from minutehand.config import Settings
 from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
@@ -30,26 +27,10 @@ class LambdaWaker:
     wakes leases only after all of their commits, so none of them is forgotten.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        make_client: Callable[[], Any] | None = None,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-    ) -> None:
-        if not settings.worker_function_name:
-            raise ConfigurationError("WORKER_FUNCTION_NAME", "is not set", "minutehand-prod-worker")
-        self._function = settings.worker_function_name
+    def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        settings.require("WORKER_FUNCTION_NAME")
+        self._settings = settings
         self._timeout_seconds = timeout_seconds
-        self._make_client = make_client or (
-            lambda: client(
-                settings,
-                "lambda",
-                connect_timeout=timeout_seconds,
-                read_timeout=timeout_seconds,
-                attempts=1,
-            )
-        )
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -72,21 +53,15 @@ class LambdaWaker:
     async def _send(self, reason: str) -> None:
         event = {"source": SOURCE, "reason": reason, "request_id": current_request_id()}
         try:
-            # the client's first use imports boto3; the time limit is for the call alone
-            lambda_client = await asyncio.to_thread(self._make_client)
             async with asyncio.timeout(2 * self._timeout_seconds):
-                await asyncio.to_thread(
-                    lambda_client.invoke,
-                    FunctionName=self._function,
-                    InvocationType="Event",
-                    Payload=json.dumps(event).encode(),
-                )
+                seconds = self._timeout_seconds
+                await asyncio.to_thread(invoke, self._settings, event, read_seconds=seconds)
         except Exception as error:  # a lost hint must not fail an enqueue that is committed
             logger.warning(
                 "wake-up was lost; the minute tick will find the job",
                 extra={
                     "event": "wake.lost",
-                    "reason": type(error).__name__,
-                    "worker_function": self._function,
+                    "reason": f"{type(error).__name__}: {error}",
+                    "worker_function": self._settings.worker_function_name,
                 },
             )

@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.aws.clients import client
 from minutehand.aws.rotation import RotatingHandler
-from minutehand.aws.secrets import read_parameter
+from minutehand.aws.secrets import read_secrets
 from minutehand.config import ConfigurationError, Settings
 
 
@@ -19,6 +19,15 @@ def put(settings: Settings, name: str, value: str) -> None:
     client(settings, "ssm").put_parameter(
         Name=name, Value=value, Type="SecureString", Overwrite=True
     )
+
+
+def naming(settings: Settings, parameter: str) -> dict[str, str]:
+    """A function's environment."""
+    return {
+        "SECRETS_PARAMETER": parameter,
+        "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
+        "AWS_REGION": settings.aws_region,
+    }
 
 
 class Built:
@@ -45,11 +54,7 @@ class Rotation:
     def __init__(self, settings: Settings, parameter: str) -> None:
         self.now = 0.0
         BUILT.clear()
-        environ = {
-            "SECRETS_PARAMETER": parameter,
-            "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
-            "AWS_REGION": settings.aws_region,
-        }
+        environ = naming(settings, parameter)
         self.handler = RotatingHandler(environ, Built, wall_clock=lambda: self.now)
 
     def token_after(self, seconds: float) -> str:
@@ -97,7 +102,7 @@ def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str,
     put(settings, "/minutehand/test/c", value)
 
     with pytest.raises(ConfigurationError, match=said) as refused:
-        read_parameter(client(settings, "ssm"), "/minutehand/test/c")
+        read_secrets(naming(settings, "/minutehand/test/c"))
     assert "/minutehand/test/c" in str(refused.value)
     assert '{"NAME":"value"}' in str(refused.value)
     assert value not in str(refused.value)

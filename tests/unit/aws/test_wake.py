@@ -7,18 +7,19 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
+from minutehand.aws.extra_workers import start_extra_workers
 from minutehand.aws.wake import LambdaWaker
 from minutehand.config import Settings
 from minutehand.log import request_context
 
 
-class LambdaApi:
-    """boto3's client of Lambda; it may be slow or refuse."""
+class LambdaApi(ThreadingHTTPServer):
+    """Lambda's own API; it may be slow or refuse."""
 
     def __init__(self) -> None:
         self.invokes: list[dict[str, Any]] = []
@@ -26,26 +27,51 @@ class LambdaApi:
         self.gate.set()
         self.arrived = threading.Event()
         self.status = 202
+        super().__init__(("127.0.0.1", 0), _Asked)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def invoke(self, *, Payload: bytes, **call: Any) -> None:
-        self.invokes.append({**call, "body": json.loads(Payload)})
-        self.arrived.set()
-        self.gate.wait(60)
-        if self.status != 202:
-            answer: Any = {"ResponseMetadata": {"HTTPStatusCode": self.status}}
-            raise ClientError(answer, "Invoke")
+
+class _Asked(BaseHTTPRequestHandler):
+    server: LambdaApi
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.invokes.append(
+            {
+                "path": self.path,
+                "type": self.headers["X-Amz-Invocation-Type"],
+                "scope": self.headers["Authorization"].split("/", 2)[2].partition(",")[0],
+                "body": json.loads(body),
+            }
+        )
+        self.server.arrived.set()
+        self.server.gate.wait(60)
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 @pytest.fixture
 def lambda_api() -> Iterator[LambdaApi]:
-    made = LambdaApi()
-    yield made
-    made.gate.set()
+    with LambdaApi() as made:
+        yield made
+        made.gate.set()
+        made.shutdown()
 
 
 @pytest.fixture
-def waker(lambda_api: LambdaApi, settings: Settings) -> LambdaWaker:
-    return LambdaWaker(settings, make_client=lambda: lambda_api, timeout_seconds=30)
+def settings(settings: Settings, lambda_api: LambdaApi) -> Settings:
+    """Settings that point at it."""
+    url = f"http://127.0.0.1:{lambda_api.server_port}"
+    return settings.model_copy(update={"aws_endpoint_url": url})
+
+
+@pytest.fixture
+def waker(settings: Settings) -> LambdaWaker:
+    return LambdaWaker(settings, timeout_seconds=30)
 
 
 async def test_the_worker_is_invoked_asynchronously(
@@ -57,8 +83,9 @@ async def test_the_worker_is_invoked_asynchronously(
 
     assert lambda_api.invokes == [
         {
-            "FunctionName": "minutehand-test-worker",
-            "InvocationType": "Event",
+            "path": "/2015-03-31/functions/minutehand-test-worker/invocations",
+            "type": "Event",
+            "scope": "eu-central-1/lambda/aws4_request",
             "body": {
                 "source": "minutehand.wake",
                 "reason": "enqueue",
@@ -66,6 +93,19 @@ async def test_the_worker_is_invoked_asynchronously(
             },
         }
     ]
+
+
+async def test_extra_workers_that_are_refused_are_left_to_the_next_tick(
+    settings: Settings, lambda_api: LambdaApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 429 is normal: it is the account's bound on concurrent runs."""
+    assert await start_extra_workers(settings, 3) == 3
+    sources = [each["body"]["source"] for each in lambda_api.invokes]
+    assert sources == ["minutehand.extra_worker"] * 3
+
+    lambda_api.status = 429
+    assert await start_extra_workers(settings, 2) == 0
+    assert [record.__dict__["refused"] for record in caplog.records] == [2]
 
 
 async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
@@ -101,5 +141,5 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     [record] = caplog.records
     assert record.__dict__["event"] == "wake.lost"
     assert record.__dict__["worker_function"] == "minutehand-test-worker"
-    assert record.__dict__["reason"] not in ("", "Exception")
+    assert record.__dict__["reason"].startswith(f"AwsRefused: lambda answered {status}")
     assert len(lambda_api.invokes) == 1
