@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
@@ -24,17 +25,12 @@ _TELLING = (
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
 #: Secrets of several lines: a PEM file, what pydantic quotes of a field.
-_OF_LINES: Final = (
+_OF_LINES = (
+    (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?", "{}"),
     (
-        re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?"),
-        HIDDEN,
-    ),
-    (
-        re.compile(
-            rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.{{0,500}}\binput_value=).{{0,500}}"
-            r"(?=, input_type=)"
-        ),
-        rf"\1{HIDDEN}",
+        rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.{{0,500}}\binput_value=).{{0,500}}"
+        r"(?=, input_type=)",
+        r"\1{}",
     ),
 )
 _WORD: Final = re.compile(r"\S*")
@@ -43,7 +39,7 @@ _PARAMETER = (
     r"|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)|jwt|session|code|auth"
 )
 _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
-_PATTERNS = (
+_OF_PIECES = (
     # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
     (
         rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
@@ -84,21 +80,24 @@ _PATTERNS = (
         r"\1{}",
     ),
 )
-_SECRETS: Final = tuple(
-    (re.compile(pattern), instead.format(HIDDEN)) for pattern, instead in _PATTERNS
-)
+
+
+@cache
+def _compiled(patterns: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str], str]]:
+    """The patterns, made with the first error: a process that starts has none yet."""
+    return [(re.compile(pattern), instead.format(HIDDEN)) for pattern, instead in patterns]
 
 
 def without_secrets(text: str) -> str:
     """`text`, of `MOST_READ` characters at most, with what looks like a secret replaced."""
     text = text[:MOST_READ]
-    for pattern, instead in _OF_LINES:
+    for pattern, instead in _compiled(_OF_LINES):
         text = pattern.sub(instead, text)
     return "".join(_filtered(piece) for piece in _pieces(text))
 
 
 def _filtered(piece: str) -> str:
-    for pattern, instead in _SECRETS:
+    for pattern, instead in _compiled(_OF_PIECES):
         piece = pattern.sub(instead, piece)
     return piece
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +90,22 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert len(BUILT) == 3
     rotation.handler.close()
     assert BUILT[-1].closed
+
+
+def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> None:
+    """It costs as much CPU as all that a worker imports."""
+    put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))
+    code = (
+        "import os, sys; from minutehand.aws.secrets import read_secrets;"
+        "print(read_secrets(os.environ)['TOKEN'], 'botocore' in sys.modules)"
+    )
+
+    environ = {**os.environ, **naming(settings, "/minutehand/test/b")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["one", "False"]
 
 
 @pytest.mark.parametrize(
