@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = ("shared", "supabase", "infra/release/resources.py", "pyproject.toml", "README.md", "LICENSE")
 
 
-def checkout_copy(folder: Path, root: Path = ROOT) -> Path:
+def checkout_copy(folder: Path) -> Path:
     """Copy what a wheel is made of, to change it."""
     unwanted = shutil.ignore_patterns("__pycache__", ".temp")
     for part in (*OWN, *TRAVELS):
-        source, target = root / part, folder / part
+        source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=unwanted, dirs_exist_ok=True)

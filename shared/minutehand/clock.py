@@ -37,8 +37,8 @@ class SystemClock:
 class FrozenClock:
     """A clock for tests: it does not move until it is advanced."""
 
-    def __init__(self, at: datetime | None = None) -> None:
-        self._now = at or datetime(2026, 1, 1, tzinfo=UTC)
+    def __init__(self) -> None:
+        self._now = datetime(2026, 1, 1, tzinfo=UTC)
         self._monotonic = 0.0
 
     def now(self) -> datetime:

@@ -296,11 +296,9 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
     return _read(environ, name, _flag, example="true") or False
 
 
-def read_count(
-    environ: Mapping[str, str], name: str, *, default: int, most: int, least: int = 1
-) -> int:
-    """A whole number from `least` to `most`."""
-    found = _read(environ, name, _count(least, most), example=str(default))
+def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    found = _read(environ, name, _count(1, most), example=str(default))
     return default if found is None else found
 
 

@@ -50,9 +50,9 @@ def how_to_migrate(url: str, stage: str | None = None) -> str:
     return "minutehand dev  # or, beside `supabase start`: supabase migration up"
 
 
-def find_cli(path: str | None = None) -> Path:
+def find_cli() -> Path:
     """Find a CLI of the search path that knows `--remote`."""
-    program = shutil.which("supabase", path=path)
+    program = shutil.which("supabase")
     if program is None:
         raise CommandFailed(
             "the Supabase CLI is not installed, and the schema goes before the functions",

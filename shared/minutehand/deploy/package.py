@@ -25,22 +25,19 @@ OSLS = Path("node_modules", "osls", "bin", "serverless.js")
 NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
-def compile_template(
-    stage: str, out: Path, *, artifacts: Path, root: Path | None = None, region: str = "us-east-1"
-) -> Path:
+def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "us-east-1") -> Path:
     """Run osls over a copy of serverless.yml and return the folder with the CloudFormation.
 
     Args:
         stage: Which of the project's stages.
         out: Where the templates go.
         artifacts: The folder of the zip, which osls hashes.
-        root: The folder of serverless.yml; the project's own when None.
         region: Becomes part of names only.
 
     Raises:
         PackagingError: osls refused the service.
     """
-    project = Project.find() if root is None else Project.at(root)
+    project = Project.find()
     # in a folder of its own: osls keeps state beside the service, which two runs would share
     service = out / "service"
     _mirror(project.root, service)

@@ -39,9 +39,9 @@ def write_extensions(folder: Path, system: Path) -> None:
 
 
 @cache
-def _pi(words: int = 18 + 4 * 256) -> str:
+def _pi() -> str:
     """The fraction of pi in words of 32 bits, by Gauss and Legendre: what Blowfish begins with."""
-    spare = 64
+    words, spare = 18 + 4 * 256, 64
     bits = 32 * words + spare
     a, b, t, n = 1 << bits, math.isqrt(1 << 2 * bits - 1), 1 << bits - 2, 0
     while a - b > 1:

@@ -19,6 +19,8 @@ COLOURS = {
     "aws": "yellow",
     "api": "cyan",
 }
+#: Of a part that did not start, shown with why.
+LAST_LINES = 12
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}
 
@@ -48,11 +50,11 @@ class Logs:
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
-    def last_lines(self, name: str, lines: int = 12) -> str:
+    def last_lines(self, name: str) -> str:
         """The end of a part's log, and where the whole is."""
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []
-        shown = "\n".join(f"  {readable(line)[1]}" for line in words[-lines:])
+        shown = "\n".join(f"  {readable(line)[1]}" for line in words[-LAST_LINES:])
         return f"its last output, from {path}:\n{shown or '  (none)'}"
 
     async def _read(self, name: str, stream: IO[bytes]) -> None:
