@@ -174,10 +174,10 @@ def burn(share: str) -> None:
         time.sleep(0.001 * (time.process_time() > float(share) / 4 * (time.time() - began)))
 
 
-def probe(place: dict[str, str], seconds: float) -> list[float]:
+def probe(place: dict[str, str], seconds: float) -> tuple[list[float], int]:
     """Seconds, p50 and p95, to a job's start; of a list; until a stream had the job's last event.
 
-    What fails counts as a minute.
+    What fails counts as a minute. The second is how often it looked.
     """
     auth = {"authorization": f"Bearer {user_token(secret=place['SUPABASE_JWT_SECRET'])}"}
     http = httpx.Client(base_url=place["API_URL"], headers=auth, timeout=60)
@@ -193,7 +193,8 @@ def probe(place: dict[str, str], seconds: float) -> list[float]:
             seen.append((start, time.time() - received, received - began))
         except (httpx.HTTPError, LookupError, ValueError):
             seen.append((60, 60, 60))
-    return [sorted(each)[len(seen) * at // 100] for each in zip(*seen, strict=True) for at in AT]
+    cells = [sorted(each)[len(seen) * at // 100] for each in zip(*seen, strict=True) for at in AT]
+    return cells, len(seen)
 
 
 def spent(rival: int) -> float:
@@ -203,21 +204,25 @@ def spent(rival: int) -> float:
     return float(sum(sum(each.cpu_times()[:2]) for each in those))
 
 
-def beside(place: dict[str, str], role: str) -> tuple[list[float], float, str]:
-    """Probe beside a process of this module: seconds, cores it took with all, its last word."""
+def beside(place: dict[str, str], role: str) -> tuple[list[float], float, float, str]:
+    """Probe beside a process of this module: seconds, cores it took with all, its last word.
+
+    Between cores and word stands how often a second was probed.
+    """
     words = [sys.executable, "-m", "infra.bench.rival", role]
     with Popen(words, stdout=PIPE, text=True, start_new_session=True) as running:
         time.sleep(2)
         before, began = spent(running.pid), time.time()
-        seen = probe(place, QUIET_SECONDS if role == "0" else SECONDS)
-        cores = (spent(running.pid) - before) / (time.time() - began)
+        seen, probes = probe(place, QUIET_SECONDS if role == "0" else SECONDS)
+        took = time.time() - began
+        cores = (spent(running.pid) - before) / took
         os.killpg(running.pid, signal.SIGKILL)
         said = (running.communicate()[0].splitlines() or [""])[-1]
     with psycopg.connect(place["DATABASE_URL"], autocommit=True) as session:
         for statement in CLEANUP * 2:  # workers are still at it
             with suppress(psycopg.errors.DeadlockDetected):
                 session.execute(statement.encode())
-    return seen, cores, said
+    return seen, cores, probes / took, said
 
 
 def main() -> None:
@@ -231,9 +236,12 @@ def main() -> None:
     print("a burner of as many cores; p95 beside the flood ÷ quiet (÷ burner); answers")
     named = [name for name in FLOODS if name in sys.argv[1:] or sys.argv[1:] == ["all"]]
     for name in named or KINDS:
-        (quiet, idle, _), (flooded, cores, said) = (beside(place, r) for r in ("0", name))
-        burnt, *_ = beside(place, str(max(0.0, cores - idle)))
-        print(f"{name:<17}{cores - idle:.1f} cores", end="")
+        quiet, idle, often, _ = beside(place, "0")
+        flooded, cores, seldom, said = beside(place, name)
+        # beside the flood fewer probes are made, so less of the cores is theirs than in quiet
+        cores -= idle * seldom / often
+        burnt, *_ = beside(place, str(max(0.0, cores)))
+        print(f"{name:<17}{cores:.1f} cores", end="")
         for of in range(0, len(quiet), len(AT)):
             times = (each[of : of + len(AT)] for each in (quiet, flooded, burnt))
             shown = " · ".join("/".join(f"{one * 1000:.0f}" for one in each) for each in times)
