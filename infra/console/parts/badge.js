@@ -68,6 +68,7 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
   const words = progress?.message || progress?.stage || "";
+  if (done === 0 && !words) return null; // so is a job shown that has said nothing
   return html`<div
     class=${classes("progress", compact && "compact")}
     data-tone=${tone}

@@ -131,8 +131,9 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
     page = visitor.page
     expect(page.locator("h1 .badge")).to_have_text("Queued")
     lease = worker.lease_soon()
-    worker.report(lease, 40, "half of it")
     expect(page.locator("h1 .badge")).to_have_text("Running")
+    expect(page.get_by_role("progressbar")).to_have_count(0)  # none was said, which is not 0 %
+    worker.report(lease, 40, "half of it")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
 
