@@ -207,7 +207,7 @@ def spent(rival: int) -> float:
 def beside(place: dict[str, str], role: str) -> tuple[list[float], float, float, str]:
     """Probe beside a process of this module: seconds, cores it took with all, its last word.
 
-    Between cores and word stands how often a second was probed.
+    Between cores and word is how often a second was probed.
     """
     words = [sys.executable, "-m", "infra.bench.rival", role]
     with Popen(words, stdout=PIPE, text=True, start_new_session=True) as running:
