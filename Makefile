@@ -60,7 +60,7 @@ check: setup ## Lint, types, imports, words, what no one uses, the form of SQL a
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/words.py
-	$(BIN)/python infra/exports.py
+	$(BIN)/python infra/unused.py
 	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand/cli shared/minutehand/install shared/minutehand/local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
 	$(ESLINT) infra shared tests
 	$(PRETTIER) --check $(SCRIPTS)

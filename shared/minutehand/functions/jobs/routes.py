@@ -54,7 +54,8 @@ async def create_job(
     queue = services.queue_of(caller)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _answer_enqueued(enqueued, services, response)
-    return CreatedJob(**dict(job), warning=await _warning(queue, [job]))
+    # the job was read a moment ago, and is not read again for a word beside it
+    return CreatedJob.model_construct(**dict(job), warning=await _warning(queue, [job]))
 
 
 async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
