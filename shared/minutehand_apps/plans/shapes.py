@@ -105,6 +105,9 @@ class Order(BaseModel):
     after: list[Line] = Field(default_factory=list, max_length=60)
 
 
+_OUTDATED = "The work breakdown is another one now: make this chapter again to have its days."
+
+
 class Schedule(Chapter):
     """Which task comes after which."""
 
@@ -134,6 +137,14 @@ class Schedule(Chapter):
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
         """Each task from its first day to its last, if nothing holds it up but what it needs."""
+        try:
+            return self._by_days(given)
+        except (KeyError, ValueError):
+            # the work breakdown is made again after it: what is left is what comes after what
+            rows = [[each.task, ", ".join(each.after)] for each in self.order]
+            return [[["Task", "After"], *rows], _OUTDATED]
+
+    def _by_days(self, given: Mapping[str, Any]) -> list[Block]:
         after = self._after(given)
         ends: dict[str, float] = {}
         days = {task["id"]: float(task["days"]) for task in given["work_breakdown"]["tasks"]}

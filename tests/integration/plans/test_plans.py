@@ -278,6 +278,29 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
     assert results[1] == {**results[0], "strategy": {"text": "Bake more."}}
 
 
+async def test_a_report_is_there_whichever_chapter_is_made_again(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """Others build on it: they are shown without it, and beside another than they were made of."""
+    plan_id = await with_model.create()
+    await with_model.ended(plan_id)
+    others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
+    server.answers["work_breakdown"] = others
+    formats = ("text/markdown", "text/html", "application/json")
+    for stage in stages_of("fast_but_skip_details"):
+        await with_model.ok("POST", f"/{plan_id}/chapters/{stage.name}/retry", user=None)
+        for accept in formats:
+            assert stage.title in await with_model.report(plan_id, accept)
+        await with_model.ended(plan_id)
+        for accept in formats:
+            assert stage.title in await with_model.report(plan_id, accept)
+        if stage.name == "work_breakdown":
+            outdated = "| c | A,  sign |\n| Oven |  |\n\nThe work breakdown is another one now"
+            assert outdated in await with_model.report(plan_id)
+            server.answers["dependencies"] = {"order": [{"task": "X"}]}
+    assert "1 days along the longest chain" in await with_model.report(plan_id)
+
+
 async def test_production_limits_guests(harness: Harness) -> None:
     """By a setting, which the local stack's seed opens."""
     statement = "update queue.settings set value = %s::jsonb where name = %s"
