@@ -13,6 +13,8 @@ _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
 #: Letters without any data after which an answer counts as plain prose: no preamble is so long.
 PROSE_AFTER: Final = 60
+#: So much of an answer says whether it is prose.
+MOST_LOOKED_AT: Final = 500
 #: Up to this length each piece is looked at, then each that makes the text longer by this share.
 ALWAYS_READ: Final = 16_000
 READ_AGAIN_SHARE: Final = 1 / 400
@@ -36,10 +38,14 @@ class GrowingField:
 
     Args:
         field: A member of the outermost object; None writes the answer itself.
+        is_prose: Whether what an answer begins with, without any data, is words for people.
     """
 
-    def __init__(self, field: str | None, words: Words) -> None:
+    def __init__(
+        self, field: str | None, words: Words, *, is_prose: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._field = field
+        self._is_prose = is_prose
         self._write: Callable[[str], Any] = words.write
         #: The answer as far as it came and was looked at.
         self.text = ""
@@ -73,8 +79,9 @@ class GrowingField:
         if self._object_at is None:
             found = _OBJECT.search(self.text)
             if found is None:
-                is_prose = len(self.text.lstrip()) > PROSE_AFTER and not _DATA.search(self.text)
-                return self.text.lstrip() if is_prose else None
+                text = self.text.lstrip()
+                is_prose = len(text) > PROSE_AFTER and not _DATA.search(text)
+                return text if is_prose and self._is_prose(text[:MOST_LOOKED_AT]) else None
             self._object_at = found.start()
         try:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, LanguageModelError
 from minutehand.ai.growing import GrowingField, Words
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
-from minutehand.ai.reading import Unreadable, only_text, read_shape
+from minutehand.ai.reading import Unreadable, is_prose, only_text, read_shape
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.vendor import VendorCalls, VendorError
@@ -109,7 +110,10 @@ class _Asked:
         self._shape = shape
         self._check = check
         self._field = field
-        self._growing = None if into is None else GrowingField(field, into)
+        self._growing = None
+        if into is not None and field is not None:
+            prose = partial(is_prose, shape=shape, field=field)
+            self._growing = GrowingField(field, into, is_prose=prose)
 
     async def once(self, prompt: Prompt) -> Any:
         """One call, its cost, and the shape in its answer."""

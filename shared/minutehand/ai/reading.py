@@ -36,9 +36,13 @@ MOST_SECONDS: Final = 20
 SHORTEST_CLIPPED: Final = 40
 #: What an answer begins with that is meant as data, or that is still a thought.
 _NO_PROSE: Final = re.compile(
-    r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think"
+    r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
+#: What models say at their end that their servers should have taken off.
+_END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
+#: A shape of one member is named within so many letters, by who means its object.
+MOST_BEFORE_A_NAME: Final = 100
 #: Letters and signs that no one sees.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
@@ -77,8 +81,8 @@ def read_shape(
         return found
     if not whole or _is_beginning(text):
         raise Unreadable("it breaks off before its end", cut_off=True)
-    if field is not None and is_prose(text, shape):
-        found, prose_fault = _first_of([{field: text.strip()}], shape, field)
+    if field is not None and is_prose(text, shape, field):
+        found, prose_fault = _first_of([{field: _END.sub("", text).strip()}], shape, field)
         fault = fault or prose_fault
     if found is None:
         for candidates in (_mended(text), doubtful):
@@ -91,12 +95,22 @@ def read_shape(
     return found
 
 
-def is_prose(text: str, shape: type[BaseModel]) -> bool:
-    """Whether `text` is words for people, and no try at an object of `shape`."""
+def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
+    """Whether `text` is words for people, and no try at an object of `shape` in any notation.
+
+    Tags, tables, assignments and bold names are tries: people would read the names of members. A
+    single one may be a word of the text, as "Title:", but not `field` beside another.
+    """
     if _NO_PROSE.match(text) or not says_something(text):
         return False
     names = "|".join(map(re.escape, shape.model_fields))
-    return re.search(rf"""["'](?:{names})["']\s*:|(?m:^)\s*(?:{names})\s*:""", text) is None
+    if re.search(rf"""["'](?:{names})["']\s*:|(?m:^)\s*(?:{names})\s*:""", text):
+        return False
+    label = rf"""(?im)(?:^|[-"'*`#<(\[|:&=,])[ \t]*({names})[ \t"'*`)\]]*(?:[:=>|]|$)"""
+    if len(shape.model_fields) == 1:
+        return re.search(label, text[:MOST_BEFORE_A_NAME]) is None
+    found = {name.lower() for name in re.findall(label, text)}
+    return field not in found or len(found) == 1
 
 
 def says_something(text: str) -> bool:
@@ -195,6 +209,11 @@ def _forms(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[di
             return
     if isinstance(value, dict):
         if names & value.keys():
+            with suppress(ValueError, RecursionError):
+                # the whole answer once more, as the text of its field
+                inner = _DECODER.decode(str(value.get(field or "")))
+                if isinstance(inner, dict) and names & inner.keys():
+                    yield inner
             yield value
         for inner in reversed(value.values()):
             if isinstance(inner, str):

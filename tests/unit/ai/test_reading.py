@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
 from minutehand.ai.growing import MOST_SHOWN, GrowingField
-from minutehand.ai.reading import Unreadable, read_shape
+from minutehand.ai.reading import Unreadable, is_prose, read_shape
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
 
@@ -71,6 +73,7 @@ Shaped = type[BaseModel]
         ('JSON is {"a": 1}.', Reply, {"reply": 'JSON is {"a": 1}.'}),
         ("42", Reply, {"reply": "42"}),
         ('{"text": "Line\nbreak"}', Text, {"text": "Line\nbreak"}),
+        (json.dumps({"text": RAW}), Text, SAID),
     ],
 )
 def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
@@ -102,6 +105,48 @@ def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
     with pytest.raises(Unreadable, match=why) as raised:
         read_shape(text, shape, field="reply" if shape is Reply else None)
     assert not raised.value.cut_off
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Tier:** standard\n**Reply:** It rains.",
+        "- tier: standard\n- reply: It rains.",
+        "Tier: standard\nReply: It rains.",
+        "## Tier\nstandard\n## Reply\nIt rains.",
+        "<tier>standard</tier><reply>It rains.</reply>",
+        'tier = "standard"\nreply = "It rains."',
+        "TIER=standard\nREPLY=It rains.",
+        "Reply(tier='standard', reply='It rains.')",
+        "| Member | Value |\n|---|---|\n| tier | standard |\n| reply | It rains. |",
+        "<function=answer>\n<parameter=tier>\nstandard\n<parameter=reply>\nIt rains.",
+    ],
+)
+def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
+    """People would read the names of its members, whole or as they come."""
+    of_text = re.sub("(?i)reply", "text", text)
+    for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
+        with pytest.raises(Unreadable, match="no JSON"):
+            read_shape(tried, shape, field=field)
+    written = Written()
+    prose = partial(is_prose, shape=Reply, field="reply")
+    growing = GrowingField("reply", written, is_prose=prose)
+    for letter in f"{text} {'And it rains. ' * 9}":
+        growing.add(letter)
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Title: Rain\n\nIt rains, and it rains.",
+        "**Reply:** I would write to them.",
+        "**Question:** What is rain?\n**Options:** water, tea",
+        "A `reply` of a server has a `tier` in its head.",
+    ],
+)
+def test_a_word_that_is_also_a_members_name_is_prose(text: str) -> None:
+    assert read_shape(f"{text}<|im_end|>", Reply, field="reply").reply == text
 
 
 @pytest.mark.parametrize("cut", range(2, len(COSTS)))
