@@ -96,6 +96,24 @@ export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
 /** `09:36:55.585`, by the reader's own clock. */
 export const clock = (iso) => local(iso).slice(11) || NONE;
 
+const DAY_MS = 86_400_000;
+
+/** An instant in a sentence: the engine's, or a time of the day as workers write it. */
+export const INSTANT =
+  /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00|\d\d:\d\d(?::\d\d)? UTC(?: on \d+ [A-Z][a-z]+)?)/;
+
+/** The instant that `INSTANT` has found, in ISO; without a date the nearest of its time. */
+export function instantOf(said, now = serverNow()) {
+  if (said.endsWith("+00")) return `${said.slice(0, -3).replace(" ", "T")}Z`;
+  const [time, day] = said.split(/ UTC(?: on )?/);
+  const today = new Date(now).toISOString().slice(0, 10);
+  const at = day
+    ? Date.parse(`${day} ${today.slice(0, 4)} ${time} UTC`)
+    : Date.parse(`${today}T${time}Z`);
+  const days = day ? 0 : Math.round((now - at) / DAY_MS);
+  return new Date(at + days * DAY_MS).toISOString();
+}
+
 /** The last characters of an id: time-ordered ids begin alike. */
 export const shortId = (id) => String(id ?? "").slice(-8);
 

@@ -4,6 +4,7 @@ import { percentage } from "../lib/format.js";
 import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
 import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
+import { Sentence } from "./when.js";
 
 /** A job's state; of its status alone where no more of it is known. */
 export function StateBadge({ status, job, cancelling = false }) {
@@ -84,6 +85,6 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
       <div class="progress-bar" style=${{ transform: `scaleX(${done / 100})` }}></div>
     </div>
     <span class="progress-number num">${done} %</span>
-    ${!compact && words && html`<span class="progress-words">${words}</span>`}
+    ${!compact && words && html`<span class="progress-words"><${Sentence} text=${words} /></span>`}
   </div>`;
 }

@@ -20,8 +20,11 @@ export const Empty = ({ title, children }) =>
 export const Failed = ({ error, retry, what = "This could not be read" }) =>
   html`<div class="notice failed" role="alert">
     <p class="strong">${what}</p>
-    <p>${error?.message ?? String(error)}${error?.code && error.status !== 0 && html` <code>${error.code}</code>`}</p>
-    ${error?.requestId && html`<p class="muted small">Request <code>${error.requestId}</code></p>`}
+    <p>${error?.message ?? String(error)}</p>
+    ${
+      error?.requestId &&
+      html`<p class="muted small" title=${error.code}>Request <code>${error.requestId}</code></p>`
+    }
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 

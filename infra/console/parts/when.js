@@ -1,6 +1,6 @@
 // Times: relative to now, with the exact instant in UTC behind them; and running durations.
 
-import { duration, local, relative, serverNow, utc } from "../lib/format.js";
+import { duration, INSTANT, instantOf, local, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
 const watchers = new Set();
@@ -44,8 +44,6 @@ export function Elapsed({ from, before = 0 }) {
   </span>`;
 }
 
-const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\+00/;
-
 /** An instant in the middle of a sentence, by the reader's clock: with the day when it is another. */
 function Instant({ at }) {
   const now = useNow();
@@ -62,5 +60,5 @@ export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(INSTANT)
     .map((part, index) =>
-      index % 2 === 1 ? html`<${Instant} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part,
+      index % 2 === 1 ? html`<${Instant} key=${index} at=${instantOf(part)} />` : part,
     );

@@ -17,7 +17,7 @@ import NotFound, { unreadPage } from "../../parts/not-found.js";
 import { Answering } from "../../parts/question.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import { Sentence, When } from "../../parts/when.js";
 
 needStyles("/apps/chat/chat.css");
 
@@ -286,7 +286,7 @@ function Answer({ of: message, onRetry }) {
     aria-busy=${isLive}>
     ${said && html`<${Markdown} text=${said} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
-    ${isLive && !isCancelling && !said && html`<p class="chat-thinking">${waits ?? "Thinking…"}</p>`}
+    ${isLive && !isCancelling && !said && html`<p class="chat-thinking"><${Sentence} text=${waits ?? "Thinking…"} /></p>`}
     ${
       isFailed &&
       html`<div class="notice failed">

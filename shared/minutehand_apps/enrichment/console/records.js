@@ -40,7 +40,7 @@ export const Enriched = ({ row, job }) =>
             ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
           <//> <span class="muted small"><${When} at=${row.enriched_at} /></span>
         </span>`
-      : html`<${Tag} tone="pending">Not yet<//>`;
+      : html`<${Tag} tone="pending">Not enriched<//>`;
 
 /** The first letter of a name, to find it by. */
 const Mark = ({ name }) =>

@@ -22,16 +22,36 @@ export const trainings = {
   remove: (id) => call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
-const MOST = 100;
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
+const PAGE = 100;
+export const MOST_COUNTED = 1000;
+const RUNNING = ["processing", "cancelling"];
 
-/** The jobs of a training or of all, the latest hundred. */
-export async function monitored({ workspaceId, trainingId, status, type }, signal) {
-  let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
-  if (trainingId) asked = asked.eq("training_id", trainingId);
-  if (status) asked = asked.eq("status", status);
-  if (type) asked = asked.eq("job_type", type);
-  return unwrap(asked.order("created_at", { ascending: false }).order("id").limit(MOST), signal);
+export const isLiveJob = ({ status }) => status === "pending" || RUNNING.includes(status);
+
+/** A page of the jobs of all trainings, newest first; with the first, how many need a look. */
+export async function monitored(workspaceId, { status, type, after }, signal) {
+  const asked = (columns) => {
+    const some = supabase().from("background_jobs").select(columns).eq("company_id", workspaceId);
+    return type ? some.eq("job_type", type) : some;
+  };
+  let page = asked("*");
+  if (status) page = page.in("status", status === "processing" ? RUNNING : [status]);
+  if (after) page = page.lt("id", after);
+  const open = asked("status")
+    .in("status", ["pending", "failed", ...RUNNING])
+    .limit(MOST_COUNTED);
+  const [jobs, found] = await Promise.all([
+    unwrap(page.order("id", { ascending: false }).limit(PAGE), signal),
+    after ? [] : unwrap(open, signal),
+  ]);
+  const count = (...of) => found.filter((one) => of.includes(one.status)).length;
+  const counts = {
+    pending: count("pending"),
+    processing: count(...RUNNING),
+    failed: count("failed"),
+  };
+  return { jobs, counts, next: jobs.length === PAGE ? jobs.at(-1).id : null };
 }
 
 export const STATES = {
@@ -54,12 +74,17 @@ const DOES = {
   sop_generation: "Making a procedure of it",
   mux_upload: "Preparing the video",
 };
-/** What is being done of a training; nothing while all of it waits. */
+/** Why a job that began does not run: what it waits for, or what failed and is tried again. */
+const waitsFor = ({ status, stage, progress_message: message, error_data: error }) =>
+  status === "pending" && (stage === "waiting" ? message : error?.message);
+/** What is being done of a training, or why nothing is. */
 export const nowOf = ({ jobs }) =>
   jobs
     .filter((job) => job.status === "processing")
     .map((job) => DOES[job.job_type])
-    .join("; ") || "Waiting for its turn";
+    .join("; ") ||
+  jobs.map(waitsFor).find(Boolean) ||
+  "Waiting for its turn";
 /** What there is of a training that is ready, or what is being done of one that is not. */
 export function aboutOf(training) {
   if (training.reason) return training.reason;

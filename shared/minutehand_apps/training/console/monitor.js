@@ -1,21 +1,108 @@
-// The job monitor over all trainings; its filter is in the address.
+// The job monitor over all trainings: what runs, what failed and why; its filter is in the address.
 
+import { atLeast } from "../../lib/format.js";
 import { setQuery, useQuery } from "../../lib/router.js";
-import { html } from "../../lib/ui.js";
-import { JobMonitor } from "./job-monitor.js";
+import { stateOf } from "../../lib/states.js";
+import { html, quiet, useRef } from "../../lib/ui.js";
+import { Freshness } from "../../parts/badge.js";
+import { choice } from "../../parts/field.js";
+import { useLivePages } from "../../parts/live.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { liveList } from "../../parts/table.js";
+import { actOnMany } from "../../parts/many.js";
+import { isLiveJob, JOB_TYPES, MAKES, MOST_COUNTED, monitored } from "./data.js";
+import { attributesOf, columnsOf } from "./job-monitor.js";
 
 export const title = () => "Job monitor";
 
+const STATUSES = ["pending", "processing", "failed", "completed", "cancelled"];
+
 export default function Monitor({ workspace }) {
   const query = useQuery();
-  const filter = { status: query.get("status") ?? undefined, type: query.get("type") ?? undefined };
+  const [status, type] = [query.get("status") ?? "", query.get("type") ?? ""];
+  const found = useLivePages(
+    workspace.id,
+    (id, after, signal) => monitored(id, { status, type, after }, signal),
+    {
+      search: `${status} ${type}`,
+      liveOf: (pages) => [
+        ...new Set(
+          pages.flatMap(({ jobs }) =>
+            jobs.filter(isLiveJob).map((job) => `training:${job.training_id}`),
+          ),
+        ),
+      ],
+    },
+  );
+  const rows = found.value?.flatMap((page) => page.jobs) ?? [];
+  const last = useRef({}); // another filter begins with the counts of the one before
+  if (found.value) last.current = found.value[0].counts;
+  const counts = last.current;
+  const retryAll = async () => {
+    const ids = rows.map((job) => job.id);
+    const filter = { ids, status: ["failed"] };
+    await actOnMany({ workspaceId: workspace.id, action: "retry", filter, known: ids.length });
+    found.refresh();
+  };
+  const tab = (name, word, tone) => {
+    const chosen = Object.entries({ status: name, type }).filter(([, value]) => value);
+    return html`<a
+      key=${word}
+      class="group"
+      data-tone=${counts[name] > 0 ? tone : undefined}
+      aria-current=${status === name ? "true" : undefined}
+      href=${`/trainings/monitor?${new URLSearchParams(chosen)}`}>
+      ${`${word} `}
+      ${
+        counts[name] > 0 &&
+        html`<span class="group-count num">
+          ${atLeast(counts[name], counts[name] >= MOST_COUNTED)}
+        </span>`
+      }
+    </a>`;
+  };
   return html`<div class="page">
     <header class="page-head">
       <div class="grow">
         <p class="crumb"><a href="/trainings">Training</a></p>
         <h1 tabindex="-1">Job monitor</h1>
       </div>
+      <${Freshness} value=${found.freshness} />
     </header>
-    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${setQuery} />
+    <div class="bar">
+      <nav class="groups" aria-label="Jobs by state">
+        ${tab("", "All")}
+        ${STATUSES.map((name) => tab(name, stateOf(name).word, stateOf(name).tone))}
+      </nav>
+      <span class="spacer"></span>
+      ${status === "failed" && rows.length > 1 && quiet(`Retry these ${rows.length}`, retryAll)}
+      ${choice(
+        "Job",
+        type,
+        (value) => setQuery({ type: value }),
+        [["", "All jobs"], ...JOB_TYPES.map((name) => [name, MAKES[name]])],
+        "field-inline",
+        "hidden",
+      )}
+    </div>
+    ${liveList(
+      {
+        of: found,
+        what: "jobs",
+        label: "Jobs",
+        rows,
+        key: (job) => job.id,
+        attributes: attributesOf,
+        empty:
+          status || type
+            ? html`<${Empty} title="No such job">
+                ${quiet("Show all jobs", () => setQuery({ status: "", type: "" }))}
+              <//>`
+            : html`<${Empty} title="No jobs yet">
+                <p>Upload a video in <a href="/trainings">Training</a>, and its jobs are listed here.</p>
+              <//>`,
+      },
+      columnsOf(found.refresh),
+    )}
   </div>`;
 }

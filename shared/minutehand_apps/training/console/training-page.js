@@ -5,14 +5,15 @@ import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
 import { classes, html, useEffect, useRef, useState } from "../../lib/ui.js";
-import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
+import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
+import { table } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
-import { JobMonitor } from "./job-monitor.js";
+import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
 import { Picture, useVideo, Video } from "./video.js";
 import { unreadPage } from "../../parts/not-found.js";
 
@@ -20,7 +21,7 @@ needStyles("/apps/training/training.css");
 
 export const title = () => "Training";
 
-export default function TrainingPage({ id, workspace }) {
+export default function TrainingPage({ id }) {
   const [isGoing, setIsGoing] = useState(false);
   const act = actionsOn(() => setIsGoing(false));
   const go = () => {
@@ -35,10 +36,10 @@ export default function TrainingPage({ id, workspace }) {
       danger: true,
     });
   if (isGoing) return html`<div class="page"><h1>Training</h1><${Loading} what="Deleting" /></div>`;
-  return html`<${Training} id=${id} workspace=${workspace} remove=${remove} />`;
+  return html`<${Training} id=${id} remove=${remove} />`;
 }
 
-function Training({ id, workspace, remove }) {
+function Training({ id, remove }) {
   const player = useRef(null);
   const [at, setAt] = useState(null); // of the video, once it plays
   const found = useRead((signal) => trainings.read(id, signal), [id]);
@@ -136,7 +137,7 @@ function Training({ id, workspace, remove }) {
       ${!isOver(training.status) && !transcribed && html`<${Coming} jobs=${training.jobs} />`}
       ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} at=${at} />`}
     </div>
-    <${Details} workspaceId=${workspace.id} id=${id} onChange=${found.refresh} />
+    <${Details} training=${training} refresh=${found.refresh} />
   </article>`;
 }
 
@@ -148,7 +149,7 @@ const Coming = ({ jobs }) =>
       ${Object.entries(MAKES).map(
         ([type, what]) => html`<li key=${type}>
           <span>${what}</span>
-          <${StateBadge} status=${jobs.find((job) => job.job_type === type)?.status ?? "pending"} />
+          <${JobState} job=${jobs.find((job) => job.job_type === type) ?? { status: "pending" }} />
         </li>`,
       )}
     </ul>
@@ -157,23 +158,23 @@ const Coming = ({ jobs }) =>
     </p>
   </section>`;
 
-/** The jobs that it is made of, read when they are looked at. */
-function Details({ workspaceId, id, onChange }) {
-  const [isOpen, setIsOpen] = useState(false);
-  const [filter, setFilter] = useState({});
-  return html`<details class="more" onToggle=${(event) => setIsOpen(event.target.open)}>
+/** The jobs that it is made of. */
+const Details = ({ training: { title: name, jobs }, refresh }) =>
+  html`<details class="more">
     <summary>Details</summary>
-    ${
-      isOpen &&
-      html`<${JobMonitor}
-        workspaceId=${workspaceId}
-        trainingId=${id}
-        filter=${filter}
-        onFilter=${(changes) => setFilter({ ...filter, ...changes })}
-        onChange=${onChange} />`
-    }
+    <div class="card list">
+      ${table(
+        {
+          label: "Jobs",
+          rows: jobs.map((job) => ({ ...job, title: name })),
+          key: (job) => job.id,
+          cards: true,
+          attributes: attributesOf,
+        },
+        columnsOf(refresh, true),
+      )}
+    </div>
   </details>`;
-}
 
 /** Say so when a training ends while it is shown. */
 function useNotice(training) {

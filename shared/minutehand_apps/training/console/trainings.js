@@ -5,7 +5,7 @@ import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { When } from "../../parts/when.js";
+import { Sentence, When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { aboutOf, isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
@@ -67,7 +67,7 @@ export default function Trainings({ workspace, user }) {
           "wrap",
           (one) => html`
             <a href=${`/trainings/${one.id}`}>${one.title}</a>
-            <span class="under">${aboutOf(one)}</span>
+            <span class="under"><${Sentence} text=${aboutOf(one)} /></span>
           `,
         ),
         column(

@@ -1,0 +1,24 @@
+// Instants in sentences, as workers and the engine write them.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { INSTANT, instantOf } from "../../../infra/console/lib/format.js";
+
+const NOW = Date.parse("2026-11-26T23:59:50Z");
+
+for (const [sentence, at] of [
+  ["held since 2026-11-20 08:36:55+00", "2026-11-20T08:36:55Z"],
+  ["it is asked again at 23:59:58 UTC", "2026-11-26T23:59:58.000Z"],
+  ["it is asked again at 00:00:20 UTC", "2026-11-27T00:00:20.000Z"],
+  ["it is asked again at 11:59:00 UTC", "2026-11-27T11:59:00.000Z"],
+  ["it is asked again at 23:10 UTC on 27 November.", "2026-11-27T23:10:00.000Z"],
+])
+  test(sentence, () => {
+    const parts = sentence.split(INSTANT);
+    assert.equal(parts.length, 3);
+    assert.equal(Date.parse(instantOf(parts[1], NOW)), Date.parse(at));
+  });
+
+test("a number is no instant", () => {
+  assert.equal("It ran for 12:30 minutes at 2 UTC".split(INSTANT).length, 1);
+});
