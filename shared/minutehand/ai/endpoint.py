@@ -6,6 +6,7 @@ Requests and answers are left to openai_compatible.py and speech_endpoint.py.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ MAX_ANSWER_BYTES: Final = 2_000_000
 MAX_STREAM_BYTES: Final = 60_000_000
 #: Statuses that another prompt may change; for the others the address or the model is wrong.
 _OF_PROMPT: Final = frozenset({400, 413, 422, 451})
+#: How endpoints say that an account is empty, some of them by 400 or 429.
+_NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: What a whole answer begins with, and no server-sent event.
 _WHOLE: Final = b'{["<'
 
@@ -165,8 +168,8 @@ class Endpoint:
         if given is None:
             raise self._unusable(f"{self._title} did not answer with a JSON object")
         if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
-            code = wrong.get("code") if isinstance(wrong, dict) else None
-            status = code if isinstance(code, int) and 400 <= code < 600 else None
+            code = str(wrong.get("code")) if isinstance(wrong, dict) else ""
+            status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
             error = self._refusal(answer, status or 500, given)
             if status is None:
                 # nothing says that it came instead of an answer, and not behind one
@@ -193,7 +196,10 @@ class Endpoint:
         said = self._hidden(str(error.get("message") or "it says no more"))
         what = f"{self._title} answered {status}: {said}"
         wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
-        found = verdict(402 if error.get("code") == "insufficient_quota" else status)
+        # not all of what it says: a limit's words may lead to where one pays
+        named = f"{error.get('code')} {error.get('type')} {said if status == 400 else ''}"
+        is_empty = status in {400, 403, 429} and _NO_CREDIT.search(named)
+        found = verdict(402 if is_empty else status)
         if status < 400 or (found.code == "refused" and status not in _OF_PROMPT):
             found = Verdict("misconfigured", "none")
             where = answer.headers.get("location")

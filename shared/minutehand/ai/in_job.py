@@ -25,6 +25,8 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Most of an answer that could not be used that is shown to the model again.
 MOST_SHOWN_AGAIN: Final = 4_000
+#: Of an answer that breaks off for a reason that no one gives.
+BROKEN_OFF: Final = "The language model broke off its answer. Try again, or ask for less at once."
 
 
 async def ask_for(
@@ -154,6 +156,9 @@ class _Asked:
             )
         except Unreadable as error:
             what = f"The answer of {answer.model}"
+            if error.cut_off and answer.whole:
+                why = f"{what} breaks off, though the endpoint says that it is whole"
+                raise AnswerCutOff(why, said=BROKEN_OFF, text=answer.text) from error
             if error.cut_off:
                 raise AnswerCutOff(
                     f"{what} was cut off; LANGUAGE_MODEL_MOST_TOKENS is the limit", text=answer.text

@@ -195,7 +195,7 @@ class _Said:
             said = [
                 self._add_choice(choice)
                 for choice in given.get("choices") or ()
-                if choice.get("index", 0) == 0
+                if str(choice.get("index") or 0) == "0"
             ]
         except (TypeError, AttributeError, KeyError) as error:
             raise self._unusable("is not as documented") from error
@@ -270,7 +270,11 @@ class _Said:
 def _text(content: Any) -> str:
     """What a message says: a text, or the texts among its parts."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") == "text")
+        return "".join(
+            part if isinstance(part, str) else part["text"]
+            for part in content
+            if isinstance(part, str) or part.get("type") in {"text", "output_text"}
+        )
     if not isinstance(content, str | None):
         raise TypeError(f"content is a {type(content).__name__}")
     return content or ""

@@ -58,10 +58,11 @@ _STOPPED: Final[dict[str, Any]] = {
     "said": "The work was stopped each time before an answer came.",
 }
 
-#: Statuses of a service that is away or too busy, not of one that is broken.
-_OVERLOADED: Final = frozenset({502, 503, 521, 522, 523, 529})
-#: Statuses of a gateway that waited in vain: behind it the work may have been done.
-_TIMED_OUT: Final = frozenset({408, 504, 524})
+#: Statuses of a service that is away or too busy, not of one that is broken; 498 is Groq's.
+_OVERLOADED: Final = frozenset({498, 502, 503, 521, 522, 523, 529})
+#: Statuses of a gateway that waited in vain, or whose caller is gone: behind it the work may have
+#: been done.
+_TIMED_OUT: Final = frozenset({408, 460, 499, 504, 524})
 
 
 class Verdict(NamedTuple):

@@ -135,7 +135,7 @@ async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wron
 
 
 async def test_an_answer_that_was_cut_off_is_asked_for_with_the_larger_limit() -> None:
-    """Which is a setting; then it fails, and says which."""
+    """Which is a setting; then it fails, and says which, or that no one knows why it broke off."""
     async with ModelServer() as server:
         model = client(server, most_tokens=3_000)
 
@@ -146,11 +146,18 @@ async def test_an_answer_that_was_cut_off_is_asked_for_with_the_larger_limit() -
         run = await ProcessorTest(title, None).run()
         await model.aclose()
 
-    assert [seen.body["max_tokens"] for seen in server.seen] == [2_000, 3_000]
+        assert [seen.body["max_tokens"] for seen in server.seen] == [2_000, 3_000]
+        assert run.error is not None
+        words = "The language model's answer was longer than it may be. Ask for less at once."
+        assert run.error.message == words
+        assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
+
+        model = client(server, most_tokens=3_000)
+        server.faults["answer"] = [Fault(said='{"titl', finish="error")] * 2
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
     assert run.error is not None
-    words = "The language model's answer was longer than it may be. Ask for less at once."
-    assert run.error.message == words
-    assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
+    assert run.error.message.startswith("The language model broke off its answer. Try again")
 
 
 async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
@@ -310,3 +317,39 @@ async def test_a_redirect_says_where_to() -> None:
     assert "LANGUAGE_MODEL_URL" in str(raised.value)
     assert (raised.value.hope, raised.value.charged) == ("none", False)
     assert "settings" in raised.value.said
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        (429, {"code": "insufficient_quota"}, "out_of_credit"),
+        (429, {"code": "billing_hard_limit_reached"}, "out_of_credit"),
+        (429, {"type": "exceeded_current_quota_error"}, "out_of_credit"),
+        (400, {"message": "Your credit balance is too low"}, "out_of_credit"),
+        (429, {"message": "Slow down; to pay for more: /account/billing"}, "rate_limited"),
+        (200, {"code": "429"}, "rate_limited"),
+        (498, {"message": "no capacity"}, "unreachable"),
+        (499, {"message": "client closed"}, "silent"),
+    ],
+)
+async def test_what_a_refusal_means_is_read_wherever_it_is_said(
+    status: int, error: dict[str, str], code: str
+) -> None:
+    """An empty account is not waited for, and a limit is not taken for one."""
+    async with ModelServer() as server:
+        with pytest.raises(LanguageModelError) as raised:
+            await complete(server, *[Fault(status, {"error": error})] * 2)
+
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
+    "content", [[SAID], [{"type": "output_text", "text": SAID}, {"type": "thinking"}]]
+)
+async def test_parts_of_an_answer_are_its_words(content: list[Any]) -> None:
+    """As endpoints name them; and an index that is none is the first."""
+    choice = {"index": None, "message": {"content": content}, "finish_reason": "stop"}
+    async with ModelServer() as server:
+        found = await complete(server, Fault(answer={"choices": [choice]}))
+
+    assert found.text == SAID
