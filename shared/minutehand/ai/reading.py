@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from minutehand.ai.own_process import own_environment
-from minutehand.worker.plain import edge
+from minutehand.worker.plain import edge, is_blank, says_something
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Where an object may begin in a text.
@@ -43,8 +42,6 @@ _NO_PROSE: Final = re.compile(
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
 #: A shape of one member is named within so many letters, by who means its object.
 MOST_BEFORE_A_NAME: Final = 100
-#: Letters and signs that no one sees.
-_UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 class Unreadable(Exception):
@@ -111,11 +108,6 @@ def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
         return re.search(label, text[:MOST_BEFORE_A_NAME]) is None
     found = {name.lower() for name in re.findall(label, text)}
     return field not in found or len(found) == 1
-
-
-def says_something(text: str) -> bool:
-    """Whether a text has a letter, a digit or a sign in it: a length is not a word."""
-    return any(unicodedata.category(sign)[0] in "LNS" and sign not in _UNSEEN for sign in text)
 
 
 def only_text(shape: type[BaseModel]) -> str | None:
@@ -257,19 +249,13 @@ def _fitted(value: dict[str, Any], shape: type[Shape]) -> Shape:
 def _without_blanks(value: Any) -> Any:
     """Texts that no one sees as empty ones, which a shape may refuse; in lists they are dropped."""
     if isinstance(value, str):
-        return "" if _is_blank(value) else value
+        return "" if is_blank(value) else value
     if isinstance(value, list):
-        kept = [each for each in value if not (isinstance(each, str) and _is_blank(each))]
+        kept = [each for each in value if not (isinstance(each, str) and is_blank(each))]
         return [_without_blanks(each) for each in kept]
     if isinstance(value, dict):
         return {name: _without_blanks(each) for name, each in value.items()}
     return value
-
-
-def _is_blank(text: str) -> bool:
-    return not any(
-        unicodedata.category(sign)[0] in "LNSPM" and sign not in _UNSEEN for sign in text
-    )
 
 
 def _clip(data: Any, fault: Any) -> bool:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import InputRefused
-from minutehand.ai.reading import says_something
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
+from minutehand.worker.plain import says_something
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +80,16 @@ def segments_of(said: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
     found, is_readable = [], True
     for each in (listed if isinstance(listed, list) else [])[:MOST_SEGMENTS]:
         try:
-            start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
-        except (KeyError, TypeError, ValueError):
+            start, end = float(each["start"]), float(each["end"])
+            text = str.strip(each["text"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             is_readable = False
             continue
         if says_something(text) and start == start and end == end:
             start = round(min(max(start, 0.0), seconds), 3)
             # Whisper's sometimes end before they begin
             end = max(start, round(min(end, seconds), 3))
-            found.append(Segment(start, end, text.strip()))
+            found.append(Segment(start, end, text))
     whole = said["text"].strip()
     if says_something(whole) and not (found and is_readable):
         return (Segment(0.0, seconds, whole),)

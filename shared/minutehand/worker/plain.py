@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,8 @@ MAX_LEVELS: Final = 100
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _REPLACED: Final = "\ufffd"
+#: Letters and signs that no one sees.
+_UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 #: Of what holds much.
 _BEGINNING: Final = reprlib.Repr()
 _BEGINNING.maxlevel = 3
@@ -62,6 +65,20 @@ def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str)
     except BaseException:  # as above
         said = f"<{type(value).__name__} without a text>"
     return clean_text(said if len(said) <= most else said[: most - 1] + "…")
+
+
+def is_blank(given: str) -> bool:
+    """Whether no one sees anything of a text: a length is not a word."""
+    return not _has_of(given, "LNSPM")
+
+
+def says_something(given: str) -> bool:
+    """Whether a text has a letter, a digit or a sign in it, and not its punctuation alone."""
+    return _has_of(given, "LNS")
+
+
+def _has_of(given: str, kinds: str) -> bool:
+    return any(unicodedata.category(sign)[0] in kinds and sign not in _UNSEEN for sign in given)
 
 
 def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import httpx
 from pydantic import StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
+from minutehand.worker.plain import is_blank
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.vendor import no_answer, sentence, verdict
 from minutehand_apps.beacon.models import (
@@ -190,7 +191,7 @@ def read_output(data: Any, spec: JobSpec) -> Output:
 def _response(asked: Asked, answer: dict[str, Any]) -> Response:
     text = answer.get("response")
     name = _short(asked.question_id)
-    if not isinstance(text, str) or not text.strip(" \t\n\r"):
+    if not isinstance(text, str) or is_blank(text):
         raise Unanswered(f"the answer to question {name} is empty")
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
         raise Unanswered(f"the answer to question {name} is not UTF-8 text")

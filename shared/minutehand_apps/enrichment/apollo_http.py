@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
 from minutehand.retry_after import asked_to_wait
 from minutehand.telemetry import trace_headers
-from minutehand.worker.plain import clean_text
+from minutehand.worker.plain import clean_text, is_blank
 from minutehand.worker.vendor import no_answer, verdict
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
@@ -183,7 +183,7 @@ def _read(record: type[Record], raw: object) -> Record | None:
 def _storable(value: object) -> object:
     """What jsonb can hold: an answer that cannot be recorded would be bought again."""
     if isinstance(value, str):
-        return clean_text(value[:MAX_TEXT])
+        return None if is_blank(value) else clean_text(value[:MAX_TEXT])
     # no field is a yes or no, and pydantic would take one for a number
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
         return None

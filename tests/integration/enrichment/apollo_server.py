@@ -56,7 +56,7 @@ class ApolloServer(MisbehavingServer):
 
 
 def organization(domain: str) -> dict[str, Any]:
-    """A company with the fields the reference page shows, and some that no one asked for."""
+    """A company with the fields of the reference page, some that no one asked for, and a blank."""
     return {
         "id": f"org-{domain}",
         "name": f"The {domain} Company",
@@ -67,5 +67,6 @@ def organization(domain: str) -> dict[str, Any]:
         "estimated_num_employees": 1600,
         "annual_revenue": 100000000.0,
         "city": "San Francisco",
+        "state": " \u3164",
         "country": "United States",
     }

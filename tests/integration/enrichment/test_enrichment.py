@@ -64,6 +64,7 @@ async def test_the_real_client_fills_accounts_and_contacts(
     )
     account = online.record("accounts", INITECH)
     assert (account["employee_count"], account["annual_revenue"]) == (1600, 100_000_000)
+    assert (account["city"], account["state"]) == ("San Francisco", None)
     assert online.record("contacts", PETER)["title"] == "Founder & CEO"
     assert {key for key, _ in apollo.seen} == {KEY}
     assert online.credits() == 2

@@ -128,7 +128,7 @@ def _result(task: Task, fault: Faults) -> dict[str, Any]:
     elif fault.answers == "twice":
         responses = [*responses, responses[0]]
     elif fault.answers == "empty":
-        responses = [{**responses[0], "response": " "}, *responses[1:]]
+        responses = [{**responses[0], "response": " \u200b"}, *responses[1:]]
     data: Any = {"responses": responses}
     return {
         "task_id": task.task_id,
