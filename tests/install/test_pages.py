@@ -51,6 +51,16 @@ drop function if exists public.greet_customer(), public.send_invoices_invoice(js
 OF_WORKSPACES = "aws"
 #: Takes tables out that the other tests of the file use; tests/install/test_without.py keeps it.
 TAKES_OUT = "webhooks"
+#: Prints what each command line of its argument prints.
+PRINTS = """
+import json, sys
+from typer.testing import CliRunner
+from minutehand.cli.__main__ import app
+
+done = [CliRunner().invoke(app, line.split()) for line in json.loads(sys.argv[1])]
+assert not any(each.exit_code for each in done), done
+print(json.dumps([each.stdout for each in done]))
+"""
 #: What the wheel and its user do not have.
 OF_THE_CLONE = re.compile(
     r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)"
@@ -91,29 +101,38 @@ def run(project: Stranger, script: str) -> str:
     return str(done.stdout)
 
 
-def page(project: Stranger, topic: str) -> str:
-    """A page as it is printed."""
-    return run(project, f"minutehand docs {topic}")
+def printed(project: Stranger, *commands: str) -> list[str]:
+    """What each command line prints, one process for all: its start costs more than they do."""
+    done = project.environment.run(project.folder, "-c", PRINTS, json.dumps(commands))
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
+    """Each page by its topic, as it is printed."""
+    topics = [each.topic for each in PAGES]
+    texts = printed(project, *(f"docs {topic}" for topic in topics))
+    return dict(zip(topics, texts, strict=True))
 
 
 def test_every_page_speaks_the_projects_names_and_its_code_is_code(
-    project: Stranger, dev: RunningStack
+    pages: dict[str, str], dev: RunningStack
 ) -> None:
     """SQL runs as the dashboard's editor runs it; what needs a model or a server is read."""
     owner = as_user(dev.values["DATABASE_URL"], "postgres")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(BEFORE)
-        for each in PAGES:
-            text = page(project, each.topic)
+        for topic, text in pages.items():
             assert [line for line in text.splitlines() if OF_THE_CLONE.search(line)] == []
             assert max(map(len, text.splitlines())) <= 400  # more asks for a second reading
             assert "jobs.hello" not in text
-            for block in blocks(text, "sql") if each.topic != OF_WORKSPACES else ():
-                is_kept = each.topic != TAKES_OUT
+            for block in blocks(text, "sql") if topic != OF_WORKSPACES else ():
+                is_kept = topic != TAKES_OUT
                 with nullcontext() if is_kept else connection.transaction(force_rollback=True):
                     connection.execute(block.encode())
             for block in blocks(text, "python", "py"):
-                compile(block, each.topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                compile(block, topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             for block in blocks(text, "yaml"):
                 assert yaml.safe_load(block)
         start = render((ROOT / "README.md").read_text(), Names(tenant=ACME))
@@ -148,12 +167,14 @@ def test_no_page_keeps_the_default_names_in_another_schema() -> None:
     assert {topic: words for topic, words in found.items() if words} == {}
 
 
-def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: RunningStack) -> None:
+def test_the_first_job_and_the_calls_over_http_run(
+    project: Stranger, dev: RunningStack, pages: dict[str, str]
+) -> None:
     """The README's in a terminal; the page's by curl and jq."""
     seen = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
     assert '"greeting": "Hello, Ada!"' in seen
     assert "work.hello" in run(project, "minutehand enqueue work.helo '{}' 2>&1")
-    text = page(project, "http")
+    text = pages["http"]
     assert ACME in text
 
     done = run(project, "\n".join(blocks(text, "sh")))
@@ -162,9 +183,11 @@ def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: Runni
     assert '"more":false,"count":0' in done
 
 
-def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack) -> None:
+def test_own_tables_work_as_their_page_says(
+    project: Stranger, dev: RunningStack, pages: dict[str, str]
+) -> None:
     """A table, the functions, the processor and a job, while the stack runs."""
-    text = page(project, "own-data")
+    text = pages["own-data"]
     [table], [processor, _] = blocks(text, "sql"), blocks(text, "python")
     migrations = project.folder / "supabase" / "migrations"
     newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
@@ -189,26 +212,33 @@ def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack
     assert "0 failed" in run(project, "minutehand doctor")
 
 
-def test_the_skill_file_is_followed_to_the_letter(project: Stranger, dev: RunningStack) -> None:
+def test_the_skill_file_is_followed_to_the_letter(
+    project: Stranger, dev: RunningStack, pages: dict[str, str]
+) -> None:
     """Its processor, its test, its command, as an assistant would."""
-    text = page(project, "skill")
+    text = pages["skill"]
     [processor, test], folder = blocks(text, "python"), project.folder / "work"
     (folder / "processors" / "greet.py").write_text(processor)
     (folder / "tests" / "test_greet.py").write_text(
         f"from work.processors.greet import Greet, greet\n{test}"
     )
     run(project, "python -m pytest -q -p no:cacheprovider work/tests/test_greet.py")
-    until(lambda: "jobs.greet" in run(project, "minutehand types"))
+    with dev.connect() as connection:
+        published = "select from minutehand_engine.job_types where job_type = 'jobs.greet'"
+        until(lambda: connection.execute(published).rowcount)
+    assert "jobs.greet" in run(project, "minutehand types")
     [command] = re.findall(r"`(minutehand enqueue jobs\.greet .* --watch)`", text)
 
     assert '"said": "Hello Ada"' in run(project, command)
     assert "0 failed" in run(project, "minutehand doctor")
 
 
-def test_people_and_webhooks_are_made_in_a_shell(project: Stranger, dev: RunningStack) -> None:
+def test_people_and_webhooks_are_made_in_a_shell(
+    project: Stranger, dev: RunningStack, pages: dict[str, str]
+) -> None:
     """By curl and psql, as the pages of the local stack and of webhooks have it."""
-    [signs_up, by_sql] = blocks(page(project, "local"), "sh")
-    [subscribes] = blocks(page(project, "webhooks"), "sh")
+    [signs_up, by_sql] = blocks(pages["local"], "sh")
+    [subscribes] = blocks(pages["webhooks"], "sh")
     here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"
 
     run(project, signs_up)
@@ -222,20 +252,22 @@ def test_people_and_webhooks_are_made_in_a_shell(project: Stranger, dev: Running
             "you@example.com",
         ]
         [[user]] = connection.execute("select id from auth.users where email ~ '^new@example'")
-    [exports] = [block for block in blocks(page(project, "data"), "sh") if "erase" in block]
+    [exports] = [block for block in blocks(pages["data"], "sh") if "erase" in block]
     # at a terminal it asks first
     exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
     run(project, here + exports)
     assert json.loads((project.folder / "ada.json").read_text())
 
 
-def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(project: Stranger) -> None:
+def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
+    project: Stranger, pages: dict[str, str]
+) -> None:
     """The other lines that need no stack."""
-    [_, skill] = blocks(page(project, "agents"), "sh")
+    [_, skill] = blocks(pages["agents"], "sh")
     run(project, skill)
     assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")
 
-    [names] = blocks(page(project, "deploys"), "sh")
+    [names] = blocks(pages["deploys"], "sh")
     printed = run(
         project, f"GITHUB_SHA=abc\n{names}\necho $MINUTEHAND_COMMIT $MINUTEHAND_DEPLOYED_AT"
     )
@@ -250,13 +282,16 @@ def test_every_verb_says_what_it_does(project: Stranger) -> None:
     verbs = re.findall(r"^  ([a-z]+)  +\S", said.partition("Run:")[2], re.MULTILINE)
 
     assert len(verbs) > 20
-    run(project, "\n".join(f"minutehand {verb} --help" for verb in verbs))
-    assert json.loads(run(project, "minutehand docs --json"))
+    *helps, listed = printed(project, *(f"{verb} --help" for verb in verbs), "docs --json")
+    assert all(map(str.strip, helps))
+    assert json.loads(listed)
 
 
-def test_the_last_page_takes_it_out_again(project: Stranger, dev: RunningStack) -> None:
+def test_the_last_page_takes_it_out_again(
+    project: Stranger, dev: RunningStack, pages: dict[str, str]
+) -> None:
     """While the stack runs, as its lines are printed; the last of the file."""
-    [*_, removal] = blocks(page(project, "install"), "sh")
+    [*_, removal] = blocks(pages["install"], "sh")
     lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
     with dev.connect() as connection:
         connection.execute(OF_OTHER_PAGES)

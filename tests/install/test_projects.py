@@ -165,8 +165,10 @@ def contents(folder: Path) -> dict[str, str]:
 def check_job(
     environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
 ) -> None:
-    """The scaffolded processor's job is enqueued and read through the Data API."""
-    environment.run(project, "-c", WORK, env=env)  # registers the type
+    """The scaffolded processor's job is enqueued and read through the Data API.
+
+    It may wait for the worker that publishes its type.
+    """
     named = {"workspace_id": tenant, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
     answer = client.rpc("enqueue_job", **named)
     assert answer.status_code == 200, answer.text

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import uuid
@@ -213,10 +212,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_no_job_is_lost(
-    place: tuple[RunningStack, Path | None],
-    tmp_path: Path,
-    trouble: str,
-    capfd: pytest.CaptureFixture[str],
+    place: tuple[RunningStack, Path | None], tmp_path: Path, trouble: str
 ) -> None:
     stack, disk = place
     with ExitStack() as opened:
@@ -237,6 +233,5 @@ def test_no_job_is_lost(
             f"select {counted} from public.jobs where id = any (%s) and status = 'completed'",
             day.ids,
         )
-    with capfd.disabled():
-        print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice", file=sys.stderr)
+    print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice")
     assert len({*day.ids}) == done == JOBS

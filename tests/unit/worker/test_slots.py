@@ -1,0 +1,63 @@
+"""What waits for a slot is released once it has waited too long, and not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from minutehand.queue.models import Lease, LeasedJob
+from minutehand.worker import BatchedJob, Registry
+from minutehand.worker.slots import BatchPool, Pool
+from tests.support.engine import ACME
+from tests.support.virtual_time import BEGAN
+
+
+def pool_of(kind: str) -> Pool:
+    """One slot, which is taken."""
+    registry = Registry()
+
+    async def work(jobs: list[BatchedJob[Any]]) -> list[None]:
+        return [None] * len(jobs)
+
+    registry.processor("work", payload=dict, batch=2, batch_wait=0.5)(work)
+    [job_type] = registry
+    pool = BatchPool(job_type, 1) if kind == "batches" else Pool(("work",), 1)
+    for number in range(2):
+        pool.add(leased(f"runs-{number}", 60))
+    assert pool.next(0.0)
+    pool.give_back(0.0, all_=True)
+    return pool
+
+
+def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
+    """As leased at 0."""
+    job = LeasedJob(id=job_id, workspace_id=ACME, job_type="work", created_at=BEGAN)
+    return Lease(job=job, fence=1, lease_seconds=lease_seconds), 0.0
+
+
+@pytest.mark.parametrize("kind", ["jobs", "batches"])
+@pytest.mark.parametrize(("lease_seconds", "most"), [(60.0, 1.0), (2.0, 0.5)])
+def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most: float) -> None:
+    """At the instant that it names itself: a run that woke for nothing would wake for ever."""
+    pool = pool_of(kind)
+    for job_id in ("first", "second"):
+        pool.add(leased(job_id, lease_seconds))
+
+    at = pool.next_late_at()
+
+    assert at == most + (0.5 if kind == "batches" else 0)
+    assert pool.next(at) == pool.give_back(at - 0.01, all_=False) == []
+    assert [lease.job.id for lease, _ in pool.give_back(at, all_=False)] == ["first", "second"]
+    assert pool.next_late_at() is None
+    assert pool.give_back(at, all_=True) == []
+
+
+@pytest.mark.parametrize("kind", ["jobs", "batches"])
+def test_at_its_end_a_run_gives_back_all(kind: str) -> None:
+    """However short they have waited."""
+    pool = pool_of(kind)
+    pool.add(leased("first", 60))
+
+    assert len(pool.give_back(0.0, all_=True)) == 1
+    assert pool.next_late_at() is None
