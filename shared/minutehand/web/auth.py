@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -14,7 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from minutehand.queue.keys import SECRET_PREFIX, is_guest_session
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import token_missing, unauthorized
-from minutehand.web.services import services_of
+from minutehand.web.services import Provided, services_of
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -155,3 +157,14 @@ JobReader = Annotated[Caller | None, Depends(job_reader)]
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 #: The same for a route that stays open, which holds no turn meanwhile.
 WaitingUserOrGuest = Annotated[Caller | None, Depends(waiting_guest)]
+
+#: Calls a function of the queue by the names of its parameters, as the caller of a route may.
+Call = Callable[..., Awaitable[dict[str, Any]]]
+
+
+async def _queue_of_workspace(workspace_id: UUID, caller: SignedIn, services: Provided) -> Call:
+    return partial(services.queue_of(caller).call, workspace_id=str(workspace_id))
+
+
+#: The same for the workspace of the path.
+WorkspaceQueue = Annotated[Call, Depends(_queue_of_workspace)]

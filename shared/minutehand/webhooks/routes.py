@@ -5,22 +5,18 @@ Each is one call of the queue under the caller's token; what managers alone may 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from minutehand.web.auth import SignedIn
+from minutehand.web.auth import SignedIn, WorkspaceQueue
 from minutehand.web.bodies import Body
 from minutehand.web.errors import standing_on
 from minutehand.web.services import Provided, Services
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 _routes = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}/webhooks", tags=["workspaces"])
-
-Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
 def router(_: Services) -> APIRouter:
@@ -45,14 +41,6 @@ class WebhookBody(WebhookChanges):
     enabled: bool = True
 
 
-async def _of_workspace(workspace_id: UUID, caller: SignedIn, services: Provided) -> Call:
-    return partial(services.queue_of(caller).call, workspace_id=str(workspace_id))
-
-
-#: Calls a function for the workspace of the path, as its caller may.
-Queue = Annotated[Call, Depends(_of_workspace)]
-
-
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
     """A signing secret, sealed for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
@@ -64,14 +52,14 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 
 @_routes.get("")
-async def list_webhooks(queue: Queue) -> dict[str, Any]:
+async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
     """The webhooks without their secrets, with failures and why one was switched off."""
     return await queue("list_webhooks")
 
 
 @_routes.post("", status_code=201)
 async def create_webhook(
-    body: WebhookBody, queue: Queue, secret: Secret, request: Request, response: Response
+    body: WebhookBody, queue: WorkspaceQueue, secret: Secret, request: Request, response: Response
 ) -> dict[str, Any]:
     """Make a webhook; its signing secret is in this answer and in no other."""
     webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
@@ -81,14 +69,16 @@ async def create_webhook(
 
 
 @_routes.patch("/{webhook_id:uuid}")
-async def change_webhook(webhook_id: UUID, body: WebhookChanges, queue: Queue) -> dict[str, Any]:
+async def change_webhook(
+    webhook_id: UUID, body: WebhookChanges, queue: WorkspaceQueue
+) -> dict[str, Any]:
     """Change what the body names; `enabled: true` also forgives earlier failures."""
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
     return await queue("put_webhook", webhook=webhook)
 
 
 @_routes.post("/{webhook_id:uuid}/rotate-secret")
-async def rotate_secret(webhook_id: UUID, queue: Queue, secret: Secret) -> dict[str, Any]:
+async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret) -> dict[str, Any]:
     """Make a new signing secret; the old one signs too for a day."""
     webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
     made = await queue("put_webhook", repeatable=False, webhook=webhook)
@@ -96,7 +86,9 @@ async def rotate_secret(webhook_id: UUID, queue: Queue, secret: Secret) -> dict[
 
 
 @_routes.post("/{webhook_id:uuid}/test", status_code=202)
-async def test_webhook(webhook_id: UUID, queue: Queue, services: Provided) -> dict[str, Any]:
+async def test_webhook(
+    webhook_id: UUID, queue: WorkspaceQueue, services: Provided
+) -> dict[str, Any]:
     """Send the workspace's latest event to it now; `job_id` is the delivery's."""
     made = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
     await services.waker.wake(reason="enqueue")
@@ -104,6 +96,6 @@ async def test_webhook(webhook_id: UUID, queue: Queue, services: Provided) -> di
 
 
 @_routes.delete("/{webhook_id:uuid}", status_code=204)
-async def delete_webhook(webhook_id: UUID, queue: Queue) -> None:
+async def delete_webhook(webhook_id: UUID, queue: WorkspaceQueue) -> None:
     """Remove a webhook; deliveries not yet sent are dropped."""
     await queue("delete_webhook", repeatable=False, webhook_id=str(webhook_id))

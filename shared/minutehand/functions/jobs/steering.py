@@ -5,22 +5,19 @@ Each is one call of the queue under the caller's token; what managers alone may 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
-from minutehand.web.auth import SignedIn
+from minutehand.web.auth import SignedIn, WorkspaceQueue
 from minutehand.web.bodies import Body, Payload
 from minutehand.web.services import Provided
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
-Call = Callable[..., Awaitable[dict[str, Any]]]
 #: Whole paths, because a schedule's name may hold a slash.
 ScheduleName = Annotated[str, Path(max_length=200)]
 
@@ -52,14 +49,6 @@ class LimitsBody(Body):
     own_max_running: Whole | None
 
 
-async def _steered(workspace_id: UUID, caller: SignedIn, services: Provided) -> Call:
-    return partial(services.queue_of(caller).call, workspace_id=str(workspace_id))
-
-
-#: Calls a function for the workspace of the path, as its caller may.
-Steered = Annotated[Call, Depends(_steered)]
-
-
 @router.post("/pause")
 async def pause(
     workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
@@ -79,48 +68,48 @@ async def resume(
 
 
 @router.get("/schedules")
-async def list_schedules(steered: Steered) -> dict[str, Any]:
+async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
     """The schedules by name, each with its next run; at most 1,000."""
-    return await steered("list_schedules")
+    return await queue("list_schedules")
 
 
 @router.put("/schedules/{name:path}", responses={201: {"description": "It is new."}})
 async def put_schedule(
-    name: ScheduleName, body: ScheduleBody, steered: Steered, response: Response
+    name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
     """Make or change the schedule of that name; the same expression keeps its next run."""
     schedule = {**body.model_dump(mode="json"), "name": name}
-    made = await steered("put_schedule", schedule=schedule)
+    made = await queue("put_schedule", schedule=schedule)
     if made["created_at"] == made["updated_at"]:
         response.status_code = 201
     return made
 
 
 @router.delete("/schedules/{name:path}", status_code=204)
-async def delete_schedule(name: ScheduleName, steered: Steered) -> None:
+async def delete_schedule(name: ScheduleName, queue: WorkspaceQueue) -> None:
     """Remove a schedule; jobs it made stay."""
-    await steered("delete_schedule", repeatable=False, name=name)
+    await queue("delete_schedule", repeatable=False, name=name)
 
 
 @router.get("/next-runs")
 async def next_runs(
-    steered: Steered,
+    queue: WorkspaceQueue,
     cron: str,
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> dict[str, Any]:
     """When a cron expression will run."""
-    return await steered("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
+    return await queue("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
 
 
 @router.get("/limits")
-async def get_limits(steered: Steered) -> dict[str, Any]:
+async def get_limits(queue: WorkspaceQueue) -> dict[str, Any]:
     """How much the workspace may use at once, and how much it uses now."""
-    return await steered("workspace_limits")
+    return await queue("workspace_limits")
 
 
 @router.patch("/limits")
-async def set_limits(body: LimitsBody, steered: Steered) -> dict[str, Any]:
+async def set_limits(body: LimitsBody, queue: WorkspaceQueue) -> dict[str, Any]:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
-    await steered("set_workspace_limits", limits=body.model_dump(mode="json"))
-    return await steered("workspace_limits")
+    await queue("set_workspace_limits", limits=body.model_dump(mode="json"))
+    return await queue("workspace_limits")

@@ -5,7 +5,7 @@ Streams are served here and made in minutehand.web.sse.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web import sse
 from minutehand.web.auth import (
+    Call,
     GuestSession,
     JobFollower,
     JobReader,
@@ -41,7 +42,6 @@ from minutehand.web.sse import (
 
 router = APIRouter(prefix="/api", tags=["status"])
 
-Call = Callable[..., Awaitable[dict[str, Any]]]
 Word = Annotated[str | None, Field(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
