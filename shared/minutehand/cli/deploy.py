@@ -271,7 +271,6 @@ class Deployment:
             "supabaseUrl": values["supabaseUrl"],
             "supabaseKey": values["supabasePublishableKey"],
             "schema": project.schema_,
-            "apiUrl": "",  # the console and the API share an origin
             "stage": self.stage.name,
         }
         assets = console_assets(config, find_apps(project.apps))

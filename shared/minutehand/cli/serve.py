@@ -51,6 +51,7 @@ def serve(
     from minutehand.functions.service import Service
     from minutehand.log import configure_logging
     from minutehand.terminal.server import Server
+    from minutehand.web.site import written_console
 
     with speaking(False) as output:
         project = Project.find()
@@ -68,7 +69,8 @@ def serve(
             environ["WORKER_QUEUES"] = ",".join(queue)
         try:
             settings = Settings.from_env(environ)
-            service = Service(settings, console=console)
+            files = [] if console is None else written_console(settings, console)
+            service = Service(settings, console=files)
         except ConfigurationError as error:
             raise CommandFailed(str(error), code="bad_setting") from error
         configure_logging(settings.log_level)

@@ -8,17 +8,13 @@ after its own enqueues.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand import telemetry
@@ -27,29 +23,36 @@ from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.worker.process import WorkerProcess
 from minutehand.web.services import Services
-from minutehand.web.site import ConsoleFiles, security_headers
-
-#: For the worker to release its jobs when the host stops: it takes up to eight.
-STOP_SECONDS: Final = 9.0
 
 
 class Service:
     """One command's API, console and worker; an ASGI app with a lifespan.
 
     Args:
-        console: A folder that `python -m minutehand.deploy.console` wrote; None serves no console.
+        console: What is not the API's; without any, every path is.
+        worker: The module whose process is the worker.
+        stop_seconds: For the worker to release its jobs when the host stops: it takes up to eight.
     """
 
-    def __init__(self, settings: Settings, *, console: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        console: Sequence[BaseRoute] = (),
+        worker: str = "minutehand.functions.worker",
+        stop_seconds: float = 9.0,
+    ) -> None:
         settings.require("WORKER_SECRET_TOKEN")
         telemetry.start(settings.environ, version=settings.version)
-        self._worker = WorkerProcess("minutehand.functions.worker", settings.environ)
+        self._stop_seconds = stop_seconds
+        self._worker = WorkerProcess(worker, settings.environ)
         self._services = Services(settings, waker=self._worker)
         self._functions = Functions(self._worker, build_jobs(settings, services=self._services))
-        self._has_no_console = console is None
+        self._has_no_console = not console
         self._site = Starlette(
-            routes=_site(settings, console),
+            routes=console,
             lifespan=self._lifespan,
+            # as CloudFront does
             middleware=[Middleware(GZipMiddleware)],
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,22 +75,5 @@ class Service:
         try:
             yield
         finally:
-            await self._worker.aclose(timeout_seconds=STOP_SECONDS)
+            await self._worker.aclose(timeout_seconds=self._stop_seconds)
             await self._services.aclose()
-
-
-def _site(settings: Settings, console: Path | None) -> list[BaseRoute]:
-    async def config(_: Request) -> Response:
-        body = {
-            "supabaseUrl": settings.supabase_url,
-            "supabaseKey": settings.supabase_publishable_key,
-            "schema": settings.schema_name,
-            "apiUrl": "",  # the console and the API share an origin
-            "stage": settings.stage,
-        }
-        return JSONResponse(body, headers={"Cache-Control": "no-store"})
-
-    if console is None:
-        return []
-    headers = security_headers(settings, settings.environ)
-    return [Route("/config.json", config), Mount("/", app=ConsoleFiles(console, headers))]

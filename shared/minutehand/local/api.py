@@ -5,74 +5,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minutehand import telemetry
 from minutehand.config import Settings
-from minutehand.functions.host import Functions, is_api
-from minutehand.functions.jobs.app import build_app as build_jobs
-from minutehand.functions.worker.process import WorkerProcess
-from minutehand.local.site import build_site
+from minutehand.functions.service import Service
+from minutehand.local.site import console_routes
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
-from minutehand.web.services import Services
 
-logger = logging.getLogger("minutehand.local.api")
-
+#: For running jobs to be released when the stack stops, which kills a second later.
 STOP_SECONDS = 4.0
-"""For running jobs to be released when the host stops."""
-
-
-class Host:
-    """The API's paths to the functions, everything else to the console's files."""
-
-    def __init__(self, functions: ASGIApp, site: Starlette, services: Services) -> None:
-        self._functions = functions
-        self._site = site
-        self._services = services
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the lifespan of the host."""
-        if scope["type"] == "lifespan":
-            self._loop = asyncio.get_running_loop()
-        to_api = scope["type"] == "http" and is_api(scope["path"])
-        app = self._functions if to_api else self._site
-        await app(scope, receive, send)
-
-    def let_streams_go(self) -> None:
-        """End event streams in good order, so that clients come back; safe in a signal handler."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._services.closing.set)
-
-
-def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
-    """Wire the apps, the console and the worker's process into one ASGI app."""
-    telemetry.start(environ, version=settings.version)
-    worker = WorkerProcess("minutehand.local.worker", environ)
-    services = Services(settings, waker=worker)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        worker.start()
-        try:
-            yield
-        finally:
-            await worker.aclose(timeout_seconds=STOP_SECONDS)
-            await services.aclose()
-
-    functions = Functions(worker, build_jobs(settings, services=services))
-    site = build_site(settings, environ, lifespan=lifespan)
-    return Host(functions, site, services)
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -80,9 +27,14 @@ def main(environ: Mapping[str, str]) -> int:
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    host = build_host(settings, environ=environ)
+    service = Service(
+        settings,
+        console=console_routes(settings),
+        worker="minutehand.local.worker",
+        stop_seconds=STOP_SECONDS,
+    )
     config = uvicorn.Config(
-        host,
+        service,
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
@@ -94,7 +46,7 @@ def main(environ: Mapping[str, str]) -> int:
         server_header=False,
         proxy_headers=False,  # there is no proxy: what connects is the caller
     )
-    Server(config, host.let_streams_go).run()
+    Server(config, service.end_streams).run()
     return 0
 
 

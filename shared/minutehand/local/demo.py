@@ -18,8 +18,8 @@ import httpx
 from minutehand.app import find_apps
 from minutehand.local.logs import Say
 from minutehand.queue.data_api import profile_headers
+from minutehand.queue.models import ENDED
 
-ENDED = {"completed", "failed", "cancelled"}
 PATIENCE_SECONDS = 180.0
 COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 

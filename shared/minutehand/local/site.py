@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -19,30 +15,25 @@ from minutehand.config import Settings
 from minutehand.local.users import DEMO_USERS, PASSWORD
 from minutehand.node import node_home
 from minutehand.resources import resource
-from minutehand.web.site import ConsoleFiles, security_headers
+from minutehand.web.site import ConsoleFiles, config_route, security_headers
 
 
-def build_site(settings: Settings, environ: Mapping[str, str], **more: Any) -> Starlette:
-    """Build what CloudFront serves beside the API; `more` is for `Starlette`."""
-    config = console_config(settings, environ)
-
-    async def serve_config(_: Request) -> JSONResponse:
-        return JSONResponse(config, headers={"Cache-Control": "no-store"})
-
-    headers = security_headers(settings, environ)
-    routes: list[BaseRoute] = [
-        Route("/config.json", serve_config),
+def console_routes(settings: Settings) -> list[BaseRoute]:
+    """What CloudFront serves beside the API."""
+    headers = security_headers(settings, settings.environ)
+    return [
+        config_route(settings, demoAccounts=_demo_accounts(settings)),
         *_vendored_modules(),
         *_pages_of_apps(find_apps(settings.apps), headers),
         Mount("/", app=ConsoleFiles(resource("console"), headers)),
     ]
-    # as CloudFront does: a console that is quick here only uncompressed would be slow there
-    return Starlette(routes=routes, middleware=[Middleware(GZipMiddleware)], **more)
 
 
-def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Build what `/config.json` gives the console; demo accounts exist on this machine only."""
-    accounts = [
+def _demo_accounts(settings: Settings) -> list[dict[str, str]]:
+    """Of this machine's own database."""
+    if settings.stage != "local" or not settings.environ.get("DEMO_EMAIL"):
+        return []
+    return [
         {
             "email": user.email,
             "password": PASSWORD,
@@ -50,15 +41,6 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         }
         for user in DEMO_USERS
     ]
-    local = settings.stage == "local"
-    return {
-        "supabaseUrl": settings.supabase_url,
-        "supabaseKey": settings.supabase_publishable_key,
-        "apiUrl": environ.get("API_URL", ""),
-        "schema": settings.schema_name,
-        "stage": settings.stage,
-        "demoAccounts": accounts if local and environ.get("DEMO_EMAIL") else [],
-    }
 
 
 def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -66,8 +69,30 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
     }
 
 
+def config_route(settings: Settings, **more: Any) -> Route:
+    """What the console asks first: whom it talks to, and `more`."""
+    body = {
+        "supabaseUrl": settings.supabase_url,
+        "supabaseKey": settings.supabase_publishable_key,
+        "schema": settings.schema_name,
+        "stage": settings.stage,
+        **more,
+    }
+
+    async def config(_: Request) -> Response:
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    return Route("/config.json", config)
+
+
 _PARTS = ("text/javascript", "application/javascript", "text/css")
 _OF_PARTS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+
+
+def written_console(settings: Settings, folder: Path) -> list[BaseRoute]:
+    """The console from a folder that `python -m minutehand.deploy.console` wrote."""
+    files = ConsoleFiles(folder, security_headers(settings, settings.environ))
+    return [config_route(settings), Mount("/", app=files)]
 
 
 class ConsoleFiles(StaticFiles):

@@ -27,7 +27,7 @@ from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import patiently
 from minutehand.queue.errors import QueueError, QueueUnavailable, RateLimited, TokenRefused
 from minutehand.queue.keys import redacted
-from minutehand.queue.models import FeedPage, JobEvent
+from minutehand.queue.models import ENDED, FeedPage, JobEvent
 from minutehand.tasks import first_of
 from minutehand.web.caller import Caller, holder_of
 from minutehand.web.errors import ApiError, invalid_argument
@@ -51,8 +51,7 @@ _OUTPUT: Final = TypeAdapter(_Ends)
 _OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Ends])
 #: Characters of a session's place that say how far streams are; a reader sends them back.
 _MOST_PLACE: Final = 6000
-_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-_ENDS: Final = frozenset({f"job.{status}" for status in _ENDED})
+_ENDS: Final = frozenset({f"job.{status}" for status in ENDED})
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class JobFeed:
         is_full = len(shown) == READ_LIMIT
         self._seq = shown[-1].seq if is_full else max(self._seq, found["last_seq"])
         more = is_full or len(shown) < len(events)
-        end = found["status"] if found["status"] in _ENDED and not more else None
+        end = found["status"] if found["status"] in ENDED and not more else None
         return Batch(lines, end=end, more=more)
 
     def _place(self, seq: int) -> str:
