@@ -1,20 +1,26 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
 -- Fourteen notions suffice to read a lease:
---   place    Where a live job is: deferred, gated, ready, leases or waits.
+--   place    Where a live job is, a table each: deferred, gated, ready, leases or waits.
 --   lane     A job type in a queue.
 --   ord      The order of a tenant's jobs: by priority, then by age.
 --   turn     A tenant that has ready jobs in a lane.
---   blocked  Of a turn: no lease reads it, since it is empty, paused or at a limit.
---   rank     The order of tenants with turns, the same in all lanes; newcomers come last.
+--   blocked  Of a turn: no lease reads it, since it is closed (it was empty), paused or at a limit.
+--   rank     The order of tenants with turns, the same in all lanes. A newcomer gets the one before
+--            the tenant that was served last, and so comes at the end of the round.
 --   ring     How far in that order the lanes have come that are served together.
 --   round    Once around a ring.
 --   weight   How many jobs a tenant gets in a round.
 --   share    How many jobs of a turn a lease takes.
 --   pool     The slots of a worker that some job types share.
---   gate     The limit of a concurrency key: further jobs of a full key wait behind it.
+--   gate     The limit of a concurrency key: its jobs wait behind it until they are admitted, as
+--            many as may run. One that was admitted counts in queue.gated until its attempt ends.
 --   note     What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
 --   fence    The number of a job's lease: who shows an older one is not its holder any more.
+--
+-- A few words have a second sense. A plain insert is a client's own SQL, a plain job has no options
+-- (a simple one is that of a single call), and a plain completion is a success at the first lease.
+-- queue.admit charges a person and knows no gate. A tick is a run of a worker, whatever began it.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               its time    its key   its turn   a worker
@@ -309,7 +315,9 @@ $$;
 revoke execute on function queue.setting from public;
 
 -- Take an advisory lock until this transaction ends; false where another holds it. p_waits: wait
--- for it, alone. The name's first word has a number of its own: no caller's text meets it.
+-- for it and take it alone. A lock has two numbers. The first is that of the name's first word, so
+-- that a name with a caller's text in it meets no lock of another kind; it is negative, since a
+-- turn's lock (queue.hold_turn) has its lane there.
 create function queue.try_lock(
   p_name text,
   p_waits boolean default false,
@@ -333,8 +341,10 @@ end;
 $$;
 revoke execute on function queue.try_lock from public;
 
--- Let members read their workspaces' rows, and the service all. A view must be security_invoker.
--- Its trigger never runs: with one, Postgres refuses a write for the missing right (403, not 500).
+-- Let members read their workspaces' rows, and the service all. A view must be security_invoker. A
+-- write to one that no write can reach is an error of its own, answered with 500; with a trigger in
+-- its place Postgres looks at the right first, which is missing, and the answer is 403. So there is
+-- such a trigger, and it never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql

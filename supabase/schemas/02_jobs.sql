@@ -1,7 +1,8 @@
 -- The record of a job, its log and history, and the narrow tables of where it is while it lives.
 
--- nullif(0, 0) is null, yet a default, so that generated client types make the column optional; a
--- plain insert's trigger fills it in. The order of columns, by alignment, keeps a row at 220 bytes.
+-- A default of nullif(0, 0) is null. It is there so that client types, which are generated, have
+-- the column as optional; the trigger of a plain insert fills it in. The columns are in the order
+-- of their alignment, which keeps a row at 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -251,7 +252,7 @@ create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
   rank bigint not null, -- of its tenant in all rings: the smallest is served first
-  -- no ready job has a smaller ord: dead rows are not read
+  -- no ready job has a smaller ord: a lease reads from here on, and so not the dead rows before it
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- when it was opened or blocked
   blocked boolean not null default false, -- no lease reads it
@@ -297,7 +298,7 @@ alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
 -- When maintenance looks at a job: a pending one may start then or must have, or a live one meets
--- its deadline.
+-- its deadline. So a job whose place is another may have a line here, too.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -343,8 +344,9 @@ alter table queue.unpublished enable row level security;
 revoke all on queue.unpublished from public, anon, authenticated, service_role;
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs whose type limits each key, in three states: behind the gate; admitted, until they end; and
--- admitted and ended, until the rate is charged.
+-- Jobs whose type limits each key, in three states: behind the gate, which is their place;
+-- admitted, until their attempt ends, while their place is another; and admitted and ended, until
+-- the rate is charged.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -520,8 +522,9 @@ revoke all on queue.buckets from public, anon, authenticated, service_role;
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- readers go by number and id: a transaction's id, at least xid, and queue.feed_base; it never
-  -- falls along a job's events
+  -- readers go by number and id. The number is a transaction's id with queue.feed_base added: xid,
+  -- or the end of the writer's snapshot where that is greater, so that it never falls along a
+  -- job's events
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,

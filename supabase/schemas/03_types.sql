@@ -1,7 +1,7 @@
 -- Job types, which workers publish, and the check of payloads against their schemas.
 
--- What a value must, apart from its parts, as "be at least 1"; null when it fits. By type, since a
--- transaction prepares each expression that it reaches.
+-- What a value must, apart from its parts, as "be at least 1"; null when it fits. Each type has its
+-- own branch: Postgres prepares an expression once a transaction, but only one that it reaches.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable

@@ -1,79 +1,19 @@
--- Enqueue one job: queue.add checks it, writes its record and places it. Others: the next file.
-
--- When workers were last notified (in 1/50 s), a caller was asked to start a worker, and a worker
--- with free slots asked for jobs. Sequences, so that every transaction sees them at once.
-create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
-create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
-create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
-
--- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
-create function queue.notify_workers()
-returns trigger
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  -- constant: to assign it later would prepare a cast
-  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
-begin
-  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
-    perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
-  end if;
-  return null;
-end;
-$$;
-revoke execute on function queue.notify_workers from public;
--- at the commit: a worker that is notified before it may look too early and find nothing
-create constraint trigger feed_notify
-  after insert on queue.feed
-  deferrable initially deferred
-  for each row
-  when (new.wakes)
-  execute function queue.notify_workers();
-
--- Whether the caller should start a worker: none has free slots, none was asked for in two seconds,
--- or it is time (p_is_due). The worker that connect_worker has named is called by pg_net: without
--- AWS this is the schedule, on AWS a hint, beside the API and the schedule of each minute.
-create function queue.wake_worker(
-  p_now timestamptz default queue.clock(),
-  p_is_due boolean default false
-)
-returns boolean
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
-  v_url text;
-begin
-  if not p_is_due
-    and v_ms - greatest(
-      pg_sequence_last_value('queue.wanted_ms'),
-      pg_sequence_last_value('queue.slots_ms'),
-      0
-    ) between 0 and 1999
-  then
-    return false;
-  end if;
-  -- an assignment is cheaper than a query
-  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
-  v_url := queue.setting('worker_url') #>> '{}';
-  if v_url is null then
-    return true;
-  end if;
-  begin
-    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
-        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
-          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
-      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
-  exception when others then -- a hint that fails must not fail the enqueue
-    raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
-  end;
-  return true;
-end;
-$$;
-revoke execute on function queue.wake_worker from public;
+-- Enqueue one job, with many in the next file; each step is the name of its function:
+--
+--   public.enqueue_job
+--     queue.simple_type        for the service's job without options, of a type without a schema:
+--     queue.add_simple         record, place and note in one statement; else
+--     queue.type_or_refuse     the type, published or not
+--     queue.add
+--       queue.new_job          checks payload and options (queue.read_options), makes the record
+--       queue.claim            takes its idempotency key and its unique key, where it has them
+--       queue.place            unpublished, deferred, behind its key's gate, or ready
+--         queue.note_turn      leaves a note, unless the turn is open and held (queue.hold_turn)
+--     queue.publish            a line of the feed, whose commit notifies workers, and a message
+--     queue.admit              what the person who calls has used up
+--     queue.wake_worker        whether the caller should start a worker
+--
+-- At the end are what wakes a worker and what a call does to a live job before it changes it.
 
 -- The type of a new job. One that no worker has published gets lane 0 and version 0; it is refused
 -- where jobs of 20 such types wait in the workspace already, or of 1,000 in all.
@@ -171,21 +111,6 @@ end;
 $$;
 revoke execute on function queue.type_or_refuse from public;
 
--- The order of a tenant's jobs, smallest first: priority, then microseconds since 2020 in 52 bits.
-create function queue.ord_of(p_priority integer, p_at timestamptz)
-returns bigint
-language plpgsql immutable
-set search_path = ''
-as $$
-begin
-  return (p_priority::bigint << 52) + least(
-    4503599627370495,
-    greatest(0, date_part('epoch', p_at) * 1000000 - 1577836800000000)
-  )::bigint;
-end;
-$$;
-revoke execute on function queue.ord_of from public;
-
 -- The lane of a type in a queue, made where it is missing. Only a deploy (p_declares) may name a
 -- new queue; others one that a type or worker names, since a lease reads all lanes of its types.
 create function queue.lane_of(
@@ -250,6 +175,21 @@ begin
 end;
 $$;
 revoke execute on function queue.lane_of from public;
+
+-- The order of a tenant's jobs, smallest first: priority, then microseconds since 2020 in 52 bits.
+create function queue.ord_of(p_priority integer, p_at timestamptz)
+returns bigint
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return (p_priority::bigint << 52) + least(
+    4503599627370495,
+    greatest(0, date_part('epoch', p_at) * 1000000 - 1577836800000000)
+  )::bigint;
+end;
+$$;
+revoke execute on function queue.ord_of from public;
 
 -- The fields of a job that its options give, checked as payloads are; p_within precedes names.
 create function queue.read_options(
@@ -351,8 +291,111 @@ end;
 $$;
 revoke execute on function queue.read_options from public;
 
--- Hold a turn as it is until this transaction ends: an open one stays open. False where a lease is
--- closing it, and after 200 turns, since the server's locks are few.
+-- Check a new job, and make its row of its type, payload and options.
+create function queue.new_job(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_type queue.job_types,
+  p_payload jsonb,
+  p_options jsonb,
+  p_now timestamptz,
+  p_within text default '',
+  p_id uuid default null
+)
+returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job public.jobs;
+begin
+  if p_options <> '{}' then
+    v_job := queue.read_options(p_options, p_within, p_now);
+    if v_job.parent_id is not null
+      and not exists (
+        select from public.jobs
+        where id = v_job.parent_id and workspace_id = p_workspace_id
+      )
+    then
+      perform queue.refuse(
+        404,
+        'job_not_found',
+        'the parent job does not exist',
+        v_job.parent_id::text
+      );
+    elsif v_job.queue <> p_type.queue and p_type.schema_version > 0 then
+      v_job.lane := queue.lane_of(p_type.job_type, v_job.queue, p_within);
+    end if;
+  end if;
+  if p_type.schema_version = 0 then
+    v_job.chosen := array_remove(
+      array[
+        case when v_job.queue is not null then 'queue' end,
+        case when v_job.max_attempts is not null then 'max_attempts' end
+      ],
+      null
+    );
+  end if;
+  if p_type.internal and p_user_id is not null then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      format(
+        'only the platform itself enqueues jobs of the '
+          'type %s',
+        p_type.job_type
+      ),
+      p_within || 'job_type'
+    );
+  end if;
+  -- a small payload without a schema needs no check; 1e400 has few bytes but is long as text
+  if p_type.payload_schema is not null
+    or v_job.schema_version is not null
+    or jsonb_typeof(p_payload) <> 'object'
+    or pg_column_size(p_payload) > 200
+    or octet_length(p_payload::text) > 309
+  then
+    perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
+  end if;
+  v_job.id := coalesce(p_id, queue.new_id());
+  v_job.workspace_id := p_workspace_id;
+  v_job.user_id := coalesce(p_user_id, v_job.user_id);
+  v_job.lane := coalesce(v_job.lane, p_type.lane);
+  v_job.queue := coalesce(v_job.queue, p_type.queue);
+  v_job.job_type := p_type.job_type;
+  v_job.status := 'pending';
+  v_job.payload := p_payload;
+  v_job.schema_version := coalesce(v_job.schema_version, p_type.schema_version);
+  v_job.priority := coalesce(v_job.priority, 100);
+  v_job.max_attempts := coalesce(v_job.max_attempts, p_type.max_attempts);
+  v_job.attempts := 0;
+  v_job.fence := 0;
+  v_job.generation := 1;
+  v_job.lost_attempts := 0;
+  v_job.last_seq := (not p_type.is_minimal)::integer;
+  v_job.is_minimal := nullif(p_type.is_minimal, false);
+  v_job.created_at := p_now;
+  v_job.updated_at := p_now;
+  v_job.start_by_at := greatest(p_now, v_job.scheduled_for)
+    + make_interval(secs => v_job.start_by_seconds);
+  v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
+  if v_job.traceparent is null
+    and current_setting('request.headers', true) <> ''
+  then
+    v_job.traceparent := substring(
+      current_setting('request.headers', true)::json ->> 'x-minutehand-trace'
+      from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+    );
+  end if;
+  return v_job;
+end;
+$$;
+revoke execute on function queue.new_job from public;
+
+-- Hold a turn until this transaction ends, by its lock, which enqueues share: no lease can close it
+-- or move its start meanwhile, since it would need the lock alone (queue.tidy_turns). False where a
+-- lease has it so, and from the 201st on, since the server's locks are few. The transaction's
+-- setting has the count and the latest turn, so that jobs of one turn in a row count once.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -374,8 +417,8 @@ end;
 $$;
 revoke execute on function queue.hold_turn from public;
 
--- Make sure that a lease will find a ready job: leave a note, unless its turn is open and is held.
--- The note is left once: it will open the turn, which no lease closes while it is held. Always true.
+-- Make sure that a lease will find a ready job: leave a note, unless the turn is held and is open,
+-- or is held and has a note, which will open it. Always true, as what queue.place then returns.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -447,7 +490,9 @@ end;
 $$;
 revoke execute on function queue.adopt from public;
 
--- Put a locked pending job where it is to be; false where it waits for a time or its type.
+-- Give a locked pending job its place: unpublished, deferred, behind its key's gate, or ready.
+-- Lines for its deadline, and for when it must have started, come beside that. False where it waits
+-- for a time or its type, so that no lease can get it yet.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -554,121 +599,56 @@ end;
 $$;
 revoke execute on function queue.place from public;
 
--- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
--- for the record, deletes the other way round. False where someone holds one. Without a timeout: of
--- one that fires as the lock is given Postgres says that the user cancelled.
-create function queue.lock_jobs(p_ids uuid[])
-returns boolean
+-- Take an idempotency key; gives the job that has it. p_own: jobs of this call, not yet written.
+create function queue.claim_key(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_key text,
+  p_payload jsonb,
+  p_id uuid,
+  p_own uuid[]
+)
+returns uuid
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_hash constant text := md5(p_payload::text);
+  v_taken queue.job_keys;
 begin
-  perform from public.jobs as j
-  where j.id = any (p_ids)
-  order by j.id
-  for no key update nowait;
-  perform from queue.ready as r
-  join public.jobs as j
-    on r.lane = j.lane
-    and r.workspace_id = j.workspace_id
-    and r.ord = j.ord
-    and r.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending'
-  order by r.lane, r.workspace_id, r.ord, r.job_id
-  for update of r nowait;
-  perform from queue.deferred as d
-  join public.jobs as j
-    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending'
-  order by d.run_at, d.job_id
-  for update of d nowait;
-  perform from queue.waits as w
-  where w.job_id = any (p_ids)
-  order by w.job_id
-  for update nowait;
-  return true;
-exception when lock_not_available then
-  return false;
-end;
-$$;
-revoke execute on function queue.lock_jobs from public;
-
--- Lock jobs for a call that changes them. A person's call is refused at once where someone holds
--- one: it would wait on one of the few connections that all callers of the Data API share. The
--- service and plain SQL wait on their own, for at most eight seconds, since each of two
--- transactions may hold a job that the other waits for.
-create function queue.hold_jobs(p_ids uuid[])
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  while not queue.lock_jobs(p_ids) loop
-    if not queue.is_service() then
-      perform queue.refuse(
-        429,
-        'job_busy',
-        'another transaction is changing the job; call again',
-        '{"retry_after_seconds": 1}'
-      );
-    elsif clock_timestamp() > statement_timestamp() + interval '8 seconds' then
-      raise lock_not_available
-        using message = 'another transaction holds the job; call again';
-    end if;
-    perform pg_sleep(0.005);
-  end loop;
-end;
-$$;
-revoke execute on function queue.hold_jobs from public;
-
--- Delete locked jobs from gated, then from ready and deferred: a gate that opens makes them ready.
-create function queue.take_place(p_ids uuid[])
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  with gone as (
-    delete from queue.gated as g
-    using public.jobs as j
-    where j.id = any (p_ids)
-      and g.workspace_id = j.workspace_id
-      and g.job_type = j.job_type
-      and g.key = coalesce(j.concurrency_key, '')
-      and g.job_id = j.id
-      and not g.ended -- that row stays until its start is charged
-    returning g.lane, g.workspace_id, g.key, g.admitted
+  perform queue.hold_key(p_workspace_id, p_job_type, p_key);
+  insert into queue.job_keys as k (
+    workspace_id, job_type, key, is_unique, job_id, request_hash
   )
-  insert into queue.notes (lane, workspace_id, key)
-  select distinct g.lane, g.workspace_id, g.key
-  from gone as g
-  where g.admitted;
-  delete from queue.ready as r
-  using public.jobs as j
-  where j.id = any (p_ids)
-    and r.lane = j.lane
-    and r.workspace_id = j.workspace_id
-    and r.ord = j.ord
-    and r.job_id = j.id;
-  delete from queue.deferred as d
-  using public.jobs as j
-  where j.id = any (p_ids)
-    and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
-    and d.job_id = j.id
-    and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
-  delete from queue.unpublished as u
-  using public.jobs as j
-  where j.id = any (p_ids)
-    and j.lane = 0
-    and u.job_type = j.job_type
-    and u.workspace_id = j.workspace_id
-    and u.job_id = j.id;
+  values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
+  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
+  returning * into v_taken;
+  -- a statement of its own sees a job that was committed while the one above waited for the key
+  if v_taken.job_id <> all (p_own)
+    and not exists (select from public.jobs as j where j.id = v_taken.job_id)
+  then
+    update queue.job_keys as k
+    set request_hash = v_hash, job_id = p_id
+    where (workspace_id, job_type, key, is_unique)
+      = (p_workspace_id, p_job_type, p_key, false);
+    return p_id;
+  elsif v_taken.request_hash <> v_hash then
+    perform queue.refuse(
+      409,
+      'idempotency_conflict',
+      'this idempotency key was used with another payload',
+      v_taken.job_id::text
+    );
+  end if;
+  return v_taken.job_id;
 end;
 $$;
-revoke execute on function queue.take_place from public;
+revoke execute on function queue.claim_key from public;
 
--- Take the keys of a new job. Gives the job that has them: another one where the key was taken.
--- With on_conflict 'replace' that one gets the payload, tags, priority and time of the new one.
+-- Take the keys of a new job. Gives the id of the job that has them: its own, or another's where a
+-- key was taken. With on_conflict 'replace' that other, if it is pending, gets the payload, tags,
+-- priority and time of the new one. Where it was the unique key that was taken, the idempotency key
+-- of this call belongs to the other job from now on (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -786,153 +766,6 @@ end;
 $$;
 revoke execute on function queue.claim from public;
 
--- Take an idempotency key; gives the job that has it. p_own: jobs of this call, not yet written.
-create function queue.claim_key(
-  p_workspace_id uuid,
-  p_job_type text,
-  p_key text,
-  p_payload jsonb,
-  p_id uuid,
-  p_own uuid[]
-)
-returns uuid
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_hash constant text := md5(p_payload::text);
-  v_taken queue.job_keys;
-begin
-  perform queue.hold_key(p_workspace_id, p_job_type, p_key);
-  insert into queue.job_keys as k (
-    workspace_id, job_type, key, is_unique, job_id, request_hash
-  )
-  values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
-  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
-  returning * into v_taken;
-  -- a statement of its own sees a job that was committed while the one above waited for the key
-  if v_taken.job_id <> all (p_own)
-    and not exists (select from public.jobs as j where j.id = v_taken.job_id)
-  then
-    update queue.job_keys as k
-    set request_hash = v_hash, job_id = p_id
-    where (workspace_id, job_type, key, is_unique)
-      = (p_workspace_id, p_job_type, p_key, false);
-    return p_id;
-  elsif v_taken.request_hash <> v_hash then
-    perform queue.refuse(
-      409,
-      'idempotency_conflict',
-      'this idempotency key was used with another payload',
-      v_taken.job_id::text
-    );
-  end if;
-  return v_taken.job_id;
-end;
-$$;
-revoke execute on function queue.claim_key from public;
-
--- Check a new job, and make its row of its type, payload and options.
-create function queue.new_job(
-  p_workspace_id uuid,
-  p_user_id uuid,
-  p_type queue.job_types,
-  p_payload jsonb,
-  p_options jsonb,
-  p_now timestamptz,
-  p_within text default '',
-  p_id uuid default null
-)
-returns public.jobs
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_job public.jobs;
-begin
-  if p_options <> '{}' then
-    v_job := queue.read_options(p_options, p_within, p_now);
-    if v_job.parent_id is not null
-      and not exists (
-        select from public.jobs
-        where id = v_job.parent_id and workspace_id = p_workspace_id
-      )
-    then
-      perform queue.refuse(
-        404,
-        'job_not_found',
-        'the parent job does not exist',
-        v_job.parent_id::text
-      );
-    elsif v_job.queue <> p_type.queue and p_type.schema_version > 0 then
-      v_job.lane := queue.lane_of(p_type.job_type, v_job.queue, p_within);
-    end if;
-  end if;
-  if p_type.schema_version = 0 then
-    v_job.chosen := array_remove(
-      array[
-        case when v_job.queue is not null then 'queue' end,
-        case when v_job.max_attempts is not null then 'max_attempts' end
-      ],
-      null
-    );
-  end if;
-  if p_type.internal and p_user_id is not null then
-    perform queue.refuse(
-      403,
-      'forbidden',
-      format(
-        'only the platform itself enqueues jobs of the '
-          'type %s',
-        p_type.job_type
-      ),
-      p_within || 'job_type'
-    );
-  end if;
-  -- a small payload without a schema needs no check; 1e400 has few bytes but is long as text
-  if p_type.payload_schema is not null
-    or v_job.schema_version is not null
-    or jsonb_typeof(p_payload) <> 'object'
-    or pg_column_size(p_payload) > 200
-    or octet_length(p_payload::text) > 309
-  then
-    perform queue.check_payload(p_type, p_payload, v_job.schema_version, p_within);
-  end if;
-  v_job.id := coalesce(p_id, queue.new_id());
-  v_job.workspace_id := p_workspace_id;
-  v_job.user_id := coalesce(p_user_id, v_job.user_id);
-  v_job.lane := coalesce(v_job.lane, p_type.lane);
-  v_job.queue := coalesce(v_job.queue, p_type.queue);
-  v_job.job_type := p_type.job_type;
-  v_job.status := 'pending';
-  v_job.payload := p_payload;
-  v_job.schema_version := coalesce(v_job.schema_version, p_type.schema_version);
-  v_job.priority := coalesce(v_job.priority, 100);
-  v_job.max_attempts := coalesce(v_job.max_attempts, p_type.max_attempts);
-  v_job.attempts := 0;
-  v_job.fence := 0;
-  v_job.generation := 1;
-  v_job.lost_attempts := 0;
-  v_job.last_seq := (not p_type.is_minimal)::integer;
-  v_job.is_minimal := nullif(p_type.is_minimal, false);
-  v_job.created_at := p_now;
-  v_job.updated_at := p_now;
-  v_job.start_by_at := greatest(p_now, v_job.scheduled_for)
-    + make_interval(secs => v_job.start_by_seconds);
-  v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
-  if v_job.traceparent is null
-    and current_setting('request.headers', true) <> ''
-  then
-    v_job.traceparent := substring(
-      current_setting('request.headers', true)::json ->> 'x-minutehand-trace'
-      from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-    );
-  end if;
-  return v_job;
-end;
-$$;
-revoke execute on function queue.new_job from public;
-
 -- Check, write and place a job, for a caller that publishes it. created: false where another job
 -- has its keys, which is given. p_claimed: the id for which its idempotency key was taken before.
 create function queue.add(
@@ -980,36 +813,8 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- A job's state as people see it: retrying waits for its backoff, suspended in a wait of its own.
-create function queue.state_of(
-  p_status text,
-  p_attempts integer,
-  p_next_retry_at timestamptz,
-  p_scheduled_for timestamptz,
-  p_now timestamptz
-)
-returns text
-language plpgsql immutable
-set search_path = ''
-as $$
-begin
-  return case p_status
-    when 'pending' then case
-      when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now
-        then 'queued'
-      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
-      else 'scheduled'
-    end
-    when 'processing' then 'running'
-    when 'waiting' then 'suspended'
-    else p_status
-  end;
-end;
-$$;
-revoke execute on function queue.state_of from public;
-
--- A published type whose job needs no check and no gate, for a tenant that exists, where the service
--- calls; null else, as for a payload that queue.new_job checks.
+-- The type of a simple job: published, without a schema or gate, its payload too small to need a
+-- check, its tenant there, and the service calls. Null for any other, which queue.add makes.
 create function queue.simple_type(
   p_workspace_id uuid,
   p_job_type text,
@@ -1044,7 +849,7 @@ end;
 $$;
 revoke execute on function queue.simple_type from public;
 
--- Write a job of a simple type, ready at once: queue.add in one statement.
+-- Write a simple job, which is ready at once: what queue.add does, in one statement.
 create function queue.add_simple(
   p_workspace_id uuid,
   p_type queue.job_types,
@@ -1196,3 +1001,223 @@ comment on function public.enqueue_job is
   'idempotency_key, concurrency_key, unique, debounce_seconds, session_id, parent_id, tags, '
   'deadline_at, start_by_seconds, schema_version, traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
+
+-- Three instants since 1970: when workers were last notified, in fiftieths of a second; when a
+-- caller was last asked to start a worker (0 once one came), and when a worker with free slots last
+-- asked for jobs, in milliseconds. They are sequences, so that every transaction sees them at once.
+create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
+
+-- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
+create function queue.notify_workers()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  -- constant: to assign it later would prepare a cast
+  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
+begin
+  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
+    perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
+  end if;
+  return null;
+end;
+$$;
+revoke execute on function queue.notify_workers from public;
+-- at the commit: a worker that is notified before it may look too early and find nothing
+create constraint trigger feed_notify
+  after insert on queue.feed
+  deferrable initially deferred
+  for each row
+  when (new.wakes)
+  execute function queue.notify_workers();
+
+-- Whether the caller should start a worker. Not where in the last two seconds one with free slots
+-- has asked for jobs, or a caller was asked to start one, unless pg_cron calls, once a minute
+-- (p_is_due). Where connect_worker has named a worker, pg_net calls that: without AWS this is the
+-- schedule, on AWS a hint beside the API and the schedule of each minute.
+create function queue.wake_worker(
+  p_now timestamptz default queue.clock(),
+  p_is_due boolean default false
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
+  v_url text;
+begin
+  if not p_is_due
+    and v_ms - greatest(
+      pg_sequence_last_value('queue.wanted_ms'),
+      pg_sequence_last_value('queue.slots_ms'),
+      0
+    ) between 0 and 1999
+  then
+    return false;
+  end if;
+  -- an assignment is cheaper than a query
+  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
+  v_url := queue.setting('worker_url') #>> '{}';
+  if v_url is null then
+    return true;
+  end if;
+  begin
+    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
+        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
+          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
+      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
+  exception when others then -- a hint that fails must not fail the enqueue
+    raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
+  end;
+  return true;
+end;
+$$;
+revoke execute on function queue.wake_worker from public;
+
+-- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
+-- for the record, deletes the other way round. False where someone holds one. It does not wait
+-- for a moment by lock_timeout, since Postgres reports one that fires just as the lock is given as
+-- a cancel by the user.
+create function queue.lock_jobs(p_ids uuid[])
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform from public.jobs as j
+  where j.id = any (p_ids)
+  order by j.id
+  for no key update nowait;
+  perform from queue.ready as r
+  join public.jobs as j
+    on r.lane = j.lane
+    and r.workspace_id = j.workspace_id
+    and r.ord = j.ord
+    and r.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending'
+  order by r.lane, r.workspace_id, r.ord, r.job_id
+  for update of r nowait;
+  perform from queue.deferred as d
+  join public.jobs as j
+    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending'
+  order by d.run_at, d.job_id
+  for update of d nowait;
+  perform from queue.waits as w
+  where w.job_id = any (p_ids)
+  order by w.job_id
+  for update nowait;
+  return true;
+exception when lock_not_available then
+  return false;
+end;
+$$;
+revoke execute on function queue.lock_jobs from public;
+
+-- Lock jobs for a call that changes them. A person's call is refused at once where someone holds
+-- one: it would wait on one of the few connections that all callers of the Data API share. The
+-- service and plain SQL wait on their own, for at most eight seconds, since each of two
+-- transactions may hold a job that the other waits for.
+create function queue.hold_jobs(p_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  while not queue.lock_jobs(p_ids) loop
+    if not queue.is_service() then
+      perform queue.refuse(
+        429,
+        'job_busy',
+        'another transaction is changing the job; call again',
+        '{"retry_after_seconds": 1}'
+      );
+    elsif clock_timestamp() > statement_timestamp() + interval '8 seconds' then
+      raise lock_not_available
+        using message = 'another transaction holds the job; call again';
+    end if;
+    perform pg_sleep(0.005);
+  end loop;
+end;
+$$;
+revoke execute on function queue.hold_jobs from public;
+
+-- Delete locked jobs from their places, but for waits, before they get another. From gated first: a
+-- gate may just have made one ready, and afterwards none can any more.
+create function queue.take_place(p_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with gone as (
+    delete from queue.gated as g
+    using public.jobs as j
+    where j.id = any (p_ids)
+      and g.workspace_id = j.workspace_id
+      and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '')
+      and g.job_id = j.id
+      and not g.ended -- that row stays until its start is charged
+    returning g.lane, g.workspace_id, g.key, g.admitted
+  )
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct g.lane, g.workspace_id, g.key
+  from gone as g
+  where g.admitted;
+  delete from queue.ready as r
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and r.lane = j.lane
+    and r.workspace_id = j.workspace_id
+    and r.ord = j.ord
+    and r.job_id = j.id;
+  delete from queue.deferred as d
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
+    and d.job_id = j.id
+    and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
+  delete from queue.unpublished as u
+  using public.jobs as j
+  where j.id = any (p_ids)
+    and j.lane = 0
+    and u.job_type = j.job_type
+    and u.workspace_id = j.workspace_id
+    and u.job_id = j.id;
+end;
+$$;
+revoke execute on function queue.take_place from public;
+
+-- A job's state as people see it: retrying waits for its backoff, suspended in a wait of its own.
+create function queue.state_of(
+  p_status text,
+  p_attempts integer,
+  p_next_retry_at timestamptz,
+  p_scheduled_for timestamptz,
+  p_now timestamptz
+)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return case p_status
+    when 'pending' then case
+      when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now
+        then 'queued'
+      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
+      else 'scheduled'
+    end
+    when 'processing' then 'running'
+    when 'waiting' then 'suspended'
+    else p_status
+  end;
+end;
+$$;
+revoke execute on function queue.state_of from public;

@@ -1,8 +1,9 @@
 -- Enqueue many: enqueue_jobs, children and schedules call queue.enqueue, which calls queue.add for
 -- each job, or queue.add_plain for all. And the triggers of public.jobs for inserts and deletes.
 
--- Add jobs in one statement, at a tenth of the cost of queue.add, which a test holds equal to it.
--- False, with none added, unless all are plain: no options, schema or rate of a key; known types.
+-- Add jobs in one statement, at a tenth of the cost of queue.add; tests/sql/test_inserts.py holds
+-- the two equal. False, with none added, unless all are plain: without options, of published types
+-- that have no schema and no rate of a key.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,

@@ -1,5 +1,9 @@
--- What callers may use: rates and large calls of a person, live jobs of a workspace, its share and
--- slots, workers that run at once, worker keys that were revoked, settings, and the gates of keys.
+-- Limits: buckets of rates, and the gates of keys, which leases and settlements open. Then what
+-- callers may use: a person's rates and large calls, a workspace's live jobs, its weight and slots,
+-- settings, and worker keys that were revoked.
+--
+-- No more jobs of a key are ready than may run. A job waits behind the gate of its key
+-- (queue.place); settlements and leases open it (queue.open_gate) and charge the key's rate.
 
 insert into queue.settings (name, value)
 values
@@ -47,677 +51,6 @@ end;
 $$;
 revoke execute on function queue.spend from public;
 
--- Refuse with 429 what a bucket has too few tokens for; p_tokens: what would be left.
-create function queue.refuse_rate(
-  p_limit text,
-  p_most double precision,
-  p_seconds double precision,
-  p_tokens double precision
-)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  perform queue.refuse(
-    429,
-    'rate_limited',
-    format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
-    jsonb_build_object(
-      'limit', p_limit,
-      'per_second', p_most / p_seconds,
-      'burst', p_most,
-      'retry_after_seconds', coalesce(
-        ceil(-p_tokens * p_seconds / nullif(p_most, 0)),
-        60
-      )
-    )::text
-  );
-end;
-$$;
-revoke execute on function queue.refuse_rate from public;
-
--- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
--- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
-create function queue.check_live_jobs(
-  p_workspace_id uuid,
-  p_is_exact boolean default false
-)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_max constant integer := coalesce(
-    (
-      select l.max_pending
-      from queue.tenant_limits as l
-      where l.workspace_id = p_workspace_id
-    ),
-    queue.setting('user_pending_max')::integer
-  );
-  v_bucket constant text := 'q:' || p_workspace_id;
-  v_live integer;
-begin
-  if v_max > 2000 then
-    select tokens into v_live
-    from queue.buckets
-    where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif p_is_exact and not queue.try_lock('quota ' || p_workspace_id) then
-    perform queue.refuse(
-      429,
-      'rate_limited',
-      'another enqueue of the workspace is being counted; call again',
-      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-    );
-  end if;
-  if v_live is null then
-    v_live := (
-      select count(*)
-      from (
-        select from queue.places(
-          p_workspace_id,
-          '{pending,processing,waiting}',
-          v_max + 1
-        )
-        limit v_max + 1
-      ) as p
-    );
-    if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
-      insert into queue.buckets as b (name, tokens, refilled_at)
-      values (v_bucket, v_live, v_now)
-      on conflict (name) do update set tokens = v_live, refilled_at = v_now;
-    end if;
-  end if;
-  if v_live > v_max then
-    perform queue.refuse(
-      429,
-      'quota_exceeded',
-      format(
-        'the workspace already has %s live jobs; wait until some have ended',
-        v_max
-      ),
-      'max_pending'
-    );
-  end if;
-end;
-$$;
-revoke execute on function queue.check_live_jobs from public;
-
--- Refuse where the payloads of a workspace's live jobs have more bytes than they may, as they are
--- stored. Counted at most every ten seconds, by one call, from the places of live jobs: a sum kept
--- by enqueues would be a row for which all of them wait.
-create function queue.check_live_bytes(p_workspace_id uuid)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_max constant bigint := queue.setting('user_pending_bytes_max');
-  v_bucket constant text := 'b:' || p_workspace_id;
-  v_bytes bigint := (
-    select b.tokens
-    from queue.buckets as b
-    where b.name = v_bucket and b.refilled_at > v_now - interval '10 seconds'
-  );
-begin
-  if v_bytes is null and queue.try_lock('bucket ' || v_bucket) then
-    v_bytes := (
-      select coalesce(sum(pg_column_size(j.payload)), 0)
-      from queue.places(
-        p_workspace_id,
-        '{pending,processing,waiting}',
-        1000000
-      ) as p
-      join public.jobs as j on j.id = p.job_id
-    );
-    insert into queue.buckets as b (name, tokens, refilled_at)
-    values (v_bucket, v_bytes, v_now)
-    on conflict (name) do update set tokens = v_bytes, refilled_at = v_now;
-  end if;
-  if v_bytes > v_max then
-    perform queue.refuse(
-      429,
-      'quota_exceeded',
-      format(
-        'the live jobs of the workspace already hold %s bytes; wait until some have ended',
-        v_max
-      ),
-      'user_pending_bytes_max'
-    );
-  end if;
-end;
-$$;
-revoke execute on function queue.check_live_bytes from public;
-
--- Take the lock under which a person's bucket is charged. False where another call of theirs has
--- it; there what costs more than four is refused, since it would be free.
-create function queue.charges_alone(p_bucket text, p_cost double precision)
-returns boolean
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if queue.try_lock('bucket ' || p_bucket) then
-    return true;
-  elsif p_cost > 4 then
-    perform queue.refuse(
-      429,
-      'rate_limited',
-      'another call of yours is being charged; call again',
-      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-    );
-  end if;
-  return false;
-end;
-$$;
-revoke execute on function queue.charges_alone from public;
-
--- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
--- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
--- 16 kB that they store, since bytes are what fills a disk. Payloads of less than 2 kB are bounded
--- by the number of live jobs.
-create function queue.admit(
-  p_kind text,
-  p_workspace_id uuid,
-  p_user_id uuid,
-  p_count double precision default 1,
-  p_bytes bigint default 0
-)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_limit constant text := case p_kind
-    when 'streams' then 'stream_opens'
-    else 'enqueues'
-  end;
-  v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
-  v_burst double precision;
-begin
-  if p_user_id is null then
-    return;
-  end if;
-  if p_kind = 'jobs' then
-    perform queue.check_live_jobs(p_workspace_id, p_is_exact => true);
-    if p_bytes > 2048 * p_count then
-      perform queue.check_live_bytes(p_workspace_id);
-    end if;
-  end if;
-  -- a caller's small transactions of the same moment are charged once, so that none waits for
-  -- another
-  if queue.charges_alone(v_bucket, p_count + coalesce(p_bytes, 0) / 16384) then
-    v_burst := queue.setting('user_' || v_limit || '_burst');
-    perform queue.spend(
-      v_bucket,
-      v_burst,
-      v_burst
-        / queue.setting('user_' || v_limit || '_per_second')::double precision,
-      p_count + coalesce(p_bytes, 0) / 16384,
-      queue.clock(),
-      v_limit
-    );
-  end if;
-end;
-$$;
-revoke execute on function queue.admit from public;
-
--- Charge a person for the rows that a statement has written: each counts as a change, and what it
--- holds by its bytes. The tables are those that queue.charge_rows names.
-create function queue.charge_written()
-returns trigger
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  if queue.caller() is not null then
-    perform queue.admit(
-      'changes',
-      null,
-      queue.caller(),
-      count(*),
-      sum(octet_length(to_jsonb(w)::text))
-    )
-    from written as w
-    having count(*) > 0;
-  end if;
-  return null;
-end;
-$$;
-revoke execute on function queue.charge_written from public;
-
--- Charge people for what they write to these tables, by whatever function or policy. A project may
--- have a view of its own in the place of one, which it charges or not.
-create function queue.charge_rows(variadic p_tables regclass[])
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_table regclass;
-  v_event text;
-begin
-  for v_table, v_event in
-    select c.oid, e.name
-    from pg_catalog.pg_class as c
-    cross join (values ('insert'), ('update')) as e (name)
-    where c.oid = any (p_tables) and c.relkind = 'r'
-  loop
-    execute format(
-      'create trigger %I after %s on %s referencing new table as written '
-        'for each statement execute function queue.charge_written()',
-      'charge_' || v_event,
-      v_event,
-      v_table
-    );
-  end loop;
-end;
-$$;
-revoke execute on function queue.charge_rows from public;
-select queue.charge_rows('public.workspace_members');
-
--- Refuse jobs of a person's call that queue.admit would refuse once they are made: else a bulk that
--- is refused costs all that one that is admitted does, and no one pays for it.
-create function queue.expect(
-  p_workspace_id uuid,
-  p_user_id uuid,
-  p_count integer,
-  p_bytes bigint
-)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_burst constant integer := queue.setting('user_enqueues_burst')::integer;
-  v_seconds constant double precision := v_burst
-    / queue.setting('user_enqueues_per_second')::double precision;
-  v_bucket constant text := format('u:%s/enqueues', p_user_id);
-  v_left constant double precision := queue.tokens_of(
-    v_bucket,
-    v_burst,
-    v_seconds,
-    queue.clock()
-  ) - p_count - p_bytes / 16384;
-begin
-  if v_left < 0 then
-    perform queue.refuse_rate('enqueues', v_burst, v_seconds, v_left);
-  end if;
-  perform queue.charges_alone(v_bucket, p_count + p_bytes / 16384);
-  perform queue.check_live_jobs(p_workspace_id);
-end;
-$$;
-revoke execute on function queue.expect from public;
-
--- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
--- ten, and its guests ten of their own. None waits, since it would hold a connection.
-create function queue.take_call_slot(p_workspace_id uuid default null)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_guests constant text := case
-    when queue.is_member(p_workspace_id) then ''
-    else 'guests '
-  end;
-begin
-  if queue.is_service() then
-    return;
-  end if;
-  perform queue.refuse(
-    429,
-    'rate_limited',
-    'too many large calls of yours or of the workspace run; wait for their answers',
-    '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-  )
-  from (
-    values
-      (queue.caller()::text, 6),
-      (v_guests || p_workspace_id, 10)
-  ) as s (id, most)
-  where s.id is not null
-    and not exists (
-      select from generate_series(1, s.most) as n
-      where queue.try_lock(format('call %s %s', s.id, n))
-    );
-end;
-$$;
-revoke execute on function queue.take_call_slot from public;
-
--- Called before a key of a job is taken. A call that asks for one that another transaction takes
--- now waits for its end, since the answer is the job that has the key: three such calls of a person
--- wait, further ones are refused. The lock is on the key's hash; a transaction has at most a
--- hundred, since the server's locks are few, and larger calls have slots.
-create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_user constant uuid := queue.caller();
-  v_count integer;
-begin
-  if v_user is null then
-    return;
-  end if;
-  v_count := 1 + coalesce(
-    nullif(current_setting('minutehand.keys', true), ''),
-    '0'
-  )::integer;
-  if v_count > 100 then
-    return;
-  end if;
-  perform set_config('minutehand.keys', v_count::text, true);
-  if queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key))
-    or exists (
-      select from generate_series(1, 3) as n
-      where queue.try_lock(format('waits %s %s', v_user, n))
-    )
-  then
-    return;
-  end if;
-  perform queue.refuse(
-    429,
-    'job_busy',
-    'other calls of yours wait for a job with this key; call again',
-    '{"retry_after_seconds": 1}'
-  );
-end;
-$$;
-revoke execute on function queue.hold_key from public;
-
-create function public.open_stream()
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  perform queue.admit('streams', null, queue.caller());
-  return jsonb_build_object('opened', true);
-end;
-$$;
-comment on function public.open_stream is
-  'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
-select queue.allow('authenticated, service_role', 'public.open_stream');
-
--- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
--- Always false: where it must cost little it is assigned, since a query would cost more.
-create function queue.refuse_revoked()
-returns boolean
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
-begin
-  if v_claims ->> 'role' is distinct from 'job_worker' then
-    return false;
-  end if;
-  perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
-  where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
-    and coalesce((v_claims ->> 'iat')::numeric, 0) < (r ->> 'before')::numeric;
-  if found then
-    perform queue.refuse(
-      401,
-      'key_revoked',
-      'this worker key was revoked',
-      'SUPABASE_WORKER_KEY'
-    );
-  end if;
-  return false;
-end;
-$$;
-revoke execute on function queue.refuse_revoked from public;
-
-create function public.revoke_worker_keys(
-  p_before timestamptz,
-  p_grace_seconds integer default 0
-)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_now timestamptz := queue.clock();
-  v_count integer;
-begin
-  if p_before is null or p_before > v_now + interval '1 minute' then
-    perform queue.refuse(
-      400,
-      'invalid_argument',
-      'p_before must not be in the future',
-      'p_before'
-    );
-  end if;
-  insert into queue.settings as s (name, value, updated_at)
-  values (
-    'worker_keys_revoked',
-    jsonb_build_array(jsonb_build_object(
-      -- a minute earlier: keys that workers sign themselves are dated back by half a minute
-      'before', floor(extract(epoch from p_before)) - 60,
-      'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
-    )),
-    v_now
-  )
-  -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
-  on conflict (name) do update set
-    value = s.value || excluded.value,
-    updated_at = v_now;
-  update queue.settings
-  set
-    updated_at = v_now, -- a stolen worker key has read it
-    value = to_jsonb(encode(
-      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
-      'hex'
-    ))
-  where name = 'guest_key';
-  -- what a stolen key has registered is not known: types without jobs go, workers register the rest
-  update queue.job_types
-  set
-    schema_version = least(schema_version, 1),
-    registered_at = '-infinity',
-    deployed_at = null
-  where true; -- a hosted Data API refuses a change without a condition (safeupdate)
-  get diagnostics v_count = row_count;
-  delete from queue.schedules where source is not null;
-  delete from queue.withdrawn_schedules where true;
-  delete from queue.job_types
-  where not in_order
-    and job_type not in (
-      select l.job_type
-      from queue.lanes as l
-      where l.lane in (
-        select t.lane
-        from queue.turns as t
-        union all
-        select n.lane
-        from queue.notes as n
-        union all
-        select g.lane
-        from queue.gated as g
-        union all
-        select r.lane
-        from queue.leases as r
-      )
-    );
-  update queue.lanes
-  set unused_since = v_now - interval '23 hours' -- an hour: transactions use it
-  where job_type not in (select t.job_type from queue.job_types as t);
-  delete from queue.workers as w
-  where not exists (select from public.jobs as j where j.worker = w.worker)
-    and not exists (select from queue.leases as r where r.worker = w.worker);
-  return jsonb_build_object(
-    'revoked_before', p_before - interval '1 minute',
-    'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)),
-    'types', v_count
-  );
-end;
-$$;
-comment on function public.revoke_worker_keys is
-  'Refuse worker keys issued a minute before '
-  'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
-select queue.allow('service_role', 'public.revoke_worker_keys');
-
-create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_made queue.tenant_limits;
-begin
-  perform queue.may_manage(p_workspace_id);
-  perform queue.check_names(
-    p_limits,
-    array['weight', 'max_running', 'own_max_running', 'max_pending'],
-    'limits'
-  );
-  if queue.caller() is not null
-    and p_limits ?| array['weight', 'max_running', 'max_pending']
-  then
-    perform queue.refuse(
-      403,
-      'forbidden',
-      'a manager may set own_max_running alone',
-      'limits'
-    );
-  end if;
-  if not coalesce(p_limits ->> 'weight', '1') ~ '^([1-9][0-9]?|100)$' then
-    perform queue.refuse(
-      400,
-      'invalid_argument',
-      'weight must be a whole number from 1 to 100',
-      'weight'
-    );
-  end if;
-  insert into queue.tenant_limits (workspace_id)
-  values (p_workspace_id)
-  on conflict do nothing;
-  update queue.tenant_limits as t
-  set (weight, max_running, own_max_running, max_pending) = (
-    select coalesce(n.weight, 1), n.max_running, n.own_max_running, n.max_pending
-    from jsonb_populate_record(t, p_limits) as n
-  )
-  where workspace_id = p_workspace_id
-  returning * into v_made;
-  perform queue.admit('changes', p_workspace_id, queue.caller());
-  return to_jsonb(v_made) - 'running_max';
-exception when check_violation
-  or invalid_text_representation
-  or numeric_value_out_of_range then
-  perform queue.refuse(
-    400,
-    'invalid_argument',
-    'a limit is invalid: ' || sqlerrm,
-    'limits'
-  );
-end;
-$$;
-comment on function public.set_workspace_limits is
-  'Change limits of a workspace: {weight, '
-  'max_running, own_max_running, max_pending}, null lifts one. Managers: own_max_running only.';
-select queue.allow('authenticated, service_role', 'public.set_workspace_limits');
-
-create function public.workspace_limits(p_workspace_id uuid)
-returns jsonb
-language plpgsql stable
-security definer
-set search_path = ''
-as $$
-begin
-  perform queue.may_read(p_workspace_id);
-  return jsonb_build_object(
-    'workspace_id', p_workspace_id,
-    'weight', 1,
-    'max_running', null,
-    'own_max_running', null,
-    'max_pending', null
-  )
-    || coalesce(
-      (
-        select to_jsonb(t) - 'running_max'
-        from queue.tenant_limits as t
-        where t.workspace_id = p_workspace_id
-      ),
-      '{}'
-    )
-    || jsonb_build_object(
-      'running', (
-        select count(*)
-        from queue.leases as l
-        where l.workspace_id = p_workspace_id
-      )
-    );
-end;
-$$;
-comment on function public.workspace_limits is
-  'Limits of a workspace, and how many of its jobs run now.';
-select queue.allow('authenticated, service_role', 'public.workspace_limits');
-
--- A setting has the name and kind of value of a row that a migration, also an app's, has inserted.
-create function public.set_settings(p_settings jsonb)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_bad text;
-begin
-  select s.key into v_bad
-  from jsonb_each(p_settings) as s
-  left join queue.settings as t on t.name = s.key
-  where case
-    when t.name is null then true
-    when s.key in ('worker_keys_revoked', 'guest_key') then true
-    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
-      then s.value not in ('"free"', '"pro"')
-    when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
-      or not s.value ?& array['completed', 'cancelled', 'failed']
-      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
-    when jsonb_typeof(s.value) = 'number' then jsonb_typeof(t.value) = 'boolean'
-      or s.value::numeric not between 1 and case
-        when s.key in ('disk_bytes', 'user_pending_bytes_max') then 9007199254740991
-        else 2147483647
-      end
-      or s.value::numeric % 1 <> 0
-    else jsonb_typeof(s.value) <> jsonb_typeof(t.value)
-  end
-  limit 1;
-  if found then
-    perform queue.refuse(
-      400,
-      'invalid_argument',
-      format('%s is not a setting, or its value is invalid', left(v_bad, 80)),
-      left(v_bad, 80)
-    );
-  end if;
-  update queue.settings as t
-  set value = s.value, updated_at = queue.clock()
-  from jsonb_each(p_settings) as s
-  where t.name = s.key;
-  return (
-    select jsonb_object_agg(name, value)
-    from queue.settings
-    where name <> 'guest_key'
-  );
-end;
-$$;
-comment on function public.set_settings is
-  'Change settings of the engine, by name; returns all. For operators.';
-select queue.allow('service_role', 'public.set_settings');
-
--- Gates: no more jobs of a key are ready than may run. A job waits behind the gate of its key
--- (queue.place); settlements and leases open it (queue.open_gate) and charge the key's rate.
-
 -- The tokens of a bucket at p_now; it is full where it has no row yet.
 create function queue.tokens_of(
   p_name text,
@@ -747,6 +80,36 @@ begin
 end;
 $$;
 revoke execute on function queue.tokens_of from public;
+
+-- Refuse with 429 what a bucket has too few tokens for; p_tokens: what would be left.
+create function queue.refuse_rate(
+  p_limit text,
+  p_most double precision,
+  p_seconds double precision,
+  p_tokens double precision
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(
+    429,
+    'rate_limited',
+    format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
+    jsonb_build_object(
+      'limit', p_limit,
+      'per_second', p_most / p_seconds,
+      'burst', p_most,
+      'retry_after_seconds', coalesce(
+        ceil(-p_tokens * p_seconds / nullif(p_most, 0)),
+        60
+      )
+    )::text
+  );
+end;
+$$;
+revoke execute on function queue.refuse_rate from public;
 
 -- The lanes of these types and queues (null for all) that are not paused, and which of their types
 -- have a limit that a lease counts.
@@ -807,8 +170,10 @@ end;
 $$;
 revoke execute on function queue.note_gates from public;
 
--- How many more jobs of a key may be admitted. An admitted job reserves a token of the key's rate;
--- here those that have started since are charged for it, and those that have ended are deleted.
+-- How many more jobs of a key may be admitted, at most 1,000: by its concurrency, from which those
+-- that are admitted already are taken; and by its rate. An admitted job reserves a token
+-- until it starts. Those that have started since are charged here, as of their start, and those
+-- that have ended and owe nothing are deleted. tokens: what then is left of the rate, at that time.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -1106,3 +471,641 @@ begin
 end;
 $$;
 revoke execute on function queue.regate from public;
+
+-- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
+-- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
+create function queue.check_live_jobs(
+  p_workspace_id uuid,
+  p_is_exact boolean default false
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_max constant integer := coalesce(
+    (
+      select l.max_pending
+      from queue.tenant_limits as l
+      where l.workspace_id = p_workspace_id
+    ),
+    queue.setting('user_pending_max')::integer
+  );
+  v_bucket constant text := 'q:' || p_workspace_id;
+  v_live integer;
+begin
+  if v_max > 2000 then
+    select tokens into v_live
+    from queue.buckets
+    where name = v_bucket and refilled_at > v_now - interval '10 seconds';
+  elsif p_is_exact and not queue.try_lock('quota ' || p_workspace_id) then
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      'another enqueue of the workspace is being counted; call again',
+      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+    );
+  end if;
+  if v_live is null then
+    v_live := (
+      select count(*)
+      from (
+        select from queue.places(
+          p_workspace_id,
+          '{pending,processing,waiting}',
+          v_max + 1
+        )
+        limit v_max + 1
+      ) as p
+    );
+    if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
+      insert into queue.buckets as b (name, tokens, refilled_at)
+      values (v_bucket, v_live, v_now)
+      on conflict (name) do update set tokens = v_live, refilled_at = v_now;
+    end if;
+  end if;
+  if v_live > v_max then
+    perform queue.refuse(
+      429,
+      'quota_exceeded',
+      format(
+        'the workspace already has %s live jobs; wait until some have ended',
+        v_max
+      ),
+      'max_pending'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.check_live_jobs from public;
+
+-- Refuse where the payloads of a workspace's live jobs have more bytes than they may, as they are
+-- stored. Counted at most every ten seconds, by one call, from the places of live jobs: a sum kept
+-- by enqueues would be a row for which all of them wait.
+create function queue.check_live_bytes(p_workspace_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_max constant bigint := queue.setting('user_pending_bytes_max');
+  v_bucket constant text := 'b:' || p_workspace_id;
+  v_bytes bigint := (
+    select b.tokens
+    from queue.buckets as b
+    where b.name = v_bucket and b.refilled_at > v_now - interval '10 seconds'
+  );
+begin
+  if v_bytes is null and queue.try_lock('bucket ' || v_bucket) then
+    v_bytes := (
+      select coalesce(sum(pg_column_size(j.payload)), 0)
+      from queue.places(
+        p_workspace_id,
+        '{pending,processing,waiting}',
+        1000000
+      ) as p
+      join public.jobs as j on j.id = p.job_id
+    );
+    insert into queue.buckets as b (name, tokens, refilled_at)
+    values (v_bucket, v_bytes, v_now)
+    on conflict (name) do update set tokens = v_bytes, refilled_at = v_now;
+  end if;
+  if v_bytes > v_max then
+    perform queue.refuse(
+      429,
+      'quota_exceeded',
+      format(
+        'the live jobs of the workspace already hold %s bytes; wait until some have ended',
+        v_max
+      ),
+      'user_pending_bytes_max'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.check_live_bytes from public;
+
+-- Take the lock under which a person's bucket is charged. False where another call of theirs has
+-- it: a small call is then not charged, and one that costs more than four is refused.
+create function queue.charges_alone(p_bucket text, p_cost double precision)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if queue.try_lock('bucket ' || p_bucket) then
+    return true;
+  elsif p_cost > 4 then
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      'another call of yours is being charged; call again',
+      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+    );
+  end if;
+  return false;
+end;
+$$;
+revoke execute on function queue.charges_alone from public;
+
+-- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
+-- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
+-- 16 kB that they store, since bytes are what fills a disk. Payloads of less than 2 kB are bounded
+-- by the number of live jobs.
+create function queue.admit(
+  p_kind text,
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_count double precision default 1,
+  p_bytes bigint default 0
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_limit constant text := case p_kind
+    when 'streams' then 'stream_opens'
+    else 'enqueues'
+  end;
+  v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
+  v_burst double precision;
+begin
+  if p_user_id is null then
+    return;
+  end if;
+  if p_kind = 'jobs' then
+    perform queue.check_live_jobs(p_workspace_id, p_is_exact => true);
+    if p_bytes > 2048 * p_count then
+      perform queue.check_live_bytes(p_workspace_id);
+    end if;
+  end if;
+  -- a caller's small transactions of the same moment are charged once, so that none waits for
+  -- another
+  if queue.charges_alone(v_bucket, p_count + coalesce(p_bytes, 0) / 16384) then
+    v_burst := queue.setting('user_' || v_limit || '_burst');
+    perform queue.spend(
+      v_bucket,
+      v_burst,
+      v_burst
+        / queue.setting('user_' || v_limit || '_per_second')::double precision,
+      p_count + coalesce(p_bytes, 0) / 16384,
+      queue.clock(),
+      v_limit
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.admit from public;
+
+-- Charge a person for the rows that a statement has written: each counts as a change, and what it
+-- holds by its bytes. The tables are those that queue.charge_rows names.
+create function queue.charge_written()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if queue.caller() is not null then
+    perform queue.admit(
+      'changes',
+      null,
+      queue.caller(),
+      count(*),
+      sum(octet_length(to_jsonb(w)::text))
+    )
+    from written as w
+    having count(*) > 0;
+  end if;
+  return null;
+end;
+$$;
+revoke execute on function queue.charge_written from public;
+
+-- Charge people for what they write to these tables, by whatever function or policy. A project may
+-- have a view of its own in the place of one, which it charges or not.
+create function queue.charge_rows(variadic p_tables regclass[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_table regclass;
+  v_event text;
+begin
+  for v_table, v_event in
+    select c.oid, e.name
+    from pg_catalog.pg_class as c
+    cross join (values ('insert'), ('update')) as e (name)
+    where c.oid = any (p_tables) and c.relkind = 'r'
+  loop
+    execute format(
+      'create trigger %I after %s on %s referencing new table as written '
+        'for each statement execute function queue.charge_written()',
+      'charge_' || v_event,
+      v_event,
+      v_table
+    );
+  end loop;
+end;
+$$;
+revoke execute on function queue.charge_rows from public;
+select queue.charge_rows('public.workspace_members');
+
+-- Refuse jobs of a person's call that queue.admit would refuse once they are made: else a bulk that
+-- is refused costs all that one that is admitted does, and no one pays for it.
+create function queue.expect(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_count integer,
+  p_bytes bigint
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_burst constant integer := queue.setting('user_enqueues_burst')::integer;
+  v_seconds constant double precision := v_burst
+    / queue.setting('user_enqueues_per_second')::double precision;
+  v_bucket constant text := format('u:%s/enqueues', p_user_id);
+  v_left constant double precision := queue.tokens_of(
+    v_bucket,
+    v_burst,
+    v_seconds,
+    queue.clock()
+  ) - p_count - p_bytes / 16384;
+begin
+  if v_left < 0 then
+    perform queue.refuse_rate('enqueues', v_burst, v_seconds, v_left);
+  end if;
+  perform queue.charges_alone(v_bucket, p_count + p_bytes / 16384);
+  perform queue.check_live_jobs(p_workspace_id);
+end;
+$$;
+revoke execute on function queue.expect from public;
+
+-- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
+-- ten, and its guests ten of their own. None waits, since it would hold a connection.
+create function queue.take_call_slot(p_workspace_id uuid default null)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_guests constant text := case
+    when queue.is_member(p_workspace_id) then ''
+    else 'guests '
+  end;
+begin
+  if queue.is_service() then
+    return;
+  end if;
+  perform queue.refuse(
+    429,
+    'rate_limited',
+    'too many large calls of yours or of the workspace run; wait for their answers',
+    '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+  )
+  from (
+    values
+      (queue.caller()::text, 6),
+      (v_guests || p_workspace_id, 10)
+  ) as s (id, most)
+  where s.id is not null
+    and not exists (
+      select from generate_series(1, s.most) as n
+      where queue.try_lock(format('call %s %s', s.id, n))
+    );
+end;
+$$;
+revoke execute on function queue.take_call_slot from public;
+
+-- Called before a key of a job is taken. A call that asks for one that another transaction takes
+-- now waits for its end, since the answer is the job that has the key: three such calls of a person
+-- wait, further ones are refused. The lock is on the key's hash; a transaction has at most a
+-- hundred, since the server's locks are few, and larger calls have slots.
+create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_user constant uuid := queue.caller();
+  v_count integer;
+begin
+  if v_user is null then
+    return;
+  end if;
+  v_count := 1 + coalesce(
+    nullif(current_setting('minutehand.keys', true), ''),
+    '0'
+  )::integer;
+  if v_count > 100 then
+    return;
+  end if;
+  perform set_config('minutehand.keys', v_count::text, true);
+  if queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key))
+    or exists (
+      select from generate_series(1, 3) as n
+      where queue.try_lock(format('waits %s %s', v_user, n))
+    )
+  then
+    return;
+  end if;
+  perform queue.refuse(
+    429,
+    'job_busy',
+    'other calls of yours wait for a job with this key; call again',
+    '{"retry_after_seconds": 1}'
+  );
+end;
+$$;
+revoke execute on function queue.hold_key from public;
+
+create function public.open_stream()
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.admit('streams', null, queue.caller());
+  return jsonb_build_object('opened', true);
+end;
+$$;
+comment on function public.open_stream is
+  'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
+select queue.allow('authenticated, service_role', 'public.open_stream');
+
+create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_made queue.tenant_limits;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_names(
+    p_limits,
+    array['weight', 'max_running', 'own_max_running', 'max_pending'],
+    'limits'
+  );
+  if queue.caller() is not null
+    and p_limits ?| array['weight', 'max_running', 'max_pending']
+  then
+    perform queue.refuse(
+      403,
+      'forbidden',
+      'a manager may set own_max_running alone',
+      'limits'
+    );
+  end if;
+  if not coalesce(p_limits ->> 'weight', '1') ~ '^([1-9][0-9]?|100)$' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'weight must be a whole number from 1 to 100',
+      'weight'
+    );
+  end if;
+  insert into queue.tenant_limits (workspace_id)
+  values (p_workspace_id)
+  on conflict do nothing;
+  update queue.tenant_limits as t
+  set (weight, max_running, own_max_running, max_pending) = (
+    select coalesce(n.weight, 1), n.max_running, n.own_max_running, n.max_pending
+    from jsonb_populate_record(t, p_limits) as n
+  )
+  where workspace_id = p_workspace_id
+  returning * into v_made;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
+  return to_jsonb(v_made) - 'running_max';
+exception when check_violation
+  or invalid_text_representation
+  or numeric_value_out_of_range then
+  perform queue.refuse(
+    400,
+    'invalid_argument',
+    'a limit is invalid: ' || sqlerrm,
+    'limits'
+  );
+end;
+$$;
+comment on function public.set_workspace_limits is
+  'Change limits of a workspace: {weight, '
+  'max_running, own_max_running, max_pending}, null lifts one. Managers: own_max_running only.';
+select queue.allow('authenticated, service_role', 'public.set_workspace_limits');
+
+create function public.workspace_limits(p_workspace_id uuid)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  return jsonb_build_object(
+    'workspace_id', p_workspace_id,
+    'weight', 1,
+    'max_running', null,
+    'own_max_running', null,
+    'max_pending', null
+  )
+    || coalesce(
+      (
+        select to_jsonb(t) - 'running_max'
+        from queue.tenant_limits as t
+        where t.workspace_id = p_workspace_id
+      ),
+      '{}'
+    )
+    || jsonb_build_object(
+      'running', (
+        select count(*)
+        from queue.leases as l
+        where l.workspace_id = p_workspace_id
+      )
+    );
+end;
+$$;
+comment on function public.workspace_limits is
+  'Limits of a workspace, and how many of its jobs run now.';
+select queue.allow('authenticated, service_role', 'public.workspace_limits');
+
+-- A setting has the name and kind of value of a row that a migration, also an app's, has inserted.
+create function public.set_settings(p_settings jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_bad text;
+begin
+  select s.key into v_bad
+  from jsonb_each(p_settings) as s
+  left join queue.settings as t on t.name = s.key
+  where case
+    when t.name is null then true
+    when s.key in ('worker_keys_revoked', 'guest_key') then true
+    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
+      then s.value not in ('"free"', '"pro"')
+    when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
+      or not s.value ?& array['completed', 'cancelled', 'failed']
+      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
+    when jsonb_typeof(s.value) = 'number' then jsonb_typeof(t.value) = 'boolean'
+      or s.value::numeric not between 1 and case
+        when s.key in ('disk_bytes', 'user_pending_bytes_max') then 9007199254740991
+        else 2147483647
+      end
+      or s.value::numeric % 1 <> 0
+    else jsonb_typeof(s.value) <> jsonb_typeof(t.value)
+  end
+  limit 1;
+  if found then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      format('%s is not a setting, or its value is invalid', left(v_bad, 80)),
+      left(v_bad, 80)
+    );
+  end if;
+  update queue.settings as t
+  set value = s.value, updated_at = queue.clock()
+  from jsonb_each(p_settings) as s
+  where t.name = s.key;
+  return (
+    select jsonb_object_agg(name, value)
+    from queue.settings
+    where name <> 'guest_key'
+  );
+end;
+$$;
+comment on function public.set_settings is
+  'Change settings of the engine, by name; returns all. For operators.';
+select queue.allow('service_role', 'public.set_settings');
+
+-- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
+-- Always false: where it must cost little it is assigned, since a query would cost more.
+create function queue.refuse_revoked()
+returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
+begin
+  if v_claims ->> 'role' is distinct from 'job_worker' then
+    return false;
+  end if;
+  perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
+  where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
+    and coalesce((v_claims ->> 'iat')::numeric, 0) < (r ->> 'before')::numeric;
+  if found then
+    perform queue.refuse(
+      401,
+      'key_revoked',
+      'this worker key was revoked',
+      'SUPABASE_WORKER_KEY'
+    );
+  end if;
+  return false;
+end;
+$$;
+revoke execute on function queue.refuse_revoked from public;
+
+create function public.revoke_worker_keys(
+  p_before timestamptz,
+  p_grace_seconds integer default 0
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_count integer;
+begin
+  if p_before is null or p_before > v_now + interval '1 minute' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'p_before must not be in the future',
+      'p_before'
+    );
+  end if;
+  insert into queue.settings as s (name, value, updated_at)
+  values (
+    'worker_keys_revoked',
+    jsonb_build_array(jsonb_build_object(
+      -- a minute earlier: keys that workers sign themselves are dated back by half a minute
+      'before', floor(extract(epoch from p_before)) - 60,
+      'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
+    )),
+    v_now
+  )
+  -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
+  on conflict (name) do update set
+    value = s.value || excluded.value,
+    updated_at = v_now;
+  update queue.settings
+  set
+    updated_at = v_now, -- a stolen worker key has read it
+    value = to_jsonb(encode(
+      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+      'hex'
+    ))
+  where name = 'guest_key';
+  -- what a stolen key has registered is not known: types without jobs go, workers register the rest
+  update queue.job_types
+  set
+    schema_version = least(schema_version, 1),
+    registered_at = '-infinity',
+    deployed_at = null
+  where true; -- a hosted Data API refuses a change without a condition (safeupdate)
+  get diagnostics v_count = row_count;
+  delete from queue.schedules where source is not null;
+  delete from queue.withdrawn_schedules where true;
+  delete from queue.job_types
+  where not in_order
+    and job_type not in (
+      select l.job_type
+      from queue.lanes as l
+      where l.lane in (
+        select t.lane
+        from queue.turns as t
+        union all
+        select n.lane
+        from queue.notes as n
+        union all
+        select g.lane
+        from queue.gated as g
+        union all
+        select r.lane
+        from queue.leases as r
+      )
+    );
+  update queue.lanes
+  set unused_since = v_now - interval '23 hours' -- an hour: transactions use it
+  where job_type not in (select t.job_type from queue.job_types as t);
+  delete from queue.workers as w
+  where not exists (select from public.jobs as j where j.worker = w.worker)
+    and not exists (select from queue.leases as r where r.worker = w.worker);
+  return jsonb_build_object(
+    'revoked_before', p_before - interval '1 minute',
+    'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)),
+    'types', v_count
+  );
+end;
+$$;
+comment on function public.revoke_worker_keys is
+  'Refuse worker keys issued a minute before '
+  'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
+select queue.allow('service_role', 'public.revoke_worker_keys');

@@ -1,22 +1,24 @@
 -- Lease: which jobs a worker gets; each step is the name of its function:
 --
---   queue.lease             a call of a worker; a repeat, known by tick_id and call, gets the same
+--   queue.lease             a call of a run (tick_id), by its number; a repeat gets the same
 --     queue.admit_run       where the number of runs is bounded, with the first call of one
 --     queue.note_worker     the worker's row and the lanes it serves, once a minute
---     queue.open_gates      notes of gates: as many jobs of each key become ready as may run
---     queue.open_turns      notes of turns: where their tenant is, or behind who was served
---     queue.fill_pool       once for each pool: the slots that some of the job types share
---       queue.share_slots   which turns get how many jobs
---         queue.lock_types    limits of types: their locks, then what runs is counted
---         queue.first_turns   the turns of the tenants that come next in the ring: read along it
---                             (queue.along_the_ring), else lane by lane (queue.lane_by_lane)
---         queue.limit_turns   limits of tenants likewise; one at a limit is blocked for a while
---         queue.divide_slots  rounds: each tenant as many jobs as its weight
---         queue.move_on       the ring has come to the tenant that was served last
---       queue.take          the jobs, by halves where a project's own trigger refuses one of them
---         queue.take_jobs     ready -> leased, in one statement
---       queue.tidy_turns    closes empty turns, moves the start of others to their first job
---     queue.read_leases     the answer, and the events and keys that go with it
+--     queue.lease_ready
+--       queue.open_gates    notes of gates: as many jobs of each key become ready as may run
+--       queue.open_turns    notes of turns: at the rank of their tenant, or at the end of the round
+--       queue.fill_pool     once for each pool: the slots that some of the job types share
+--         queue.share_slots   which turns get how many jobs
+--           queue.lock_types    limits of types: their locks, then what runs is counted
+--           queue.first_turns   the turns of the tenants that come next in the ring: read along it
+--                               (queue.along_the_ring), else lane by lane (queue.lane_by_lane)
+--           queue.limit_turns   limits of tenants likewise; one at a limit is blocked for a while
+--           queue.divide_slots  rounds: each tenant as many jobs as its weight
+--           queue.move_on       the ring has come to the tenant that was served last
+--         queue.take          the jobs, by halves where a project's own trigger refuses one of them
+--           queue.take_jobs     ready -> leased, in one statement
+--         queue.tidy_turns    closes empty turns, moves the start of others to their first job
+--       queue.read_leases   the answer, and the events and keys that go with it
+--     queue.next_due_in_ms  when to ask again
 --     public.tick_finished  ends the run, with the call that finds no more
 
 -- As a worker sends it, and the number that replaces its name. pools: [{job_types, limit}] in place
@@ -38,8 +40,9 @@ create type queue.lease_request as (
   ends jsonb,
   pools jsonb
 );
--- A turn, its round, how many jobs its tenant has had of that already, and what may start of its
--- type, its tenant in it (own), and its tenant.
+-- A turn as a lease sees it. round: the one in which its tenant is served next; taken: how many
+-- jobs the tenant has had of that already. How many jobs may start, null for any number: of its
+-- type (type_free), of that type in its tenant (own_free), and of its tenant (tenant_free).
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
@@ -54,15 +57,16 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
--- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn.
+-- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn. For queue.tidy_turns how
+-- many it has taken, and the last one's ord.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- Who is served last, and how many jobs they have had of a round that is unfinished, else 0; of a
--- type that then has no more slots, or (null) of all others.
+-- The tenant that is served last, and how many jobs it has had of a round that is unfinished, else
+-- 0. Of a limited type: when its slots ran out; with job_type null: of all other types.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -70,6 +74,202 @@ create type queue.last_served as (
   rank bigint,
   workspace_id uuid
 );
+
+create function queue.read_lease_request(p_request jsonb)
+returns queue.lease_request
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_asked queue.lease_request := jsonb_populate_record(
+    null::queue.lease_request,
+    p_request
+  );
+begin
+  v_asked.call := coalesce(v_asked.call, 1);
+  v_asked."limit" := coalesce(v_asked."limit", 10);
+  if v_asked.pools is not null then
+    v_asked."limit" := (
+      select coalesce(sum(p."limit"), 0)
+      from jsonb_to_recordset(v_asked.pools) as p ("limit" integer)
+    );
+  end if;
+  if v_asked.worker_id is null
+    or v_asked.tick_id is null
+    or v_asked."limit" not between 0 and 1000
+    or v_asked.lease_seconds not between 1 and 43200
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'worker_id and tick_id are required; limit, or that of all pools, is '
+        '0 to 1000, lease_seconds 1 to 43200',
+      'p_request'
+    );
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'a lease needs read committed, since it counts'
+    );
+  end if;
+  return v_asked;
+end;
+$$;
+revoke execute on function queue.read_lease_request from public;
+
+-- Admit a run for its time, unless as many as it says are under way: how many more may begin, null
+-- where it is refused. One that was killed counts until its time is over.
+create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_free integer;
+begin
+  perform queue.try_lock('admission', p_waits => true); -- one at a time
+  for v_try in 1 .. 2 loop
+    v_free := p_request.most
+      - 1
+      - (
+        select count(*)
+        from queue.ticks as t
+        where t.expires_at > p_now and t.tick_id <> p_request.tick_id
+      );
+    exit when v_free >= 0;
+    -- they lease again before they end; this waits for one that ends just now and does not see it
+    update queue.ticks
+    set has_refused = true
+    where expires_at > p_now and tick_id <> p_request.tick_id;
+  end loop;
+  if v_free < 0 then
+    return null;
+  end if;
+  insert into queue.ticks as t (tick_id, seen_at, expires_at)
+  values (
+    p_request.tick_id,
+    p_now,
+    p_now + least(interval '1 day', make_interval(secs => p_request.run_seconds))
+  )
+  on conflict (tick_id) do update set
+    expires_at = excluded.expires_at,
+    has_refused = false;
+  return v_free;
+end;
+$$;
+revoke execute on function queue.admit_run from public;
+
+-- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
+-- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
+-- p_known: the row; has_noted: gates are to be looked at.
+create function queue.note_worker(
+  p_request queue.lease_request,
+  p_known queue.workers,
+  p_now timestamptz,
+  out worker integer,
+  out has_noted boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_changed boolean;
+  v_lanes record;
+  v_gates integer[];
+  v_is_alone boolean;
+begin
+  worker := p_known.worker;
+  has_noted := false;
+  if p_known.version = p_request.version
+    and p_known.job_types @> p_request.job_types
+  then
+    -- it serves the others too, without a slot now
+    p_request.job_types := p_known.job_types;
+  end if;
+  v_changed := (p_known.job_types, p_known.queues, p_known.version)
+    is distinct from (p_request.job_types, p_request.queues, p_request.version);
+  if p_known.seen_at > p_now - interval '1 minute'
+    and p_known.seen_at <= p_now
+    and not v_changed
+  then
+    if p_known.ended_at is not null then
+      update queue.workers
+      set ended_at = null, started_at = p_now
+      where workers.worker = p_known.worker;
+    end if;
+    return;
+  end if;
+  select
+    array_agg(l.lane) filter (
+      where o.serves
+        and (
+          l.served_at is null
+          or l.served_at not between p_now - interval '1 minute' and p_now
+        )
+    ) as served,
+    array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,
+    array_agg(l.lane) filter (
+      where not o.serves
+        and (
+          l.served_at <= p_now - interval '3 minutes'
+          or v_changed
+            and l.served_at is not null
+            and not exists (
+              select from queue.workers as w
+              where w.worker_id <> p_request.worker_id
+                and w.seen_at > p_now - interval '3 minutes'
+                and (w.job_types is null or l.job_type = any (w.job_types))
+                and (w.queues is null or l.queue = any (w.queues))
+            )
+        )
+    ) as gone
+  into v_lanes
+  from queue.lanes as l
+  cross join lateral (
+    select coalesce(l.job_type = any (p_request.job_types), true)
+      and coalesce(l.queue = any (p_request.queues), true) as serves
+  ) as o;
+  v_gates := v_lanes.added || v_lanes.gone;
+  v_is_alone := v_gates is null or queue.try_lock('turns');
+  if v_is_alone then
+    update queue.lanes
+    set served_at = case when lane = any (v_lanes.served) then p_now end
+    where ctid = any (array(
+      select l.ctid
+      from queue.lanes as l
+      where l.lane = any (v_lanes.served || v_lanes.gone)
+      for no key update skip locked
+    ));
+    perform queue.note_gates(v_gates) where v_gates is not null;
+  end if;
+  insert into queue.workers as w (
+    worker_id, started_at, seen_at, version, job_types, queues
+  )
+  values (
+    p_request.worker_id,
+    p_now,
+    p_now - interval '59 seconds' * (not v_is_alone)::integer,
+    p_request.version,
+    p_request.job_types,
+    p_request.queues
+  )
+  on conflict (worker_id) do update set
+    seen_at = excluded.seen_at,
+    ended_at = null,
+    version = excluded.version,
+    job_types = excluded.job_types,
+    queues = excluded.queues,
+    started_at = case
+      when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
+        then w.started_at
+      else p_now
+    end
+  returning w.worker into note_worker.worker;
+  has_noted := v_is_alone and v_gates is not null;
+end;
+$$;
+revoke execute on function queue.note_worker from public;
 
 -- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
 -- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys;
@@ -169,7 +369,8 @@ end;
 $$;
 revoke execute on function queue.open_gates from public;
 
--- Open noted turns, at their tenant's rank or else last, and turns whose time at a limit is over.
+-- Open noted turns, at their tenant's rank, or for a newcomer at the end of the round; and turns
+-- whose time at a limit is over.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -334,17 +535,10 @@ end;
 $$;
 revoke execute on function queue.lock_types from public;
 
--- Tenants with a limit of their own, a weight or a pause.
-create view queue.limited_tenants as
-select w.workspace_id
-from queue.tenant_limits as w
-union all
-select p.workspace_id
-from queue.pauses as p;
-revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
-
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
--- too. is_cut: further ones were not read. One whose round is unfinished is read again (last_lane).
+-- too. is_cut: the last that was read, behind which there may be more. The tenant that was served
+-- last comes at the end, or first where its round is unfinished: last_lane, which is behind all of
+-- its lanes or before them, says which.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -479,10 +673,21 @@ end;
 $$;
 revoke execute on function queue.lane_by_lane from public;
 
+-- Tenants with a limit of their own, a weight or a pause.
+create view queue.limited_tenants as
+select w.workspace_id
+from queue.tenant_limits as w
+union all
+select p.workspace_id
+from queue.pauses as p;
+revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
+
 -- The turns in these lanes of the tenants that come next, at most p_most tenants. known: how many
--- they are; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause.
--- They are read along the ring that these lanes share. Where they are in several rings, or most of
--- the turns there are of other lanes, some of each lane are read.
+-- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause.
+-- They are read along the ring that these lanes share. Where the lanes are in several rings, or too
+-- few turns of theirs were found along it, since most there are of other lanes, some of each lane
+-- are read instead. From the first place on where a reading was cut, none count: one that was not
+-- read could come before them.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -705,9 +910,11 @@ end;
 $$;
 revoke execute on function queue.limit_turns from public;
 
--- Divide slots in rounds: each tenant gets as many of its first ready jobs as its weight, then the
--- next tenant. p_depth: how many jobs of a turn are read (is_cut: one has more); null: only those
--- of the first round, since more tenants follow. empty: turns without a ready job.
+-- Divide slots in rounds: each tenant in turn gets as many of its first ready jobs as its weight,
+-- then each again. In the order, whole_rounds is how many rounds a tenant has had before a job, and
+-- round is where the ring has it. p_depth: how many jobs of a turn are read (is_cut: one may have
+-- more); null: only those of the first round, since more tenants follow, each of which comes before
+-- a second round. empty: turns without a ready job; lasts: what queue.move_on is to know.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -899,7 +1106,8 @@ revoke execute on function queue.move_on from public;
 
 -- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
 -- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
--- than were read; null where no turn was found.
+-- than were read; null where no turn was found. The ring moves on, unless all turns were read and
+-- either one tenant has them all or, without limits, slots are left: no one was then passed over.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1176,6 +1384,141 @@ end;
 $$;
 revoke execute on function queue.take from public;
 
+-- Move the start of turns to their first job, or to the last that was leased (ord), and close empty
+-- ones. Only those whose lock is free: no open transaction is adding a job to them.
+create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_free constant queue.share[] := array(
+    select t
+    from unnest(p_turns) as t
+    where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id))
+  );
+begin
+  update queue.turns as u
+  set
+    from_ord = coalesce(o.head, o.last_ord, u.from_ord),
+    blocked = u.blocked or o.closes,
+    look_at = case when not o.closes then u.look_at end,
+    changed_at = case when o.closes then p_now else u.changed_at end
+  from unnest(v_free) as s
+  cross join lateral (
+    select
+      t.ctid as found,
+      s.ord as last_ord,
+      (
+        select r.ord
+        from queue.ready as r
+        where r.lane = t.lane
+          and r.workspace_id = t.workspace_id
+          and r.ord >= t.from_ord
+        order by r.ord
+        limit 1
+      ) as head
+    from queue.turns as t
+    where t.lane = s.lane and t.workspace_id = s.workspace_id
+    for no key update skip locked
+  ) as l
+  cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
+  where u.ctid = o.found;
+end;
+$$;
+revoke execute on function queue.tidy_turns from public;
+
+-- Fill the slots of one pool, of these job types: which turns get them, and their first jobs. more:
+-- also where no turn was found, but one has opened since.
+create function queue.fill_pool(
+  p_request queue.lease_request,
+  p_now timestamptz,
+  out ids uuid[],
+  out lanes integer[],
+  out more boolean,
+  out leased_at timestamptz
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_shared record := queue.share_slots(p_request, p_now);
+  v_leased integer := 0;
+  v_one queue.share;
+begin
+  lanes := v_shared.lanes;
+  more := v_shared.more;
+  leased_at := p_now;
+  if v_shared.shares is not null then
+    -- a job that was enqueued since then starts after it
+    leased_at := greatest(p_now, queue.clock());
+    ids := queue.take(v_shared.shares, p_request, leased_at);
+    v_leased := coalesce(cardinality(ids), 0);
+    if v_leased = 0 and v_shared.is_only then
+      v_one := v_shared.shares[1];
+      if not exists (
+        select from queue.ready as r
+        where r.lane = v_one.lane
+          and r.workspace_id = v_one.workspace_id
+          and r.ord >= v_one.ord
+      ) then
+        v_shared.empty := v_shared.empty
+          || row(v_one.lane, v_one.workspace_id, null, 0)::queue.share;
+        v_shared.shares := null;
+      end if;
+    end if;
+    -- where another lease holds some, more may come behind them
+    if v_leased < p_request."limit" and v_shared.shares is not null then
+      more := more
+        or v_leased < case
+          when v_shared.shares[2] is null then 1
+          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
+        end
+          and queue.refused('lease', leased_at) = '{}';
+    end if;
+  end if;
+  if more is null then
+    more := exists (
+      select from unnest(lanes) as l (lane)
+      join queue.turns as t on t.lane = l.lane and not t.blocked
+    );
+  end if;
+  if v_leased > 0 and v_shared.is_limited then
+    perform queue.spend(
+      'r:' || y.job_type,
+      y.rate_limit,
+      y.rate_per_seconds,
+      n.jobs,
+      leased_at
+    )
+    from (
+      select j.job_type, count(*) as jobs
+      from public.jobs as j
+      where j.id = any (ids)
+      group by 1
+    ) as n
+    join queue.job_types as y on y.job_type = n.job_type
+    where y.rate_limit is not null and not y.rate_per_key;
+  end if;
+  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
+  if cardinality(v_shared.empty) > 4
+    or v_leased >= 20 and v_leased < p_request."limit"
+    or p_request.call % 16 = 0
+  then
+    perform queue.tidy_turns(
+      array(
+        select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
+        from public.jobs as j
+        where j.id = any (ids)
+        group by j.lane, j.workspace_id
+      ) || v_shared.empty,
+      leased_at
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.fill_pool from public;
+
 -- What a worker gets of the jobs that it leased, and the changes to publish. p_now: when they were
 -- leased, for which events are written, unique keys freed and starts charged to rates; null for a
 -- repeated call, which answers the same and stores nothing.
@@ -1315,49 +1658,74 @@ end;
 $$;
 revoke execute on function queue.read_leases from public;
 
--- Move the start of turns to their first job, or to the last that was leased (ord), and close empty
--- ones. Only those whose lock is free: no open transaction is adding a job to them.
-create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
-returns void
+-- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
+-- not, and one was; lanes: of those asked for.
+create function queue.lease_ready(
+  p_request queue.lease_request,
+  p_changes queue.change[],
+  p_has_notes boolean,
+  p_now timestamptz,
+  out leases json,
+  out leased integer,
+  out lanes integer[],
+  out more boolean,
+  out is_short boolean,
+  out is_full boolean
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_free constant queue.share[] := array(
-    select t
-    from unnest(p_turns) as t
-    where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id))
-  );
+  v_at_once constant integer := greatest(20, least(200, p_request."limit"));
+  v_now timestamptz := p_now;
+  v_pools queue.lease_request[];
+  v_pool queue.lease_request;
+  v_filled record;
+  v_count integer;
+  v_ids uuid[] := '{}';
+  v_read record;
+  v_is_published boolean;
 begin
-  update queue.turns as u
-  set
-    from_ord = coalesce(o.head, o.last_ord, u.from_ord),
-    blocked = u.blocked or o.closes,
-    look_at = case when not o.closes then u.look_at end,
-    changed_at = case when o.closes then p_now else u.changed_at end
-  from unnest(v_free) as s
-  cross join lateral (
-    select
-      t.ctid as found,
-      s.ord as last_ord,
-      (
-        select r.ord
-        from queue.ready as r
-        where r.lane = t.lane
-          and r.workspace_id = t.workspace_id
-          and r.ord >= t.from_ord
-        order by r.ord
-        limit 1
-      ) as head
-    from queue.turns as t
-    where t.lane = s.lane and t.workspace_id = s.workspace_id
-    for no key update skip locked
-  ) as l
-  cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
-  where u.ctid = o.found;
+  -- one lease at a time opens turns; others skip this
+  if p_has_notes and queue.try_lock('turns') then
+    perform queue.open_gates(greatest(50, v_at_once), p_now)
+    -- a pause that ends has them opened after
+    where queue.try_lock('pauses', p_is_shared => true);
+    perform queue.open_turns(v_at_once, p_now);
+  end if;
+  lanes := '{}';
+  more := false;
+  is_short := p_request."limit" = 0;
+  is_full := false;
+  if p_request.pools is null then
+    v_pools := array[p_request];
+  else
+    v_pools := array(
+      select jsonb_populate_record(p_request, to_jsonb(p))
+      from jsonb_to_recordset(p_request.pools) as p (job_types text[], "limit" integer)
+    );
+  end if;
+  foreach v_pool in array v_pools loop
+    v_filled := queue.fill_pool(v_pool, v_now);
+    v_ids := v_ids || v_filled.ids;
+    lanes := lanes || v_filled.lanes;
+    more := more or v_filled.more;
+    v_now := v_filled.leased_at;
+    v_count := coalesce(cardinality(v_filled.ids), 0);
+    is_short := is_short or v_count < v_pool."limit";
+    is_full := is_full or v_count > 0 and v_count >= v_pool."limit";
+  end loop;
+  leases := '[]';
+  leased := cardinality(v_ids);
+  if leased > 0 then
+    v_read := queue.read_leases(v_ids, p_request, v_now);
+    leases := v_read.leases;
+    p_changes := p_changes || v_read.changes;
+  end if;
+  v_is_published := queue.publish(p_changes, v_now);
 end;
 $$;
-revoke execute on function queue.tidy_turns from public;
+revoke execute on function queue.lease_ready from public;
 
 -- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
 create function queue.next_due_in_ms(
@@ -1435,362 +1803,6 @@ begin
 end;
 $$;
 revoke execute on function queue.next_due_in_ms from public;
-
--- Fill the slots of one pool, of these job types: which turns get them, and their first jobs. more:
--- also where no turn was found, but one has opened since.
-create function queue.fill_pool(
-  p_request queue.lease_request,
-  p_now timestamptz,
-  out ids uuid[],
-  out lanes integer[],
-  out more boolean,
-  out leased_at timestamptz
-)
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_shared record := queue.share_slots(p_request, p_now);
-  v_leased integer := 0;
-  v_one queue.share;
-begin
-  lanes := v_shared.lanes;
-  more := v_shared.more;
-  leased_at := p_now;
-  if v_shared.shares is not null then
-    -- a job that was enqueued since then starts after it
-    leased_at := greatest(p_now, queue.clock());
-    ids := queue.take(v_shared.shares, p_request, leased_at);
-    v_leased := coalesce(cardinality(ids), 0);
-    if v_leased = 0 and v_shared.is_only then
-      v_one := v_shared.shares[1];
-      if not exists (
-        select from queue.ready as r
-        where r.lane = v_one.lane
-          and r.workspace_id = v_one.workspace_id
-          and r.ord >= v_one.ord
-      ) then
-        v_shared.empty := v_shared.empty
-          || row(v_one.lane, v_one.workspace_id, null, 0)::queue.share;
-        v_shared.shares := null;
-      end if;
-    end if;
-    -- where another lease holds some, more may come behind them
-    if v_leased < p_request."limit" and v_shared.shares is not null then
-      more := more
-        or v_leased < case
-          when v_shared.shares[2] is null then 1
-          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
-        end
-          and queue.refused('lease', leased_at) = '{}';
-    end if;
-  end if;
-  if more is null then
-    more := exists (
-      select from unnest(lanes) as l (lane)
-      join queue.turns as t on t.lane = l.lane and not t.blocked
-    );
-  end if;
-  if v_leased > 0 and v_shared.is_limited then
-    perform queue.spend(
-      'r:' || y.job_type,
-      y.rate_limit,
-      y.rate_per_seconds,
-      n.jobs,
-      leased_at
-    )
-    from (
-      select j.job_type, count(*) as jobs
-      from public.jobs as j
-      where j.id = any (ids)
-      group by 1
-    ) as n
-    join queue.job_types as y on y.job_type = n.job_type
-    where y.rate_limit is not null and not y.rate_per_key;
-  end if;
-  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
-  if cardinality(v_shared.empty) > 4
-    or v_leased >= 20 and v_leased < p_request."limit"
-    or p_request.call % 16 = 0
-  then
-    perform queue.tidy_turns(
-      array(
-        select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
-        from public.jobs as j
-        where j.id = any (ids)
-        group by j.lane, j.workspace_id
-      ) || v_shared.empty,
-      leased_at
-    );
-  end if;
-end;
-$$;
-revoke execute on function queue.fill_pool from public;
-
--- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
--- not, and one was; lanes: of those asked for.
-create function queue.lease_ready(
-  p_request queue.lease_request,
-  p_changes queue.change[],
-  p_has_notes boolean,
-  p_now timestamptz,
-  out leases json,
-  out leased integer,
-  out lanes integer[],
-  out more boolean,
-  out is_short boolean,
-  out is_full boolean
-)
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_at_once constant integer := greatest(20, least(200, p_request."limit"));
-  v_now timestamptz := p_now;
-  v_pools queue.lease_request[];
-  v_pool queue.lease_request;
-  v_filled record;
-  v_count integer;
-  v_ids uuid[] := '{}';
-  v_read record;
-  v_is_published boolean;
-begin
-  -- one lease at a time opens turns; others skip this
-  if p_has_notes and queue.try_lock('turns') then
-    perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- a pause that ends has them opened after
-    where queue.try_lock('pauses', p_is_shared => true);
-    perform queue.open_turns(v_at_once, p_now);
-  end if;
-  lanes := '{}';
-  more := false;
-  is_short := p_request."limit" = 0;
-  is_full := false;
-  if p_request.pools is null then
-    v_pools := array[p_request];
-  else
-    v_pools := array(
-      select jsonb_populate_record(p_request, to_jsonb(p))
-      from jsonb_to_recordset(p_request.pools) as p (job_types text[], "limit" integer)
-    );
-  end if;
-  foreach v_pool in array v_pools loop
-    v_filled := queue.fill_pool(v_pool, v_now);
-    v_ids := v_ids || v_filled.ids;
-    lanes := lanes || v_filled.lanes;
-    more := more or v_filled.more;
-    v_now := v_filled.leased_at;
-    v_count := coalesce(cardinality(v_filled.ids), 0);
-    is_short := is_short or v_count < v_pool."limit";
-    is_full := is_full or v_count > 0 and v_count >= v_pool."limit";
-  end loop;
-  leases := '[]';
-  leased := cardinality(v_ids);
-  if leased > 0 then
-    v_read := queue.read_leases(v_ids, p_request, v_now);
-    leases := v_read.leases;
-    p_changes := p_changes || v_read.changes;
-  end if;
-  v_is_published := queue.publish(p_changes, v_now);
-end;
-$$;
-revoke execute on function queue.lease_ready from public;
-
--- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
--- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
--- p_known: the row; has_noted: gates are to be looked at.
-create function queue.note_worker(
-  p_request queue.lease_request,
-  p_known queue.workers,
-  p_now timestamptz,
-  out worker integer,
-  out has_noted boolean
-)
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_changed boolean;
-  v_lanes record;
-  v_gates integer[];
-  v_is_alone boolean;
-begin
-  worker := p_known.worker;
-  has_noted := false;
-  if p_known.version = p_request.version
-    and p_known.job_types @> p_request.job_types
-  then
-    -- it serves the others too, without a slot now
-    p_request.job_types := p_known.job_types;
-  end if;
-  v_changed := (p_known.job_types, p_known.queues, p_known.version)
-    is distinct from (p_request.job_types, p_request.queues, p_request.version);
-  if p_known.seen_at > p_now - interval '1 minute'
-    and p_known.seen_at <= p_now
-    and not v_changed
-  then
-    if p_known.ended_at is not null then
-      update queue.workers
-      set ended_at = null, started_at = p_now
-      where workers.worker = p_known.worker;
-    end if;
-    return;
-  end if;
-  select
-    array_agg(l.lane) filter (
-      where o.serves
-        and (
-          l.served_at is null
-          or l.served_at not between p_now - interval '1 minute' and p_now
-        )
-    ) as served,
-    array_agg(l.lane) filter (where o.serves and l.served_at is null) as added,
-    array_agg(l.lane) filter (
-      where not o.serves
-        and (
-          l.served_at <= p_now - interval '3 minutes'
-          or v_changed
-            and l.served_at is not null
-            and not exists (
-              select from queue.workers as w
-              where w.worker_id <> p_request.worker_id
-                and w.seen_at > p_now - interval '3 minutes'
-                and (w.job_types is null or l.job_type = any (w.job_types))
-                and (w.queues is null or l.queue = any (w.queues))
-            )
-        )
-    ) as gone
-  into v_lanes
-  from queue.lanes as l
-  cross join lateral (
-    select coalesce(l.job_type = any (p_request.job_types), true)
-      and coalesce(l.queue = any (p_request.queues), true) as serves
-  ) as o;
-  v_gates := v_lanes.added || v_lanes.gone;
-  v_is_alone := v_gates is null or queue.try_lock('turns');
-  if v_is_alone then
-    update queue.lanes
-    set served_at = case when lane = any (v_lanes.served) then p_now end
-    where ctid = any (array(
-      select l.ctid
-      from queue.lanes as l
-      where l.lane = any (v_lanes.served || v_lanes.gone)
-      for no key update skip locked
-    ));
-    perform queue.note_gates(v_gates) where v_gates is not null;
-  end if;
-  insert into queue.workers as w (
-    worker_id, started_at, seen_at, version, job_types, queues
-  )
-  values (
-    p_request.worker_id,
-    p_now,
-    p_now - interval '59 seconds' * (not v_is_alone)::integer,
-    p_request.version,
-    p_request.job_types,
-    p_request.queues
-  )
-  on conflict (worker_id) do update set
-    seen_at = excluded.seen_at,
-    ended_at = null,
-    version = excluded.version,
-    job_types = excluded.job_types,
-    queues = excluded.queues,
-    started_at = case
-      when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
-        then w.started_at
-      else p_now
-    end
-  returning w.worker into note_worker.worker;
-  has_noted := v_is_alone and v_gates is not null;
-end;
-$$;
-revoke execute on function queue.note_worker from public;
-
--- Admit a run for its time, unless as many as it says are under way: how many more may begin, null
--- where it is refused. One that was killed counts until its time is over.
-create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
-returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_free integer;
-begin
-  perform queue.try_lock('admission', p_waits => true); -- one at a time
-  for v_try in 1 .. 2 loop
-    v_free := p_request.most
-      - 1
-      - (
-        select count(*)
-        from queue.ticks as t
-        where t.expires_at > p_now and t.tick_id <> p_request.tick_id
-      );
-    exit when v_free >= 0;
-    -- they lease again before they end; this waits for one that ends just now and does not see it
-    update queue.ticks
-    set has_refused = true
-    where expires_at > p_now and tick_id <> p_request.tick_id;
-  end loop;
-  if v_free < 0 then
-    return null;
-  end if;
-  insert into queue.ticks as t (tick_id, seen_at, expires_at)
-  values (
-    p_request.tick_id,
-    p_now,
-    p_now + least(interval '1 day', make_interval(secs => p_request.run_seconds))
-  )
-  on conflict (tick_id) do update set
-    expires_at = excluded.expires_at,
-    has_refused = false;
-  return v_free;
-end;
-$$;
-revoke execute on function queue.admit_run from public;
-
-create function queue.read_lease_request(p_request jsonb)
-returns queue.lease_request
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_asked queue.lease_request := jsonb_populate_record(
-    null::queue.lease_request,
-    p_request
-  );
-begin
-  v_asked.call := coalesce(v_asked.call, 1);
-  v_asked."limit" := coalesce(v_asked."limit", 10);
-  if v_asked.pools is not null then
-    v_asked."limit" := (
-      select coalesce(sum(p."limit"), 0)
-      from jsonb_to_recordset(v_asked.pools) as p ("limit" integer)
-    );
-  end if;
-  if v_asked.worker_id is null
-    or v_asked.tick_id is null
-    or v_asked."limit" not between 0 and 1000
-    or v_asked.lease_seconds not between 1 and 43200
-  then
-    perform queue.refuse(
-      400,
-      'invalid_argument',
-      'worker_id and tick_id are required; limit, or that of all pools, is '
-        '0 to 1000, lease_seconds 1 to 43200',
-      'p_request'
-    );
-  elsif current_setting('transaction_isolation') <> 'read committed' then
-    perform queue.refuse(
-      400,
-      'invalid_argument',
-      'a lease needs read committed, since it counts'
-    );
-  end if;
-  return v_asked;
-end;
-$$;
-revoke execute on function queue.read_lease_request from public;
 
 -- See public.lease_jobs. p_changes: of what was settled in the same call. A repeat waits for the
 -- first; for a lock and no row, so that what finds nothing writes nothing.

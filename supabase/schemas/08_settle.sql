@@ -2,6 +2,17 @@
 -- stale one changes nothing. Keys are freed (queue.end_places) before the lease of the same call,
 -- which can thus get the next job of a full key. queue.finish ends jobs that no worker holds. A
 -- lease expires, maintenance reclaims its job, and the attempt is lost: three words, one each.
+--
+--   public.settle_jobs
+--     queue.read_items      the items, in the order of their jobs
+--     queue.settle          where all are plain completions, queue.end_attempts at once; else, or
+--                           where a row of one is held for more than a moment:
+--       queue.lock_held       locks leases and records; what others hold is busy, and left out
+--       queue.write_reports   last progress, lines and steps
+--       queue.decide          what becomes of each (queue.outcome_of), and its attempt
+--       queue.end_attempts    deletes the leases and moves the records, in one statement
+--       queue.end_places      next places, gates, keys, and signals to parents and children
+--     queue.lease           the next jobs, in the same call
 
 create type queue.worker_item as (
   job_id uuid,
@@ -261,7 +272,9 @@ end;
 $$;
 revoke execute on function queue.decide from public;
 
--- Place jobs that continue, first: one in_order keeps its slot; open gates, free keys, signal.
+-- What else follows from ended attempts. Jobs that continue get their next place; that comes first,
+-- so that one whose type is in_order keeps its slot of the key. Then gates open, keys are freed,
+-- and parents and children get signals.
 create function queue.end_places(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -353,10 +366,11 @@ end;
 $$;
 revoke execute on function queue.end_places from public;
 
--- End attempts as decided, in one statement, since another would cost every job. own: jobs whose
--- event must be stored; rest: those, and jobs that continue or have keys, parents or deadlines.
--- results: null unless all were plain completions, as without p_transitions, and no fence stale.
--- has_blocked: turns are at a limit.
+-- End attempts as decided, in one statement, since another would cost every job. p_transitions:
+-- what queue.decide made of each item; null where all are plain completions. own: jobs whose event
+-- must be stored; rest: those, and jobs that continue or have keys, parents or deadlines. results:
+-- the answer, where every item was a plain completion and no fence was stale; else null, since it
+-- is then read from what is stored. has_blocked: turns are at a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],

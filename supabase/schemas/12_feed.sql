@@ -53,8 +53,9 @@ revoke all on queue.streamed_topics from public, anon, authenticated, service_ro
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
 -- may touch six of ours), and how many this second has used. is_followed: someone follows a topic;
--- is_streamed: a server streams one. form: what the tables of today's messages are like, by the transactions that last changed them;
--- null where they have triggers. While it is as when a message was sent, none can fail.
+-- is_streamed: a server streams one. form: what the tables of today's messages are like, by the
+-- transactions that last changed them; null where they have triggers. While it is as when a message
+-- was sent, none can fail.
 create type queue.audience as (
   budget bigint,
   used bigint,

@@ -218,8 +218,8 @@ end;
 $$;
 revoke execute on function queue.do_in_parts from public;
 
--- These jobs find their next place, or end: past their deadline, not
--- started in time, or a person's of an internal type.
+-- These jobs find their next place, or end: past their deadline, not started in time, or a person's
+-- of an internal type.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql

@@ -4,7 +4,7 @@
 --   Person: owner             the id of the person whose row it is; the row is deleted
 --   Person: key               a text with that id in it; the row is deleted
 --   Person: tags              labels; the row is deleted where one is user:<id>
--- Person: mention the id of someone who did something; it and the row's words are cleared
+--   Person: mention           the id of one who acted; it and the row's words are cleared
 --   Person: jobs              ids of jobs; the row's words are cleared where one of them is deleted
 --   Person: words             a text that may quote someone; a row that does is deleted
 --   Person: words to clear    the same, but only the text is cleared

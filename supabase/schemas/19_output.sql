@@ -1,8 +1,7 @@
 -- Output: what a job says while it runs, as streams of text or of items. A stream is read by
--- offset:
--- characters of a text, items of a list. Each opening begins it again under the next number, its
--- attempt, and readers drop what an earlier one said. Pieces are appended under the job's fence;
--- they are no events and no part of the job's row.
+-- offset, in characters of a text or items of a list. Each opening begins it again under the next
+-- number, its attempt, and readers drop what an earlier one said. Pieces are appended under the
+-- job's fence; they are no events and no part of the job's row.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- of all streams of a job
