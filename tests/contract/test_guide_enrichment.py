@@ -92,6 +92,9 @@ def test_2_to_5_job_logs_and_account(
     assert given["success"] is True
     assert {"duration_ms", "worker_id", "timestamp"} <= set(given)
     when(sql, "completed", job_id)
+    said = f"Processing job {job_id} (type: enrich_account)"
+    terminal = stack.folder / "launcher.out"
+    until(lambda: said in terminal.read_text(errors="replace"))
 
     [newest] = sql("""
         SELECT id, job_type, status, payload, created_at FROM jobs

@@ -34,7 +34,7 @@ from minutehand.worker.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
-#: Once a run has leased so many, it says at DEBUG how many it found.
+#: Once a run has leased so many, it says at DEBUG how many it found, and which begin.
 SAID_JOBS = 100
 
 
@@ -345,8 +345,10 @@ class Tick:
     def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> Attempt:
         attempt = Attempt(self._run_of, lease, sent_at=sent_at, batch=batch, **self._calls)
         self._held.running[attempt.key] = attempt
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
+        level = logging.INFO if self.summary.leased <= SAID_JOBS else logging.DEBUG
+        if logger.isEnabledFor(level):
+            logger.log(
+                level,
                 "Processing job %s (type: %s)",
                 attempt.job_id,
                 attempt.job_type,
