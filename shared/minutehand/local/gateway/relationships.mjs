@@ -99,7 +99,6 @@ function inverse({ kind, name, from, to, columns, isSelf }) {
     columns: turned,
     isToOne: isOne,
     isSelf,
-    isInverse: true,
   };
 }
 
