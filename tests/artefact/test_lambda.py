@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
@@ -15,6 +17,7 @@ from tests.support.lambda_runtime import LambdaFunction
 from tests.support.patience import until
 from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
+from tests.unit.aws.fake_aws import fake_aws
 
 TICK = {"source": "minutehand.tick"}
 
@@ -25,18 +28,38 @@ def project(renewed: Renewed) -> Project:
     return project_of_a_file(renewed)
 
 
-@pytest.fixture
-def functions(project: Project, tree: Path, site: Path) -> Iterator[dict[str, LambdaFunction]]:
-    """The four functions of the zip."""
-    environ = {
-        "SUPABASE_URL": project.settings.supabase_url,
-        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+@pytest.fixture(scope="module")
+def parameter() -> Iterator[dict[str, str]]:
+    """The functions' secrets in SSM, as variables that name it."""
+    secrets = {
         "SUPABASE_SECRET_KEY": SECRET_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,
         "WORKER_SECRET_TOKEN": "worker-token",
         "BACKGROUND_JOB_TOKEN": "background-token",
+    }
+    with fake_aws("ssm") as endpoint:
+        ssm = boto3.client(
+            "ssm",
+            region_name="us-east-1",
+            endpoint_url=endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        ssm.put_parameter(Name="/test/secrets", Value=json.dumps(secrets), Type="SecureString")
+        yield {"SECRETS_PARAMETER": "/test/secrets", "AWS_ENDPOINT_URL": endpoint}
+
+
+@pytest.fixture
+def functions(
+    project: Project, tree: Path, site: Path, parameter: dict[str, str]
+) -> Iterator[dict[str, LambdaFunction]]:
+    """The four functions of the zip."""
+    environ = {
+        "SUPABASE_URL": project.settings.supabase_url,
+        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         "MINUTEHAND_APPS": "work",
         "STAGE": "test",
+        **parameter,
     }
     made = {
         name: LambdaFunction(
