@@ -95,8 +95,8 @@ def read_shape(
 def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
     """Whether `text` is words for people, and no try at an object of `shape` in any notation.
 
-    Tags, tables, assignments and bold names are tries: people would read the names of members. A
-    single one may be a word of the text, as "Title:", but not `field` beside another.
+    Tags, tables, assignments and bold names are tries: people would read the names of members. Some
+    may be words of the text, as "Title:", but not `field` beside the shape's first.
     """
     if _NO_PROSE.match(text) or not says_something(text):
         return False
@@ -107,7 +107,8 @@ def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
     if len(shape.model_fields) == 1:
         return re.search(label, text[:MOST_BEFORE_A_NAME]) is None
     found = {name.lower() for name in re.findall(label, text)}
-    return field not in found or len(found) == 1
+    first = next(iter(shape.model_fields))
+    return len(found) == 1 or not {field, first} <= found
 
 
 def only_text(shape: type[BaseModel]) -> str | None:

@@ -33,6 +33,7 @@ class Reply(BaseModel):
 
     tier: Literal["standard", "async"] = "standard"
     reply: str = ""
+    title: str = ""
 
 
 class Costs(BaseModel):
@@ -141,6 +142,7 @@ def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
     [
         "Title: Rain\n\nIt rains, and it rains.",
         "**Reply:** I would write to them.",
+        "**Title:** Rain\n**Reply:** I would write to them.",
         "**Question:** What is rain?\n**Options:** water, tea",
         "A `reply` of a server has a `tier` in its head.",
     ],
