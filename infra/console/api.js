@@ -12,7 +12,7 @@ const RETRY_MS = 5000;
 /** A refusal by the API, with what people and code need to act on it. */
 class ApiError extends Error {
   constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
-    super(error || `The server answered ${status}`);
+    super(error || (status >= 500 ? "The server has failed" : "The server refused it"));
     const known = { code: code ?? null, detail: detail ?? null, requestId: requestId ?? null };
     Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
   }

@@ -42,7 +42,7 @@ const SAYS = column("Message", "wrap bare", (job) => {
         ${status === "pending" && Date.parse(next) > serverNow() && html`next try <${When} at=${next} />`}
       </span>`;
   if (status === "pending")
-    return job.progress_message && html`<${Sentence} text=${job.progress_message} />`;
+    return job.progress_message && html`<span><${Sentence} text=${job.progress_message} /></span>`;
   return (
     RUNS.includes(status) &&
     html`${job.progress_message}
