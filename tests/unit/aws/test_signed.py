@@ -1,53 +1,16 @@
-"""Calls of AWS without boto3: signed as it signs them, repeated as it repeats them."""
+"""Calls of AWS without a client of boto3: repeated as it repeats them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-from minutehand.aws.signed import AwsRefused, call, sign
+from minutehand.aws.signed import AwsRefused, call
 
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
-
-
-@pytest.mark.parametrize(
-    ("service", "url", "headers", "token"),
-    [
-        ("ssm", "https://ssm.eu-central-1.amazonaws.com/", TARGET, None),
-        ("ssm", "http://127.0.0.1:5000/", TARGET, "a/session+token=="),
-        (
-            "lambda",
-            "https://lambda.eu-central-1.amazonaws.com/2015-03-31/functions/a%3Ab~c_d/invocations",
-            {"x-amz-invocation-type": "Event"},
-            "token",
-        ),
-    ],
-)
-def test_a_signature_is_botocores(
-    service: str, url: str, headers: dict[str, str], token: str | None
-) -> None:
-    """Of an address with a port, a quoted path, and Lambda's session token."""
-    body = b'{"Name": "/minutehand/prod/worker"}'
-    asked = AWSRequest("POST", url, headers=headers, data=body)
-    keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], token)
-    SigV4Auth(keys, service, "eu-central-1").add_auth(asked)
-    at = datetime.strptime(asked.context["timestamp"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-
-    environ = KEYS if token is None else {**KEYS, "AWS_SESSION_TOKEN": token}
-    signed = sign(
-        url, body, environ, headers=headers, service=service, region="eu-central-1", at=at
-    )
-
-    assert signed["authorization"] == asked.headers["Authorization"]
-    assert signed.get("x-amz-security-token") == token
 
 
 class Answers(HTTPServer):
