@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,11 +33,17 @@ class Endpoint(MisbehavingServer):
         super().__init__()
         self.statuses: list[int] = []
         self.received: list[Request] = []
+        self.is_packed = False
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.received.append(request)
         status = self.statuses.pop(0) if self.statuses else 200
-        write(writer, status, {} if status == 200 else {"error": "no such list"})
+        said: Any = {} if status == 200 else {"error": "no such list"}
+        if self.is_packed:
+            body = gzip.compress(json.dumps(said).encode())
+            write(writer, status, body, headers={"content-encoding": "gzip"})
+        else:
+            write(writer, status, said)
 
 
 class Nothing(BaseModel):
@@ -165,6 +172,19 @@ async def test_a_failure_is_sent_again_under_the_same_id(
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
     assert post.listed()["failures"] == 0
+
+
+async def test_a_packed_refusal_is_not_unpacked(project: Project, endpoint: Endpoint) -> None:
+    """Some kilobytes of a stranger's would become a worker's whole memory."""
+    async with posting(project) as post:
+        await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
+        endpoint.statuses, endpoint.is_packed = [500], True
+        project.insert("work")
+
+        [row] = await post.settle()
+
+    assert row["error_message"] == "the endpoint answered 500"
+    assert endpoint.received[0].headers["accept-encoding"] == "identity"
 
 
 async def test_this_machine_is_refused_outside_development(
