@@ -7,6 +7,7 @@ counted in calls, whatever kinds of processors the project has.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from tests.support.renewed import Renewed
 
 #: The apps of a project; all of them have the platform's own coroutine for webhooks.
 BOTH = ["coroutines", "functions"]
+#: A backlog of many calls.
+LONG = 5000 if os.environ.get("WEEKLY") else 1500
 LEFT = """
 select count(*) from public.jobs
 where job_type = %s and status in ('pending', 'processing') and not payload ? 'waits'
@@ -152,7 +155,8 @@ def drained(
     return sum(each["calls"] for each in working)
 
 
-@pytest.mark.parametrize("backlog", [1, 6, 5000])
+@pytest.mark.weekly
+@pytest.mark.parametrize("backlog", [1, 6, LONG])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_plain_processor_slows_no_coroutine(engine: Engine, way: str, backlog: int) -> None:
     """Whether it has no job, or as many as there are threads, which wait until all else is done."""
