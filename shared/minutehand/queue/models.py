@@ -279,6 +279,14 @@ class NewJob(Model):
     payload: Any = Field(default_factory=dict)
     options: EnqueueOptions = EnqueueOptions()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _options_are_in_options(cls, given: Any) -> Any:
+        # ignored, a delay beside the payload would let the job start at once
+        if isinstance(given, dict) and (more := given.keys() - cls.model_fields):
+            raise ValueError(f"{', '.join(sorted(more))} must be in options=EnqueueOptions(…)")
+        return given
+
     def wire(self) -> dict[str, Any]:
         """The job as `enqueue_jobs` and `spawn_jobs` take it."""
         return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from minutehand.queue.models import LeaseResponse, ListedJob
+import pytest
+from pydantic import ValidationError
+
+from minutehand.queue.models import EnqueueOptions, LeaseResponse, ListedJob, NewJob
 
 
 def test_a_lease_that_no_model_fits_is_left_out() -> None:
@@ -27,3 +30,14 @@ def test_a_row_that_no_reader_can_parse_is_one_item_that_says_so() -> None:
 
     assert (job.progress, job.tags, job.attempts) == (None, (), 2)
     assert job.error_message == "fields that cannot be read: created_at, progress, tags"
+
+
+def test_an_option_beside_the_payload_of_a_child_is_refused() -> None:
+    """Ignored, it would let a delayed job start at once."""
+    with pytest.raises(ValidationError, match="delay_seconds must be in options=EnqueueOptions"):
+        NewJob(job_type="mail", payload={}, delay_seconds=60)
+    assert NewJob(job_type="mail", options=EnqueueOptions(delay_seconds=60)).wire() == {
+        "job_type": "mail",
+        "payload": {},
+        "delay_seconds": 60,
+    }
