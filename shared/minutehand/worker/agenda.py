@@ -112,6 +112,9 @@ class Agenda:
     TRAILING_SECONDS = 0.1
     #: Longest time that a batch whose wait is over waits for the answer that may fill it.
     FILL_SECONDS = 0.5
+    #: Shortest time between two settles while leased jobs wait for a slot: what ends in it is
+    #: settled together, and no slot is empty for it. A quarter of what is leased ahead.
+    TOGETHER_SECONDS = 0.025
     #: Shortest pause between two runs of a loop.
     LEAST_PAUSE_SECONDS = 0.005
 
@@ -219,9 +222,10 @@ class Agenda:
         if hand.settle_again_at is not None:
             yield Entry(hand.settle_again_at, Act.SETTLE_AGAIN, Reason.BACKOFF)
         if not hand.exchanging:
-            if hand.to_settle:
-                yield Entry(now, Act.SETTLE, Reason.JOBS_ENDED)
-            if not (hand.holds or self._stays(now, hand)):
+            if hand.to_settle:  # and lease in the same call
+                at = now if hand.late_at is None else self._asked_at + self.TOGETHER_SECONDS
+                yield Entry(at, Act.SETTLE, Reason.JOBS_ENDED)
+            elif not (hand.holds or self._stays(now, hand)):
                 yield Entry(now, Act.LEAVE, end)
             elif self.may_lease(now, hand):
                 yield from self._leases(now, hand)

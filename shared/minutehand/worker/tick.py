@@ -81,7 +81,7 @@ class Tick:
         #: Something happened that the loop acts on.
         self._pulse = asyncio.Event()
         #: Slots that are free now get their jobs in this turn of the event loop.
-        self._begins_soon = False
+        self._refills_soon = False
         #: An error that no rule knows: what runs is released, and the run fails with it.
         self._broken: BaseException | None = None
         self._held = Held()
@@ -327,7 +327,6 @@ class Tick:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
     def _begin_jobs(self) -> None:
-        self._begins_soon = False
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
         begun: list[Attempt] = []
@@ -368,10 +367,22 @@ class Tick:
         del self._held.running[attempt.key]
         self._slots.ended(attempt)
         self._held.ended.append(attempt)
-        self._pulse.set()
-        if not self._begins_soon:  # once for all that end together
-            self._begins_soon = True
-            asyncio.get_running_loop().call_soon(self._begin_jobs)
+        if not self._refills_soon:  # once for all that end together
+            self._refills_soon = True
+            asyncio.get_running_loop().call_soon(self._refill)
+
+    def _refill(self) -> None:
+        """Begin jobs in the slots of those that ended; the loop goes round if that is news to it.
+
+        It is none while a call is under way or what waits for a slot lets the settle wait: going
+        round for each short job would cost as much as the job.
+        """
+        self._refills_soon = False
+        self._begin_jobs()
+        slots = self._slots
+        settles_later = self._entry.act is Act.SETTLE and slots.next_late_at is not None
+        if slots.next_begin_at is not None or not (self._exchange or settles_later):
+            self._pulse.set()
 
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""

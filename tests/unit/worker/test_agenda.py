@@ -151,6 +151,16 @@ TABLE: dict[str, tuple[list[Said], AtHand, tuple[float, Act, Reason]]] = {
         AtHand(running=True, unstopped=True, to_settle=True),
         (10, Act.SETTLE, Reason.JOBS_ENDED),
     ),
+    "a job ended, and leased ones wait for slots": (
+        [answered(9.985)],
+        AtHand(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        (10.01, Act.SETTLE, Reason.JOBS_ENDED),
+    ),
+    "likewise, a while after the last call": (
+        [answered(9.9, 0.0)],
+        AtHand(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        (10, Act.SETTLE, Reason.JOBS_ENDED),
+    ),
     "a job ended while a settle is under way": (
         [answered(10)],
         AtHand(to_settle=True, exchanging=True),

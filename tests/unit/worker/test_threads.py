@@ -1,0 +1,68 @@
+"""Threads of plain processors: used again, unless something was raised in them from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from minutehand.worker.threads import ThreadStopped, run_in_thread
+
+
+def who() -> tuple[int, str]:
+    thread = threading.current_thread()
+    return thread.ident or 0, thread.name
+
+
+async def test_a_thread_runs_one_call_after_another_each_under_its_name() -> None:
+    first, second = [await run_in_thread(who, name=name) for name in ("job:1", "job:2")]
+
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == ("job:1", "job:2")
+    assert not [each for each in threading.enumerate() if each.name.startswith("job:")]
+
+
+async def test_one_that_is_stuck_is_no_other_calls() -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def stick() -> int:
+        begun.set()
+        gate.wait()
+        return threading.get_ident()
+
+    stuck = asyncio.create_task(run_in_thread(stick, name="job:1"))
+    await asyncio.to_thread(begun.wait)
+    others = {(await run_in_thread(who, name="job:2"))[0] for _ in range(3)}
+    gate.set()
+
+    assert await stuck not in others
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_stop_reaches_its_own_call_alone(turns: int) -> None:
+    """Also one that comes before the call has begun, or as it ends."""
+    stopped: list[threading.Thread] = []
+
+    def spin() -> None:
+        try:
+            while True:
+                pass
+        except ThreadStopped:
+            stopped.append(threading.current_thread())
+            raise
+
+    calls: tuple[Callable[[], Any], ...] = (spin, who)
+    for call in calls * 10:
+        task = asyncio.create_task(run_in_thread(call, name="job:1"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await run_in_thread(lambda: "unharmed", name="job:2") == "unharmed"
+
+    for thread in stopped:
+        thread.join()
+    assert len(set(stopped)) == len(stopped)
