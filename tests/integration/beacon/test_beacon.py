@@ -70,7 +70,7 @@ async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
 
     assert [each["provider"] for each in helped["executions"]] == ["gamma"]
     assert (failed["status"], failed["reached"]) == ("failed", ["eu-west"])
-    assert "reached 1 of 2 regions, min_regions is 2: us-east: " in failed["error"]
+    assert "reached 1 of 2 regions, and needs 2: us-east: " in failed["error"]
     assert reason in failed["error"]
     bundle = await station.ok("GET", f"/jobs/{failed['id']}/bundle")
     assert (bundle["closing"]["status"], await verdict(station, bundle)) == ("failed", "passed")

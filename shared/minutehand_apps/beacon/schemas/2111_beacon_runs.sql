@@ -205,7 +205,7 @@ begin
       v_job.status := 'failed';
       v_job.error := left(
         format(
-          'reached %s of %s regions, min_regions is %s%s',
+          'reached %s of %s regions, and needs %s%s',
           cardinality(v_job.reached),
           jsonb_array_length(v_job.spec #> '{constraints,regions}'),
           v_job.spec #>> '{constraints,min_regions}',
