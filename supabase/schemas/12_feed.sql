@@ -1414,6 +1414,35 @@ comment on function public.session_feed is
   'Events of a session''s jobs, as event_feed, without logs; without a cursor all that are kept.';
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
+-- Open a session of a workspace to one user or, for null, to anyone who has its id.
+create function queue.open_session(
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_seconds double precision
+)
+returns queue.guest_sessions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_made queue.guest_sessions;
+begin
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+  values (
+    'guest_' || encode(
+      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+      'hex'
+    ),
+    p_workspace_id,
+    p_user_id,
+    queue.clock() + make_interval(secs => p_seconds)
+  )
+  returning * into v_made;
+  return v_made;
+end;
+$$;
+revoke execute on function queue.open_session from public;
+
 create function public.open_guest_session(
   p_workspace_id uuid,
   p_options jsonb default '{}'
@@ -1450,17 +1479,7 @@ begin
       'allow_anonymous'
     );
   end if;
-  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
-  values (
-    'guest_' || encode(
-      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
-      'hex'
-    ),
-    p_workspace_id,
-    v_user,
-    queue.clock() + make_interval(secs => v_seconds)
-  )
-  returning * into v_made;
+  v_made := queue.open_session(p_workspace_id, v_user, v_seconds);
   perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made);
 end;

@@ -62,17 +62,6 @@ export function useFollowed(read, topics, isLive = true) {
   return freshness;
 }
 
-/** Read again with every event of a stream that needs no token; null: of none. */
-export function useStream(read, path) {
-  const again = useAgain(read);
-  useEffect(() => {
-    if (!path) return undefined;
-    const source = new EventSource(path);
-    source.onmessage = again;
-    return () => source.close();
-  }, [path]);
-}
-
 /** The topics of a workspace and of those of its sessions where something runs, a few at most. */
 const topicsOf = (workspaceId, sessions) => [
   `workspace:${workspaceId}`,

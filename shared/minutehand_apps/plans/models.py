@@ -73,7 +73,9 @@ class Plan(ReportedPlan):
     plan_id: UUID
     job_id: UUID
     share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
-    of_guest: bool = Field(description="It has no owner: its id is the key to it.")
+    session_id: str | None = Field(
+        description="Of a guest's plan, which has no owner: the session that shows its job."
+    )
 
 
 class Missing(BaseModel):

@@ -12,7 +12,7 @@ import { ActionButton } from "../../parts/dialog.js";
 import { Icon } from "../../parts/icons.js";
 import { ShareButton } from "../../parts/share.js";
 import { Stale } from "../../parts/states-of-view.js";
-import { useFollowed, useStream } from "../../parts/live.js";
+import { useFollowed } from "../../parts/live.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { isLive, toneOf } from "./plans.js";
@@ -44,11 +44,9 @@ export default function PlanPage({ id }) {
   const found = useRead((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
   const live = isLive(plan?.status);
-  // a guest's job is no one's to follow; their plan's own stream is read by its id
-  const isFollowed = live && !plan.of_guest;
-  useFollowed(found, [isFollowed && `job:${plan.job_id}`]);
-  useStream(found, live && plan.of_guest ? `/api/plans/${id}/stream` : null);
-  const { output } = useJob(isFollowed ? plan.job_id : null);
+  const session = plan?.session_id; // of a guest's, whose job is no one's to follow
+  useFollowed(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
+  const { output } = useJob(live ? plan.job_id : null, { session_id: session });
   const unread = unreadPage("Plan", found, "plan");
   if (unread) return unread;
   const act = actionsOn(found.refresh);

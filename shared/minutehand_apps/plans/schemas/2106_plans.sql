@@ -109,23 +109,30 @@ revoke execute
   on function plans.plan_or_refuse
   from public, anon, authenticated, service_role;
 
--- Give a plan a job of its own; whether a worker is to be woken.
+-- Give a plan a job of its own; whether a worker is to be woken. A guest follows it by a session of
+-- its own, as long as one may be open.
 create function plans.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
+  c_session_seconds constant integer := 2592000;
+  v_session text := case
+    when p_plan.created_by is null
+      then (queue.open_session(p_plan.workspace_id, null, c_session_seconds)).session_id
+  end;
   v_made record;
 begin
   v_made := queue.enqueue(
     p_plan.workspace_id,
     null,
-    jsonb_build_array(jsonb_build_object(
+    jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'job_type', 'plan',
       'user_id', p_plan.created_by,
+      'session_id', v_session,
       'payload', jsonb_build_object('plan_id', p_plan.id)
-    )),
+    ))),
     false
   );
   update public.plans
@@ -221,7 +228,11 @@ set search_path = ''
 as $$
 select to_jsonb(s) || jsonb_build_object(
   'share_id', p_plan.share_id,
-  'of_guest', p_plan.created_by is null,
+  'session_id', (
+    select j.session_id
+    from public.jobs as j
+    where j.id = p_plan.job_id and p_plan.created_by is null
+  ),
   'stages', (
     select coalesce(
       jsonb_agg(
@@ -278,7 +289,7 @@ as $$ -- its random id is the key to it, and to no more: a guest's plan is chang
 select jsonb_build_object(
   'plan', (
     select plans.as_json(p)
-      - '{plan_id,workspace_id,job_id,share_id,of_guest}'::text[]
+      - '{plan_id,workspace_id,job_id,share_id,session_id}'::text[]
     from public.plans as p
     where p.share_id = p_share_id
   )
