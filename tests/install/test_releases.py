@@ -331,7 +331,10 @@ def since(texts: list[str], schemas: Schemas) -> list[Source]:
     """What releases after 0.3.0 add; the one to come, too."""
     if not texts:
         return sources_since("0.3.0", schemas, find_apps([]))
-    return [Source("engine/next.sql", rewrite(text, schemas)) for text in texts]
+    released = [ROOT / name for files in list(releases.read().values())[1:] for name in files]
+    released = sorted(released, key=lambda path: path.name)  # by their stamps
+    ours = [path.read_text() for path in released if any(map(path.is_relative_to, OURS))]
+    return [Source("engine/next.sql", rewrite(text, schemas)) for text in (*ours, *texts)]
 
 
 def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
