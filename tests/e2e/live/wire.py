@@ -36,6 +36,7 @@ class Wire:
         self._random = random.Random(seed)
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._silent: set[asyncio.Task[None]] = set()
+        self._sockets: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Wire:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -62,6 +63,14 @@ class Wire:
         """Let nothing pass on the present connections any more, and keep them open."""
         self._silent |= set(self._links)
 
+    def heal(self) -> None:
+        """Let all pass again: a socket that fell silent stays so, of other requests none hangs."""
+        self.closed = self.is_hole = False
+        for task, writers in self._links.items():
+            if task not in self._sockets:
+                for writer in writers:
+                    writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -79,6 +88,7 @@ class Wire:
         finally:
             del self._links[task]
             self._silent.discard(task)
+            self._sockets.discard(task)
             for each in writers:
                 each.transport.abort() if self.closed else each.close()
 
@@ -95,6 +105,7 @@ class Wire:
         server[1].write(head)
         protocol = None
         if UPGRADE in head.lower():
+            self._sockets.add(task)
             client[1].write(await server[0].readuntil(b"\r\n\r\n"))
             protocol = Protocol(CLIENT, state=OPEN, max_size=None)
 

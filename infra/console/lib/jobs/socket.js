@@ -310,10 +310,13 @@ export class Socket {
     this.#rest();
   }
 
-  /** No one follows anything: a socket that is not open need not be tried for ever. */
+  /**
+   * No one follows anything: no socket is tried for ever, and none is kept that was opened too late
+   * for every channel, which the client itself would leave open.
+   */
   #rest() {
     const { realtime } = this.#client;
-    if (!realtime.isConnected() && realtime.getChannels().length === 0) realtime.disconnect();
+    if (realtime.getChannels().length === 0) realtime.disconnect();
   }
 
   /** From time to time: whether a quiet socket lives, and whether this page has slept. */
