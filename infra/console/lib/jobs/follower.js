@@ -227,6 +227,7 @@ export class Follower {
     this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
     this.#newsAt = Date.now();
+    if (!isDeaf) this.#distrusted = false; // the server says that messages arrive; checks go on
     // only now: what was committed before is in this read or was sent; while deaf, reads go on
     isDeaf ? this.#arm() : this.refresh();
     this.notify();

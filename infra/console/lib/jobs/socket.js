@@ -19,6 +19,7 @@ const HURRY_MS = 500; // an older attempt is given up where others are answered
 const DISCONNECT_MS = 2500; // a dead socket does not answer its close
 const PROVE_MS = 2500; // a heartbeat that takes longer has no answer
 const PROVE_EVERY_MS = 5000; // unless it brought something
+const REST_LOOKS = 4; // at a socket that no one needs, so far apart as it is proved
 const LOOK_MS = 40; // no version of supabase-js says when its socket opens
 const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited for
 const FOLLOW_AGAIN_SECONDS = 60;
@@ -143,8 +144,11 @@ export class Socket {
       timer: null,
       turn: 0,
     };
+    if (this.#entries.size === 0) {
+      clearTimeout(this.#tick);
+      this.#tick = this.#watch();
+    }
     this.#entries.set(topic, entry);
-    this.#tick ??= this.#watch();
     this.#enter(entry);
     return entry;
   }
@@ -305,18 +309,19 @@ export class Socket {
     this.#entries.delete(entry.topic);
     this.#lose(entry, "closed");
     if (this.#entries.size > 0) return;
-    clearTimeout(this.#tick);
-    this.#tick = null;
     this.#rest();
   }
 
   /**
    * No one follows anything: no socket is tried for ever, and none is kept that was opened too late
-   * for every channel, which the client itself would leave open.
+   * for every channel. The client may open one more by a timer of its own, up to ten seconds after a
+   * heartbeat without an answer, whatever was said since: so it is looked at again.
    */
-  #rest() {
+  #rest(looks = REST_LOOKS) {
+    clearTimeout(this.#tick);
     const { realtime } = this.#client;
     if (realtime.getChannels().length === 0) realtime.disconnect();
+    this.#tick = looks > 0 ? later(() => this.#rest(looks - 1), PROVE_EVERY_MS) : null;
   }
 
   /** From time to time: whether a quiet socket lives, and whether this page has slept. */
