@@ -374,8 +374,8 @@ class Tick:
     def _refill(self) -> None:
         """Begin jobs in the slots of those that ended; the loop goes round if that is news to it.
 
-        It is none while a call is under way or what waits for a slot lets the settle wait: going
-        round for each short job would cost as much as the job.
+        It is none while a call is under way or what waits for a slot lets the settle wait: the loop
+        need not go round for each short job.
         """
         self._refills_soon = False
         self._begin_jobs()
