@@ -43,10 +43,7 @@ class HandWorker:
         self._stack = stack
         self._tick = str(uuid4())
         self._calls = 0
-        self._client = httpx.Client(
-            base_url=f"{stack.supabase_url}/rest/v1/rpc/",
-            headers=stack.headers(stack.token(None, role="job_worker")),
-        )
+        self._client = httpx.Client(base_url=f"{stack.supabase_url}/rest/v1/rpc/")
         try:
             self.register(**policy)
         except BaseException:
@@ -69,6 +66,8 @@ class HandWorker:
         self, function: str, arguments: dict[str, Any], headers: dict[str, str] | None = None
     ) -> Any:
         give_up = time.monotonic() + PATIENCE_SECONDS
+        # a token lives as long as a test, and a thousand histories are longer than that
+        headers = headers or self._stack.headers(self._stack.token(None, role="job_worker"))
         # as every client of the Data API: 503 while it reads a changed schema means once more
         while True:
             answer = self._client.post(function, json=arguments, headers=headers)
