@@ -12,7 +12,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -337,18 +337,20 @@ class Scene:
     async def _sleep(self, lasts: float) -> None:
         """The page does nothing, and its clock has gone on when it wakes."""
         await self.page.evaluate("histories.skip(20_000)")
-        renderers = [
-            one
-            for one in psutil.Process().children(recursive=True)
-            if "--type=renderer" in one.cmdline()
-        ]
+        renderers = []
+        for one in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # an earlier page's may be ending
+                if "--type=renderer" in one.cmdline():
+                    renderers.append(one)
         try:
             for one in renderers:
-                one.suspend()
+                with suppress(psutil.NoSuchProcess):
+                    one.suspend()
             await asyncio.sleep(lasts)
         finally:
             for one in renderers:
-                one.resume()
+                with suppress(psutil.NoSuchProcess):
+                    one.resume()
 
     async def all(self, act: Any) -> list[Any]:
         """Of each history at once."""

@@ -56,6 +56,8 @@ class World {
     const realtime = {
       setAuth: async () => {},
       isConnected: () => true,
+      getChannels: () => (this.channel ? [this.channel] : []),
+      disconnect: async () => {},
       connectionState: () => "open",
       sendHeartbeat: () => {}, // answered at once: what a dead socket does is another test's
       pendingHeartbeatRef: null,

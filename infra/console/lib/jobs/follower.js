@@ -39,6 +39,7 @@ export class Follower {
   #joins = 0;
   #lostOnce = false;
   #distrusted = false;
+  #silences = 0; // channels left for bringing nothing, one after another
   #synced = false;
   #reading = null;
   #isSlow = false; // the read under way
@@ -227,7 +228,9 @@ export class Follower {
     this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
     this.#newsAt = Date.now();
-    if (!isDeaf) this.#distrusted = false; // the server says that messages arrive; checks go on
+    // the server says that messages arrive: that is believed, but not of one silent channel after
+    // another
+    if (!isDeaf && this.#silences < 2) this.#distrusted = false;
     // only now: what was committed before is in this read or was sent; while deaf, reads go on
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
@@ -235,7 +238,8 @@ export class Follower {
 
   #onLost(reason) {
     const was = this.#joined || !this.#lostOnce;
-    if (reason !== SILENT) this.#distrusted = false; // its successor has done nothing yet
+    if (reason === SILENT) this.#silences += 1;
+    else this.#believe(); // its successor has done nothing yet
     this.#joined = false;
     this.#lostOnce = true;
     if (was && reason !== ANOTHER_USER) this.refresh();
@@ -250,12 +254,17 @@ export class Follower {
     // a stream of messages must not postpone the check, unless it shows what is missing
     this.#checkAt =
       this.isNumbered && this.#checks > 0 ? checkAt : Math.min(this.#checkAt, checkAt);
-    this.#distrusted = false;
+    this.#believe();
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
     if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
     this.#arm();
     this.notify();
+  }
+
+  #believe() {
+    this.#distrusted = false;
+    this.#silences = 0;
   }
 
   get #checkPause() {
