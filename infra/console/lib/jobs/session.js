@@ -3,7 +3,7 @@
 
 import { inTime, QueueError, READ_MS } from "./client.js";
 import { isOffline, later, onWake } from "./page.js";
-import { Socket } from "./socket.js";
+import { LINGER_MS, Socket } from "./socket.js";
 
 const AWAY_MS = [500, 1000, 2000]; // while none is answered, between questions, one for all
 const AWAY_MS_MOST = 3000;
@@ -42,6 +42,8 @@ class Session {
   #asked = [];
   #hung = stopper(); // ends the reads under way
   #waking = null;
+  #stopping = null;
+  #isBegun = false;
   #end = () => {};
 
   constructor(client) {
@@ -67,13 +69,15 @@ class Session {
 
   /** Follow a topic for as long as the returned function is not called. */
   follow(follower, { topic, listener, schema }) {
-    if (this.#followers.size === 0) this.#begin();
+    clearTimeout(this.#stopping);
+    if (!this.#isBegun) this.#begin();
     this.#followers.add(follower);
     const leave = this.#socket.join(topic, listener, schema);
     return () => {
       leave();
       this.#followers.delete(follower);
-      if (this.#followers.size === 0) this.#stop();
+      // its channel lingers in the name of who reads now, so who that is must be known until then
+      if (this.#followers.size === 0) this.#stopping = later(() => this.#stop(), LINGER_MS);
     };
   }
 
@@ -131,6 +135,7 @@ class Session {
   }
 
   #begin() {
+    this.#isBegun = true;
     this.#noteOffline();
     const unwake = onWake(() => this.wake());
     this.#user = undefined;
@@ -142,6 +147,7 @@ class Session {
   }
 
   #stop() {
+    this.#isBegun = false;
     this.#end();
     clearTimeout(this.#asking);
     clearTimeout(this.#waking);

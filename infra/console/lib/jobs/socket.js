@@ -8,7 +8,8 @@ import { eventsOf } from "./sequence.js";
 
 // What Realtime says once the database's messages arrive: it answers a join before that.
 const READY = "Replication connection established";
-const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
+/** Ms in which a page that leaves and comes back finds its channel still joined. */
+export const LINGER_MS = 1500;
 const ENTER_MS = [500, 1000, 2000, 5000, 10_000]; // after a join was refused
 const ENTER_MS_MOST = 30_000;
 const OPEN_MS = [300, 1000, 2000]; // after a socket could not be opened
