@@ -28,6 +28,7 @@ const SPREAD_MS = 300; // so that many followers woken together do not all read 
 // A socket that brought something so lately and lacks something now is not dead: above the plan's
 // rate Realtime drops messages silently. It averages over a minute, so reads go on that long.
 const LOSSY_MS = 60_000;
+const QUIET_MS = 4500; // without news, in which a channel that is not trusted could not have failed
 const SILENT = "silent";
 
 export class Follower {
@@ -39,7 +40,6 @@ export class Follower {
   #joins = 0;
   #lostOnce = false;
   #distrusted = false;
-  #silences = 0; // channels left for bringing nothing, one after another
   #synced = false;
   #reading = null;
   #isSlow = false; // the read under way
@@ -228,9 +228,6 @@ export class Follower {
     this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
     this.#newsAt = Date.now();
-    // the server says that messages arrive: that is believed, but not of one silent channel after
-    // another
-    if (!isDeaf && this.#silences < 2) this.#distrusted = false;
     // only now: what was committed before is in this read or was sent; while deaf, reads go on
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
@@ -238,8 +235,7 @@ export class Follower {
 
   #onLost(reason) {
     const was = this.#joined || !this.#lostOnce;
-    if (reason === SILENT) this.#silences += 1;
-    else this.#believe(); // its successor has done nothing yet
+    if (reason !== SILENT) this.#distrusted = false; // its successor has done nothing yet
     this.#joined = false;
     this.#lostOnce = true;
     if (was && reason !== ANOTHER_USER) this.refresh();
@@ -254,17 +250,12 @@ export class Follower {
     // a stream of messages must not postpone the check, unless it shows what is missing
     this.#checkAt =
       this.isNumbered && this.#checks > 0 ? checkAt : Math.min(this.#checkAt, checkAt);
-    this.#believe();
+    this.#distrusted = false;
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
     if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
     this.#arm();
     this.notify();
-  }
-
-  #believe() {
-    this.#distrusted = false;
-    this.#silences = 0;
   }
 
   get #checkPause() {
@@ -300,6 +291,9 @@ export class Follower {
         this.#isRefused = false;
         this.#error = null;
         if (joins === this.#joins) {
+          // a channel that was joined again has brought nothing, and there was nothing to bring
+          const isQuiet = !news && this.#joined && began > this.#newsAt + QUIET_MS;
+          if (isQuiet && began > this.#deafUntil) this.#distrusted = false;
           // what other reads than a check find is not asked of the socket
           if (!this.#synced || !(this.#isCheck || this.#distrusted)) this.onSynced();
           this.#synced = true;
