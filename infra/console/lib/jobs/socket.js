@@ -305,6 +305,7 @@ export class Socket {
   }
 
   #close(entry) {
+    clearTimeout(entry.linger); // or it would close the next entry of its topic
     clearTimeout(entry.timer);
     clearTimeout(entry.renewal);
     this.#entries.delete(entry.topic);
