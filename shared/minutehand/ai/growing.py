@@ -37,13 +37,11 @@ class GrowingField:
     more is written, and the whole answer is what counts. A list of texts is written as lines.
 
     Args:
-        field: A member of the outermost object; None writes the answer itself.
+        field: A member of the outermost object.
         is_prose: Whether what an answer begins with, without any data, is words for people.
     """
 
-    def __init__(
-        self, field: str | None, words: Words, *, is_prose: Callable[[str], bool] = lambda _: True
-    ) -> None:
+    def __init__(self, field: str, words: Words, *, is_prose: Callable[[str], bool]) -> None:
         self._field = field
         self._is_prose = is_prose
         self._write: Callable[[str], Any] = words.write
@@ -62,12 +60,10 @@ class GrowingField:
         if len(self.written) == MOST_SHOWN:
             return
         self.text += piece
-        if self._field is None:
-            self._show(self.text)
-        elif len(self.text) >= self._read_at:
+        if len(self.text) >= self._read_at:
             if len(self.text) > ALWAYS_READ:
                 self._read_at = int(len(self.text) * (1 + READ_AGAIN_SHARE))
-            if (found := self._found(self._field)) is not None:
+            if (found := self._found()) is not None:
                 self._show(found)
 
     def end(self, said: Any) -> None:
@@ -75,7 +71,7 @@ class GrowingField:
         if isinstance(text := _as_text(said), str):
             self._show(text)
 
-    def _found(self, field: str) -> str | None:
+    def _found(self) -> str | None:
         if self._object_at is None:
             found = _OBJECT.search(self.text)
             if found is None:
@@ -87,7 +83,7 @@ class GrowingField:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")
         except ValueError:
             return None  # broken or ended; the whole answer is read leniently
-        return _as_text(value.get(field)) if isinstance(value, dict) else None
+        return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 
     def _show(self, text: str) -> None:
         text = text[:MOST_SHOWN]
