@@ -1,8 +1,8 @@
 """What every cold start asks of AWS, signed by botocore but without a client of boto3.
 
 A client costs 220 ms of CPU before its first call, since it reads the model of its service; the
-signature alone is a fifth of that. The credentials are those that Lambda puts into the environment.
-What is asked later, by those who need it, is asked by `minutehand.aws.clients`.
+signature alone is a fifth of that. What is asked later, by those who need it, is asked by
+`minutehand.aws.clients`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tenacity
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import NoCredentialsError
 
 from minutehand.config import JobServiceError, Settings
 from minutehand.queue.foreign import trusted
@@ -36,6 +37,28 @@ def _connections() -> httpx.Client:
     return httpx.Client(verify=trusted())
 
 
+def _credentials() -> Credentials:
+    """Those of the environment, where Lambda puts them, else of wherever boto3 finds some."""
+    if "AWS_ACCESS_KEY_ID" not in os.environ:
+        return _found()
+    return Credentials(
+        os.environ["AWS_ACCESS_KEY_ID"],
+        os.environ["AWS_SECRET_ACCESS_KEY"],
+        os.environ.get("AWS_SESSION_TOKEN"),
+    )
+
+
+@cache
+def _found() -> Credentials:
+    """Of a profile, a container or a function that was restored; they renew themselves."""
+    import boto3
+
+    found: Credentials | None = boto3.Session().get_credentials()
+    if found is None:
+        raise NoCredentialsError
+    return found
+
+
 def call(
     service: str,
     path: str,
@@ -52,6 +75,7 @@ def call(
     Raises:
         AwsRefused: It refused.
         httpx.TransportError: It did not answer.
+        NoCredentialsError: There is nothing to sign with.
     """
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     url = (endpoint or f"https://{service}.{region}.{domain}") + path
@@ -80,14 +104,9 @@ def _passes(error: BaseException) -> bool:
 def _signed(
     url: str, body: bytes, *, headers: Mapping[str, str], service: str, region: str
 ) -> dict[str, str]:
-    """The headers of a post to `url`, with its signature by what Lambda's environment has."""
-    keys = Credentials(
-        os.environ["AWS_ACCESS_KEY_ID"],
-        os.environ["AWS_SECRET_ACCESS_KEY"],
-        os.environ.get("AWS_SESSION_TOKEN"),
-    )
+    """The headers of a post to `url`, with its signature."""
     asked = AWSRequest("POST", url, headers=headers, data=body)
-    SigV4Auth(keys, service, region).add_auth(asked)
+    SigV4Auth(_credentials(), service, region).add_auth(asked)
     return dict(asked.headers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -18,6 +19,7 @@ class Answers(HTTPServer):
 
     def __init__(self) -> None:
         self.left: list[tuple[int, bytes]] = []
+        self.signed: list[str] = []
         super().__init__(("127.0.0.1", 0), _Asked)
         Thread(target=self.serve_forever, daemon=True).start()
 
@@ -26,6 +28,7 @@ class _Asked(BaseHTTPRequestHandler):
     server: Answers
 
     def do_POST(self) -> None:
+        self.server.signed.append(self.headers["authorization"])
         status, body = self.server.left.pop(0)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -76,3 +79,22 @@ def test_what_may_pass_is_asked_again_once(
         with pytest.raises(AwsRefused, match=said):
             ask()
     assert len(service.left) == left
+
+
+def test_without_credentials_of_the_environment_those_of_boto3_sign(
+    aws: str, service: Answers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A host has a profile, and a function that was restored an address that gives some."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    profile = tmp_path / "credentials"
+    profile.write_text("[default]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    service.left = [(200, b"{}")]
+    endpoint = f"http://127.0.0.1:{service.server_port}"
+
+    call(
+        "ssm", "/", b"{}", headers=TARGET, region="eu-central-1", endpoint=endpoint, read_seconds=60
+    )
+
+    assert "Credential=AKIDPROFILE/" in service.signed[0]
