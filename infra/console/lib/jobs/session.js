@@ -3,7 +3,7 @@
 
 import { inTime, QueueError, READ_MS } from "./client.js";
 import { isOffline, later, onWake } from "./page.js";
-import { LINGER_MS, Socket } from "./socket.js";
+import { Socket } from "./socket.js";
 
 const AWAY_MS = [500, 1000, 2000]; // while none is answered, between questions, one for all
 const AWAY_MS_MOST = 3000;
@@ -42,14 +42,15 @@ class Session {
   #asked = [];
   #hung = stopper(); // ends the reads under way
   #waking = null;
-  #stopping = null;
   #isBegun = false;
   #end = () => {};
 
   constructor(client) {
     this.#client = client;
     const authorize = () => this.#authorize();
-    this.#socket = new Socket(client, { authorize, wake: () => this.wake() });
+    // channels linger in the name of who reads: who that is must be known as long as there is one
+    const rest = () => this.#stop();
+    this.#socket = new Socket(client, { authorize, rest, wake: () => this.wake() });
   }
 
   /** Whether no read is answered. */
@@ -69,15 +70,12 @@ class Session {
 
   /** Follow a topic for as long as the returned function is not called. */
   follow(follower, { topic, listener, schema }) {
-    clearTimeout(this.#stopping);
     if (!this.#isBegun) this.#begin();
     this.#followers.add(follower);
     const leave = this.#socket.join(topic, listener, schema);
     return () => {
       leave();
       this.#followers.delete(follower);
-      // its channel lingers in the name of who reads now, so who that is must be known until then
-      if (this.#followers.size === 0) this.#stopping = later(() => this.#stop(), LINGER_MS);
     };
   }
 

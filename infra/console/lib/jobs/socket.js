@@ -8,8 +8,7 @@ import { eventsOf } from "./sequence.js";
 
 // What Realtime says once the database's messages arrive: it answers a join before that.
 const READY = "Replication connection established";
-/** Ms in which a page that leaves and comes back finds its channel still joined. */
-export const LINGER_MS = 1500;
+const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
 const ENTER_MS = [500, 1000, 2000, 5000, 10_000]; // after a join was refused
 const ENTER_MS_MOST = 30_000;
 const OPEN_MS = [300, 1000, 2000]; // after a socket could not be opened
@@ -44,7 +43,10 @@ export class Socket {
   #receivedAt = -Infinity;
   #tick = null;
 
-  /** Of a client; `session` says who joins (`authorize`) and learns when a page has slept. */
+  /**
+   * Of a client; `session` says who joins (`authorize`), and learns when a page has slept (`wake`) and
+   * when no topic is left (`rest`).
+   */
   constructor(client, session) {
     this.#client = client;
     this.#session = session;
@@ -311,6 +313,7 @@ export class Socket {
     this.#entries.delete(entry.topic);
     this.#lose(entry, "closed");
     if (this.#entries.size > 0) return;
+    this.#session.rest();
     this.#rest();
   }
 
