@@ -131,7 +131,8 @@ def test_2_3_rapid_creation_and_deletion(base: str) -> None:
         plan_id = create(base, f"Test plan {number}")["plan_id"]
         reader, said = followed(base, plan_id)
         time.sleep(random.random() * 2)
-        assert httpx.delete(f"{base}/api/plans/{plan_id}").status_code == 204
+        deleted = httpx.delete(f"{base}/api/plans/{plan_id}")
+        assert deleted.status_code == 204, deleted.text
         reader.join(60)
         assert not reader.is_alive()
         return plan_id, said

@@ -12,12 +12,20 @@ from pydantic_core import to_json
 from tenacity import AsyncRetrying
 
 from minutehand.queue.answers import Parse, T, decode, decode_any, decode_rows, read
-from minutehand.queue.errors import QueueUnavailable, RateLimited, TokenRefused, error_from_response
+from minutehand.queue.errors import (
+    JobBusy,
+    QueueUnavailable,
+    RateLimited,
+    TokenRefused,
+    error_from_response,
+)
 from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
 
 #: How often a call is sent at most, where no one says otherwise.
 ATTEMPTS: Final = 3
+#: How long a call is repeated while another transaction changes its job; browsers do the same.
+BUSY_SECONDS: Final = 4.0
 #: Connections of a pool; and of one that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
@@ -112,7 +120,9 @@ class DataApi:
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
     ) -> T:
         again = repeated(repeatable, attempts, within=self._timeout_seconds)
-        answer: T = await again(self._send_once, request, parse)
+        # a holder gives its job back after milliseconds, on a loaded server after a second
+        free = repeating(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
+        answer: T = await free(again, self._send_once, request, parse)
         return answer
 
     async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:

@@ -66,16 +66,14 @@ class RateLimited(QueueError):
         return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))
 
 
+class JobBusy(QueueError):
+    """Another transaction is changing the job; nothing was done, so any call may be repeated."""
+
+
 class QueueUnavailable(QueueError):
     """The database did not answer in time or failed; safe to repeat."""
 
     unsent: bool = False
-
-
-class JobBusy(QueueUnavailable):
-    """Another transaction is changing the job; nothing was done, so any call may be repeated."""
-
-    unsent = True
 
 
 class DatabaseReadOnly(QueueUnavailable):

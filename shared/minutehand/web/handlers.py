@@ -17,13 +17,7 @@ from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
-from minutehand.queue.errors import (
-    DatabaseReadOnly,
-    JobBusy,
-    QueueError,
-    QueueUnavailable,
-    TokenRefused,
-)
+from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable, TokenRefused
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
@@ -98,7 +92,7 @@ def _refused_by_queue(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
         return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
-    if isinstance(error, QueueUnavailable) and not isinstance(error, JobBusy):
+    if isinstance(error, QueueUnavailable):
         logger.warning(
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},

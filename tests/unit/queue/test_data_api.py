@@ -12,7 +12,7 @@ import pytest
 
 from infra.bench.scratch import scratch_settings
 from minutehand.queue.client import UserQueue
-from minutehand.queue.data_api import DataApi, encode
+from minutehand.queue.data_api import ATTEMPTS, DataApi, encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import JobId, LeaseRequest
@@ -185,9 +185,10 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
 
 async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does() -> None:
-    """The refusal says that nothing was done."""
+    """The refusal says that nothing was done, so no count of attempts ends it: the time does."""
     busy = {"code": "PT429", "message": "held", "details": "{}", "hint": "job_busy"}
-    answers = [httpx.Response(429, json=busy), httpx.Response(200, json={"id": "j"})]
+    answers = [httpx.Response(429, json=busy)] * (ATTEMPTS + 2)
+    answers.append(httpx.Response(200, json={"id": "j"}))
     api = DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(lambda _: answers.pop(0)))
 
     assert await api.rpc("answer_job", {}, headers={}, repeatable=False) == {"id": "j"}
