@@ -31,6 +31,8 @@ COLOURS = {
 #: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+# what has the rest of a line shown in another order than it is written, or on another line
+_PICTURES |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 #: A table shows the end of an id, as the console does; every verb takes it.
 SHORT_ID = 8
 #: An instant as a sentence of the database's has it.

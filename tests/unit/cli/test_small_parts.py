@@ -31,11 +31,13 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     output.note("Which one? [yes, no] [/dim]")
     output.value({}, text="[/red] \x1b]0;title\x9c")
     output.table([{"error": "a\x1b[2J"}], {"error": "ERROR"}, empty="none")
+    output.words("cancel \u202egnp.a\u2066b\u2069\u2028c\n")
 
     printed = capsys.readouterr()
     assert printed.err == "Which one? [yes, no] [/dim]\n"
     assert printed.out.splitlines()[0] == "[/red] ␛]0;title\ufffd"
     assert "a␛[2J" in printed.out
+    assert printed.out.endswith("cancel \ufffdgnp.a\ufffdb\ufffd\ufffdc\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
