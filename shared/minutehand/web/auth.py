@@ -63,8 +63,11 @@ async def verify(request: Request, token: str | None) -> Caller:
     """Whose `token` is, a user's or the project's own service; else 401."""
     if token is None:
         raise token_missing()
+    services = services_of(request)
+    if token.startswith(SECRET_PREFIX):
+        await services.know(token)
     try:
-        return await services_of(request).verifier.verify(token)
+        return await services.verifier.verify(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
 

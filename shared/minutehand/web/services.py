@@ -6,6 +6,7 @@ Which waker a process has is decided by `functions/` or the local stack.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -78,6 +79,8 @@ MAX_STREAMS_OF_CALLER: Final = 100
 #: and of a caller that wait.
 MAX_REQUESTS_OF_CALLER: Final = 4
 MAX_REQUESTS_OF_GUESTS: Final = 8
+#: Secret keys that the database is asked about at once: anyone can make them up.
+MAX_KEYS_ASKED: Final = 2
 MAX_WAITING_OF_CALLER: Final = 200
 
 
@@ -115,28 +118,24 @@ class Requests:
 
 
 class Bulks:
-    """Bulks: one of each caller runs in a workspace, another one is refused.
-
-    By caller too: whether someone belongs to the workspace that they name, the database says later.
-    """
+    """Bulks: one of each caller runs, another one is refused."""
 
     def __init__(self) -> None:
-        self._running: set[tuple[UUID, UUID]] = set()
+        self._running: set[UUID] = set()
 
     @contextmanager
-    def held(self, caller: Caller, workspace_id: UUID) -> Iterator[None]:
+    def held(self, caller: Caller) -> Iterator[None]:
         """Hold the caller's only place; the project's own service has as many as it wants."""
         if caller.user_id is None:
             yield
             return
-        place = (caller.user_id, workspace_id)
-        if place in self._running:
+        if caller.user_id in self._running:
             raise _too_many("bulks")
-        self._running.add(place)
+        self._running.add(caller.user_id)
         try:
             yield
         finally:
-            self._running.remove(place)
+            self._running.remove(caller.user_id)
 
 
 #: Reads of the log a second, over all streams of the process; and how many may come at once.
@@ -200,6 +199,7 @@ class Services:
         self.guest_streams = OpenStreams(MAX_STREAMS // 2)
         self.requests = Requests()
         self.bulks = Bulks()
+        self._known_keys: set[bytes] = set()
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
@@ -213,6 +213,17 @@ class Services:
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
+
+    async def know(self, secret_key: str) -> None:
+        """Refuse a secret key that the database does not take; it is asked once for each.
+
+        The project's own service takes no turns, and a made-up key must not pass for it.
+        """
+        name = hashlib.sha256(secret_key.encode()).digest()
+        if name not in self._known_keys:
+            async with self.requests.turn("secret keys", MAX_KEYS_ASKED):
+                await self.queue.acting_as(secret_key).call("guest_key")
+            self._known_keys.add(name)
 
     @asynccontextmanager
     async def turn(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:

@@ -79,7 +79,7 @@ class TokenVerifier:
     async def verify(self, token: str) -> Caller:
         """A user, or the project's own service by its secret key, an older one being a JWT.
 
-        A key `sb_secret_…` is checked by the database's gateway, at each call.
+        A key `sb_secret_…` is checked by the database's gateway, at each call (`Services.know`).
         """
         if token.startswith(SECRET_PREFIX):
             never = datetime.max.replace(tzinfo=UTC)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from infra.bench.scratch import SECRET_KEY
 from tests.contract.api import Api
 from tests.integration.api.conftest import api as api
 from tests.integration.api.conftest import error_of
@@ -28,8 +29,8 @@ async def test_a_job_that_another_transaction_changes_is_429_with_when_to_call_a
     assert (await api.call("POST", f"/api/jobs/{job_id}/{change}")).status_code == 200
 
 
-async def test_one_bulk_of_a_caller_runs_in_a_workspace(api: Api) -> None:
-    """Each is work in the one process that answers everyone."""
+async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api: Api) -> None:
+    """Each is work in the one process that answers everyone, and so is reading it."""
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     waits = "select exists (select from pg_locks where not granted)"
     with api.engine.open_transaction() as other:
@@ -39,7 +40,7 @@ async def test_one_bulk_of_a_caller_runs_in_a_workspace(api: Api) -> None:
             if other.one(waits):
                 break
             await asyncio.sleep(0.01)
-        refused = await api.call("POST", "/api/jobs/bulk", json=bulk)
+        refused = await api.call("POST", "/api/jobs/bulk", content=b"{")
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
     error = error_of(refused)
@@ -47,3 +48,18 @@ async def test_one_bulk_of_a_caller_runs_in_a_workspace(api: Api) -> None:
     made = await first
     assert (made.status_code, len(made.json()["jobs"])) == (201, 2)
     assert (await api.call("POST", "/api/jobs/bulk", json=bulk)).status_code == 201
+    assert (await api.call("POST", "/api/jobs/bulk", content=b"{")).status_code == 400
+
+
+async def test_a_bulk_without_a_valid_token_is_not_read(api: Api) -> None:
+    """The project's own service takes no turns, and anyone can make up a secret key."""
+    for headers in (
+        {},
+        {"authorization": "Bearer x.y.z"},
+        {"authorization": "Bearer sb_secret_made_up"},
+        {"apikey": "sb_secret_made_up"},
+    ):
+        refused = await api.http.post("/api/jobs/bulk", headers=headers, content=b"{")
+        assert (refused.status_code, error_of(refused)["code"]) == (401, "unauthorized"), headers
+    own = await api.http.post("/api/jobs/bulk", headers={"apikey": SECRET_KEY}, content=b"{")
+    assert own.status_code == 400

@@ -220,7 +220,6 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
     ("path", "headers", "answer"),
     [
         ("/user", TOKEN, "user"),
-        ("/user", {"apikey": "sb_secret_x"}, "service"),
         ("/user", {"apikey": "sb_publishable_x"}, "missing"),
         ("/user", {}, "missing"),
         ("/user", {"authorization": "Bearer x"}, "invalid"),

@@ -27,6 +27,7 @@ def build_app(
     return create_app(
         services,
         [
+            routes.bulks,
             routes.router,
             steering.router,
             reads,

@@ -6,11 +6,12 @@ What a caller may do is decided by the database; this module shapes requests and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from minutehand.functions.jobs.models import (
     Answer,
@@ -26,11 +27,27 @@ from minutehand.functions.jobs.models import (
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import Enqueued, Job
-from minutehand.web.auth import SignedIn
+from minutehand.web.auth import SignedIn, bearer_token, verify
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
-from minutehand.web.services import Provided
+from minutehand.web.services import Provided, services_of
+
+
+class _HeldRoute(APIRoute):
+    """Refuses a bulk before its body is read: that is work in the process that answers everyone."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def answer_held(request: Request) -> Response:
+            caller = await verify(request, bearer_token(request))
+            with services_of(request).bulks.held(caller):
+                return await answer(request)
+
+        return answer_held
+
 
 router = APIRouter(prefix="/api", tags=["jobs"])
+bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_HeldRoute)
 
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
@@ -94,7 +111,7 @@ async def _answer_enqueued(enqueued: Enqueued, services: Provided, response: Res
     return enqueued.job
 
 
-@router.post("/jobs/bulk", status_code=201, response_model=CreatedJobs)
+@bulks.post("/jobs/bulk", status_code=201, response_model=CreatedJobs)
 async def create_jobs(
     body: CreateJobs,
     caller: SignedIn,
@@ -105,17 +122,16 @@ async def create_jobs(
     queue = services.queue_of(caller)
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
-    with services.bulks.held(caller, body.workspace_id):
-        batch = await queue.enqueue_many(
-            [job.with_key(key) for job, key in zip(body.jobs, keys, strict=True)],
-            workspace_id=str(body.workspace_id),
-        )
-        if batch.wake:
-            await services.waker.wake()
-        warning = await _warning(queue, (line.job for line in batch.jobs))
-        made = CreatedJobs(jobs=batch.jobs, warning=warning)
-        # a thousand rows: written beside the loop, in which all others are answered
-        content = await asyncio.to_thread(made.model_dump_json)
+    batch = await queue.enqueue_many(
+        [job.with_key(key) for job, key in zip(body.jobs, keys, strict=True)],
+        workspace_id=str(body.workspace_id),
+    )
+    if batch.wake:
+        await services.waker.wake()
+    warning = await _warning(queue, (line.job for line in batch.jobs))
+    made = CreatedJobs(jobs=batch.jobs, warning=warning)
+    # a thousand rows: written beside the loop, in which all others are answered
+    content = await asyncio.to_thread(made.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
 
