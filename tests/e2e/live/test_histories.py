@@ -171,9 +171,10 @@ class History:
 
     async def speak(self) -> None:
         """Of some of its jobs something is reported."""
-        for job in self.jobs.values():
+        for name, job in self.jobs.items():
             if self.chance.random() < 0.7:
                 await asyncio.to_thread(self.scene.speak, job)
+                await self.ask("said", name, len(job.words))
 
     async def sign_in(self, name: str | None = None, how: str = "in") -> None:
         """Someone signs in, also on top of another."""
@@ -410,6 +411,7 @@ async def test_random_histories_show_nothing_foreign_and_miss_nothing(
 ) -> None:
     """Once the network is back, each watch is live and has had each event once and in order.
 
+    What says that it is live has all that was said before its topic was joined, in that moment.
     No callback, no render and no frame has anything of who may not read it, from the moment in
     which supabase-js says that the user is another one. In the end nothing is joined.
 

@@ -236,6 +236,35 @@ async def test_another_user_is_shown_nothing_of_the_first(
         await pages.end_with([1, 2, 3, 4])
 
 
+async def test_what_was_sent_to_one_user_does_not_reach_the_next(
+    stack: RunningStack, worker: HandWorker, libraries: list[Path]
+) -> None:
+    """It comes late, by the same socket, while the next user's channel of the topic is asked for.
+
+    The newest supabase-js asks for it before the server has said that the first one is left.
+    """
+    async with pages_of(stack, worker, libraries[-1:]) as (pages, wire, lease):
+
+        async def changes(page: Page) -> None:
+            await sign_in(page, stack, EVE.email)
+            since[page] = len(page.said)
+            await page.does("await", joining=True)
+
+        async def shows_nothing(page: Page) -> None:
+            await page.does("await", joining=False)
+            await page.shows(lambda job, rows: job["missing"] and bool(rows["problem"]))
+            given = ("shown", "event", "listed", "words")
+            assert [x for x in page.said[since[page] :] if any(map(x.get, given))] == []
+
+        since: dict[Page, int] = {}
+        wire.hold()
+        piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "Ada's"}
+        await asyncio.to_thread(worker.report, lease, 50, output=[piece])
+        await pages.all(changes)
+        wire.let_go()
+        await pages.all(shows_nothing)
+
+
 async def test_a_token_that_cannot_be_renewed_empties_nothing(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> None:

@@ -36,6 +36,8 @@ class Wire:
         self._random = random.Random(seed)
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._silent: set[asyncio.Task[None]] = set()
+        self._passes = asyncio.Event()
+        self._passes.set()
         self._sockets: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Wire:
@@ -62,6 +64,14 @@ class Wire:
     def fall_silent(self) -> None:
         """Let nothing pass on the present connections any more, and keep them open."""
         self._silent |= set(self._links)
+
+    def hold(self) -> None:
+        """Keep what is sent to clients on sockets, until it is let go."""
+        self._passes.clear()
+
+    def let_go(self) -> None:
+        """Bring what was kept, in order, and what comes."""
+        self._passes.set()
 
     def heal(self) -> None:
         """Let all pass again: a socket that fell silent stays so, of other requests none hangs."""
@@ -113,6 +123,10 @@ class Wire:
             source: asyncio.StreamReader, sink: asyncio.StreamWriter, frames: Protocol | None
         ) -> None:
             while data := await source.read(65536):
+                if source is client[0] and UPGRADE in data.lower():
+                    self._sockets.add(task)  # Node makes one of a connection that it has
+                if source is server[0] and task in self._sockets:
+                    await self._passes.wait()
                 if task in self._silent:
                     self.swallowed += 1
                     continue

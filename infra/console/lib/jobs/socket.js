@@ -248,22 +248,26 @@ export class Socket {
     });
     entry.channel = channel;
     const following = this.#follow(entry);
+    // a message names its topic alone: what comes before this join is answered was sent for the
+    // one before, which may have been another user's
+    let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel) return;
       this.#receivedAt = Date.now();
+      if (!isOurs) return;
       // one message carries all events of a statement for this topic, in order
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
     channel.on("system", {}, ({ message }) => {
-      if (entry.channel !== channel || message !== READY) return;
+      if (entry.channel !== channel || !isOurs || message !== READY) return;
       entry.isReady = true;
       if (entry.isJoined) this.#joined(entry);
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
-      if (status === "SUBSCRIBED")
-        following.then(() => entry.channel === channel && this.#joined(entry));
+      isOurs = status === "SUBSCRIBED";
+      if (isOurs) following.then(() => entry.channel === channel && this.#joined(entry));
       else this.#fallen(entry, error?.message ?? status);
     });
   }

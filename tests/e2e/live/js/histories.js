@@ -17,8 +17,8 @@ const until = async (isSo, what) => {
   }
 };
 
-/** What supabase-js opens; what it says is kept. */
-function listening(sockets, frames) {
+/** What supabase-js opens; what it says is kept, and `joins` is called with each topic asked for. */
+function listening(sockets, frames, joins) {
   return class extends WebSocket {
     constructor(...values) {
       super(...values);
@@ -26,6 +26,11 @@ function listening(sockets, frames) {
       this.addEventListener("message", ({ data }) =>
         frames.push(typeof data === "string" ? data : new TextDecoder().decode(data)),
       );
+    }
+
+    send(data) {
+      if (typeof data === "string" && data.includes('"phx_join"')) joins(JSON.parse(data)[2]);
+      super.send(data);
     }
   };
 }
@@ -36,6 +41,8 @@ class History {
   #storage = new Map();
   #people; // ids by name
   #jobs; // of each subject, its owner, workspace, and who may see it
+  #said = {}; // of each subject, how many characters are in the database
+  #saidAtJoin = {}; // and were, when its topic was asked for last
   #may = new Set([null]); // who may be the one who reads now; null is no one
   #shown = new Map(); // by name, what is mounted: {kind, subject, state(), unmount(), events, ends}
   #place = document.createElement("section");
@@ -59,7 +66,7 @@ class History {
       auth: { storage, storageKey: name, detectSessionInUrl: false },
       global: { fetch: fetched },
       realtime: {
-        transport: listening(this.#sockets, this.#frames),
+        transport: listening(this.#sockets, this.#frames, (topic) => this.#joins(topic)),
         disconnectOnEmptyChannelsAfterMs: 1000,
       },
     });
@@ -89,6 +96,24 @@ class History {
       if (text.includes(secret) && !may.some((name) => this.#may.has(this.#people[name])))
         this.wrong.push(`${where} has ${subject} for ${[...this.#may]}: ${text.slice(0, 300)}`);
     }
+  }
+
+  /** The database has so much of what a subject says. */
+  said(subject, length) {
+    this.#said[subject] = length;
+  }
+
+  #joins(topic) {
+    for (const [subject, { id }] of Object.entries(this.#jobs))
+      if (topic === `realtime:job:${id}`) this.#saidAtJoin[subject] = this.#said[subject];
+  }
+
+  /** What is live was read since its topic was joined, and since it is there. */
+  #isCurrent({ freshness, job, output }, { subject, saidAtMount = 0 }, name) {
+    if (freshness !== "live" || !job || !output) return;
+    const least = Math.max(this.#saidAtJoin[subject] ?? 0, saidAtMount);
+    const has = output.reply?.length ?? 0;
+    if (has < least) this.wrong.push(`${name} is live with ${has} of ${least} characters`);
   }
 
   // Who reads: begun in the order of the calls, and waited for by `rest`.
@@ -131,8 +156,12 @@ class History {
 
   mount(name, kind, subject) {
     const { id, workspace_id } = this.#jobs[subject];
-    const one = { kind, subject, events: [], ends: [], gone: 0 };
-    const seen = (value, what) => this.#mayBe(value, `${what} of ${name}`, kind);
+    const saidAtMount = this.#said[subject];
+    const one = { kind, subject, saidAtMount, events: [], ends: [], gone: 0 };
+    const seen = (value, what) => {
+      this.#mayBe(value, `${what} of ${name}`, kind);
+      this.#isCurrent(value, one, name);
+    };
     const options = {
       onEvent: (event) => {
         seen(event, "an event");

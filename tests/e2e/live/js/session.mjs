@@ -1,6 +1,6 @@
 // One client that follows a job and its workspace's jobs while its user, socket and network change.
 // Commands come as lines of JSON on stdin; what it sees goes to stdout, a line of JSON each:
-// {fresh, of}, {event}, {job}, {rows}, {ended}, and {done} for each command.
+// {of, freshness, …}, {event}, {words}, {ended}, and {done} for each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
@@ -54,14 +54,24 @@ const commands = {
     await client.auth.signOut({ scope: "local" });
     for (const of of Object.keys(watches)) show(of);
   },
+  /** Until a channel is asked for, or none is. */
+  async await({ joining }) {
+    while (client.getChannels().some(({ state }) => state === "joining") !== joining)
+      await new Promise((then) => setTimeout(then, 10));
+  },
   async watch({ job, workspace }) {
     watches.job = watchJob(client, job, {
       after: 0,
       onEvent: ({ seq }) => print({ event: seq }),
+      onOutput: (words) => print({ words }),
       onEnd: ({ status, result }) => print({ ended: status, result }),
       onChange: () => show("job"),
     });
-    watches.list = watchJobs(client, { workspace_id: workspace }, { onChange: () => show("list") });
+    watches.list = watchJobs(
+      client,
+      { workspace_id: workspace },
+      { onEvent: ({ seq }) => print({ listed: seq }), onChange: () => show("list") },
+    );
   },
 };
 
