@@ -166,10 +166,10 @@ def current_traceparent() -> str | None:
 def child_of(traceparent: str | None) -> str:
     """A new span's header in the same trace; a new trace when there is none."""
     # not secrets: each job has one, and the system's generator is a call of the system
-    span = random.getrandbits(64) or 1
+    digits = random.randbytes(24).hex()
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
-        return f"00-{match[1]}-{span:016x}-{match[2]}"
-    return f"00-{random.getrandbits(128) or 1:032x}-{span:016x}-00"
+        return f"00-{match[1]}-{digits[32:]}-{match[2]}"
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 def trace_headers() -> dict[str, str]:

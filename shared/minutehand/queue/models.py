@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NewType, Self
 
 from pydantic import (
@@ -479,7 +477,7 @@ class Piece(Model):
     items: list[Any] | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class ReportItem:
     """Updates of one running job; an item without updates still renews its lease."""
 
@@ -498,10 +496,9 @@ class ReportItem:
 
     def wire(self) -> dict[str, Any]:
         """The item as the SQL function takes it: only what it carries, encoded by the client."""
-        names, values = _FIELDS[type(self)]
         return {
             name: plain(value) if isinstance(value, float) else value
-            for name, value in zip(names, values(self), strict=True)
+            for name, value in vars(self).items()
             if value is not None and value != ()
         }
 
@@ -548,7 +545,7 @@ class ErrorInfo(Model):
     origin: dict[str, str] | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class SettleItem(ReportItem):
     """How one attempt ended; made here and only sent, so no model checks it."""
 
@@ -562,18 +559,18 @@ class SettleItem(ReportItem):
     duration_ms: float | None = None
     cost_usd: float | None = None
 
+    @classmethod
+    def of(cls, outcome: SettleOutcome, **given: Any) -> Self:
+        """An item whose other fields are the class's, with ids to come: there is one a job."""
+        item = object.__new__(cls)
+        item.__dict__ = {"outcome": outcome, **given}
+        return item
+
     @property
     def is_light(self) -> bool:
         """Whether it carries nothing that could be large."""
-        carried = (self.logs, self.steps, self.output)
-        return self.result is None and self.error is None and not any(carried)
-
-
-#: Of an item its fields by name, and what reads them all at once: there is one for each job.
-_FIELDS: Final[dict[type, tuple[tuple[str, ...], Callable[[ReportItem], Any]]]] = {
-    kind: (names := tuple(each.name for each in fields(kind)), attrgetter(*names))
-    for kind in (ReportItem, SettleItem)
-}
+        is_empty = self.result is None and self.error is None
+        return is_empty and not (self.logs or self.steps or self.output)
 
 
 class SettleResult(Model):

@@ -34,6 +34,8 @@ class Alarm:
     LEAST_SECONDS = 2.0
     #: What began in so short a time is noted together.
     NOTED_SECONDS = 0.05
+    #: Each setting starts a thread: of jobs that begin just after one it may ring sooner by that.
+    SET_SECONDS = 0.25
     #: Before the lease is over, or a quarter of it: what the host says of this process then
     #: comes in time, on a busy machine too.
     EARLY_SECONDS = 10.0
@@ -43,9 +45,9 @@ class Alarm:
         self._held = held
         self._worker_id = run.summary.worker_id
         self._notes = Notes.of_process()
-        #: When it rings, on the steady clock; and when it was set.
+        #: When it rings, on the steady clock; when it was set, and what runs was noted.
         self._rings_at = math.inf
-        self._set_at = -math.inf
+        self._set_at = self._noted_at = -math.inf
 
     async def run(self) -> None:
         """Set it until cancelled."""
@@ -58,15 +60,23 @@ class Alarm:
 
     def begun(self, lease_until: float) -> None:
         """Jobs began, which may block the loop at once; their first lease is over then."""
-        is_stale = self._clock.monotonic() > self._set_at + self.NOTED_SECONDS
+        now = self._clock.monotonic()
+        is_stale = now > self._set_at + self.SET_SECONDS
         if is_stale or lease_until - self.EARLY_SECONDS < self._rings_at:
             self.set()
+        elif now > self._noted_at + self.NOTED_SECONDS:
+            self._note(now)
+
+    def _note(self, now: float) -> list[Attempt]:
+        self._noted_at = now
+        running = list(self._held.running.values())
+        self._notes.write(self._worker_id, running)
+        return running
 
     def set(self) -> None:
         """End the process should its event loop be blocked until the first lease is gone."""
         now = self._set_at = self._clock.monotonic()
-        running = list(self._held.running.values())
-        self._notes.write(self._worker_id, running)
+        running = self._note(now)
         if not running:
             faulthandler.cancel_dump_traceback_later()
             self._rings_at = math.inf

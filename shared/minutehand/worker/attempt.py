@@ -6,32 +6,30 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from operator import attrgetter
 from typing import Any, Final
 
 from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
+from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.evidence import stack_of
 from minutehand.worker.job import BatchedJob, Job, job_of
-from minutehand.worker.middleware import calling, run_within, thread_name
+from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.settlement import Circumstances, Ending, StopReason, settle_item
+from minutehand.worker.settlement import Ending, StopReason, settle_item
 from minutehand.worker.streams import Said
 from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
 logger = logging.getLogger(__name__)
 
-#: What a processor sees of its job's row as it is.
-_SAME: Final = tuple({each.name for each in fields(Job)} - {"payload", "attempt", "fence"})
-_read_same: Final = attrgetter(*_SAME)
+#: What a processor does not see of its job's row.
+_UNSEEN: Final = tuple(LeasedJob.model_fields.keys() - {each.name for each in fields(Job)})
 #: Longest time until a running job is asked for: it learns of a cancel within it.
 LOOK_SECONDS: Final = 4.0
 #: Between two reports of output, while someone follows the job and while no one does.
@@ -39,13 +37,37 @@ FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
+class Surroundings:
+    """Of all attempts of a run: the run, its event loop and thread, and what they call.
+
+    Args:
+        on_news: Called when an attempt has something to report.
+        on_end: Called once, when it is over and can be settled.
+        beside: The jobs that share its process.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        on_news: Callable[[], None],
+        on_end: Callable[[Attempt], None],
+        beside: Callable[[], list[JobId]],
+    ) -> None:
+        self.run = run
+        self.on_news = on_news
+        self.on_end = on_end
+        self.beside = beside
+        self.clock = run.clock
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+
+
 class Attempt:
     """A lease being worked on.
 
     Args:
         sent_at: When the lease was requested: so it always ends before the database's.
-        on_news: Called when it has something to report.
-        on_end: Called once, when it is over and can be settled.
         batch: The jobs that its processor is called with, where it takes several.
     """
 
@@ -61,50 +83,38 @@ class Attempt:
     busy_until: float | None = None
     #: When its processor is stopped, on the steady clock.
     timeout_at = math.inf
-    _ended_at: float | None = None
+    ended_at: float | None = None
     #: Its processor's task takes its first step: one that is cancelled before has no chance to end.
     _has_begun = False
     #: Those who wait until everything so far is stored.
     _flushes: tuple[asyncio.Future[None], ...] = ()
-    _evidence: dict[str, Any] | None = None
+    #: Where it was when its timeout stopped it, and what ran beside it.
+    evidence: dict[str, Any] | None = None
     _timers: tuple[asyncio.TimerHandle, ...] = ()
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
-        self,
-        run: Run,
-        lease: Lease,
-        *,
-        sent_at: float,
-        on_news: Callable[[], None],
-        on_end: Callable[[Attempt], None],
-        beside: Callable[[], list[JobId]],
-        batch: Batch | None = None,
+        self, around: Surroundings, lease: Lease, *, sent_at: float, batch: Batch | None = None
     ) -> None:
+        job, clock = lease.job, around.clock
         self.lease = lease
         self.batch = batch
-        self.job_id = lease.job.id
-        self.job_type = lease.job.job_type
+        self.job_id = job.id
+        self.job_type = job.job_type
         self.fence = lease.fence
         self.key: LeaseKey = (self.job_id, self.fence)
         self.lease_until = sent_at + lease.lease_seconds
-        self.traceparent = telemetry.child_of(lease.job.traceparent)
-        self._run_of = run
-        self._on_news = on_news
-        self._on_end = on_end
-        self._beside = beside
-        self._type = run.registry.find(self.job_type)
-        self._clock = run.clock
+        self.traceparent = telemetry.child_of(job.traceparent)
+        self._around = around
+        self._type = around.run.registry.find(job.job_type)
         self._renewed_at = self._asked_at = sent_at
-        self._started_at = self._clock.monotonic()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._task: asyncio.Task[None] | None = None
-        self.updates = Updates(self._clock)
+        self._started_at = clock.monotonic()
+        self.updates = Updates(clock)
         self._steps = {} if lease.steps is None else lease.steps
-        self._context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
-        self._timeout = self._timeout_seconds()
-        if self._timeout is not None:
-            self.timeout_at = self._started_at + self._timeout
+        self._context = JobContext(self, self.updates, steps=self._steps, clock=clock)
+        self.timeout_seconds = self._limit()
+        if self.timeout_seconds is not None:
+            self.timeout_at = self._started_at + self.timeout_seconds
 
     @property
     def names(self) -> dict[str, str]:
@@ -113,7 +123,7 @@ class Attempt:
 
     def start(self) -> None:
         """Start the processor, which is to be stopped by others at `timeout_at`."""
-        self._task = self._loop.create_task(self._run(), name=f"job:{self.job_id}")
+        self._task = self._around.loop.create_task(self._run(), name=f"job:{self.job_id}")
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Have the processor end; the first reason counts, except that a lost lease always does.
@@ -126,13 +136,13 @@ class Attempt:
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
             if reason == "timeout":
-                self._evidence = self._where_it_is()
+                self.evidence = self._where_it_is()
             # once, or each answer that repeats the reason would interrupt its clean-up
             if self._task is not None and self._has_begun:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
-        self._timers += (self._loop.call_later(grace_seconds, self._abandon),)
+        self._timers += (self._around.loop.call_later(grace_seconds, self._abandon),)
 
     @property
     def says_why(self) -> bool:
@@ -143,20 +153,10 @@ class Attempt:
         """What to settle now that it is over; None when nothing may be stored. To be asked once."""
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
+        item = settle_item(self.ending, self)
         # each knows the other: apart, both are freed at once, and no collector looks for them
         context = self._context
         del self._context
-        run = self._run_of
-        seen = Circumstances(
-            stop=self.stop_reason,
-            timeout_seconds=self._timeout,
-            ran_seconds=self.duration_seconds,
-            advanced=context.new_steps > 0,
-            had_fair_time=run.deadlines.had_fair_time(self._started_at, run.options.usual_seconds),
-            module=self._module,
-            evidence=self._evidence,
-        )
-        item = settle_item(self.ending, seen)
         if item is None:
             return None
         for line in item.logs:
@@ -164,25 +164,36 @@ class Attempt:
         job = self.lease.job
         forget_notes(context, item.outcome, is_last=job.attempts >= job.max_attempts)
         item.job_id, item.fence = self.job_id, self.fence
-        item.error = self._with_origin(item.error)
+        if item.error is not None:
+            item.error = self._with_origin(item.error)
         updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         if updates is not NOTHING:
             for name, value in updates._asdict().items():
                 setattr(item, name, value)
-        item.duration_ms = round(seen.ran_seconds * 1000, 1)
+        item.duration_ms = round(self.duration_seconds * 1000, 1)
         item.cost_usd = dollars(context.cost_usd)
         return item
 
-    def _with_origin(self, error: ErrorInfo | None) -> ErrorInfo | None:
-        if error is None:
-            return None
+    @property
+    def has_advanced(self) -> bool:
+        """Whether it stored a step that earlier attempts had not."""
+        return self._context.new_steps > 0
+
+    @property
+    def had_fair_time(self) -> bool:
+        """Whether the tick gave it at least half of a whole tick's time."""
+        run = self._around.run
+        return run.deadlines.had_fair_time(self._started_at, run.options.usual_seconds)
+
+    def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
         request_id = current_request_id()
         own = {} if request_id is None else {"request_id": request_id}
-        origin = {**(self._run_of.options.origin or {}), **own}
+        origin = {**(self._around.run.options.origin or {}), **own}
         return error.model_copy(update={"origin": origin or None})
 
     @property
-    def _module(self) -> str:
+    def module(self) -> str:
+        """Its processor's."""
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
     @property
@@ -195,50 +206,50 @@ class Attempt:
         if self.batch is not None:
             task, thread = self.batch.task, self.batch.thread_name
         return {
-            "frames": stack_of(task, thread, self._module),
-            "jobs": self._beside(),
-            "commit": (self._run_of.options.origin or {}).get("commit"),
+            "frames": stack_of(task, thread, self.module),
+            "jobs": self._around.beside(),
+            "commit": (self._around.run.options.origin or {}).get("commit"),
         }
 
     @property
     def duration_seconds(self) -> float:
         """How long the processor ran, or has been running."""
-        end = self._clock.monotonic() if self._ended_at is None else self._ended_at
+        end = self._around.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
 
     def announce(self) -> None:
         """Announce updates; may be called from any thread."""
-        if threading.get_ident() == self._thread:
-            self._on_news()
+        if threading.get_ident() == self._around.thread:
+            self._around.on_news()
         else:
-            self._loop.call_soon_threadsafe(self._on_news)
+            self._around.loop.call_soon_threadsafe(self._around.on_news)
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
         if self.stop_reason == "lost" or self.ending is not None:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
-        stored: asyncio.Future[None] = self._loop.create_future()
+        stored: asyncio.Future[None] = self._around.loop.create_future()
         self._flushes += (stored,)
-        self._on_news()
+        self._around.on_news()
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
-        return await self._run_of.queue.spawn(self.job_id, self.fence, name, children)
+        return await self._around.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def said(self, stream: str) -> Said:
         """What earlier attempts said in a stream."""
         if self.fence == 1:
             return Said()
-        body = await self._run_of.queue.read_output(self.job_id, self.fence, stream)
+        body = await self._around.run.queue.read_output(self.job_id, self.fence, stream)
         kept = {step: each["items"] or each["text"] for step, each in body["kept"].items()}
         return Said(body["attempt"], kept)
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
-        until = min(self._run_of.deadlines.stop_working, self.timeout_at)
-        return max(0.0, until - self._clock.monotonic())
+        until = min(self._around.run.deadlines.stop_working, self.timeout_at)
+        return max(0.0, until - self._around.clock.monotonic())
 
     def stop_requested(self) -> bool:
         """Whether the processor is to end."""
@@ -286,37 +297,41 @@ class Attempt:
     async def _run(self) -> None:
         self._has_begun = True
         try:
-            ending = Ending(await self._process())
+            ending = Ending(await self._call())
         except BaseException as error:
             ending = Ending(error=error)
         self._end(ending)
 
-    async def _process(self) -> Any:
+    def _call(self) -> Awaitable[Any]:
+        """Call its processor, or have it called."""
         if self.stop_reason is not None:
             raise asyncio.CancelledError("it was stopped before it began")
         job_type = self._type
         if job_type is None:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
-        raw = self.lease.job
-        payload, raw.payload = job_type.read_payload(raw.payload, raw.schema_version), None
-        given = dict(zip(_SAME, _read_same(raw), strict=True))
-        given |= {"payload": payload, "attempt": raw.attempts, "fence": self.fence}
+        raw, context = self.lease.job, self._context
+        row = vars(raw)
+        payload, row["payload"] = job_type.read_payload(raw.payload, raw.schema_version), None
+        given = row | {"payload": payload, "attempt": raw.attempts, "fence": self.fence}
+        for name in _UNSEEN:
+            del given[name]
         telemetry.enter(self.traceparent)
-        if self.lease.steps is None:
-            # they are too long to come with the lease
-            self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
+        job: Job[Any]
+        call: Call
         if self.batch is not None:
-            member = job_of(BatchedJob, given | {"ctx": self._context})
-            join = partial(self.batch.join, member, self.stop_requested)
-            return await run_within(job_type.around, join, member, self._context)
-        job = job_of(Job, given)
-        call = calling(
-            job_type.run,
-            job,
-            self._context,
-            thread=None if job_type.is_async else thread_name(self.job_id),
-        )
-        return await run_within(job_type.around, call, job, self._context)
+            job = member = job_of(BatchedJob, given | {"ctx": context})
+            call = partial(self.batch.join, member, self.stop_requested)
+        else:
+            job = job_of(Job, given)
+            thread = None if job_type.is_async else thread_name(self.job_id)
+            call = calling(job_type.run, job, context, thread=thread)
+        call = within(job_type.around, call, job, context)
+        return call() if self.lease.steps is not None else self._with_steps(call)
+
+    async def _with_steps(self, call: Call) -> Any:
+        """Call with results of steps that are too long to come with the lease."""
+        self._steps |= await self._around.run.queue.read_steps(self.job_id, self.fence)
+        return await call()
 
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:
@@ -325,13 +340,13 @@ class Attempt:
             )
             return
         self.ending = ending
-        self._ended_at = self._clock.monotonic()
+        self.ended_at = self._around.clock.monotonic()
         for timer in self._timers:
             timer.cancel()
         self._timers, self._task = (), None
         if self.batch is not None:
             self.batch.ended(self.job_id)
-        self._on_end(self)
+        self._around.on_end(self)
 
     def _abandon(self) -> None:
         if self.ending is not None:
@@ -351,14 +366,15 @@ class Attempt:
 
     @property
     def _grace_seconds(self) -> float:
-        return self._run_of.deadlines.grace(self._run_of.options.grace_seconds)
+        return self._around.run.deadlines.grace(self._around.run.options.grace_seconds)
 
-    def _timeout_seconds(self) -> float | None:
+    def _limit(self) -> float | None:
+        """Seconds that it may run."""
         job = self.lease.job
-        limits = [] if job.timeout_seconds is None else [job.timeout_seconds]
-        if job.deadline_at is not None:
-            limits.append(max(0.0, (job.deadline_at - self._clock.now()).total_seconds()))
-        return min(limits, default=None)
+        if job.deadline_at is None:
+            return job.timeout_seconds
+        left = max(0.0, (job.deadline_at - self._around.clock.now()).total_seconds())
+        return left if job.timeout_seconds is None else min(left, job.timeout_seconds)
 
 
 def dollars(said: Any) -> float | None:

@@ -151,8 +151,8 @@ class Notes:
 
 def forget_notes(context: JobContext, outcome: str, *, is_last: bool) -> None:
     """Forget the notes of a job that ends so; to be called before its end is stored."""
-    if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
-        for notes in context.open_notes:
+    for notes in context.open_notes:
+        if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             notes.end()
 
 

@@ -55,5 +55,5 @@ J = TypeVar("J", bound=Job[Any])
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
     """A job with all of its fields, set at once: a frozen class sets each by a call of its own."""
     job = object.__new__(kind)
-    vars(job).update(given)
+    object.__setattr__(job, "__dict__", given)
     return job

@@ -23,13 +23,11 @@ Call = Callable[[], Awaitable[Returned]]
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
-async def run_within(
-    around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext
-) -> Any:
-    """Run a processor inside every middleware, the first outermost."""
+def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
+    """What runs a processor inside every middleware, the first outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, call)
-    return await call()
+    return call
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:

@@ -40,14 +40,17 @@ class Edged(NamedTuple):
     refused: str | None = None
 
 
+_NOTHING: Final = Edged(None)
+
+
 def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
     """Make `value` plain; whatever it is, this returns.
 
     Refused is what JSON cannot hold, as NaN, and what is larger than `most_bytes` or deeper than
     `MAX_LEVELS`. NUL characters and lone surrogates, which Postgres cannot hold, are replaced.
     """
-    if value is None or value is True or value is False:
-        return Edged(value)
+    if value is None:
+        return _NOTHING
     try:
         _refuse_unbounded(value, most_bytes)
         return _plain(value, most_bytes)

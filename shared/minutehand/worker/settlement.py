@@ -10,16 +10,18 @@ import asyncio
 import math
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import JobId, LogLine, SettleItem
+from minutehand.queue.models import LogLine, SettleItem
 from minutehand.worker.context import Suspended, TurnEnded
 from minutehand.worker.errors import attribute, error_info, first_of, said
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import Edged, edge, text
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
+#: Outcomes with a reason in the processor's words.
+_REASONED: Final = (Retry, Fail, Cancel)
 #: Why a running processor was stopped.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
@@ -39,24 +41,40 @@ class Ending(NamedTuple):
     def says_why(self) -> bool:
         """Whether it has a text of the processor's, to be filtered for secrets."""
         if self.error is not None:
-            return not isinstance(self.error, Suspended | asyncio.CancelledError)
-        return isinstance(self.value, Retry | Fail | Cancel)
+            return not isinstance(self.error, (Suspended, asyncio.CancelledError))
+        return isinstance(self.value, _REASONED)
 
 
-class Circumstances(NamedTuple):
-    """What about the attempt decides its outcome besides its ending."""
+class Circumstances(Protocol):
+    """What about an attempt decides its outcome besides its ending; read only where it does."""
 
-    stop: StopReason | None = None
-    timeout_seconds: float | None = None
-    ran_seconds: float = 0.0
-    #: Whether it stored a step that earlier attempts had not.
-    advanced: bool = False
-    #: Whether the tick gave it at least half of a whole tick's time.
-    had_fair_time: bool = True
-    #: The module of its processor, whose frames of a traceback are shown first.
-    module: str = ""
-    #: Where it was when its timeout stopped it, and what ran beside it.
-    evidence: Mapping[str, Any] | None = None
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why it was stopped."""
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long it was to run at most."""
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long it ran."""
+
+    @property
+    def has_advanced(self) -> bool:
+        """Whether it stored a step that earlier attempts had not."""
+
+    @property
+    def had_fair_time(self) -> bool:
+        """Whether the tick gave it at least half of a whole tick's time."""
+
+    @property
+    def module(self) -> str:
+        """The module of its processor, whose frames of a traceback are shown first."""
+
+    @property
+    def evidence(self) -> Mapping[str, Any] | None:
+        """Where it was when its timeout stopped it, and what ran beside it."""
 
 
 def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
@@ -79,22 +97,23 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
     returned value wins: a stopped processor may still return what it has. One that could not be
     stopped, because it blocked the event loop past its timeout, has no result.
     """
-    if seen.stop == "lost":
+    stop = seen.stop_reason
+    if stop == "lost":
         return None
-    if seen.stop == "cancel":
+    if stop == "cancel":
         return _item("cancelled")
     if ending.abandoned:
-        return _stopped(seen)
+        return _stopped(stop, seen)
     if (error := ending.error) is None:
-        if seen.stop is None and seen.ran_seconds > (seen.timeout_seconds or math.inf):
-            return _stopped(seen._replace(stop="timeout"))
+        if stop is None and seen.duration_seconds > (seen.timeout_seconds or math.inf):
+            return _stopped("timeout", seen)
         return _returned(ending.value)
     chosen = _find_chosen(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
-    if seen.stop is not None and chosen is None and not is_final:
+    if stop is not None and chosen is None and not is_final:
         # it was cancelled and has stopped: errors of its clean-up are not its fault
-        return _stopped(seen)
+        return _stopped(stop, seen)
     if isinstance(chosen, Suspended):
         return _edged("waiting", "wait", edge(chosen.wait))
     if chosen is not None:
@@ -143,17 +162,17 @@ def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
     return item
 
 
-def _stopped(seen: Circumstances) -> SettleItem:
-    if seen.stop == "timeout":
+def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
+    if stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
         error = said("AttemptTimeout", f"the attempt was stopped after {limit}")
         evidence = dict(seen.evidence or {})
         more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
         return _item("retry", error=error.model_copy(update=more))
-    if seen.advanced:
+    if seen.has_advanced:
         # each run stores at least one more step, so this ends
         return _item("snoozed", delay_seconds=0.0)
-    if seen.stop == "shutdown" or not seen.had_fair_time:
+    if stop == "shutdown" or not seen.had_fair_time:
         # not the job's fault: its host stops, or it began late in the tick; and it is the oldest
         # job when the next tick begins
         return _item("released")
@@ -169,8 +188,7 @@ def _find_chosen(error: BaseException) -> Suspended | TurnEnded | None:
     if isinstance(error, BaseExceptionGroup):
         chosen, others = error.split((Suspended, TurnEnded))
         error = error if chosen is None or others is not None else first_of(chosen)
-    return error if isinstance(error, Suspended | TurnEnded) else None
+    return error if isinstance(error, (Suspended, TurnEnded)) else None
 
 
-def _item(outcome: Any, **fields: Any) -> SettleItem:
-    return SettleItem(job_id=JobId(""), fence=0, outcome=outcome, **fields)
+_item: Final = SettleItem.of

@@ -208,7 +208,8 @@ class Slots:
         """Its slot is free, unless others of its batch run on."""
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.is_over
-        pool.note_end(self._clock.monotonic(), frees=frees)
+        ended_at = attempt.ended_at
+        pool.note_end(self._clock.monotonic() if ended_at is None else ended_at, frees=frees)
 
     @property
     def next_begin_at(self) -> float | None:

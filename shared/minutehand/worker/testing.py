@@ -19,9 +19,9 @@ from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
-from minutehand.worker.middleware import Middleware, calling, is_async, run_within
+from minutehand.worker.middleware import Middleware, calling, is_async, within
 from minutehand.worker.registry import AnyProcessor, Registry
-from minutehand.worker.settlement import Circumstances, Ending, settle_item
+from minutehand.worker.settlement import Ending, StopReason, settle_item
 from minutehand.worker.streams import Said, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
@@ -120,12 +120,12 @@ class ProcessorTest(Generic[P]):
         if batch is not None:
             call = partial(batch.join, job, stage.stop_requested)
         try:
-            ending = Ending(await run_within(self.around, call, job, context))
+            ending = Ending(await within(self.around, call, job, context)())
         except BaseException as error:
             ending = Ending(error=error)
         if batch is not None:
             batch.ended(job.id)
-        item = settle_item(ending, Circumstances(advanced=context.new_steps > 0))
+        item = settle_item(ending, _Seen(has_advanced=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
         forget_notes(context, item.outcome, is_last=job.is_last_attempt)
@@ -206,6 +206,19 @@ class HeldFunctions(WorkerFunctions):
         """Answer, and remember the call."""
         self.calls.append((function, more))
         return self.answers[function]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The circumstances of a run under no limit."""
+
+    has_advanced: bool
+    stop_reason: StopReason | None = None
+    timeout_seconds: float | None = None
+    duration_seconds: float = 0.0
+    had_fair_time: bool = True
+    module: str = ""
+    evidence: Mapping[str, Any] | None = None
 
 
 class _Stage:

@@ -19,7 +19,7 @@ from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, R
 from minutehand.tasks import end_tasks
 from minutehand.worker.agenda import Act, Agenda, AtHand, Entry, Reason
 from minutehand.worker.alarm import MOST_NAMED, Alarm
-from minutehand.worker.attempt import Attempt
+from minutehand.worker.attempt import Attempt, Surroundings
 from minutehand.worker.batch import Batch
 from minutehand.worker.beside import Maintenance, Publishing
 from minutehand.worker.deadlines import SIDE_CALL_SECONDS, FanOut, StartExtraWorkers, in_time
@@ -99,12 +99,12 @@ class Tick:
             run, self.agenda, self._maintenance, is_woken=wakeups is not None
         )
         self._publishing = Publishing(run, on_jobs=self._look_for_work)
-        #: What attempts call, made once for all of them.
-        self._calls: dict[str, Any] = {
-            "on_news": self._reporter.announce,
-            "on_end": self._attempt_ended,
-            "beside": self._jobs_at_work,
-        }
+        self._surroundings = Surroundings(
+            run,
+            on_news=self._reporter.announce,
+            on_end=self._attempt_ended,
+            beside=self._jobs_at_work,
+        )
         self._timeouts = Timeouts(run.clock, self._held)
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
@@ -300,10 +300,11 @@ class Tick:
         if logger.isEnabledFor(level):
             extra = self._run_of.extra("tick.leased") | {"due": response.due}
             logger.log(level, "Found %d pending job(s)", found, extra=extra)
-        ids = {lease.job.id for lease in response.leases}
-        for attempt in self._held.running.values():
-            if attempt.job_id in ids:
-                attempt.stop("lost")  # its lease was taken back before this one was given
+        if self._held.running:
+            ids = {lease.job.id for lease in response.leases}
+            for attempt in self._held.running.values():
+                if attempt.job_id in ids:
+                    attempt.stop("lost")  # its lease was taken back before this one was given
         self.summary.leased += found
         self._slots.add(response.leases, sent_at, size=response.size)
         self._begin_jobs()
@@ -335,14 +336,16 @@ class Tick:
             if batched is not None:
                 ids = [lease.job.id for lease, _ in leased]
                 batch = Batch(batched.run, ids, in_thread=not batched.is_async)
-            begun += [self._start(*each, batch=batch) for each in leased]
+            for lease, sent_at in leased:
+                begun.append(self._start(lease, sent_at, batch))
         if begun:
+            self._timeouts.begun(min([each.timeout_at for each in begun]))
             if self._alarm is not None:
-                self._alarm.begun(min(each.lease_until for each in begun))
-            self._reporter.begun(min(each.look_at() for each in begun))
+                self._alarm.begun(min([each.lease_until for each in begun]))
+            self._reporter.begun(min([each.look_at() for each in begun]))
 
-    def _start(self, lease: Lease, sent_at: float, *, batch: Batch | None) -> Attempt:
-        attempt = Attempt(self._run_of, lease, sent_at=sent_at, batch=batch, **self._calls)
+    def _start(self, lease: Lease, sent_at: float, batch: Batch | None) -> Attempt:
+        attempt = Attempt(self._surroundings, lease, sent_at=sent_at, batch=batch)
         self._held.running[attempt.key] = attempt
         level = logging.INFO if self.summary.leased <= SAID_JOBS else logging.DEBUG
         if logger.isEnabledFor(level):
@@ -356,7 +359,6 @@ class Tick:
                 | {"attempt": lease.job.attempts, "queue": lease.job.queue},
             )
         attempt.start()
-        self._timeouts.begun(attempt.timeout_at)
         return attempt
 
     def _jobs_at_work(self) -> list[JobId]:
@@ -394,7 +396,11 @@ class Tick:
             held.settling[attempt.key] = attempt
         try:
             for attempt in ended:
-                item = await self._settler.item_of(attempt)
+                item = (
+                    await self._settler.filtered(attempt)
+                    if attempt.says_why
+                    else self._settler.item_of(attempt)
+                )
                 self._runs += 1
                 self.summary.busy_ms += attempt.duration_seconds * 1000
                 if item is None:
