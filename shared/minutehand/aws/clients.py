@@ -9,6 +9,7 @@ import functools
 import threading
 from typing import Any
 
+from minutehand.aws.signed import configured
 from minutehand.config import Settings
 
 _making = threading.Lock()
@@ -22,9 +23,11 @@ def client(settings: Settings, service: str, *, read_timeout: float = 5.0) -> An
         service: boto3's name, for example `kms`.
         read_timeout: Seconds.
     """
+    environ = {**settings.environ, "AWS_ENDPOINT_URL": settings.aws_endpoint_url or ""}
+    endpoint = configured(service, environ)
     # making one is not safe between threads, and of two first callers each would make its own
     with _making:
-        return _made(service, settings.aws_region, settings.aws_endpoint_url, read_timeout)
+        return _made(service, settings.aws_region, endpoint, read_timeout)
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from minutehand.aws.signed import call
+from minutehand.aws.signed import address_of, call
 from minutehand.config import ConfigurationError
 
 _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
@@ -32,7 +32,7 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         json.dumps({"Name": parameter, "WithDecryption": True}).encode(),
         headers=_HEADERS,
         region=environ["AWS_REGION"],
-        endpoint=environ.get("AWS_ENDPOINT_URL") or None,
+        address=address_of("ssm", environ["AWS_REGION"], environ),
         # less than an invocation in all, so that one whose SSM hangs keeps the old ones
         read_seconds=2.0,
         attempts=2,

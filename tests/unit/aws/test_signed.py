@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
-from minutehand.aws.signed import AwsRefused, call
+from minutehand.aws.signed import AwsRefused, address_of, call
 
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 
@@ -68,7 +73,7 @@ def test_what_may_pass_is_asked_again_once(
             b"{}",
             headers=TARGET,
             region="eu-central-1",
-            endpoint=f"http://127.0.0.1:{service.server_port}",
+            address=f"http://127.0.0.1:{service.server_port}",
             read_seconds=60,
             attempts=2,
         )
@@ -91,10 +96,53 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
     profile.write_text("[default]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = s\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
     service.left = [(200, b"{}")]
-    endpoint = f"http://127.0.0.1:{service.server_port}"
+    address = f"http://127.0.0.1:{service.server_port}"
 
-    call(
-        "ssm", "/", b"{}", headers=TARGET, region="eu-central-1", endpoint=endpoint, read_seconds=60
-    )
+    call("ssm", "/", b"{}", headers=TARGET, region="eu-central-1", address=address, read_seconds=60)
 
     assert "Credential=AKIDPROFILE/" in service.signed[0]
+
+
+def asked_by_boto3(service: str, region: str) -> str:
+    """Where a client of boto3 sends its call, by the process's environment."""
+    urls: list[str] = []
+
+    def note(request: Any, **_: object) -> AWSResponse:
+        urls.append(request.url)
+        return AWSResponse(
+            request.url, 200, HTTPHeaders(), None
+        )  # it has no body: the call fails behind it
+
+    made: Any = boto3.client(service, region_name=region)  # type: ignore[call-overload]
+    made.meta.events.register("before-send", note)
+    with suppress(AttributeError):
+        made.get_parameter(Name="a") if service == "ssm" else made.invoke(FunctionName="a")
+    return "/".join(urls[0].split("/")[:3])
+
+
+OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"
+FIPS = {"AWS_USE_FIPS_ENDPOINT": "True"}
+
+
+@pytest.mark.parametrize("service", ["ssm", "lambda"])
+@pytest.mark.parametrize("region", ["eu-central-1", "us-east-1", "us-gov-west-1", "cn-north-1"])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        FIPS,
+        {"AWS_USE_FIPS_ENDPOINT": "false"},
+        {"AWS_ENDPOINT_URL": OTHER},
+        {"AWS_ENDPOINT_URL": OTHER, **FIPS},
+        {"AWS_ENDPOINT_URL_SSM": OWN, "AWS_ENDPOINT_URL_LAMBDA": OWN, "AWS_ENDPOINT_URL": OTHER},
+        {"AWS_ENDPOINT_URL": OTHER, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true", **FIPS},
+    ],
+)
+def test_an_address_is_where_boto3_asks(
+    aws: str, monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
+) -> None:
+    """A cold start must not ask another host than every call behind it."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    assert address_of(service, region, environ) == asked_by_boto3(service, region)

@@ -38,11 +38,9 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
-#: What a worker cannot do without: idna is of httpx, the second line of pydantic, and the third
-#: is botocore's signature, without boto3.
-NEEDED = {"minutehand", "tenacity", "httpx", "idna", "pydantic", "pydantic_core"}
+#: What a worker cannot do without: idna and certifi are of httpx, the second line of pydantic.
+NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
 NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
-NEEDED |= {"botocore", "certifi", "dateutil", "six", "urllib3"}
 
 
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
@@ -81,4 +79,4 @@ def test_a_cold_start_imports_what_a_run_needs() -> None:
     done = subprocess.run(command, capture_output=True, check=True)
     count, *packages = done.stdout.decode().split()
     others = {name for name in packages if name[0] != "_"} - sys.stdlib_module_names - NEEDED
-    assert (others, int(count) < 490) == (set(), True)
+    assert (others, int(count) < 410) == (set(), True)
