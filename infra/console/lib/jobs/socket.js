@@ -19,7 +19,6 @@ const HURRY_MS = 500; // an older attempt is given up where others are answered
 const DISCONNECT_MS = 2500; // a dead socket does not answer its close
 const PROVE_MS = 2500; // a heartbeat that takes longer has no answer
 const PROVE_EVERY_MS = 5000; // unless it brought something
-const REST_LOOKS = 4; // at a socket that no one needs, so far apart as it is proved
 const LOOK_MS = 40; // no version of supabase-js says when its socket opens
 const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited for
 const FOLLOW_AGAIN_SECONDS = 60;
@@ -323,12 +322,13 @@ export class Socket {
 
   /**
    * No one follows anything: no socket is tried for ever, and none is kept that was opened too late
-   * for every channel. The client may open one more by a timer of its own, up to ten seconds after a
-   * heartbeat without an answer, whatever was said since: so it is looked at again.
+   * for every channel. A client that sent a heartbeat opens one more when its interval has passed
+   * without an answer, whatever was said since: until then it is looked at again.
    */
-  #rest(looks = REST_LOOKS) {
+  #rest(looks) {
     clearTimeout(this.#tick);
     const { realtime } = this.#client;
+    looks ??= 2 + Math.ceil(realtime.heartbeatIntervalMs / PROVE_EVERY_MS);
     if (realtime.getChannels().length === 0) realtime.disconnect();
     this.#tick = looks > 0 ? later(() => this.#rest(looks - 1), PROVE_EVERY_MS) : null;
   }
