@@ -33,6 +33,8 @@ from minutehand.resources import checkout, resource
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
+#: Between two looks at what runs and at the migrations: ten a second cost more than the API.
+LOOK_SECONDS = 0.4
 
 
 class StackFailed(Exception):
@@ -122,7 +124,7 @@ class Stack:
             for name, process in list(self._processes.items()):
                 if process.poll() is not None and not self._stopping:
                     await self._heal(name, process)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _found_files(self) -> dict[Path, int]:
         """The migrations by the time of their change."""
