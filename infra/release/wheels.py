@@ -120,7 +120,8 @@ class Environment:
         Args:
             code: How it must end; None for any way.
         """
-        passed = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        known = ("PATH", "HOME", "NODE_COMPILE_CACHE")
+        passed = {name: os.environ[name] for name in known if name in os.environ}
         done = subprocess.run(
             [self.python, *arguments],
             cwd=project,

@@ -73,7 +73,7 @@ def test_page_tab_and_command_say_the_same(
             types = run.json("status")["types"].values()
             return {name: sum(each[name] for each in types) for name in ("completed", "failed")}
 
-        until(lambda: counted() == {"completed": 4, "failed": 2}, seconds=60)
+        until(lambda: counted() == {"completed": 4, "failed": 2})
         said = run.json("status")
         assert said["tenants"] is None
         assert {name: said["live"][name] for name in LIVE} == {name: PLANTED[name] for name in LIVE}

@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: A subscription says once a minute that it is still there.
 KEPT = "/rpc/follow_topic"
-STEP_MS = 1000  # of the page's time: shorter than a heartbeat is waited for
-STEPS_TO_REST = 10
-STEPS = 90  # for all pages less than until a token is renewed
+STEP_MS = 2000  # of the page's time: shorter than a heartbeat is waited for
+STEPS_TO_REST = 5
+STEPS = 45  # for all pages less than until a token is renewed
 
 
 HIDE = """() => {

@@ -78,7 +78,7 @@ def test_what_is_printed_ends_the_incident(
     child that waits for something, it prints the child's.
     """
     job_id = incident.plant(night)
-    until(lambda: night.explain(job_id)["reason"] == incident.reason, seconds=40)
+    until(lambda: night.explain(job_id)["reason"] == incident.reason)
     said = night.explain(job_id)
     held = said["held_by"] or {}
     assert held.get("kind") == incident.kind
@@ -106,7 +106,7 @@ def test_what_is_printed_ends_the_incident(
         again = night.one("select true from public.jobs where replay_of = %s", job_id)
         return bool(again) or (now["reason"], now["status"]) != (incident.reason, status)
 
-    until(is_over, seconds=40)
+    until(is_over)
     visitor.go("/overview")  # what it showed is deleted
 
 

@@ -193,6 +193,8 @@ def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> I
     wire.drop, wire.closed = 0, False
 
 
+#: Of the reader's own wire and tab: who comes later finds a server that knows nothing of them.
+OWN = {"lossy", "half-open", "cut", "frozen", "renewed"}
 TROUBLES = (
     "none",
     "lossy",
@@ -238,11 +240,13 @@ async def test_every_reader_has_every_character(
                 await speaking
                 await asyncio.to_thread(speakers[0].begin)
             await asyncio.to_thread(speak, 20)
-            late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload
+            if trouble not in OWN:
+                late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload
             await asyncio.to_thread(speak, 5)
             for speaker in speakers:
                 await asyncio.to_thread(speaker.end)
-            read, read_late = await readers.says("read"), await late.says("read")
+            read = await readers.says("read")
+            read_late = [] if late is None else await late.says("read")
         finally:
             await readers.close()
             if late is not None:
@@ -253,7 +257,8 @@ async def test_every_reader_has_every_character(
     assert [one for one in read if one["text"] != said[one["job"]]] == []
     for one in read_late:
         assert one["text"] == said[one["job"]][7 if one["by"] == "pieces" else 0 :]
-    assert [one["status"] for one in read + read_late] == ["completed"] * 6 * JOBS
+    expected = 3 * JOBS * (1 if late is None else 2)
+    assert [one["status"] for one in read + read_late] == ["completed"] * expected
 
 
 async def test_a_guest_has_every_character_of_their_session(

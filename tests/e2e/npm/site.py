@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -11,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.release.supabase_cli import CACHE
 from infra.release.wheels import Environment
 from minutehand.deploy.build import find_tool
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
+from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
@@ -87,9 +91,9 @@ def files_of(page: Path) -> dict[str, str]:
 def write_project(folder: Path, environment: Environment, archive: Path) -> None:
     """What the page says up to its last command, with the archive and the wheel as built."""
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
-    shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
-    npm = [find_tool("npm"), "ci", "--prefer-offline", "--ignore-scripts"]
-    subprocess.run(npm, cwd=folder, check=True, capture_output=True)
+    packages = made_once_in(_kept("packages"), _install)
+    # linked, not copied: they are 400 MB, and nothing writes into them
+    subprocess.run(["cp", "-al", f"{packages}/node_modules", folder], check=True)
     with tarfile.open(archive) as tar:
         tar.extractall(folder / "unpacked", filter="data")
     (folder / "unpacked" / "package").rename(folder / "node_modules" / "minutehand")
@@ -99,6 +103,19 @@ def write_project(folder: Path, environment: Environment, archive: Path) -> None
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     (folder / "scripts").mkdir()
+
+
+def _kept(name: str) -> Path:
+    """A folder that is kept from run to run, for this lock."""
+    lock = hashlib.sha256((PROJECT / "package-lock.json").read_bytes()).hexdigest()
+    return CACHE / f"nextjs-{name}-{lock[:16]}"
+
+
+def _install(folder: Path) -> None:
+    for file in (PROJECT / "package.json", PROJECT / "package-lock.json", ROOT / ".npmrc"):
+        shutil.copy(file, folder)
+    npm = [find_tool("npm"), "ci", "--prefer-offline", "--ignore-scripts"]
+    subprocess.run(npm, cwd=folder, check=True, capture_output=True)
 
 
 @contextmanager
@@ -124,10 +141,16 @@ def running_site(folder: Path, environment: Environment) -> Iterator[Site]:
 def _served(folder: Path) -> Iterator[str]:
     next_ = [str(node_binary()), "node_modules/next/dist/bin/next"]
     environ = {"PATH": str(node_binary().parent), "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
+    environ["NODE_COMPILE_CACHE"] = os.environ["NODE_COMPILE_CACHE"]
+    # Next's own cache, by the content of files: with the first build's a build takes a third
+    cache, first = folder / ".next" / "cache", _kept("built")
+    if first.with_name(f"{first.name}.whole").exists():
+        shutil.copytree(first, cache)
     built = subprocess.run(
         [*next_, "build"], cwd=folder, env=environ, capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
+    made_once_in(first, lambda kept: shutil.copytree(cache, kept, dirs_exist_ok=True))
     with subprocess.Popen(
         [*next_, "start", "--port", "0"],
         cwd=folder,

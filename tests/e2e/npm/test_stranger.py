@@ -186,7 +186,7 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     (typed.folder / "live.ts").write_text(LIVE + live)
 
     files = ("component.tsx", "action.ts", "live.ts", "webhook.ts", "words.ts")
-    assert typed.compile(*files, react=react) == ""
+    assert typed.compile(*files, react=react, declarations=True) == ""
 
 
 def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> None:
@@ -194,29 +194,32 @@ def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> No
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / "closed.ts").write_text(CLOSED)
 
-    assert stranger.compile("closed.ts", types="none.d.ts") == ""
+    assert stranger.compile("closed.ts", types="none.d.ts", declarations=True) == ""
 
 
 def test_the_element_is_one_of_solid_s(stranger: Stranger) -> None:
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / "solid.tsx").write_text(SOLID)
 
-    assert stranger.compile("solid.tsx", types="none.d.ts", jsx="solid-js") == ""
+    said = stranger.compile("solid.tsx", types="none.d.ts", jsx="solid-js", declarations=True)
+
+    assert said == ""
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "checker"),
+    ("kind", "text", "checker"),
     [
-        ("Job.svelte", SVELTE, ("svelte-check/bin/svelte-check", "--tsconfig")),
-        ("Job.vue", VUE, ("vue-tsc/bin/vue-tsc.js", "--project")),
+        ("svelte", SVELTE, ("svelte-check/bin/svelte-check", "--tsconfig")),
+        ("vue", VUE, ("vue-tsc/bin/vue-tsc.js", "--project")),
     ],
 )
-@pytest.mark.parametrize("job_id", ["'id'", "3"])
 def test_the_element_is_one_of_svelte_s_and_vue_s(
-    stranger: Stranger, file: str, text: str, checker: tuple[str, str], job_id: str
+    stranger: Stranger, kind: str, text: str, checker: tuple[str, str]
 ) -> None:
     """By their own checkers: its properties and the jobs of its events, and no other type."""
-    (stranger.folder / file).write_text(text.replace("ID", job_id))
+    right, wrong = f"Job.{kind}", f"Wrong.{kind}"
+    (stranger.folder / right).write_text(text.replace("ID", "'id'"))
+    (stranger.folder / wrong).write_text(text.replace("ID", "3"))
     config = {
         "compilerOptions": {
             "strict": True,
@@ -230,16 +233,16 @@ def test_the_element_is_one_of_svelte_s_and_vue_s(
             "noEmit": True,
         },
         "vueCompilerOptions": {"strictTemplates": True},
-        "files": [file],
+        "files": [right, wrong],
     }
     (stranger.folder / "markup.json").write_text(json.dumps(config))
     script, option = checker
 
     said = stranger.node(script, option, "markup.json")
 
-    wrong = "Type 'number' is not assignable to type 'string"
-    assert (wrong in said) == (job_id == "3"), said
-    assert said.count("rror TS") + said.count("Error:") == said.count(wrong), said
+    assert said.count("Type 'number' is not assignable to type 'string") == 1, said
+    assert said.count("rror TS") + said.count("Error:") == 1, said
+    assert (wrong in said, right in said) == (True, False), said
 
 
 def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
