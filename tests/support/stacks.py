@@ -40,6 +40,12 @@ class RunningStack:
         except KeyError:
             raise AttributeError(name) from None
 
+    def start_again(self) -> None:
+        """Start a launcher in the place of one that has ended."""
+        self.launcher = launch(self.folder, "--no-demo")
+        self.values = wait_ready(self.folder, self.launcher).values
+        self._sessions.clear()
+
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         options.setdefault("autocommit", True)
         return psycopg.connect(self.database_url, **options)
@@ -143,8 +149,9 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
-    launcher = launch(folder, "--no-demo")
+    running = RunningStack(folder, launch(folder, "--no-demo"), {})
     try:
-        yield wait_ready(folder, launcher)
+        running.values = wait_ready(folder, running.launcher).values
+        yield running
     finally:
-        end(folder, launcher)
+        end(folder, running.launcher)

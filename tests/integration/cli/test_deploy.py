@@ -13,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ FILLED = {
     "<you>@example.com": "ada@acme.test",
     "<your-app-domain>": "app.acme.test",
 }
-#: The Supabase CLI where the Management API, which alone knows a ref, is not reached.
+#: The Supabase CLI where the Management API, which alone knows a ref, is not reached; which it is
+#: was asked once.
 CLI = """#!/bin/sh
+[ "$*" != --version ] || exec echo {version}
 for word; do
   shift
   case $word in --remote={ref}) word="--remote={url}?sslmode=disable";; esac
@@ -155,6 +158,13 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert "request-service-quota-increase" in refusal["fix"]
 
 
+@cache
+def version_of(cli: Path) -> str:
+    """What a program says of its version."""
+    said = subprocess.run([cli, "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.strip()
+
+
 class Live(Deployer):
     """One whose stage `prod` is a database of its own, made ready as the page of AWS says."""
 
@@ -167,7 +177,9 @@ class Live(Deployer):
         ref = (name * 20)[:20]
         python = project.environment.python
         for program, text in {
-            "supabase": CLI.format(ref=ref, url=database.owner_url, cli=database.cli),
+            "supabase": CLI.format(
+                ref=ref, url=database.owner_url, cli=database.cli, version=version_of(database.cli)
+            ),
             "minutehand": f'#!/bin/sh\nexec {python} -m minutehand.cli.entry "$@"\n',
         }.items():
             path = self.programs / program
@@ -200,6 +212,7 @@ class Live(Deployer):
         """Run a shell's lines in its folder; return what they print."""
         environ = {"HOME": os.environ["HOME"], **self.environ}
         environ["XDG_CACHE_HOME"] = str(self.project.environment.cache)
+        environ["NODE_COMPILE_CACHE"] = os.environ["NODE_COMPILE_CACHE"]
         done = subprocess.run(
             ["bash", "-ec", script],
             cwd=self.folder,

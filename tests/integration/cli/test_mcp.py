@@ -5,25 +5,21 @@ from __future__ import annotations
 import sys
 from uuid import uuid4
 
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
-
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 
-def server(stack: RunningStack, *arguments: str) -> StdioServerParameters:
-    """The command, with the stack's addresses."""
-    return StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "minutehand.cli.entry", "mcp", *arguments],
-        env={**stack.values, "PYTHONPATH": str(ROOT / "shared"), "HOME": str(ROOT)},
-    )
-
-
 async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
     """What it may change is asked for on the command line, and not by a prompt."""
-    async with stdio_client(server(stack)) as streams, ClientSession(*streams) as session:
+    from mcp import ClientSession, StdioServerParameters  # half a second, which one process needs
+    from mcp.client.stdio import stdio_client
+
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "minutehand.cli.entry", "mcp"],
+        env={**stack.values, "PYTHONPATH": str(ROOT / "shared"), "HOME": str(ROOT)},
+    )
+    async with stdio_client(server) as streams, ClientSession(*streams) as session:
         await session.initialize()
         names = [tool.name for tool in (await session.list_tools()).tools]
         listed = next(name for name in names if "list_jobs" in name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.patience import until
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.stack
 
@@ -88,29 +87,24 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     until(lambda: answers(f"{doomed.api_url}/health"))
 
 
-def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
     """Kill -9 leaves no time to clean up; the kernel and the next start do it."""
-    launcher = launch(tmp_path, "--no-demo")
-    try:
-        before = wait_ready(tmp_path, launcher)
-        with before.connect() as connection:
-            connection.execute("create table public.scratch_kept ()")
-        orphans = list(children(launcher).values())
-        assert len(orphans) == 5
+    secret = doomed.supabase_jwt_secret
+    with doomed.connect() as connection:
+        connection.execute("create table public.scratch_outlived ()")
+    orphans = list(children(doomed.launcher).values())
+    assert len(orphans) == 5
 
-        launcher.kill()
-        launcher.wait()
+    doomed.launcher.kill()
+    doomed.launcher.wait()
 
-        _, alive = psutil.wait_procs(orphans, timeout=90)
-        assert not alive
-        launcher = launch(tmp_path, "--no-demo")
-        after = wait_ready(tmp_path, launcher)
-        with after.connect() as connection:
-            row = connection.execute("select to_regclass('public.scratch_kept') is not null")
-            assert row.fetchone() == (True,)
-        assert after.supabase_jwt_secret == before.supabase_jwt_secret
-    finally:
-        end(tmp_path, launcher)
+    _, alive = psutil.wait_procs(orphans, timeout=90)
+    assert not alive
+    doomed.start_again()
+    with doomed.connect() as connection:
+        row = connection.execute("select to_regclass('public.scratch_outlived') is not null")
+        assert row.fetchone() == (True,)
+    assert doomed.supabase_jwt_secret == secret
 
 
 def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
