@@ -171,6 +171,8 @@ def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: Running
     job_id = answer.json()["job_id"]
     assert isinstance(job_id, str)
     assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
+    # the others see to it that recordings are recognized, which takes seconds
+    assert portal.post(f"/api/trainings/{training_id}/cancel").status_code == 200
     ended(portal, f"/api/trainings/{training_id}")
 
 
