@@ -36,9 +36,7 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
     with api.engine.open_transaction() as other:
         other.run("lock table public.jobs in share mode")
         first = asyncio.create_task(api.call("POST", "/api/jobs/bulk", json=bulk))
-        for _ in range(500):  # until the first one is under way
-            if other.one(waits):
-                break
+        while not other.one(waits):  # noqa: ASYNC110 - until the first one is under way
             await asyncio.sleep(0.01)
         refused = await api.call("POST", "/api/jobs/bulk", content=b"{")
 
