@@ -228,7 +228,7 @@ class Registry:
         return self._types.get(name)
 
     def add(self, job_type: JobType[Any]) -> None:
-        """Add a job type, e.g. one that another registry made.
+        """Add a job type, e.g. one that another registry made: its own middleware stays outermost.
 
         Raises:
             ValueError: The name is taken.
@@ -236,6 +236,8 @@ class Registry:
         if job_type.name in self._types:
             raise ValueError(f"job type {job_type.name!r} has a processor already")
         self._types[job_type.name] = job_type
+        for middleware in self._around:
+            self._put_inside(job_type.name, middleware)
 
     def forget(self, module_prefix: str) -> None:
         """Drop the types that came from modules so named: one that failed to import half-way."""
@@ -246,7 +248,8 @@ class Registry:
     def around(self, middleware: M) -> M:
         """Run `middleware` around every attempt of this registry's processors; a decorator.
 
-        It counts for processors registered before and after; the first added is the outermost.
+        It counts for processors registered or added before and after; the first added is the
+        outermost.
 
         Raises:
             TypeError: It is not an async function of `(job, ctx, call)`.
@@ -254,7 +257,15 @@ class Registry:
         if not is_async(middleware):
             raise TypeError(f"{middleware!r} must be an async function of (job, ctx, call)")
         self._around.append(middleware)
+        for name in self._types:
+            self._put_inside(name, middleware)
         return middleware
+
+    def _put_inside(self, name: str, middleware: Middleware) -> None:
+        """Have it run in the middleware of a type that has a list of its own, once."""
+        job_type = self._types[name]
+        if middleware not in job_type.around:
+            self._types[name] = replace(job_type, around=(*job_type.around, middleware))
 
     def around_all(self, *middleware: Middleware) -> None:
         """Run `middleware` around all other of every type; what a type has already stays there."""
@@ -341,7 +352,7 @@ class Registry:
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
-            TypeError: There is no such option, or a function for batches takes something else.
+            TypeError: There is no such option, or the function takes something else.
         """
         steps = dict(upcasters or {})
         wait = _batch_wait(job_type, batch, batch_wait)
@@ -354,8 +365,7 @@ class Registry:
         schedules = schedules_of(schedule, job_type)
 
         def register(run: Any) -> Any:
-            if batch is not None:
-                _refuse_other_arguments(job_type, run)
+            _refuse_other_arguments(job_type, run, is_batched=batch is not None)
             self.add(
                 JobType(
                     name=job_type,
@@ -394,17 +404,20 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
     return length
 
 
-def _refuse_other_arguments(job_type: str, run: Any) -> None:
+def _refuse_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
+    """Say at the start what would else cost each job all of its attempts."""
     try:
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # one in C says nothing of it
         return
+    wanted = "two arguments, the job and its ctx"
+    if is_batched:
+        wanted = "one argument, the list of its jobs, each with its own job.ctx, as it has batch"
     try:
-        takes.bind([])
+        takes.bind(*([None] if is_batched else [None, None]))
     except TypeError as error:
         raise TypeError(
-            f"the processor of {job_type!r} has batch, so it must take one argument, the list of "
-            f"its jobs, each with its own job.ctx; it takes {takes}"
+            f"the processor of {job_type!r} must take {wanted}; it takes {takes}"
         ) from error
 
 

@@ -7,6 +7,7 @@ import gc
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -109,6 +110,52 @@ async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
     assert said == ["outer", "inner"]
     with pytest.raises(TypeError, match="async"):
         registry.around(lambda job, ctx, call: None)  # type: ignore[type-var]
+
+
+async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() -> None:
+    """A worker has one registry for `@processor` and `register`: a report of errors misses none."""
+    decorated, registry, said = of(nothing), Registry(), []
+
+    def named(name: str) -> Any:
+        async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
+            said.append(name)
+            return await call()
+
+        return around
+
+    decorated.around(named("decorated"))
+    before, after = named("before"), named("after")
+    registry.around(before)
+    registry.add(next(iter(decorated)))
+    registry.around(after)
+    registry.around_all(before)
+    [job_type] = registry
+    await ProcessorTest(job_type.run, {}, around=job_type.around).run()
+
+    assert said == ["decorated", "before", "after"]
+
+
+def _takes_no_ctx(job: Job[Any]) -> None: ...
+
+
+def _takes_more(job: Job[Any], ctx: JobContext, clock: Any) -> None: ...
+
+
+def _takes_by_name(job: Job[Any], *, ctx: JobContext) -> None: ...
+
+
+@pytest.mark.parametrize("run", [_takes_no_ctx, _takes_more, _takes_by_name])
+def test_a_function_that_cannot_be_called_is_refused_at_its_registration(run: Any) -> None:
+    """Else each of its jobs would spend all attempts on one TypeError."""
+    with pytest.raises(TypeError, match="'work' must take two arguments, the job and its ctx; it"):
+        Registry().processor("work", payload=dict)(run)
+
+
+@pytest.mark.parametrize(
+    "run", [print, lambda job, ctx, more=1: None, lambda *each: None, partial(_takes_more, clock=1)]
+)
+def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
+    Registry().processor("work", payload=dict)(run)
 
 
 def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
