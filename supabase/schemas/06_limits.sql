@@ -588,7 +588,7 @@ $$;
 revoke execute on function queue.check_live_bytes from public;
 
 -- Take the lock under which a person's bucket is charged. False where another call of theirs has
--- it: a small call is then not charged, and one that costs more than four is refused.
+-- it: a small call is then noted beside it, and one that costs more than four is refused.
 create function queue.charges_alone(p_bucket text, p_cost double precision)
 returns boolean
 language plpgsql
@@ -609,6 +609,75 @@ begin
 end;
 $$;
 revoke execute on function queue.charges_alone from public;
+
+-- Charge a person's bucket, or refuse with 429. While another call of theirs charges it, until its
+-- transaction ends, a small one is noted in one of twenty places beside it, which the next charge
+-- empties: none waits for another, and none is free. A pool of ten connections fills half of them
+-- while the other half is emptied.
+create function queue.charge(
+  p_bucket text,
+  p_most integer,
+  p_seconds double precision,
+  p_cost double precision,
+  p_limit text
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_places constant text[] := array(
+    select p_bucket || '+' || n
+    from generate_series(1, 20) as n
+  );
+  v_noted double precision;
+  v_place text;
+begin
+  if queue.charges_alone(p_bucket, p_cost) then
+    with emptied as (
+      delete from queue.buckets as b
+      where b.name = any (v_places) and queue.try_lock('bucket ' || b.name)
+      returning b.tokens
+    )
+    select sum(e.tokens) into v_noted
+    from emptied as e;
+    perform queue.spend(
+      p_bucket,
+      p_most,
+      p_seconds,
+      p_cost + least(coalesce(v_noted, 0), p_most - p_cost), -- so a full bucket pays it all
+      v_now,
+      p_limit
+    );
+    return;
+  end if;
+  v_noted := queue.tokens_of(p_bucket, p_most, p_seconds, v_now) - p_cost - coalesce(
+    (
+      select sum(b.tokens)
+      from queue.buckets as b
+      where b.name = any (v_places)
+    ),
+    0
+  );
+  if v_noted < 0 then
+    perform queue.refuse_rate(p_limit, p_most, p_seconds, v_noted);
+  end if;
+  select p.name into v_place
+  from unnest(v_places) as p (name)
+  where queue.try_lock('bucket ' || p.name)
+  limit 1;
+  if v_place is null then
+    perform queue.charges_alone(p_bucket, 'infinity');
+  end if;
+  insert into queue.buckets as b (name, tokens, refilled_at)
+  values (v_place, p_cost, v_now)
+  on conflict (name) do update set
+    tokens = b.tokens + excluded.tokens,
+    refilled_at = excluded.refilled_at;
+end;
+$$;
+revoke execute on function queue.charge from public;
 
 -- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
 -- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
@@ -631,7 +700,7 @@ declare
     else 'enqueues'
   end;
   v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
-  v_burst double precision;
+  v_burst integer;
 begin
   if p_user_id is null then
     return;
@@ -642,20 +711,14 @@ begin
       perform queue.check_live_bytes(p_workspace_id);
     end if;
   end if;
-  -- a caller's small transactions of the same moment are charged once, so that none waits for
-  -- another
-  if queue.charges_alone(v_bucket, p_count + coalesce(p_bytes, 0) / 16384) then
-    v_burst := queue.setting('user_' || v_limit || '_burst');
-    perform queue.spend(
-      v_bucket,
-      v_burst,
-      v_burst
-        / queue.setting('user_' || v_limit || '_per_second')::double precision,
-      p_count + coalesce(p_bytes, 0) / 16384,
-      queue.clock(),
-      v_limit
-    );
-  end if;
+  v_burst := queue.setting('user_' || v_limit || '_burst');
+  perform queue.charge(
+    v_bucket,
+    v_burst,
+    v_burst / queue.setting('user_' || v_limit || '_per_second')::double precision,
+    p_count + coalesce(p_bytes, 0) / 16384,
+    v_limit
+  );
 end;
 $$;
 revoke execute on function queue.admit from public;

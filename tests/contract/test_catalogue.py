@@ -243,6 +243,7 @@ WAITS = {
     "try_lock pg_advisory_xact_lock(": "calls of workers alone, see test_callers.py",
     "claim_key do update": "three calls of a person's may wait for a key, see queue.hold_key",
     "spend do update": "under a lock that is tried, or of workers",
+    "charge do update": "under a lock that is tried",
     "check_live_bytes do update": "under a lock that is tried",
     "check_live_jobs do update": "under a lock that is tried",
     "pause_jobs do update": "a manager's: queue.may_manage takes a call slot",

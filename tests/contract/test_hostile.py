@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,8 @@ def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
     return int(line.split()[1]) if line.startswith(b"HTTP/") else 0
 
 
+@pytest.mark.weekly
+@pytest.mark.timeout(3600)
 def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) -> None:
     """Each is refused or closed: no 5xx, no answer that never comes, and others are served."""
     document = httpx.get(f"{stack.api_url}/api/openapi.json").json()["paths"]

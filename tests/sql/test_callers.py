@@ -125,6 +125,35 @@ def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -
     engine.enqueue_many(10)
 
 
+def test_calls_of_the_same_moment_cost_what_they_cost_one_by_one(engine: Engine) -> None:
+    """None waits for another, and none is free: who calls from many connections gains nothing."""
+    engine.stop_clock()
+    rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
+    engine.rpc("set_settings", p_settings=rate)
+    with ExitStack() as open_:
+        calls = [open_.enter_context(engine.member(ADA)) for _ in range(10)]
+        for _ in range(3):  # as many as a pool has connections
+            for ada in calls:
+                ada.run("begin")
+                ada.enqueue()
+            for ada in calls:
+                ada.run("commit")
+        for _ in range(2):
+            calls[0].enqueue()
+        assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
+        # beside a call that is being charged there is no more than before
+        engine.advance(1)
+        calls[0].run("begin")
+        calls[0].enqueue()
+        calls[1].enqueue()  # for the same token, to be paid by the next
+        assert '"limit": "enqueues"' in str(refused(calls[2].enqueue))
+        calls[0].run("commit")
+        engine.advance(1)
+        assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
+        engine.advance(1)
+        calls[0].enqueue()
+
+
 #: Too long for an index, and not to be compressed.
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
 OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
