@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,7 +25,7 @@ class Answers(HTTPServer):
 
     def __init__(self) -> None:
         self.left: list[tuple[int, bytes]] = []
-        self.signed: list[str] = []
+        self.signed: list[Message] = []
         super().__init__(("127.0.0.1", 0), _Asked)
         Thread(target=self.serve_forever, daemon=True).start()
 
@@ -33,7 +34,7 @@ class _Asked(BaseHTTPRequestHandler):
     server: Answers
 
     def do_POST(self) -> None:
-        self.server.signed.append(self.headers["authorization"])
+        self.server.signed.append(self.headers)
         status, body = self.server.left.pop(0)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -100,7 +101,22 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 
     call("ssm", "/", b"{}", headers=TARGET, region="eu-central-1", address=address, read_seconds=60)
 
-    assert "Credential=AKIDPROFILE/" in service.signed[0]
+    assert "Credential=AKIDPROFILE/" in service.signed[0]["authorization"]
+
+
+def test_a_function_s_session_token_is_sent_and_signed(
+    aws: str, service: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS knows the keys of a role by it, and refuses them without."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
+    service.left = [(200, b"{}")]
+    address = f"http://127.0.0.1:{service.server_port}"
+
+    call("ssm", "/", b"{}", headers=TARGET, region="eu-central-1", address=address, read_seconds=60)
+
+    [headers] = service.signed
+    assert headers["x-amz-security-token"] == "of-the-role"
+    assert "x-amz-security-token" in headers["authorization"]  # among the signed headers
 
 
 def asked_by_boto3(service: str, region: str) -> str:
