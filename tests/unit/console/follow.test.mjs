@@ -218,6 +218,27 @@ test("a watch that was closed during a read says no more, and `ended` does not h
   assert.deepEqual(said, []);
 });
 
+test("who reads is asked for as long as any channel lasts, and no longer", async () => {
+  const world = new World({ log: [1] });
+  let listeners = 0;
+  const subscription = { unsubscribe: () => (listeners -= 1) };
+  const onAuthStateChange = () => ((listeners += 1), { data: { subscription } });
+  world.client.auth = { onAuthStateChange };
+  const [first, second] = ["j", "k"].map((id) => new JobWatch(world.client, id, { after: 0 }));
+  const rejected = [first, second].map((watch) => assert.rejects(watch.ended, /closed/));
+  first.start();
+  second.start();
+  await leap(100);
+
+  first.close();
+  await leap(3000);
+  assert.equal(listeners, 1);
+  second.close();
+  await leap(3000);
+  assert.equal(listeners, 0);
+  await Promise.all(rejected);
+});
+
 for (const one of cases.order)
   test(one.name, () => {
     const sequence = new Sequence(one.after);
