@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from minutehand.functions.worker.routes import token_matches
+from minutehand.functions.tokens import token_matches
 from minutehand.version import VERSION
 from minutehand.web.auth import OperatorCredentials
 from minutehand.web.errors import unauthorized
 from minutehand.web.services import Provided
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Gauge
 
 #: What counts and percentiles are of: gauges, since the database keeps no totals.
 MINUTES: Final = 60
@@ -26,6 +27,9 @@ router = APIRouter()
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
     """The metrics; a scrape sends `Authorization: Bearer` with the worker's secret token."""
+    # at the first scrape: a start of the API would else pay a twentieth of its time for it
+    from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
     offered = secret.credentials if secret else ""
     if not token_matches(offered, services.settings.worker_secret_tokens):
         raise unauthorized("the worker's secret is needed", presented=bool(offered))
@@ -40,6 +44,8 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     Durations are in seconds. Counts by state and of the backlog stop at 10,000.
     """
+    from prometheus_client import CollectorRegistry, Gauge
+
     registry = CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:

@@ -80,3 +80,12 @@ def test_a_cold_start_imports_what_a_run_needs() -> None:
     count, *packages = done.stdout.decode().split()
     others = {name for name in packages if name[0] != "_"} - sys.stdlib_module_names - NEEDED
     assert (others, int(count) < 410) == (set(), True)
+
+
+def test_a_cold_start_of_the_api_imports_no_worker() -> None:
+    """Nor what writes metrics, until they are asked for."""
+    code = "import sys, minutehand.functions.jobs.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+
+    assert not loaded & {"minutehand.worker", "prometheus_client", "boto3", "botocore"}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.config import Settings
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, error_body
+from minutehand.functions.tokens import token_matches
 from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable
 from minutehand.worker.loop import Worker
 
@@ -177,12 +177,3 @@ class WorkerRoutes:
     def _head(self) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"worker_id": self._worker.worker_id, "timestamp": now}
-
-
-def token_matches(offered: str, accepted: Iterable[str]) -> bool:
-    """Whether `offered` is one of `accepted` and not empty, compared in constant time."""
-    matches = False
-    for candidate in accepted:
-        # no early exit: a match on the first must take as long as one on the second
-        matches |= hmac.compare_digest(offered.encode(), candidate.encode())
-    return matches and bool(offered)
