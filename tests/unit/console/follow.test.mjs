@@ -3,12 +3,14 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
+import { Follower } from "../../../infra/console/lib/jobs/follower.js";
 import {
   applyEvent,
   eventsOf,
   normalizeEvent,
   Sequence,
 } from "../../../infra/console/lib/jobs/sequence.js";
+import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
@@ -237,6 +239,52 @@ test("who reads is asked for as long as any channel lasts, and no longer", async
   await leap(3000);
   assert.equal(listeners, 0);
   await Promise.all(rejected);
+});
+
+test("what was asked for one who reads is not given to the next", async () => {
+  const world = new World({ log: [1], read_takes: 1 });
+  const delivered = [];
+  let say = null;
+  const data = { subscription: { unsubscribe: () => {} } };
+  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
+  const watch = new JobWatch(world.client, "j", {
+    after: 0,
+    onEvent: ({ seq }) => delivered.push(seq),
+  });
+  watch.start();
+  await leap(500);
+  say("SIGNED_IN", { user: { id: "another" } });
+  await leap(1000); // its answer has come
+  assert.deepEqual(delivered, []);
+  await leap(2000);
+  assert.deepEqual(delivered, [1]);
+  watch.close();
+});
+
+test("who may no longer read keeps nothing of what they read", async () => {
+  let isRefused = false;
+  class Rows extends Follower {
+    rows = [];
+
+    async catchUp() {
+      if (isRefused) throw Object.assign(new Error("not a member"), { isRefusal: true });
+      this.rows = [1];
+    }
+
+    forget() {
+      this.rows = [];
+    }
+  }
+  const watch = new Rows(sessionOf(new World({}).client), "rows");
+  watch.start();
+  await leap(100);
+  assert.deepEqual(watch.rows, [1]);
+
+  isRefused = true;
+  await watch.refresh();
+
+  assert.deepEqual(watch.rows, []);
+  watch.close();
 });
 
 for (const one of cases.order)
