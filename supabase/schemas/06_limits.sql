@@ -111,7 +111,7 @@ end;
 $$;
 revoke execute on function queue.refuse_rate from public;
 
--- The lanes of these types and queues (null for all) that are not paused, and which of their types
+-- The lanes of these types and queues (null for all) that are not paused, and which of the types
 -- have a limit that a lease counts.
 create function queue.open_lanes(
   p_job_types text[],
@@ -123,30 +123,32 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  with paused as materialized (
-    select p.kind, p.name
-    from queue.pauses as p
-    where p.kind = any ('{job_type,queue}')
-  )
   select
     coalesce(array_agg(l.lane), '{}'),
-    coalesce(
-      array_agg(distinct t.job_type) filter (
-        where t.max_concurrency is not null
-          or t.workspace_concurrency is not null
-          or t.rate_limit is not null and not t.rate_per_key
-      ),
-      '{}'
+    array(
+      select t.job_type
+      from queue.job_types as t
+      where (
+        t.max_concurrency is not null
+        or t.workspace_concurrency is not null
+        or t.rate_limit is not null and not t.rate_per_key
+      )
+        and (p_job_types is null or t.job_type = any (p_job_types))
     )
   into lanes, limited
   from queue.lanes as l
-  left join queue.job_types as t on t.job_type = l.job_type
   where (p_job_types is null or l.job_type = any (p_job_types))
     and (p_queues is null or l.queue = any (p_queues))
-    and not exists (
-      select from paused as p
-      where p.name = case p.kind when 'job_type' then l.job_type else l.queue end
-    );
+    and l.job_type <> all (array(
+      select p.name
+      from queue.pauses as p
+      where p.kind = 'job_type'
+    ))
+    and l.queue <> all (array(
+      select p.name
+      from queue.pauses as p
+      where p.kind = 'queue'
+    ));
 end;
 $$;
 revoke execute on function queue.open_lanes from public;

@@ -683,18 +683,19 @@ from queue.pauses as p;
 revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
 
 -- The turns in these lanes of the tenants that come next, at most p_most tenants. known: how many
--- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause.
--- They are read along the ring that these lanes share. Where the lanes are in several rings, or too
--- few turns of theirs were found along it, since most there are of other lanes, some of each lane
--- are read instead. From the first place on where a reading was cut, none count: one that was not
--- read could come before them.
+-- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause;
+-- is_empty: there is one turn in all, without a job. They are read along the ring that these lanes
+-- share. Where the lanes are in several rings, or too few turns of theirs were found along it,
+-- since most there are of other lanes, some of each lane are read instead. From the first place on
+-- where a reading was cut, none count: one that was not read could come before them.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
   out turns queue.turn[],
   out known integer,
   out is_all boolean,
-  out is_limited boolean
+  out is_limited boolean,
+  out is_empty boolean
 )
 language plpgsql
 set search_path = ''
@@ -718,8 +719,14 @@ begin
         select from queue.limited_tenants as w
         where w.workspace_id = o.workspace_id
       )
+    ),
+    bool_and(
+      not exists (
+        select from queue.ready as r
+        where r.lane = o.lane and r.workspace_id = o.workspace_id and r.ord >= o.from_ord
+      )
     )
-  into turns, is_limited
+  into turns, is_limited, is_empty
   from (select * from queue.turns where not blocked limit 2) as o;
   if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
     is_all := true;
@@ -729,6 +736,7 @@ begin
     end if;
     return;
   end if;
+  is_empty := false;
   v_rings := array(
     select distinct l.ring
     from queue.lanes as l
@@ -1112,6 +1120,7 @@ create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
   out lanes integer[],
+  out limited text[],
   out shares queue.share[],
   out empty queue.share[],
   out is_only boolean,
@@ -1136,11 +1145,12 @@ declare
   v_full text[]; -- types that have no more slots
 begin
   lanes := v_asked.lanes;
+  limited := v_asked.limited;
   more := case when v_most = 0 then false end;
   if v_most = 0 then
     return;
   end if;
-  v_types := queue.lock_types(lanes, v_asked.limited, p_now);
+  v_types := queue.lock_types(lanes, limited, p_now);
   -- some turns may be empty: where all are, more are read
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
@@ -1156,6 +1166,10 @@ begin
       return;
     end if;
     is_limited := v_types.is_limited or v_first.is_limited;
+    if v_first.is_empty then
+      empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
+      return;
+    end if;
     is_only := v_turns[2] is null and v_first.is_all and not is_limited;
     if is_only then -- nothing to divide
       shares := array[
@@ -1435,6 +1449,7 @@ create function queue.fill_pool(
   p_now timestamptz,
   out ids uuid[],
   out lanes integer[],
+  out limited text[],
   out more boolean,
   out leased_at timestamptz
 )
@@ -1447,6 +1462,7 @@ declare
   v_one queue.share;
 begin
   lanes := v_shared.lanes;
+  limited := v_shared.limited;
   more := v_shared.more;
   leased_at := p_now;
   if v_shared.shares is not null then
@@ -1659,7 +1675,7 @@ $$;
 revoke execute on function queue.read_leases from public;
 
 -- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
--- not, and one was; lanes: of those asked for.
+-- not, and one was; lanes: of those asked for; limited: their types that have a limit.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -1668,6 +1684,7 @@ create function queue.lease_ready(
   out leases json,
   out leased integer,
   out lanes integer[],
+  out limited text[],
   out more boolean,
   out is_short boolean,
   out is_full boolean
@@ -1694,6 +1711,7 @@ begin
     perform queue.open_turns(v_at_once, p_now);
   end if;
   lanes := '{}';
+  limited := '{}';
   more := false;
   is_short := p_request."limit" = 0;
   is_full := false;
@@ -1709,6 +1727,7 @@ begin
     v_filled := queue.fill_pool(v_pool, v_now);
     v_ids := v_ids || v_filled.ids;
     lanes := lanes || v_filled.lanes;
+    limited := limited || v_filled.limited;
     more := more or v_filled.more;
     v_now := v_filled.leased_at;
     v_count := coalesce(cardinality(v_filled.ids), 0);
@@ -1730,6 +1749,7 @@ revoke execute on function queue.lease_ready from public;
 -- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
 create function queue.next_due_in_ms(
   p_lanes integer[],
+  p_limited text[],
   p_more boolean,
   p_now timestamptz
 )
@@ -1767,34 +1787,40 @@ begin
         end
       ) -- held: now and then
       from queue.signals as s
-    ),
-    -- when the first type that has used up its rate and has waiting jobs may start one again
-    (
-      select min(
-        p_now + make_interval(secs => greatest(
-          0,
-          (1 - b.tokens) * y.rate_per_seconds / y.rate_limit
-        ))
-      )
-      from queue.job_types as y
-      cross join lateral (
-        select queue.tokens_of(
-          'r:' || y.job_type,
-          y.rate_limit,
-          y.rate_per_seconds,
-          p_now
-        ) as tokens
-      ) as b
-      where y.rate_limit is not null
-        and not y.rate_per_key
-        and b.tokens < 1
-        and exists (
-          select from queue.lanes as l
-          join queue.turns as t on t.lane = l.lane and not t.blocked
-          where l.job_type = y.job_type and l.lane = any (p_lanes)
-        )
     )
   );
+  if p_limited <> '{}' then
+    -- when the first type that has used up its rate and has waiting jobs may start one again
+    v_next := least(
+      v_next,
+      (
+        select min(
+          p_now + make_interval(secs => greatest(
+            0,
+            (1 - b.tokens) * y.rate_per_seconds / y.rate_limit
+          ))
+        )
+        from queue.job_types as y
+        cross join lateral (
+          select queue.tokens_of(
+            'r:' || y.job_type,
+            y.rate_limit,
+            y.rate_per_seconds,
+            p_now
+          ) as tokens
+        ) as b
+        where y.job_type = any (p_limited)
+          and y.rate_limit is not null
+          and not y.rate_per_key
+          and b.tokens < 1
+          and exists (
+            select from queue.lanes as l
+            join queue.turns as t on t.lane = l.lane and not t.blocked
+            where l.job_type = y.job_type and l.lane = any (p_lanes)
+          )
+      )
+    );
+  end if;
   -- greatest() ignores nulls; Postgres before 17 cannot subtract from -infinity
   return case
     when v_next is not null
@@ -1815,6 +1841,7 @@ declare
   v_asked queue.lease_request := queue.read_lease_request(p_request);
   v_now timestamptz;
   v_ms bigint;
+  v_since bigint;
   v_tick record; -- what is known of this run and its worker, and whether notes wait
   v_noted record;
   v_run jsonb; -- where this call begins or ends it
@@ -1885,21 +1912,24 @@ begin
       excluded.last_call
     );
   end if;
-  v_ms := (date_part('epoch', v_now) * 1000)::bigint;
-  if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
-    and v_ms - coalesce(pg_sequence_last_value('queue.slots_ms'), 0)
-    not between 0 and 499
-  then
-    v_ms := setval('queue.slots_ms', v_ms);
+  if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
+    v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+    v_since := v_ms - pg_sequence_last_value('queue.slots_ms');
+    if v_since between 0 and 499 is not true then
+      v_ms := setval('queue.slots_ms', v_ms);
+    end if;
   end if;
-  v_maintenance := v_given.is_short
-    and queue.maintenance_is_due(
+  v_ms := null;
+  v_maintenance := false;
+  if v_given.is_short then
+    v_ms := queue.next_due_in_ms(v_given.lanes, v_given.limited, v_given.more, v_now);
+    v_maintenance := queue.maintenance_is_due(
       v_now,
-      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active
-    ); -- it leased lately
-  v_ms := case
-    when v_given.is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now)
-  end;
+      -- it leased lately
+      v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active,
+      v_ms <= 1000 is true
+    );
+  end if;
   v_ends := v_asked.ends is not null
     and v_given.leased = 0
     and (not v_maintenance or v_asked.ends ? 'maintained')

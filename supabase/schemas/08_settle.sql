@@ -615,12 +615,13 @@ set jit = off
 as $$
 declare
   v_is_revoked constant boolean := queue.refuse_revoked();
-  v_read constant record := queue.read_items(p_request -> 'items');
+  v_read record;
   v_settled record;
   v_results json := '[]';
   v_changes queue.change[];
 begin
-  if v_read.items <> '{}' then
+  if p_request -> 'items' is distinct from '[]' then
+    v_read := queue.read_items(p_request -> 'items');
     v_settled := queue.settle(v_read.items, v_read.is_plain);
     v_results := v_settled.results;
     v_changes := v_settled.changes;

@@ -593,31 +593,36 @@ $$;
 revoke execute on function queue.do_sweep from public;
 
 -- Whether run_maintenance, which asks for the same times, would find something to do; p_active:
--- jobs have run. What is held is due a second later; if idle, what found nothing an hour later.
-create function queue.maintenance_is_due(p_now timestamptz, p_active boolean)
+-- jobs have run; p_is_soon: a job, wait or signal may be due, as queue.next_due_in_ms says. What is
+-- held is due a second later; if idle, what found nothing an hour later.
+create function queue.maintenance_is_due(
+  p_now timestamptz,
+  p_active boolean,
+  p_is_soon boolean default true
+)
 returns boolean
 language plpgsql stable
 set search_path = ''
 as $$
 begin
-  return exists (
-    select from queue.tasks as t
-    cross join lateral (
-      select case
-        when t.was_idle
-            and t.done_at > p_now - interval '1 second'
-            and t.done_at <= p_now
-          then t.done_at
-        else '-infinity'
-      end as rests_until
-    ) as r
-    where (
-      t.done_at > p_now
-      or (t.done_at + t.every <= p_now or t.after_id is not null)
-        and coalesce(t.retry_at, '-infinity') <= p_now
-    )
-      and (
-        case t.name
+  if p_is_soon then -- apart: what is not run has its cost too
+    if exists (
+      select from queue.tasks as t
+      cross join lateral (
+        select case
+          when t.was_idle
+              and t.done_at > p_now - interval '1 second'
+              and t.done_at <= p_now
+            then t.done_at
+          else '-infinity'
+        end as rests_until
+        offset 0 -- computed once
+      ) as r
+      where (
+        t.done_at > p_now
+        or t.done_at + t.every <= p_now and coalesce(t.retry_at, '-infinity') <= p_now
+      )
+        and case t.name
           when 'promotion' then exists (
             select from queue.deferred as d
             where d.run_at <= p_now
@@ -626,14 +631,6 @@ begin
                 select queue.refused('promotion', p_now)
               )::uuid[])
           )
-            or exists (
-              select from queue.job_types as y
-              where y.schema_version > 0
-                and exists (
-                  select from queue.unpublished as u
-                  where u.job_type = y.job_type
-                )
-            )
           when 'waits' then exists (
             select from queue.signals as s
             where s.look_at <= p_now
@@ -643,6 +640,28 @@ begin
               select from queue.waits as w
               where w.timeout_at <= p_now and w.timeout_at > r.rests_until
             )
+        end
+    ) then
+      return true;
+    end if;
+  end if;
+  return exists (
+    select from queue.tasks as t
+    where (
+      t.done_at > p_now
+      or (t.done_at + t.every <= p_now or t.after_id is not null)
+        and coalesce(t.retry_at, '-infinity') <= p_now
+    )
+      and (
+        case t.name
+          when 'promotion' then exists (
+            select from queue.job_types as y
+            where y.schema_version > 0
+              and exists (
+                select from queue.unpublished as u
+                where u.job_type = y.job_type
+              )
+          )
           when 'retention' then t.after_id is not null -- a pass is under way
           when 'schedules' then exists (
             select from queue.schedules as s
