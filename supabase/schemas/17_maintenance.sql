@@ -331,6 +331,20 @@ begin
       p_now,
       v_refused
     );
+    delete from queue.deferred -- whose job is gone, or has other times by now
+    where ctid = any (array(
+      select d.ctid
+      from queue.deferred as d
+      where d.ctid = any (v_lines)
+        and not exists (
+          select from public.jobs as j
+          where j.id = d.job_id
+            and d.run_at in (
+              j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at
+            )
+        )
+      for update skip locked
+    ));
     v_adopted := case
       when v_types <> '{}' then queue.in_shares(
         'queue.unpublished',
@@ -360,7 +374,7 @@ begin
         for no key update of u, j skip locked
       ) as h
     );
-    exit when v_ids = '{}';
+    exit when v_ids = '{}' and not found; -- and no line was deleted
     v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
@@ -565,10 +579,6 @@ begin
         -- of jobs that were deleted while a worker reported on them
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
-        ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
-        select from public.jobs as j where j.id = o.job_id
-          and o.run_at in (
-            j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at))'),
         (
           'refusals',
           'retry_at < $1 - interval ''1 day'' or task = ''lease''

@@ -138,6 +138,23 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
     assert engine.lease_call(1, call=2)["maintenance"] is True
 
 
+def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -> None:
+    """Of a deleted job, and of one that has another time by now: it would be due for ever."""
+    engine.maintain()
+    later = engine.enqueue(delay_seconds=3600)
+    lines = "select queue.clock(), i, %s from unnest(array[%s::uuid, queue.new_id()]) as i"
+    engine.run(f"insert into queue.deferred (run_at, job_id, workspace_id) {lines}", ACME, later)
+
+    engine.maintain()
+
+    assert engine.rows("select job_id::text from queue.deferred") == [later]
+    assert engine.status(later) == "pending"
+    engine.advance(3600)
+    engine.maintain()
+    assert engine.rows("select job_id from queue.deferred") == []
+    assert [lease["job"]["id"] for lease in engine.lease()] == [later]
+
+
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
     """Else each lease beside it would call for maintenance; what falls due meanwhile is done."""
     engine.stop_clock()
