@@ -14,10 +14,12 @@ import psycopg
 
 from infra.release.catalogue import catalogue, first_rows
 from infra.release.changes import CannotRelease, Change, compare, creations
+from infra.release.locks import locks
 from infra.release.texts import Part, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
+from minutehand.local.statements import split_statements
 
 #: In a file of steps: what follows is done after everything that is generated.
 AFTERWARDS = "-- afterwards\n"
@@ -75,12 +77,13 @@ class Release:
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(self.catalogue(released), self.catalogue(present))
+        tables = tables_of(released)
         whose = {name: part for part in self.parts for name in names_of(part)}
         newest = max((each.version for each in released_files(self.parts)), default="0")
         at = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         made: list[Made] = []
         for part in self.parts:
-            if text := self.text(part, change, whose):
+            if text := self.text(part, change, whose, tables):
                 name = "_".join([part.name, *self.version.split(".")])
                 path = part.home / "migrations" / f"{at + len(made)}_{name}.sql"
                 made.append(Made(path, text))
@@ -88,8 +91,8 @@ class Release:
         self.expect_equal(released, present)
         return made
 
-    def text(self, part: Part, change: Change, whose: dict[str, Part]) -> str:
-        """One part's migration; empty where nothing of it changes."""
+    def text(self, part: Part, change: Change, whose: dict[str, Part], tables: list[str]) -> str:
+        """One part's migration; empty where nothing of it changes. `tables` are there before it."""
 
         def of_part(about: str) -> bool:
             name = about.rpartition(" on ")[2]
@@ -109,7 +112,8 @@ class Release:
             f"-- {self.version} after the release before it; written by `python -m infra.release`"
             f" from {sources}.\n-- Do not edit it, and do not read it: read the schemas."
         )
-        return "\n\n".join([head, *texts]) + "\n"
+        written = [one for text in texts for one in split_statements(text)]
+        return "\n\n".join([head, *locks(written, tables), *texts]) + "\n"
 
     def step(self, part: Part) -> str:
         """What a person wrote for this release."""
@@ -210,6 +214,18 @@ def empty_database(server: Postgres, name: str) -> str:
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     return url
+
+
+def tables_of(url: str) -> list[str]:
+    """The tables of a database, in the order in which they were made."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "select format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class as c"
+            " join pg_catalog.pg_namespace as n on n.oid = c.relnamespace"
+            " where c.relkind in ('r', 'p') and n.nspname !~ '^pg_|^information_schema$'"
+            " order by c.oid"
+        )
+        return [str(name) for (name,) in rows]
 
 
 def names_of(part: Part) -> set[str]:

@@ -93,6 +93,33 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     assert made.count("alter table") == made.count(SAID) == 1
     assert made.index("drop function queue.lane_of(") < made.index("function queue.lane_of(p_job")
     assert "comment on function chat.milliseconds is" in app.read_text()
+    first = made.index("lock table queue.pauses in access exclusive mode;")
+    assert first < min(made.index("alter table"), made.index("create or replace function"))
+    assert "lock table" not in app.read_text(), "it alters none"
+
+
+def test_an_upgrade_holds_all_tables_that_it_alters_or_none(copy: Path, database: Database) -> None:
+    """Who has one of them and then wants another gets it: neither is a deadlock's victim."""
+    if VERSION not in releases.read(copy):
+        make_release(copy, VERSION, now=NOW)
+    said = "alter table queue.leases add column said text;\n"
+    leases = copy / "supabase/schemas/02_jobs.sql"
+    leases.write_text(leases.read_text() + SAID + said)
+    (copy / "supabase/steps/9.9.9.sql").write_text(said + SAID)
+    [made] = make_release(copy, "9.9.9", now=NOW)
+    text = made.read_text()
+    assert "lock table queue.pauses, queue.leases in access exclusive mode;" in text
+
+    with database.connect() as connection:
+        engine = Engine(database, connection)
+        with engine.open_transaction() as other, engine.beside() as upgrade:
+            other.run("lock table queue.leases in row share mode")
+            done = engine.blocked(upgrade.run, text)
+            other.run("lock table queue.pauses in row share mode")
+            other.run("commit")
+            done.result()
+
+        assert engine.rows("select said from queue.pauses") == []
 
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
