@@ -1,8 +1,7 @@
 -- Enqueue one job, with many in the next file; each step is the name of its function:
 --
 --   public.enqueue_job
---     queue.simple_type        for the service's job without options, of a type without a schema:
---     queue.add_simple         record, place and note in one statement; else
+--     queue.enqueue_simple     all of it, where the service has no options and the type no schema
 --     queue.type_or_refuse     the type, published or not
 --     queue.add
 --       queue.new_job          checks payload and options (queue.read_options), makes the record
@@ -813,73 +812,65 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- The type of a simple job: published, without a schema or gate, its payload too small to need a
--- check, its tenant there, and the service calls. Null for any other, which queue.add makes.
-create function queue.simple_type(
+-- Enqueue a simple job, which is ready at once: the service's, without options, of a published type
+-- without a schema or gate, its payload too small to need a check. Record, place and note are one
+-- statement. Gives the call's answer; null for any other job, which queue.add makes.
+create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_job_type text,
-  p_payload jsonb
-)
-returns queue.job_types
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
-  v_type queue.job_types;
-begin
-  if jsonb_typeof(p_payload) = 'object'
-    and pg_column_size(p_payload) <= 200
-    and octet_length(p_payload::text) <= 309
-    and (
-      v_claims is null
-      or v_claims ->> 'sub' is null and v_claims ->> 'role' in ('service_role', 'job_worker')
-    )
-  then
-    select t.* into v_type
-    from queue.job_types as t
-    where t.job_type = p_job_type
-      and t.schema_version > 0
-      and t.payload_schema is null
-      and not t.rate_per_key
-      and exists (select from queue.tenants as w where w.id = p_workspace_id);
-  end if;
-  return v_type;
-end;
-$$;
-revoke execute on function queue.simple_type from public;
-
--- Write a simple job, which is ready at once: what queue.add does, in one statement.
-create function queue.add_simple(
-  p_workspace_id uuid,
-  p_type queue.job_types,
   p_payload jsonb,
   p_now timestamptz
 )
-returns public.jobs
+returns json
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_is_held constant boolean := queue.hold_turn(p_type.lane, p_workspace_id);
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
   v_ord constant bigint := queue.ord_of(100, p_now);
-  v_job public.jobs;
+  v_type record;
+  v_is_held boolean;
+  v_made record;
+  v_is_sent boolean;
 begin
+  if jsonb_typeof(p_payload) <> 'object'
+    or pg_column_size(p_payload) > 200
+    or octet_length(p_payload::text) > 309
+    or v_claims is not null
+      and (
+        v_claims ->> 'sub' is not null
+        or v_claims ->> 'role' in ('service_role', 'job_worker') is not true
+      )
+  then
+    return null;
+  end if;
+  select t.lane, t.queue, t.max_attempts, t.schema_version, t.is_minimal
+  into v_type
+  from queue.job_types as t
+  where t.job_type = p_job_type
+    and t.schema_version > 0
+    and t.payload_schema is null
+    and not t.rate_per_key
+    and exists (select from queue.tenants as w where w.id = p_workspace_id);
+  if not found then
+    return null;
+  end if;
+  v_is_held := queue.hold_turn(v_type.lane, p_workspace_id);
   with made as (
-    insert into public.jobs (
+    insert into public.jobs as j (
       id, workspace_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
       job_type, payload, traceparent, ord, created_at, updated_at
     )
     values (
       queue.new_id(),
       p_workspace_id,
-      p_type.lane,
-      p_type.max_attempts,
-      (not p_type.is_minimal)::integer,
-      nullif(p_type.is_minimal, false),
-      p_type.schema_version,
-      p_type.queue,
-      p_type.job_type,
+      v_type.lane,
+      v_type.max_attempts,
+      (not v_type.is_minimal)::integer,
+      nullif(v_type.is_minimal, false),
+      v_type.schema_version,
+      v_type.queue,
+      p_job_type,
       p_payload,
       substring( -- as in queue.new_job
         nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
@@ -889,7 +880,34 @@ begin
       p_now,
       p_now
     )
-    returning *
+    returning
+      j.id,
+      j.lane,
+      j.workspace_id,
+      j.ord,
+      json_build_object( -- as queue.row_json, which would read the row again
+        'id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id,
+        'session_id', j.session_id, 'queue', j.queue, 'job_type', j.job_type,
+        'status', j.status, 'priority', j.priority, 'payload', j.payload, 'result', j.result,
+        'error_message', j.error_message, 'error_data', j.error_data, 'attempts', j.attempts,
+        'max_attempts', j.max_attempts, 'fence', j.fence, 'generation', j.generation,
+        'lost_attempts', j.lost_attempts, 'last_seq', j.last_seq,
+        'schema_version', j.schema_version, 'timeout_seconds', j.timeout_seconds,
+        'cost_usd', j.cost_usd, 'created_at', j.created_at, 'updated_at', j.updated_at,
+        'started_at', j.started_at, 'finished_at', j.finished_at,
+        'completed_at', j.completed_at, 'next_retry_at', j.next_retry_at,
+        'scheduled_for', j.scheduled_for, 'deadline_at', j.deadline_at,
+        'start_by_seconds', j.start_by_seconds, 'start_by_at', j.start_by_at,
+        'cancel_requested_at', j.cancel_requested_at, 'concurrency_key', j.concurrency_key,
+        'idempotency_key', j.idempotency_key, 'unique_key', j.unique_key,
+        'parent_id', j.parent_id, 'replay_of', j.replay_of, 'replay_from', j.replay_from,
+        'traceparent', j.traceparent,
+        'tags', coalesce(j.tags, '{}'),
+        'progress', '{"percentage": 0, "stage": null, "message": null}'::json,
+        'state', 'queued', 'next_run_at', j.created_at, 'error', null, 'waiting_for', null,
+        'running_since', null, 'worker_id', null,
+        'times', '{"queue_ms": 0, "run_ms": 0, "runs": 0}'::json
+      ) as answer
   ),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
@@ -898,28 +916,49 @@ begin
   ),
   noted as ( -- as queue.note_turn
     insert into queue.notes (lane, workspace_id, ord)
-    select p_type.lane, p_workspace_id, v_ord
+    select v_type.lane, p_workspace_id, v_ord
     where not v_is_held
       or not exists (
         select from queue.turns as t
-        where t.lane = p_type.lane
+        where t.lane = v_type.lane
           and t.workspace_id = p_workspace_id
           and t.from_ord <= v_ord
           and not (t.blocked and t.look_at is null)
         union all
         select from queue.notes as n
         where n.workspace_id = p_workspace_id
-          and n.lane = p_type.lane
+          and n.lane = v_type.lane
           and n.key is null
           and n.ord <= v_ord
       )
   )
-  select m.* into v_job
+  select m.id, m.answer into v_made
   from made as m;
-  return v_job;
+  v_is_sent := queue.publish(
+    array[
+      row(
+        p_workspace_id,
+        null,
+        'job.created',
+        jsonb_build_object(
+          'status', 'pending',
+          'attempts', 0,
+          'job_type', p_job_type
+        ),
+        array[v_made.id],
+        case when not v_type.is_minimal then '{1}'::integer[] end
+      )::queue.change
+    ],
+    p_now
+  );
+  return json_build_object(
+    'job', v_made.answer,
+    'created', true,
+    'wake', queue.wake_worker(p_now)
+  );
 end;
 $$;
-revoke execute on function queue.add_simple from public;
+revoke execute on function queue.enqueue_simple from public;
 
 create function public.enqueue_job(
   p_workspace_id uuid,
@@ -937,30 +976,34 @@ declare
   v_now constant timestamptz := queue.clock();
   v_payload constant jsonb := coalesce(p_payload, '{}');
   v_options constant jsonb := coalesce(p_options, '{}');
-  v_type queue.job_types;
+  v_answer json;
   v_user uuid;
   v_made record;
   v_job public.jobs;
-  v_is_ready boolean := true;
+  v_is_ready boolean;
 begin
   if v_options = '{}' then
-    v_type := queue.simple_type(p_workspace_id, p_job_type, v_payload);
-  end if;
-  if v_type.job_type is not null then
-    v_job := queue.add_simple(p_workspace_id, v_type, v_payload, v_now);
-  else
-    v_user := queue.may_read(p_workspace_id);
-    v_type := queue.type_or_refuse(p_job_type, '', p_workspace_id);
-    v_made := queue.add(p_workspace_id, v_user, v_type, v_payload, v_options, v_now);
-    v_job := v_made.job;
-    v_is_ready := v_made.is_ready;
-    if not v_made.created then
-      return json_build_object(
-        'job', queue.job_json(v_job),
-        'created', false,
-        'wake', false
-      );
+    v_answer := queue.enqueue_simple(p_workspace_id, p_job_type, v_payload, v_now);
+    if v_answer is not null then
+      return v_answer;
     end if;
+  end if;
+  v_user := queue.may_read(p_workspace_id);
+  v_made := queue.add(
+    p_workspace_id,
+    v_user,
+    queue.type_or_refuse(p_job_type, '', p_workspace_id),
+    v_payload,
+    v_options,
+    v_now
+  );
+  v_job := v_made.job;
+  if not v_made.created then
+    return json_build_object(
+      'job', queue.job_json(v_job),
+      'created', false,
+      'wake', false
+    );
   end if;
   v_is_ready := queue.publish(
     array[
@@ -979,7 +1022,7 @@ begin
     ],
     v_now,
     coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
-  ) and v_is_ready;
+  ) and v_made.is_ready;
   if v_user is not null then
     perform queue.admit(
       'jobs',
@@ -1049,15 +1092,14 @@ set search_path = ''
 as $$
 declare
   v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
+  v_since constant bigint := v_ms - greatest(
+    pg_sequence_last_value('queue.wanted_ms'),
+    pg_sequence_last_value('queue.slots_ms'),
+    0
+  );
   v_url text;
 begin
-  if not p_is_due
-    and v_ms - greatest(
-      pg_sequence_last_value('queue.wanted_ms'),
-      pg_sequence_last_value('queue.slots_ms'),
-      0
-    ) between 0 and 1999
-  then
+  if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
   -- an assignment is cheaper than a query

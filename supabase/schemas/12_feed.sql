@@ -28,7 +28,7 @@ values
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
 create unlogged sequence queue.messages_before minvalue 0; -- the count when that began
--- what Realtime's table was like when a message could last be sent (queue.message_budget)
+-- what Realtime's table was like when a message could last be sent (queue.message_form)
 create unlogged sequence queue.messages_fitted minvalue 0;
 
 create unlogged table queue.followers (
@@ -53,18 +53,13 @@ revoke all on queue.streamed_topics from public, anon, authenticated, service_ro
 
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
 -- may touch six of ours), and how many this second has used. is_followed: someone follows a topic;
--- is_streamed: a server streams one. form: what the tables of today's messages are like, by the
--- transactions that last changed them; null where they have triggers. While it is as when a message
--- was sent, none can fail.
-create type queue.audience as (
-  budget bigint,
-  used bigint,
-  is_followed boolean,
-  is_streamed boolean,
-  form bigint
-);
-create function queue.message_budget()
-returns queue.audience
+-- is_streamed: a server streams one.
+create function queue.message_budget(
+  out budget bigint,
+  out used bigint,
+  out is_followed boolean,
+  out is_streamed boolean
+)
 language plpgsql
 set search_path = ''
 as $$
@@ -76,11 +71,6 @@ declare
     0
   );
   v_before bigint := pg_sequence_last_value('queue.messages_before');
-  v_tables constant oid[] := array[
-    to_regclass('realtime.messages'),
-    to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'))
-  ];
-  v_seen queue.audience;
 begin
   select
     case s.value
@@ -89,34 +79,50 @@ begin
       else s.value::bigint
     end,
     exists (select from queue.followers),
-    exists (select from queue.streamed_topics),
-    (
-      select
-        case
-          when not bool_or(c.relhastriggers or c.relkind = 'p' and v_tables[2] is null)
-            then abs(
-              1000003 * hash_array(array_agg(c.xmin))::bigint + (
-                select hash_array(array_agg(a.xmin))
-                from pg_catalog.pg_attribute as a
-                where a.attrelid = v_tables[1]
-              )
-            )
-        end
-      from pg_catalog.pg_class as c
-      where c.oid = any (v_tables)
-    )
-  into v_seen.budget, v_seen.is_followed, v_seen.is_streamed, v_seen.form
+    exists (select from queue.streamed_topics)
+  into budget, is_followed, is_streamed
   from queue.settings as s
   where s.name = 'realtime_messages_per_second';
   if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
     v_before := setval('queue.messages_before', v_counted);
     v_second := setval('queue.messages_second', v_second);
   end if;
-  v_seen.used := v_counted - v_before;
-  return v_seen;
+  used := v_counted - v_before;
 end;
 $$;
 revoke execute on function queue.message_budget from public;
+
+-- What the tables of today's messages are like, by the transactions that last changed them; null
+-- where they have triggers. While it is as when a message was sent, none can fail.
+create function queue.message_form()
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_tables constant oid[] := array[
+    to_regclass('realtime.messages'),
+    to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'))
+  ];
+begin
+  return (
+    select
+      case
+        when not bool_or(c.relhastriggers or c.relkind = 'p' and v_tables[2] is null)
+          then abs(
+            1000003 * hash_array(array_agg(c.xmin))::bigint + (
+              select hash_array(array_agg(a.xmin))
+              from pg_catalog.pg_attribute as a
+              where a.attrelid = v_tables[1]
+            )
+          )
+      end
+    from pg_catalog.pg_class as c
+    where c.oid = any (v_tables)
+  );
+end;
+$$;
+revoke execute on function queue.message_form from public;
 
 -- The message for changes: the only event, else groups of those that differ in job and seq alone.
 create function queue.message_of(
@@ -251,12 +257,12 @@ revoke execute on function queue.changes_by_topic from public;
 -- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
 -- p_fits_one: one message to the workspace has all, unless someone follows a topic.
 -- A block that may fail costs a transaction id: it is there only where the table's form is not the
--- one that took the last message (queue.message_budget).
+-- one that took the last message (queue.message_form).
 create function queue.send(
   p_changes queue.change[],
   p_is_minor boolean,
   p_fits_one boolean,
-  p_seen queue.audience,
+  p_seen record,
   p_now timestamptz
 )
 returns boolean
@@ -271,18 +277,14 @@ declare
   v_watchers bigint; -- how many follow the topics
   v_cost bigint := 2; -- the message and one watcher
   v_eighths integer := 5;
+  v_form bigint;
   v_count bigint;
 begin
   -- what a long transaction sends would arrive at its end, all at once
   if clock_timestamp() - now() > interval '1 second' then
     return false;
   end if;
-  if p_fits_one and not p_seen.is_followed then
-    v_message := queue.message_of(p_changes, p_now);
-    v_topics := array['workspace:' || p_changes[1].workspace_id];
-    v_events := array[v_message.event];
-    v_payloads := array[v_message.payload];
-  else
+  if not p_fits_one or p_seen.is_followed then
     -- of so many tenants that the budget does not reach, followed or not
     if not p_is_minor
       and p_seen.used + 2 * (
@@ -355,7 +357,14 @@ begin
   for v_each in 1 .. v_cost loop
     v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
-  if p_seen.form = pg_sequence_last_value('queue.messages_fitted') then
+  if v_topics is null then -- made once it may be sent
+    v_message := queue.message_of(p_changes, p_now);
+    v_topics := array['workspace:' || p_changes[1].workspace_id];
+    v_events := array[v_message.event];
+    v_payloads := array[v_message.payload];
+  end if;
+  v_form := queue.message_form();
+  if v_form = pg_sequence_last_value('queue.messages_fitted') then
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
     from unnest(v_topics, v_events, v_payloads) as m (topic, event, payload);
@@ -370,8 +379,8 @@ begin
     -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
     return sqlstate = '23514';
   end;
-  if p_seen.form is not null then
-    v_count := setval('queue.messages_fitted', p_seen.form);
+  if v_form is not null then
+    v_count := setval('queue.messages_fitted', v_form);
   end if;
   return true;
 end;
@@ -397,7 +406,7 @@ declare
   v_number constant bigint := queue.feed_number(
     greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
   );
-  v_seen constant queue.audience := queue.message_budget();
+  v_seen constant record := queue.message_budget();
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
