@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.docs.__main__ import ROOT, DeadLink, site_links, write_pages
+from minutehand.cli.docs import find
 from minutehand.docs import PAGES
 
 
@@ -67,3 +68,18 @@ def test_an_agent_finds_every_page(site: Path) -> None:
     for _, topic in re.findall(r"^- \[(.+)\]\((\S+)\.html\)$", linked, re.M):
         assert (site / f"{topic}.md").is_file()
     assert linked.count(".html)") == len(PAGES)
+
+
+def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
+    """Who moves over types what they come from; a word of several titles is none's."""
+    found = {
+        word: find(word) for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")
+    }
+    assert {word: page and page.topic for word, page in found.items()} == {
+        "adopt": "adopt",
+        "Celery": "adopt",
+        "pg_cron": "adopt",
+        "own_data": "own-data",
+        "your": None,
+        "beans": None,
+    }

@@ -3,7 +3,7 @@
 import { atLeast, counted } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
-import { column, heading, table } from "./table.js";
+import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 import { needStyles } from "../lib/styles.js";
 
@@ -38,13 +38,14 @@ const HELD = [
   heading(
     "Of type",
     "wrap",
-    ({ job_types: types, job_id: id }) => html`<a href=${`/jobs/${id}`}>${types.join(", ")}</a>`,
+    ({ job_types: types, job_id: id }) =>
+      html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
   ),
   column(
     "Held by",
     "wrap wide",
     ({ sentence, cause, next }) => html`
-      <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">${cause}</span>`}</p>
+      <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">Cause: ${cause}</span>`}</p>
       <${Steps} next=${next.slice(0, 1)} />
     `,
   ),

@@ -88,9 +88,11 @@ export function useLivePages(
   const pages = read.value ?? [];
   const freshness = useFollowed(read, topicsOf(workspaceId, liveOf(pages)), isLive(pages));
   const next = read.value?.at(-1)?.next;
+  const isRead = read.value !== undefined && read.error === null;
   return {
     ...read,
-    freshness,
+    // what could not be read is not live, whatever Realtime says
+    freshness: freshness === "live" && !isRead ? "catching-up" : freshness,
     more: next ? () => setShown({ of, after: [...cursors, next] }) : null,
   };
 }

@@ -57,6 +57,10 @@ export const figure = (name, value, note, isBad = false) =>
     <p class="muted small">${note ?? "\u00a0"}</p>
   </div>`;
 
+/** A name or an address, which breaks between its words where it does not fit. */
+export const breakable = (name) =>
+  name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
+
 /** A line of a list of facts; nothing without a value. */
 export const fact = (name, value) =>
   value !== null &&

@@ -4,25 +4,29 @@ import { html } from "../lib/ui.js";
 import { column } from "./table.js";
 import { When } from "./when.js";
 
-/** The next run by the clock of its zone and, where that differs, of the reader. */
+const DAY = "Mon ".length;
+
+/** The next run by the clock of its zone, which is beside it, and where it differs of the reader. */
 function clocks({ next_at: at, timezone }) {
   const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
   const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
   const [there, here] = [time(timezone), time(undefined)];
-  return there === here ? there : `${there} ${timezone}, ${here} your time`;
+  if (there === here) return there;
+  const isSameDay = there.slice(0, DAY) === here.slice(0, DAY);
+  return `${there} there, ${isSameDay ? here.slice(DAY) : here} your time`;
 }
 
 export const WHEN = [
   column(
     "When",
     "mono small nowrap",
-    (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
+    (one) => html`${one.cron} <br /><span class="muted">${one.timezone}</span>`,
   ),
   column("Next run", (one) =>
     !one.enabled
       ? "–"
       : one.next_at
-        ? html`<${When} at=${one.next_at} /> <span class="muted small">${clocks(one)}</span>`
+        ? html`<${When} at=${one.next_at} /> <br /><span class="muted small">${clocks(one)}</span>`
         : "never",
   ),
 ];

@@ -13,7 +13,7 @@ import { ActionButton } from "../parts/dialog.js";
 import { FAILURE, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/held.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
-import { column, figure, heading, table } from "../parts/table.js";
+import { breakable, column, figure, heading, table } from "../parts/table.js";
 import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
@@ -227,7 +227,7 @@ function ByType({ types, stats }) {
       heading(
         "Type",
         "wrap",
-        ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${type}</a>`,
+        ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${breakable(type)}</a>`,
       ),
       ...loadColumns(most),
       column("Queue p95", "num phone-less", (row) => duration(row.queue?.p95_ms)),

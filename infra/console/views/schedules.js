@@ -10,7 +10,7 @@ import { DialogForm } from "../parts/dialog.js";
 import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
-import { column, heading, jobLink } from "../parts/table.js";
+import { breakable, column, heading, jobLink } from "../parts/table.js";
 import { WHEN } from "../parts/when-due.js";
 
 export const title = () => "Schedules";
@@ -51,10 +51,14 @@ export default function Schedules({ workspace }) {
     inputs=${[workspace.id]}
     rowKey=${(one) => one.name}
     columns=${[
-      heading("Name", (one) => one.name),
+      heading("Name", "wrap strong", (one) => breakable(one.name)),
       column(
         "Job",
-        (one) => html`<a href=${`/types/${encodeURIComponent(one.job_type)}`}>${one.job_type}</a>`,
+        "wrap",
+        (one) =>
+          html`<a href=${`/types/${encodeURIComponent(one.job_type)}`}>
+            ${breakable(one.job_type)}
+          </a>`,
       ),
       ...WHEN,
       column(

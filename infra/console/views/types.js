@@ -13,7 +13,7 @@ import { Holders } from "../parts/held.js";
 import { EnqueueDialog } from "../parts/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Unread } from "../parts/states-of-view.js";
-import { column, fact, figure, heading, jobLink, table } from "../parts/table.js";
+import { breakable, column, fact, figure, heading, jobLink, table } from "../parts/table.js";
 import { actionsOn, resumed } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { WHEN } from "../parts/when-due.js";
@@ -49,7 +49,7 @@ export default function Types({ name, workspace }) {
         "Type",
         "wrap",
         (type) => html`
-          <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>
+          <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${breakable(type.job_type)}</a>
           ${
             type.description &&
             html` <span class="muted small wide-only">${type.description}</span>`
@@ -59,15 +59,15 @@ export default function Types({ name, workspace }) {
       column("State", (type) => html`<${Served} type=${type} />`),
       column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
-      column("Workers", "num phone-less", (type) => number(alive(type))),
-      column("Completed", "num phone-less", (type) => number(type.day.completed ?? 0)),
+      column("Workers", "num phone-less", (type) => quantity(alive(type))),
+      column("Completed", "num phone-less", (type) => quantity(type.day.completed ?? 0)),
       column("Failed", "num", (type) =>
         type.day.failed > 0
           ? html`<a class="problem"
             href=${`/jobs?state=failed&job_type=${encodeURIComponent(type.job_type)}`}>
               ${number(type.day.failed)}
             </a>`
-          : "0",
+          : quantity(0),
       ),
       column("Success", "num phone-less", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => duration(type.day.queue?.p95_ms)),
@@ -79,13 +79,16 @@ export default function Types({ name, workspace }) {
     <//>`} />`;
 }
 
+/** A count; zeros are muted, so that the others are seen. */
+const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
+
 /** How many jobs are in a state, as a link to them. */
 const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
       ${atLeast(count, count >= MOST_COUNTED)}
     </a>`
-    : "0";
+    : quantity(0);
 
 /** Whether a type runs: refused, paused, served by someone, or by no one. */
 function Served({ type }) {

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minutehand.docs import DEFAULT, JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, render
+from minutehand.docs import DEFAULT, JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, Page, render
 from minutehand.install.own_tables import tenant_column
 from minutehand.install.project import package_folder
 from minutehand.install.rewrite import Schemas
@@ -27,7 +27,7 @@ def docs(
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
-    page = next((page for page in PAGES if page.topic == topic.replace("_", "-")), None)
+    page = find(topic)
     if page is None:
         raise CommandFailed(
             f"no page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
@@ -37,6 +37,19 @@ def docs(
     text = render(page.printed, Names(schemas, *own_names(project), tenant_column(project)))
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
+
+
+def find(topic: str) -> Page | None:
+    """The page of a topic, or the one page whose title has that word: Celery is in `adopt`."""
+    word = topic.replace("_", "-").lower()
+    if page := next((page for page in PAGES if page.topic == word), None):
+        return page
+    titled = [
+        page
+        for page in PAGES
+        if word in re.findall(r"[\w-]+", page.title.lower().replace("_", "-"))
+    ]
+    return titled[0] if len(titled) == 1 else None
 
 
 def own_names(project: Project) -> tuple[str, str, str]:

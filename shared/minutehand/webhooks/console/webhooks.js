@@ -7,7 +7,7 @@ import { StateBadge } from "../../parts/badge.js";
 import { CopyId } from "../../parts/copy.js";
 import { Dialog, DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
-import { column, heading } from "../../parts/table.js";
+import { breakable, column, heading } from "../../parts/table.js";
 import { OnOff, ResourceView } from "../../parts/resource.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { notify } from "../../parts/toasts.js";
@@ -25,13 +25,15 @@ const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
 const MOST_ANSWERS = 5;
+const MOST_READ = 50; // behind one that is tried again, many wait
 
 /** What is off or fails comes first, with its latest deliveries. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
   const latestOf = async ({ id }) => {
     const filter = { workspace_id: workspaceId, job_type: DELIVERY, payload: { webhook_id: id } };
-    return (await jobs.page(filter, null, MOST_ANSWERS, signal)).jobs;
+    const { jobs: found } = await jobs.page(filter, null, MOST_READ, signal);
+    return found.filter((job) => job.attempts > 0).slice(0, MOST_ANSWERS);
   };
   return Promise.all(
     webhooks
@@ -40,9 +42,9 @@ async function read(workspaceId, signal) {
   );
 }
 
-/** Why it is off, or that it fails. */
+/** Why it is off, or that it fails: how often is beside it. */
 const problemOf = ({ disabled_reason: why, failures }) =>
-  why ? `disabled: ${why}` : failures > 0 ? "failing" : null;
+  why ? `disabled: ${why}` : failures > 0 ? "" : null;
 
 /** Its deliveries are jobs. */
 function deliveriesOf({ id }) {
@@ -51,12 +53,14 @@ function deliveriesOf({ id }) {
 }
 
 /** Of one that fails, what it answered to each of the latest deliveries. */
-const Answers = ({ latest }) =>
+const Answers = ({ latest, last_answer: known }) =>
   latest.length > 0 &&
   html`<ul class="small" aria-label="Latest deliveries">
     ${latest.map(
       ({ id, created_at: at, error_message: error, ...job }) => html`<li key=${id}>
-        <a href=${`/jobs/${id}`}><${When} at=${at} /></a> <${StateBadge} job=${job} /> ${error}
+        <a href=${`/jobs/${id}`}><${When} at=${at} /></a> <${StateBadge} job=${job} /> ${
+          error !== known && error
+        }
       </li>`,
     )}
   </ul>`;
@@ -107,11 +111,15 @@ export default function Webhooks({ workspace }) {
     rowKey=${(one) => one.id}
     nameOf=${(one) => one.url}
     columns=${[
-      heading("Endpoint", "wrap", (one) => one.url),
-      column("Events", (one) => one.event_types?.join(", ") ?? "all"),
+      heading(
+        "Endpoint",
+        "wrap",
+        (one) => html`<p class="strong">${breakable(one.url)}</p>
+          <p class="muted small">${one.event_types?.join(", ") ?? "all events"}</p>`,
+      ),
       column(
         "Last answer",
-        "wrap",
+        "wrap wide",
         (one) => html`
           ${one.last_status && html`<span class="num strong">${one.last_status}</span> `}
           ${one.last_answer ?? "none yet"}
@@ -121,20 +129,11 @@ export default function Webhooks({ workspace }) {
               delivered <${When} at=${one.last_delivered_at} />
             </span>`
           }
-          <${Answers} latest=${one.latest} />
+          <${Answers} ...${one} />
+          <p>
+            <a href=${deliveriesOf(one)}>All deliveries<span class="hidden"> to ${one.url}</span></a>
+          </p>
         `,
-      ),
-      column(
-        "Deliveries",
-        (
-          one,
-        ) => html`<a href=${deliveriesOf(one)} aria-label=${`Show all deliveries to ${one.url}`}>Show all</a>
-          ${
-            one.failures > 0 &&
-            html` <span class="problem">
-              ${counted(one.failures, "failure")} in a row since <${When} at=${one.failing_since} />
-            </span>`
-          }`,
       ),
       column(
         "State",
@@ -142,6 +141,13 @@ export default function Webhooks({ workspace }) {
           html`<${OnOff}
             isOn=${one.enabled}
             problem=${problemOf(one)} />
+            ${
+              one.failures > 0 &&
+              html`<p class="problem">
+                ${counted(one.failures, "failure")} in a row, the first <${When}
+                  at=${one.failing_since} />
+              </p>`
+            }
             ${
               one.enabled &&
               one.off_at &&

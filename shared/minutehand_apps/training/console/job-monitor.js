@@ -36,7 +36,7 @@ const SAYS = column("Message", "wrap bare", (job) => {
   const { status, next_retry_at: next, retry_count: retries } = job;
   const why = FAILS.includes(status) && job.error_data?.message;
   if (why)
-    return html`${why}
+    return html`<span class=${status === "failed" ? "problem" : undefined}>${why}</span>
       <span class="under">
         ${status === "failed" && retries > 0 && `after ${counted(retries + 1, "attempt")}`}
         ${status === "pending" && Date.parse(next) > serverNow() && html`next try <${When} at=${next} />`}
