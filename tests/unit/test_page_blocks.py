@@ -105,7 +105,7 @@ HELD: dict[str, dict[str, str]] = {
         "async def fetch": f"{EXAMPLES}::test_only_what_can_pass",
         "import httpx": f"{EXAMPLES}::test_a_route_of_the_app",
         "OTEL_EXPORTER": "not run: one variable; tests/unit/telemetry exports spans",
-        "from minutehand import around": f"{EXAMPLES}::test_failures_are_reported",
+        "from minutehand.worker.sentry": f"{EXAMPLES}::test_failures_are_reported",
     },
     "shared/minutehand/webhooks/README.md": {"curl": f"{IN_THE_WHEEL}::test_people_and_webhooks"},
 }
