@@ -120,9 +120,13 @@ class DataApi:
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
     ) -> T:
         again = repeated(repeatable, attempts, within=self._timeout_seconds)
-        # a holder gives its job back after milliseconds, on a loaded server after a second
-        free = repeating(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
-        answer: T = await free(again, self._send_once, request, parse)
+        answer: T
+        try:
+            answer = await again(self._send_once, request, parse)
+        except JobBusy:
+            # a holder gives its job back after milliseconds, on a loaded server after a second
+            free = repeating(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
+            answer = await free(again, self._send_once, request, parse)
         return answer
 
     async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:

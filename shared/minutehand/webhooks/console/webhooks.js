@@ -25,15 +25,15 @@ const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
 const MOST_ANSWERS = 5;
-const MOST_READ = 50; // behind one that is tried again, many wait
+const ANSWERED = ["retrying", "completed", "failed"]; // behind one that is tried again, many wait
 
 /** What is off or fails comes first, with its latest deliveries. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
   const latestOf = async ({ id }) => {
-    const filter = { workspace_id: workspaceId, job_type: DELIVERY, payload: { webhook_id: id } };
-    const { jobs: found } = await jobs.page(filter, null, MOST_READ, signal);
-    return found.filter((job) => job.attempts > 0).slice(0, MOST_ANSWERS);
+    const payload = { webhook_id: id };
+    const filter = { workspace_id: workspaceId, job_type: DELIVERY, payload, state: ANSWERED };
+    return (await jobs.page(filter, null, MOST_ANSWERS, signal)).jobs;
   };
   return Promise.all(
     webhooks
