@@ -159,7 +159,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select '0.4.2'
+select '0.4.3'
 $$;
 revoke execute on function queue.version from public;
 
