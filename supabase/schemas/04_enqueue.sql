@@ -1,7 +1,7 @@
 -- Enqueue one job, with many in the next file; each step is the name of its function:
 --
 --   public.enqueue_job
---     queue.enqueue_simple     all of it, where the service has no options and the type no schema
+--     queue.enqueue_simple     the rest, where the service has no options and the type no schema
 --     queue.type_or_refuse     the type, published or not
 --     queue.add
 --       queue.new_job          checks payload and options (queue.read_options), makes the record
@@ -812,12 +812,11 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- Enqueue a simple job, which is ready at once: the service's, without options, of a published type
--- without a schema or gate, its payload too small to need a check. Record, place and note are one
--- statement. Gives the call's answer; null for any other job, which queue.add makes.
+-- Enqueue a simple job, which is ready at once, of a type that has neither schema nor gate: record,
+-- place, note and line of the feed are one statement. Gives what queue.row_json gives of it.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
-  p_job_type text,
+  p_type record,
   p_payload jsonb,
   p_now timestamptz
 )
@@ -826,136 +825,136 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_id constant uuid := queue.new_id();
   v_ord constant bigint := queue.ord_of(100, p_now);
-  v_type record;
-  v_is_held boolean;
-  v_made record;
-  v_is_sent boolean;
+  v_is_held constant boolean := queue.hold_turn(p_type.lane, p_workspace_id);
+  v_seen constant record := queue.message_budget();
+  v_data constant jsonb := jsonb_build_object(
+    'status', 'pending', 'attempts', 0, 'job_type', p_type.job_type
+  );
+  v_seqs constant integer[] := case when not p_type.is_minimal then '{1}' end;
+  v_trace constant text := substring( -- as in queue.new_job
+    nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
+    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+  );
+  v_topic constant text := 'workspace:' || p_workspace_id;
+  v_watchers bigint := 0;
+  v_unsent boolean; -- true, or null
+  -- what all such jobs have alike
+  c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
+    "generation": 1, "lost_attempts": 0, "state": "queued", "tags": [],
+    "progress": {"percentage": 0, "stage": null, "message": null},
+    "times": {"queue_ms": 0, "run_ms": 0, "runs": 0},
+    "user_id": null, "session_id": null, "result": null, "error": null, "error_message": null,
+    "error_data": null, "timeout_seconds": null, "cost_usd": null, "started_at": null,
+    "finished_at": null, "completed_at": null, "next_retry_at": null, "scheduled_for": null,
+    "deadline_at": null, "start_by_seconds": null, "start_by_at": null,
+    "cancel_requested_at": null, "concurrency_key": null, "idempotency_key": null,
+    "unique_key": null, "parent_id": null, "replay_of": null, "replay_from": null,
+    "waiting_for": null, "running_since": null, "worker_id": null, ';
 begin
-  if jsonb_typeof(p_payload) <> 'object'
-    or pg_column_size(p_payload) > 200
-    or octet_length(p_payload::text) > 309
-    or v_claims is not null
-      and (
-        v_claims ->> 'sub' is not null
-        or v_claims ->> 'role' in ('service_role', 'job_worker') is not true
+  -- as queue.publish
+  if not p_type.is_minimal and to_regclass('realtime.messages') is not null then
+    if v_seen.is_followed then
+      v_watchers := (select count(*) from queue.followers as f where f.topic = v_topic);
+    end if;
+    v_unsent := true;
+    if clock_timestamp() - now() <= interval '1 second'
+      and queue.may_send(
+        v_seen,
+        1 + greatest(1, v_watchers),
+        5 + sign(v_watchers)::integer,
+        p_workspace_id,
+        p_now
       )
-  then
-    return null;
+      and queue.write_messages(
+        array[v_topic],
+        array['job.created'],
+        array[
+          jsonb_build_object(
+            'job_id', v_id, 'seq', 1, 'type', 'job.created', 'data', v_data, 'at', p_now
+          )
+        ]
+      )
+    then
+      v_unsent := null;
+    end if;
   end if;
-  select t.lane, t.queue, t.max_attempts, t.schema_version, t.is_minimal
-  into v_type
-  from queue.job_types as t
-  where t.job_type = p_job_type
-    and t.schema_version > 0
-    and t.payload_schema is null
-    and not t.rate_per_key
-    and exists (select from queue.tenants as w where w.id = p_workspace_id);
-  if not found then
-    return null;
-  end if;
-  v_is_held := queue.hold_turn(v_type.lane, p_workspace_id);
   with made as (
-    insert into public.jobs as j (
+    insert into public.jobs (
       id, workspace_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
       job_type, payload, traceparent, ord, created_at, updated_at
     )
     values (
-      queue.new_id(),
+      v_id,
       p_workspace_id,
-      v_type.lane,
-      v_type.max_attempts,
-      (not v_type.is_minimal)::integer,
-      nullif(v_type.is_minimal, false),
-      v_type.schema_version,
-      v_type.queue,
-      p_job_type,
+      p_type.lane,
+      p_type.max_attempts,
+      coalesce(cardinality(v_seqs), 0),
+      nullif(p_type.is_minimal, false),
+      p_type.schema_version,
+      p_type.queue,
+      p_type.job_type,
       p_payload,
-      substring( -- as in queue.new_job
-        nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
-        from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-      ),
+      v_trace,
       v_ord,
       p_now,
       p_now
     )
-    returning
-      j.id,
-      j.lane,
-      j.workspace_id,
-      j.ord,
-      json_build_object( -- as queue.row_json, which would read the row again
-        'id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id,
-        'session_id', j.session_id, 'queue', j.queue, 'job_type', j.job_type,
-        'status', j.status, 'priority', j.priority, 'payload', j.payload, 'result', j.result,
-        'error_message', j.error_message, 'error_data', j.error_data, 'attempts', j.attempts,
-        'max_attempts', j.max_attempts, 'fence', j.fence, 'generation', j.generation,
-        'lost_attempts', j.lost_attempts, 'last_seq', j.last_seq,
-        'schema_version', j.schema_version, 'timeout_seconds', j.timeout_seconds,
-        'cost_usd', j.cost_usd, 'created_at', j.created_at, 'updated_at', j.updated_at,
-        'started_at', j.started_at, 'finished_at', j.finished_at,
-        'completed_at', j.completed_at, 'next_retry_at', j.next_retry_at,
-        'scheduled_for', j.scheduled_for, 'deadline_at', j.deadline_at,
-        'start_by_seconds', j.start_by_seconds, 'start_by_at', j.start_by_at,
-        'cancel_requested_at', j.cancel_requested_at, 'concurrency_key', j.concurrency_key,
-        'idempotency_key', j.idempotency_key, 'unique_key', j.unique_key,
-        'parent_id', j.parent_id, 'replay_of', j.replay_of, 'replay_from', j.replay_from,
-        'traceparent', j.traceparent,
-        'tags', coalesce(j.tags, '{}'),
-        'progress', '{"percentage": 0, "stage": null, "message": null}'::json,
-        'state', 'queued', 'next_run_at', j.created_at, 'error', null, 'waiting_for', null,
-        'running_since', null, 'worker_id', null,
-        'times', '{"queue_ms": 0, "run_ms": 0, "runs": 0}'::json
-      ) as answer
   ),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
-    select m.lane, m.workspace_id, m.ord, p_now, m.id
-    from made as m
+    values (p_type.lane, p_workspace_id, v_ord, p_now, v_id)
   ),
   noted as ( -- as queue.note_turn
     insert into queue.notes (lane, workspace_id, ord)
-    select v_type.lane, p_workspace_id, v_ord
+    select p_type.lane, p_workspace_id, v_ord
     where not v_is_held
       or not exists (
         select from queue.turns as t
-        where t.lane = v_type.lane
+        where t.lane = p_type.lane
           and t.workspace_id = p_workspace_id
           and t.from_ord <= v_ord
           and not (t.blocked and t.look_at is null)
         union all
         select from queue.notes as n
         where n.workspace_id = p_workspace_id
-          and n.lane = v_type.lane
+          and n.lane = p_type.lane
           and n.key is null
           and n.ord <= v_ord
       )
   )
-  select m.id, m.answer into v_made
-  from made as m;
-  v_is_sent := queue.publish(
-    array[
-      row(
-        p_workspace_id,
-        null,
-        'job.created',
-        jsonb_build_object(
-          'status', 'pending',
-          'attempts', 0,
-          'job_type', p_job_type
-        ),
-        array[v_made.id],
-        case when not v_type.is_minimal then '{1}'::integer[] end
-      )::queue.change
-    ],
-    p_now
+  insert into queue.feed ( -- as queue.publish
+    number, at, workspace_id, type, data, job_ids, seqs, wakes, unsent
+  )
+  values (
+    queue.feed_number(greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))),
+    p_now,
+    p_workspace_id,
+    'job.created',
+    v_data,
+    array[v_id],
+    v_seqs,
+    true,
+    v_unsent
   );
-  return json_build_object(
-    'job', v_made.answer,
-    'created', true,
-    'wake', queue.wake_worker(p_now)
-  );
+  if v_seen.is_streamed then
+    perform pg_notify('minutehand_events', v_topic)
+    from queue.streamed_topics as s
+    where s.topic = v_topic and s.expires_at > clock_timestamp();
+  end if;
+  return (
+    c_answer || substr(
+      json_build_object(
+        'id', v_id, 'workspace_id', p_workspace_id, 'queue', p_type.queue,
+        'job_type', p_type.job_type, 'payload', p_payload,
+        'max_attempts', p_type.max_attempts, 'last_seq', coalesce(cardinality(v_seqs), 0),
+        'schema_version', p_type.schema_version, 'created_at', p_now, 'updated_at', p_now,
+        'traceparent', v_trace, 'next_run_at', p_now
+      )::text,
+      2
+    )
+  )::json;
 end;
 $$;
 revoke execute on function queue.enqueue_simple from public;
@@ -976,16 +975,37 @@ declare
   v_now constant timestamptz := queue.clock();
   v_payload constant jsonb := coalesce(p_payload, '{}');
   v_options constant jsonb := coalesce(p_options, '{}');
-  v_answer json;
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_type record;
   v_user uuid;
   v_made record;
   v_job public.jobs;
   v_is_ready boolean;
 begin
-  if v_options = '{}' then
-    v_answer := queue.enqueue_simple(p_workspace_id, p_job_type, v_payload, v_now);
-    if v_answer is not null then
-      return v_answer;
+  if v_options = '{}'
+    and jsonb_typeof(v_payload) = 'object' -- as in queue.new_job
+    and pg_column_size(v_payload) <= 200
+    and octet_length(v_payload::text) <= 309
+    and (
+      v_claims is null
+      or v_claims ->> 'sub' is null
+        and v_claims ->> 'role' in ('service_role', 'job_worker')
+    )
+  then
+    select t.job_type, t.lane, t.queue, t.max_attempts, t.schema_version, t.is_minimal
+    into v_type
+    from queue.job_types as t
+    where t.job_type = p_job_type
+      and t.schema_version > 0
+      and t.payload_schema is null
+      and not t.rate_per_key
+      and exists (select from queue.tenants as w where w.id = p_workspace_id);
+    if found then
+      return json_build_object(
+        'job', queue.enqueue_simple(p_workspace_id, v_type, v_payload, v_now),
+        'created', true,
+        'wake', queue.wake_worker(v_now)
+      );
     end if;
   end if;
   v_user := queue.may_read(p_workspace_id);
@@ -1062,9 +1082,11 @@ as $$
 declare
   -- constant: to assign it later would prepare a cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
+  v_ignored text;
 begin
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
-    perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
+    v_ignored := setval('queue.notified_at', v_at); -- an assignment is cheaper than a query
+    v_ignored := pg_notify('minutehand_wakeup', '')::text;
   end if;
   return null;
 end;

@@ -100,25 +100,25 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_tables constant oid[] := array[
-    to_regclass('realtime.messages'),
-    to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'))
-  ];
+  v_table constant oid := to_regclass('realtime.messages');
+  v_today constant oid := to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'));
 begin
   return (
     select
-      case
-        when not bool_or(c.relhastriggers or c.relkind = 'p' and v_tables[2] is null)
-          then abs(
-            1000003 * hash_array(array_agg(c.xmin))::bigint + (
-              select hash_array(array_agg(a.xmin))
-              from pg_catalog.pg_attribute as a
-              where a.attrelid = v_tables[1]
-            )
-          )
-      end
-    from pg_catalog.pg_class as c
-    where c.oid = any (v_tables)
+      hash_array_extended(
+        array[t.xmin, d.xmin]
+        || array(
+          select a.xmin
+          from pg_catalog.pg_attribute as a
+          where a.attrelid = v_table
+        ),
+        0
+      ) & 9223372036854775807
+    from pg_catalog.pg_class as t
+    left join pg_catalog.pg_class as d on d.oid = v_today
+    where t.oid = v_table
+      and not t.relhastriggers
+      and case t.relkind when 'p' then not d.relhastriggers else d.oid is null end
   );
 end;
 $$;
@@ -252,14 +252,101 @@ end;
 $$;
 revoke execute on function queue.changes_by_topic from public;
 
+-- Take messages from the second's budget, of which p_eighths may be used; false where that does not
+-- reach. Nor is more than 3/8 of it for a tenant that has sent an eighth in the last second while
+-- another is followed. p_workspace_id: null where the changes are of several.
+create function queue.may_send(
+  p_seen record,
+  p_cost bigint,
+  p_eighths integer,
+  p_workspace_id uuid,
+  p_now timestamptz
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ignored bigint;
+begin
+  if p_seen.used + p_cost > p_seen.budget * p_eighths / 8 then
+    return false;
+  end if;
+  -- apart: a query costs more than this
+  if p_seen.used + p_cost > p_seen.budget * 3 / 8 and p_workspace_id is not null then
+    if exists (
+        select from queue.followers as f
+        where f.topic like 'workspace:%'
+          and f.topic <> 'workspace:' || p_workspace_id
+      )
+      and p_seen.budget / 8 < p_cost * (
+        select count(*)
+        from (
+          select o.at
+          from queue.feed as o
+          where o.workspace_id = p_workspace_id
+          order by o.number desc, o.id desc
+          limit 50
+        ) as f
+        where f.at > p_now - interval '1 second'
+      )
+    then
+      return false;
+    end if;
+  end if;
+  for v_each in 1 .. p_cost loop
+    v_ignored := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
+  end loop;
+  return true;
+end;
+$$;
+revoke execute on function queue.may_send from public;
+
+-- Write messages; false where Realtime fails. A block that may fail costs a transaction id: it is
+-- there only where the table's form is not the one that took the last message (queue.message_form).
+create function queue.write_messages(
+  p_topics text[],
+  p_events text[],
+  p_payloads jsonb[]
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_form bigint := queue.message_form();
+begin
+  if v_form = pg_sequence_last_value('queue.messages_fitted') then
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+    from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
+    return true;
+  end if;
+  begin
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+    from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
+  exception when others then -- no enqueue or settlement fails because of a message
+    raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+    -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
+    return sqlstate = '23514';
+  end;
+  if v_form is not null then
+    v_form := setval('queue.messages_fitted', v_form);
+  end if;
+  return true;
+end;
+$$;
+revoke execute on function queue.write_messages from public;
+
 -- Send the messages of changes; false where they are to be held back, since the budget does not
 -- reach or Realtime fails. Progress and logs (p_is_minor) may use 4/8 of the budget, changes of
 -- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
--- p_fits_one: one message to the workspace has all, unless someone follows a topic.
--- A block that may fail costs a transaction id: it is there only where the table's form is not the
--- one that took the last message (queue.message_form).
+-- p_workspace_id: null where they are of several. p_fits_one: one message to the workspace has all,
+-- unless someone follows a topic.
 create function queue.send(
   p_changes queue.change[],
+  p_workspace_id uuid,
   p_is_minor boolean,
   p_fits_one boolean,
   p_seen record,
@@ -277,8 +364,6 @@ declare
   v_watchers bigint; -- how many follow the topics
   v_cost bigint := 2; -- the message and one watcher
   v_eighths integer := 5;
-  v_form bigint;
-  v_count bigint;
 begin
   -- what a long transaction sends would arrive at its end, all at once
   if clock_timestamp() - now() > interval '1 second' then
@@ -323,66 +408,16 @@ begin
   end if;
   if v_cost = 0 then -- no topic gets any of them
     return true;
-  end if;
-  if p_seen.used + v_cost > p_seen.budget * v_eighths / 8 then
+  elsif not queue.may_send(p_seen, v_cost, v_eighths, p_workspace_id, p_now) then
     return false;
   end if;
-  -- or 3/8, where a tenant has sent an eighth in the last second and another is followed
-  -- apart: a query costs more than this
-  if p_seen.used + v_cost > p_seen.budget * 3 / 8 then
-    if p_changes[1].workspace_id = all (
-      select c.workspace_id
-      from unnest(p_changes) as c
-    )
-      and exists (
-        select from queue.followers as f
-        where f.topic like 'workspace:%'
-          and f.topic <> 'workspace:' || p_changes[1].workspace_id
-      )
-      and p_seen.budget / 8 < v_cost * (
-        select count(*)
-        from (
-          select o.at
-          from queue.feed as o
-          where o.workspace_id = p_changes[1].workspace_id
-          order by o.number desc, o.id desc
-          limit 50
-        ) as f
-        where f.at > p_now - interval '1 second'
-      )
-    then
-      return false;
-    end if;
-  end if;
-  for v_each in 1 .. v_cost loop
-    v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
-  end loop;
   if v_topics is null then -- made once it may be sent
     v_message := queue.message_of(p_changes, p_now);
-    v_topics := array['workspace:' || p_changes[1].workspace_id];
+    v_topics := array['workspace:' || p_workspace_id];
     v_events := array[v_message.event];
     v_payloads := array[v_message.payload];
   end if;
-  v_form := queue.message_form();
-  if v_form = pg_sequence_last_value('queue.messages_fitted') then
-    insert into realtime.messages (id, topic, extension, event, payload, private)
-    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(v_topics, v_events, v_payloads) as m (topic, event, payload);
-    return true;
-  end if;
-  begin
-    insert into realtime.messages (id, topic, extension, event, payload, private)
-    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(v_topics, v_events, v_payloads) as m (topic, event, payload);
-  exception when others then -- no enqueue or settlement fails because of a message
-    raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
-    return sqlstate = '23514';
-  end;
-  if v_form is not null then
-    v_count := setval('queue.messages_fitted', v_form);
-  end if;
-  return true;
+  return queue.write_messages(v_topics, v_events, v_payloads);
 end;
 $$;
 revoke execute on function queue.send from public;
@@ -409,20 +444,22 @@ declare
   v_seen constant record := queue.message_budget();
   v_change queue.change;
   v_jobs integer := 0; -- that have events
+  v_workspace_id uuid := p_changes[1].workspace_id; -- null where they are of several
   v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
   v_unsent boolean; -- true, or null
 begin
   foreach v_change in array p_changes loop
-    v_fits_one := v_fits_one
-      and v_change.seqs is not null
-      and v_change.workspace_id = p_changes[1].workspace_id;
+    if v_change.workspace_id <> v_workspace_id then
+      v_workspace_id := null;
+    end if;
+    v_fits_one := v_fits_one and v_change.seqs is not null;
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
   -- a message holds 256 kB
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
-    v_fits_one := v_fits_one and v_jobs <= 1000;
+    v_fits_one := v_fits_one and v_workspace_id is not null and v_jobs <= 1000;
     v_unsent := nullif(
-      not queue.send(p_changes, v_is_minor, v_fits_one, v_seen, p_now),
+      not queue.send(p_changes, v_workspace_id, v_is_minor, v_fits_one, v_seen, p_now),
       false
     );
   end if;
