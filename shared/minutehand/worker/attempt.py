@@ -22,7 +22,7 @@ from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.settlement import Ending, StopReason, settle_item
+from minutehand.worker.settlement import Ending, StopReason, settle_item, with_calls
 from minutehand.worker.streams import Said
 from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
@@ -339,7 +339,7 @@ class Attempt:
                 "Abandoned processor has ended", extra={"event": "attempt.ended_late", **self.names}
             )
             return
-        self.ending = ending
+        self.ending = ending if self._context.calls is None else with_calls(ending, self._context)
         self.ended_at = self._around.clock.monotonic()
         for timer in self._timers:
             timer.cancel()

@@ -17,6 +17,7 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import EnqueueOptions, JobId, LogLine, NewJob, Progress, StepResult
 from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
+from minutehand.worker.calls import Calls, noted, to_be_awaited
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, decoration, edge, text
@@ -201,6 +202,8 @@ class JobContext:
         self._streams: dict[str, Stream] = {}
         #: Those that this attempt opened, see `forget_notes`.
         self.open_notes: list[Notes] = []
+        #: Those that are to be awaited; None as long as there was none.
+        self.calls: Calls | None = None
         #: Run around each step that runs in this attempt, the first outermost; for middleware.
         self.around_steps: list[AroundStep] = []
         #: Steps this run stored, i.e. how far it got beyond the run before.
@@ -297,9 +300,13 @@ class JobContext:
         if self._updates.is_output_refused:
             raise OutputRefused
 
+    def _expected(self, call: StepCall) -> Awaitable[Any]:
+        return noted(self, "call", call())
+
     def _open_streams(self) -> list[Stream]:
         return [stream for stream in self._streams.values() if stream.is_open]
 
+    @to_be_awaited
     async def step(
         self,
         name: str,
@@ -335,7 +342,7 @@ class JobContext:
         try:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
-                call = partial(around, key, call)
+                call = partial(around, key, partial(self._expected, call))
             outer = RUNNING.set(key)
             try:
                 returned = edge(await call())
@@ -363,6 +370,7 @@ class JobContext:
         self.open_notes.append(notes)
         return notes
 
+    @to_be_awaited
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` side by side, each once those it comes after are done; results by name.
 
@@ -381,6 +389,7 @@ class JobContext:
 
         return await run_graph(stages, run)
 
+    @to_be_awaited
     async def remote(
         self,
         name: str,
@@ -459,16 +468,17 @@ class JobContext:
 
     async def _within(self, name: str, run: StepCall, timeout: Seconds | None) -> Any:
         if timeout is None:
-            return await run()
+            return await _begun(name, run)
         limit = asyncio.timeout(seconds(timeout))
         try:
             async with limit:
-                return await run()
+                return await _begun(name, run)
         except TimeoutError as error:
             if not limit.expired():
                 raise  # its own
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
+    @to_be_awaited
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
         """Sleep for `duration`, or until it, holding no worker; for a blink use asyncio.sleep."""
         key = self._unique(name or "sleep")
@@ -483,6 +493,7 @@ class JobContext:
             raise ValueError(f"{until.isoformat()} has no time zone")
         raise Suspended({"kind": "sleep", "name": key, "until": until.astimezone(UTC).isoformat()})
 
+    @to_be_awaited
     async def ask(
         self,
         question: str,
@@ -508,6 +519,7 @@ class JobContext:
             wait["default"] = {"answer": default}
         raise Suspended(wait)
 
+    @to_be_awaited
     async def wait_for_event(
         self,
         event: str,
@@ -523,6 +535,7 @@ class JobContext:
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         raise Suspended(wait | self._limit(timeout))
 
+    @to_be_awaited
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
         """Enqueue child jobs and continue; a later attempt finds the same ones.
 
@@ -543,6 +556,7 @@ class JobContext:
             ids += await self._port.spawn(batch_name, batch)
         return ids
 
+    @to_be_awaited
     async def gather(
         self,
         children: Sequence[JobId],
@@ -574,6 +588,7 @@ class JobContext:
             raise ChildrenFailed(key, failed)
         return ended
 
+    @to_be_awaited
     async def map(
         self,
         items: Sequence[Any],
@@ -635,6 +650,20 @@ class JobContext:
             return {}
         at = self.clock.now() + timedelta(seconds=seconds(timeout))
         return {"timeout_at": at.astimezone(UTC).isoformat()}
+
+
+def _begun(step: str, run: StepCall) -> Awaitable[Any]:
+    """Call what a step runs; the attempts end here where it cannot be awaited."""
+    called = run() if callable(run) else None
+    if isinstance(called, Awaitable):
+        return called
+    problem = f"what step {step} runs must be an async function without arguments"
+    if isinstance(run, Awaitable):
+        problem += ", which the step calls: give it `pay`, or `lambda: pay(order)`"
+    else:
+        problem += f", not {type(run).__name__} that returned {type(called).__name__}"
+        problem += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
+    raise ProcessorError(problem, retryable=False)  # it may have run: the next would repeat it
 
 
 def _given(ended: Any, name: str, default: Any) -> Any:

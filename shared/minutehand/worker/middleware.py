@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from minutehand.queue.models import JobId
+from minutehand.worker.calls import noted
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Returned
@@ -26,8 +27,13 @@ Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
     """What runs a processor inside every middleware, the first outermost."""
     for middleware in reversed(around):
-        call = partial(middleware, job, ctx, call)
+        call = partial(middleware, job, ctx, partial(_expected, call, ctx))
     return call
+
+
+def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
+    """Call what a middleware must await: else its job would be completed and never run."""
+    return noted(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:

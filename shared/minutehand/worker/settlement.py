@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import LogLine, SettleItem
-from minutehand.worker.context import Suspended, TurnEnded
+from minutehand.worker.calls import NotAwaited
+from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.errors import attribute, error_info, first_of, said
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import Edged, edge, text
@@ -76,6 +77,23 @@ class Circumstances(Protocol):
     @property
     def evidence(self) -> Mapping[str, Any] | None:
         """Where it was when its timeout stopped it, and what ran beside it."""
+
+
+def with_calls(ending: Ending, context: JobContext) -> Ending:
+    """How a processor ended: it failed if it called what it never awaited.
+
+    What it raised itself says more, and wins.
+    """
+    if context.calls is None:
+        return ending
+    never, under_way = context.calls.end()
+    if under_way:
+        names = " and ".join(f"{name}(…)" for name in dict.fromkeys(under_way))
+        context.log("warning", f"The processor ended before {names} had: await it to its end")
+    is_planned = ending.error is None or _find_chosen(ending.error) is not None
+    if never and is_planned and not ending.abandoned:
+        return Ending(error=NotAwaited(never))
+    return ending
 
 
 def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:

@@ -21,7 +21,7 @@ from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, calling, is_async, within
 from minutehand.worker.registry import AnyProcessor, Registry
-from minutehand.worker.settlement import Ending, StopReason, settle_item
+from minutehand.worker.settlement import Ending, StopReason, settle_item, with_calls
 from minutehand.worker.streams import Said, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
@@ -123,6 +123,7 @@ class ProcessorTest(Generic[P]):
             ending = Ending(await within(self.around, call, job, context)())
         except BaseException as error:
             ending = Ending(error=error)
+        ending = with_calls(ending, context)
         if batch is not None:
             batch.ended(job.id)
         item = settle_item(ending, _Seen(has_advanced=context.new_steps > 0))

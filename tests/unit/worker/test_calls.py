@@ -1,0 +1,207 @@
+"""What a processor calls and never awaits is not lost in silence: its attempt fails."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+
+from minutehand.worker import Call, Job, JobContext, NewJob, Registry, Stage, TickOptions, Worker
+from minutehand.worker.calls import FEW, Calls
+from minutehand.worker.testing import ProcessorTest
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import LoopClock, leaping
+
+
+async def nothing(*given: Any) -> None:
+    """What a step runs."""
+
+
+#: Each coroutine method of the context with arguments that it takes.
+CALLS: dict[str, tuple[Any, ...]] = {
+    "step": ("s", nothing),
+    "graph": ([Stage(name="s", run=nothing)],),
+    "remote": ("weather", []),
+    "sleep": (30,),
+    "ask": ("Which?",),
+    "wait_for_event": ("paid",),
+    "spawn": ([NewJob(job_type="child", payload={})],),
+    "gather": ([],),
+    "map": ([], "child"),
+}
+
+
+def made(ctx: JobContext, name: str) -> Any:
+    """A call, not awaited."""
+    return getattr(ctx, name)(*CALLS[name], **({"within": 60} if name == "remote" else {}))
+
+
+def test_each_method_that_is_awaited_is_among_these() -> None:
+    methods = {name: inspect.unwrap(each) for name, each in vars(JobContext).items()}
+    named = {name for name, each in methods.items() if inspect.iscoroutinefunction(each)}
+    assert {name for name in named if name[0] != "_"} == set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("ends", ["plainly", "async", "in a task", "by a wait"])
+async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: str) -> None:
+    """It says what to write; a result, and a wait, would say that all is well."""
+
+    def plainly(job: Job[Any], ctx: JobContext) -> str:
+        made(ctx, name)
+        return "done"
+
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        call = made(ctx, name)
+        if ends == "in a task":
+            asyncio.create_task(call).cancel()
+        if ends == "by a wait":
+            await ctx.sleep(3600, name="long")
+        return "done"
+
+    said = await ProcessorTest(plainly if ends == "plainly" else run, {}).run()
+
+    assert said.outcome == "failed"
+    assert said.error is not None
+    assert said.error.message == (
+        f"ctx.{name}(…) was never awaited, so nothing of it was done: write `await ctx.{name}(…)`, "
+        "in an `async def`"
+    )
+
+
+async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
+    """Its job would be completed, and never have run."""
+
+    async def forgets(job: Job[Any], ctx: JobContext, call: Call) -> None:
+        call()
+
+    async def forgets_steps(name: str, call: Any) -> None:
+        call()
+
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        ctx.around_steps.append(forgets_steps)
+        await ctx.step("pay", nothing)
+
+    tests: list[ProcessorTest[Any]] = [
+        ProcessorTest(nothing, {}, around=[forgets]),
+        ProcessorTest(steps, {}),
+    ]
+    for test in tests:
+        said = await test.run()
+        assert said.outcome == "failed"
+        assert said.error is not None
+        assert "await call(…)" in said.error.message
+
+
+async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
+    async def run(job: Job[Any], ctx: JobContext) -> list[Any]:
+        """More at once than are remembered without a look at which have ended."""
+        for number in range(FEW):
+            await ctx.step(f"one {number}", nothing)
+        calls = [ctx.step(f"side {number}", nothing) for number in range(3 * FEW)]
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            group.create_task(ctx.step("in a task", nothing))
+            await asyncio.gather(*calls)
+        return await ctx.spawn([])
+
+    def disguised(job: Job[Any], ctx: JobContext) -> Any:
+        return ctx.step("a plain one may return it", nothing)
+
+    assert (await ProcessorTest(run, {}).run()).outcome == "completed"
+    assert (await ProcessorTest(disguised, {}).run()).outcome == "completed"
+
+
+async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
+    """What it still does is stored if it comes before the job's end."""
+    kept: list[asyncio.Task[Any]] = []
+
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        kept.append(asyncio.create_task(ctx.step("slow", lambda: asyncio.sleep(3600))))
+        await asyncio.sleep(0)
+        return "done"
+
+    said = await ProcessorTest(run, {}).run()
+    kept[0].cancel()
+
+    assert (said.outcome, said.result) == ("completed", "done")
+    assert said.messages == ["The processor ended before ctx.step(…) had: await it to its end"]
+
+
+async def test_what_the_processor_raises_says_more() -> None:
+    async def run(job: Job[Any], ctx: JobContext) -> None:
+        ctx.spawn([])  # type: ignore[unused-coroutine]
+        raise ValueError("no")
+
+    said = await ProcessorTest(run, {}).run()
+
+    assert (said.outcome, str(said.raised)) == ("retry", "no")
+
+
+async def test_calls_that_have_ended_are_not_kept() -> None:
+    """A processor may make ten thousand."""
+    calls = Calls()
+    for _ in range(10 * FEW):
+        call = nothing()
+        calls.add("step", call)
+        await call
+
+    assert len(calls._begun) <= FEW
+
+
+def plainly(job: Job[Any], ctx: JobContext) -> None:
+    """Forget the second job's alone."""
+    if job.id == "two":
+        ctx.spawn([])  # type: ignore[unused-coroutine]
+
+
+async def in_batches(jobs: list[Any]) -> list[None]:
+    for job in jobs:
+        plainly(job, job.ctx)
+    return [None] * len(jobs)
+
+
+@pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
+def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
+    """In a thread and in a batch too, each job by its own calls."""
+    registry = Registry()
+    registry.processor("work", payload=dict, **options)(run)
+    queue = ModelQueue([Row("one", {}), Row("two", {})])
+
+    async def tick() -> None:
+        more: dict[str, Any] = {"clock": LoopClock(), "options": TickOptions(linger_seconds=0)}
+        await Worker(SETTINGS, registry=registry, queue=queue, **more).tick(budget_seconds=10)
+
+    leaping(tick())
+
+    ended = {row.id: row.status for row in queue.rows.values()}
+    assert ended == {"one": "completed", "two": "failed"}
+
+
+@pytest.mark.parametrize("run", [lambda: 5, 5], ids=["a plain function", "no function"])
+async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any) -> None:
+    """Once: it may have run, and another attempt would repeat it."""
+
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        await ctx.step("pay", run, tries=3)
+
+    said = await ProcessorTest(steps, {}).run()
+
+    assert said.outcome == "failed"
+    assert said.error is not None
+    assert "`lambda: asyncio.to_thread(pay, order)`" in said.error.message
+
+
+async def test_a_step_that_is_given_the_call_itself_says_what_to_write() -> None:
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        call: Any = nothing()
+        try:
+            await ctx.step("pay", call)
+        finally:
+            call.close()
+
+    said = await ProcessorTest(steps, {}).run()
+
+    assert said.error is not None
+    assert "`lambda: pay(order)`" in said.error.message
