@@ -5,7 +5,8 @@
 --   lane     A job type in a queue.
 --   ord      The order of a tenant's jobs: by priority, then by age.
 --   turn     A tenant that has ready jobs in a lane.
---   blocked  Of a turn: no lease reads it, since it is closed (it was empty), paused or at a limit.
+--   blocked  Of a turn: no lease reads it, since it is closed (it was empty), is paused, or its
+--            tenant is at a limit.
 --   rank     The order of tenants with turns, the same in all lanes. A newcomer gets the one before
 --            the tenant that was served last, and so comes at the end of the round.
 --   ring     How far in that order the lanes have come that are served together.
@@ -49,6 +50,10 @@
 --    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
 --    transaction, and a person's call that finds one held is refused at once. A lease refuses any
 --    isolation but read committed, since it counts.
+--
+-- Two forms recur. An update by `ctid = any (array(select … for update skip locked))` leaves out
+-- what another transaction holds, or has changed since the statement began: no row has that ctid
+-- then. `id = any (array[x])` finds a row by its key, whatever the planner believes of the table.
 --
 -- Functions in public are security definer: no caller has rights on the engine's tables. Those
 -- that read much turn sequential scans off: a session's plan may be older than the rows.

@@ -297,8 +297,8 @@ create table queue.ready (
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
--- When maintenance looks at a job: a pending one may start then or must have, or a live one meets
--- its deadline. So a job whose place is another may have a line here, too.
+-- A line for each time at which maintenance looks at a live job: when it may start, by when it must
+-- have started, its deadline. So a job whose place is another may have a line here, too.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -357,7 +357,9 @@ create table queue.gated (
   admitted boolean not null default false,
   -- holds no slot any more; queue.free_of_key deletes it
   ended boolean not null default false,
-  started_at timestamptz, -- of a rate per key; infinity once its bucket was charged
+  -- Of a rate per key: null (reserves a token), then an instant (has started and is not charged
+  -- yet), then infinity (charged).
+  started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
 alter table queue.gated enable row level security;

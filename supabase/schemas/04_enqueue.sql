@@ -9,6 +9,7 @@
 --       queue.place            unpublished, deferred, behind its key's gate, or ready
 --         queue.note_turn      leaves a note, unless the turn is open and held (queue.hold_turn)
 --     queue.publish            a line of the feed, whose commit notifies workers, and a message
+--                              (always true: a call that is assigned costs less than a query)
 --     queue.admit              what the person who calls has used up
 --     queue.wake_worker        whether the caller should start a worker
 --
@@ -393,8 +394,9 @@ revoke execute on function queue.new_job from public;
 
 -- Hold a turn until this transaction ends, by its lock, which enqueues share: no lease can close it
 -- or move its start meanwhile, since it would need the lock alone (queue.tidy_turns). False where a
--- lease has it so, and from the 201st on, since the server's locks are few. The transaction's
--- setting has the count and the latest turn, so that jobs of one turn in a row count once.
+-- lease has it so; from the 201st on, since the server's locks are few; and outside read committed,
+-- where a later statement does not see what leases commit. The transaction's setting has the count
+-- and the latest turn, so that jobs of one turn in a row count once.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -404,10 +406,11 @@ declare
   v_turn constant text := p_lane || '/' || p_workspace_id;
   v_latest text[] := string_to_array(current_setting('minutehand.turns', true), ' ');
   v_count integer := coalesce(nullif(v_latest[1], '')::integer, 0);
+  v_ignored text;
 begin
   if v_turn is distinct from v_latest[2] then
     v_count := v_count + 1;
-    v_latest[2] := set_config('minutehand.turns', v_count || ' ' || v_turn, true);
+    v_ignored := set_config('minutehand.turns', v_count || ' ' || v_turn, true);
   end if;
   return v_count <= 200
     and current_setting('transaction_isolation') = 'read committed'
@@ -598,14 +601,14 @@ end;
 $$;
 revoke execute on function queue.place from public;
 
--- Take an idempotency key; gives the job that has it. p_own: jobs of this call, not yet written.
+-- Take an idempotency key; gives the job that has it. p_made: jobs of this call, not yet written.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
   p_key text,
   p_payload jsonb,
   p_id uuid,
-  p_own uuid[]
+  p_made uuid[]
 )
 returns uuid
 language plpgsql
@@ -623,7 +626,7 @@ begin
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
   returning * into v_taken;
   -- a statement of its own sees a job that was committed while the one above waited for the key
-  if v_taken.job_id <> all (p_own)
+  if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
     update queue.job_keys as k

@@ -438,7 +438,7 @@ begin
     for no key update skip locked
   );
   perform queue.take_place(v_jobs);
-  -- of those that passed the gate of then, and ended without a limit
+  -- rows of jobs that ended while the type had no limit, so that no settlement marked them
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted

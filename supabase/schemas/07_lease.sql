@@ -138,7 +138,8 @@ begin
         where t.expires_at > p_now and t.tick_id <> p_request.tick_id
       );
     exit when v_free >= 0;
-    -- they lease again before they end; this waits for one that ends just now and does not see it
+    -- they are to lease once more before they end. The update waits for a run that ends just now,
+    -- which the second count then leaves out
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -249,6 +250,7 @@ begin
   values (
     p_request.worker_id,
     p_now,
+    -- where gates could not be noted it is written again in a second
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -479,14 +481,16 @@ revoke execute on function queue.free_of_type from public;
 
 -- Lock those of the limited types that have turns in these lanes. open: lanes of unlimited types,
 -- and of those locked that are not at their limit. A limited type whose first turn opens after this
--- look is left for the next lease, since it was not counted. is_busy: another lease has the lock.
+-- look is left for the next lease, since it was not counted. is_busy: another lease has the lock of
+-- one. at_limit: those that may start no job now.
 create function queue.lock_types(
   p_lanes integer[],
   p_limited text[],
   p_now timestamptz,
   out open integer[],
   out is_busy boolean,
-  out is_limited boolean
+  out is_limited boolean,
+  out at_limit text[]
 )
 language plpgsql
 set search_path = ''
@@ -498,6 +502,7 @@ begin
   open := p_lanes;
   is_busy := false;
   is_limited := false;
+  at_limit := '{}';
   if p_limited = '{}' then
     return;
   end if;
@@ -516,19 +521,22 @@ begin
     select t.job_type
     from unnest(v_types) as n
     join queue.job_types as t on t.job_type = n
-    where (t.max_concurrency is not null or t.rate_limit is not null)
+    where (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
       and not queue.try_lock('type ' || n)
   );
-  v_types := array(
+  at_limit := array(
     select n
     from unnest(v_types) as n
-    where n <> all (v_busy) and (queue.free_of_type(n, p_now) <= 0) is not true
+    where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0
   );
   open := array(
     select l.lane
     from queue.lanes as l
     where l.lane = any (p_lanes)
-      and (l.job_type <> all (p_limited) or l.job_type = any (v_types))
+      and (
+        l.job_type <> all (p_limited)
+        or l.job_type = any (v_types) and l.job_type <> all (v_busy || at_limit)
+      )
   );
   is_busy := v_busy <> '{}';
 end;
@@ -536,9 +544,9 @@ $$;
 revoke execute on function queue.lock_types from public;
 
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
--- too. is_cut: the last that was read, behind which there may be more. The tenant that was served
--- last comes at the end, or first where its round is unfinished: last_lane, which is behind all of
--- its lanes or before them, says which.
+-- too. is_cut: the last that was read, behind which there may be more. The ring has come to a place
+-- in the order (rank, tenant, lane): last_lane puts it before all lanes of the tenant that was
+-- served last while its round is unfinished, so that the tenant comes first, else behind them all.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -637,7 +645,7 @@ begin
       r.last_rank,
       r.last_workspace_id,
       r.last_taken,
-      case when r.last_taken = 0 then 2147483647 else 0 end as last_lane
+      case when r.last_taken = 0 then 2147483647 else 0 end as last_lane -- as along the ring
     from unnest(p_lanes) as n (lane)
     join queue.lanes as l on l.lane = n.lane
     join queue.rings as r on r.ring = l.ring
@@ -869,6 +877,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
+            -- by its lanes, with which the index of leases begins
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -919,10 +928,11 @@ $$;
 revoke execute on function queue.limit_turns from public;
 
 -- Divide slots in rounds: each tenant in turn gets as many of its first ready jobs as its weight,
--- then each again. In the order, whole_rounds is how many rounds a tenant has had before a job, and
--- round is where the ring has it. p_depth: how many jobs of a turn are read (is_cut: one may have
--- more); null: only those of the first round, since more tenants follow, each of which comes before
--- a second round. empty: turns without a ready job; lasts: what queue.move_on is to know.
+-- then each again. In the order, rounds_had is how many rounds a tenant has had before a job, and
+-- comes first, so that no one has a second before all have had one; round is where the ring has the
+-- tenant. p_depth: how many jobs of a turn are read (is_cut: one may have more); null: only those
+-- of the first round, since more tenants follow, each of which comes before a second. empty: turns
+-- without a ready job; lasts: what queue.move_on is to know.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -963,7 +973,7 @@ begin
           and o.workspace_id = t.workspace_id
           and o.ord >= t.from_ord
         order by o.ord
-        limit least(
+        limit least( -- which ignores nulls: no limit
           coalesce(p_depth, t.weight),
           t.type_free,
           t.own_free,
@@ -993,13 +1003,13 @@ begin
       o.ordinality as turn,
       o.tenant_round as round,
       o.rank,
-      (o.tenant_taken + o.nth - 1) / o.weight as whole_rounds,
+      (o.tenant_taken + o.nth - 1) / o.weight as rounds_had,
       (o.tenant_taken + o.nth) % o.weight as taken
     from owned as o
     where o.ord is null or o.nth <= coalesce(o.tenant_free, p_most)
     order by
       o.ord is not null,
-      whole_rounds,
+      rounds_had,
       o.tenant_round,
       o.rank,
       o.workspace_id,
@@ -1009,7 +1019,7 @@ begin
       empty := empty || row(v_job.lane, v_job.workspace_id, null, 0)::queue.share;
       continue;
     end if;
-    exit when v_slots = p_most or p_depth is null and v_job.whole_rounds > 0;
+    exit when v_slots = p_most or p_depth is null and v_job.rounds_had > 0;
     is_cut := is_cut or (v_job.nth_of_turn = p_depth) is true;
     if v_job.type_free is not null then
       v_type := coalesce(
@@ -1045,7 +1055,8 @@ $$;
 revoke execute on function queue.divide_slots from public;
 
 -- These lanes have come to the tenant that was served last, unless another lease has moved them
--- further meanwhile, and share a ring from then on: one in which no other lane is.
+-- further meanwhile, and share a ring from then on: one in which no other lane is. Whether both
+-- still hold is looked at again where the ring is locked.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1096,6 +1107,15 @@ begin
     select o.ctid
     from queue.rings as o
     where o.ring = v_ring
+      and not exists (
+        select from queue.lanes as l
+        where l.ring = o.ring and l.lane <> all (v_lanes)
+      )
+      and (
+        (p_last.round, p_last.rank, p_last.workspace_id)
+        >= (o.round, o.last_rank, o.last_workspace_id)
+        or not exists (select from queue.lanes as l where l.ring = o.ring)
+      )
     for no key update skip locked
   );
   if found then
@@ -1114,8 +1134,9 @@ revoke execute on function queue.move_on from public;
 
 -- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
 -- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
--- than were read; null where no turn was found. The ring moves on, unless all turns were read and
--- either one tenant has them all or, without limits, slots are left: no one was then passed over.
+-- than were read. at_limit: types of which no job may start. The ring moves on, unless all turns
+-- were read and either one tenant has them all or, without limits, slots are left: no one was then
+-- passed over.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1125,6 +1146,7 @@ create function queue.share_slots(
   out empty queue.share[],
   out is_only boolean,
   out is_limited boolean,
+  out at_limit text[],
   out more boolean
 )
 language plpgsql
@@ -1146,11 +1168,13 @@ declare
 begin
   lanes := v_asked.lanes;
   limited := v_asked.limited;
-  more := case when v_most = 0 then false end;
+  more := false;
   if v_most = 0 then
     return;
   end if;
   v_types := queue.lock_types(lanes, limited, p_now);
+  at_limit := v_types.at_limit;
+  more := v_types.is_busy;
   -- some turns may be empty: where all are, more are read
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
@@ -1159,9 +1183,6 @@ begin
     v_first := queue.first_turns(v_types.open, v_reads);
     v_turns := v_first.turns;
     v_one := v_turns[1];
-    more := case
-      when v_types.open <> lanes or v_one.lane is not null then v_types.is_busy
-    end;
     if v_one.lane is null then
       return;
     end if;
@@ -1442,14 +1463,15 @@ end;
 $$;
 revoke execute on function queue.tidy_turns from public;
 
--- Fill the slots of one pool, of these job types: which turns get them, and their first jobs. more:
--- also where no turn was found, but one has opened since.
+-- Fill the slots of one pool, of these job types: which turns get them, and their first jobs.
+-- unfilled: the lanes whose jobs may start, where there was none.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
   out ids uuid[],
   out lanes integer[],
   out limited text[],
+  out unfilled integer[],
   out more boolean,
   out leased_at timestamptz
 )
@@ -1493,11 +1515,15 @@ begin
           and queue.refused('lease', leased_at) = '{}';
     end if;
   end if;
-  if more is null then
-    more := exists (
-      select from unnest(lanes) as l (lane)
-      join queue.turns as t on t.lane = l.lane and not t.blocked
-    );
+  if v_shared.shares is null and p_request."limit" > 0 then
+    unfilled := lanes;
+    if v_shared.at_limit <> '{}' then
+      unfilled := array(
+        select l.lane
+        from queue.lanes as l
+        where l.lane = any (lanes) and l.job_type <> all (v_shared.at_limit)
+      );
+    end if;
   end if;
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend(
@@ -1516,7 +1542,9 @@ begin
     join queue.job_types as y on y.job_type = n.job_type
     where y.rate_limit is not null and not y.rate_per_key;
   end if;
-  -- an empty turn is closed late, since its next job then needs no note: see DECISIONS 21
+  -- An empty turn is closed late, since its next job then needs no note (DECISIONS 21): once several
+  -- are, since each lease reads them; after a lease that has passed over many jobs, since the next
+  -- begins behind them; and now and then.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
     or p_request.call % 16 = 0
@@ -1675,7 +1703,8 @@ $$;
 revoke execute on function queue.read_leases from public;
 
 -- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
--- not, and one was; lanes: of those asked for; limited: their types that have a limit.
+-- not, and one was; lanes: of those asked for; limited: their types that have a limit; unfilled:
+-- lanes of pools for which there was no job.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -1685,6 +1714,7 @@ create function queue.lease_ready(
   out leased integer,
   out lanes integer[],
   out limited text[],
+  out unfilled integer[],
   out more boolean,
   out is_short boolean,
   out is_full boolean
@@ -1728,6 +1758,7 @@ begin
     v_ids := v_ids || v_filled.ids;
     lanes := lanes || v_filled.lanes;
     limited := limited || v_filled.limited;
+    unfilled := unfilled || v_filled.unfilled;
     more := more or v_filled.more;
     v_now := v_filled.leased_at;
     v_count := coalesce(cardinality(v_filled.ids), 0);
@@ -1747,9 +1778,13 @@ $$;
 revoke execute on function queue.lease_ready from public;
 
 -- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
+-- A note, and the turn that another lease opens for it, are looked for at one moment: a lease that
+-- read the turns before and the notes after it was opened would find neither. p_unfilled: lanes for
+-- which it found no job.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
+  p_unfilled integer[],
   p_more boolean,
   p_now timestamptz
 )
@@ -1767,7 +1802,19 @@ begin
     (select min(run_at) from queue.deferred),
     (select min(timeout_at) from queue.waits),
     case
-      when exists (select from queue.notes where key is null) then p_now
+      when exists (select from queue.notes where key is null)
+        or exists (
+          select from queue.turns as t
+          where t.lane = any (p_unfilled)
+            and not t.blocked
+            and exists (
+              select from queue.ready as r
+              where r.lane = t.lane
+                and r.workspace_id = t.workspace_id
+                and r.ord >= t.from_ord
+            )
+        )
+        then p_now
     end,
     (
       select min(look_at)
@@ -1841,7 +1888,8 @@ declare
   v_asked queue.lease_request := queue.read_lease_request(p_request);
   v_now timestamptz;
   v_ms bigint;
-  v_since bigint;
+  v_ignored bigint;
+  v_next_ms bigint;
   v_tick record; -- what is known of this run and its worker, and whether notes wait
   v_noted record;
   v_run jsonb; -- where this call begins or ends it
@@ -1893,9 +1941,8 @@ begin
   end if;
   v_noted := queue.note_worker(v_asked, v_tick.worker, v_now);
   v_asked.worker := v_noted.worker;
-  v_ms := pg_sequence_last_value('queue.wanted_ms'); -- the worker that was wanted is here
-  if v_ms > 0 then
-    v_ms := setval('queue.wanted_ms', 0);
+  if pg_sequence_last_value('queue.wanted_ms') > 0 then -- the worker that was wanted is here
+    v_ignored := setval('queue.wanted_ms', 0);
   end if;
   v_given := queue.lease_ready(
     v_asked,
@@ -1914,26 +1961,30 @@ begin
   end if;
   if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
     v_ms := (date_part('epoch', v_now) * 1000)::bigint;
-    v_since := v_ms - pg_sequence_last_value('queue.slots_ms');
-    if v_since between 0 and 499 is not true then
-      v_ms := setval('queue.slots_ms', v_ms);
+    if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
+      v_ignored := setval('queue.slots_ms', v_ms);
     end if;
   end if;
-  v_ms := null;
   v_maintenance := false;
   if v_given.is_short then
-    v_ms := queue.next_due_in_ms(v_given.lanes, v_given.limited, v_given.more, v_now);
+    v_next_ms := queue.next_due_in_ms(
+      v_given.lanes,
+      v_given.limited,
+      v_given.unfilled,
+      v_given.more,
+      v_now
+    );
     v_maintenance := queue.maintenance_is_due(
       v_now,
       -- it leased lately
       v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active,
-      v_ms <= 1000 is true
+      v_next_ms <= 1000 is true
     );
   end if;
   v_ends := v_asked.ends is not null
     and v_given.leased = 0
     and (not v_maintenance or v_asked.ends ? 'maintained')
-    and (v_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
+    and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
     if v_asked.pools is not null then -- of all that the worker serves
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
@@ -1956,9 +2007,9 @@ begin
         v_asked.ends -> 'summary'
         || jsonb_build_object(
           'due_left', v_due,
-          'next_due_in_ms', v_ms,
-          'next_in_ms', v_ms,
-          'next_reason', case when v_ms is null then 'notified' else 'due' end
+          'next_due_in_ms', v_next_ms,
+          'next_in_ms', v_next_ms,
+          'next_reason', case when v_next_ms is null then 'notified' else 'due' end
         )
       )
     );
@@ -1968,7 +2019,7 @@ begin
     'maintenance', v_maintenance,
     'run', v_run,
     'due', coalesce(v_due, v_given.is_full::integer),
-    'next_due_in_ms', v_ms
+    'next_due_in_ms', v_next_ms
   );
 end;
 $$;

@@ -424,12 +424,13 @@ revoke execute on function queue.send from public;
 
 -- Publish changes that a statement has made to rows that the caller holds: messages, notifications
 -- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
--- alone; progress and logs come in calls of their own. p_wakes: are jobs due within a minute.
--- Always true, so that callers assign it: a query would cost more.
+-- alone; progress and logs come in calls of their own. p_is_soon: new jobs are due within a minute,
+-- so that workers are notified. Nothing happens where there are no changes. Always true, so that
+-- callers assign it: a query would cost more.
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
-  p_wakes boolean default true
+  p_is_soon boolean default true
 )
 returns boolean
 language plpgsql strict
@@ -488,7 +489,7 @@ begin
     case c.type when 'job.output' then '{}' else c.data end,
     c.job_ids,
     c.seqs,
-    p_wakes and c.type in ('job.created', 'job.redriven', 'job.resumed'),
+    p_is_soon and c.type in ('job.created', 'job.redriven', 'job.resumed'),
     case when c.seqs is not null then v_unsent end
   from unnest(p_changes) as c
   where v_unsent

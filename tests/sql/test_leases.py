@@ -1,0 +1,95 @@
+"""Two leases at one moment: what one commits between two statements of the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.engine import ACME, Engine, ids_of
+
+
+@pytest.mark.parametrize("limited", [{}, {"max_concurrency": 50}, {"workspace_concurrency": 50}])
+@pytest.mark.parametrize("is_open_elsewhere", [False, True])
+def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
+    engine: Engine, is_open_elsewhere: bool, limited: dict[str, Any]
+) -> None:
+    """It saw the note, and not yet the turn; once the other has committed it is the other way."""
+    engine.register("work", **limited)
+    if is_open_elsewhere:  # an empty turn of another type, which is closed later
+        engine.register("other")
+        engine.enqueue(job_type="other")
+        engine.settle(engine.lease_one())
+    engine.enqueue_many(3)
+    tick = "00000000-0000-4000-8000-00000000000b"
+    with engine.open_transaction() as one, engine.open_transaction() as pause:
+        assert len(one.lease(1, job_types=["work"])) == 1
+        # the row of the call's number is its last write before it says when to ask again
+        pause.run(
+            "insert into queue.ticks (tick_id, seen_at, last_call) values (%s, now(), 0)", tick
+        )
+        late = pause.blocked(engine.lease_call, 5, worker="w2", tick_id=tick)
+        one.run("commit")
+        pause.run("rollback")
+        found = late.result()
+    assert found["leases"] == []
+    assert found["next_due_in_ms"] == 0
+    assert len(engine.lease(5)) == 2
+
+
+def test_a_lease_that_fills_its_slots_of_a_full_type_does_not_ask_again(engine: Engine) -> None:
+    engine.register("work", max_concurrency=2)
+    engine.enqueue_many(3)
+    assert len(engine.lease(5)) == 2
+    found = engine.lease_call(5)
+    assert found["leases"] == []
+    assert found["next_due_in_ms"] != 0
+
+
+def test_a_ring_never_goes_back(engine: Engine) -> None:
+    """Tenants that another lease has served meanwhile would be served again before the others."""
+    engine.register("work")
+    engine.enqueue()
+    (ring,) = engine.rows("select ring from queue.lanes where job_type = 'work'")
+    lanes = engine.rows("select lane from queue.lanes where job_type = 'work'")
+
+    def move_on(session: Engine, round_: int) -> None:
+        session.run(
+            "select queue.move_on(%s, row(null, 0, %s, 1, %s)::queue.last_served)",
+            lanes,
+            round_,
+            ACME,
+        )
+
+    move_on(engine, 3)
+    with engine.open_transaction() as other, engine.beside() as behind:
+        move_on(behind, 4)  # its statements are prepared
+        other.run("lock table queue.rings in share mode")
+        late = other.blocked(move_on, behind, 5)  # it has compared, and waits to write
+        other.run("update queue.rings set round = 9 where ring = %s", ring)
+        other.run("commit")
+        late.result()
+    assert engine.one("select round from queue.rings where ring = %s", ring) == 9
+
+
+def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
+    for job_type in ("one", "two", "both"):
+        engine.register(job_type)
+    lanes = {
+        name: engine.rows("select lane from queue.lanes where job_type = %s", name)
+        for name in ("one", "two", "both")
+    }
+    shared = engine.rows("select distinct ring from queue.lanes")
+    assert len(shared) == 1
+    left = engine.one("insert into queue.rings default values returning ring")
+    moved = "select queue.move_on(%s, row(null, 0, 5, 1, %s)::queue.last_served)"
+    with engine.open_transaction() as other, engine.beside() as late:
+        other.run("lock table queue.rings in share mode")
+        waits = other.blocked(late.run, moved, lanes["two"], ACME)
+        other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"][0])
+        other.run("commit")
+        waits.result()
+    rings = engine.rows("select ring from queue.lanes order by lane")
+    assert len(set(rings)) == 2
+    assert engine.rows("select job_type from queue.lanes where ring = %s", left) == ["one"]
+    assert ids_of(engine.lease()) == []
