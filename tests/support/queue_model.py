@@ -132,7 +132,7 @@ class ModelQueue(WorkerQueue):
 
     async def call(self, function: str, arguments: Any, **_: Any) -> Any:
         """Publish any type; no run was refused."""
-        return {"registered": len(arguments.get("p_types", ())), "refused": False}
+        return {"registered": len(arguments.get("p_types", ())), "refused": []}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
         fault = self.faults.pop(name, None) or self.faults.get(len(self.calls))

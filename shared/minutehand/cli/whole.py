@@ -77,6 +77,8 @@ def _served(line: dict[str, Any]) -> dict[str, Any]:
     served = "yes" if line["served"] else "NO"
     if not line["published"]:
         served = f"not published; {nearest}?" if nearest else "not published"
+    if line["refusal"]:
+        served = f"refused: {line['refusal']}"
     return {
         **line,
         "served": "paused" if line["paused_at"] else served,

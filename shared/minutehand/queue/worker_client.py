@@ -129,11 +129,16 @@ class WorkerQueue(WorkerFunctions):
         )
         return body
 
-    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
-        """Publish job types, so that every function of the queue accepts and checks them."""
+    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> tuple[int, dict[str, str]]:
+        """Publish job types, so that every function of the queue accepts and checks them.
+
+        Returns:
+            How many were, and why others were refused, by type.
+        """
         given = {"p_types": types}
         body = await self.call("register_job_types", given, parse=decode_object)
-        return int(body["registered"])
+        refused = {str(each["job_type"]): str(each["message"]) for each in body["refused"]}
+        return int(body["registered"]), refused
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
         """End a run that no lease has ended; whether another was refused while it was admitted."""

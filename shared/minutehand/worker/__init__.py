@@ -21,6 +21,7 @@ from minutehand.worker.job import Job as Job
 from minutehand.worker.loop import Worker as Worker
 from minutehand.worker.middleware import Call as Call
 from minutehand.worker.middleware import Middleware as Middleware
+from minutehand.worker.options import RateLimit as RateLimit
 from minutehand.worker.outcomes import Cancel as Cancel
 from minutehand.worker.outcomes import Fail as Fail
 from minutehand.worker.outcomes import Outcome as Outcome
@@ -28,7 +29,6 @@ from minutehand.worker.outcomes import Retry as Retry
 from minutehand.worker.outcomes import Returned as Returned
 from minutehand.worker.outcomes import Snooze as Snooze
 from minutehand.worker.registry import JobType as JobType
-from minutehand.worker.registry import RateLimit as RateLimit
 from minutehand.worker.registry import Registry as Registry
 from minutehand.worker.registry import around as around
 from minutehand.worker.registry import default_registry as default_registry

@@ -7,6 +7,7 @@ from typing import Any
 
 from minutehand.queue.models import plain
 from minutehand.worker.outcomes import Seconds, seconds
+from minutehand.worker.wanted import LENGTH, NUMBER, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class Backoff:
     first: Seconds = 60
     cap: Seconds = 3600
     factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        require("Backoff", "first", self.first, LENGTH)
+        require("Backoff", "cap", self.cap, LENGTH)
+        require("Backoff", "factor", self.factor, NUMBER)
 
     def delay(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt` (counted from 1), without jitter."""

@@ -105,11 +105,16 @@ class Worker:
         if not names or (self._registered == names and now < self._registers_at):
             return
         code = {"commit": self.settings.commit, "deployed_at": self._deployed_at}
-        count = await self.queue.register_job_types([s | code for s in self.registry.specs()])
+        specs = [spec | code for spec in self.registry.specs()]
+        count, refused = await self.queue.register_job_types(specs)
         self._registered, self._registers_at = names, now + REGISTER_EVERY_SECONDS
-        # fewer: one was refused, which `minutehand types` explains, or a younger deploy's holds
+        for name, message in refused.items():
+            why = {"event": "worker.type_refused", "job_type": name}
+            logger.error("Job type %s is refused: %s", name, message, extra=why)
+        taken = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
+        # fewer: one cannot be published, as the lines before say, or a younger deploy's holds
         level = logging.INFO if count == len(names) else logging.WARNING
-        extra = {"event": "worker.registered", "job_types": list(names), "registered": count}
+        extra = {"event": "worker.registered", "job_types": taken, "registered": count}
         logger.log(level, "Job types registered", extra=extra)
 
     async def tick(

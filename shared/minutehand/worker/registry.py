@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, Protocol, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter, ValidationError
 
 from minutehand.queue.errors import JobServiceError
-from minutehand.queue.models import JobTypeSpec, plain
-from minutehand.worker.backoff import Backoff
+from minutehand.queue.models import JobTypeSpec
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import BatchedJob, Job
 from minutehand.worker.middleware import Middleware, is_async
+from minutehand.worker.options import TypeOptions, require_options
 from minutehand.worker.outcomes import Returned, Seconds, seconds
+from minutehand.worker.plain import text
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
+from minutehand.worker.wanted import COUNT, LENGTH, NAME, Kind, require
+
+logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 M = TypeVar("M", bound=Middleware)
@@ -36,6 +41,13 @@ AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | S
 #: and a cancel arrives within five.
 MOST_BATCH: Final = 500
 MOST_BATCH_WAIT: Final = 3.0
+_UPCASTERS: Final = Kind(
+    "a mapping of versions to functions, as {1: to_version_2}",
+    lambda given: (
+        isinstance(given, Mapping)
+        and all(type(at) is int and callable(step) for at, step in given.items())
+    ),
+)
 #: Moves what an app's tables hold for the queue into it; returns how many jobs were made.
 Publisher = Callable[[], Awaitable[int]]
 #: Turns the raw payload of one version into that of the next.
@@ -52,43 +64,6 @@ class PayloadRejected(JobServiceError):
     def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
         self.problems = list(problems)
         super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A bucket of `limit` starts that fills within `per`; with `per_key`, one for each key."""
-
-    limit: int
-    per: Seconds = 1
-    per_key: bool = False
-
-    def wire(self) -> dict[str, Any]:
-        """The limit as `register_job_types` takes it."""
-        per = plain(seconds(self.per))
-        return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
-
-
-class TypeOptions(TypedDict, total=False):
-    """Options of a job type; what is omitted is the database's default."""
-
-    queue: str
-    #: Most jobs of the type running at once, over all workers; the same for each workspace, and
-    #: for each `concurrency_key` of a workspace.
-    max_concurrency: int
-    workspace_concurrency: int
-    key_concurrency: int
-    rate_limit: RateLimit
-    #: How long a silent worker keeps the job: 60 s. Renewed while it runs.
-    lease: Seconds
-    #: Longest run of one attempt, enforced: 300 s.
-    timeout: Seconds
-    #: Attempts before the job is a dead letter: 5.
-    max_attempts: int
-    backoff: Backoff
-    #: `minimal` omits the events of creation and lease, for large numbers of jobs.
-    events: Literal["full", "minimal"]
-    #: Only the platform's own code makes such jobs: a person's enqueue is refused.
-    internal: bool
 
 
 #: What the database gets of each type, so that an option that is taken away has gone.
@@ -174,6 +149,13 @@ class JobType(Generic[P]):
         return None if code is None else f"{code.co_filename}:{code.co_name}"
 
     @property
+    def where(self) -> str:
+        """Its code for a person: module and function, and the line of its file."""
+        found = f"{self._code.__module__}.{self._code.__qualname__}"
+        code = getattr(inspect.unwrap(self._code), "__code__", None)
+        return found if code is None else f"{found} ({code.co_filename}:{code.co_firstlineno})"
+
+    @property
     def _code(self) -> Any:
         return self.run if inspect.isroutine(self.run) else type(self.run)
 
@@ -233,16 +215,19 @@ class Registry:
         Raises:
             ValueError: The name is taken.
         """
-        if job_type.name in self._types:
-            raise ValueError(f"job type {job_type.name!r} has a processor already")
+        if (other := self._types.get(job_type.name)) is not None:
+            raise ValueError(
+                f"job type {job_type.name!r} has two processors: {other.where} and {job_type.where}"
+            )
         self._types[job_type.name] = job_type
         for middleware in self._around:
             self._put_inside(job_type.name, middleware)
 
-    def forget(self, module_prefix: str) -> None:
-        """Drop the types that came from modules so named: one that failed to import half-way."""
+    def forget(self, module_name: str) -> None:
+        """Drop the types of a module and of those inside it: one that failed to import half-way."""
         for name, job_type in list(self._types.items()):
-            if getattr(job_type.run, "__module__", "").startswith(module_prefix):
+            module = getattr(job_type.run, "__module__", "")
+            if module == module_name or module.startswith(f"{module_name}."):
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
@@ -284,8 +269,17 @@ class Registry:
         self.publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
-        """Every type as it is published to the database."""
-        return [self._types[name].spec() for name in self.names]
+        """Every type as it is published to the database; one that cannot be stops no other."""
+        found = []
+        for name in self.names:
+            try:
+                found.append(self._types[name].spec())
+            except Exception as error:  # as of a user's model without a JSON Schema
+                said = text(error, 500).partition("\n")[0]
+                extra = {"event": "worker.type_refused", "job_type": name}
+                where = self._types[name].where
+                logger.error("Job type %s of %s is refused: %s", name, where, said, extra=extra)
+        return found
 
     @overload
     def processor(
@@ -352,17 +346,18 @@ class Registry:
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
-            TypeError: There is no such option, or the function takes something else.
+            TypeError: There is no such option, one is of another kind, or the function takes
+                something else.
         """
-        steps = dict(upcasters or {})
+        require("a processor", "the job type", job_type, NAME)
+        require_options(job_type, options)
+        require(repr(job_type), "version", version, COUNT)
+        if part_of is not None:
+            require(repr(job_type), "part_of", part_of, NAME)
+        steps = _upcasters(job_type, upcasters, version)
         wait = _batch_wait(job_type, batch, batch_wait)
-        if unknown := options.keys() - TypeOptions.__annotations__.keys():
-            raise TypeError(f"processor has no option {sorted(unknown)[0]!r}")
-        if strange := [at for at in steps if not 1 <= at < version]:
-            raise ValueError(
-                f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
-            )
         schedules = schedules_of(schedule, job_type)
+        adapter = _adapter(job_type, payload)
 
         def register(run: Any) -> Any:
             _refuse_other_arguments(job_type, run, is_batched=batch is not None)
@@ -380,12 +375,37 @@ class Registry:
                     part_of=part_of,
                     schedules=schedules,
                     around=self._around,  # the list itself: more may be added
-                    adapter=TypeAdapter(payload),
+                    adapter=adapter,
                 )
             )
             return run
 
         return register
+
+
+def _upcasters(
+    job_type: str, given: Mapping[int, Upcaster] | None, version: int
+) -> dict[int, Upcaster]:
+    """The steps from version to version, once they make sense."""
+    if given is None:
+        return {}
+    require(repr(job_type), "upcasters", given, _UPCASTERS)
+    if strange := [at for at in given if not 1 <= at < version]:
+        raise ValueError(
+            f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
+        )
+    return dict(given)
+
+
+def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
+    """What reads payloads of this model."""
+    try:
+        return TypeAdapter(payload)
+    except Exception as error:  # pydantic looks at whatever it is given
+        raise TypeError(
+            f"payload of {job_type!r} must be a model or a type that pydantic reads, "
+            f"not {payload!r}"
+        ) from error
 
 
 def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float:
@@ -396,6 +416,8 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
         return 0.0
     if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
         raise ValueError(f"batch of {job_type!r} must be from 1 to {MOST_BATCH}, not {batch!r}")
+    if wait is not None:
+        require(repr(job_type), "batch_wait", wait, LENGTH)
     length = wait.total_seconds() if isinstance(wait, timedelta) else float(wait or 0)
     if not 0 <= length <= MOST_BATCH_WAIT:
         raise ValueError(

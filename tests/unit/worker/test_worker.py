@@ -178,8 +178,10 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
         of(run, schedule=[Schedule("@daily"), Schedule("@hourly")])
     with pytest.raises(ValueError, match="upcasters"):
         of(run, upcasters={1: lambda old: old})
-    with pytest.raises(ValueError, match="already"):
-        registry.processor("work", payload=dict)(run)
+    with pytest.raises(
+        ValueError, match=r"'work' has two .*<locals>\.run \(.*:\d+\) and .*nothing"
+    ):
+        registry.processor("work", payload=dict)(nothing)
 
 
 @pytest.mark.parametrize("admitted", [True, False])
