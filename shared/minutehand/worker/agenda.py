@@ -77,7 +77,8 @@ class AtHand:
         begin_at: When a batch has waited for more jobs.
         late_at: When the first lease that waits for a slot has waited for too long.
         has_room: Some pool has a free slot.
-        exchanging: A settle or lease is under way; one at a time.
+        exchanging: A settle or lease is under way.
+        settles_beside: Another settle is to begin beside it.
         stopping: Its host goes down, or it has met an error that it does not know.
         maintaining: A call of maintenance is under way or about to be.
     """
@@ -90,6 +91,7 @@ class AtHand:
     late_at: float | None = None
     has_room: bool = True
     exchanging: bool = False
+    settles_beside: bool = False
     stopping: bool = False
     maintaining: bool = False
 
@@ -221,7 +223,9 @@ class Agenda:
             yield Entry(hand.begin_at + answered_at, Act.BEGIN, Reason.BATCH)
         if hand.settle_again_at is not None:
             yield Entry(hand.settle_again_at, Act.SETTLE_AGAIN, Reason.BACKOFF)
-        if not hand.exchanging:
+        if hand.settles_beside:
+            yield Entry(now, Act.SETTLE, Reason.JOBS_ENDED)
+        elif not hand.exchanging:
             if hand.to_settle:  # and lease in the same call
                 at = now if hand.late_at is None else self._asked_at + self.TOGETHER_SECONDS
                 yield Entry(at, Act.SETTLE, Reason.JOBS_ENDED)

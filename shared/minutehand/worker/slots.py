@@ -17,7 +17,7 @@ from minutehand.worker.run import Run
 
 #: Leased ahead of need: as many jobs as ended in this time, bounded in number and bytes.
 AHEAD_SECONDS: Final = 0.1
-MOST_AHEAD: Final = 400
+MOST_AHEAD: Final = 800
 MOST_AHEAD_BYTES: Final = 2_000_000
 #: A job waits here for a slot so long at most, or a quarter of its lease; then it is released.
 WAIT_SECONDS: Final = 1.0

@@ -49,6 +49,11 @@ class Tick:
 
     #: Pause before what a user's transaction held is settled again.
     BUSY_SECONDS = 1.0
+    #: So many jobs that have ended are settled beside a call that is under way: the database works
+    #: while the worker does. Fewer wait for it, since a call costs as much as fifty jobs.
+    SETTLED_BESIDE = 200
+    #: Most jobs that begin in one turn of the event loop: a call that is due waits for no more.
+    BEGUN_AT_ONCE = 25
 
     def __init__(
         self,
@@ -86,8 +91,10 @@ class Tick:
         self._broken: BaseException | None = None
         self._held = Held()
         self._slots = Slots(run)
-        #: The settle or lease that is under way: one at a time, beside the jobs.
-        self._exchange: asyncio.Task[None] | None = None
+        #: The settles and leases that are under way beside the jobs: two at most, one of which
+        #: leases.
+        self._exchanges: list[asyncio.Task[None]] = []
+        self._is_leasing = False
         self._reporter = Reporter(run, self._held)
         self._settler = Settler(run)
         #: What is next, and why: asked at each turn of the loop.
@@ -179,12 +186,12 @@ class Tick:
     async def _is_over(self) -> bool:
         """Look at what is next: whether the run has ended."""
         now = self._clock.monotonic()
-        try:
-            if self._exchange is not None and self._exchange.done():
-                ended, self._exchange = self._exchange, None
-                ended.result()  # raises what it met
-        except Exception as error:
-            self._break(error)
+        for exchange in [each for each in self._exchanges if each.done()]:
+            self._exchanges.remove(exchange)
+            try:
+                exchange.result()  # raises what it met
+            except Exception as error:
+                self._break(error)
         self._entry = self.agenda.next(now, self._at_hand(now))
         if self._entry.at > now or self._entry.act not in {Act.LEAVE, Act.GIVE_UP}:
             return False
@@ -207,7 +214,8 @@ class Tick:
             begin_at=self._slots.next_begin_at,
             late_at=self._slots.next_late_at,
             has_room=bool(self._slots.wanted()),
-            exchanging=self._exchange is not None,
+            exchanging=bool(self._exchanges),
+            settles_beside=self._settles_beside,
             stopping=stopping,
             maintaining=self._maintenance.is_wanted,
         )
@@ -235,8 +243,14 @@ class Tick:
             self.summary.next_in_ms = round(max(0.0, rest.at - now) * 1000, 1)
 
     def _begin_exchange(self, call: Coroutine[Any, Any, None]) -> None:
-        self._exchange = asyncio.get_running_loop().create_task(call)
-        self._exchange.add_done_callback(lambda _: self._pulse.set())
+        exchange = asyncio.get_running_loop().create_task(call)
+        exchange.add_done_callback(lambda _: self._pulse.set())
+        self._exchanges.append(exchange)
+
+    @property
+    def _settles_beside(self) -> bool:
+        """Whether so much has ended that it does not wait for the call under way."""
+        return len(self._exchanges) == 1 and len(self._held.ended) >= self.SETTLED_BESIDE
 
     @property
     def _is_stopping(self) -> bool:
@@ -260,7 +274,7 @@ class Tick:
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
         """The summary once these are settled; None where that does not end the run."""
         holds = self._held.running or self._held.ended or self._unstarted or self._settler.busy
-        if holds or self._slots.next_late_at is not None:
+        if holds or len(self._exchanges) > 1 or self._slots.next_late_at is not None:
             return None
         self._measure()
         last = replace(self.summary, calls=self.summary.calls + 1)
@@ -276,6 +290,7 @@ class Tick:
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
         request = self._request()
+        self._is_leasing = True
         try:
             response = await self._leases.ask(request)
         except QueueUnavailable as error:
@@ -287,6 +302,8 @@ class Tick:
             self._leases.refused()
         else:
             self._take(response, sent_at)
+        finally:
+            self._is_leasing = False
 
     def _take(self, response: LeaseResponse, sent_at: float) -> None:
         self._leases.note_answer(response)
@@ -338,6 +355,9 @@ class Tick:
                 batch = Batch(batched.run, ids, in_thread=not batched.is_async)
             for lease, sent_at in leased:
                 begun.append(self._start(lease, sent_at, batch))
+            if len(begun) >= self.BEGUN_AT_ONCE:
+                self._refill_soon()
+                break
         if begun:
             self._timeouts.begun(min([each.timeout_at for each in begun]))
             if self._alarm is not None:
@@ -369,9 +389,12 @@ class Tick:
         del self._held.running[attempt.key]
         self._slots.ended(attempt)
         self._held.ended.append(attempt)
+        self._refill_soon()
+
+    def _refill_soon(self) -> None:
         if not self._refills_soon:  # once for all that end together
             self._refills_soon = True
-            asyncio.get_running_loop().call_soon(self._refill)
+            self._surroundings.loop.call_soon(self._refill)
 
     def _refill(self) -> None:
         """Begin jobs in the slots of those that ended; the loop goes round if that is news to it.
@@ -383,7 +406,8 @@ class Tick:
         self._begin_jobs()
         slots = self._slots
         settles_later = self._entry.act is Act.SETTLE and slots.next_late_at is not None
-        if slots.next_begin_at is not None or not (self._exchange or settles_later):
+        waits = self._exchanges or settles_later
+        if slots.next_begin_at is not None or self._settles_beside or not waits:
             self._pulse.set()
 
     async def _settle(self) -> None:
@@ -394,6 +418,7 @@ class Tick:
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
             held.settling[attempt.key] = attempt
+        lease = answer = None
         try:
             for attempt in ended:
                 item = (
@@ -408,14 +433,18 @@ class Tick:
                 else:
                     items.append(item)
             sent_at = self._clock.monotonic()
-            lease = self._request(items) if self._may_lease(sent_at) else None
-            answer = None
+            if not self._is_leasing and self._may_lease(sent_at):
+                lease, self._is_leasing = self._request(items), True
             if items:
-                answer = await self._settler.settle(items, dict(held.settling), lease)
+                answer = await self._settler.settle(items, held.settling, lease)
         finally:
+            if lease is not None:
+                self._is_leasing = False
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
-            held.settling = {key: held.settling[key] for key in busy & held.settling.keys()}
+            settled = {(item.job_id, item.fence) for item in items} | {each.key for each in ended}
+            for key in settled - busy:
+                held.settling.pop(key, None)
         if answer is not None and lease is not None:
             self._take(answer, sent_at)
         elif lease is not None:
@@ -534,7 +563,7 @@ class Tick:
             if deadline is not None:
                 deadline.cancel()
             self._timeouts.end()
-            await end_tasks([*tasks, *([self._exchange] if self._exchange else [])])
+            await end_tasks([*tasks, *self._exchanges])
             for attempt in list(self._held.running.values()):
                 attempt.stop("lost")
 

@@ -166,6 +166,11 @@ TABLE: dict[str, tuple[list[Said], AtHand, tuple[float, Act, Reason]]] = {
         AtHand(to_settle=True, exchanging=True),
         (20, Act.TURN, Reason.POLL),
     ),
+    "so much ended meanwhile that it does not wait for that": (
+        [answered(10)],
+        AtHand(running=True, unstopped=True, to_settle=True, exchanging=True, settles_beside=True),
+        (10, Act.SETTLE, Reason.JOBS_ENDED),
+    ),
     "what someone held": (
         [answered(10)],
         AtHand(settle_again_at=10.7),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from minutehand.queue.errors import ProcessorError, QueueError
-from minutehand.queue.models import JobId, LeaseResponse, RunState, SettleResult
+from minutehand.queue.models import (
+    JobId,
+    LeaseResponse,
+    RunState,
+    SettleItem,
+    SettleResponse,
+    SettleResult,
+)
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.slots import Pool
@@ -401,7 +408,7 @@ def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
     assert (ends[JobId("good")].outcome, ends[JobId("good")].result) == ("completed", "done")
 
 
-@pytest.mark.parametrize(("mean_bytes", "ahead"), [(100, 400), (20_000, 100)])
+@pytest.mark.parametrize(("mean_bytes", "ahead"), [(100, 800), (20_000, 100)])
 def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(mean_bytes: int, ahead: int) -> None:
     """However many jobs ended just before."""
     pool = Pool(("work",), 10)
@@ -409,6 +416,38 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(mean_bytes: int, ah
         pool.note_end(0.0, frees=False)
 
     assert pool.wanted(0.0, mean_bytes) == 10 + ahead
+
+
+class Watched(ModelQueue):
+    """Notes which settles are under way at once, by whether each of them leases."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(Row(str(n), {}) for n in range(jobs))
+        self.seen: list[list[bool]] = []
+        self._under_way: list[bool] = []
+
+    async def settle(self, items: Sequence[SettleItem], **more: Any) -> SettleResponse:
+        leases = more.get("lease") is not None
+        self._under_way.append(leases)
+        self.seen.append([*self._under_way])
+        try:
+            return await super().settle(items, **more)
+        finally:
+            self._under_way.remove(leases)
+
+
+@pytest.mark.parametrize(("jobs", "at_once"), [(2_000, 2), (100, 1)])
+def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
+    jobs: int, at_once: int
+) -> None:
+    """The database works while the worker does; one call at a time leases."""
+    queue = Watched(jobs)
+    options = TickOptions(concurrency=50, linger_seconds=0)
+    summary = leaping(start(worker, queue, of(nothing), options=options))
+
+    assert max(map(len, queue.seen)) == at_once
+    assert max(map(sum, queue.seen)) == 1
+    assert sum(map(len, queue.settles)) == summary.completed == jobs
 
 
 def test_what_a_job_said_last_is_stored_with_its_end() -> None:
