@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from infra.release import releases
 from infra.release.supabase_cli import supabase_cli
 from infra.release.wheels import Environment, build_wheels
 from minutehand.local.postgres import Postgres
+from minutehand.version import VERSION
 from tests.install.projects import Hosted
-from tests.install.second import NEXT, make_second_release
+from tests.install.second import NEXT, make_release, make_second_release
 from tests.support.shared import made_once
 from tests.support.stranger import environment_of
 
 
 @pytest.fixture(scope="session")
-def newer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the wheel is made of, in which this version is released; to be read."""
+
+    def build(folder: Path) -> None:
+        shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)
+        if VERSION not in releases.read(folder):
+            make_release(folder, VERSION, now=datetime.now(UTC))
+
+    return made_once(tmp_path_factory, "released", build)
+
+
+@pytest.fixture(scope="session")
+def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with a made-up next release."""
 
     def build(folder: Path) -> None:
-        shutil.copytree(wheel / "source", folder / "source")
+        shutil.copytree(released, folder / "source")
         make_second_release(folder / "source")
         build_wheels(folder / "source", folder / NEXT)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.release import releases
@@ -20,13 +20,10 @@ revoke execute on function queue.greetings from public;
 
 
 def make_second_release(copy: Path) -> None:
-    """Turn a copy of the checkout into that release, the one before it released too."""
-    now = datetime.now(UTC)
-    if VERSION not in releases.read(copy):
-        make_release(copy, VERSION, now=now)
+    """Turn a copy of the checkout, in which the one before is released, into that release."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
-    make_release(copy, NEXT, now=now + timedelta(minutes=1))
+    make_release(copy, NEXT, now=datetime.now(UTC))
 
 
 def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from psycopg.types.json import Jsonb
 from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
-from infra.release.migrations import write_migrations
 from minutehand.app import find_apps
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
@@ -42,7 +42,7 @@ HOOK = {
     "event_types": ["job.created"],
 }
 #: What of an upgrade the wheel has: the engine, and apps of the package.
-OURS = (ROOT / "supabase", ROOT / "shared" / "minutehand")
+OURS = ("supabase/", "shared/minutehand/")
 #: Their organizations, or tables of ours.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
@@ -61,18 +61,16 @@ def test_the_present_text_is_its_release_or_can_be_one() -> None:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The checkout, as far as a release reads it, to be changed."""
+def copy(released: Path, tmp_path: Path) -> Path:
+    """The checkout with this version out, as far as a release reads it, to be changed."""
     for name in ("supabase", "shared/minutehand_apps", "shared/minutehand/webhooks"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
+        shutil.copytree(released / name, tmp_path / name)
+    shutil.copy(released / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
     return tmp_path
 
 
 def test_a_changed_function_is_one_migration(copy: Path) -> None:
     """It has that function, whole, and its step; one with other arguments takes its place."""
-    if VERSION not in releases.read(copy):
-        make_release(copy, VERSION, now=NOW)
     lane = copy / "supabase/schemas/04_enqueue.sql"
     text = lane.read_text()
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
@@ -100,8 +98,6 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
 
 def test_an_upgrade_holds_all_tables_that_it_alters_or_none(copy: Path, database: Database) -> None:
     """Who has one of them and then wants another gets it: neither is a deadlock's victim."""
-    if VERSION not in releases.read(copy):
-        make_release(copy, VERSION, now=NOW)
     said = "alter table queue.leases add column said text;\n"
     leases = copy / "supabase/schemas/02_jobs.sql"
     leases.write_text(leases.read_text() + SAID + said)
@@ -124,8 +120,6 @@ def test_an_upgrade_holds_all_tables_that_it_alters_or_none(copy: Path, database
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
     """A released file that was edited, a forgotten version, a table that needs a step."""
-    if VERSION not in releases.read(copy):
-        make_release(copy, VERSION, now=NOW)
     jobs = copy / "supabase/schemas/02_jobs.sql"
     jobs.write_text(jobs.read_text() + SAID)
     with pytest.raises(CannotRelease, match=f"differ from {VERSION}, which is released: set the"):
@@ -140,10 +134,10 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def texts() -> list[str]:
+def texts(released: Path) -> list[str]:
     """What the release to come adds to a project; nothing once it is out."""
-    made = [] if VERSION in releases.read() else write_migrations(ROOT, VERSION, now=NOW)
-    return [one.text for one in made if any(map(one.path.is_relative_to, OURS))]
+    made = releases.migrations(released).keys() - releases.migrations().keys()
+    return [(released / name).read_text() for name in in_order(made) if name.startswith(OURS)]
 
 
 @pytest.mark.parametrize("schema", TENANCIES)
@@ -358,10 +352,14 @@ def since(texts: list[str], schemas: Schemas) -> list[Source]:
     """What releases after 0.3.0 add; the one to come, too."""
     if not texts:
         return sources_since("0.3.0", schemas, find_apps([]))
-    released = [ROOT / name for files in list(releases.read().values())[1:] for name in files]
-    released = sorted(released, key=lambda path: path.name)  # by their stamps
-    ours = [path.read_text() for path in released if any(map(path.is_relative_to, OURS))]
+    released = in_order(name for files in list(releases.read().values())[1:] for name in files)
+    ours = [(ROOT / name).read_text() for name in released if name.startswith(OURS)]
     return [Source("engine/next.sql", rewrite(text, schemas)) for text in (*ours, *texts)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Migrations of any folder, by their stamps."""
+    return sorted(names, key=lambda name: Path(name).name)
 
 
 def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
