@@ -110,10 +110,14 @@ class ModelServer(MisbehavingServer):
         write(writer, 200, answer, cut=fault.cut)
 
     def _stream(self, writer: asyncio.StreamWriter, text: str, fault: Fault) -> None:
-        """Answer in pieces of a few letters, as vendors do; cut off in the middle of one."""
+        """Answer in pieces of a few letters, as vendors do; cut off in the middle of one.
+
+        A text of megabytes comes in larger ones: each costs a parser's work, which is not its rule.
+        """
+        size = max(7, len(text) // 10_000)
         chunks: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": {"content": text[at : at + 7]}}]}
-            for at in range(0, len(text), 7)
+            {"choices": [{"index": 0, "delta": {"content": text[at : at + size]}}]}
+            for at in range(0, len(text), size)
         ]
         chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": fault.finish}]})
         chunks.append({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 50}})
