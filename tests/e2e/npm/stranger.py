@@ -67,12 +67,14 @@ class Stranger:
         react: str = REACTS[-1],
         jsx: str = "react",
         declarations: bool = False,
+        library: bool = False,
     ) -> str:
         """Compile strictly; returns what tsc complains about, but for supabase-js's own types.
 
         Args:
-            declarations: Check what is in `.d.ts` files too: it takes twice as long again, and
-                says the same whenever the other arguments are the same.
+            declarations: Check what is in `.d.ts` files too: it takes as long again, and says the
+                same whenever the other arguments are the same.
+            library: And in TypeScript's own, to whose events ours are added.
         """
         folder = f"./node_modules/types-react-{react}"
         options = {
@@ -86,6 +88,7 @@ class Stranger:
             "jsx": "react-jsx" if jsx == "react" else "preserve",
             "jsxImportSource": jsx,
             "skipLibCheck": not declarations,
+            "skipDefaultLibCheck": not library,
             "outDir": "out",
             "paths": {
                 "react": [f"{folder}/index.d.ts"],

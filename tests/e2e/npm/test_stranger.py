@@ -194,7 +194,9 @@ def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> No
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / "closed.ts").write_text(CLOSED)
 
-    assert stranger.compile("closed.ts", types="none.d.ts", declarations=True) == ""
+    said = stranger.compile("closed.ts", types="none.d.ts", declarations=True, library=True)
+
+    assert said == ""
 
 
 def test_the_element_is_one_of_solid_s(stranger: Stranger) -> None:
