@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hatchling.builders.wheel import WheelBuilder
-
 from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
 from infra.release.releases import read as read_releases
@@ -54,6 +52,8 @@ def commit_instant() -> str:
 
 def build_wheels(source: Path, folder: Path) -> Path:
     """Build the release's wheel into a folder; the same bytes each time."""
+    from hatchling.builders.wheel import WheelBuilder  # slow, and needed here alone
+
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     os.environ[RECORD] = str(record_of(source))
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
-from openapi_spec_validator import validate
 
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, ADA, GLOBEX
@@ -60,6 +59,8 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api) -> None:
     """Security is declared where it is enforced; a quick client meets the limit of any route."""
+    from openapi_spec_validator import validate  # slow, and needed here alone
+
     document = await document_of(whole)
     validate(document)
     assert {"/api/jobs", "/api/jobs/{job_id}"} <= set(document["paths"])

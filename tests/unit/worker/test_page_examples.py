@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-import sentry_sdk
 from pydantic import BaseModel
 
 from infra.bench.scratch import scratch_settings
@@ -87,6 +86,8 @@ async def test_only_what_can_pass_is_retried() -> None:
 
 def test_failures_are_reported_by_the_apps_own_init() -> None:
     """`register` as the page has it."""
+    import sentry_sdk  # slow, and needed here alone
+
     space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
     registry = Registry()
 
