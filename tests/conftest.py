@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import httpx
 import httpx._config as defaults
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, prepared_server
+from tests.support.groups import Grouped, group_of
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
@@ -31,8 +33,8 @@ os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: Long: begun first, so that no process is left with one at the end.
-LONG_FILE = "tests/contract/test_histories.py"
+#: Begun first, and then the groups, so that no process is left with one at the end.
+LONGEST = "tests/integration/cli/test_deploy.py"
 
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.
 gc.set_threshold(20_000, 20, 20)
@@ -105,6 +107,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A second stack, to be broken; each test leaves it healed."""
+    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
+        yield running
+
+
 @pytest.fixture
 def acme_key(stack: RunningStack) -> None:
     """Acme's working offline Apollo key, set as the demo does, through the API."""
@@ -117,18 +126,23 @@ def acme_key(stack: RunningStack) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, those of a folder mixed, and mark what needs the stack or is weekly."""
+    """Order the files by their groups, else mixed, and mark what needs the stack or is weekly."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if hasattr(getattr(item, "obj", None), "hypothesis"):
             item.add_marker(pytest.mark.weekly)  # with more examples
         if "stack" in fixtures:
             item.add_marker(pytest.mark.stack)
-    stacked = {item.path for item in items if item.get_closest_marker("stack")}
 
-    def place(item: pytest.Item) -> tuple[bool, bool, bool, int]:
+    def place(item: pytest.Item) -> tuple[bool, tuple[int, int], bool, int]:
         file = item.nodeid.split("::")[0]
         checksum = zlib.crc32(file.encode())
-        return file != LONG_FILE, file.startswith("tests/unit/"), item.path in stacked, checksum
+        return file != LONGEST, group_of(file), file.startswith("tests/unit/"), checksum
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped | None:
+    """Keep groups together wherever files are."""
+    return Grouped(config, log) if config.getoption("dist") == "loadfile" else None

@@ -28,7 +28,7 @@ from minutehand.local.migrations import as_user
 from tests.integration.cli.test_doctor import EXPIRED, REF, SERVICE_ROLE
 from tests.support.command import Run
 from tests.support.patience import until
-from tests.support.stacks import RunningStack, running_stack
+from tests.support.stacks import RunningStack
 
 PLANTED = dict(
     re.findall(r"(?m)^-- (.+)\n((?:(?!--).+\n)+)", Path(__file__).with_name("loop.sql").read_text())
@@ -74,13 +74,6 @@ SUPABASE_WORKER_KEY={expired}
 SUPABASE_WORKER_KEY={service_key}
 """
 SQL = re.compile(r"(select|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE)
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack of this file: what is planted lies in all of it."""
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
-        yield running
 
 
 class World:
@@ -138,8 +131,8 @@ def some(faults: list[str]) -> list[str]:
 
 @pytest.mark.weekly
 @pytest.mark.parametrize("fault", some([*PLANTED]))
-def test_a_fault_in_the_database_goes_by_its_fix(own: RunningStack, fault: str) -> None:
-    world = World(own)
+def test_a_fault_in_the_database_goes_by_its_fix(doomed: RunningStack, fault: str) -> None:
+    world = World(doomed)
     with psycopg.connect(world.owner, autocommit=True) as sql:
         sql.execute(PLANTED[fault].encode())
 
@@ -151,15 +144,15 @@ def test_a_fault_in_the_database_goes_by_its_fix(own: RunningStack, fault: str) 
 
 @pytest.mark.weekly
 @pytest.mark.parametrize("fault", some(SETTINGS.splitlines()))
-def test_a_fault_in_the_settings_goes_by_its_fix(own: RunningStack, fault: str) -> None:
-    url = own.values["DATABASE_URL"]
+def test_a_fault_in_the_settings_goes_by_its_fix(doomed: RunningStack, fault: str) -> None:
+    url = doomed.values["DATABASE_URL"]
     with another_server() as elsewhere:
         name, _, value = fault.format(
             ref=REF,
             service_role=SERVICE_ROLE,
             expired=EXPIRED,
             service_key=jwt.encode(
-                {"role": "service_role", "exp": 4e9}, own.values["SUPABASE_JWT_SECRET"], "HS256"
+                {"role": "service_role", "exp": 4e9}, doomed.values["SUPABASE_JWT_SECRET"], "HS256"
             ),
             elsewhere=elsewhere,
             wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
@@ -167,7 +160,7 @@ def test_a_fault_in_the_settings_goes_by_its_fix(own: RunningStack, fault: str) 
             no_database=f"{url}_of_none",
             bare_database=url.replace("/postgres", "/template1"),
         ).partition("=")
-        world = World(own, **{name: value})
+        world = World(doomed, **{name: value})
 
         found = world.wrong()
         world.mend(found)
@@ -175,10 +168,10 @@ def test_a_fault_in_the_settings_goes_by_its_fix(own: RunningStack, fault: str) 
     assert found, fault
 
 
-def test_a_wrong_clock_goes_by_its_fix(own: RunningStack) -> None:
+def test_a_wrong_clock_goes_by_its_fix(doomed: RunningStack) -> None:
     """The other's clock is what its answers say."""
-    world = World(own)
-    with skewed(own.values["SUPABASE_URL"], world) as url:
+    world = World(doomed)
+    with skewed(doomed.values["SUPABASE_URL"], world) as url:
         world.values["SUPABASE_URL"] = url
 
         found = world.wrong()

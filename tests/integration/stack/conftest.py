@@ -1,8 +1,6 @@
-"""A stack to be broken, for the tests of this folder."""
+"""A project behind the Data API alone, for the tests of this folder."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,14 +8,6 @@ from infra.bench.scratch import scratch_settings
 from infra.truth.requests import Place
 from tests.support.project import Project
 from tests.support.renewed import Renewed
-from tests.support.stacks import RunningStack, running_stack
-
-
-@pytest.fixture(scope="session")
-def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A second stack, whose parts are killed; each test leaves it healed."""
-    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
-        yield running
 
 
 @pytest.fixture

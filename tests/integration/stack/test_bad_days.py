@@ -35,7 +35,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.weekly]
 WHOLE = bool(os.environ.get("WEEKLY"))
 JOBS, BULK = (10_000, 100) if WHOLE else (300, 10)
 #: How long what hangs or is full stays so.
-SECONDS, SMALL_BYTES = (15, 2 << 30) if WHOLE else (2, 0)
+SECONDS = 15 if WHOLE else 2
+SMALL_BYTES = 2 << 30
 
 
 @dataclass
@@ -182,8 +183,13 @@ if WHOLE:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningStack, Path | None]]:
-    """A stack, whose database's files are on a small file system where all is tried."""
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunningStack, Path | None]]:
+    """The stack to be broken; where all is tried, one whose database is on a small file system."""
+    if not WHOLE:
+        yield request.getfixturevalue("doomed"), None
+        return
     folder = tmp_path_factory.mktemp("bad-days")
     with small_disk(folder) as disk:
         launcher = launch(folder, "--no-demo")
@@ -194,11 +200,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSta
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path | None]:
+def small_disk(folder: Path) -> Iterator[Path]:
     """A file system in memory, on which the database of a stack in `folder` is; for root alone."""
-    if not SMALL_BYTES:
-        yield None
-        return
     disk = Path(tempfile.mkdtemp(prefix="minutehand-small-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES},mode=711", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)

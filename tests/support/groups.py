@@ -1,0 +1,50 @@
+"""Which files a process runs together; the others it takes one by one."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadFileScheduling
+
+#: By what their paths begin with. A process runs a group whole and in this order, with what its
+#: files share: a stack costs as much as sixty tests.
+GROUPS = (
+    # the stack, and Chromium before it
+    ("tests/e2e/console/", "tests/e2e/live/"),
+    # the stack
+    (
+        "tests/contract/test_guide_",
+        "tests/contract/test_hostile.py",
+        "tests/e2e/npm/test_stranger.py",
+        "tests/integration/cli/test_commands.py",
+        "tests/integration/cli/test_doctor.py",
+        "tests/integration/cli/test_mcp.py",
+        "tests/integration/cli/test_proof.py",
+        "tests/integration/serve/",
+        "tests/integration/stack/test_gateway.py",
+        "tests/integration/stack/test_python_client.py",
+        "tests/integration/training/test_uploads.py",
+    ),
+    # the stack to be broken: what dies and is healed leaves more than what is found and mended
+    (
+        "tests/integration/cli/test_doctor_loop.py",
+        "tests/integration/stack/test_dying.py",
+        "tests/integration/stack/test_bad_days.py",
+    ),
+)
+
+
+def group_of(file: str) -> tuple[int, int]:
+    """The number of a file's group, and its place there; the files of none come last."""
+    for number, files in enumerate(GROUPS):
+        for place, beginning in enumerate(files):
+            if file.startswith(beginning):
+                return number, place
+    return len(GROUPS), 0
+
+
+class Grouped(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+    """Gives a process a whole group, or a whole file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        number, _ = group_of(file)
+        return f"group {number}" if number < len(GROUPS) else file
