@@ -36,7 +36,7 @@ FROM_CLI = "… (supabase status -o env prints it)"
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
     | {"LOG_LEVEL", "WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"}
-    | {"DATA_API_STRICT"}
+    | {"DATA_API_STRICT", "NODE_COMPILE_CACHE"}
 )
 
 
