@@ -84,6 +84,34 @@ def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: s
     assert fix in str(failed[0].fix)
 
 
+#: A package | what is wrong with a module of its processors | a word of the fix
+MODULES = """\
+lacking | import nonexist_lib | pip install nonexist_lib
+misspelt | from minutehand import processer | python -c 'import misspelt.processors.bad'
+divides | 1 / 0 | python -c 'import divides.processors.bad'
+"""
+
+
+@pytest.mark.parametrize("module", MODULES.splitlines())
+def test_processors_that_cannot_be_imported_are_a_finding(
+    stack: RunningStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """A user's module may raise anything, and a traceback is no report: nor with `--json`."""
+    package, code, fix = module.split(" | ")
+    folder = tmp_path / package / "processors"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "bad.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = Run(env={**stack.values, "MINUTEHAND_APPS": package})
+
+    [finding] = run.json("doctor", "--only", "processors", code=1)
+
+    assert finding["detail"].startswith(f"{package}.processors.bad cannot be imported: ")
+    assert fix in finding["fix"]
+
+
 @pytest.mark.parametrize(
     ("mode", "verdict", "detail"),
     [("session", "ok", ""), ("transaction", "fail", "is a pooler in transaction mode")],

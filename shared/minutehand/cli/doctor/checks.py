@@ -73,7 +73,7 @@ def settings(target: Target) -> Finding:
     read = Settings.from_env(values)
     try:
         for app in find_apps(read.apps):
-            app.module("processors")
+            app.has("processors")
     except ConfigurationError as error:
         own = ",".join(Project.find().apps) or error.example
         return fail(f"{error.variable} {error.problem}", f"{error.variable}={own}")
@@ -101,6 +101,28 @@ def settings(target: Target) -> Finding:
     if read.stage != "local" and values["SUPABASE_URL"].startswith("http://"):
         return fail("SUPABASE_URL is not encrypted", "SUPABASE_URL=https://…")
     return ok()
+
+
+@check("processors", "settings")
+def processors(target: Target) -> Finding:
+    """Each module of processors can be imported, and no two have one job type."""
+    broken: list[tuple[str, Exception]] = []
+    for app in find_apps(Settings.from_env(target.values).apps):
+        try:
+            app.module("processors", lambda name, error: broken.append((name, error)))
+        except Exception as error:  # of the package that holds them
+            broken.append((f"{app.package}.processors", error))
+    if not broken:
+        return ok()
+    told = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
+    return fail("; ".join(told), ";\n        ".join(_import_fix(*each) for each in broken))
+
+
+def _import_fix(name: str, error: Exception) -> str:
+    """What installs a missing package, or shows where the module fails."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"pip install {error.name.partition('.')[0]}  # or correct the name in {name}"
+    return f"python -c 'import {name}'  # shows where; no worker but that of `dev` starts with it"
 
 
 def origin_of(address: str) -> str:
