@@ -72,3 +72,35 @@ def test_apps_that_name_no_package_are_said(
     load_processors(settings.model_copy(update={"apps": ("empty_folder.*",)}))
 
     assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
+
+
+#: Who has one job type twice: the files of a package, and the module that is left out for it.
+TWICE = {
+    "in_two_modules": ({"a.py": PROCESSORS, "b.py": PROCESSORS}, "b"),
+    "in_one_module": ({"b.py": PROCESSORS + PROCESSORS}, "b"),
+    "by_register_too": ({"a.py": PROCESSORS, "b.py": REGISTERS}, "a"),
+    "by_register_twice": ({"a.py": REGISTERS, "b.py": REGISTERS}, "b"),
+}
+
+
+@pytest.mark.parametrize("shape", TWICE)
+def test_a_type_with_two_processors_names_both_and_stops_no_other(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a module whose name begins as that of the one that is left out."""
+    files, left_out = TWICE[shape]
+    folder = tmp_path / shape / "processors"
+    folder.mkdir(parents=True)
+    right = {f"{each}_right.py": PROCESSORS.replace("NAME", f"right.{each}") for each in "ab"}
+    for path, text in {"../__init__.py": "", "__init__.py": "", **right, **files}.items():
+        (folder / path).write_text(text.replace("NAME", "twice"))
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"apps": (shape,)})
+    said: list[tuple[str, Exception]] = []
+
+    registry = load_processors(settings, on_error=lambda *each: said.append(each))
+
+    assert {"right.a", "right.b"} <= set(registry.names)
+    [(module, error)] = said
+    assert module == f"{shape}.processors.{left_out}"
+    assert "job type 'twice' has two processors: " in str(error)

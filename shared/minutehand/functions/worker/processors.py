@@ -65,8 +65,9 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
                 app.package.replace(".", "/"),
                 extra={"event": "worker.no_processors", "app": app.package},
             )
-    for job_type in default_registry:
-        registry.add(job_type)
+    for job_type in list(default_registry):
+        with using(getattr(job_type.run, "__module__", job_type.name)):
+            registry.add(job_type)
     if telemetry.is_started():
         from minutehand.worker import otel  # only here: it is an extra
 
