@@ -35,6 +35,9 @@ def types(
         return
     found = connection.get("/api/types", **where)
     output.table(found["types"], SERVED, row=_served, empty="no types")
+    for line in found["types"]:
+        if line["refusal"]:
+            output.note(f"{line['job_type']} is refused as its code has it: {line['refusal']}")
 
 
 @workspace_verb
@@ -78,7 +81,7 @@ def _served(line: dict[str, Any]) -> dict[str, Any]:
     if not line["published"]:
         served = f"not published; {nearest}?" if nearest else "not published"
     if line["refusal"]:
-        served = f"refused: {line['refusal']}"
+        served = "REFUSED"
     return {
         **line,
         "served": "paused" if line["paused_at"] else served,

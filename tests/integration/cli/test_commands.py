@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,21 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
         assert f"minutehand answer {job_id}" in shown.stdout
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
         worker.settle(worker.lease_soon(), "completed", result={})
+
+
+def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningStack) -> None:
+    """It looked as if its name were misspelt."""
+    schedules = [{"name": "edge.beat", "cron": "0 7 * * *", "timezone": "Europe/Berln"}]
+    spec = json.dumps([{"job_type": "edge.beat", "schedules": schedules}])
+    with stack.connect() as connection:
+        connection.execute("select public.register_job_types(%s)", (spec,))
+        try:
+            said = run("types")
+        finally:
+            connection.execute("delete from queue.job_types where job_type = 'edge.beat'")
+
+    assert re.search(r"edge\.beat +REFUSED", said.stdout)
+    assert re.search(r"edge\.beat is refused as its code has it: .*Europe/Berln", said.stderr)
 
 
 def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
