@@ -56,6 +56,28 @@ async def test_a_mistake_is_an_error(use: Use) -> None:
     assert (await run(use)).error.type == "ValueError"  # type: ignore[union-attr]
 
 
+LONG = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda ctx: asyncio.sleep(0, LONG), "store it and return a reference"),
+        (lambda ctx: asyncio.sleep(0, LONG * 4), "store it elsewhere and keep a reference"),
+        (
+            lambda ctx: ctx.spawn([NewJob(job_type="child", payload={"text": LONG})]),
+            "payload exceeds 262144 bytes; store it and pass a reference (payload_too_large)",
+        ),
+    ],
+)
+async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: str) -> None:
+    """As the queue would have it, and with what to do: the next attempt would bring the same."""
+    said = await run(use)
+
+    assert said.outcome == "failed"
+    assert problem in said.error.message  # type: ignore[union-attr]
+
+
 async def answer() -> str:
     """What most steps here do."""
     return "answer"

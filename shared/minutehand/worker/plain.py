@@ -20,6 +20,7 @@ MAX_LEVELS: Final = 100
 #: Longest text of a log line or progress, in characters; the metadata of a line, in bytes.
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
+_ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACED: Final = "\ufffd"
 #: Letters and signs that no one sees.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -126,7 +127,9 @@ def _refuse_unbounded(value: Any, most_bytes: int) -> None:
             elif type(part) not in _LEAVES:
                 left.append((_parts_of(part), level + 1))
         if size > most_bytes or level > MAX_LEVELS:
-            raise ValueError(f"value of more than {most_bytes} bytes or {MAX_LEVELS} levels")
+            raise ValueError(
+                f"value of more than {most_bytes} bytes or {MAX_LEVELS} levels; {_ADVICE}"
+            )
 
 
 def _parts_of(value: Any) -> list[Any]:
@@ -151,10 +154,7 @@ def _plain(value: Any, most_bytes: int) -> Edged:
         raw = to_json(_clean(value), inf_nan_mode="constants", by_alias=True)
         changed = "broken surrogates were replaced"
     if len(raw) > most_bytes:
-        raise ValueError(
-            f"value of {len(raw)} bytes is larger than {most_bytes}; store it elsewhere and keep "
-            "a reference"
-        )
+        raise ValueError(f"value of {len(raw)} bytes is larger than {most_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
         # a reader stops at 200 levels: what still reads inside 100 more has at most 100
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)

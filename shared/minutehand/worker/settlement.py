@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
 from minutehand.worker.calls import NotAwaited
 from minutehand.worker.context import JobContext, Suspended, TurnEnded
@@ -23,6 +23,8 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
 #: Outcomes with a reason in the processor's words.
 _REASONED: Final = (Retry, Fail, Cancel)
+#: What the queue says of a payload that it will never take.
+_REFUSED_PAYLOADS: Final = {"payload_invalid", "payload_too_large"}
 #: Why a running processor was stopped.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
@@ -130,6 +132,8 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
     chosen = _find_chosen(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
+    # a child's, or of another job that it makes: the next attempt would offer the same
+    is_final = is_final or (isinstance(error, QueueError) and error.word in _REFUSED_PAYLOADS)
     if stop is not None and chosen is None and not is_final:
         # it was cancelled and has stopped: errors of its clean-up are not its fault
         return _stopped(stop, seen)

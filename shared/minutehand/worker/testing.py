@@ -9,14 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
+
+from pydantic_core import to_json
 
 from minutehand.clock import Clock, FrozenClock
 from minutehand.config import Settings
+from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Piece, Progress, WorkspaceId
+from minutehand.queue.models import (
+    ErrorInfo,
+    JobId,
+    LogLine,
+    NewJob,
+    Piece,
+    Progress,
+    SettleItem,
+    WorkspaceId,
+)
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
+from minutehand.worker.errors import said
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, calling, is_async, within
@@ -27,6 +40,8 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
+#: Longest payload, and result, of a queue as shipped: its setting `payload_max_bytes`.
+MAX_STORED: Final = 262_144
 #: What a run has of the settle it comes to.
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
@@ -87,13 +102,31 @@ class ProcessorTest(Generic[P]):
     _pieces: list[Piece] = field(default_factory=list)
 
     @classmethod
-    def of(cls, register: Callable[..., None], payload: P, *more: Any) -> Self:
-        """Test what `register(registry, settings, *more)` makes for that payload's model."""
+    def of(
+        cls, register: Callable[..., None], payload: P, *more: Any, job_type: str | None = None
+    ) -> Self:
+        """Test what `register(registry, settings, *more)` makes for that payload's model.
+
+        Args:
+            job_type: The one of this name; needed where several have that model.
+
+        Raises:
+            ValueError: There is no such one, or there are several.
+        """
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
         register(registry, settings.with_environ(**os.environ), *more)
-        [made] = [kind for kind in registry if kind.payload is type(payload)]
-        return cls(made.run, payload, job_type=made.name, around=made.around)
+        model = type(payload)
+        fitting = [each for each in registry if job_type is None and each.payload is model]
+        fitting += [each for each in registry if each.name == job_type]
+        if len(fitting) != 1:
+            wanted = f"payload {model.__name__}" if job_type is None else f"name {job_type!r}"
+            names = [each.name for each in fitting] or list(registry.names)
+            raise ValueError(
+                f"{len(fitting)} processors have the {wanted}; give `job_type`, one of {names}"
+            )
+        [found] = fitting
+        return cls(found.run, payload, job_type=found.name, around=found.around)
 
     async def run(self) -> Run:
         """Run the processor once, from the beginning, with the steps so far."""
@@ -129,6 +162,9 @@ class ProcessorTest(Generic[P]):
         item = settle_item(ending, _Seen(has_advanced=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
+        if item.outcome == "completed" and _is_too_long(item.result):
+            problem = "the result is too long; store it and return a reference"
+            item = SettleItem.of("failed", error=said("ResultTooLarge", problem))
         forget_notes(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()
         self._waiting = item.wait
@@ -190,6 +226,10 @@ async def run_batch(tests: Sequence[ProcessorTest[P]]) -> list[Run]:
     ids = [JobId(test.job_id) for test in tests]
     batch = Batch(run, ids, in_thread=_thread_of(run) is not None)
     return await asyncio.gather(*(test._run(batch) for test in tests))
+
+
+def _is_too_long(value: Any) -> bool:
+    return len(to_json(value)) > MAX_STORED
 
 
 def _thread_of(run: object) -> str | None:
@@ -268,6 +308,9 @@ class _Stage:
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Remember the children; the same name gives the same ids."""
         test = self._test
+        if any(_is_too_long(child.payload) for child in children):
+            problem = f"payload exceeds {MAX_STORED} bytes; store it and pass a reference"
+            raise QueueError(problem, status=413, code="PT413", hint="payload_too_large")
         if name not in test._ids:
             test.children[name] = list(children)
             test._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import (
@@ -485,3 +486,23 @@ def test_a_short_timeout_holds_beside_a_long_one_that_began_before() -> None:
 
     assert stopped["short"] - began["short"] == pytest.approx(2)
     assert stopped["long"] - began["long"] == pytest.approx(40)
+
+
+class Letter(BaseModel):
+    """The payload of several types."""
+
+
+def letters(registry: Registry, settings: Any, *names: str) -> None:
+    """Types that share a model."""
+    for name in names:
+        registry.processor(name, payload=Letter)(nothing)
+
+
+def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
+    """Else the error names them."""
+    assert ProcessorTest.of(letters, Letter(), "a").job_type == "a"
+    assert ProcessorTest.of(letters, Letter(), "a", "b", job_type="b").job_type == "b"
+    with pytest.raises(ValueError, match=r"2 processors .*payload Letter; .* \['a', 'b'\]"):
+        ProcessorTest.of(letters, Letter(), "a", "b")
+    with pytest.raises(ValueError, match=r"0 processors .*name 'c'; .* \['a', 'b'\]"):
+        ProcessorTest.of(letters, Letter(), "a", "b", job_type="c")
