@@ -114,8 +114,8 @@ def processors(target: Target) -> Finding:
             broken.append((f"{app.package}.processors", error))
     if not broken:
         return ok()
-    told = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
-    return fail("; ".join(told), ";\n        ".join(_import_fix(*each) for each in broken))
+    report = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
+    return fail("; ".join(report), ";\n        ".join(_import_fix(*each) for each in broken))
 
 
 def _import_fix(name: str, error: Exception) -> str:
