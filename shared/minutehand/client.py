@@ -20,14 +20,25 @@ from minutehand.queue.models import JobEvent as JobEvent
 from minutehand.queue.models import NewJob as NewJob
 from minutehand.queue.models import UniqueOptions as UniqueOptions
 from supabase import AsyncClient
+from supabase import Client as SyncClient
 
 
 class Client(UserQueue):
-    """Jobs for the user of a `supabase.AsyncClient`, or of `token`; keep one open per process."""
+    """Jobs for the user of a `supabase.AsyncClient`, or of `token`; keep one open per process.
+
+    Raises:
+        TypeError: It is supabase's synchronous client.
+    """
 
     def __init__(
         self, supabase: AsyncClient, *, schema: str = "minutehand", token: str | None = None
     ) -> None:
+        if isinstance(supabase, SyncClient):
+            raise TypeError(
+                f"Client takes a supabase.AsyncClient, as `await acreate_client(url, key)` makes, "
+                f"not {type(supabase).__name__}; synchronous code calls "
+                f'`supabase.schema("{schema}").rpc("enqueue_job", …).execute()`'
+            )
         self._connections = DataApi(str(supabase.supabase_url), schema=schema)
         self._supabase = supabase
         self._token = token

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from minutehand.client import Client
+from minutehand.docs import PAGES, Names, render
+from minutehand.install.rewrite import Schemas
 from minutehand.local.users import ADA
+from supabase import create_client
 from tests.e2e.console.worker import HandWorker
+from tests.support.pages import blocks
 from tests.support.stacks import RunningStack
 
 
@@ -30,3 +35,32 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
 
     assert [event.type for event in events] == ["job.created", "job.leased", "job.completed"]
     assert (job.status, job.result) == ("completed", {"done": True})
+
+
+@pytest.mark.stack
+# what supabase-py itself gives to its own client of the Data API
+@pytest.mark.filterwarnings("ignore:The '.+' parameter is deprecated:DeprecationWarning")
+def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStack) -> None:
+    """By supabase-py alone, with the secret key."""
+    recipes = next(page for page in PAGES if page.topic == "recipes")
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        names = Names(Schemas("public"), job_type=worker.job_type)
+        [code] = [
+            each for each in blocks(render(recipes.text, names), "py") if "create_client" in each
+        ]
+        said: dict[str, Any] = {
+            "url": stack.supabase_url,
+            "secret_key": stack.values["SUPABASE_SECRET_KEY"],
+            "tenant": stack.demo_workspace_id,
+        }
+        exec(compile(code, "recipes.md", "exec"), said)
+        said["queue"].session.close()
+
+    assert (said["job"]["id"], said["job"]["status"]) == (said["job_id"], "pending")
+    assert [each["id"] for each in said["same"]] == [said["job_id"]]
+
+
+def test_a_synchronous_client_is_refused_with_what_to_write() -> None:
+    """Its first call would await what is no coroutine."""
+    with pytest.raises(TypeError, match=r'`supabase\.schema\("mine"\)\.rpc\("enqueue_job", …\)'):
+        Client(create_client("http://127.0.0.1:1", "key"), schema="mine")  # type: ignore[arg-type]

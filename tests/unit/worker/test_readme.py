@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
-from minutehand.worker import JobContext, default_registry
+import minutehand
+from minutehand import docs
+from minutehand.worker import Job, JobContext, default_registry
+from tests.support.pages import blocks
 from tests.support.paths import ROOT
 
+#: What a host of a worker imports, and not a processor.
+HOSTS = {"Worker", "default_registry", "trace_headers"}
 PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/app", "pages/SKILL")
 
 
@@ -36,9 +41,25 @@ async def test_the_examples_are_true(page: str) -> None:
     assert len(tests) == (page in {"worker/README", "pages/own_data", "pages/SKILL"})
 
 
-def test_the_table_has_what_ctx_has() -> None:
+def named(heading: str) -> set[str]:
+    """What the first column of the table under a heading of the page about `ctx` names."""
     text = (ROOT / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
-    rows = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
+    part = text[text.index(heading) :].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| ", part, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)[(`]", row)}
 
-    named = {name for row in rows for name in re.findall(r"`(\w+)[(`]", row)}
-    assert named == {name for name in vars(JobContext) if name[0] != "_"}
+
+def test_the_tables_have_what_ctx_and_the_job_have() -> None:
+    assert named("# `ctx`") == {name for name in vars(JobContext) if name[0] != "_"}
+    assert named("## The job") == {*Job.__dataclass_fields__, "is_last_attempt"}
+
+
+def test_what_pages_import_of_the_worker_is_there_by_the_short_name() -> None:
+    """`from minutehand import …` is what people try first."""
+    for page in docs.PAGES:
+        for code in blocks(page.text, "python", "py"):
+            for line in re.findall(r"^from minutehand\.worker import (.+)$", code, re.M):
+                asked = set(re.findall(r"\w+", line)) - HOSTS
+                assert asked <= set(minutehand.__all__), f"{page.topic}: {line}"
+    for name in minutehand.__all__:
+        assert getattr(minutehand, name) is not None
