@@ -19,6 +19,7 @@ from minutehand.project import VARIABLE, Project, Tenancy
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
+PREFERRED_POSTGRES = 54322
 #: Our names of a project's keys, and what `supabase status -o env` calls them.
 CLI_NAMES = {
     "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),

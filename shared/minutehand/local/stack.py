@@ -20,7 +20,14 @@ from rich.markup import escape
 
 from minutehand.app import find_apps
 from minutehand.local import migrations
-from minutehand.local.environment import Ports, contract, demo_values, for_children, sealing_key
+from minutehand.local.environment import (
+    PREFERRED_POSTGRES,
+    Ports,
+    contract,
+    demo_values,
+    for_children,
+    sealing_key,
+)
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, companions, service_parts
 from minutehand.local.postgres import Postgres
@@ -71,7 +78,10 @@ class Stack:
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._remote = remote
-        self.postgres = Postgres(state.path, scratch=scratch) if remote is None else None
+        port = PREFERRED_POSTGRES if prefer_known else None
+        self.postgres = (
+            Postgres(state.path, scratch=scratch, preferred_port=port) if remote is None else None
+        )
         self.database_url = (remote or {}).get("DATABASE_URL", "")
         if self.postgres is not None:
             self.database_url = self.postgres.url()

@@ -74,7 +74,7 @@ class StateFolder:
         """Write the dotenv file in one step, so that no reader sees half of it."""
         # for `. .local/env` too: a project's path may have spaces
         lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
-        head = "# Written by shared/minutehand/local at every start.\n"
+        head = "# Written by `minutehand dev` at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
 

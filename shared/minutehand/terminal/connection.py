@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -118,6 +118,10 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
     )
 
 
+#: Whose jobs are those of schedules that processors declare: of no tenant.
+SYSTEM: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+
+
 @dataclass
 class Connection:
     """A stack and a person. Clients are made when first needed and closed by `close`."""
@@ -175,8 +179,13 @@ class Connection:
         named = self.given_workspace or self.values.get("MINUTEHAND_WORKSPACE_ID")
         if named is None and self.given_token is None:
             named = self.values.get("DEMO_WORKSPACE_ID")
+        if named == "system":
+            return SYSTEM
         if named:
             return named
+        if self.token.startswith("sb_secret_"):
+            said = "a secret key is of no workspace: name one, or `-w system` for schedules' jobs"
+            raise CommandFailed(said, code="workspace_needed")
         mine = self.rpc("list_workspaces", {})["workspaces"]
         if len(mine) == 1:
             return str(mine[0]["id"])

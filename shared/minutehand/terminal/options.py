@@ -29,7 +29,10 @@ EnvFile = Annotated[
 Token = Annotated[
     str | None, typer.Option("--token", help="Use this access token instead of signing in.")
 ]
-Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
+Workspace = Annotated[
+    str | None,
+    typer.Option("--workspace", "-w", help="The workspace's id; `system` for no tenant's."),
+]
 
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its first or last digits.")]

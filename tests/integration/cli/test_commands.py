@@ -89,6 +89,22 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
     assert re.search(r"edge\.beat is refused as its code has it: .*Europe/Berln", said.stderr)
 
 
+def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
+    """As of a schedule that a processor declares; only the operator sees them."""
+    spec = json.dumps([{"job_type": "of.clock"}])
+    made = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
+    secret = stack.values["SUPABASE_SECRET_KEY"]
+    with stack.connect() as connection:
+        connection.execute("select public.register_job_types(%s)", (spec,))
+        connection.execute(made)
+
+    [job] = run.json("ls", "-w", "system", "--type", "of.clock", "--token", secret)
+
+    assert job["job_type"] == "of.clock"
+    assert run.refused("ls", "--token", secret)["code"] == "workspace_needed"
+    run("cancel", job["id"], "-w", "system", "--token", secret)
+
+
 def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
     """By the operator's key, and only when asked twice."""
     user = str(uuid.uuid4())

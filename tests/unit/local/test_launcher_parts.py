@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from minutehand.local.environment import Ports, contract, for_children, remote_values
 from minutehand.local.logs import Logs
+from minutehand.local.postgres import Postgres
 from minutehand.local.stack import Stack
 from minutehand.local.state import StateFolder
 from minutehand.project import Project
@@ -83,3 +85,15 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
     assert made[1] == made[2] != made[0]
     assert values["NEXT_PUBLIC_SUPABASE_URL"] == made[1][0] == "https://project.supabase.co"
     assert values["SUPABASE_SERVICE_ROLE_KEY"] == "sb_secret_x"
+
+
+def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
+    """People keep its address in other tools; two stacks at once still both start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    first = Postgres(tmp_path / "a", scratch=True, preferred_port=port)
+    second = Postgres(tmp_path / "b", scratch=True, preferred_port=port)
+
+    assert first.port == port
+    assert second.port != port
