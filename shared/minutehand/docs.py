@@ -86,7 +86,8 @@ _HERE = "shared/minutehand"
 PAGES: Final[tuple[Page, ...]] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_HERE}/install/README.md"),
-    Page("adopt", "Start", "From pg_cron, pg-boss, Celery, pgmq", f"{_HERE}/pages/adopt.md"),
+    Page("adopt", "Start", "From pg_cron, pg-boss, pgmq, Inngest", f"{_HERE}/pages/adopt.md"),
+    Page("celery", "Start", "From Celery", f"{_HERE}/pages/celery.md"),
     Page("promises", "Start", "What it promises, how fast", f"{_HERE}/pages/promises.md"),
     Page("local", "Start", "On your machine", f"{_HERE}/local/README.md"),
     Page("sql", "Guides", "Enqueue and steer in SQL", "supabase/README.md"),

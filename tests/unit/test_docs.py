@@ -77,7 +77,7 @@ def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
     }
     assert {word: page and page.topic for word, page in found.items()} == {
         "adopt": "adopt",
-        "Celery": "adopt",
+        "Celery": "celery",
         "pg_cron": "adopt",
         "own_data": "own-data",
         "your": None,

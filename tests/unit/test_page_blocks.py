@@ -15,6 +15,7 @@ from tests.unit.worker.test_readme import PAGES as PYTHON_PAGES
 
 IN_THE_WHEEL = "tests/install/test_pages.py"
 EXAMPLES = "tests/unit/worker/test_page_examples.py"
+DRAINED = "tests/integration/worker/test_drain.py"
 DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
 #: By page: how a block begins, and the test that runs it or, after `not run: `, the reason.
@@ -90,6 +91,11 @@ HELD: dict[str, dict[str, str]] = {
     "shared/minutehand/pages/deploys.md": {
         "MINUTEHAND_COMMIT": f"{IN_THE_WHEEL}::test_an_assistant"
     },
+    "shared/minutehand/pages/celery.md": {
+        "from minutehand import Call": f"{EXAMPLES}::test_only_listed_exceptions",
+        "from minutehand import NewJob": f"{EXAMPLES}::test_the_last_failure",
+        "import asyncio": f"{EXAMPLES}::test_a_job_is_asked_for",
+    },
     # followed to the letter, all of it, by tests/e2e/npm/site.py
     "shared/minutehand/pages/nextjs.md": {
         "": "tests/e2e/npm/test_chat.py::test_the_page_s_chat_says_each_word_once_through_a_reload"
@@ -102,11 +108,14 @@ HELD: dict[str, dict[str, str]] = {
         '"use server"': f"{NPM}::test_every_example",
         "export async function POST": f"{NPM}::test_every_example",
         "async with session": f"{EXAMPLES}::test_a_job_of_the_sessions",
+        "import asyncio": f"{DRAINED}::test_a_worker_runs_in_the_lifespan",
+        "from supabase import": "tests/integration/stack/test_python_client.py::test_synchronous",
         "async def fetch": f"{EXAMPLES}::test_only_what_can_pass",
         "import httpx": f"{EXAMPLES}::test_a_route_of_the_app",
         "OTEL_EXPORTER": "not run: one variable; tests/unit/telemetry exports spans",
         "from minutehand.worker.sentry": f"{EXAMPLES}::test_failures_are_reported",
     },
+    "shared/minutehand/worker/README.md": {"import os": f"{DRAINED}::test_what_is_there_is_run"},
     "shared/minutehand/webhooks/README.md": {"curl": f"{IN_THE_WHEEL}::test_people_and_webhooks"},
 }
 #: Whole kinds: every block of a language in these pages.

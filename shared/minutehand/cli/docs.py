@@ -40,7 +40,7 @@ def docs(
 
 
 def find(topic: str) -> Page | None:
-    """The page of a topic, or the one page whose title has that word: Celery is in `adopt`."""
+    """The page of a topic, or the one page whose title has that word: Inngest is in `adopt`."""
     word = topic.replace("_", "-").lower()
     if page := next((page for page in PAGES if page.topic == word), None):
         return page

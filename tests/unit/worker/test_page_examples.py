@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from tests.support.paths import ROOT
 from tests.unit.ai.model_server import ModelServer
 
 RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
+CELERY = ROOT / "shared" / "minutehand" / "pages" / "celery.md"
 AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
 
 
@@ -173,3 +175,64 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
     assert run.result == {"phases": ["Pack"], "reply": "Soon."}
     assert "".join(written) == "Soon."
     assert capsys.readouterr().out == "It scatters."
+
+
+async def failing(job: Job[Any], ctx: JobContext) -> None:
+    """A processor whose payload says how it fails."""
+    raise {"listed": TimeoutError, "other": KeyError, "final": ProcessorError}[job.payload]("no")
+
+
+@pytest.mark.parametrize(
+    ("job_type", "how", "outcome"),
+    [
+        ("mail.send", "listed", "retry"),
+        ("mail.send", "other", "failed"),
+        ("mail.send", "final", "retry"),
+        ("another", "other", "retry"),
+    ],
+)
+async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outcome: str) -> None:
+    """By the middleware of the page about Celery."""
+    try:
+        space = defined(example(CELERY, "RETRIED"))
+    finally:
+        default_registry._around.clear()
+    test = ProcessorTest(failing, how, job_type=job_type, around=[space["autoretry_for"]])
+
+    run = await test.run()
+
+    assert run.outcome == outcome
+
+
+async def test_the_last_failure_is_followed_by_another_job() -> None:
+    """Once, at the attempt after which there is none."""
+    first, second = example(CELERY, "RETRIED"), example(CELERY, "link_error")
+    try:
+        space = defined(f"{first}\n{second}")
+    finally:
+        default_registry._around.clear()
+    test = ProcessorTest(failing, "other", max_attempts=2, around=[space["link_error"]])
+
+    made = []
+    for _ in range(2):
+        await test.run()
+        made.append([each.job_type for jobs in test.children.values() for each in jobs])
+
+    assert made == [[], ["mail.failed"]]
+
+
+async def test_a_job_is_asked_for_until_it_has_ended() -> None:
+    """And no longer than the caller waits."""
+    space = defined(example(CELERY, "async def ended"))
+    asked: list[str] = []
+
+    class Asked:
+        async def get_job(self, job_id: str) -> Any:
+            asked.append(job_id)
+            return SimpleNamespace(ended=len(asked) > 1)
+
+    assert (await space["ended"](Asked(), "j")).ended
+    assert asked == ["j", "j"]
+    asked.clear()
+    with pytest.raises(TimeoutError):
+        await space["ended"](Asked(), "j", within=0.0)
