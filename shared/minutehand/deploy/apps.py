@@ -64,6 +64,17 @@ class Needs(BaseModel):
         found = {name: inherited.get(name) for name in named} | self.local
         return {name: v for name, value in found.items() if (v := inherited.get(name) or value)}
 
+    def unset(self, inherited: Mapping[str, str]) -> list[str]:
+        """Variables with a plain value on AWS, and none in the local stack."""
+        here = self.variables(inherited).keys() | self.local.keys()
+        values = [each for f in self.functions.values() for each in f.environment.items()]
+        unset = {
+            name
+            for name, value in values
+            if name not in here and not isinstance(value, dict) and "${" not in str(value)
+        }
+        return sorted(unset)
+
     def service(self) -> dict[str, Any]:
         """What serverless.yml includes: functions' variables, and a policy per role."""
         bucket = {"UPLOADS_BUCKET": {"Ref": "UploadsBucket"}} if self.uploads else {}

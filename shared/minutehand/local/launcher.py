@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from minutehand.config import ConfigurationError
+from minutehand.deploy.service import needs_of
 from minutehand.local import demo
 from minutehand.local.environment import remote_values
 from minutehand.local.logs import Logs
@@ -144,6 +145,11 @@ class Launcher:
             ("Postgres", stack.database_url or "not known, so the worker polls: DATABASE_URL"),
         ]
         lines += _sign_in(values)
+        if unset := needs_of(Project.find()).unset(os.environ):
+            lines.append(
+                ("Unset here", f"{', '.join(unset)}: of AWS alone, unless lambda.yml says")
+            )
+            lines.append(("", "its value here under `local`, or the environment has one"))
         for name, address in (*lines, ("Tools read", str(stack.env_file))):
             self._console.print(f"           [bold]{name:<11}[/] {address}")
 

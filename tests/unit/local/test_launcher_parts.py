@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from minutehand.deploy.apps import Needs
 from minutehand.local.environment import Ports, contract, for_children, remote_values
 from minutehand.local.logs import Logs
 from minutehand.local.postgres import Postgres
@@ -97,3 +98,13 @@ def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
 
     assert first.port == port
     assert second.port != port
+
+
+def test_a_setting_that_only_aws_has_is_named_at_the_start() -> None:
+    """Who writes it into `lambda.yml` believes that it is set here too."""
+    given = {"SHOP_DB": "shop.db", "LIMIT": 5, "PACE": "1", "OWN": "x", "STAGE_S": "${param:s}"}
+    given["BUCKET"] = {"Ref": "Bucket"}
+    worker = {"environment": given, "secrets": ["KEY"]}
+    needs = Needs.model_validate({"functions": {"worker": worker}, "local": {"PACE": "0"}})
+
+    assert needs.unset({"OWN": "y"}) == ["LIMIT", "SHOP_DB"]
