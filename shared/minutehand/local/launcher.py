@@ -146,10 +146,8 @@ class Launcher:
         ]
         lines += _sign_in(values)
         if unset := needs_of(Project.find()).unset(os.environ):
-            lines.append(
-                ("Unset here", f"{', '.join(unset)}: of AWS alone, unless lambda.yml says")
-            )
-            lines.append(("", "its value here under `local`, or the environment has one"))
+            lines.append(("Unset here", ", ".join(unset)))
+            lines.append(("", "lambda.yml gives it a value here under `local`, or the environment"))
         for name, address in (*lines, ("Tools read", str(stack.env_file))):
             self._console.print(f"           [bold]{name:<11}[/] {address}")
 
