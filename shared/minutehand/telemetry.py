@@ -166,7 +166,7 @@ def current_traceparent() -> str | None:
 def child_of(traceparent: str | None) -> str:
     """A new span's header in the same trace; a new trace when there is none."""
     # not secrets: each job has one, and the system's generator is a call of the system
-    digits = random.randbytes(24).hex()
+    digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
         return f"00-{match[1]}-{digits[32:]}-{match[2]}"
     return f"00-{digits[:32]}-{digits[32:]}-00"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from infra.bench.scratch import scratch_settings
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import (
+    JobId,
     Lease,
     LeasedJob,
     LeaseRequest,
@@ -22,6 +23,7 @@ from minutehand.queue.models import (
     SettleItem,
     SettleResponse,
     SettleResult,
+    WorkspaceId,
 )
 from minutehand.queue.worker_client import WorkerQueue
 from tests.support.virtual_time import BEGAN
@@ -192,14 +194,14 @@ class ModelQueue(WorkerQueue):
         row.fence += 1
         row.expires_at = self._now + row.lease_seconds
         job = LeasedJob(
-            id=row.id,
-            workspace_id=row.workspace,
+            id=JobId(row.id),
+            workspace_id=WorkspaceId(row.workspace),
             job_type="work",
             payload=row.payload,
             attempts=row.fence,
             created_at=BEGAN,
             timeout_seconds=row.timeout,
-            deadline_at=row.deadline and BEGAN + timedelta(seconds=row.deadline),
+            deadline_at=BEGAN + timedelta(seconds=row.deadline) if row.deadline else None,
         )
         return Lease(job=job, fence=row.fence, lease_seconds=row.lease_seconds)
 

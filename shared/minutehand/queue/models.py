@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NewType, Self
 
@@ -69,7 +69,7 @@ class Progress(Model):
     message: str | None = None
 
 
-class _Core(Model):
+class _JobFields(Model):
     id: JobId
     workspace_id: WorkspaceId
     user_id: str | None = None
@@ -86,9 +86,6 @@ class _Core(Model):
     timeout_seconds: float | None = None
     parent_id: str | None = None
     traceparent: str | None = None
-
-
-class _JobFields(_Core):
     status: Status
     error_message: str | None = None
     next_retry_at: datetime | None = None
@@ -306,16 +303,35 @@ class EnqueuedBatch(Model):
     wake: bool = Field(default=False, exclude=True)
 
 
-class LeasedJob(_Core):
-    """The part of a job that its worker needs; it forgets the payload once that is read."""
+@dataclass(kw_only=True)
+class LeasedJob:
+    """The part of a job that its worker needs; it forgets the payload once that is read.
 
-    model_config = ConfigDict(frozen=False, extra="ignore")
+    No model, as its lease is none: there is one for each job, a model is read half as fast, and
+    each look at a field of one takes four times as long.
+    """
 
-    payload: Any = None
+    id: JobId
+    workspace_id: WorkspaceId
+    job_type: str
+    created_at: datetime
+    user_id: str | None = None
+    session_id: str | None = None
+    queue: str = "default"
+    schema_version: int | None = None
+    priority: int = 100
     attempts: int = 1
+    max_attempts: int = 5
+    progress: Progress | None = None
+    deadline_at: datetime | None = None
+    timeout_seconds: float | None = None
+    parent_id: str | None = None
+    traceparent: str | None = None
+    payload: Any = None
 
 
-class Lease(Model):
+@dataclass(kw_only=True)
+class Lease:
     """A job in this worker's hands for `lease_seconds`, under the fencing token `fence`."""
 
     job: LeasedJob
@@ -323,7 +339,7 @@ class Lease(Model):
     lease_seconds: float = 60.0
     #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
     #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
-    steps: dict[str, Any] | None = Field(default_factory=dict)
+    steps: dict[str, Any] | None = field(default_factory=dict)
 
 
 class RunEnd(Model):
@@ -415,7 +431,7 @@ def _readable(leases: list[Any]) -> list[Lease]:
     found: list[Lease] = []
     for raw in leases:
         try:
-            found.append(Lease.model_validate(raw))
+            found += LeaseResponse.model_validate({"leases": [raw]}).leases
         except ValidationError as error:
             problems = error.errors(include_input=False, include_url=False)
             logger.error(
@@ -499,7 +515,7 @@ class ReportItem:
         return {
             name: plain(value) if isinstance(value, float) else value
             for name, value in vars(self).items()
-            if value is not None and value != ()
+            if value or (value is not None and type(value) is not tuple)
         }
 
 
@@ -573,7 +589,8 @@ class SettleItem(ReportItem):
         return is_empty and not (self.logs or self.steps or self.output)
 
 
-class SettleResult(Model):
+@dataclass(kw_only=True)
+class SettleResult:
     """What became of a settle; `stale`: another worker has the job now; `busy`: settle it again."""
 
     job_id: JobId

@@ -29,7 +29,9 @@ from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 logger = logging.getLogger(__name__)
 
 #: What a processor does not see of its job's row.
-_UNSEEN: Final = tuple(LeasedJob.model_fields.keys() - {each.name for each in fields(Job)})
+_UNSEEN: Final = tuple(
+    {each.name for each in fields(LeasedJob)} - {each.name for each in fields(Job)}
+)
 #: Longest time until a running job is asked for: it learns of a cancel within it.
 LOOK_SECONDS: Final = 4.0
 #: Between two reports of output, while someone follows the job and while no one does.
@@ -161,8 +163,9 @@ class Attempt:
             return None
         for line in item.logs:
             self.updates.add_log(line)
-        job = self.lease.job
-        forget_notes(context, item.outcome, is_last=job.attempts >= job.max_attempts)
+        if context.open_notes:
+            job = self.lease.job
+            forget_notes(context, item.outcome, is_last=job.attempts >= job.max_attempts)
         item.job_id, item.fence = self.job_id, self.fence
         if item.error is not None:
             item.error = self._with_origin(item.error)

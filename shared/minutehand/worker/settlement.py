@@ -154,6 +154,8 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
 
 
 def _returned(value: Any) -> SettleItem:
+    if value is None:
+        return _item("completed")
     match value:
         case Retry(reason=reason, after=after, data=data):
             return _item(

@@ -415,7 +415,8 @@ class Tick:
         held = self._held
         await self._reporter.wait_for(held.ended, seconds=min(2.0, self._run_of.seconds_left() / 3))
         ended, held.ended = held.ended, []
-        items, self._unstarted = self._unstarted, []
+        others, self._unstarted = self._unstarted, []
+        items = [*others]
         for attempt in ended:
             held.settling[attempt.key] = attempt
         lease = answer = None
@@ -442,9 +443,10 @@ class Tick:
                 self._is_leasing = False
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
-            settled = {(item.job_id, item.fence) for item in items} | {each.key for each in ended}
-            for key in settled - busy:
-                held.settling.pop(key, None)
+            keys = [attempt.key for attempt in ended]
+            for key in (*keys, *[(item.job_id, item.fence) for item in others]):
+                if key not in busy:
+                    held.settling.pop(key, None)
         if answer is not None and lease is not None:
             self._take(answer, sent_at)
         elif lease is not None:

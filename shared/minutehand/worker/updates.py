@@ -82,7 +82,15 @@ class Updates:
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return self.has_news or self.has_output
+        # most have neither: not by two more calls, there is one for each job
+        return bool(
+            self._logs
+            or self._steps
+            or self._tags
+            or self._unsent
+            or self._progress is not None
+            or self._shows_step
+        )
 
     @property
     def has_output(self) -> bool:

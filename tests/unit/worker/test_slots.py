@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.models import Lease, LeasedJob
+from minutehand.queue.models import JobId, Lease, LeasedJob, WorkspaceId
 from minutehand.worker import BatchedJob, Registry
 from minutehand.worker.slots import BatchPool, Pool
 from tests.support.engine import ACME
@@ -32,7 +32,9 @@ def pool_of(kind: str) -> Pool:
 
 def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
     """As leased at 0."""
-    job = LeasedJob(id=job_id, workspace_id=ACME, job_type="work", created_at=BEGAN)
+    job = LeasedJob(
+        id=JobId(job_id), workspace_id=WorkspaceId(ACME), job_type="work", created_at=BEGAN
+    )
     return Lease(job=job, fence=1, lease_seconds=lease_seconds), 0.0
 
 
