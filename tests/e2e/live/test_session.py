@@ -17,14 +17,13 @@ from typing import Any, Self
 import psutil
 import pytest
 
+from infra.release.supabase_cli import fetch
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.people import EVE
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.wire import Wire
-from tests.e2e.npm.stranger import install
 from tests.support.paths import ROOT
-from tests.support.shared import made_once
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -127,21 +126,21 @@ def worker(stack: RunningStack) -> Iterator[HandWorker]:
 
 
 @pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The oldest and the newest supabase-js that the package may be used with."""
-    folder = made_once(tmp_path_factory, "supabase-js", install_both)
-    packages = [folder / "node_modules" / name for name in ("oldest", "newest")]
-    return [one / json.loads((one / "package.json").read_text())["main"] for one in packages]
+def libraries() -> list[Path]:
+    """The oldest and the newest supabase-js that the package may be used with.
 
-
-def install_both(folder: Path) -> None:
-    """Install them, as the package's range and this project's own dependency say."""
+    As the package's range and this project's own dependency say; fetched once per machine.
+    """
     package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
     oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")
     ours = json.loads((ROOT / "package.json").read_text("utf-8"))
     newest = ours["dependencies"]["@supabase/supabase-js"]
     name = "npm:@supabase/supabase-js"
-    install(folder, f"oldest@{name}@{oldest}", f"newest@{name}@{newest}")
+    modules = fetch(
+        f"supabase-js-{oldest}-{newest}", f"oldest@{name}@{oldest}", f"newest@{name}@{newest}"
+    )
+    packages = [modules / each for each in ("oldest", "newest")]
+    return [one / json.loads((one / "package.json").read_text())["main"] for one in packages]
 
 
 @asynccontextmanager
