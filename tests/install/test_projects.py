@@ -15,6 +15,7 @@ import pytest
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
 from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
+from tests.install.test_corpus import apply_pending
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.extensions import PG_CRON
 from tests.support.stranger import THEIRS, bakery
@@ -110,11 +111,11 @@ def test_removal_stops_at_what_calls_the_engine(
     """By name, with nothing lost; a schedule that another role made goes too."""
     project = bakery(tmp_path)
     with hosted.database() as database:
-        database.push(project)
+        apply_pending(database, project)
         database.as_owner(f"create extension {PG_CRON}")
         database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
         environment.minutehand(project, "install", "--tenancy", "personal")
-        database.push(project)
+        apply_pending(database, project)
         database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
         database.as_owner(
             "create function public.bake() returns void language sql as"
