@@ -1,4 +1,4 @@
-"""The local stack's providers: servers in processes of their own, and where they are."""
+"""The local stack's providers: servers in a process of their own, and where they are."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ HOMES = {
 }
 #: Processes by name: the module to run, and what it reads beside PORT.
 PROCESSES = {
-    f"beacon-{name}": ("minutehand_apps.beacon.local.provider_server", {"PROVIDER_NAME": name})
-    for name in HOMES
+    "beacon-providers": (
+        "minutehand_apps.beacon.local.provider_server",
+        {"PROVIDER_NAMES": ",".join(HOMES)},
+    )
 }
 #: Where each answers 200 once it serves.
-READY = "/v1/health"
+READY = f"/{next(iter(HOMES))}/v1/health"
 
 
 def environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """Say where the processes are, by their names, to every part of the stack."""
+    """Say where the providers are, each below its name, to every part of the stack."""
+    url = urls["beacon-providers"]
     providers = [
-        {"name": name, "url": urls[f"beacon-{name}"], "regions": [*homes, ANY_REGION]}
+        {"name": name, "url": f"{url}/{name}", "regions": [*homes, ANY_REGION]}
         for name, homes in HOMES.items()
     ]
     return {VARIABLE: json.dumps(providers, separators=(",", ":"))}

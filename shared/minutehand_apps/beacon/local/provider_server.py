@@ -1,4 +1,4 @@
-"""A provider as a server: the protocol's other side, for the local stack, tests and load.
+"""Providers as a server: the protocol's other side, for the local stack, tests and load.
 
 It answers repeatably and without a model, and misbehaves on request: see `Faults`.
 """
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 MODEL = "offline-1"  # what is said to have answered
 
@@ -151,10 +151,11 @@ def _away() -> Response:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve as PROVIDER_NAME on PORT until SIGTERM."""
+    """Serve each of PROVIDER_NAMES below its name on PORT until SIGTERM."""
     import uvicorn  # a tool of development, which the functions do without
 
-    app = ProviderServer(environ.get("PROVIDER_NAME", "local")).app
+    names = environ["PROVIDER_NAMES"].split(",")
+    app = Starlette(routes=[Mount(f"/{name}", ProviderServer(name).app) for name in names])
     port = int(environ["PORT"])
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
     return 0
