@@ -5,7 +5,9 @@ The context remembers its own calls, so that nothing is asked of a job that make
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from types import CoroutineType
@@ -87,4 +89,9 @@ def to_be_awaited(method: A) -> A:
     def call(self: Calling, /, *args: Any, **kwargs: Any) -> Any:
         return noted(self, name, method(self, *args, **kwargs))
 
+    # what makes a mock of a context, as AsyncMock does, asks whether to make it awaitable
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(call)
+    else:
+        call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     return cast(A, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -127,6 +128,14 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
 
     assert (said.outcome, said.result) == ("completed", "done")
     assert said.messages == ["The processor ended before ctx.step(…) had: await it to its end"]
+
+
+async def test_a_mock_of_the_context_has_methods_to_await() -> None:
+    """As people test a processor by themselves."""
+    ctx = AsyncMock(spec=JobContext)
+    ctx.step.return_value = "r-1"
+
+    assert await ctx.step("charge", nothing) == "r-1"
 
 
 async def test_what_the_processor_raises_says_more() -> None:
