@@ -272,7 +272,8 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    options: EnqueueOptions = EnqueueOptions()
+    #: Made by no validator: to build it would be a part of each cold start.
+    options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
     @classmethod

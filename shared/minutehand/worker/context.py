@@ -58,7 +58,7 @@ _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
 MAX_GATHERED: Final = 10_000
-_NO_OPTIONS: Final = EnqueueOptions()
+_NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -70,6 +69,8 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
+                import ctypes  # here: few runs stop a thread, and each start would pay for it
+
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)
                 )
