@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
+import psycopg
 
 from infra.release.changes import EDITABLE
-from infra.release.texts import without_comments
 
-#: What waits for those who use a table, and then keeps them waiting.
-_ALTERS = re.compile(
-    r"\b(?:alter table|drop table|update|delete from"
-    r"|(?:create (?:unique )?index|create (?:constraint )?trigger|drop trigger"
-    r"|create policy|alter policy|drop policy)\b[^;]*? on)"
-    r" (?:if exists |only )*(?P<table>[\w.]+)"
-)
+#: What another transaction's use of a table does not wait for, and never waits for.
+_HARMLESS = ("AccessShareLock", "RowShareLock")
 _LOCKS = """\
 -- All of these tables or none, as a worker's calls take them in more than one order: who held some
 -- and waited for others would deadlock with them. 0.3 seconds are less than Postgres waits before
@@ -40,16 +33,25 @@ end;
 $$;"""
 
 
-def locks(statements: Iterable[str], tables: Collection[str]) -> list[str]:
-    """The statement that locks those of `tables` that `statements` alter, in the order of `tables`.
+def locks(url: str, statements: str) -> str:
+    """The statement that locks all tables which `statements` lock, in the order they were made.
 
-    Nothing where they alter none. What a project may have replaced by a view is left out.
+    They are executed to see which, and stay: what was locked is asked of Postgres. Empty where they
+    lock no table that was there before. What a project may have replaced by a view is left out.
     """
-    altered = {
-        match["table"]
-        for statement in statements
-        if not (code := without_comments(statement)).startswith(("create function", "create or"))
-        for match in _ALTERS.finditer(code)
-    }
-    found = [table for table in tables if table in altered - EDITABLE]
-    return [_LOCKS.format(tables=", ".join(found))] if found else []
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "select c.oid, format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class as c"
+            " join pg_catalog.pg_namespace as n on n.oid = c.relnamespace"
+            " where c.relkind in ('r', 'p') and n.nspname !~ '^pg_|^information_schema$'"
+            " order by c.oid"
+        ).fetchall()
+        connection.execute(statements.encode())
+        held = connection.execute(
+            "select distinct relation from pg_catalog.pg_locks"
+            " where locktype = 'relation' and pid = pg_backend_pid() and mode <> all (%s)",
+            (list(_HARMLESS),),
+        ).fetchall()
+    locked = {oid for (oid,) in held}
+    found = [name for oid, name in tables if oid in locked and name not in EDITABLE]
+    return _LOCKS.format(tables=", ".join(found)) if found else ""

@@ -19,7 +19,6 @@ from infra.release.texts import Part, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
-from minutehand.local.statements import split_statements
 
 #: In a file of steps: what follows is done after everything that is generated.
 AFTERWARDS = "-- afterwards\n"
@@ -77,13 +76,13 @@ class Release:
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(self.catalogue(released), self.catalogue(present))
-        tables = tables_of(released)
+        tried = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
         whose = {name: part for part in self.parts for name in names_of(part)}
         newest = max((each.version for each in released_files(self.parts)), default="0")
         at = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         made: list[Made] = []
         for part in self.parts:
-            if text := self.text(part, change, whose, tables):
+            if text := self.text(part, change, whose, tried):
                 name = "_".join([part.name, *self.version.split(".")])
                 path = part.home / "migrations" / f"{at + len(made)}_{name}.sql"
                 made.append(Made(path, text))
@@ -91,8 +90,14 @@ class Release:
         self.expect_equal(released, present)
         return made
 
-    def text(self, part: Part, change: Change, whose: dict[str, Part], tables: list[str]) -> str:
-        """One part's migration; empty where nothing of it changes. `tables` are there before it."""
+    def text(self, part: Part, change: Change, whose: dict[str, Part], tried: str) -> str:
+        """One part's migration; empty where nothing of it changes.
+
+        It is tried on the database `tried`, where the parts before it were.
+
+        Raises:
+            CannotRelease: A statement is refused.
+        """
 
         def of_part(about: str) -> bool:
             name = about.rpartition(" on ")[2]
@@ -112,8 +117,11 @@ class Release:
             f"-- {self.version} after the release before it; written by `python -m infra.release`"
             f" from {sources}.\n-- Do not edit it, and do not read it: read the schemas."
         )
-        written = [one for text in texts for one in split_statements(text)]
-        return "\n\n".join([head, *locks(written, tables), *texts]) + "\n"
+        try:
+            locked = locks(tried, "\n\n".join(texts))
+        except psycopg.Error as refused:
+            raise self.refusal(refused) from refused
+        return "\n\n".join(text for text in (head, locked, *texts) if text) + "\n"
 
     def step(self, part: Part) -> str:
         """What a person wrote for this release."""
@@ -133,10 +141,14 @@ class Release:
             try:
                 migrations.apply_migrations(owner, migrations.migrations_in(Path(folder)))
             except migrations.MigrationFailed as failed:
-                raise CannotRelease(
-                    f"the migration of {self.version} is refused: {failed}\n"
-                    f"{self.where}, what this statement needs"
-                ) from failed
+                raise self.refusal(failed) from failed
+
+    def refusal(self, error: Exception) -> CannotRelease:
+        """What to do about a statement that Postgres refuses."""
+        return CannotRelease(
+            f"the migration of {self.version} is refused: {error}\n"
+            f"{self.where}, what this statement needs"
+        )
 
     def expect_version(self, present: str) -> None:
         """See that the engine names the release that it is.
@@ -214,18 +226,6 @@ def empty_database(server: Postgres, name: str) -> str:
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     return url
-
-
-def tables_of(url: str) -> list[str]:
-    """The tables of a database, in the order in which they were made."""
-    with psycopg.connect(url) as connection:
-        rows = connection.execute(
-            "select format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class as c"
-            " join pg_catalog.pg_namespace as n on n.oid = c.relnamespace"
-            " where c.relkind in ('r', 'p') and n.nspname !~ '^pg_|^information_schema$'"
-            " order by c.oid"
-        )
-        return [str(name) for (name,) in rows]
 
 
 def names_of(part: Part) -> set[str]:

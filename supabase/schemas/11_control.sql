@@ -125,7 +125,9 @@ comment on function public.cancel_job is
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
--- the job and skips the update. A truncate is refused, since it fires no trigger of a row.
+-- the job and skips the update. Whenever the engine changes what is compared here, it also raises
+-- fence, last_seq, generation or lost_attempts, or changes the lane (queue.adopt). A truncate is
+-- refused, since it fires no trigger of a row.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -141,6 +143,19 @@ begin
       'invalid_state',
       'delete from public.jobs; a truncate would leave what belongs to them'
     );
+  elsif (new.generation, new.lost_attempts, new.lane)
+      is distinct from (old.generation, old.lost_attempts, old.lane)
+    or (
+      new.status, new.priority, new.ord, new.queue, new.job_type, new.workspace_id,
+      new.next_retry_at, new.scheduled_for, new.deadline_at, new.start_by_at,
+      new.concurrency_key
+    ) is not distinct from (
+      old.status, old.priority, old.ord, old.queue, old.job_type, old.workspace_id,
+      old.next_retry_at, old.scheduled_for, old.deadline_at, old.start_by_at,
+      old.concurrency_key
+    )
+  then
+    return new;
   elsif new.status <> 'cancelled'
     or old.status in ('completed', 'failed', 'cancelled')
   then
@@ -183,32 +198,14 @@ end;
 $$;
 revoke execute on function queue.cancel_by_update from public;
 
--- Updates of the engine do not fire it: whenever they change one of these columns they also raise
--- fence, last_seq, generation or lost_attempts. The list is short since each update reads it.
+-- A lease and a settlement do not fire it. The condition is short, since Postgres parses it again
+-- for each statement that updates jobs: with all that the function compares it was a twelfth of a
+-- call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
   for each row
-  when (
-    new.fence = old.fence
-    and new.last_seq = old.last_seq
-    and new.generation = old.generation
-    and new.lost_attempts = old.lost_attempts
-    and new.lane = old.lane -- which queue.adopt changes
-    and (
-      new.status is distinct from old.status
-      or new.priority is distinct from old.priority
-      or new.ord is distinct from old.ord
-      or new.queue is distinct from old.queue
-      or new.job_type is distinct from old.job_type
-      or new.workspace_id is distinct from old.workspace_id
-      or new.next_retry_at is distinct from old.next_retry_at
-      or new.scheduled_for is distinct from old.scheduled_for
-      or new.deadline_at is distinct from old.deadline_at
-      or new.start_by_at is distinct from old.start_by_at
-      or new.concurrency_key is distinct from old.concurrency_key
-    )
-  )
+  when (new.fence = old.fence and new.last_seq = old.last_seq)
   execute function queue.cancel_by_update();
 create trigger jobs_refuse_truncate
   before truncate on public.jobs

@@ -136,6 +136,8 @@ set search_path = ''
 as $$
 declare
   v_one constant queue.change := p_changes[1];
+  v_each queue.change;
+  v_groups jsonb[];
 begin
   event := 'job.events';
   if p_changes[2] is null and v_one.job_ids[2] is null then
@@ -149,23 +151,19 @@ begin
     );
     return;
   end if;
-  payload := jsonb_build_object(
-    'groups', (
-      select jsonb_agg(
-        jsonb_build_object(
-          'type', c.type,
-          'data', c.data,
-          'at', p_now,
-          'job_ids', to_jsonb(c.job_ids),
-          'seqs', to_jsonb(
-            case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end
-          )
-        )
-        order by c.ordinality
-      )
-      from unnest(p_changes) with ordinality as c
-    )
-  );
+  foreach v_each in array p_changes loop
+    v_groups := v_groups || jsonb_build_object(
+      'type', v_each.type,
+      'data', v_each.data,
+      'at', p_now,
+      'job_ids', v_each.job_ids,
+      'seqs', case
+        when v_each.seqs[1] = all (v_each.seqs) then v_each.seqs[1:1]
+        else v_each.seqs
+      end
+    );
+  end loop;
+  payload := jsonb_build_object('groups', v_groups);
 end;
 $$;
 revoke execute on function queue.message_of from public;
