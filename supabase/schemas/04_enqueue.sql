@@ -648,9 +648,10 @@ $$;
 revoke execute on function queue.claim_key from public;
 
 -- Take the keys of a new job. Gives the id of the job that has them: its own, or another's where a
--- key was taken. With on_conflict 'replace' that other, if it is pending, gets the payload, tags,
--- priority and time of the new one. Where it was the unique key that was taken, the idempotency key
--- of this call belongs to the other job from now on (freed_when 'other').
+-- key was taken. With on_conflict 'replace' that other, if it is pending, gets the payload of the
+-- new one, and its tags, priority, time and start_by_seconds where the call gives them. Where the
+-- unique key was the one taken, the idempotency key of this call belongs to the other job from now
+-- on (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -726,7 +727,7 @@ begin
     update public.jobs as j
     set
       payload = p_job.payload,
-      tags = p_job.tags,
+      tags = coalesce(p_job.tags, j.tags),
       schema_version = p_job.schema_version,
       last_seq = j.last_seq + 1,
       priority = coalesce(v_priority, j.priority),

@@ -64,6 +64,11 @@ PAIRS: list[tuple[dict[str, Any], bool]] = [
 ]
 #: Of a call, not of a row; a plain insert has no word for them.
 NOT_COLUMNS = {"delay_seconds", "unique", "debounce_seconds", "prioritty"}
+#: What a job was made with: a replacement that brings another does not change it.
+AS_MADE = {
+    *("queue", "max_attempts", "timeout_seconds", "deadline_at"),
+    *("concurrency_key", "session_id"),
+}
 
 
 class Refused(Exception):
@@ -194,6 +199,32 @@ async def test_what_one_way_accepts_all_keep_alike(ways: Ways, api: Api, option:
             kept[name] = None if value == ONCE else job.get(option)
 
         assert len({json.dumps(each) for each in kept.values()}) == 1, (value, kept)
+
+
+@pytest.mark.parametrize("how", ["replace", "debounce"])
+def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine, how: str) -> None:
+    """Except those that say how the job was made; debounce brings a time of its own."""
+    engine.declare("q", "q" * 100)
+    own = {"scheduled_for"} if how == "debounce" else set()
+    # of those a job has one value, and it is found by them
+    others = TABLE.keys() - NOT_COLUMNS - own - {"parent_id", "idempotency_key"}
+    kept, brought = set[str](), set[str]()
+    for option in others:
+        options = {option: TABLE[option][0][-1]}
+        value = engine.job(engine.enqueue(**options))[option]
+        for first, second in ((options, {}), ({}, options)):
+            unique = {"key": uuid.uuid4().hex}
+            job_id = engine.enqueue(unique=unique, **first)
+            later: dict[str, Any] = {"debounce_seconds": 30} if how == "debounce" else {}
+            unique |= {} if later else {"on_conflict": "replace"}
+            assert engine.enqueue({"n": 2}, unique=unique, **later, **second) == job_id
+            job = engine.job(job_id)
+            assert job["payload"] == {"n": 2}
+            if job[option] == value:
+                (kept if first else brought).add(option)
+
+    assert kept == others
+    assert brought == others - AS_MADE
 
 
 @pytest.mark.parametrize(("options", "good"), PAIRS)
