@@ -2670,7 +2670,7 @@ from (
     (array_agg(s.said -> 'job_id'))[1] as job_id,
     array_agg(distinct (s.j).job_type) as job_types,
     array_agg(distinct (s.j).concurrency_key)
-      filter (where s.said ->> 'reason' = 'key_limit') as keys
+      filter (where s.said #>> '{held_by,kind}' = 'key') as keys
   from said as s
   group by s.holder
   order by 1 desc

@@ -83,6 +83,9 @@ def test_a_limit_that_is_used_up_is_named(
         assert said["next"][0]["command"] == f"minutehand cancel {holder}"
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
+    # by these the console finds the rows that wait for a key
+    assert line["keys"] == (["k"] if line["kind"] == "key" else None)
+    assert (line["kind"] == "key") == (expected == "key_limit")
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
