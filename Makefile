@@ -54,15 +54,30 @@ weekly: setup ## Run whole what `make test` runs in part: sizes, bad days, the c
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
-check: setup ## Lint, types, imports, words, what no one uses, the form of SQL and JavaScript
+CHECKS := ruff-check ruff-format mypy imports words unused sqlfluff eslint prettier
+.PHONY: $(CHECKS:%=check-%)
+check: setup ## Lint, types, imports, words, what no one uses, the form of SQL and JavaScript; runs all of them
+	@failed=; for tool in $(CHECKS); do \
+	  $(MAKE) check-$$tool || failed="$$failed $$tool"; \
+	done; [ -z "$$failed" ] || { echo "make check: failed:$$failed" >&2; exit 1; }
+
+check-ruff-check:
 	$(BIN)/ruff check .
+check-ruff-format:
 	$(BIN)/ruff format --check .
+check-mypy:
 	$(BIN)/mypy
+check-imports:
 	$(BIN)/lint-imports
+check-words:
 	$(BIN)/python infra/words.py
+check-unused:
 	$(BIN)/python infra/unused.py
+check-sqlfluff:
 	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand/cli shared/minutehand/install shared/minutehand/local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
+check-eslint:
 	$(ESLINT) infra shared tests
+check-prettier:
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff, eslint and prettier rewrite what they can
