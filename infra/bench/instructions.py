@@ -95,7 +95,7 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
 
 
 def statements(url: str, call: str) -> int:
-    """How many statements a call makes, once its session is warm: neither itself nor the bench's."""
+    """How many statements a call makes once its session is warm, but for itself and the bench's."""
     said: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))

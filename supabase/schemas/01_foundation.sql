@@ -7,8 +7,9 @@
 --   turn     A tenant that has ready jobs in a lane.
 --   blocked  Of a turn: no lease reads it, since it is closed (it was empty), is paused, or its
 --            tenant is at a limit.
---   rank     The order of tenants with turns, the same in all lanes. A newcomer gets the one before
---            the tenant that was served last, and so comes at the end of the round.
+--   rank     The order of tenants with turns, the same in all lanes. A newcomer gets a number less
+--            by one than that of the tenant that was served last, and so comes near the round's
+--            end.
 --   ring     How far in that order the lanes have come that are served together.
 --   round    Once around a ring.
 --   weight   How many jobs a tenant gets in a round.
@@ -35,8 +36,8 @@
 --    narrow table of where it is: queue.deferred, gated, ready, leases or waits; or unpublished,
 --    while no worker has published its type.
 -- 2. Tenants are served in rounds. A round gives each as many jobs as its weight, and a lease
---    begins where the last one in these lanes ended. It reads about as many tenants as it asks for
---    jobs.
+--    begins where the last one in these lanes ended; those of one moment may begin at one tenant.
+--    It reads about as many tenants as it asks for jobs.
 -- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
 --    where the turn is not open they leave a note. A lease takes that lock alone before it closes a
 --    turn or moves its start to the first job, so that no enqueue can be adding an older one.
@@ -52,8 +53,10 @@
 --    isolation but read committed, since it counts.
 --
 -- Two forms recur. An update by `ctid = any (array(select … for update skip locked))` leaves out
--- what another transaction holds, or has changed since the statement began: no row has that ctid
--- then. `id = any (array[x])` finds a row by its key, whatever the planner believes of the table.
+-- what another transaction holds, or has changed since the statement began: the lock follows a row
+-- to its new version, whose ctid the statement does not see. So a condition on another table and
+-- the row are of one moment. `id = any (array[x])` finds a row by its key, whatever the planner
+-- believes of the table.
 --
 -- Functions in public are security definer: no caller has rights on the engine's tables. Those
 -- that read much turn sequential scans off: a session's plan may be older than the rows.

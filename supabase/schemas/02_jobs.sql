@@ -509,7 +509,8 @@ create table queue.steps (
 alter table queue.steps enable row level security;
 revoke all on queue.steps from public, anon, authenticated, service_role;
 
--- Tokens of rates: r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit>.
+-- Tokens of rates: r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit>; with +n at the end, what
+-- is not charged to that one yet. Others count: q:<workspace> live jobs, b:<workspace> their bytes.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,

@@ -420,7 +420,8 @@ $$;
 revoke execute on function queue.hold_turn from public;
 
 -- Make sure that a lease will find a ready job: leave a note, unless the turn is held and is open,
--- or is held and has a note, which will open it. Always true, as what queue.place then returns.
+-- or is held and has a note: the lease that uses it up opens the turn from its ord or before, and
+-- none can close it while it is held. Always true, as what queue.place then returns.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -816,8 +817,9 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- Enqueue a simple job, which is ready at once, of a type that has neither schema nor gate: record,
--- place, note and line of the feed are one statement. Gives what queue.row_json gives of it.
+-- Enqueue a simple job, which is ready at once: its type has neither a schema nor a rate per key,
+-- and without a key it meets no other gate. Record, place, note and line of the feed are one
+-- statement. Gives what queue.row_json gives of it.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1215,8 +1217,8 @@ end;
 $$;
 revoke execute on function queue.hold_jobs from public;
 
--- Delete locked jobs from their places, but for waits, before they get another. From gated first: a
--- gate may just have made one ready, and afterwards none can any more.
+-- Delete locked jobs from their places, but for waits, before they get another. From gated first:
+-- that waits for a gate which is admitting one, and the next statement sees it among the ready.
 create function queue.take_place(p_ids uuid[])
 returns void
 language plpgsql

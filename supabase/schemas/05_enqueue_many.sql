@@ -381,7 +381,7 @@ comment on function public.enqueue_jobs is
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check each row of a plain insert into public.jobs before it is written, and fill it in. worker 0
--- says so to queue.place_inserted, which checks the ids, and the workspaces of plain SQL. What a
+-- marks it for queue.place_inserted, which checks the ids, and the workspaces of plain SQL. What a
 -- person's transaction inserts beyond a hundred jobs takes a call slot, as a bulk does, and each
 -- hundred must be theirs to spend, since what is refused at the end has cost as much as what is
 -- admitted.
@@ -516,6 +516,7 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
+      -- it has more events than its creation: a trigger's call has changed it
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -642,6 +643,7 @@ begin
     where g.workspace_id = t.workspace_id
       and g.job_type = t.job_type
       and g.key = t.key
+      -- an unpaid row stays, for the gate to charge
       and (t.is_unpaid or g.job_id <> all (v_ids))
   );
   delete from queue.unpublished as u

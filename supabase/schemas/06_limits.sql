@@ -250,7 +250,7 @@ begin
     and g.key = p_key
     and g.admitted
     and g.ended
-    -- but one that has ended since then and is yet to be charged
+    -- but one that has ended since then and is yet to be charged; those that never started go
     and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
   if p_type.key_concurrency is not null and p_key <> '' then
     free := greatest(
@@ -379,7 +379,7 @@ begin
     when v_admitted.jobs = 1000 then p_now -- there are more
     -- other transactions hold the rest, and may leave it behind the gate
     when v_admitted.jobs < v_count.free then p_now + interval '1 second'
-    -- when the rate allows the next
+    -- when the rate allows the next; without one tokens is null, and no time helps
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -613,7 +613,7 @@ $$;
 revoke execute on function queue.charges_alone from public;
 
 -- Charge a person's bucket, or refuse with 429. While another call of theirs charges it, until its
--- transaction ends, a small one is noted in one of twenty places beside it, which the next charge
+-- transaction ends, a small one is noted in one of twenty rows beside it, which the next charge
 -- empties: none waits for another, and none is free. A pool of ten connections fills half of them
 -- while the other half is emptied.
 create function queue.charge(
@@ -851,8 +851,9 @@ revoke execute on function queue.take_call_slot from public;
 
 -- Called before a key of a job is taken. A call that asks for one that another transaction takes
 -- now waits for its end, since the answer is the job that has the key: three such calls of a person
--- wait, further ones are refused. The lock is on the key's hash; a transaction has at most a
--- hundred, since the server's locks are few, and larger calls have slots.
+-- wait, by the insert that follows, and further ones are refused here. The lock is on the key's
+-- hash; a transaction has at most a hundred, since the server's locks are few, and larger calls
+-- have slots.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql

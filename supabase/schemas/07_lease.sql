@@ -518,11 +518,15 @@ begin
   );
   is_limited := v_types <> '{}';
   v_busy := array(
-    select t.job_type
-    from unnest(v_types) as n
-    join queue.job_types as t on t.job_type = n
-    where (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
-      and not queue.try_lock('type ' || n)
+    select n
+    from ( -- an order of its own, which the condition is evaluated in
+      select t.job_type as n
+      from queue.job_types as t
+      where t.job_type = any (v_types)
+        and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
+      order by 1
+    ) as o
+    where not queue.try_lock('type ' || n)
   );
   at_limit := array(
     select n
@@ -544,9 +548,10 @@ $$;
 revoke execute on function queue.lock_types from public;
 
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
--- too. is_cut: the last that was read, behind which there may be more. The ring has come to a place
--- in the order (rank, tenant, lane): last_lane puts it before all lanes of the tenant that was
--- served last while its round is unfinished, so that the tenant comes first, else behind them all.
+-- too. is_cut: the last that was read, behind which there may be more. A ring has come to a
+-- position in the order (rank, tenant, lane): last_lane puts it before all lanes of the tenant that
+-- was served last while its round is unfinished, so that the tenant comes first, else behind them
+-- all.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -931,8 +936,9 @@ revoke execute on function queue.limit_turns from public;
 -- then each again. In the order, rounds_had is how many rounds a tenant has had before a job, and
 -- comes first, so that no one has a second before all have had one; round is where the ring has the
 -- tenant. p_depth: how many jobs of a turn are read (is_cut: one may have more); null: only those
--- of the first round, since more tenants follow, each of which comes before a second. empty: turns
--- without a ready job; lasts: what queue.move_on is to know.
+-- of the first round, since more tenants follow, each of which comes before a second.
+-- taken_after: what the ring notes of the tenant, should the job be the last. empty: turns without
+-- a ready job, which come first in the order; lasts: what queue.move_on is to know.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1004,7 +1010,7 @@ begin
       o.tenant_round as round,
       o.rank,
       (o.tenant_taken + o.nth - 1) / o.weight as rounds_had,
-      (o.tenant_taken + o.nth) % o.weight as taken
+      (o.tenant_taken + o.nth) % o.weight as taken_after
     from owned as o
     where o.ord is null or o.nth <= coalesce(o.tenant_free, p_most)
     order by
@@ -1032,7 +1038,7 @@ begin
     end if;
     v_slots := v_slots + 1;
     v_of_turn[v_job.turn] := coalesce(v_of_turn[v_job.turn], 0) + 1;
-    v_last := row(null, v_job.taken, v_job.round, v_job.rank, v_job.workspace_id);
+    v_last := row(null, v_job.taken_after, v_job.round, v_job.rank, v_job.workspace_id);
     if v_job.type_free is not null and v_of_type[v_type] = v_job.type_free then
       v_last.job_type := v_job.job_type;
       lasts := lasts || v_last;
@@ -1164,7 +1170,7 @@ declare
   v_limited record;
   v_divided record;
   v_last queue.last_served;
-  v_full text[]; -- types that have no more slots
+  v_stopped text[]; -- types whose slots ran out
 begin
   lanes := v_asked.lanes;
   limited := v_asked.limited;
@@ -1231,7 +1237,9 @@ begin
       v_last
     );
   end if;
-  v_full := array(
+  -- a limited type stops at the tenant where its slots ran out, since those behind it were passed
+  -- over; the other lanes go on to the last
+  v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
     where t.job_type is not null
@@ -1242,7 +1250,7 @@ begin
         when v_last.job_type is null then array(
           select l.lane
           from queue.lanes as l
-          where l.lane = any (v_types.open) and l.job_type <> all (v_full)
+          where l.lane = any (v_types.open) and l.job_type <> all (v_stopped)
         )
         else array(
           select l.lane
@@ -1359,13 +1367,15 @@ end;
 $$;
 revoke execute on function queue.take_jobs from public;
 
--- Take the jobs of turns; one that a project's trigger refuses is found by halves and passed over.
+-- Take the jobs of turns. One that a project's trigger refuses is found by halves and noted
+-- (has_refused), so that the next lease passes over it.
 create function queue.take(
   p_shares queue.share[],
   p_request queue.lease_request,
-  p_now timestamptz
+  p_now timestamptz,
+  out ids uuid[],
+  out has_refused boolean
 )
-returns uuid[]
 language plpgsql
 set search_path = ''
 as $$
@@ -1373,10 +1383,13 @@ declare
   v_half constant integer := cardinality(p_shares) / 2;
   v_one queue.share := p_shares[1];
   v_failure text;
-  v_ids uuid[];
+  v_first record;
+  v_rest record;
 begin
+  has_refused := false;
   begin
-    return queue.take_jobs(p_shares, p_request, p_now);
+    ids := queue.take_jobs(p_shares, p_request, p_now);
+    return;
   exception
     when connection_exception
       or transaction_rollback
@@ -1390,31 +1403,35 @@ begin
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
   if v_half > 0 then
-    v_ids := queue.take(p_shares[:v_half], p_request, p_now);
-    return v_ids || queue.take(p_shares[v_half + 1:], p_request, p_now);
+    v_first := queue.take(p_shares[:v_half], p_request, p_now);
+    v_rest := queue.take(p_shares[v_half + 1:], p_request, p_now);
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
-    v_ids := queue.take(p_shares, p_request, p_now);
+    v_first := queue.take(p_shares, p_request, p_now);
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2; -- of those that are still ready
-    return v_ids || queue.take(p_shares, p_request, p_now);
+    v_rest := queue.take(p_shares, p_request, p_now);
+  else
+    perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
+    from (
+      select o.job_id
+      from queue.ready as o
+      join public.jobs as j on j.id = o.job_id
+      where o.lane = v_one.lane
+        and o.workspace_id = v_one.workspace_id
+        and o.ord >= v_one.ord
+        and j.status = 'pending'
+        and (j.deadline_at is null or j.deadline_at > p_now)
+        and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
+        and o.job_id <> all (queue.refused('lease', p_now))
+      order by o.ord
+      limit 1
+      for no key update of o, j skip locked
+    ) as r;
+    has_refused := found;
+    return;
   end if;
-  perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
-  from (
-    select o.job_id
-    from queue.ready as o
-    join public.jobs as j on j.id = o.job_id
-    where o.lane = v_one.lane
-      and o.workspace_id = v_one.workspace_id
-      and o.ord >= v_one.ord
-      and j.status = 'pending'
-      and (j.deadline_at is null or j.deadline_at > p_now)
-      and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-      and o.job_id <> all (queue.refused('lease', p_now))
-    order by o.ord
-    limit 1
-    for no key update of o, j skip locked
-  ) as r;
-  return case when found then queue.take(p_shares, p_request, p_now) end;
+  ids := v_first.ids || v_rest.ids;
+  has_refused := v_first.has_refused or v_rest.has_refused;
 end;
 $$;
 revoke execute on function queue.take from public;
@@ -1480,6 +1497,7 @@ set search_path = ''
 as $$
 declare
   v_shared record := queue.share_slots(p_request, p_now);
+  v_taken record;
   v_leased integer := 0;
   v_one queue.share;
 begin
@@ -1490,7 +1508,8 @@ begin
   if v_shared.shares is not null then
     -- a job that was enqueued since then starts after it
     leased_at := greatest(p_now, queue.clock());
-    ids := queue.take(v_shared.shares, p_request, leased_at);
+    v_taken := queue.take(v_shared.shares, p_request, leased_at);
+    ids := v_taken.ids;
     v_leased := coalesce(cardinality(ids), 0);
     if v_leased = 0 and v_shared.is_only then
       v_one := v_shared.shares[1];
@@ -1505,9 +1524,11 @@ begin
         v_shared.shares := null;
       end if;
     end if;
-    -- where another lease holds some, more may come behind them
+    -- where another lease holds some, more may come behind them. A lone turn was given all slots,
+    -- however few jobs it has
     if v_leased < p_request."limit" and v_shared.shares is not null then
       more := more
+        or v_taken.has_refused
         or v_leased < case
           when v_shared.shares[2] is null then 1
           else (select sum(s.jobs) from unnest(v_shared.shares) as s)
@@ -1780,7 +1801,7 @@ revoke execute on function queue.lease_ready from public;
 -- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
 -- A note, and the turn that another lease opens for it, are looked for at one moment: a lease that
 -- read the turns before and the notes after it was opened would find neither. p_unfilled: lanes for
--- which it found no job.
+-- which it found no job; where it found some, its worker asks again by itself.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],

@@ -386,7 +386,7 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- waits for a report that renews the lease, and deletes the row that this leaves
+  -- a report may be renewing the lease: this waits for it, and deletes the renewed row
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import later, started
-from tests.support.engine import Engine, handle
+from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 REFUSE = """
 create function public.refuse() returns trigger language plpgsql as
@@ -124,6 +124,27 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     engine.advance(60)
     engine.maintain()
     assert refusals(engine) == []
+
+
+def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
+    """Of a tenant all of whose jobs are refused it would try thousands, one inside the other."""
+    engine.enqueue_many(7)
+    spared = engine.enqueue(workspace=GLOBEX)
+    engine.run(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin raise 'no change of'; end $$;"
+        " create trigger refuse before update on public.jobs"
+        f" for each row when (old.workspace_id = '{ACME}') execute function public.refuse()"
+    )
+    leased, calls, noted = [], 0, 0
+    while (found := engine.lease_call(2))["next_due_in_ms"] == 0 or found["leases"]:
+        leased += ids_of(found["leases"])
+        calls += 1
+        before, noted = noted, len(refusals(engine))
+        assert noted - before <= 2
+        assert calls < 9
+    assert leased == [spared]
+    assert noted == 7
 
 
 @pytest.mark.parametrize(
