@@ -53,7 +53,7 @@ class Tick:
     #: while the worker does. Fewer wait for it, since a call costs as much as fifty jobs.
     SETTLED_BESIDE = 200
     #: Most jobs that begin in one turn of the event loop: a call that is due waits for no more.
-    BEGUN_AT_ONCE = 25
+    BEGUN_AT_ONCE = 50
 
     def __init__(
         self,
