@@ -167,7 +167,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select '0.4.3'
+select '0.4.4'
 $$;
 revoke execute on function queue.version from public;
 

@@ -17,7 +17,8 @@
 --         queue.take          the jobs, by halves where a project's own trigger refuses one of them
 --           queue.take_jobs     ready -> leased, in one statement
 --         queue.tidy_turns    closes empty turns, moves the start of others to their first job
---       queue.read_leases   the answer, and the events and keys that go with it
+--       queue.note_begun    events and keys, where the record does not say all
+--       queue.publish       the feed's lines and messages, of what was settled too
 --     queue.next_due_in_ms  when to ask again
 --     public.tick_finished  ends the run, with the call that finds no more
 
@@ -73,6 +74,42 @@ create type queue.last_served as (
   round bigint,
   rank bigint,
   workspace_id uuid
+);
+
+-- A job as its worker gets it, and a lease of it. steps: results of those that earlier attempts
+-- have done; null where they are long, which the worker then asks for (read_steps).
+create type queue.leased_job as (
+  id uuid,
+  workspace_id uuid,
+  user_id uuid,
+  session_id text,
+  queue text,
+  job_type text,
+  payload jsonb,
+  schema_version integer,
+  priority integer,
+  attempts integer,
+  max_attempts integer,
+  created_at timestamptz,
+  parent_id uuid,
+  traceparent text,
+  progress jsonb,
+  timeout_seconds integer,
+  deadline_at timestamptz
+);
+create type queue.leased as (
+  fence integer,
+  lease_seconds integer,
+  steps jsonb,
+  job queue.leased_job
+);
+-- What a lease has taken: its jobs, their leases as the worker gets them, and the changes to
+-- publish. rest: jobs of which more is to be noted (queue.note_begun).
+create type queue.taken as (
+  ids uuid[],
+  leases json[],
+  changes queue.change[],
+  rest uuid[]
 );
 
 create function queue.read_lease_request(p_request jsonb)
@@ -1265,22 +1302,67 @@ end;
 $$;
 revoke execute on function queue.share_slots from public;
 
--- Lease the first jobs of each turn.
-create function queue.take_jobs(
-  p_shares queue.share[],
-  p_request queue.lease_request,
-  p_now timestamptz,
-  out ids uuid[]
-)
-language plpgsql
+-- Results of the steps that a job's earlier attempts have done; null where they are long.
+create function queue.steps_of_lease(p_job_id uuid)
+returns jsonb
+language plpgsql stable
 set search_path = ''
 as $$
 begin
+  if not exists (select from queue.steps as s where s.job_id = p_job_id) then
+    return '{}';
+  end if;
+  return (
+    select p.results
+    from queue.step_page(p_job_id, null, 16000) as p
+    where p.next is null and p.bytes <= 16000
+  );
+end;
+$$;
+revoke execute on function queue.steps_of_lease from public;
+
+create function queue.both_taken(p_one queue.taken, p_other queue.taken)
+returns queue.taken
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return row(
+    p_one.ids || p_other.ids,
+    p_one.leases || p_other.leases,
+    p_one.changes || p_other.changes,
+    p_one.rest || p_other.rest
+  )::queue.taken;
+end;
+$$;
+revoke execute on function queue.both_taken from public;
+
+-- Lease the first jobs of each turn. A record is found by its ctid, which its lock keeps: where
+-- another version of it was committed since the statement began, the job stays ready.
+create function queue.take_jobs(
+  p_shares queue.share[],
+  p_request queue.lease_request,
+  p_now timestamptz
+)
+returns queue.taken
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_taken queue.taken;
+begin
   with picked as materialized (
-    select h.*
+    select
+      h.*,
+      coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+      t.timeout_seconds,
+      t.rate_per_key,
+      t.key_concurrency
     from unnest(p_shares) as s
+    join queue.lanes as l on l.lane = s.lane
+    join queue.job_types as t on t.job_type = l.job_type
     cross join lateral (
-      select r.ctid as tid, j.id, r.ord, r.ready_at
+      select r.ctid as ready_tid, j.ctid as job_tid, j.id, r.ord, r.ready_at
       from queue.ready as r
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane
@@ -1311,32 +1393,48 @@ begin
       next_retry_at = null,
       -- a job may have been created after the clock was read
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
-      queue_ms = coalesce(
-        j.queue_ms,
-        date_part('epoch', p_now - p.ready_at) * 1000
-      ),
+      queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
-    from picked as p, queue.job_types as t
-    -- an array of one finds the job by its key, whatever statistics say
-    where j.id = any (array[p.id]) and t.job_type = j.job_type
+    from picked as p
+    where j.ctid = p.job_tid
     returning
       j.id,
       j.workspace_id,
+      j.session_id,
       j.attempts,
       j.fence,
       j.lane,
-      p.tid,
+      j.last_seq,
+      j.is_minimal is null as is_full,
+      j.unique_key is not null or p.rate_per_key as is_noted,
+      p.ready_tid,
       p.ord,
       p.ready_at,
-      coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+      p.lease_seconds,
       case
-        when t.rate_per_key then coalesce(j.concurrency_key, '')
-        when t.key_concurrency is not null then j.concurrency_key
-      end as key
+        when p.rate_per_key then coalesce(j.concurrency_key, '')
+        when p.key_concurrency is not null then j.concurrency_key
+      end as key,
+      row_to_json(
+        row(
+          j.fence,
+          p.lease_seconds,
+          case
+            when j.fence = 1 and j.replay_from is null then '{}'
+            else queue.steps_of_lease(j.id)
+          end,
+          row(
+            j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
+            j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at,
+            j.parent_id, j.traceparent, j.progress,
+            coalesce(j.timeout_seconds, p.timeout_seconds), j.deadline_at
+          )::queue.leased_job
+        )::queue.leased
+      ) as answer
   ),
   gone as (
     delete from queue.ready
-    where ctid = any (array(select b.tid from begun as b))
+    where ctid = any (array(select b.ready_tid from begun as b))
   ),
   held as (
     insert into queue.leases (
@@ -1359,10 +1457,40 @@ begin
       p_request.call,
       b.key
     from begun as b
-    returning job_id
+  ),
+  kinds as (
+    select
+      b.workspace_id,
+      b.session_id,
+      b.attempts,
+      array_agg(b.id) as ids,
+      array_agg(b.last_seq) as seqs
+    from begun as b
+    where b.is_full
+    group by 1, 2, 3
   )
-  select array_agg(h.job_id) into ids
-  from held as h;
+  select
+    array_agg(b.id),
+    array_agg(b.answer),
+    (
+      select array_agg(
+        row(
+          k.workspace_id,
+          k.session_id,
+          'job.leased',
+          jsonb_build_object(
+            'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id
+          ),
+          k.ids,
+          k.seqs
+        )::queue.change
+      )
+      from kinds as k
+    ),
+    array_agg(b.id) filter (where b.is_noted or b.is_full and b.last_seq <> 2)
+  into v_taken
+  from begun as b;
+  return v_taken;
 end;
 $$;
 revoke execute on function queue.take_jobs from public;
@@ -1373,7 +1501,7 @@ create function queue.take(
   p_shares queue.share[],
   p_request queue.lease_request,
   p_now timestamptz,
-  out ids uuid[],
+  out taken queue.taken,
   out has_refused boolean
 )
 language plpgsql
@@ -1384,11 +1512,11 @@ declare
   v_one queue.share := p_shares[1];
   v_failure text;
   v_first record;
-  v_rest record;
+  v_second record;
 begin
   has_refused := false;
   begin
-    ids := queue.take_jobs(p_shares, p_request, p_now);
+    taken := queue.take_jobs(p_shares, p_request, p_now);
     return;
   exception
     when connection_exception
@@ -1404,12 +1532,12 @@ begin
   end;
   if v_half > 0 then
     v_first := queue.take(p_shares[:v_half], p_request, p_now);
-    v_rest := queue.take(p_shares[v_half + 1:], p_request, p_now);
+    v_second := queue.take(p_shares[v_half + 1:], p_request, p_now);
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2; -- of those that are still ready
-    v_rest := queue.take(p_shares, p_request, p_now);
+    v_second := queue.take(p_shares, p_request, p_now);
   else
     perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
     from (
@@ -1430,8 +1558,8 @@ begin
     has_refused := found;
     return;
   end if;
-  ids := v_first.ids || v_rest.ids;
-  has_refused := v_first.has_refused or v_rest.has_refused;
+  taken := queue.both_taken(v_first.taken, v_second.taken);
+  has_refused := v_first.has_refused or v_second.has_refused;
 end;
 $$;
 revoke execute on function queue.take from public;
@@ -1485,7 +1613,7 @@ revoke execute on function queue.tidy_turns from public;
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
-  out ids uuid[],
+  out taken queue.taken,
   out lanes integer[],
   out limited text[],
   out unfilled integer[],
@@ -1509,8 +1637,8 @@ begin
     -- a job that was enqueued since then starts after it
     leased_at := greatest(p_now, queue.clock());
     v_taken := queue.take(v_shared.shares, p_request, leased_at);
-    ids := v_taken.ids;
-    v_leased := coalesce(cardinality(ids), 0);
+    taken := v_taken.taken;
+    v_leased := coalesce(cardinality(taken.ids), 0);
     if v_leased = 0 and v_shared.is_only then
       v_one := v_shared.shares[1];
       if not exists (
@@ -1557,7 +1685,7 @@ begin
     from (
       select j.job_type, count(*) as jobs
       from public.jobs as j
-      where j.id = any (ids)
+      where j.id = any (taken.ids)
       group by 1
     ) as n
     join queue.job_types as y on y.job_type = n.job_type
@@ -1574,7 +1702,7 @@ begin
       array(
         select row(j.lane, j.workspace_id, max(j.ord), count(*))::queue.share
         from public.jobs as j
-        where j.id = any (ids)
+        where j.id = any (taken.ids)
         group by j.lane, j.workspace_id
       ) || v_shared.empty,
       leased_at
@@ -1584,108 +1712,14 @@ end;
 $$;
 revoke execute on function queue.fill_pool from public;
 
--- What a worker gets of the jobs that it leased, and the changes to publish. p_now: when they were
--- leased, for which events are written, unique keys freed and starts charged to rates; null for a
--- repeated call, which answers the same and stores nothing.
-create function queue.read_leases(
-  p_ids uuid[],
-  p_request queue.lease_request,
-  p_now timestamptz default null,
-  out leases json,
-  out changes queue.change[]
-)
+-- Note what else follows from the lease of these jobs: events that their records do not say, unique
+-- keys that it frees, and starts that the rates of keys are charged for.
+create function queue.note_begun(p_ids uuid[], p_worker_id text, p_now timestamptz)
+returns void
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_rest uuid[]; -- whose row does not say all
 begin
-  with held as materialized (
-    select
-      j.id,
-      j.workspace_id,
-      j.session_id,
-      j.attempts,
-      j.last_seq,
-      answer,
-      j.is_minimal is null as is_full,
-      j.unique_key is not null or t.rate_per_key as is_noted
-    from unnest(p_ids) as i (id)
-    join public.jobs as j on j.id = any (array[i.id])
-    join queue.job_types as t on t.job_type = j.job_type
-    cross join lateral (
-      select
-        j.id,
-        j.workspace_id,
-        j.user_id,
-        j.session_id,
-        j.queue,
-        j.job_type,
-        j.payload,
-        j.schema_version,
-        j.priority,
-        j.attempts,
-        j.max_attempts,
-        j.created_at,
-        j.parent_id,
-        j.traceparent,
-        j.progress,
-        coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-        j.deadline_at
-    ) as job
-    cross join lateral (
-      select
-        j.fence,
-        coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-        case
-          when j.fence = 1 and j.replay_from is null
-              or not exists (select from queue.steps as s where s.job_id = j.id)
-            then '{}'
-          else ( -- null where they are long: the worker then calls read_steps
-            select p.results
-            from queue.step_page(j.id, null, 16000) as p
-            where p.next is null and p.bytes <= 16000
-          )
-        end as steps,
-        job
-    ) as answer
-  ),
-  kinds as (
-    select
-      h.workspace_id,
-      h.session_id,
-      h.attempts,
-      array_agg(h.id) as ids,
-      array_agg(h.last_seq) as seqs
-    from held as h
-    where h.is_full
-    group by 1, 2, 3
-  )
-  select
-    coalesce(json_agg(h.answer), '[]'),
-    (
-      select array_agg(
-        row(
-          k.workspace_id,
-          k.session_id,
-          'job.leased',
-          jsonb_build_object(
-            'status', 'processing',
-            'attempts', k.attempts,
-            'worker_id', p_request.worker_id
-          ),
-          k.ids,
-          k.seqs
-        )::queue.change
-      )
-      from kinds as k
-    ),
-    array_agg(h.id) filter (where h.is_noted or h.is_full and h.last_seq <> 2)
-  into leases, changes, v_rest
-  from held as h;
-  if p_now is null or v_rest is null then
-    return;
-  end if;
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select
     j.id,
@@ -1695,14 +1729,14 @@ begin
     jsonb_build_object(
       'status', 'processing',
       'attempts', j.attempts,
-      'worker_id', p_request.worker_id
+      'worker_id', p_worker_id
     ),
     p_now
   from public.jobs as j
-  where j.id = any (v_rest) and j.is_minimal is null and j.last_seq <> 2;
+  where j.id = any (p_ids) and j.is_minimal is null and j.last_seq <> 2;
   delete from queue.job_keys as u
   using public.jobs as j
-  where j.id = any (v_rest)
+  where j.id = any (p_ids)
     and u.workspace_id = j.workspace_id
     and u.job_type = j.job_type
     and u.key = j.unique_key
@@ -1712,7 +1746,7 @@ begin
   update queue.gated as g
   set started_at = p_now
   from public.jobs as j
-  where j.id = any (v_rest)
+  where j.id = any (p_ids)
     and g.workspace_id = j.workspace_id
     and g.job_type = j.job_type
     and g.key = coalesce(j.concurrency_key, '')
@@ -1721,7 +1755,42 @@ begin
     and not g.ended;
 end;
 $$;
-revoke execute on function queue.read_leases from public;
+revoke execute on function queue.note_begun from public;
+
+-- The leases that a call got and still holds, once more; tests/sql/test_leases.py holds them equal
+-- to what queue.take_jobs gives.
+create function queue.repeat_leases(p_tick_id uuid, p_call integer)
+returns json
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(
+      json_agg(
+        row(
+          l.fence,
+          l.lease_seconds,
+          queue.steps_of_lease(j.id),
+          jsonb_populate_record(
+            null::queue.leased_job,
+            to_jsonb(j) || jsonb_build_object(
+              'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds)
+            )
+          )
+        )::queue.leased
+        order by l.ord, l.job_id
+      ),
+      '[]'
+    )
+    from queue.leases as l
+    join public.jobs as j on j.id = any (array[l.job_id])
+    join queue.job_types as t on t.job_type = j.job_type
+    where l.tick_id = p_tick_id and l.tick_call = p_call
+  );
+end;
+$$;
+revoke execute on function queue.repeat_leases from public;
 
 -- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
 -- not, and one was; lanes: of those asked for; limited: their types that have a limit; unfilled:
@@ -1750,8 +1819,7 @@ declare
   v_pool queue.lease_request;
   v_filled record;
   v_count integer;
-  v_ids uuid[] := '{}';
-  v_read record;
+  v_taken queue.taken;
   v_is_published boolean;
 begin
   -- one lease at a time opens turns; others skip this
@@ -1776,24 +1844,25 @@ begin
   end if;
   foreach v_pool in array v_pools loop
     v_filled := queue.fill_pool(v_pool, v_now);
-    v_ids := v_ids || v_filled.ids;
+    v_taken := case
+      when v_taken is null then v_filled.taken
+      else queue.both_taken(v_taken, v_filled.taken)
+    end;
     lanes := lanes || v_filled.lanes;
     limited := limited || v_filled.limited;
     unfilled := unfilled || v_filled.unfilled;
     more := more or v_filled.more;
     v_now := v_filled.leased_at;
-    v_count := coalesce(cardinality(v_filled.ids), 0);
+    v_count := coalesce(cardinality((v_filled.taken).ids), 0);
     is_short := is_short or v_count < v_pool."limit";
     is_full := is_full or v_count > 0 and v_count >= v_pool."limit";
   end loop;
-  leases := '[]';
-  leased := cardinality(v_ids);
-  if leased > 0 then
-    v_read := queue.read_leases(v_ids, p_request, v_now);
-    leases := v_read.leases;
-    p_changes := p_changes || v_read.changes;
+  leased := coalesce(cardinality(v_taken.ids), 0);
+  leases := array_to_json(coalesce(v_taken.leases, '{}'));
+  if v_taken.rest is not null then
+    perform queue.note_begun(v_taken.rest, p_request.worker_id, v_now);
   end if;
-  v_is_published := queue.publish(p_changes, v_now);
+  v_is_published := queue.publish(p_changes || v_taken.changes, v_now);
 end;
 $$;
 revoke execute on function queue.lease_ready from public;
@@ -1944,15 +2013,10 @@ begin
   left join queue.workers as w on w.worker_id = v_asked.worker_id;
   if v_asked.call <= v_tick.last_call then -- its answer may have been lost
     perform queue.publish(p_changes, v_now);
-    v_given := queue.read_leases(
-      array(
-        select l.job_id
-        from queue.leases as l
-        where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call
-      ),
-      v_asked
+    return json_build_object(
+      'leases', queue.repeat_leases(v_asked.tick_id, v_asked.call),
+      'next_due_in_ms', 0
     );
-    return json_build_object('leases', v_given.leases, 'next_due_in_ms', 0);
   elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
     v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
     if v_run ->> 'free' is null then

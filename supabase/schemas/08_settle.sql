@@ -493,12 +493,13 @@ begin
     array_agg(m.id) filter (where not m.is_derived),
     case
       when count(*) filter (where m.data is null) = cardinality(p_items)
-        then json_agg(json_build_object(
-          'job_id', m.id,
-          'fence', m.fence,
-          'outcome', 'applied',
-          'status', 'completed'
-        ))
+        then (
+          '[' || string_agg( -- json_build_object costs six times as much
+            '{"job_id": "' || m.id || '", "fence": ' || m.fence
+              || ', "outcome": "applied", "status": "completed"}',
+            ', '
+          ) || ']'
+        )::json
     end,
     exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity')
   into changes, rest, own, results, has_blocked
