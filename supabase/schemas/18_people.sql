@@ -12,53 +12,53 @@
 --   Person: secret            left out of an export
 -- Words are searched where the caller gives them, which reads the tables whole.
 
-comment on column public.jobs.user_id is 'Person: owner';
-comment on column public.jobs.tags is 'Person: tags';
-comment on column public.jobs.payload is 'Person: words';
-comment on column public.jobs.progress is 'Person: words';
-comment on column public.jobs.result is 'Person: words';
-comment on column public.jobs.error_message is 'Person: words';
-comment on column public.jobs.error_data is 'Person: words';
-comment on column public.jobs.session_id is 'Person: words';
-comment on column public.jobs.concurrency_key is 'Person: words';
-comment on column public.jobs.idempotency_key is 'Person: words';
-comment on column public.jobs.unique_key is 'Person: words';
-comment on column public.job_logs.message is 'Person: words of the job';
-comment on column public.job_logs.metadata is 'Person: words of the job';
-comment on column queue.job_events.data is 'Person: words of the job';
-comment on column queue.attempts.error_message is 'Person: words of the job';
-comment on column queue.attempts.error_data is 'Person: words of the job';
-comment on column queue.attempts.traceback is 'Person: words of the job';
-comment on column queue.job_keys.key is 'Person: words of the job';
-comment on column queue.steps.name is 'Person: words of the job';
-comment on column queue.steps.value is 'Person: words of the job';
-comment on column queue.waits.step is 'Person: words of the job';
-comment on column queue.waits.data is 'Person: words of the job';
-comment on column queue.waits.event_name is 'Person: words of the job';
-comment on column queue.waits.default_value is 'Person: words of the job';
-comment on column queue.feed.job_ids is 'Person: jobs';
-comment on column queue.feed.session_id is 'Person: words to clear';
-comment on column queue.feed.data is 'Person: words to clear';
-comment on column queue.signals.name is 'Person: words';
-comment on column queue.refusals.failure is 'Person: words to clear';
-comment on column queue.named_events.created_by is 'Person: owner';
-comment on column queue.named_events.name is 'Person: words';
-comment on column queue.named_events.payload is 'Person: words';
-comment on column queue.schedules.created_by is 'Person: owner';
-comment on column queue.schedules.name is 'Person: words';
-comment on column queue.schedules.payload is 'Person: words';
-comment on column queue.schedules.options is 'Person: words';
-comment on column queue.schedules.problem is 'Person: words to clear';
-comment on column queue.pauses.paused_by is 'Person: mention';
-comment on column queue.pauses.reason is 'Person: words to clear';
-comment on column queue.tasks.failure is 'Person: words to clear';
-comment on column queue.buckets.name is 'Person: key';
-comment on column queue.followers.user_id is 'Person: owner';
-comment on column queue.followers.topic is 'Person: words';
-comment on column queue.streamed_topics.topic is 'Person: words';
-comment on column queue.guest_sessions.user_id is 'Person: owner';
-comment on column public.workspaces.name is 'Person: words to clear';
-comment on column public.workspace_members.user_id is 'Person: owner';
+do $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select k.kind, c.name
+    from (
+      values
+        (
+          'owner',
+          '{public.jobs.user_id, queue.named_events.created_by, queue.schedules.created_by,
+          queue.followers.user_id, queue.guest_sessions.user_id,
+          public.workspace_members.user_id}'
+        ),
+        ('key', '{queue.buckets.name}'),
+        ('tags', '{public.jobs.tags}'),
+        ('mention', '{queue.pauses.paused_by}'),
+        ('jobs', '{queue.feed.job_ids}'),
+        (
+          'words',
+          '{public.jobs.payload, public.jobs.progress, public.jobs.result,
+          public.jobs.error_message, public.jobs.error_data, public.jobs.session_id,
+          public.jobs.concurrency_key, public.jobs.idempotency_key, public.jobs.unique_key,
+          queue.signals.name, queue.named_events.name, queue.named_events.payload,
+          queue.schedules.name, queue.schedules.payload, queue.schedules.options,
+          queue.followers.topic, queue.streamed_topics.topic}'
+        ),
+        (
+          'words to clear',
+          '{queue.feed.session_id, queue.feed.data, queue.refusals.failure,
+          queue.schedules.problem, queue.pauses.reason, queue.tasks.failure,
+          public.workspaces.name}'
+        ),
+        (
+          'words of the job',
+          '{public.job_logs.message, public.job_logs.metadata, queue.job_events.data,
+          queue.attempts.error_message, queue.attempts.error_data, queue.attempts.traceback,
+          queue.job_keys.key, queue.steps.name, queue.steps.value, queue.waits.step,
+          queue.waits.data, queue.waits.event_name, queue.waits.default_value}'
+        )
+    ) as k (kind, columns)
+    cross join lateral unnest(k.columns::text[]) as c (name)
+  loop
+    execute format('comment on column %s is %L', v_one.name, 'Person: ' || v_one.kind);
+  end loop;
+end;
+$$;
 
 -- The columns that say so, of tables of the engine's owner: no one else's triggers run here.
 create function queue.personal_columns(
@@ -259,7 +259,7 @@ declare
   v_jobs uuid[];
   v_one record;
   v_rows bigint;
-  v_deleted jsonb := '{}';
+  v_deleted jsonb;
   v_cleared jsonb := '{}';
 begin
   v_jobs := queue.jobs_of_person(p_user_id, v_patterns);
@@ -269,9 +269,7 @@ begin
   for update;
   delete from public.jobs where id = any (v_jobs);
   get diagnostics v_rows = row_count;
-  if v_rows > 0 then
-    v_deleted := jsonb_build_object('public.jobs', v_rows);
-  end if;
+  v_deleted := jsonb_build_object('public.jobs', nullif(v_rows, 0));
   for v_one in
     select *, p.relation::regclass::text as name
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
@@ -280,9 +278,7 @@ begin
     execute format('delete from %s as t where %s', v_one.name, v_one.is_theirs)
     using p_user_id::text, v_patterns;
     get diagnostics v_rows = row_count;
-    if v_rows > 0 then
-      v_deleted := v_deleted || jsonb_build_object(v_one.name, v_rows);
-    end if;
+    v_deleted := v_deleted || jsonb_build_object(v_one.name, nullif(v_rows, 0));
     continue when v_one.clears is null;
     execute format(
       'update %s as t set %s where %s',
@@ -292,11 +288,9 @@ begin
     )
     using p_user_id::text, v_patterns, v_jobs;
     get diagnostics v_rows = row_count;
-    if v_rows > 0 then
-      v_cleared := v_cleared || jsonb_build_object(v_one.name, v_rows);
-    end if;
+    v_cleared := v_cleared || jsonb_build_object(v_one.name, nullif(v_rows, 0));
   end loop;
-  return jsonb_build_object('deleted', v_deleted, 'cleared', v_cleared);
+  return jsonb_strip_nulls(jsonb_build_object('deleted', v_deleted, 'cleared', v_cleared));
 end;
 $$;
 comment on function public.erase_person is
@@ -341,22 +335,20 @@ begin
         k.conrelid::regclass::text,
         format(
           '(%s) in (select %s from %s as t where %s)',
-          (
-            select string_agg(format('t.%I', a.attname), ', ' order by n.nth)
-            from unnest(k.conkey) with ordinality as n (number, nth)
-            join pg_catalog.pg_attribute as a
-              on a.attrelid = k.conrelid and a.attnum = n.number
-          ),
-          (
-            select string_agg(format('t.%I', a.attname), ', ' order by n.nth)
-            from unnest(k.confkey) with ordinality as n (number, nth)
-            join pg_catalog.pg_attribute as a
-              on a.attrelid = k.confrelid and a.attnum = n.number
-          ),
+          n.its,
+          n.theirs,
           v_one.name,
           v_one.is_theirs
         )
       from pg_catalog.pg_constraint as k
+      cross join lateral (
+        select
+          string_agg(format('t.%I', a.attname), ', ' order by c.nth) as its,
+          string_agg(format('t.%I', b.attname), ', ' order by c.nth) as theirs
+        from unnest(k.conkey, k.confkey) with ordinality as c (its, theirs, nth)
+        join pg_catalog.pg_attribute as a on a.attrelid = k.conrelid and a.attnum = c.its
+        join pg_catalog.pg_attribute as b on b.attrelid = k.confrelid and b.attnum = c.theirs
+      ) as n
       where k.confrelid = v_one.relation and k.confdeltype = 'c'
     loop
       execute format(
