@@ -77,10 +77,7 @@ declare
   v_kind constant text := p_wait ->> 'kind';
   v_until timestamptz;
 begin
-  v_until := coalesce(
-    (p_wait ->> 'timeout_at')::timestamptz,
-    (p_wait ->> 'until')::timestamptz
-  );
+  v_until := coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until');
   if v_kind = 'children'
     and exists (
       select from jsonb_array_elements_text(p_wait -> 'job_ids') as c (id)
@@ -451,32 +448,6 @@ end;
 $$;
 revoke execute on function queue.in_shares from public;
 
--- The next signals to handle, locked.
-create function queue.next_signals(p_now timestamptz)
-returns bigint[]
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_lines constant tid[] := queue.in_shares(
-    'queue.signals',
-    'true',
-    'o.look_at <= $1',
-    'o.id',
-    p_now
-  );
-begin
-  return array(
-    select s.id
-    from queue.signals as s
-    where s.ctid = any (v_lines) and s.look_at <= p_now
-    order by s.id
-    for update skip locked
-  );
-end;
-$$;
-revoke execute on function queue.next_signals from public;
-
 -- Handle signals, and end waits whose time has passed. A signal stays where its job is held by
 -- another transaction, or more jobs wait for its event. Ends when a pass has done nothing. A pass
 -- gives families a tenth of a second, in turns of the workspaces, and then looks at waits again.
@@ -498,7 +469,20 @@ declare
   v_done integer := 0;
 begin
   loop
-    v_signals := queue.next_signals(p_now);
+    v_lines := queue.in_shares(
+      'queue.signals',
+      'true',
+      'o.look_at <= $1',
+      'o.id',
+      p_now
+    );
+    v_signals := array(
+      select s.id
+      from queue.signals as s
+      where s.ctid = any (v_lines) and s.look_at <= p_now
+      order by s.id
+      for update skip locked
+    );
     v_refused := queue.refused('waits', p_now);
     v_lines := queue.in_shares(
       'queue.waits',
@@ -572,10 +556,9 @@ begin
       v_passed := case
         when clock_timestamp() < v_until then queue.handle_signal(v_signal, p_now)
       end;
-      v_kept := case
-        when v_passed is null then v_kept || v_signal.id
-        else v_kept
-      end;
+      if v_passed is null then
+        v_kept := v_kept || v_signal.id;
+      end if;
       v_moved := v_moved + coalesce(v_passed, 0);
     end loop;
     delete from queue.signals as s
@@ -693,7 +676,7 @@ declare
   v_is_first boolean;
 begin
   perform queue.may_read(p_workspace_id);
-  if p_name is null or char_length(p_name) not between 1 and 255 then
+  if char_length(p_name) between 1 and 255 is not true then
     perform queue.refuse(
       400,
       'invalid_argument',
@@ -742,8 +725,7 @@ begin
   perform queue.refuse_revoked();
   if jsonb_typeof(v_children) is distinct from 'array'
     or jsonb_array_length(v_children) > 1000
-    or v_name is null
-    or char_length(v_name) not between 1 and 200
+    or char_length(v_name) between 1 and 200 is not true
   then
     perform queue.refuse(
       400,

@@ -70,10 +70,7 @@ language sql stable
 set search_path = ''
 as $$
 select p_evidence
-  || coalesce(
-    jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs')),
-    '{}'
-  )
+  || jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'))
   || coalesce(jsonb_object_agg(n.name, o.ids), '{}')
 from (values ('jobs'), ('guilty')) as n (name)
 cross join lateral (

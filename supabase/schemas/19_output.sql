@@ -44,10 +44,10 @@ comment on column queue.outputs.text is 'Person: words of the job';
 comment on column queue.outputs.items is 'Person: words of the job';
 
 create view queue.output as
-select job_id, stream, attempt, end_offset, step, text, items
+select *
 from queue.pieces
 union all
-select job_id, stream, attempt, end_offset, step, text, items
+select *
 from queue.outputs;
 revoke all on queue.output from public, anon, authenticated, service_role;
 
