@@ -69,16 +69,12 @@ as $$
 declare
   v_fields constant text[] := regexp_split_to_array(
     btrim(
-      case lower(btrim(p_cron))
-        when '@hourly' then '0 * * * *'
-        when '@daily' then '0 0 * * *'
-        when '@midnight' then '0 0 * * *'
-        when '@weekly' then '0 0 * * 0'
-        when '@monthly' then '0 0 1 * *'
-        when '@yearly' then '0 0 1 1 *'
-        when '@annually' then '0 0 1 1 *'
-        else left(p_cron, 501)
-      end
+      coalesce(
+        '{"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
+          "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *",
+          "@annually": "0 0 1 1 *"}'::jsonb ->> lower(btrim(p_cron)),
+        left(p_cron, 501)
+      )
     ),
     '\s+'
   );
@@ -125,8 +121,8 @@ begin
   v_day := (p_after at time zone p_timezone)::date - 1; -- clocks go back over midnight
   for v_nth in 0..3296 loop
     v_in_month := extract(day from v_day)::integer = any (v_days);
-    v_in_week := extract(dow from v_day)::integer = any (v_weekdays)
-      or extract(isodow from v_day)::integer = any (v_weekdays);
+    v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[]
+      && v_weekdays; -- Sunday is 0 or 7
     if extract(month from v_day)::integer = any (v_months)
       and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week))
     then
@@ -264,7 +260,12 @@ begin
       if v_one.source is not null
         and (
           select s.unserved
-          from queue.served(array[v_one.job_type], null, p_now) as s
+          from queue.served(
+            array[v_one.job_type],
+            null,
+            queue.alive_workers(p_now),
+            p_now
+          ) as s
         )
       then
         raise exception 'no worker serves the job type % any more', v_one.job_type;

@@ -26,21 +26,6 @@ end;
 $$;
 revoke execute on function queue.error_line from public;
 
--- An error's text with the ends of ids, as pages show them.
-create function queue.with_short_ids(p_text text)
-returns text
-language sql immutable
-set search_path = ''
-as $$
-select regexp_replace(
-  p_text,
-  '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
-  '…\1',
-  'g'
-)
-$$;
-revoke execute on function queue.with_short_ids from public;
-
 -- The same for errors that differ only in numbers and ids. How a process ended is a part of it.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
@@ -514,9 +499,9 @@ begin
         limit 10001
       )
   end;
-  v_known := case
-    when p_filter ? 'ids' or cardinality(v_known) <= 10000 then v_known
-  end;
+  if cardinality(v_known) > 10000 and not p_filter ? 'ids' then
+    v_known := null;
+  end if;
   ids := '{}';
   last_id := p_before;
   loop
@@ -733,7 +718,12 @@ begin
         j.id,
         j.job_type,
         j.finished_at,
-        queue.with_short_ids(queue.error_line(j.error_message, j.error_data)) as message,
+        regexp_replace( -- of ids their ends
+          queue.error_line(j.error_message, j.error_data),
+          '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
+          '…\1',
+          'g'
+        ) as message,
         queue.fingerprint(j.error_message, j.error_data) as print,
         c.job_type as cause_type,
         queue.fingerprint(c.error_message, c.error_data) as cause_print
@@ -767,45 +757,10 @@ begin
       ) as l
       group by 1, 2
     ),
-    effects as (
+    groups as (
       select
         l.cause_type,
         l.cause_print,
-        jsonb_agg(jsonb_build_object(
-          'job_type', l.job_type,
-          'error_fingerprint', l.print,
-          'jobs', l.jobs,
-          'latest_id', l.latest_id
-        )) as effects
-      from (
-        select
-          n.cause_type,
-          n.cause_print,
-          n.job_type,
-          n.print,
-          count(*) as jobs,
-          (array_agg(n.id order by n.finished_at desc, n.id))[1] as latest_id
-        from letters as n
-        where n.cause_type is not null
-        group by 1, 2, 3, 4
-      ) as l
-      group by 1, 2
-    )
-    select jsonb_build_object(
-      'groups', coalesce(
-        jsonb_agg(
-          to_jsonb(a) || jsonb_build_object(
-            'by_hour', coalesce(h.by_hour, '{}'),
-            'consequences', coalesce(e.effects, '[]')
-          )
-          order by a.jobs desc, a.last_at desc
-        ),
-        '[]'
-      ),
-      'more', (select count(*) from letters) = 10000
-    )
-    from (
-      select
         l.job_type,
         l.print as error_fingerprint,
         count(*) as jobs,
@@ -814,13 +769,41 @@ begin
         (array_agg(l.id order by l.finished_at desc, l.id))[1] as latest_id,
         (array_agg(l.message order by l.finished_at desc, l.id))[1] as error_message
       from letters as l
-      where l.cause_type is null
+      group by 1, 2, 3, 4
+    ),
+    effects as (
+      select
+        g.cause_type,
+        g.cause_print,
+        jsonb_agg(jsonb_build_object(
+          'job_type', g.job_type,
+          'error_fingerprint', g.error_fingerprint,
+          'jobs', g.jobs,
+          'latest_id', g.latest_id
+        )) as effects
+      from groups as g
+      where g.cause_type is not null
       group by 1, 2
-    ) as a
+    )
+    select jsonb_build_object(
+      'groups', coalesce(
+        jsonb_agg(
+          to_jsonb(g) - '{cause_type,cause_print}'::text[] || jsonb_build_object(
+            'by_hour', coalesce(h.by_hour, '{}'),
+            'consequences', coalesce(e.effects, '[]')
+          )
+          order by g.jobs desc, g.last_at desc
+        ),
+        '[]'
+      ),
+      'more', (select count(*) from letters) = 10000
+    )
+    from groups as g
     left join hours as h
-      on h.job_type = a.job_type and h.print = a.error_fingerprint
+      on h.job_type = g.job_type and h.print = g.error_fingerprint
     left join effects as e
-      on e.cause_type = a.job_type and e.cause_print = a.error_fingerprint
+      on e.cause_type = g.job_type and e.cause_print = g.error_fingerprint
+    where g.cause_type is null
   );
 end;
 $$;
@@ -997,22 +980,24 @@ select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Workers seen within three minutes, 90 seconds where the run has ended, or with a lease in force.
 create function queue.alive_workers(p_now timestamptz)
-returns setof queue.workers
+returns queue.workers[]
 language sql stable
 set search_path = ''
 as $$
-select w.*
-from queue.workers as w
-where w.seen_at > p_now - interval '3 minutes'
-  and coalesce(w.ended_at > p_now - interval '90 seconds', true)
-union
-select w.*
-from (
-  select distinct l.worker
-  from queue.leases as l
-  where l.expires_at > p_now
-) as l
-join queue.workers as w on w.worker = l.worker
+select array(
+  select w
+  from queue.workers as w
+  where w.seen_at > p_now - interval '3 minutes'
+    and coalesce(w.ended_at > p_now - interval '90 seconds', true)
+  union
+  select w
+  from (
+    select distinct l.worker
+    from queue.leases as l
+    where l.expires_at > p_now
+  ) as l
+  join queue.workers as w on w.worker = l.worker
+)
 $$;
 revoke execute on function queue.alive_workers from public;
 
@@ -1049,14 +1034,19 @@ $$;
 revoke execute on function queue.nearest_type from public;
 
 -- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
-create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
+create function queue.served(
+  p_job_types text[],
+  p_queues text[],
+  p_alive queue.workers[],
+  p_now timestamptz
+)
 returns table (job_type text, queue text, unserved boolean)
 language sql stable
 set search_path = ''
 as $$
 with workers as materialized ( -- most serve the same
   select distinct w.job_types, w.queues
-  from queue.alive_workers(p_now) as w
+  from unnest(p_alive) as w
 )
 select
   t.job_type,
@@ -1702,13 +1692,7 @@ begin
   if p_job.finished_at is not null then
     return jsonb_build_object('reason', p_job.status, 'data', v_data);
   end if;
-  select
-    r.task,
-    r.failure,
-    r.failures,
-    r.refused_at,
-    r.retry_at
-  into v_found
+  select * into v_found
   from queue.refusals as r
   where r.job_id = p_job.id
   order by r.retry_at desc
@@ -1718,7 +1702,7 @@ begin
       'reason', 'refused',
       'since', v_found.refused_at,
       'cause', v_found.failure,
-      'data', to_jsonb(v_found) - '{failure,refused_at}'::text[]
+      'data', to_jsonb(v_found) - '{job_id,workspace_id,failure,refused_at}'::text[]
     );
   elsif p_job.status = 'processing' then
     select
@@ -1808,16 +1792,10 @@ begin
       'cause', v_found.reason
     )
     when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
-    when not exists (
-      select from unnest(p_alive) as w
-      where (w.job_types is null or p_job.job_type = any (w.job_types))
-        and (w.queues is null or p_job.queue = any (w.queues))
+    when (
+      select s.unserved
+      from queue.served(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
     )
-      and not exists (
-        select from queue.job_types as o
-        where o.job_type = p_job.job_type
-          and o.registered_at > p_now - interval '1 minute'
-      )
       then jsonb_build_object(
         'reason', 'no_processor',
         'cause', v_refusal,
@@ -1981,24 +1959,6 @@ order by h.id, h.level desc, a.xact_start
 $$;
 revoke execute on function queue.locks_on from public;
 
--- Whether another transaction keeps a job's row from being changed: a foreign key's lock does not.
-create function queue.is_locked(p_job_id uuid)
-returns boolean
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if current_setting('transaction_read_only')::boolean then
-    return false; -- it cannot be known there
-  end if;
-  perform from public.jobs as j
-  where j.id = p_job_id
-  for no key update skip locked;
-  return not found;
-end;
-$$;
-revoke execute on function queue.is_locked from public;
-
 -- The jobs that use up a limit for a job, at most p_most of them.
 create function queue.holders_of(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
@@ -2019,20 +1979,13 @@ begin
         and g.job_id <> p_job.id
       order by g.ord
       limit p_most;
-  elsif p_reason in ('type_limit', 'workspace_type_limit') then
+  elsif p_reason ~ '_limit$' then -- of the type, the workspace, or both
     return query
       select l.job_id, l.workspace_id, l.leased_at
       from queue.lanes as n
       join queue.leases as l on l.lane = n.lane
-      where n.job_type = p_job.job_type
+      where (p_reason = 'workspace_limit' or n.job_type = p_job.job_type)
         and (p_reason = 'type_limit' or l.workspace_id = p_job.workspace_id)
-      limit p_most;
-  elsif p_reason = 'workspace_limit' then
-    return query
-      select l.job_id, l.workspace_id, l.leased_at
-      from queue.lanes as n
-      join queue.leases as l
-        on l.lane = n.lane and l.workspace_id = p_job.workspace_id
       limit p_most;
   elsif p_reason = 'no_slot' then -- what the workers that serve it run
     return query
@@ -2207,11 +2160,10 @@ begin
         then '{"others": "jobs of other workspaces"}'::jsonb
     end;
   elsif v_kind = 'lock' then
-    v_holder := jsonb_build_object('pid', v_data -> 'pid')
-      || case
-        when v_is_open then jsonb_build_object('application', v_data -> 'application')
-        else '{}'
-      end;
+    v_holder := jsonb_build_object(
+      'pid', v_data -> 'pid',
+      'application', case when v_is_open then v_data -> 'application' end
+    );
   elsif v_kind = 'dead_worker' then
     v_holder := jsonb_build_object('worker_id', v_data -> 'worker_id');
     v_since := coalesce(v_data ->> 'ended_at', v_data ->> 'expires_at');
@@ -2436,17 +2388,21 @@ begin
   if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- its place in the queue is looked for
   end if;
-  if v_job.finished_at is null then
+  -- a session that may not write cannot try the lock
+  if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
   end if;
-  if v_lock is not null and not queue.is_locked(p_job_id) then
-    v_lock := null;
+  if v_lock is not null then
+    perform from public.jobs
+    where id = p_job_id
+    for no key update skip locked;
+    v_lock := case when not found then v_lock end; -- a foreign key's lock does not keep it
   end if;
   return queue.explain(
     v_job,
     v_lock,
-    array(select w from queue.alive_workers(v_now) as w),
+    queue.alive_workers(v_now),
     v_now
   );
 end;
@@ -2456,32 +2412,6 @@ comment on function public.explain_job is
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{words, command, path}], '
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
-
--- Leases that are over, at most a thousand.
-create function queue.expired_leases(
-  p_workspace_id uuid,
-  p_job_type text,
-  p_now timestamptz
-)
-returns setof queue.leases
-language sql stable
-set search_path = ''
-as $$
-select l.*
-from queue.leases as l
-where l.expires_at <= p_now
-  and (p_workspace_id is null or l.workspace_id = p_workspace_id)
-  and (
-    p_job_type is null
-    or l.lane in (
-      select n.lane
-      from queue.lanes as n
-      where n.job_type = p_job_type
-    )
-  )
-limit 1000
-$$;
-revoke execute on function queue.expired_leases from public;
 
 -- Jobs that wait alike, the largest groups first: one of them, how many (to a thousand), and since
 -- when: by lane; by key; for an answer or event; of a worker that is gone; past their time.
@@ -2499,9 +2429,13 @@ with lanes as materialized (
   from queue.lanes as l
   where p_job_type is null or l.job_type = p_job_type
 ),
-leases as materialized (
+leases as materialized ( -- that are over
   select *
-  from queue.expired_leases(p_workspace_id, p_job_type, p_now)
+  from queue.leases as l
+  where l.expires_at <= p_now
+    and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+    and (p_job_type is null or l.lane in (select n.lane from lanes as n))
+  limit 1000
 ),
 late as materialized (
   select d.job_id, d.run_at
@@ -2640,7 +2574,7 @@ with said as materialized (
         jsonb_build_array(e.said -> 'reason', j.job_type, j.queue, j.concurrency_key)
       )
     ) as holder
-  from (select array(select w from queue.alive_workers(p_now) as w) as workers) as a
+  from queue.alive_workers(p_now) as workers
   cross join queue.groups_of_held(p_workspace_id, p_job_type, p_now) as g
   join public.jobs as j on j.id = any (array[g.job_id])
   left join lateral (
@@ -2648,12 +2582,19 @@ with said as materialized (
     from queue.locks_on(array[j.id], p_now) as k
     where j.status = 'processing' or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
   ) as k on true
-  cross join lateral queue.explain(j, k.lock, a.workers, p_now) as e (said)
-  where e.said ? 'held_by'
-    and jsonb_typeof(e.said -> 'held_by') = 'object'
+  cross join lateral queue.explain(j, k.lock, workers, p_now) as e (said)
+  where jsonb_typeof(e.said -> 'held_by') = 'object'
 )
 select coalesce(
-  jsonb_agg(to_jsonb(h) order by h.jobs desc, h.since),
+  jsonb_agg(
+    to_jsonb(h) - 'said'
+    || (h.said - '{status,data,since,held_by,estimated_start_at}'::text[])
+    || jsonb_build_object(
+      'kind', h.said #> '{held_by,kind}',
+      'holder', h.said #> '{held_by,holder}'
+    )
+    order by h.jobs desc, h.since
+  ),
   '[]'
 )
 from (
@@ -2661,13 +2602,7 @@ from (
     sum(s.jobs) as jobs,
     bool_or(s.jobs >= 1000) as more,
     min(coalesce(s.oldest_at, (s.said #>> '{held_by,since}')::timestamptz)) as since,
-    (array_agg(s.said -> 'held_by' -> 'kind'))[1] as kind,
-    (array_agg(s.said -> 'reason'))[1] as reason,
-    (array_agg(s.said -> 'sentence'))[1] as sentence,
-    (array_agg(s.said -> 'cause'))[1] as cause,
-    (array_agg(s.said -> 'next'))[1] as next,
-    (array_agg(s.said #> '{held_by,holder}'))[1] as holder,
-    (array_agg(s.said -> 'job_id'))[1] as job_id,
+    (array_agg(s.said))[1] as said,
     array_agg(distinct (s.j).job_type) as job_types,
     array_agg(distinct (s.j).concurrency_key)
       filter (where s.said #>> '{held_by,kind}' = 'key') as keys

@@ -272,15 +272,15 @@ with lanes as materialized (
     select array_agg(o.job_type) as types, array_agg(o.queue) as queues
     from (select distinct job_type, queue from queue.lanes) as o
   ) as a
-  cross join lateral queue.served(a.types, a.queues, p_now) as s
+  cross join lateral queue.served(a.types, a.queues, queue.alive_workers(p_now), p_now) as s
   join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
 ),
 due as (
   select
     l.job_type,
-    min(r.ready_at) as ready_at,
-    count(*) as jobs,
-    sum(count(*)) over (partition by l.lane) >= l.most as is_more,
+    r.ready_at,
+    r.jobs,
+    sum(r.jobs) over (partition by l.lane) >= l.most as is_more,
     case
       when exists (
         select from queue.pauses as p
@@ -305,20 +305,16 @@ due as (
     end as cause
   from lanes as l
   cross join lateral (
-    select o.workspace_id, o.ready_at
-    from queue.ready as o
-    where o.lane = l.lane
-      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
-    limit l.most
+    select o.workspace_id, min(o.ready_at) as ready_at, count(*) as jobs
+    from (
+      select *
+      from queue.ready as q
+      where q.lane = l.lane
+        and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+      limit l.most
+    ) as o
+    group by 1
   ) as r
-  group by
-    l.lane,
-    l.job_type,
-    l.queue,
-    l.most,
-    l.unserved,
-    l.is_full,
-    r.workspace_id
   union all
   select
     g.job_type,
@@ -616,30 +612,6 @@ end;
 $$;
 revoke execute on function queue.findings_of_apps from public;
 
--- Codes, by version and commit, that workers alive run for the same types, and for which.
-create function queue.codes_side_by_side(p_now timestamptz)
-returns table (codes text, job_types text[], since timestamptz)
-language sql stable
-set search_path = ''
-as $$
-select
-  array_to_string(t.codes, ' and '),
-  (array_agg(t.job_type order by t.job_type))[1:5],
-  max(t.registered_at)
-from (
-  select
-    j.job_type,
-    j.registered_at,
-    array_agg(distinct w.version) as codes
-  from queue.alive_workers(p_now) as w
-  join queue.job_types as j on j.job_type = any (w.job_types)
-  group by 1, 2
-) as t
-where cardinality(t.codes) > 1
-group by t.codes
-$$;
-revoke execute on function queue.codes_side_by_side from public;
-
 -- Jobs of a workspace or (null) of all that are due in some lanes, counted to a thousand.
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
@@ -687,10 +659,23 @@ union all
 select
   'warn',
   'two_codes',
-  o.since,
-  format('both serve %s', array_to_string(o.job_types, ', ')),
-  jsonb_build_object('codes', o.codes, 'job_type', o.job_types[1])
-from queue.codes_side_by_side(p_now) as o
+  max(c.registered_at),
+  format(
+    'both serve %s',
+    array_to_string((array_agg(c.job_type order by c.job_type))[:5], ', ')
+  ),
+  jsonb_build_object(
+    'codes', array_to_string(c.codes, ' and '),
+    'job_type', min(c.job_type)
+  )
+from ( -- of types, by version and commit, that workers alive run
+  select j.job_type, j.registered_at, array_agg(distinct w.version) as codes
+  from unnest(queue.alive_workers(p_now)) as w
+  join queue.job_types as j on j.job_type = any (w.job_types)
+  group by 1, 2
+) as c
+where cardinality(c.codes) > 1
+group by c.codes
 union all
 select
   'warn',
@@ -1087,10 +1072,7 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_alive constant integer[] := array(
-    select w.worker
-    from queue.alive_workers(v_now) as w
-  );
+  v_alive constant queue.workers[] := queue.alive_workers(v_now);
   v_types jsonb;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -1118,11 +1100,6 @@ begin
       else t.job_type = p_job_type
     end
   ),
-  served as materialized (
-    select s.*
-    from (select array_agg(o.job_type) as names from asked as o) as a
-    cross join lateral queue.served(a.names, null, v_now) as s
-  ),
   seen as ( -- alive, stale (seen lately), or gone
     select
       o.job_type,
@@ -1132,7 +1109,7 @@ begin
       l.seen_at,
       l.queues,
       case
-        when l.worker = any (v_alive) then 'alive'
+        when l.worker in (select a.worker from unnest(v_alive) as a) then 'alive'
         when l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,
@@ -1202,7 +1179,12 @@ begin
     order by o.kind
     limit 1
   ) as p on true
-  left join served as s on s.job_type = t.job_type;
+  left join queue.served(
+    array(select o.job_type from asked as o),
+    null,
+    v_alive,
+    v_now
+  ) as s on s.job_type = t.job_type;
   if v_types is null and p_job_type is not null then
     perform queue.refuse(
       404,
