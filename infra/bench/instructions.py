@@ -2,8 +2,10 @@
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind (which must be
 installed), a short and a long run of each case; their difference, without the start, is the table.
-WAL and transaction ids are of the same runs; statements are those within a call, as auto_explain
-reports them. An argument names the cases: those that contain it.
+WAL and transaction ids, of which each subtransaction that writes takes one, are of the same runs;
+statements are those within a call, as auto_explain reports them. Beside each figure is what it is
+of the last release's, and the last line says what rose. An argument names the cases: those that
+contain it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -25,9 +27,9 @@ from minutehand.local.users import ACME
 SETUP = """
 create function public.bench_step(p_limit integer) returns bigint language plpgsql as $$
 declare
-  v_call integer := (select coalesce(max(last_call), 0) + 1 from queue.ticks);
-  v_items jsonb := (select coalesce(jsonb_agg(jsonb_build_object('job_id', job_id, 'fence', fence,
-    'outcome', 'completed')), '[]') from queue.leases);
+  v_call integer := (select /* own */ coalesce(max(last_call), 0) + 1 from queue.ticks);
+  v_items jsonb := (select /* own */ coalesce(jsonb_agg(jsonb_build_object('job_id', job_id,
+    'fence', fence, 'outcome', 'completed')), '[]') from queue.leases);
 begin
   return length(public.settle_jobs(jsonb_build_object('items', v_items, 'lease', jsonb_build_object(
     'worker_id', 'w', 'tick_id', '00000000-0000-4000-8000-000000000001', 'call', v_call,
@@ -94,6 +96,15 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
     return [int(counted[-1]), *(b - a for a, b in zip(states[0], states[-1], strict=True))]
 
 
+class Figures(NamedTuple):
+    """What a call costs; instructions and bytes of WAL a job."""
+
+    statements: float
+    instructions: float
+    wal: float
+    ids: float
+
+
 def statements(url: str, call: str) -> int:
     """How many statements a call makes once its session is warm, but for itself and the bench's."""
     said: list[str] = []
@@ -109,42 +120,63 @@ def statements(url: str, call: str) -> int:
         ):
             connection.execute(line.encode())
         said.clear()
-        connection.execute(call.encode())
-    own = 1 + (2 if "bench_step" in call else 0)  # which looks up what it settles
-    return sum("Query Text" in one for one in said) - own
+        connection.execute(f"{call} /* own */".encode())
+    return sum("Query Text" in one and "/* own */" not in one for one in said)
+
+
+class Engine:
+    """A server with the engine's present text, or with that of the last release."""
+
+    def __init__(self, folder: Path, *, is_released: bool) -> None:
+        self.copy = folder / "copy"
+        self.server = Postgres(folder / "server", scratch=True)
+        self.server.start()
+        self.url = prepared(self.server, "bench", is_released=is_released)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(SETUP.encode())
+
+    def measure(self, call: str, calls: int, jobs: int, made: tuple[str, ...]) -> Figures:
+        """Measure a case."""
+        if self.server.process is None:
+            self.server.start()
+        gone = "delete from public.jobs; delete from queue.ticks"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for statement in (gone, *made, "vacuum analyze", "checkpoint"):
+                connection.execute(statement.encode())
+        made_of = statements(self.url, call)
+        self.server.stop()
+        before = [f"select public.bench_step({jobs})"] * 2 if made else []
+        short, long = (
+            count(self.server, self.copy, [*before, STATE, *[call] * number, STATE])
+            for number in (calls, 2 * calls)
+        )
+        code, wal, ids = ((b - a) / calls for a, b in zip(short, long, strict=True))
+        return Figures(made_of, code / jobs, wal / jobs, ids)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, and what rose by more than 5 %."""
+    rose: list[str] = []
+    columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
+    print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="minutehand-instructions-", dir="/dev/shm") as name:
         Path(name).chmod(0o755)
-        server = Postgres(Path(name, "server"), scratch=True)
-        server.start()
-        url = prepared(server, "bench")
-        setup = SETUP
-        columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
-        print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
+        present = Engine(Path(name, "present"), is_released=False)
+        released = Engine(Path(name, "released"), is_released=True)
         for case, (call, calls, jobs, made) in CASES.items():
             if not all(word in case for word in sys.argv[1:]):
                 continue
-            if server.process is None:
-                server.start()
-            gone = "delete from public.jobs; delete from queue.ticks"
-            with psycopg.connect(url, autocommit=True) as connection:
-                for statement in (setup, gone, *made, "vacuum analyze", "checkpoint"):
-                    connection.execute(statement.encode())
-            setup = "select 1"
-            made_of = statements(url, call)
-            server.stop()
-            before = [f"select public.bench_step({jobs})"] * 2 if made else []
-            short, long = (
-                count(server, Path(name, "copy"), [*before, STATE, *[call] * number, STATE])
-                for number in (calls, 2 * calls)
-            )
-            code, wal, ids = ((b - a) / calls for a, b in zip(short, long, strict=True))
-            figures = f"{made_of} | {code / jobs:,.0f} | {wal / jobs:,.0f} | {ids:.1f}"
-            print(f"| {case} | {figures} |", flush=True)
-        server.destroy()
+            now, then = (one.measure(call, calls, jobs, made) for one in (present, released))
+            cells = []
+            for kind, new, old in zip(columns[1:], now, then, strict=True):
+                ratio = f"{new / old:.2f}" if old else "new" if new else "0"
+                cells.append(f"{new:,.{'1f' if kind == columns[-1] else '0f'}} ({ratio})")
+                if new > 1.05 * old:
+                    rose.append(f"{case}: {kind} {ratio}")
+            print(f"| {case} | {' | '.join(cells)} |", flush=True)
+        for one in (present, released):
+            one.server.destroy()
+    print(f"\nRose by more than 5 % since the last release: {'; '.join(rose) or 'nothing'}.")
 
 
 if __name__ == "__main__":

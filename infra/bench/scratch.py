@@ -25,6 +25,7 @@ from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, ADA, create_demo_users
 from minutehand.node import node_binary, script
+from minutehand.project import Project
 
 JWT_SECRET = "a-scratch-secret-of-at-least-32-characters"
 PUBLISHABLE_KEY = "sb_publishable_scratch"
@@ -138,8 +139,14 @@ def user_token(user_id: str = USER, *, secret: str = JWT_SECRET) -> str:
     return jwt.encode({**claims, "exp": now + 36_000}, secret, algorithm="HS256")
 
 
-def prepared(server: Postgres, database: str) -> str:
-    """Give a database of a server that runs our migrations, users and seed; return its address."""
+def prepared(server: Postgres, database: str, *, is_released: bool = False) -> str:
+    """Give a database of a server that runs our migrations, users and seed; return its address.
+
+    Args:
+        server: Which runs.
+        database: Its name.
+        is_released: As the last release left it; else the present text.
+    """
     if database != "postgres":
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute(f"create database {database}".encode())
@@ -147,7 +154,10 @@ def prepared(server: Postgres, database: str) -> str:
     owner = migrations.as_user(url, "postgres")
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
-    migrations.apply_project(owner)
+    if is_released:
+        migrations.apply_migrations(owner, migrations.history(Project.find()))
+    else:
+        migrations.apply_project(owner)
     create_demo_users(url)
     migrations.apply_seed(owner, migrations.seed_files()[0])
     return url
