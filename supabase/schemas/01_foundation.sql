@@ -10,19 +10,21 @@
 --   rank     The order of tenants with turns, the same in all lanes. A newcomer gets a number less
 --            by one than that of the tenant that was served last, and so comes near the round's
 --            end.
---   ring     How far in that order the lanes have come that are served together.
+--   ring     Lanes that are served together, and how far in that order they have come.
 --   round    Once around a ring.
 --   weight   How many jobs a tenant gets in a round.
 --   share    How many jobs of a turn a lease takes.
 --   pool     The slots of a worker that some job types share.
 --   gate     The limit of a concurrency key: its jobs wait behind it until they are admitted, as
 --            many as may run. One that was admitted counts in queue.gated until its attempt ends.
---   note     What an enqueue leaves for the next lease: a turn to open, or a gate to look at.
+--   note     What the next lease is to look at: a turn to open, or a gate. Left by enqueues, and by
+--            whatever else makes a job ready or frees a key.
 --   fence    The number of a job's lease: who shows an older one is not its holder any more.
 --
 -- A few words have a second sense. A plain insert is a client's own SQL, a plain job has no options
 -- (a simple one is that of a single call), and a plain completion is a success at the first lease.
--- queue.admit charges a person and knows no gate. A tick is a run of a worker, whatever began it.
+-- queue.admit charges a person and knows no gate. A tick is a run of a worker, whatever began it;
+-- its calls are numbered. Held is what a transaction has locked until its end.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               its time    its key   its turn   a worker
@@ -52,11 +54,13 @@
 --    transaction, and a person's call that finds one held is refused at once. A lease refuses any
 --    isolation but read committed, since it counts.
 --
--- Two forms recur. An update by `ctid = any (array(select … for update skip locked))` leaves out
--- what another transaction holds, or has changed since the statement began: the lock follows a row
--- to its new version, whose ctid the statement does not see. So a condition on another table and
--- the row are of one moment. `id = any (array[x])` finds a row by its key, whatever the planner
--- believes of the table.
+-- Four forms recur. An update by `ctid = any (array(select … for update skip locked))` leaves out
+-- what another transaction holds. It also leaves out what was changed after the statement began:
+-- the lock then is of the row's new version, which the update does not see. So no row is changed
+-- by a condition on another table that held only before. `id = any (array[x])` finds a row by its
+-- key, whatever the planner believes of the table. `x := f()` calls a function whose value no one
+-- needs: an assignment costs less than the query that `perform` is. What a rule forbids ends in
+-- queue.refuse, which raises.
 --
 -- Functions in public are security definer: no caller has rights on the engine's tables. Those
 -- that read much turn sequential scans off: a session's plan may be older than the rows.

@@ -344,9 +344,10 @@ alter table queue.unpublished enable row level security;
 revoke all on queue.unpublished from public, anon, authenticated, service_role;
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs whose type limits each key, in three states: behind the gate, which is their place;
--- admitted, until their attempt ends, while their place is another; and admitted and ended, until
--- the rate is charged.
+-- Jobs whose type limits each key, in three states:
+--   not admitted        behind the gate, which is their place
+--   admitted            their place is another; each counts as one of those that may run
+--   admitted and ended  as before, until a look at the gate deletes the row, and charges the rate
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,

@@ -1,7 +1,8 @@
 -- Enqueue one job, with many in the next file; each step is the name of its function:
 --
 --   public.enqueue_job
---     queue.enqueue_simple     the rest, where the service has no options and the type no schema
+--     queue.enqueue_simple     all of it at once, where the service has no options and the type no
+--                              schema; otherwise:
 --     queue.type_or_refuse     the type, published or not
 --     queue.add
 --       queue.new_job          checks payload and options (queue.read_options), makes the record
@@ -9,8 +10,8 @@
 --       queue.place            unpublished, deferred, behind its key's gate, or ready
 --         queue.note_turn      leaves a note, unless the turn is open and held (queue.hold_turn)
 --     queue.publish            a line of the feed, whose commit notifies workers, and a message
---                              (always true: a call that is assigned costs less than a query)
---     queue.admit              what the person who calls has used up
+--                              (12)
+--     queue.admit              what the person who calls has used up (06)
 --     queue.wake_worker        whether the caller should start a worker
 --
 -- At the end are what wakes a worker and what a call does to a live job before it changes it.
@@ -112,7 +113,8 @@ $$;
 revoke execute on function queue.type_or_refuse from public;
 
 -- The lane of a type in a queue, made where it is missing. Only a deploy (p_declares) may name a
--- new queue; others one that a type or worker names, since a lease reads all lanes of its types.
+-- new queue; others one that a type or worker names: a lease reads all lanes of its types, of which
+-- callers could otherwise make any number.
 create function queue.lane_of(
   p_job_type text,
   p_queue text,
@@ -291,6 +293,21 @@ end;
 $$;
 revoke execute on function queue.read_options from public;
 
+-- The W3C traceparent that the call's header has; null where there is none, or not a valid one.
+create function queue.trace_of_call()
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return substring(
+    nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
+    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+  );
+end;
+$$;
+revoke execute on function queue.trace_of_call from public;
+
 -- Check a new job, and make its row of its type, payload and options.
 create function queue.new_job(
   p_workspace_id uuid,
@@ -379,13 +396,8 @@ begin
   v_job.start_by_at := greatest(p_now, v_job.scheduled_for)
     + make_interval(secs => v_job.start_by_seconds);
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
-  if v_job.traceparent is null
-    and current_setting('request.headers', true) <> ''
-  then
-    v_job.traceparent := substring(
-      current_setting('request.headers', true)::json ->> 'x-minutehand-trace'
-      from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-    );
+  if v_job.traceparent is null and current_setting('request.headers', true) <> '' then
+    v_job.traceparent := queue.trace_of_call();
   end if;
   return v_job;
 end;
@@ -393,10 +405,11 @@ $$;
 revoke execute on function queue.new_job from public;
 
 -- Hold a turn until this transaction ends, by its lock, which enqueues share: no lease can close it
--- or move its start meanwhile, since it would need the lock alone (queue.tidy_turns). False where a
--- lease has it so; from the 201st on, since the server's locks are few; and outside read committed,
--- where a later statement does not see what leases commit. The transaction's setting has the count
--- and the latest turn, so that jobs of one turn in a row count once.
+-- or move its start meanwhile, since it would need the lock alone (queue.tidy_turns). False in
+-- three cases: a lease has it alone; this is the transaction's 201st, since the server's locks are
+-- few; or the isolation is not read committed, in which a later statement does not see what leases
+-- commit. A setting of the transaction has the count and the latest turn, so that jobs of one turn
+-- in a row count once.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -419,9 +432,10 @@ end;
 $$;
 revoke execute on function queue.hold_turn from public;
 
--- Make sure that a lease will find a ready job: leave a note, unless the turn is held and is open,
--- or is held and has a note: the lease that uses it up opens the turn from its ord or before, and
--- none can close it while it is held. Always true, as what queue.place then returns.
+-- Make sure that a lease will find a ready job, by a note. While the turn is held here, none is
+-- needed in two cases: the turn is open from that ord or before, since no lease can close it; or a
+-- note of that ord or before is there, since the lease that deletes it opens the turn from there.
+-- Always true, as what queue.place then returns.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -512,7 +526,7 @@ declare
   );
   v_key text;
 begin
-  -- again, since maintenance may have deleted the line
+  -- also of a job that had one before, which maintenance may have deleted
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id)
@@ -547,6 +561,9 @@ begin
   if p_job.lane = 0 then
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
+    update public.jobs
+    set lane = 0 -- by which queue.take_place knows of the line
+    where id = p_job.id and lane <> 0;
     return false;
   elsif p_job.deadline_at <= p_now then
     return false; -- maintenance ends it
@@ -586,7 +603,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      coalesce(v_run_at, p_now),
+      -- since when it could start: not from before it was released or has waited
+      coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
     return queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
@@ -771,7 +789,7 @@ $$;
 revoke execute on function queue.claim from public;
 
 -- Check, write and place a job, for a caller that publishes it. created: false where another job
--- has its keys, which is given. p_claimed: the id for which its idempotency key was taken before.
+-- has its keys, which is given. p_id: its id, for which its idempotency key may have been taken.
 create function queue.add(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -780,7 +798,7 @@ create function queue.add(
   p_options jsonb,
   p_now timestamptz,
   p_within text default '',
-  p_claimed uuid default null,
+  p_id uuid default null,
   out job public.jobs,
   out created boolean,
   out is_ready boolean
@@ -793,7 +811,7 @@ declare
   v_holder public.jobs;
 begin
   job := queue.new_job(
-    p_workspace_id, p_user_id, p_type, p_payload, p_options, p_now, p_within, p_claimed
+    p_workspace_id, p_user_id, p_type, p_payload, p_options, p_now, p_within, p_id
   );
   if job.idempotency_key is not null or job.unique_key is not null then
     loop
@@ -834,15 +852,12 @@ declare
   v_id constant uuid := queue.new_id();
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_is_held constant boolean := queue.hold_turn(p_type.lane, p_workspace_id);
-  v_seen constant record := queue.message_budget();
+  v_budget constant record := queue.message_budget();
   v_data constant jsonb := jsonb_build_object(
     'status', 'pending', 'attempts', 0, 'job_type', p_type.job_type
   );
   v_seqs constant integer[] := case when not p_type.is_minimal then '{1}' end;
-  v_trace constant text := substring( -- as in queue.new_job
-    nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
-    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-  );
+  v_trace constant text := queue.trace_of_call();
   v_topic constant text := 'workspace:' || p_workspace_id;
   v_watchers bigint := 0;
   v_unsent boolean; -- true, or null
@@ -859,15 +874,16 @@ declare
     "unique_key": null, "parent_id": null, "replay_of": null, "replay_from": null,
     "waiting_for": null, "running_since": null, "worker_id": null, ';
 begin
-  -- as queue.publish
+  -- as queue.publish and queue.send: one message, to the workspace, within 5/8 of the budget, or
+  -- 6/8 where it is followed
   if not p_type.is_minimal and to_regclass('realtime.messages') is not null then
-    if v_seen.is_followed then
+    if v_budget.is_followed then
       v_watchers := (select count(*) from queue.followers as f where f.topic = v_topic);
     end if;
     v_unsent := true;
     if clock_timestamp() - now() <= interval '1 second'
       and queue.may_send(
-        v_seen,
+        v_budget,
         1 + greatest(1, v_watchers),
         5 + sign(v_watchers)::integer,
         p_workspace_id,
@@ -944,7 +960,7 @@ begin
     true,
     v_unsent
   );
-  if v_seen.is_streamed then
+  if v_budget.is_streamed then
     perform pg_notify('minutehand_events', v_topic)
     from queue.streamed_topics as s
     where s.topic = v_topic and s.expires_at > clock_timestamp();
@@ -1073,12 +1089,15 @@ select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
 -- Three instants since 1970: when workers were last notified, in fiftieths of a second; when a
 -- caller was last asked to start a worker (0 once one came), and when a worker with free slots last
--- asked for jobs, in milliseconds. They are sequences, so that every transaction sees them at once.
+-- asked for jobs, in milliseconds; one that may end with that call says that it has none. They are
+-- sequences, so that every transaction sees them at once.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server.
+-- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server. It
+-- saves a second, no job depends on it: a worker that waits looks by itself each second, and one
+-- that was notified and found nothing after a tenth of one.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1091,7 +1110,7 @@ declare
   v_ignored text;
 begin
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
-    v_ignored := setval('queue.notified_at', v_at); -- an assignment is cheaper than a query
+    v_ignored := setval('queue.notified_at', v_at);
     v_ignored := pg_notify('minutehand_wakeup', '')::text;
   end if;
   return null;
@@ -1130,7 +1149,6 @@ begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  -- an assignment is cheaper than a query
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
   v_url := queue.setting('worker_url') #>> '{}';
   if v_url is null then
@@ -1218,7 +1236,7 @@ $$;
 revoke execute on function queue.hold_jobs from public;
 
 -- Delete locked jobs from their places, but for waits, before they get another. From gated first:
--- that waits for a gate which is admitting one, and the next statement sees it among the ready.
+-- this delete waits for a gate which is admitting one, and the next then finds it among the ready.
 create function queue.take_place(p_ids uuid[])
 returns void
 language plpgsql

@@ -17,12 +17,7 @@ set search_path = ''
 as $$
 declare
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
-  v_trace constant text := substring( -- as in queue.new_job
-    nullif(
-      current_setting('request.headers', true),
-      ''
-    )::json ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-  );
+  v_trace constant text := queue.trace_of_call();
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_types queue.job_types[];
   v_lanes integer[];
@@ -193,7 +188,8 @@ end;
 $$;
 revoke execute on function queue.publish_created from public;
 
--- Enqueue many; ids and created in the order of p_items. p_user_id: who calls, null: the service.
+-- Enqueue many, all at once if they are plain, else one by one; ids and created in the order of
+-- p_items. p_user_id: who calls, null: the service.
 create function queue.enqueue(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -210,6 +206,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
   v_caller constant uuid := queue.caller();
+  v_is_plain boolean;
   v_keyed uuid[]; -- the job of each item that has an idempotency key
   v_new uuid[] := '{}';
   v_published integer := 0; -- how many of v_new
@@ -227,8 +224,9 @@ begin
   where v_caller is not null
     and v_count > 1
     and not p_items @? '$[*].idempotency_key'; -- a repeated call makes none
-  wake := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
-  if wake then
+  v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+  wake := v_is_plain;
+  if v_is_plain then
     v_new := ids;
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
@@ -252,7 +250,7 @@ begin
         order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
       ) = i.value #> '{unique,key}' as is_again
     from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    where v_keyed is not null
+    where not v_is_plain
     order by is_repeat, job_type, i.value #>> '{unique,key}', i.n
   loop
     if v_item.is_repeat then
@@ -280,7 +278,7 @@ begin
       v_item.value - '{job_type,payload}'::text[],
       v_now + make_interval(secs => v_item.n * 1e-6),
       v_item.within,
-      v_keyed[v_item.n]
+      ids[v_item.n]
     );
     ids[v_item.n] := (v_made.job).id;
     created[v_item.n] := v_made.created;
@@ -400,7 +398,6 @@ declare
   v_options jsonb := '{}';
   v_holder uuid;
 begin
-  -- an assignment costs less than a statement
   v_count := set_config('minutehand.plain_inserts', v_count::text, true);
   if v_count > 100 and v_count % 100 = 1 and queue.caller() is not null then
     perform queue.take_call_slot(new.workspace_id);

@@ -175,7 +175,8 @@ revoke execute on function queue.note_gates from public;
 -- How many more jobs of a key may be admitted, at most 1,000: by its concurrency, from which those
 -- that are admitted already are taken; and by its rate. An admitted job reserves a token
 -- until it starts. Those that have started since are charged here, as of their start, and those
--- that have ended and owe nothing are deleted. tokens: what then is left of the rate, at that time.
+-- that have ended and owe nothing are deleted. tokens: what then is left of the rate, at that
+-- instant (at).
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -349,7 +350,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- not one whose earlier row has ended since the deletion above: the next time
+        -- not one whose own row of an earlier attempt has ended since the deletion above, beside
+        -- which it has no place yet: the next time
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id

@@ -58,8 +58,8 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
--- How many jobs of a turn a lease takes, from ord on; 0 for an empty turn. For queue.tidy_turns how
--- many it has taken, and the last one's ord.
+-- How many jobs of a turn a lease is to take, from ord on; 0 for an empty turn. When it has taken
+-- them, queue.tidy_turns gets how many those were, and the last one's ord.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
@@ -67,7 +67,8 @@ create type queue.share as (
   jobs integer
 );
 -- The tenant that is served last, and how many jobs it has had of a round that is unfinished, else
--- 0. Of a limited type: when its slots ran out; with job_type null: of all other types.
+-- 0. One of these says so of the lanes of a limited type, when its slots ran out; that without a
+-- job_type of all other lanes.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -556,7 +557,7 @@ begin
   is_limited := v_types <> '{}';
   v_busy := array(
     select n
-    from ( -- an order of its own, which the condition is evaluated in
+    from ( -- sorted within, so that the locks are tried in that order
       select t.job_type as n
       from queue.job_types as t
       where t.job_type = any (v_types)
@@ -585,10 +586,10 @@ $$;
 revoke execute on function queue.lock_types from public;
 
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
--- too. is_cut: the last that was read, behind which there may be more. A ring has come to a
--- position in the order (rank, tenant, lane): last_lane puts it before all lanes of the tenant that
--- was served last while its round is unfinished, so that the tenant comes first, else behind them
--- all.
+-- too. is_cut: the last that was read, behind which there may be more. The ring's position is
+-- compared by (rank, tenant, lane), where lane_bound is no lane: zero is before all lanes of the
+-- tenant that was served last, which comes first again while its round is unfinished; the greatest
+-- integer is behind them, when it is done.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -617,7 +618,7 @@ begin
     u.from_ord,
     u.nth = p_rows
   from (
-    select r.*, case when r.last_taken = 0 then 2147483647 else 0 end as last_lane
+    select r.*, case when r.last_taken = 0 then 2147483647 else 0 end as lane_bound
     from queue.rings as r
     where r.ring = p_ring
   ) as p
@@ -629,7 +630,7 @@ begin
         from queue.turns as o
         where not o.blocked
           and (o.rank, o.workspace_id, o.lane)
-          > (p.last_rank, p.last_workspace_id, p.last_lane)
+          > (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id, o.lane
         limit p_rows
       )
@@ -639,7 +640,7 @@ begin
         from queue.turns as o
         where not o.blocked
           and (o.rank, o.workspace_id, o.lane)
-          <= (p.last_rank, p.last_workspace_id, p.last_lane)
+          <= (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id, o.lane
         limit p_rows
       )
@@ -650,9 +651,10 @@ end;
 $$;
 revoke execute on function queue.along_the_ring from public;
 
--- As queue.along_the_ring, but p_rows of each of these lanes, from where its ring has come to. A
--- lane lags at most one round behind the others: one that was not served for long would otherwise
--- be served alone until it caught up.
+-- As queue.along_the_ring, but p_rows of each of these lanes, from where its ring has come to; by
+-- an index that begins with the lane, which a plan for both would not read in order. A lane lags at
+-- most one round behind the others: one that was not served for long would otherwise be served
+-- alone until it caught up.
 create function queue.lane_by_lane(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -687,7 +689,7 @@ begin
       r.last_rank,
       r.last_workspace_id,
       r.last_taken,
-      case when r.last_taken = 0 then 2147483647 else 0 end as last_lane -- as along the ring
+      case when r.last_taken = 0 then 2147483647 else 0 end as lane_bound
     from unnest(p_lanes) as n (lane)
     join queue.lanes as l on l.lane = n.lane
     join queue.rings as r on r.ring = l.ring
@@ -701,7 +703,7 @@ begin
         where o.lane = p.lane
           and not o.blocked
           and (o.rank, o.workspace_id, o.lane)
-          > (p.last_rank, p.last_workspace_id, p.last_lane)
+          > (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id
         limit p_rows
       )
@@ -712,7 +714,7 @@ begin
         where o.lane = p.lane
           and not o.blocked
           and (o.rank, o.workspace_id, o.lane)
-          <= (p.last_rank, p.last_workspace_id, p.last_lane)
+          <= (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id
         limit p_rows
       )
@@ -736,8 +738,8 @@ revoke all on queue.limited_tenants from public, anon, authenticated, service_ro
 -- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause;
 -- is_empty: there is one turn in all, without a job. They are read along the ring that these lanes
 -- share. Where the lanes are in several rings, or too few turns of theirs were found along it,
--- since most there are of other lanes, some of each lane are read instead. From the first place on
--- where a reading was cut, none count: one that was not read could come before them.
+-- since most there are of other lanes, some of each lane are read instead. Turns at the first place
+-- where a reading was cut, and behind it, are dropped: one that was not read may come before them.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -970,12 +972,12 @@ $$;
 revoke execute on function queue.limit_turns from public;
 
 -- Divide slots in rounds: each tenant in turn gets as many of its first ready jobs as its weight,
--- then each again. In the order, rounds_had is how many rounds a tenant has had before a job, and
--- comes first, so that no one has a second before all have had one; round is where the ring has the
--- tenant. p_depth: how many jobs of a turn are read (is_cut: one may have more); null: only those
--- of the first round, since more tenants follow, each of which comes before a second.
--- taken_after: what the ring notes of the tenant, should the job be the last. empty: turns without
--- a ready job, which come first in the order; lasts: what queue.move_on is to know.
+-- then each again. Jobs are sorted by (rounds_had, ring_round, rank, tenant, ord): first how many
+-- rounds the tenant has had of this lease before the job, so that no one begins a second before all
+-- have had one; then the tenants as the ring has them. p_depth: how many jobs of a turn are read,
+-- at least those of a round; null: more tenants follow, each of which comes before a second round,
+-- so that there is none. is_cut: a turn may have more jobs than were read. empty: turns without a
+-- ready job. lasts: what queue.move_on is to know, with taken_after of the job that is served last.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1003,12 +1005,15 @@ begin
       select
         t.*,
         r.ord,
-        r.nth_of_turn,
+        r.nth_of_turn = t.depth as is_cut,
         row_number() over (
           partition by t.workspace_id, t.job_type
           order by r.ord
         ) as nth_of_type
-      from unnest(p_turns) with ordinality as t
+      from (
+        select u.*, greatest(p_depth, u.weight) as depth -- the weight, where p_depth is null
+        from unnest(p_turns) with ordinality as u
+      ) as t
       left join lateral (
         select o.ord, row_number() over (order by o.ord) as nth_of_turn
         from queue.ready as o
@@ -1016,12 +1021,8 @@ begin
           and o.workspace_id = t.workspace_id
           and o.ord >= t.from_ord
         order by o.ord
-        limit least( -- which ignores nulls: no limit
-          coalesce(p_depth, t.weight),
-          t.type_free,
-          t.own_free,
-          t.tenant_free
-        )
+        -- least ignores nulls: no limit
+        limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
       ) as r on true
       where not t.is_paused
         and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
@@ -1029,7 +1030,7 @@ begin
     owned as (
       select
         h.*,
-        min(h.round) filter (where h.ord is not null) over tenant as tenant_round,
+        min(h.round) filter (where h.ord is not null) over tenant as ring_round,
         max(h.taken) over tenant as tenant_taken,
         row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
       from heads as h
@@ -1042,18 +1043,18 @@ begin
       o.job_type,
       o.type_free,
       o.ord,
-      o.nth_of_turn,
+      o.is_cut,
       o.ordinality as turn,
-      o.tenant_round as round,
+      o.ring_round,
       o.rank,
       (o.tenant_taken + o.nth - 1) / o.weight as rounds_had,
       (o.tenant_taken + o.nth) % o.weight as taken_after
     from owned as o
     where o.ord is null or o.nth <= coalesce(o.tenant_free, p_most)
     order by
-      o.ord is not null,
+      o.ord is not null, -- empty turns first
       rounds_had,
-      o.tenant_round,
+      o.ring_round,
       o.rank,
       o.workspace_id,
       o.nth
@@ -1063,7 +1064,7 @@ begin
       continue;
     end if;
     exit when v_slots = p_most or p_depth is null and v_job.rounds_had > 0;
-    is_cut := is_cut or (v_job.nth_of_turn = p_depth) is true;
+    is_cut := is_cut or v_job.is_cut;
     if v_job.type_free is not null then
       v_type := coalesce(
         array_position(v_types, v_job.job_type),
@@ -1075,7 +1076,7 @@ begin
     end if;
     v_slots := v_slots + 1;
     v_of_turn[v_job.turn] := coalesce(v_of_turn[v_job.turn], 0) + 1;
-    v_last := row(null, v_job.taken_after, v_job.round, v_job.rank, v_job.workspace_id);
+    v_last := row(null, v_job.taken_after, v_job.ring_round, v_job.rank, v_job.workspace_id);
     if v_job.type_free is not null and v_of_type[v_type] = v_job.type_free then
       v_last.job_type := v_job.job_type;
       lasts := lasts || v_last;
@@ -1097,9 +1098,9 @@ end;
 $$;
 revoke execute on function queue.divide_slots from public;
 
--- These lanes have come to the tenant that was served last, unless another lease has moved them
--- further meanwhile, and share a ring from then on: one in which no other lane is. Whether both
--- still hold is looked at again where the ring is locked.
+-- These lanes have come to the tenant that was served last, but for those that another lease has
+-- moved further meanwhile. From then on they share a ring: their own, if no other lane is in it,
+-- else one without lanes, else a new one. What was found is looked at again where it is locked.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1177,9 +1178,11 @@ revoke execute on function queue.move_on from public;
 
 -- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
 -- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
--- than were read. at_limit: types of which no job may start. The ring moves on, unless all turns
--- were read and either one tenant has them all or, without limits, slots are left: no one was then
--- passed over.
+-- than were read. at_limit: types of which no job may start. Then the ring is
+--   where it was, if all turns were read and no one was passed over: one tenant has them all, or
+--     without limits slots are left;
+--   at the last tenant that was read, if slots are left and more turns follow;
+--   at the tenant that was served last, else.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1257,13 +1260,12 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- where no one follows, the order may stay
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
   then
     return;
   end if;
-  if v_slots < v_most and not v_first.is_all then -- all that were read have had their round
+  if v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -1274,8 +1276,8 @@ begin
       v_last
     );
   end if;
-  -- a limited type stops at the tenant where its slots ran out, since those behind it were passed
-  -- over; the other lanes go on to the last
+  -- the lanes of a limited type stop at the tenant where its slots ran out, since those behind it
+  -- were passed over; the other lanes go on to the last
   v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
@@ -1337,8 +1339,9 @@ end;
 $$;
 revoke execute on function queue.both_taken from public;
 
--- Lease the first jobs of each turn. A record is found by its ctid, which its lock keeps: where
--- another version of it was committed since the statement began, the job stays ready.
+-- Lease the first jobs of each turn. The update finds a record by its ctid, since no one else can
+-- give it a new version while it is locked; one that got one since the statement began is not seen,
+-- and stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1564,8 +1567,9 @@ end;
 $$;
 revoke execute on function queue.take from public;
 
--- Move the start of turns to their first job, or to the last that was leased (ord), and close empty
--- ones. Only those whose lock is free: no open transaction is adding a job to them.
+-- Move the start of turns (from_ord) to their first ready job or, where they have none, to the last
+-- one that was leased, and close those that were empty before. Only those whose lock is free: no
+-- open transaction is adding a job to them.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
 language plpgsql
@@ -1627,6 +1631,7 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
+  v_expected bigint; -- how many jobs there are at least, unless another lease has some
   v_one queue.share;
 begin
   lanes := v_shared.lanes;
@@ -1652,16 +1657,14 @@ begin
         v_shared.shares := null;
       end if;
     end if;
-    -- where another lease holds some, more may come behind them. A lone turn was given all slots,
-    -- however few jobs it has
     if v_leased < p_request."limit" and v_shared.shares is not null then
+      v_expected := case
+        when v_shared.shares[2] is null then 1 -- it was given all slots, however few jobs it has
+        else (select sum(s.jobs) from unnest(v_shared.shares) as s)
+      end;
       more := more
         or v_taken.has_refused
-        or v_leased < case
-          when v_shared.shares[2] is null then 1
-          else (select sum(s.jobs) from unnest(v_shared.shares) as s)
-        end
-          and queue.refused('lease', leased_at) = '{}';
+        or v_leased < v_expected and queue.refused('lease', leased_at) = '{}';
     end if;
   end if;
   if v_shared.shares is null and p_request."limit" > 0 then
@@ -1691,8 +1694,8 @@ begin
     join queue.job_types as y on y.job_type = n.job_type
     where y.rate_limit is not null and not y.rate_per_key;
   end if;
-  -- An empty turn is closed late, since its next job then needs no note (DECISIONS 21): once several
-  -- are, since each lease reads them; after a lease that has passed over many jobs, since the next
+  -- An empty turn is closed late, since its next job then needs no note: once several are empty,
+  -- since each lease reads them; after a lease that has passed over many jobs, since the next
   -- begins behind them; and now and then.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
@@ -2044,6 +2047,7 @@ begin
       excluded.last_call
     );
   end if;
+  -- enqueues count on this worker for two seconds; one that may not ask again says 0
   if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
     v_ms := (date_part('epoch', v_now) * 1000)::bigint;
     if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then

@@ -36,7 +36,8 @@ create type queue.worker_item as (
   output jsonb
 );
 -- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
--- null for a plain completion: at the first lease, with a result that fits.
+-- null for a plain completion: at the first lease, with a result that fits. So they are for one
+-- whose fence is stale, which queue.end_attempts leaves out, since it has no such lease.
 create type queue.transition as (
   status text,
   attempts integer,

@@ -254,7 +254,7 @@ revoke execute on function queue.changes_by_topic from public;
 -- reach. Nor is more than 3/8 of it for a tenant that has sent an eighth in the last second while
 -- another is followed. p_workspace_id: null where the changes are of several.
 create function queue.may_send(
-  p_seen record,
+  p_budget record,
   p_cost bigint,
   p_eighths integer,
   p_workspace_id uuid,
@@ -267,17 +267,17 @@ as $$
 declare
   v_ignored bigint;
 begin
-  if p_seen.used + p_cost > p_seen.budget * p_eighths / 8 then
+  if p_budget.used + p_cost > p_budget.budget * p_eighths / 8 then
     return false;
   end if;
   -- apart: a query costs more than this
-  if p_seen.used + p_cost > p_seen.budget * 3 / 8 and p_workspace_id is not null then
+  if p_budget.used + p_cost > p_budget.budget * 3 / 8 and p_workspace_id is not null then
     if exists (
         select from queue.followers as f
         where f.topic like 'workspace:%'
           and f.topic <> 'workspace:' || p_workspace_id
       )
-      and p_seen.budget / 8 < p_cost * (
+      and p_budget.budget / 8 < p_cost * (
         select count(*)
         from (
           select o.at
@@ -293,7 +293,7 @@ begin
     end if;
   end if;
   for v_each in 1 .. p_cost loop
-    v_ignored := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
+    v_ignored := nextval('queue.messages_counted');
   end loop;
   return true;
 end;
@@ -326,7 +326,8 @@ begin
     from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
   exception when others then -- no enqueue or settlement fails because of a message
     raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- while no one is connected, Realtime makes no partition for the day, and there is no one to ask
+    -- while no one is connected, Realtime makes no partition for the day, and there is no one to
+    -- ask
     return sqlstate = '23514';
   end;
   if v_form is not null then
@@ -347,7 +348,7 @@ create function queue.send(
   p_workspace_id uuid,
   p_is_minor boolean,
   p_fits_one boolean,
-  p_seen record,
+  p_budget record,
   p_now timestamptz
 )
 returns boolean
@@ -367,14 +368,14 @@ begin
   if clock_timestamp() - now() > interval '1 second' then
     return false;
   end if;
-  if not p_fits_one or p_seen.is_followed then
+  if not p_fits_one or p_budget.is_followed then
     -- of so many tenants that the budget does not reach, followed or not
     if not p_is_minor
-      and p_seen.used + 2 * (
+      and p_budget.used + 2 * (
         select count(distinct c.workspace_id)
         from unnest(p_changes) as c
         where c.seqs is not null
-      ) > p_seen.budget * 6 / 8
+      ) > p_budget.budget * 6 / 8
     then
       return false;
     end if;
@@ -406,7 +407,7 @@ begin
   end if;
   if v_cost = 0 then -- no topic gets any of them
     return true;
-  elsif not queue.may_send(p_seen, v_cost, v_eighths, p_workspace_id, p_now) then
+  elsif not queue.may_send(p_budget, v_cost, v_eighths, p_workspace_id, p_now) then
     return false;
   end if;
   if v_topics is null then -- made once it may be sent
@@ -423,8 +424,7 @@ revoke execute on function queue.send from public;
 -- Publish changes that a statement has made to rows that the caller holds: messages, notifications
 -- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
 -- alone; progress and logs come in calls of their own. p_is_soon: new jobs are due within a minute,
--- so that workers are notified. Nothing happens where there are no changes. Always true, so that
--- callers assign it: a query would cost more.
+-- so that workers are notified. True; null and nothing done where there are no changes (strict).
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -440,7 +440,7 @@ declare
   v_number constant bigint := queue.feed_number(
     greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
   );
-  v_seen constant record := queue.message_budget();
+  v_budget constant record := queue.message_budget();
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_workspace_id uuid := p_changes[1].workspace_id; -- null where they are of several
@@ -458,12 +458,12 @@ begin
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
     v_fits_one := v_fits_one and v_workspace_id is not null and v_jobs <= 1000;
     v_unsent := nullif(
-      not queue.send(p_changes, v_workspace_id, v_is_minor, v_fits_one, v_seen, p_now),
+      not queue.send(p_changes, v_workspace_id, v_is_minor, v_fits_one, v_budget, p_now),
       false
     );
   end if;
   -- only where someone streams: who notifies commits under a lock of the whole server
-  if v_seen.is_streamed then
+  if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
     where s.expires_at > clock_timestamp()

@@ -253,6 +253,26 @@ def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine) -
         assert served[ACME] == 3 * rounds + min(begun, 3)
 
 
+@pytest.mark.parametrize("others", [1, 14, 40])
+@pytest.mark.parametrize("size", [1, 10, 33])
+def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
+    """However many tenants share a lease, which reads some jobs of each."""
+    limit_workspace(engine, weight=20)
+    engine.enqueue_many(50)
+    for number in range(others):
+        workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
+        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+        engine.enqueue_many(4, workspace=workspace)
+
+    served: Counter[str] = Counter()
+    left = a_round = 20 + others
+    while left:
+        served += of_workspaces(engine, min(size, left))
+        left = a_round - served.total()
+    assert served.pop(ACME) == 20
+    assert set(served.values()) == {1}
+
+
 def test_lanes_that_are_served_apart_have_a_ring_each_and_no_more(engine: Engine) -> None:
     """Workers that serve types in common pass none of their tenants over, in either order."""
     tenants = [str(uuid.UUID(int=number << 64, version=4)) for number in (1, 2, 3)]

@@ -146,3 +146,15 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
     [lease] = engine.lease()
     assert lease["job"]["attempts"] == 1
     assert engine.one("select count(*) from queue.ready") == 0
+
+
+def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
+    """Not since the time for which it was scheduled, at which it was first ready."""
+    engine.register("work")
+    engine.enqueue(delay_seconds=10)
+    engine.advance(20)
+    lease = engine.lease_one()
+    engine.advance(1000)
+    engine.settle(lease, "released")
+    age = engine.one("select extract(epoch from queue.clock() - ready_at) from queue.ready")
+    assert age < 500

@@ -209,3 +209,16 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
     assert (
         engine.rows("select deployed_at from queue.job_types where deployed_at is not null") == []
     )
+
+
+def test_a_job_whose_type_is_gone_waits_for_one_and_leaves_nothing(engine: Engine) -> None:
+    """Its lane was swept meanwhile: it has none, which is how its line is found again."""
+    engine.register("work")
+    job_id = engine.enqueue(delay_seconds=10)
+    engine.run("delete from queue.job_types where job_type = 'work'")
+    engine.run("delete from queue.lanes where job_type = 'work'")
+    engine.advance(20)
+    engine.maintain()
+    assert engine.rows("select job_id::text from queue.unpublished") == [job_id]
+    engine.rpc("cancel_job", p_job_id=job_id)
+    assert engine.rows("select job_id from queue.unpublished") == []
