@@ -2268,18 +2268,13 @@ declare
   v_held jsonb;
   v_error record;
 begin
-  if p_lock is not null then
-    v_found := jsonb_build_object(
-      'reason', 'locked',
-      'since', p_lock -> 'since',
-      'data', p_lock
-    );
-  else
-    v_found := coalesce(
+  v_found := case
+    when p_lock is null then coalesce(
       queue.explain_row(p_job, p_alive, p_now),
       queue.explain_ready(p_job, p_now)
-    );
-  end if;
+    )
+    else jsonb_build_object('reason', 'locked', 'since', p_lock -> 'since', 'data', p_lock)
+  end;
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(
       'since', (select max(w.seen_at) from queue.workers as w)

@@ -150,7 +150,6 @@ set search_path = ''
 as $$
 declare
   v_half constant integer := cardinality(p_ids) / 2;
-  v_lost queue.worker_item[];
   v_done integer := cardinality(p_ids);
 begin
   begin
@@ -165,14 +164,14 @@ begin
       ));
       get diagnostics v_done = row_count;
     elsif p_task = 'reclaim' then -- expired leases are settled as lost, tried again at once
-      v_lost := queue.lost_items(p_ids);
       perform queue.append_event(
         p_ids,
         'job.reclaimed',
         '{"status": "pending"}',
         p_now
       );
-      perform queue.publish(s.changes, p_now) from queue.settle(v_lost, false) as s;
+      perform queue.publish(s.changes, p_now)
+      from queue.settle(queue.lost_items(p_ids), false) as s;
     else
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)
