@@ -650,11 +650,7 @@ begin
     p_bytes => octet_length(p_answer::text)
   );
   perform queue.wake_worker(v_now);
-  return (
-    select queue.job_json(j)
-    from public.jobs as j
-    where j.id = p_job_id
-  );
+  return queue.job_json(queue.visible_job(p_job_id));
 end;
 $$;
 comment on function public.answer_job is

@@ -104,9 +104,7 @@ declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
   perform queue.cancel(array[p_job_id], queue.clock());
-  select * into v_job
-  from public.jobs
-  where id = p_job_id;
+  v_job := queue.visible_job(p_job_id);
   if v_job.status in ('completed', 'failed') then
     perform queue.refuse(
       409,
@@ -320,9 +318,7 @@ declare
 begin
   perform queue.take_call_slot(v_job.workspace_id); -- its children are retried, too
   perform queue.hold_jobs(array[p_job_id]);
-  select * into v_job
-  from public.jobs
-  where id = p_job_id;
+  v_job := queue.visible_job(p_job_id);
   v_family := 1 + (
     select count(*)
     from (
@@ -403,11 +399,7 @@ begin
     octet_length(p_payload::text)
   );
   perform queue.wake_worker(v_now);
-  return (
-    select queue.job_json(j)
-    from public.jobs as j
-    where j.id = p_job_id
-  );
+  return queue.job_json(queue.visible_job(p_job_id));
 end;
 $$;
 comment on function public.retry_job is

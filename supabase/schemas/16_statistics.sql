@@ -1185,14 +1185,14 @@ begin
     v_alive,
     v_now
   ) as s on s.job_type = t.job_type;
-  if v_types is null and p_job_type is not null then
-    perform queue.refuse(
-      404,
-      'unknown_job_type',
-      format('no worker has registered the job type %s', left(p_job_type, 100))
-    );
-  end if;
   if p_job_type is not null then
+    if v_types is null then
+      perform queue.refuse(
+        404,
+        'unknown_job_type',
+        format('no worker has registered the job type %s', left(p_job_type, 100))
+      );
+    end if;
     v_types := jsonb_set(
       v_types,
       '{0,holders}',
