@@ -200,8 +200,10 @@ begin
     from lines as l
     order by l.id, l.seq
   )
-  select array_agg(
-    row(
+  select array_agg(e.change order by (e.change).job_ids[1], (e.change).seqs[1])
+  into v_changes
+  from (
+    select row(
       l.workspace_id,
       l.session_id,
       'job.log',
@@ -219,12 +221,10 @@ begin
       ),
       array[l.id],
       array[l.seq]
-    )::queue.change
-  )
-  into v_changes
-  from lines as l
-  where l.is_minimal is null;
-  v_changes := v_changes || array(
+    )::queue.change as change
+    from lines as l
+    where l.is_minimal is null
+    union all
     select row(
       j.workspace_id,
       j.session_id,
@@ -236,16 +236,11 @@ begin
     from unnest(v_items) as i
     join public.jobs as j on j.id = any (array[i.job_id])
     where i.progress is not null
-  );
+  ) as e;
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
   from unnest(v_changes) as c;
-  v_changes := array(
-    select c
-    from unnest(v_changes) as c
-    order by c.job_ids[1], c.seqs[1]
-  );
-  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
+  perform queue.publish(v_changes, p_now); -- strict: of no change nothing
 exception when data_exception or integrity_constraint_violation then
   if cardinality(p_items) > 1 then -- each alone: what one worker says stops no other job
     perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
