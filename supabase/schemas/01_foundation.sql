@@ -8,8 +8,8 @@
 --   blocked  Of a turn: no lease reads it, since it is closed (it was empty), is paused, or its
 --            tenant is at a limit.
 --   rank     The order of tenants with turns, the same in all lanes. A newcomer gets a number less
---            by one than that of the tenant that was served last, and so comes near the round's
---            end.
+--            by one than that of the tenant that was served last: just behind where the round is,
+--            and so near its end.
 --   ring     Lanes that are served together, and how far in that order they have come.
 --   round    Once around a ring.
 --   weight   How many jobs a tenant gets in a round.
@@ -45,7 +45,7 @@
 --    turn or moves its start to the first job, so that no enqueue can be adding an older one.
 -- 4. Limits are counted, not kept. A limited scope (type, workspace, type in a workspace) is an
 --    advisory lock that a lease tries; the next statement counts its leases. The limit of a key is
---    a gate: no more of its jobs than may run are ever ready.
+--    a gate: no more of its jobs than may run are ever ready or running.
 -- 5. What follows from the record is not stored. Events of a job that went as planned are derived
 --    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
 --    statistics and apps read.

@@ -13,7 +13,7 @@ create table public.jobs (
   scheduled_for timestamptz,
   deadline_at timestamptz,
   cancel_requested_at timestamptz,
-  ord bigint, -- the order among its tenant's jobs, while it is pending
+  ord bigint, -- the order among its tenant's jobs, which it keeps when it is put off
   id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
@@ -114,7 +114,7 @@ create table queue.job_types (
   internal boolean not null default false, -- only the service enqueues it
   schema_version integer not null default 1,
   payload_schema jsonb,
-  -- a job that is put off keeps the slot of its key
+  -- a job that is put off keeps the slot of its key; webhooks' type alone, which has no rate
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
@@ -347,7 +347,8 @@ create index unpublished_by_workspace on queue.unpublished (workspace_id, job_ty
 -- Jobs whose type limits each key, in three states:
 --   not admitted        behind the gate, which is their place
 --   admitted            their place is another; each counts as one of those that may run
---   admitted and ended  as before, until a look at the gate deletes the row, and charges the rate
+--   admitted and ended  it holds no slot; the next look at the gate charges its start to the rate
+--                       and deletes the row, before it counts
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,

@@ -435,7 +435,7 @@ revoke execute on function queue.hold_turn from public;
 -- Make sure that a lease will find a ready job, by a note. While the turn is held here, none is
 -- needed in two cases: the turn is open from that ord or before, since no lease can close it; or a
 -- note of that ord or before is there, since the lease that deletes it opens the turn from there.
--- Always true, as what queue.place then returns.
+-- Returns true, which queue.place passes on: a lease can get the job.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -471,8 +471,8 @@ end;
 $$;
 revoke execute on function queue.note_turn from public;
 
--- Give a job that came before its type, or whose queue is gone, a lane of the type: one that came
--- before it also gets the type's values where its caller gave none.
+-- Give a job that came before its type, or whose queue is gone, a lane of the type. One that came
+-- before it (chosen is not null) also gets the type's values where its caller gave none.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -836,8 +836,9 @@ $$;
 revoke execute on function queue.add from public;
 
 -- Enqueue a simple job, which is ready at once: its type has neither a schema nor a rate per key,
--- and without a key it meets no other gate. Record, place, note and line of the feed are one
--- statement. Gives what queue.row_json gives of it.
+-- and without a key it meets no other gate. It does what queue.add and queue.publish do, which read
+-- easier, with record, place, note and line of the feed in one statement, and gives what
+-- queue.row_json gives; tests/sql/test_inserts.py holds them equal.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1002,7 +1003,7 @@ declare
   v_user uuid;
   v_made record;
   v_job public.jobs;
-  v_is_ready boolean;
+  v_is_published boolean;
 begin
   if v_options = '{}'
     and jsonb_typeof(v_payload) = 'object' -- as in queue.new_job
@@ -1047,7 +1048,7 @@ begin
       'wake', false
     );
   end if;
-  v_is_ready := queue.publish(
+  v_is_published := queue.publish(
     array[
       row(
         p_workspace_id,
@@ -1063,8 +1064,8 @@ begin
       )::queue.change
     ],
     v_now,
-    coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
-  ) and v_made.is_ready;
+    p_is_soon => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
+  );
   if v_user is not null then
     perform queue.admit(
       'jobs',
@@ -1076,7 +1077,7 @@ begin
   return json_build_object(
     'job', queue.row_json(v_job, v_now),
     'created', true,
-    'wake', v_is_ready and queue.wake_worker(v_now)
+    'wake', v_made.is_ready and queue.wake_worker(v_now)
   );
 end;
 $$;
@@ -1089,8 +1090,7 @@ select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
 -- Three instants since 1970: when workers were last notified, in fiftieths of a second; when a
 -- caller was last asked to start a worker (0 once one came), and when a worker with free slots last
--- asked for jobs, in milliseconds; one that may end with that call says that it has none. They are
--- sequences, so that every transaction sees them at once.
+-- asked for jobs, in milliseconds. They are sequences, so that every transaction sees them at once.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
@@ -1124,6 +1124,24 @@ create constraint trigger feed_notify
   for each row
   when (new.wakes)
   execute function queue.notify_workers();
+
+-- A run that had free slots asks for no more jobs: enqueues from now on start a worker. It looks
+-- once more, for those that counted on it before.
+create function queue.count_on_no_worker(p_now timestamptz)
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_before constant bigint := (date_part('epoch', p_now) * 1000)::bigint - 2000;
+begin
+  return case
+    when pg_sequence_last_value('queue.slots_ms') > v_before
+      then setval('queue.slots_ms', v_before)
+  end;
+end;
+$$;
+revoke execute on function queue.count_on_no_worker from public;
 
 -- Whether the caller should start a worker. Not where in the last two seconds one with free slots
 -- has asked for jobs, or a caller was asked to start one, unless pg_cron calls, once a minute

@@ -175,15 +175,17 @@ revoke execute on function queue.note_gates from public;
 -- How many more jobs of a key may be admitted, at most 1,000: by its concurrency, from which those
 -- that are admitted already are taken; and by its rate. An admitted job reserves a token
 -- until it starts. Those that have started since are charged here, as of their start, and those
--- that have ended and owe nothing are deleted. tokens: what then is left of the rate, at that
--- instant (at).
+-- that have ended and owe nothing are deleted. tokens: what is left of the rate, less what is
+-- reserved, at that instant (at). is_held: an ended one counts still, since another transaction has
+-- its row, as that of a person who deletes the job.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
   p_key text,
   out free integer,
   out tokens double precision,
-  out at timestamptz
+  out at timestamptz,
+  out is_held boolean
 )
 language plpgsql
 set search_path = ''
@@ -197,8 +199,10 @@ declare
   );
   v_begun tid[];
   v_unpaid integer;
+  v_admitted record;
 begin
   free := 1000;
+  is_held := false;
   if p_type.rate_per_key then
     v_begun := array( -- skip those being settled: two settlements would wait for each other
       select g.ctid
@@ -245,29 +249,29 @@ begin
     ) - v_unpaid;
     free := greatest(0, floor(tokens + 1e-9))::integer;
   end if;
-  delete from queue.gated as g
-  where g.workspace_id = p_workspace_id
-    and g.job_type = p_type.job_type
-    and g.key = p_key
-    and g.admitted
-    and g.ended
-    -- but one that has ended since then and is yet to be charged; those that never started go
-    and (p_type.rate_per_key and g.started_at < 'infinity') is not true;
+  delete from queue.gated
+  where ctid = any (array(
+    select g.ctid
+    from queue.gated as g
+    where g.workspace_id = p_workspace_id
+      and g.job_type = p_type.job_type
+      and g.key = p_key
+      and g.admitted
+      and g.ended
+      -- but one that has ended since then and is yet to be charged; those that never started go
+      and (p_type.rate_per_key and g.started_at < 'infinity') is not true
+    for update skip locked
+  ));
   if p_type.key_concurrency is not null and p_key <> '' then
-    free := greatest(
-      0,
-      least(
-        free,
-        p_type.key_concurrency - (
-          select count(*)
-          from queue.gated as g
-          where g.workspace_id = p_workspace_id
-            and g.job_type = p_type.job_type
-            and g.key = p_key
-            and g.admitted
-        )
-      )
-    );
+    select count(*) as jobs, coalesce(bool_or(g.ended), false) as has_ended
+    into v_admitted
+    from queue.gated as g
+    where g.workspace_id = p_workspace_id
+      and g.job_type = p_type.job_type
+      and g.key = p_key
+      and g.admitted;
+    free := greatest(0, least(free, p_type.key_concurrency - v_admitted.jobs));
+    is_held := v_admitted.has_ended;
   end if;
 end;
 $$;
@@ -336,7 +340,7 @@ begin
   from public.jobs as j
   where j.id = any (v_closed);
   v_count := queue.free_of_key(v_type, p_workspace_id, p_key);
-  if v_count.free = 0 and not v_type.rate_per_key then
+  if v_count.free = 0 and not v_type.rate_per_key and not v_count.is_held then
     return;
   end if;
   with admitted as (
@@ -350,8 +354,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- not one whose own row of an earlier attempt has ended since the deletion above, beside
-        -- which it has no place yet: the next time
+        -- not one whose row of an earlier attempt, which has the same key, has ended since the
+        -- deletion above: the next time
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -380,7 +384,7 @@ begin
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- there are more
     -- other transactions hold the rest, and may leave it behind the gate
-    when v_admitted.jobs < v_count.free then p_now + interval '1 second'
+    when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
     -- when the rate allows the next; without one tokens is null, and no time helps
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
@@ -671,8 +675,10 @@ begin
   from unnest(v_places) as p (name)
   where queue.try_lock('bucket ' || p.name)
   limit 1;
-  if v_place is null then
-    perform queue.charges_alone(p_bucket, 'infinity');
+  if v_place is null then -- refused, unless the bucket is free by now
+    perform queue.charge(p_bucket, p_most, p_seconds, p_cost, p_limit)
+    where queue.charges_alone(p_bucket, 'infinity');
+    return;
   end if;
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (v_place, p_cost, v_now)

@@ -58,6 +58,16 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
+-- The first ready jobs of a tenant, in their order, each by the number of its turn.
+create type queue.tenant_jobs as (
+  turns integer[],
+  weight integer,
+  taken integer,
+  tenant_free integer,
+  round bigint,
+  rank bigint,
+  workspace_id uuid
+);
 -- How many jobs of a turn a lease is to take, from ord on; 0 for an empty turn. When it has taken
 -- them, queue.tidy_turns gets how many those were, and the last one's ord.
 create type queue.share as (
@@ -66,9 +76,8 @@ create type queue.share as (
   ord bigint,
   jobs integer
 );
--- The tenant that is served last, and how many jobs it has had of a round that is unfinished, else
--- 0. One of these says so of the lanes of a limited type, when its slots ran out; that without a
--- job_type of all other lanes.
+-- The tenant that a lease serves last, and how many jobs it has had of a round that is unfinished,
+-- else 0: one for each limited type whose slots run out (job_type), and one for all other lanes.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -410,7 +419,7 @@ $$;
 revoke execute on function queue.open_gates from public;
 
 -- Open noted turns, at their tenant's rank, or for a newcomer at the end of the round; and turns
--- whose time at a limit is over.
+-- whose time at a limit is over. One that another transaction changes now keeps its note.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -426,6 +435,17 @@ begin
       order by id
       limit 10 * p_most
     ) as n
+    where not exists (
+        select from queue.turns as t
+        where t.workspace_id = n.workspace_id and t.lane = n.lane
+      )
+      or exists (
+        select from (
+          select from queue.turns as t
+          where t.workspace_id = n.workspace_id and t.lane = n.lane
+          for update skip locked
+        ) as free
+      )
     group by 1, 2
     order by min(n.id)
     limit p_most
@@ -587,9 +607,9 @@ revoke execute on function queue.lock_types from public;
 
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
 -- too. is_cut: the last that was read, behind which there may be more. The ring's position is
--- compared by (rank, tenant, lane), where lane_bound is no lane: zero is before all lanes of the
--- tenant that was served last, which comes first again while its round is unfinished; the greatest
--- integer is behind them, when it is done.
+-- compared by (rank, tenant, lane). While the round of the tenant that was served last is
+-- unfinished, it comes first again: lane_bound, which is no lane, is then before all of its lanes,
+-- else behind them.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -736,10 +756,11 @@ revoke all on queue.limited_tenants from public, anon, authenticated, service_ro
 
 -- The turns in these lanes of the tenants that come next, at most p_most tenants. known: how many
 -- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause;
--- is_empty: there is one turn in all, without a job. They are read along the ring that these lanes
--- share. Where the lanes are in several rings, or too few turns of theirs were found along it,
--- since most there are of other lanes, some of each lane are read instead. Turns at the first place
--- where a reading was cut, and behind it, are dropped: one that was not read may come before them.
+-- is_empty: there is one turn in all, without a job. They are read along the ring of these lanes,
+-- if they have one; where that was cut before it had p_most tenants, since most turns there are of
+-- other lanes, or where the lanes have several rings, they are read lane by lane. Turns at the
+-- first place where a reading was cut, and behind it, are dropped: one that was not read may come
+-- before.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -971,13 +992,11 @@ end;
 $$;
 revoke execute on function queue.limit_turns from public;
 
--- Divide slots in rounds: each tenant in turn gets as many of its first ready jobs as its weight,
--- then each again. Jobs are sorted by (rounds_had, ring_round, rank, tenant, ord): first how many
--- rounds the tenant has had of this lease before the job, so that no one begins a second before all
--- have had one; then the tenants as the ring has them. p_depth: how many jobs of a turn are read,
--- at least those of a round; null: more tenants follow, each of which comes before a second round,
--- so that there is none. is_cut: a turn may have more jobs than were read. empty: turns without a
--- ready job. lasts: what queue.move_on is to know, with taken_after of the job that is served last.
+-- Divide slots in rounds: each tenant in the ring's order gets as many of its first ready jobs as
+-- its weight, then each again. Jobs that a limit stops are passed over, and count as none. p_depth:
+-- how many jobs of a turn are read, at least those of a round; null: more tenants follow, so that
+-- there is one round. is_cut: a turn may have more jobs than were read. empty: turns without a
+-- ready job. lasts: what queue.move_on is to know.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -991,97 +1010,115 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_job record;
-  v_last queue.last_served;
-  v_slots integer := 0;
-  v_of_turn integer[] := '{}'; -- slots that each turn gets
-  v_types text[] := '{}'; -- limited ones, and slots that each gets
+  v_turns queue.turn[] := p_turns; -- of a variable each element is found at once
+  v_tenants queue.tenant_jobs[];
+  v_tenant queue.tenant_jobs;
+  v_next integer[]; -- the next job of each tenant
+  v_given integer[]; -- how many jobs each tenant gets
+  v_of_turn integer[] := '{}'; -- how many each turn gets
+  v_types text[] := '{}'; -- limited ones, and how many each gets
   v_of_type integer[] := '{}';
+  v_round integer := 0;
+  v_slots integer := 0;
+  v_had integer; -- how many jobs a tenant has had of this round
+  v_turn integer;
   v_type integer;
+  v_last queue.last_served;
+  v_has_more boolean;
 begin
-  is_cut := false;
-  for v_job in
-    with heads as (
-      select
-        t.*,
-        r.ord,
-        r.nth_of_turn = t.depth as is_cut,
-        row_number() over (
-          partition by t.workspace_id, t.job_type
-          order by r.ord
-        ) as nth_of_type
-      from (
-        select u.*, greatest(p_depth, u.weight) as depth -- the weight, where p_depth is null
-        from unnest(p_turns) with ordinality as u
-      ) as t
-      left join lateral (
-        select o.ord, row_number() over (order by o.ord) as nth_of_turn
-        from queue.ready as o
-        where o.lane = t.lane
-          and o.workspace_id = t.workspace_id
-          and o.ord >= t.from_ord
-        order by o.ord
-        -- least ignores nulls: no limit
-        limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
-      ) as r on true
-      where not t.is_paused
-        and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
-    ),
-    owned as (
-      select
-        h.*,
-        min(h.round) filter (where h.ord is not null) over tenant as ring_round,
-        max(h.taken) over tenant as tenant_taken,
-        row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
-      from heads as h
-      where h.nth_of_type <= coalesce(h.own_free, p_most)
-      window tenant as (partition by h.workspace_id)
-    )
+  with heads as materialized (
     select
-      o.lane,
-      o.workspace_id,
-      o.job_type,
-      o.type_free,
-      o.ord,
-      o.is_cut,
-      o.ordinality as turn,
-      o.ring_round,
-      o.rank,
-      (o.tenant_taken + o.nth - 1) / o.weight as rounds_had,
-      (o.tenant_taken + o.nth) % o.weight as taken_after
-    from owned as o
-    where o.ord is null or o.nth <= coalesce(o.tenant_free, p_most)
-    order by
-      o.ord is not null, -- empty turns first
-      rounds_had,
-      o.ring_round,
-      o.rank,
-      o.workspace_id,
-      o.nth
+      t.*,
+      r.ord,
+      r.nth_of_turn = t.depth as is_cut,
+      row_number() over (
+        partition by t.workspace_id, t.job_type
+        order by r.ord
+      ) as nth_of_type
+    from (
+      select u.*, greatest(p_depth, u.weight) as depth -- the weight, where p_depth is null
+      from unnest(p_turns) with ordinality as u
+    ) as t
+    left join lateral (
+      select o.ord, row_number() over (order by o.ord) as nth_of_turn
+      from queue.ready as o
+      where o.lane = t.lane
+        and o.workspace_id = t.workspace_id
+        and o.ord >= t.from_ord
+      order by o.ord
+      -- least ignores nulls: no limit
+      limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
+    ) as r on true
+    where not t.is_paused
+      and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0
+  ),
+  tenants as (
+    select
+      array_agg(h.ordinality order by h.ord, h.lane) filter (
+        where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)
+      ) as turns,
+      h.weight,
+      max(h.taken) as taken,
+      h.tenant_free,
+      min(h.round) filter (where h.ord is not null) as round,
+      h.rank,
+      h.workspace_id
+    from heads as h
+    group by h.weight, h.tenant_free, h.rank, h.workspace_id
+  )
+  select
+    coalesce(array_agg(t::queue.tenant_jobs order by t.round, t.rank, t.workspace_id), '{}'),
+    (
+      select array_agg(row(h.lane, h.workspace_id, null, 0)::queue.share)
+      from heads as h
+      where h.ord is null
+    ),
+    (select coalesce(bool_or(h.is_cut), false) from heads as h)
+  into v_tenants, empty, is_cut
+  from tenants as t
+  where t.turns is not null;
+  v_next := array_fill(1, array[cardinality(v_tenants)]);
+  v_given := array_fill(0, array[cardinality(v_tenants)]);
+  <<rounds>>
   loop
-    if v_job.ord is null then
-      empty := empty || row(v_job.lane, v_job.workspace_id, null, 0)::queue.share;
-      continue;
-    end if;
-    exit when v_slots = p_most or p_depth is null and v_job.rounds_had > 0;
-    is_cut := is_cut or v_job.is_cut;
-    if v_job.type_free is not null then
-      v_type := coalesce(
-        array_position(v_types, v_job.job_type),
-        cardinality(v_types) + 1
-      );
-      v_types[v_type] := v_job.job_type;
-      continue when v_of_type[v_type] = v_job.type_free;
-      v_of_type[v_type] := coalesce(v_of_type[v_type], 0) + 1;
-    end if;
-    v_slots := v_slots + 1;
-    v_of_turn[v_job.turn] := coalesce(v_of_turn[v_job.turn], 0) + 1;
-    v_last := row(null, v_job.taken_after, v_job.ring_round, v_job.rank, v_job.workspace_id);
-    if v_job.type_free is not null and v_of_type[v_type] = v_job.type_free then
-      v_last.job_type := v_job.job_type;
-      lasts := lasts || v_last;
-      v_last.job_type := null;
-    end if;
+    v_has_more := false;
+    for v_nth in 1 .. cardinality(v_tenants) loop
+      v_tenant := v_tenants[v_nth];
+      v_had := case v_round when 0 then v_tenant.taken else 0 end;
+      while v_had < v_tenant.weight and v_next[v_nth] <= cardinality(v_tenant.turns) loop
+        exit rounds when v_slots = p_most;
+        v_turn := v_tenant.turns[v_next[v_nth]];
+        v_next[v_nth] := v_next[v_nth] + 1;
+        v_type := null;
+        if v_turns[v_turn].type_free is not null then
+          v_type := coalesce(
+            array_position(v_types, v_turns[v_turn].job_type),
+            cardinality(v_types) + 1
+          );
+          v_types[v_type] := v_turns[v_turn].job_type;
+          continue when v_of_type[v_type] = v_turns[v_turn].type_free;
+          v_of_type[v_type] := coalesce(v_of_type[v_type], 0) + 1;
+        end if;
+        v_had := v_had + 1;
+        v_slots := v_slots + 1;
+        v_given[v_nth] := v_given[v_nth] + 1;
+        if v_given[v_nth] = v_tenant.tenant_free then
+          v_next[v_nth] := cardinality(v_tenant.turns) + 1;
+        end if;
+        v_of_turn[v_turn] := coalesce(v_of_turn[v_turn], 0) + 1;
+        v_last := row(
+          null, v_had % v_tenant.weight, v_tenant.round, v_tenant.rank, v_tenant.workspace_id
+        );
+        if v_type is not null and v_of_type[v_type] = v_turns[v_turn].type_free then
+          v_last.job_type := v_types[v_type];
+          lasts := lasts || v_last;
+          v_last.job_type := null;
+        end if;
+      end loop;
+      v_has_more := v_has_more or v_next[v_nth] <= cardinality(v_tenant.turns);
+    end loop;
+    exit when p_depth is null or not v_has_more;
+    v_round := v_round + 1;
   end loop;
   if v_slots > 0 then
     lasts := lasts || v_last;
@@ -1178,11 +1215,7 @@ revoke execute on function queue.move_on from public;
 
 -- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
 -- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
--- than were read. at_limit: types of which no job may start. Then the ring is
---   where it was, if all turns were read and no one was passed over: one tenant has them all, or
---     without limits slots are left;
---   at the last tenant that was read, if slots are left and more turns follow;
---   at the tenant that was served last, else.
+-- than were read. at_limit: types of which no job may start.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1260,12 +1293,14 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
+  -- where the ring is afterwards: as before, if no one was passed over, since one tenant has all
+  -- turns, or all jobs were taken; else at the tenant that was served last; or at the last one that
+  -- was read, if all that were read have had their round and others follow
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
   then
     return;
-  end if;
-  if v_slots < v_most and not v_first.is_all then
+  elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -1568,8 +1603,9 @@ $$;
 revoke execute on function queue.take from public;
 
 -- Move the start of turns (from_ord) to their first ready job or, where they have none, to the last
--- one that was leased, and close those that were empty before. Only those whose lock is free: no
--- open transaction is adding a job to them.
+-- one that was leased, and close those that a lease found empty. p_turns: how many jobs it has had
+-- of each, and the last one's ord. Only those whose lock is free: no open transaction is adding a
+-- job to them.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
 language plpgsql
@@ -1613,7 +1649,7 @@ $$;
 revoke execute on function queue.tidy_turns from public;
 
 -- Fill the slots of one pool, of these job types: which turns get them, and their first jobs.
--- unfilled: the lanes whose jobs may start, where there was none.
+-- unfilled: if the pool got nothing, its lanes whose type is not at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1631,7 +1667,7 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
-  v_expected bigint; -- how many jobs there are at least, unless another lease has some
+  v_expected bigint; -- jobs that were seen: of fewer, another lease has the rest
   v_one queue.share;
 begin
   lanes := v_shared.lanes;
@@ -2047,9 +2083,10 @@ begin
       excluded.last_call
     );
   end if;
-  -- enqueues count on this worker for two seconds; one that may not ask again says 0
-  if coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
-    v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+  v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+  if v_asked.free_slots < 0 then
+    v_ignored := queue.count_on_no_worker(v_now);
+  elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
     if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
       v_ignored := setval('queue.slots_ms', v_ms);
     end if;
@@ -2138,7 +2175,9 @@ comment on function public.lease_jobs is
   '{worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], queues, '
   'lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, '
   'summary?}}. pools: limits of some of the job types each, in place of one of all; due counts '
-  'those of all. A lease counts as an attempt; a repeated (tick_id, call) that got leases gets '
+  'those of all. free_slots: with one or more, enqueues of the next two seconds wake no one, since '
+  'this worker asks again; -1 takes that back; limit, less what is leased, unless given. '
+  'A lease counts as an attempt; a repeated (tick_id, call) that got leases gets '
   'them again. most: so many runs may be under way, answered by run: {free}, null if this one is '
   'refused. ends: it ends if '
   'nothing is leased, nor due within stay_ms: {ended, refused}; refused: another was meanwhile, '

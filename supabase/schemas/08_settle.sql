@@ -36,8 +36,7 @@ create type queue.worker_item as (
   output jsonb
 );
 -- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
--- null for a plain completion: at the first lease, with a result that fits. So they are for one
--- whose fence is stale, which queue.end_attempts leaves out, since it has no such lease.
+-- null for a plain completion: at the first lease, with a result that fits; and for a stale fence.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -367,18 +366,19 @@ end;
 $$;
 revoke execute on function queue.end_places from public;
 
--- End attempts as decided, in one statement, since another would cost every job. p_transitions:
--- what queue.decide made of each item; null where all are plain completions. own: jobs whose event
--- must be stored; rest: those, and jobs that continue or have keys, parents or deadlines. results:
--- the answer, where every item was a plain completion and no fence was stale; else null, since it
--- is then read from what is stored. has_blocked: turns are at a limit.
+-- End attempts as decided, in one statement, since another would cost every job. An item with a
+-- stale fence has no lease, and so changes nothing. p_transitions: what queue.decide made of each
+-- item; null where all are plain completions. with_event: jobs whose event must be stored; rest:
+-- those, and jobs that continue or have keys, parents or deadlines. results: the answer, where
+-- every item was a plain completion and no fence was stale; else null, since it is then read from
+-- what is stored. has_blocked: turns are at a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
   p_now timestamptz,
   out changes queue.change[],
   out rest uuid[],
-  out own uuid[],
+  out with_event uuid[],
   out results json,
   out has_blocked boolean
 )
@@ -503,7 +503,7 @@ begin
         )::json
     end,
     exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity')
-  into changes, rest, own, results, has_blocked
+  into changes, rest, with_event, results, has_blocked
   from moved as m;
 end;
 $$;
@@ -577,7 +577,7 @@ begin
     select e.id, e.seq, c.workspace_id, c.type, c.data, v_now
     from unnest(changes) as c
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq)
-    where e.id = any (v_ended.own);
+    where e.id = any (v_ended.with_event);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
   -- their tenants' turns at a limit are looked at again
@@ -752,6 +752,7 @@ declare
   v_tick constant uuid := p_request ->> 'tick_id';
   v_worker integer;
   v_refused boolean;
+  v_ignored bigint := queue.count_on_no_worker(queue.clock());
 begin
   perform queue.refuse_revoked();
   update queue.ticks

@@ -2174,7 +2174,7 @@ begin
     'kind', v_kind,
     'holder', jsonb_strip_nulls(v_holder),
     'since', v_since,
-    'until', coalesce(p_found -> 'estimated_start_at', v_data -> 'patience_until')
+    'until', coalesce(p_found ->> 'estimated_start_at', v_data ->> 'patience_until')
   ) || queue.waiting_beside(p_job, v_reason);
 end;
 $$;

@@ -273,6 +273,26 @@ def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, siz
     assert set(served.values()) == {1}
 
 
+@pytest.mark.parametrize("tenants", [3, 31])
+def test_a_tenant_whose_first_jobs_have_no_slot_gets_its_share(
+    engine: Engine, tenants: int
+) -> None:
+    """Older jobs of a type that others fill are passed over, and count as none that it has had."""
+    engine.register("full", max_concurrency=6)
+    for number in range(tenants):
+        workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
+        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+        if number < 2:
+            engine.enqueue_many(20, workspace=workspace, job_type="full")
+        engine.enqueue_many(40, workspace=workspace)
+
+    served: Counter[str] = Counter()
+    for rounds in (8, 9, 12):
+        while left := rounds * tenants - served.total():
+            served += of_workspaces(engine, left)
+        assert set(served.values()) == {rounds}
+
+
 def test_lanes_that_are_served_apart_have_a_ring_each_and_no_more(engine: Engine) -> None:
     """Workers that serve types in common pass none of their tenants over, in either order."""
     tenants = [str(uuid.UUID(int=number << 64, version=4)) for number in (1, 2, 3)]

@@ -48,6 +48,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     assert reason(engine, job_id) == "cancelling"
     engine.advance(120)
     assert reason(engine, job_id) == "lease_expired"
+    assert explain(engine, job_id)["held_by"]["until"] is not None
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
 

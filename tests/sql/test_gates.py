@@ -83,8 +83,13 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     with engine.open_transaction() as other:
         other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
         engine.settle(first)  # its row is left to the next who opens the gate
+    text = engine.one("select pg_get_functiondef('queue.open_gate'::regproc)")
+    counted = "v_count := queue.free_of_key(v_type, p_workspace_id, p_key);"
+    assert counted in text
+    paused = text.replace(counted, f"{counted} perform pg_advisory_xact_lock(1);")
+    engine.run(paused.replace("%", "%%"))
     with engine.beside() as opener, engine.open_transaction() as other:
-        other.run(HOLD, first["job"]["id"])
+        other.run("select pg_advisory_xact_lock(1)")
         opening = engine.blocked(opener.lease, 1, call=2)
         engine.settle(second, "released")
         other.run("commit")
@@ -315,3 +320,21 @@ def test_one_turn_is_limited_where_it_would_be_among_others(
         "select cardinality(f.turns), f.is_limited"
         " from queue.first_turns(array(select l.lane from queue.lanes as l), 10) as f"
     ) == [(turns, is_limited)]
+
+
+def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
+    """Its row of an attempt that has ended is yet to be deleted, since the gate was busy then."""
+    engine.register("work", key_concurrency=1)
+    first = engine.enqueue(concurrency_key="k")
+    second = engine.enqueue(concurrency_key="k")
+    lease = engine.lease_one()
+    with engine.open_transaction() as gate:
+        gate.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
+        engine.settle(lease, "retry", retry_after_seconds=60)
+    with engine.open_transaction() as user:
+        user.run("delete from public.jobs where id = %s", first)
+        assert engine.lease() == []
+        user.run("rollback")
+        user.run("begin")
+    engine.advance(2)
+    assert ids_of(engine.lease()) == [second]

@@ -158,3 +158,42 @@ def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
     engine.settle(lease, "released")
     age = engine.one("select extract(epoch from queue.clock() - ready_at) from queue.ready")
     assert age < 500
+
+
+def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine) -> None:
+    """As maintenance does, in a transaction of seconds, in which it may want what the lease has."""
+    engine.register("work")
+    engine.register("other")
+    engine.enqueue()
+    engine.enqueue(job_type="other", workspace=GLOBEX)
+    engine.run_all()
+    engine.run("update queue.turns set blocked = true, look_at = null")  # closed
+    with engine.open_transaction() as other:
+        other.run("update queue.turns set changed_at = changed_at where workspace_id = %s", ACME)
+        engine.enqueue()
+        engine.enqueue(job_type="other", workspace=GLOBEX)
+        assert [lease["job"]["workspace_id"] for lease in engine.lease()] == [GLOBEX]
+    assert [lease["job"]["workspace_id"] for lease in engine.lease()] == [ACME]
+
+
+@pytest.mark.parametrize("says", ["-1", "ends", "tick_finished", "nothing"])
+def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: str) -> None:
+    engine.register("work")
+    run: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-00000000000d", "worker": "w1"}
+    engine.lease_call(call=1, **run)
+
+    def wakes() -> bool:
+        answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
+        return bool(answer["wake"])
+
+    assert not wakes(), "it has free slots, and looks again"
+    engine.settle(engine.lease_one(free_slots=0, call=2, **run))
+    if says == "-1":
+        engine.lease_call(call=3, free_slots=-1, **run)
+    elif says == "ends":
+        ended = engine.lease_call(call=3, free_slots=0, ends={"stay_ms": 0}, **run)["run"]
+        assert ended["ended"]
+    elif says == "tick_finished":
+        engine.rpc("tick_finished", p_request={"tick_id": run["tick_id"]})
+    assert wakes() == (says != "nothing")
+    assert not wakes(), "one is called"

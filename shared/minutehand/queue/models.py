@@ -389,7 +389,8 @@ class LeaseRequest(Model):
     #: In place of the leases of their types.
     lease_seconds: int | None = None
     version: str | None = None
-    #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
+    #: Slots that enqueues may count on, None lets the database count what it leaves unfilled; -1
+    #: when they no more may.
     free_slots: int | None = None
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None

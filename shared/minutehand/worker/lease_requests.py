@@ -95,9 +95,9 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run_of.queues,
             version=self._options.code,
-            # None lets the database count what is left; 0 keeps enqueues waking someone, for a
-            # tick that may be about to leave, or that is woken itself
-            free_slots=None if self._has_room else 0,
+            # None lets the database count what is left, on which enqueues then count; -1 takes
+            # that back; 0 changes nothing, for a tick that was not counted on, or that is woken
+            free_slots=None if self._has_room else -1 if self._owes_a_look else 0,
             count_due=count_due,
             most=most,
             run_seconds=None if most is None else self._run_of.seconds_left(),

@@ -24,7 +24,7 @@ from minutehand.functions.worker.routes import PROCESS_PATH, Request, WorkerRout
 from minutehand.queue.direct import DirectApi, listen
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
-from minutehand.worker import Worker, slots
+from minutehand.worker import Registry, Worker, slots
 from tests.contract.observed import breaches
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE
@@ -204,6 +204,35 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
     assert (said["completed"], said["due_left"]) == (120, 0)
     assert due(engine, COROUTINE, FUNCTION) == 14
+
+
+def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
+    """On AWS it would wait for the next minute: enqueues had counted on the run while it ran."""
+    settings = settings_of(engine, ["coroutines"])
+    wakes: list[bool] = []
+
+    async def run() -> None:
+        registry = Registry()
+
+        @registry.processor("brief", payload=dict)
+        async def brief(job: Any, ctx: Any) -> None:
+            await asyncio.sleep(0.7)  # it asks for more meanwhile
+            answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
+            wakes.append(answer["wake"])
+
+        worker = Worker(settings, registry=registry)
+        await worker.register()
+        engine.register("other")
+        engine.enqueue(job_type="brief")
+        summary = await worker.tick(budget_seconds=60)
+        assert summary.completed == 1
+        answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
+        wakes.append(answer["wake"])
+        await worker.aclose()
+
+    asyncio.run(run())
+    assert wakes == [False, True]
+    engine.run_all()
 
 
 def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
