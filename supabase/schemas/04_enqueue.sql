@@ -722,6 +722,14 @@ begin
     where (u.workspace_id, u.job_type, u.key, u.is_unique)
       = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
     continue when not found; -- freed between the two statements
+    if not exists (select from public.jobs where id = v_id) then
+      -- its record is gone, and the key stayed, since another transaction held it then
+      delete from queue.job_keys as u
+      where u.job_id = v_id
+        and (u.workspace_id, u.job_type, u.key, u.is_unique)
+        = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
+      continue;
+    end if;
     if v_unique ->> 'on_conflict' = 'raise' then
       perform queue.refuse(
         409,
@@ -779,6 +787,7 @@ begin
     );
     exit;
   end loop;
+  -- where it gave one
   update queue.job_keys as k
   set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
@@ -1077,7 +1086,7 @@ begin
   return json_build_object(
     'job', queue.row_json(v_job, v_now),
     'created', true,
-    'wake', v_made.is_ready and queue.wake_worker(v_now)
+    'wake', v_made.is_ready and queue.wake_worker()
   );
 end;
 $$;
@@ -1125,8 +1134,8 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- A run that had free slots asks for no more jobs: enqueues from now on start a worker. It looks
--- once more, for those that counted on it before.
+-- A run that had free slots is about to end: enqueues from now on start a worker, since two seconds
+-- ago is too long for queue.wake_worker. It asks once more, for those that counted on it before.
 create function queue.count_on_no_worker(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1146,10 +1155,12 @@ revoke execute on function queue.count_on_no_worker from public;
 -- Whether the caller should start a worker. Not where in the last two seconds one with free slots
 -- has asked for jobs, or a caller was asked to start one, unless pg_cron calls, once a minute
 -- (p_is_due). Where connect_worker has named a worker, pg_net calls that: without AWS this is the
--- schedule, on AWS a hint beside the API and the schedule of each minute.
+-- schedule, on AWS a hint beside the API and the schedule of each minute. p_is_answered: the answer
+-- reaches who can start a worker; else, without that address, no one is asked.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
-  p_is_due boolean default false
+  p_is_due boolean default false,
+  p_is_answered boolean default true
 )
 returns boolean
 language plpgsql
@@ -1167,8 +1178,11 @@ begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
   v_url := queue.setting('worker_url') #>> '{}';
+  if v_url is null and not p_is_answered then
+    return false;
+  end if;
+  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
   if v_url is null then
     return true;
   end if;

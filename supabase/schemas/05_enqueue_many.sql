@@ -304,7 +304,7 @@ begin
       case when v_caller is not null then octet_length(p_items::text) end
     );
   end if;
-  wake := wake and queue.wake_worker(v_now);
+  wake := wake and queue.wake_worker();
 end;
 $$;
 revoke execute on function queue.enqueue from public;
@@ -572,7 +572,7 @@ begin
     group by a.workspace_id;
   end if;
   if v_is_ready then
-    perform queue.wake_worker(v_now);
+    perform queue.wake_worker(p_is_answered => false);
   end if;
   return null;
 end;
@@ -613,6 +613,7 @@ begin
       g.workspace_id,
       g.job_type,
       g.key,
+      g.admitted,
       g.started_at < 'infinity' is true as is_unpaid
     from queue.gated as g
     join removed as j
@@ -632,17 +633,12 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
+  -- also where no other has the key now: one may come before this is committed, whose look at the
+  -- gate finds the slot taken
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
-  where exists ( -- others of the key
-    select from queue.gated as g
-    where g.workspace_id = t.workspace_id
-      and g.job_type = t.job_type
-      and g.key = t.key
-      -- an unpaid row stays, for the gate to charge
-      and (t.is_unpaid or g.job_id <> all (v_ids))
-  );
+  where t.admitted;
   delete from queue.unpublished as u
   using removed as j
   where j.lane = 0

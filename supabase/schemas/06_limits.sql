@@ -44,7 +44,8 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
+  -- the refusal rolls the charge back; a full bucket pays what is more than it holds later
+  if v_tokens < least(0, p_most - p_amount) and p_limit is not null then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
 end;
@@ -173,11 +174,12 @@ $$;
 revoke execute on function queue.note_gates from public;
 
 -- How many more jobs of a key may be admitted, at most 1,000: by its concurrency, from which those
--- that are admitted already are taken; and by its rate. An admitted job reserves a token
--- until it starts. Those that have started since are charged here, as of their start, and those
--- that have ended and owe nothing are deleted. tokens: what is left of the rate, less what is
--- reserved, at that instant (at). is_held: an ended one counts still, since another transaction has
--- its row, as that of a person who deletes the job.
+-- that are admitted already are taken; and by its rate. An admitted job reserves a token until it
+-- starts. Those that have started since are charged here, as of their start, and those that have
+-- ended and owe nothing are deleted. tokens: what is left of the rate, less what is reserved, at
+-- that instant (at). is_held: an ended one counts still, since another transaction has its row, as
+-- that of a person who deletes the job. The gate is then to be looked at again; where any other row
+-- is taken away, a note is left.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -247,7 +249,7 @@ begin
       p_type.rate_per_seconds,
       at
     ) - v_unpaid;
-    free := greatest(0, floor(tokens + 1e-9))::integer;
+    free := least(1000, greatest(0, floor(tokens + 1e-9)))::integer;
   end if;
   delete from queue.gated
   where ctid = any (array(
@@ -403,6 +405,13 @@ begin
       and g.key = p_key
       and not g.admitted
       and g.lane = any (v_open)
+      and not exists ( -- one look will do
+        select from queue.notes as n
+        where n.workspace_id = p_workspace_id
+          and n.lane = any (v_open)
+          and n.key = p_key
+          and n.look_at between p_now and v_look_at
+      )
     limit 1;
   end if;
 end;
@@ -620,8 +629,7 @@ revoke execute on function queue.charges_alone from public;
 
 -- Charge a person's bucket, or refuse with 429. While another call of theirs charges it, until its
 -- transaction ends, a small one is noted in one of twenty rows beside it, which the next charge
--- empties: none waits for another, and none is free. A pool of ten connections fills half of them
--- while the other half is emptied.
+-- empties: none waits for another, and none is free.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -654,7 +662,8 @@ begin
       p_bucket,
       p_most,
       p_seconds,
-      p_cost + least(coalesce(v_noted, 0), p_most - p_cost), -- so a full bucket pays it all
+      -- of what was noted, no more than a full bucket has left
+      p_cost + least(coalesce(v_noted, 0), greatest(0, p_most - p_cost)),
       v_now,
       p_limit
     );

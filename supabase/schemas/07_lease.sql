@@ -209,7 +209,8 @@ $$;
 revoke execute on function queue.admit_run from public;
 
 -- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
--- serves something else: such lanes leave notes for their gates, under the lock that opens gates.
+-- serves something else: such lanes leave notes for their gates, under the lock that opens them
+-- (turns, as queue.lease_ready has it).
 -- p_known: the row; has_noted: gates are to be looked at.
 create function queue.note_worker(
   p_request queue.lease_request,
@@ -418,8 +419,9 @@ end;
 $$;
 revoke execute on function queue.open_gates from public;
 
--- Open noted turns, at their tenant's rank, or for a newcomer at the end of the round; and turns
--- whose time at a limit is over. One that another transaction changes now keeps its note.
+-- Open noted turns, at their tenant's rank, or for a newcomer near the end of the round: one rank
+-- in all lanes, behind that of the ring that is furthest back. And turns whose time at a limit is
+-- over. One that another transaction changes now keeps its note.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -608,8 +610,8 @@ revoke execute on function queue.lock_types from public;
 -- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
 -- too. is_cut: the last that was read, behind which there may be more. The ring's position is
 -- compared by (rank, tenant, lane). While the round of the tenant that was served last is
--- unfinished, it comes first again: lane_bound, which is no lane, is then before all of its lanes,
--- else behind them.
+-- unfinished, it comes first again: lane_bound is 0, before each of its lanes; else the greatest
+-- integer, behind them.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -993,10 +995,10 @@ $$;
 revoke execute on function queue.limit_turns from public;
 
 -- Divide slots in rounds: each tenant in the ring's order gets as many of its first ready jobs as
--- its weight, then each again. Jobs that a limit stops are passed over, and count as none. p_depth:
--- how many jobs of a turn are read, at least those of a round; null: more tenants follow, so that
--- there is one round. is_cut: a turn may have more jobs than were read. empty: turns without a
--- ready job. lasts: what queue.move_on is to know.
+-- its weight, then each again, which the ring does not count as a round. Jobs that a limit stops
+-- are passed over, and count as none. p_depth: how many jobs of a turn are read, at least those of
+-- a round; null: more tenants follow, so that there is one round. is_cut: a turn may have more jobs
+-- than were read. empty: turns without a ready job. lasts: what queue.move_on is to know.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1293,14 +1295,12 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- where the ring is afterwards: as before, if no one was passed over, since one tenant has all
-  -- turns, or all jobs were taken; else at the tenant that was served last; or at the last one that
-  -- was read, if all that were read have had their round and others follow
+  -- the ring moves to the tenant that was served last, unless
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  then
+  then -- no one was passed over: one tenant has all turns, or all jobs were taken
     return;
-  elsif v_slots < v_most and not v_first.is_all then
+  elsif v_slots < v_most and not v_first.is_all then -- all that were read have had their round
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -1695,7 +1695,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        when v_shared.shares[2] is null then 1 -- it was given all slots, however few jobs it has
+        when v_shared.shares[2] is null then 1 -- a lone turn may be given more slots than jobs
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
       more := more

@@ -649,7 +649,7 @@ begin
     queue.caller(),
     p_bytes => octet_length(p_answer::text)
   );
-  perform queue.wake_worker(v_now);
+  perform queue.wake_worker(v_now, p_is_answered => false);
   return queue.job_json(queue.visible_job(p_job_id));
 end;
 $$;
@@ -688,7 +688,7 @@ begin
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name)
     values ('event', p_workspace_id, p_name);
-    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
+    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now, p_is_answered => false);
   end if;
   perform queue.admit(
     'changes',

@@ -338,3 +338,24 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
         user.run("begin")
     engine.advance(2)
     assert ids_of(engine.lease()) == [second]
+
+
+def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Engine) -> None:
+    """A lease looks at its gate meanwhile, and finds the slot taken."""
+    engine.register("work", key_concurrency=1)
+    first = engine.enqueue(concurrency_key="k")
+    assert ids_of(engine.lease()) == [first]
+    with engine.open_transaction() as other:
+        other.run("delete from public.jobs where id = %s", first)
+        second = engine.enqueue(concurrency_key="k")
+        assert engine.lease() == []
+    assert ids_of(engine.lease()) == [second]
+
+
+def test_looks_at_a_gate_leave_one_note(engine: Engine) -> None:
+    rate = {"limit": 1, "per_seconds": 3600, "per_key": True}
+    engine.register("work", rate_limit=rate)
+    for _ in range(9):
+        engine.enqueue(concurrency_key="k")
+        engine.lease()
+    assert engine.one("select count(*) from queue.notes") == 1

@@ -312,3 +312,22 @@ def test_a_large_plain_insert_is_published_in_lines_of_a_thousand(engine: Engine
     lines = engine.rows("select cardinality(job_ids) from queue.feed order by id")
     assert lines == [1000, 1000, 500]
     assert len({lease["job"]["id"] for _ in range(3) for lease in engine.lease(1000)}) == 2500
+
+
+def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:
+    """As where the delete passed over the key, since another transaction held it."""
+    unique = {"key": "u"}
+    gone = engine.enqueue(unique=unique)
+    keys = "select job_id::text from queue.job_keys"
+    with engine.beside() as holder, engine.open_transaction() as other:
+        holder.run("begin")
+        holder.run("select from queue.job_keys for update")
+        other.run("delete from public.jobs where id = %s", gone)
+        other.run("commit")
+        other.run("begin")
+        holder.run("rollback")
+    assert engine.rows(keys) == [gone]
+    engine.run("set statement_timeout = '20s'")
+    kept = engine.enqueue(unique=unique)
+    assert engine.enqueue(unique=unique) == kept
+    assert engine.rows(keys) == [kept]

@@ -197,3 +197,10 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
         engine.rpc("tick_finished", p_request={"tick_id": run["tick_id"]})
     assert wakes() == (says != "nothing")
     assert not wakes(), "one is called"
+
+
+def test_who_can_start_no_worker_is_not_asked_to(engine: Engine) -> None:
+    """A plain insert has no answer: the next caller would count on a worker that no one starts."""
+    engine.register("work")
+    engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+    assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"]
