@@ -595,6 +595,15 @@ as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin
+  -- this waits for a gate which is admitting one, and the statements after it see its new row
+  perform from queue.gated as g
+  join removed as j
+    on j.finished_at is null
+    and g.job_id = j.id
+    and g.workspace_id = j.workspace_id
+    and g.job_type = j.job_type
+    and g.key = coalesce(j.concurrency_key, '')
+  for update of g;
   delete from queue.ready as r
   using removed as j
   where r.lane = j.lane
@@ -622,7 +631,6 @@ begin
       and g.workspace_id = j.workspace_id
       and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '')
-    for update of g
   ),
   ended as (
     update queue.gated

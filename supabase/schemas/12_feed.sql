@@ -881,21 +881,26 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  update queue.feed
-  set data = '{}', session_id = null
-  where ctid = any (array(
-    select f.ctid
-    from queue.feed as f
-    where f.workspace_id = any (p_workspaces)
-      and f.at >= p_since
-      and exists (
-        select from unnest(f.job_ids) as i (id)
-        where i.id in (select d.id from unnest(p_ids) as d (id))
-      )
-      and not exists (select from public.jobs as j where j.id = any (f.job_ids))
-    order by f.number, f.id
-    for update
-  ));
+  -- a line that another transaction has changed meanwhile is locked by the first, and found by the
+  -- second
+  for v_try in 1 .. 2 loop
+    update queue.feed
+    set data = '{}', session_id = null
+    where ctid = any (array(
+      select f.ctid
+      from queue.feed as f
+      where f.workspace_id = any (p_workspaces)
+        and f.at >= p_since
+        and (f.data <> '{}' or f.session_id is not null)
+        and exists (
+          select from unnest(f.job_ids) as i (id)
+          where i.id in (select d.id from unnest(p_ids) as d (id))
+        )
+        and not exists (select from public.jobs as j where j.id = any (f.job_ids))
+      order by f.number, f.id
+      for update
+    ));
+  end loop;
 end;
 $$;
 revoke execute on function queue.forget_in_feed from public;

@@ -40,6 +40,9 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 RUNNING = "from public.jobs where status = 'processing' and job_type"
 CAPS = {
+    "a place whose job is gone": "select job_id from (select job_id from queue.ready union all"
+    " select job_id from queue.gated where not ended) as p where not exists (select from"
+    " public.jobs as j where j.id = p.job_id and j.finished_at is null)",
     "started late": "select 1 from public.jobs where started_at >= start_by_at",
     "started, and cancelled for not starting": "select 1 from public.jobs where started_at"
     " is not null and start_by_at is not null and error_data ->> 'type' = 'StartByPassed'",

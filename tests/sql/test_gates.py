@@ -359,3 +359,19 @@ def test_looks_at_a_gate_leave_one_note(engine: Engine) -> None:
         engine.enqueue(concurrency_key="k")
         engine.lease()
     assert engine.one("select count(*) from queue.notes") == 1
+
+
+def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: Engine) -> None:
+    """The delete waits for the gate, and then finds what that has made of the job's place."""
+    engine.register("work", key_concurrency=1)
+    first, second, third = engine.enqueue_many(3, concurrency_key="k")
+    lease = engine.lease_one()
+    with engine.open_transaction() as other, engine.beside() as user:
+        other.settle(lease)  # admits the second
+        deleting = other.blocked(user.run, "delete from public.jobs where id = %s", second)
+        other.run("commit")
+        deleting.result()
+        other.run("begin")
+    assert ids_of([lease]) == [first]
+    assert engine.rows("select job_id from queue.ready where job_id = %s", second) == []
+    assert ids_of(engine.lease()) == [third]
