@@ -44,8 +44,7 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  -- the refusal rolls the charge back; a full bucket pays what is more than it holds later
-  if v_tokens < least(0, p_most - p_amount) and p_limit is not null then
+  if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
 end;
@@ -662,8 +661,7 @@ begin
       p_bucket,
       p_most,
       p_seconds,
-      -- of what was noted, no more than a full bucket has left
-      p_cost + least(coalesce(v_noted, 0), greatest(0, p_most - p_cost)),
+      p_cost + least(coalesce(v_noted, 0), p_most - p_cost), -- so a full bucket pays it all
       v_now,
       p_limit
     );
