@@ -171,7 +171,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select '0.4.4'
+select '0.5.0'
 $$;
 revoke execute on function queue.version from public;
 
