@@ -1,18 +1,22 @@
--- Settle: how attempts ended, as their workers report it. Each item shows its fencing token; a
--- stale one changes nothing. Keys are freed (queue.end_places) before the lease of the same call,
--- which can thus get the next job of a full key. queue.finish ends jobs that no worker holds. A
--- lease expires, maintenance reclaims its job, and the attempt is lost: three words, one each.
+-- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the outcome
+-- to the job. Each item carries the fencing token of its lease. An item with a stale token changes
+-- nothing. The call frees concurrency keys (queue.end_places) before it leases the next jobs, so
+-- that its lease can return the next job of a key that was full. queue.finish ends jobs that no
+-- worker holds. Three words describe the loss of a worker. A lease expires, maintenance reclaims
+-- its job, and the attempt is lost.
 --
 --   public.settle_jobs
---     queue.read_items      the items, in the order of their jobs
---     queue.settle          where all are plain completions, queue.end_attempts at once; else, or
---                           where a row of one is held for more than a moment:
---       queue.lock_held       locks leases and records; what others hold is busy, and left out
---       queue.write_reports   last progress, lines and steps
---       queue.decide          what becomes of each (queue.outcome_of), and its attempt
---       queue.end_attempts    deletes the leases and moves the records, in one statement
---       queue.end_places      next places, gates, keys, and signals to parents and children
---     queue.lease           the next jobs, in the same call
+--     queue.read_items        parses the items and sorts them by job
+--     queue.settle            applies the outcomes
+--                             If all items are plain completions, it only calls queue.end_attempts.
+--                             Otherwise, or if another transaction keeps one of the rows locked for
+--                             more than 0.1 s, it calls all of these:
+--       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock
+--       queue.write_reports     stores the last progress, log lines and steps
+--       queue.decide            determines each job's next state and stores the attempt
+--       queue.end_attempts      deletes the leases and updates the job rows, in one statement
+--       queue.end_places        places jobs that continue, opens gates, frees keys, sends signals
+--     queue.lease             leases the next jobs in the same call
 
 create type queue.worker_item as (
   job_id uuid,
@@ -35,8 +39,9 @@ create type queue.worker_item as (
   cost_usd double precision,
   output jsonb
 );
--- What becomes of a job, and its event, null where job.reclaimed says it already. All fields are
--- null for a plain completion: at the first lease, with a result that fits; and for a stale fence.
+-- The next state of a job, and the event to append. event is null for a lost attempt, because
+-- job.reclaimed records the loss. All fields are null for a plain completion and for an item with a
+-- stale fence. A plain completion is a success at the first lease whose result is not too large.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -47,8 +52,9 @@ create type queue.transition as (
   data jsonb
 );
 
--- The items of a call. is_plain: completions alone, at the first lease, with a result that fits and
--- no news.
+-- Parse the items of a call.
+-- is_plain: true if all items are plain completions with results of up to 8,000 bytes and without
+--   progress, log lines, steps, tags or output
 create function queue.read_items(
   p_items jsonb,
   out items queue.worker_item[],
@@ -69,7 +75,7 @@ begin
     );
   end if;
   select
-    coalesce(array_agg(i order by i.job_id), '{}'), -- in one order: two calls do not deadlock
+    coalesce(array_agg(i order by i.job_id), '{}'), -- sorted, so that two calls cannot deadlock
     coalesce(
       bool_and(
         i.outcome = 'completed' is true
@@ -87,8 +93,9 @@ end;
 $$;
 revoke execute on function queue.read_items from public;
 
--- How an attempt ends, by its worker's report and its job's rules; a wait begins here. A retry
--- waits as a foreign service asked, else exponentially with jitter (Brooker, AWS blog, 2015).
+-- Determine the outcome of an attempt from its worker's report and its job's options. If the
+-- outcome is a wait, begin the wait. A retry is delayed by retry_after_seconds if the report has
+-- it. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -114,7 +121,7 @@ begin
     problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
       "message": "the result is too long; store it and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
-    -- the worker may have stopped because of the cancel
+    -- The worker may have stopped because of the cancel request.
     problem := case when outcome <> 'lost' then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
@@ -150,7 +157,8 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- at least a second: a snooze spends no attempt, and one into the past would loop
+    -- The delay is at least one second. A snooze spends no attempt, so a snooze into the past would
+    -- repeat without end.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -176,8 +184,9 @@ end;
 $$;
 revoke execute on function queue.outcome_of from public;
 
--- Decide what becomes of a job whose lease and row the caller has locked, and store the attempt.
--- Null for a stale fence, and for a plain completion, whose attempt follows from the job's row.
+-- Determine the next state of a job and store its attempt. The caller has locked the lease and the
+-- job row. Return null if the fence is stale. Return null for a plain completion too, because its
+-- attempt is derived from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
 language plpgsql
@@ -203,7 +212,7 @@ begin
   select * into v_job
   from public.jobs as j
   where j.id = p_item.job_id;
-  if not found then -- deleted meanwhile
+  if not found then -- the job was deleted meanwhile
     return null;
   end if;
   v_end := queue.outcome_of(p_item, v_job, v_is_long, p_now);
@@ -272,9 +281,9 @@ end;
 $$;
 revoke execute on function queue.decide from public;
 
--- What else follows from ended attempts. Jobs that continue get their next place; that comes first,
--- so that one whose type is in_order keeps its slot of the key. Then gates open, keys are freed,
--- and parents and children get signals.
+-- Update the places, gates, keys and relatives of jobs whose attempts ended. Place the jobs that
+-- continue first, so that a job of an in_order type keeps its slot of the key. Then open gates,
+-- free unique keys, and send signals to parents and children.
 create function queue.end_places(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -346,7 +355,8 @@ begin
   from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed'
   on conflict do nothing;
-  -- check a parent that may wait; cancel live children of a job that did not complete
+  -- Check the parent, because the parent may be waiting for this job. If the job did not complete,
+  -- cancel its live children.
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id
   from public.jobs as j
@@ -357,7 +367,7 @@ begin
   where j.id = any (v_ended)
     and j.status in ('failed', 'cancelled')
     and exists (
-      -- by one look-up each, whatever the planner estimates
+      -- `offset 0` forces one index lookup per job, whatever the planner estimates.
       select from public.jobs as c
       where c.parent_id = j.id and c.finished_at is null
       offset 0
@@ -366,12 +376,16 @@ end;
 $$;
 revoke execute on function queue.end_places from public;
 
--- End attempts as decided, in one statement, since another would cost every job. An item with a
--- stale fence has no lease, and so changes nothing. p_transitions: what queue.decide made of each
--- item; null where all are plain completions. with_event: jobs whose event must be stored; rest:
--- those, and jobs that continue or have keys, parents or deadlines. results: the answer, where
--- every item was a plain completion and no fence was stale; else null, since it is then read from
--- what is stored. has_blocked: turns are at a limit.
+-- End attempts as decided. All of the work is in one statement, because a second statement would
+-- add its cost to every job. An item with a stale fence matches no lease, so the item changes
+-- nothing.
+-- p_transitions: the result of queue.decide for each item; null if all items are plain completions
+-- changes: the events, grouped, for queue.publish
+-- rest: jobs of with_event, and jobs that continue or have a key, a parent or a deadline
+-- with_event: jobs whose last event must be stored, because it cannot be derived from the job's row
+-- results: the response if all items were plain completions with valid fences; otherwise null, and
+--   the caller builds the response from the stored rows
+-- has_blocked: true if any turn is blocked by a limit
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -387,7 +401,8 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- a report may be renewing the lease: this waits for it, and deletes the renewed row
+  -- A report may be renewing the lease. This delete waits for the report, then deletes the renewed
+  -- row.
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i
@@ -495,7 +510,7 @@ begin
     case
       when count(*) filter (where m.data is null) = cardinality(p_items)
         then (
-          '[' || string_agg( -- json_build_object costs six times as much
+          '[' || string_agg( -- json_build_object would take six times as long
             '{"job_id": "' || m.id || '", "fence": ' || m.fence
               || ', "outcome": "applied", "status": "completed"}',
             ', '
@@ -509,9 +524,10 @@ end;
 $$;
 revoke execute on function queue.end_attempts from public;
 
--- Apply the outcomes that workers report; each item is applied, cancelled, stale, not_found or busy
--- (another transaction holds its row). Only a completion wins over a cancel that was requested.
--- p_is_plain: as queue.read_items says.
+-- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale,
+-- not_found or busy. Busy means that another transaction has locked the job's rows. A requested
+-- cancel overrides every outcome except completed.
+-- p_is_plain: is_plain of queue.read_items
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
@@ -534,10 +550,10 @@ begin
       p_is_plain := false;
     end;
   end if;
-  if not p_is_plain then -- jobs that other transactions hold are left out
+  if not p_is_plain then -- skip jobs whose rows are locked by other transactions
     v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
     v_now := queue.clock();
-    v_items := array( -- each attempt once
+    v_items := array( -- drop duplicate items
       select distinct on (i.job_id, i.fence) i
       from unnest(p_items) as i
       where i.job_id <> all (v_busy)
@@ -551,7 +567,7 @@ begin
   end if;
   changes := v_ended.changes;
   results := v_ended.results;
-  -- read what is stored, so a repeat gets the same answer
+  -- Build the results from the stored rows, so that a repeated call gets the same response.
   if results is null or v_busy <> '{}' then
     select json_agg(json_strip_nulls(json_build_object(
       'job_id', i.job_id,
@@ -580,7 +596,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
-  -- their tenants' turns at a limit are looked at again
+  -- The ended attempts may have freed capacity. Recheck the turns of their tenants that a limit
+  -- blocks.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -642,11 +659,12 @@ comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
   'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
-  'output?, duration_ms?}. A repeat is answered as the first; a stale fence changes nothing, and '
-  'what is busy is to be settled again.';
+  'output?, duration_ms?}. A repeated call returns the same results. An item with a stale fence '
+  'changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
--- End locked jobs that no worker holds, as cancelled or failed.
+-- End locked jobs that no worker holds.
+-- p_status: cancelled or failed
 create function queue.finish(
   p_ids uuid[],
   p_status text,
@@ -693,7 +711,10 @@ end;
 $$;
 revoke execute on function queue.finish from public;
 
--- Lock and return the leased job {job_id, fence}; lease_lost where the caller does not hold it.
+-- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller does not
+-- hold the lease.
+-- p_job_types: accepted job types; null accepts all
+-- p_undone: end of the error message, for example 'its children were not created'
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs
 language plpgsql
@@ -703,7 +724,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- Called where a function declares its variables, this comes before its first statement.
+  -- Some callers call this function in their declare section, which runs before their first
+  -- statement. Therefore this function checks for a revoked worker key.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
@@ -711,7 +733,7 @@ begin
   where l.job_id = v_id
     and l.fence::text = p_request ->> 'fence'
     and (j.job_type = any (p_job_types)) is not false
-  for no key update of l, j; -- in this order, as everywhere
+  for no key update of l, j; -- leases before job rows, as everywhere
   if not found then
     perform queue.refuse(
       409,
@@ -725,7 +747,8 @@ end;
 $$;
 revoke execute on function queue.held_job from public;
 
--- A worker's process has ended: its leases are over now, and the next maintenance takes them back.
+-- Expire the leases of a worker whose process has ended, so that the next maintenance reclaims the
+-- jobs.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql
@@ -737,7 +760,7 @@ where l.ctid = any (array(
   select o.ctid
   from queue.leases as o
   where o.worker = p_worker and o.expires_at > p_now
-  for no key update skip locked -- one that someone holds is over by itself
+  for no key update skip locked -- a lease that is locked now will expire at its own time
 ))
 $$;
 revoke execute on function queue.end_leases_of from public;
@@ -787,7 +810,7 @@ begin
 end;
 $$;
 comment on function public.tick_finished is
-  E'Note that a worker''s run has ended: {tick_id, summary?}, as a lease may do: {ended, refused}.'
-  '\n\nOr that its process has, without a word: {worker_id, evidence}, which the jobs that it held '
-  'keep; their leases are over at once.';
+  E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
+  'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
+  'without a report. Its jobs keep the evidence, and its leases expire at once.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

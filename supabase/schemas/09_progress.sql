@@ -1,8 +1,10 @@
--- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
--- shows its fencing token; of one whose lease is lost nothing is stored.
+-- Report on running jobs. A report stores a job's progress, log lines and steps, and renews its
+-- lease. Each item carries the fencing token of its lease. If the lease is lost, nothing of the
+-- item is stored.
 
--- Lock leases, then records. Where another transaction holds some for more than a moment, lock the
--- others, so that no worker waits for a user's transaction. Gives the jobs that are held elsewhere.
+-- Lock the leases of jobs, then their job rows. If another transaction keeps a row locked for more
+-- than 0.1 s, lock only the jobs that are free, so that no worker waits for a user's transaction.
+-- Return the jobs that could not be locked.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -45,9 +47,10 @@ end;
 $$;
 revoke execute on function queue.lock_held from public;
 
--- Store finished steps, whose first result is kept, the step that runs, progress, and tags: at most
--- 20, the known ones first. last_seq counts the events of progress and log lines. Workers report
--- how long steps ran and not when they began, since their clocks may differ.
+-- Store finished steps, the running step, progress and tags. The first result of a step is kept. A
+-- job keeps at most 20 tags, and existing tags come first. last_seq counts the events of progress
+-- and log lines. Workers report the duration of a step instead of its start, because their clocks
+-- may differ.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -60,7 +63,7 @@ begin
     left(s.value ->> 'name', 200),
     coalesce(s.value -> 'result', 'null'),
     p_now - (s.value ->> 'duration_ms')::double precision * interval '1 ms',
-    p_now + s.n * interval '1 us' -- in order
+    p_now + s.n * interval '1 us' -- keeps the order of the steps
   from unnest(p_items) as i
   cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
   where s.value ->> 'name' <> ''
@@ -123,9 +126,10 @@ end;
 $$;
 revoke execute on function queue.store_state from public;
 
--- Store what workers report of jobs whose leases and records the caller has locked, with an event
--- for progress and for each log line. logs begins with the attempt's line logs_from: lines that an
--- earlier report has stored are left out. Jobs of minimal events get none for lines.
+-- Store the reports of workers, and append an event for progress and for each log line. The caller
+-- has locked the leases and job rows. The first entry of logs is line number logs_from of the
+-- attempt. Lines that an earlier report stored are skipped. Log lines of jobs with minimal events
+-- get no events.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -163,7 +167,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
-  -- before a step counts as finished: a stream that begins again drops what it wrote so far
+  -- Write the output before store_state records the step as finished. When a stream restarts,
+  -- drop_output deletes the pieces of unfinished steps and keeps those of finished steps.
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
@@ -240,9 +245,10 @@ begin
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
   from unnest(v_changes) as c;
-  perform queue.publish(v_changes, p_now); -- strict: of no change nothing
+  perform queue.publish(v_changes, p_now); -- does nothing if null, because the function is strict
 exception when data_exception or integrity_constraint_violation then
-  if cardinality(p_items) > 1 then -- each alone: what one worker says stops no other job
+  -- Store each report alone, so that an invalid report of one job does not stop the others.
+  if cardinality(p_items) > 1 then
     perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
   else
     raise warning 'a report of job % was dropped: % (%)',
@@ -271,7 +277,7 @@ declare
     from unnest(v_items) as i
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags, i.output) > 0
   );
-  v_busy uuid[] := '{}'; -- of these, whose rows another transaction holds
+  v_busy uuid[] := '{}'; -- jobs of v_reported that another transaction has locked
   v_renewed uuid[];
 begin
   perform queue.refuse_revoked();
@@ -286,7 +292,8 @@ begin
       queue.clock()
     );
   end if;
-  -- renew once a fifth is over, since workers report often; a locked one waits for the next report
+  -- Workers report often, so a lease is renewed only after a fifth of its time. A lease that is
+  -- locked now is renewed by the next report.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -339,11 +346,15 @@ comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
   'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
   'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
-  'lease_seconds?}. What is busy is to be reported again.';
+  'lease_seconds?}. Report an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
--- A page of a job's steps in order: at most 1,000, ending once it has p_bytes bytes. lines: each
--- result; results: by step, of a step's children together; next: the last step where more follow.
+-- Return a page of a job's steps in order. A page has at most 1,000 rows and ends once it reaches
+-- p_bytes bytes.
+-- p_after: name and nth of the last row of the previous page
+-- lines: each stored row of a step
+-- results: results by step name, with the results of child jobs in one list
+-- next: name and nth of the last row, if more rows follow
 create function queue.step_page(
   p_job_id uuid,
   p_after jsonb,
@@ -449,8 +460,8 @@ end;
 $$;
 comment on function public.read_steps is
   E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '
-  '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children '
-  'of a step returned.';
+  '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines with nth 1 and above are the '
+  'results of the step''s child jobs.';
 select queue.allow('job_worker, service_role', 'public.read_steps');
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null)
@@ -492,5 +503,5 @@ end;
 $$;
 comment on function public.job_steps is
   'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}. The '
-  'children of one may continue on the next page.';
+  'child results of one step may continue on the next page.';
 select queue.allow('authenticated, service_role', 'public.job_steps');
