@@ -17,7 +17,7 @@ import httpx._transports.default as transports
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.groups import Grouped, group_of
 from tests.support.paths import ROOT

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 from infra.bench.scratch import prepared
-from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME
+from supabase_local.postgres import Postgres
 
 SETUP = """
 create function public.bench_step(p_limit integer) returns bigint language plpgsql as $$

@@ -31,9 +31,9 @@ from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 from pydantic_core import from_json, to_json
 
 from infra.bench.scratch import prepared
-from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME
 from minutehand.node import node_binary
+from supabase_local.postgres import Postgres
 
 HERE = Path(__file__).parent
 CACHE = Path(tempfile.gettempdir()) / "minutehand-bench-peers"

@@ -20,12 +20,12 @@ import psycopg
 
 from minutehand.config import Settings
 from minutehand.local import migrations
-from minutehand.local.ports import reserve_port
-from minutehand.local.postgres import Postgres
-from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, ADA, create_demo_users
 from minutehand.node import node_binary, script
 from minutehand.project import Project
+from supabase_local.ports import reserve_port
+from supabase_local.postgres import Postgres
+from supabase_local.processes import spawn, stop
 
 JWT_SECRET = "a-scratch-secret-of-at-least-32-characters"
 PUBLISHABLE_KEY = "sb_publishable_scratch"
@@ -53,7 +53,7 @@ class Gateway:
     def start(self) -> None:
         """Start it and wait until it answers; RuntimeError if it ended or takes too long."""
         self.process = spawn(
-            [node_binary(), script("minutehand/local/gateway/server.mjs")],
+            [node_binary(), script("supabase_local/gateway/server.mjs")],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,

@@ -25,10 +25,10 @@ from infra.release.migrations import empty_database, present_files, write_migrat
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
 from infra.release.texts import parts_of
 from minutehand.local import migrations
-from minutehand.local.postgres import Postgres
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
 from minutehand.version import VERSION
+from supabase_local.postgres import Postgres
 
 ROOT: Final = PACKAGE.parents[1]
 SERVERS: Final = {

@@ -18,7 +18,7 @@ from infra.release.locks import locks
 from infra.release.texts import Part, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from minutehand.local import migrations
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 
 #: In a file of steps: what follows is done after everything that is generated.
 AFTERWARDS = "-- afterwards\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minutehand.install.facts import ENGINE
-from minutehand.local.statements import split_statements
+from supabase_local.statements import split_statements
 
 #: What a statement makes or says something of, by its first words.
 _NAME = r'(?P<name>"[^"]+"|[\w.]+)'

@@ -20,7 +20,7 @@ from pathlib import Path
 from minutehand.resources import PACKAGE, checkout, resource
 
 #: Modules of ours that import npm packages: Node looks for those beside the importing file.
-SCRIPTS = "minutehand/local/gateway"
+SCRIPTS = "supabase_local/gateway"
 _ROOT = PACKAGE.parent
 #: The first with `Promise.withResolvers`, which the gateway uses.
 OLDEST = (22, 0)

@@ -11,8 +11,8 @@ import pytest
 from infra.release import releases
 from infra.release.supabase_cli import supabase_cli
 from infra.release.wheels import Environment, build_wheels
-from minutehand.local.postgres import Postgres
 from minutehand.version import VERSION
+from supabase_local.postgres import Postgres
 from tests.install.projects import Hosted
 from tests.install.second import NEXT, make_release, make_second_release
 from tests.support.shared import made_once

@@ -16,8 +16,8 @@ from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway
 from infra.release.catalogue import catalogue
 from infra.release.supabase_cli import push
 from minutehand.install.rewrite import Schemas
-from minutehand.local.ports import reserve_port
-from minutehand.local.postgres import Postgres
+from supabase_local.ports import reserve_port
+from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.engine import ADA, EVE
 

@@ -20,7 +20,7 @@ from infra.release.wheels import Environment
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import Source, installed
 from minutehand.local.migrations import apply_migrations, as_user, migrations_in
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
 from tests.install.shapes import BREAKPOINT, Shape, shapes
 from tests.install.test_releases import first_engine

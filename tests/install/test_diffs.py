@@ -23,8 +23,8 @@ from minutehand.local.migrations import (
     prepare_hosted,
     set_project_owner,
 )
-from minutehand.local.postgres import Postgres
 from minutehand.node import node_binary
+from supabase_local.postgres import Postgres
 from tests.install.projects import Hosted, HostedDatabase
 from tests.support.paths import ROOT
 

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.engine import ACME, Engine
 from tests.support.patience import until

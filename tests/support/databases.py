@@ -23,8 +23,8 @@ from psycopg import sql
 
 from minutehand.install import facts
 from minutehand.local import migrations
-from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
+from supabase_local.postgres import Postgres
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.shared import made_once_in
@@ -100,12 +100,14 @@ def _scratch_server(folder: Path) -> Postgres:
 
 
 def _fingerprint() -> str:
-    local = ROOT / "shared" / "minutehand" / "local"
+    shared = ROOT / "shared"
+    local, supabase = shared / "minutehand" / "local", shared / "supabase_local"
     files = [
         *(migration.path for migration in migrations.find_migrations()),
         *migrations.seed_files(),
-        *local.rglob("*.sql"),
-        *(local / f"{name}.py" for name in ("migrations", "postgres", "users")),
+        *supabase.rglob("*.sql"),
+        *(local / f"{name}.py" for name in ("migrations", "users")),
+        supabase / "postgres.py",
         *(ROOT / "requirements-dev.lock", Path(__file__), KEPT, facts.QUERY),
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from minutehand.local.extensions import STAND_INS
+from supabase_local.extensions import STAND_INS
 
 PG_NET, PG_CRON, VAULT = "pg_net", "pg_cron", "supabase_vault"
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 
-from minutehand.local.ports import reserve_port
+from supabase_local.ports import reserve_port
 from tests.support.patience import until
 
 #: The first that keeps prepared statements in transaction mode.

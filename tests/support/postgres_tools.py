@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 
 
 def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 
 from infra.bench.scratch import Gateway
-from minutehand.local.ports import reserve_port
-from minutehand.local.postgres import Postgres
+from supabase_local.ports import reserve_port
+from supabase_local.postgres import Postgres
 from tests.support.databases import SEEDED, Database, create_clone, drop
 from tests.support.patience import until
 

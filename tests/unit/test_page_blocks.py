@@ -76,7 +76,7 @@ HELD: dict[str, dict[str, str]] = {
         "set -a": f"{IN_THE_WHEEL}::test_people_and_webhooks",
         "psql": f"{IN_THE_WHEEL}::test_people_and_webhooks",
     },
-    "shared/minutehand/local/realtime/README.md": {
+    "shared/supabase_local/realtime/README.md": {
         "DATABASE_URL=": "not run: the stack starts it so, and every test of Realtime uses it"
     },
     "shared/minutehand/pages/agents.md": {

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 
 from minutehand.app import find_apps
-from minutehand.local.logs import Say
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.models import ENDED
+from supabase_local.logs import Say
 
 PATIENCE_SECONDS = 180.0
 COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}

@@ -13,9 +13,9 @@ from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
-from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.users import ADA, EVE, PASSWORD
 from minutehand.project import VARIABLE, Project, Tenancy
+from supabase_local.ports import LOOPBACK, reserve_port
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000

@@ -17,15 +17,15 @@ from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local import demo
 from minutehand.local.environment import remote_values
-from minutehand.local.logs import Logs
 from minutehand.local.migrations import MigrationFailed, supabase_here
-from minutehand.local.postgres import Postgres, PostgresFailed
-from minutehand.local.processes import die_with_parent
 from minutehand.local.stack import Stack, StackFailed
-from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.terminal import local_member
+from supabase_local.logs import Logs
+from supabase_local.postgres import Postgres, PostgresFailed
+from supabase_local.processes import die_with_parent
+from supabase_local.state import AlreadyRunning, StateFolder
 
 FAILED, IN_USE = 1, 3
 #: What is said to a person in its own words, without a traceback.

@@ -23,12 +23,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from minutehand.app import built_in, find_apps
 from minutehand.install.facts import ENGINE, keep_record, record_file
-from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
+from supabase_local.extensions import STAND_INS
+from supabase_local.statements import split_statements
 
-HOSTED = Path(__file__).parent / "hosted"
-REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
+HOSTED = STAND_INS.parent
+REALTIME_SCHEMA = HOSTED.with_name("realtime") / "schema.sql"
 
 # as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^([0-9]+)_(.*)\.sql$")

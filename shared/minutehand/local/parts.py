@@ -11,8 +11,8 @@ import httpx
 from minutehand.app import App
 from minutehand.local.aws import BUCKET
 from minutehand.local.environment import Ports
-from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.node import node_binary, script
+from supabase_local.ports import LOOPBACK, reserve_port
 
 Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
 
@@ -55,13 +55,13 @@ def service_parts(ports: Ports) -> list[Part]:
     return [
         Part(
             "gateway",
-            (str(node_binary()), str(script("minutehand/local/gateway/server.mjs"))),
+            (str(node_binary()), str(script("supabase_local/gateway/server.mjs"))),
             answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
             {"GATEWAY_PORT": str(ports.gateway), "REALTIME_PORT": str(ports.realtime)},
         ),
         Part(
             "realtime",
-            (python, "-m", "minutehand.local.realtime"),
+            (python, "-m", "supabase_local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
             {"PORT": str(ports.realtime)},
         ),

@@ -28,15 +28,15 @@ from minutehand.local.environment import (
     for_children,
     sealing_key,
 )
-from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, companions, service_parts
-from minutehand.local.postgres import Postgres
-from minutehand.local.processes import spawn, stop
-from minutehand.local.state import StateFolder, write_private
 from minutehand.local.users import ADA, EVE, create_demo_users
 from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import checkout, resource
+from supabase_local.logs import Logs, Say
+from supabase_local.postgres import Postgres
+from supabase_local.processes import spawn, stop
+from supabase_local.state import StateFolder, write_private
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0

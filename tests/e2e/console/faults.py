@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import httpx
 
-from minutehand.local.ports import reserve_port
 from minutehand.local.users import ADA, BOB
+from supabase_local.ports import reserve_port
 from tests.e2e.console import faulty
 from tests.e2e.console.worker import delete
 from tests.support.paths import ROOT

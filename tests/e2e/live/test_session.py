@@ -176,7 +176,7 @@ def realtime_of(stack: RunningStack) -> Iterator[psutil.Process]:
     [process] = [
         one
         for one in launcher.children(recursive=True)
-        if one.cmdline()[-1:] == ["minutehand.local.realtime"]
+        if one.cmdline()[-1:] == ["supabase_local.realtime"]
     ]
     try:
         yield process

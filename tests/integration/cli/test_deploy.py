@@ -21,8 +21,8 @@ import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
 from infra.release.supabase_cli import supabase_cli
-from minutehand.local.postgres import Postgres
 from minutehand.project import Project
+from supabase_local.postgres import Postgres
 from tests.install.projects import Api, Hosted, HostedDatabase, data_api
 from tests.support.aws_account import Account
 from tests.support.deployed import Deployed

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.integration.realtime.support import RealServer, Server, Socket, open_socket
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL

@@ -18,7 +18,7 @@ import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
-from minutehand.local.ports import reserve_port
+from supabase_local.ports import reserve_port
 from tests.support.paths import ROOT
 from tests.support.stacks import TRUTH_URL
 
@@ -47,13 +47,13 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """`python -m minutehand.local.realtime` as a process of its own."""
+    """`python -m supabase_local.realtime` as a process of its own."""
 
     def __init__(self, url: str) -> None:
         self.port = reserve_port()
         keys = {"SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE, "SUPABASE_SECRET_KEY": SECRET_KEY}
         given = {"SUPABASE_JWT_SECRET": SECRET, "DATABASE_URL": url, "PORT": str(self.port)}
-        command = [sys.executable, "-m", "minutehand.local.realtime"]
+        command = [sys.executable, "-m", "supabase_local.realtime"]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **keys, **given})
         self.wait_for_health(200)
 

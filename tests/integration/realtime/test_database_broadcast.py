@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.local.realtime.serializer import encode_broadcast
+from supabase_local.realtime.serializer import encode_broadcast
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 

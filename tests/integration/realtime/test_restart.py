@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from minutehand.local import migrations
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
 
 AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project database"

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from minutehand.local.ports import reserve_port
 from minutehand.queue.address import Address, ask
 from minutehand.queue.direct import DirectApi
+from supabase_local.ports import reserve_port
 from tests.integration.serve.test_serve import served
 from tests.support.engine import ACME
 from tests.support.patience import until

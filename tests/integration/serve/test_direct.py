@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from minutehand.local.ports import reserve_port
 from minutehand.queue import direct
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.tasks import end_tasks
+from supabase_local.ports import reserve_port
 from tests.support.harness import until
 from tests.support.renewed import Renewed
 

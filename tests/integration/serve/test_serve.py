@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from minutehand.local.ports import reserve_port
+from supabase_local.ports import reserve_port
 from tests.support.engine import ACME
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
 from tests.support.paths import ROOT

@@ -21,7 +21,7 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     marks = {
         "postgres": "postgres",
         "gateway": "server.mjs",
-        "realtime": "minutehand.local.realtime",
+        "realtime": "supabase_local.realtime",
         "api": "minutehand.local.api",
         "aws": "minutehand.local.aws",
     }

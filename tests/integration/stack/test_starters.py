@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.local import migrations
 from minutehand.local.migrations import apply_migrations, apply_seed, migrations_in
-from minutehand.local.postgres import Postgres
+from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
 

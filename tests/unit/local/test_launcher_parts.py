@@ -11,12 +11,12 @@ from rich.console import Console
 
 from minutehand.deploy.apps import Needs
 from minutehand.local.environment import Ports, contract, for_children, remote_values
-from minutehand.local.logs import Logs
-from minutehand.local.postgres import Postgres
 from minutehand.local.stack import Stack
-from minutehand.local.state import StateFolder
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
+from supabase_local.logs import Logs
+from supabase_local.postgres import Postgres
+from supabase_local.state import StateFolder
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40, "SUPABASE_SECRET_KEY": "sb_secret_x"}
 PROJECT = Project.find()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minutehand.local.statements import split_statements
+from supabase_local.statements import split_statements
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,20 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import sql
 
-from minutehand.local.realtime.authorization import become
-from minutehand.local.realtime.broadcast import Member, fan_out
-from minutehand.local.realtime.database import (
+from supabase_local.realtime.authorization import become
+from supabase_local.realtime.broadcast import Member, fan_out
+from supabase_local.realtime.database import (
     Connection,
     Database,
     DatabaseUnavailable,
     describe,
     wait_until_visible,
 )
-from minutehand.local.realtime.filters import Filter, InvalidEntry, change_id, parse_entry
-from minutehand.local.realtime.pgoutput import Change, Unchanged
-from minutehand.local.realtime.replication import ReplicationStream
-from minutehand.local.realtime.serializer import dump
-from minutehand.local.realtime.tokens import Token
+from supabase_local.realtime.filters import Filter, InvalidEntry, change_id, parse_entry
+from supabase_local.realtime.pgoutput import Change, Unchanged
+from supabase_local.realtime.replication import ReplicationStream
+from supabase_local.realtime.serializer import dump
+from supabase_local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 

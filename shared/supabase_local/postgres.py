@@ -25,9 +25,9 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from minutehand.local.extensions import write_extensions
-from minutehand.local.ports import LOOPBACK, reserve_port
-from minutehand.local.processes import send_signal, spawn, stop
+from supabase_local.extensions import write_extensions
+from supabase_local.ports import LOOPBACK, reserve_port
+from supabase_local.processes import send_signal, spawn, stop
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""

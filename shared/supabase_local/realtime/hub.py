@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from minutehand.local.realtime.broadcast import Members
-from minutehand.local.realtime.changes import PostgresChanges
-from minutehand.local.realtime.database import (
+from minutehand.tasks import end_tasks
+from supabase_local.realtime.broadcast import Members
+from supabase_local.realtime.changes import PostgresChanges
+from supabase_local.realtime.database import (
     UNREACHABLE,
     Database,
     DatabaseUnavailable,
     wait_until_visible,
 )
-from minutehand.local.realtime.pgoutput import Change
-from minutehand.local.realtime.replication import ReplicationStream
-from minutehand.local.realtime.tokens import Verifier
-from minutehand.tasks import end_tasks
+from supabase_local.realtime.pgoutput import Change
+from supabase_local.realtime.replication import ReplicationStream
+from supabase_local.realtime.tokens import Verifier
 
 
 class Hub:

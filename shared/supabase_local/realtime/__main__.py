@@ -1,4 +1,4 @@
-"""`python -m minutehand.local.realtime`: run the server until SIGTERM or SIGINT.
+"""`python -m supabase_local.realtime`: run the server until SIGTERM or SIGINT.
 
 Environment: DATABASE_URL (a superuser's), PORT (0 picks a free one), SUPABASE_JWT_SECRET,
 SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 
 import uvloop
 
-from minutehand.local.realtime.server import RealtimeServer
-from minutehand.local.realtime.tokens import Verifier
 from minutehand.log import configure_logging
+from supabase_local.realtime.server import RealtimeServer
+from supabase_local.realtime.tokens import Verifier
 
-logger = logging.getLogger("minutehand.local.realtime")
+logger = logging.getLogger("supabase_local.realtime")
 
 
 async def serve(environ: Mapping[str, str]) -> None:

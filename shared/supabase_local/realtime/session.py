@@ -10,12 +10,12 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-from minutehand.local.realtime.authorization import may_read, may_write
-from minutehand.local.realtime.broadcast import PREFIX
-from minutehand.local.realtime.database import DatabaseUnavailable
-from minutehand.local.realtime.filters import change_id
-from minutehand.local.realtime.hub import Hub
-from minutehand.local.realtime.serializer import (
+from supabase_local.realtime.authorization import may_read, may_write
+from supabase_local.realtime.broadcast import PREFIX
+from supabase_local.realtime.database import DatabaseUnavailable
+from supabase_local.realtime.filters import change_id
+from supabase_local.realtime.hub import Hub
+from supabase_local.realtime.serializer import (
     Inbound,
     MalformedFrame,
     Version,
@@ -24,7 +24,7 @@ from minutehand.local.realtime.serializer import (
     encode,
     reply,
 )
-from minutehand.local.realtime.tokens import Token, TokenError
+from supabase_local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 

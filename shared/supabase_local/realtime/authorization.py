@@ -10,9 +10,9 @@ import uuid
 
 import psycopg
 
-from minutehand.local.realtime.database import Connection, Database, describe
-from minutehand.local.realtime.serializer import dump
-from minutehand.local.realtime.tokens import Token
+from supabase_local.realtime.database import Connection, Database, describe
+from supabase_local.realtime.serializer import dump
+from supabase_local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 

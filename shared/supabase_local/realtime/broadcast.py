@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from minutehand.local.realtime.pgoutput import Change
-from minutehand.local.realtime.serializer import Version, dump, encode, encode_broadcast
+from supabase_local.realtime.pgoutput import Change
+from supabase_local.realtime.serializer import Version, dump, encode, encode_broadcast
 
 #: The event of a broadcast, its payload and its metadata, both in JSON.
 Broadcast = tuple[str, str, str]

@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from minutehand.local.realtime.hub import Hub
-from minutehand.local.realtime.serializer import dump, parse_version
-from minutehand.local.realtime.session import Session
-from minutehand.local.realtime.tokens import TokenError, Verifier
+from supabase_local.realtime.hub import Hub
+from supabase_local.realtime.serializer import dump, parse_version
+from supabase_local.realtime.session import Session
+from supabase_local.realtime.tokens import TokenError, Verifier
 
 #: Largest inbound message; beyond it the socket closes with 1009.
 _FRAME_BYTES = 5_000_000

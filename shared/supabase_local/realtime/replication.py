@@ -19,8 +19,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from minutehand.local.realtime.database import DatabaseUnavailable, connect, describe
-from minutehand.local.realtime.pgoutput import Change, Decoder
+from supabase_local.realtime.database import DatabaseUnavailable, connect, describe
+from supabase_local.realtime.pgoutput import Change, Decoder
 
 logger = logging.getLogger(__name__)
 

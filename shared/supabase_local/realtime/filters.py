@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import Any
 
-from minutehand.local.realtime.serializer import dump
+from supabase_local.realtime.serializer import dump
 
 OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
 #: Commas outside parentheses.

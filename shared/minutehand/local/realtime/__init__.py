@@ -1,1 +1,0 @@
-"""Supabase Realtime on this machine: `python -m minutehand.local.realtime`."""

@@ -1,0 +1,1 @@
+"""A local Supabase without Docker: Postgres, the Data API, Auth and Realtime."""

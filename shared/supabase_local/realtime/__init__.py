@@ -1,0 +1,1 @@
+"""Supabase Realtime on this machine: `python -m supabase_local.realtime`."""
