@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -250,24 +249,6 @@ def test_a_worker_that_dies_or_hangs_is_replaced(
         assert "in block" in "".join(evidence["stack"])
         assert (evidence["guilty"], evidence["guilty_type"]) == ([job], fault)
         assert host.one(lost, beside)[1] == "0"
-
-
-def test_a_stopped_host_hands_its_jobs_back(
-    stack: RunningStack, tmp_path: Path, host: Served
-) -> None:
-    """A new container takes them, and the attempt is not charged."""
-    until(host.is_quiet)
-    with served(stack, tmp_path) as (url, process):
-        host.connect(url)
-        job = host.insert("served.slow", seconds=30)
-        until(lambda: host.status(job) == "processing")
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
-        left = host.one("select status || attempts from public.jobs where id = %s", job)
-    host.connect(host.url)
-    host.one("select public.cancel_job(%s)", job)
-
-    assert left == "pending0"
 
 
 def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""A served host that is stopped, as a deploy or a container platform stops it.
+
+No other host serves these job types here, so that the stopped one must have the jobs. The hosts of
+`test_serve.py` have ended before this file begins.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from tests.integration.serve.test_serve import served
+from tests.support.engine import ACME
+from tests.support.patience import until
+from tests.support.stacks import RunningStack
+
+JOBS = 30
+ENQUEUE = """
+insert into public.jobs (workspace_id, job_type, payload)
+select %s, 'served.slow', %s from generate_series(1, %s)
+returning id
+"""
+#: Number of these jobs that have begun, by the worker that holds their leases.
+RUNNING = """
+select workers.worker_id, count(*)
+from queue.leases as leases
+join queue.workers as workers using (worker)
+join public.jobs as jobs on jobs.id = leases.job_id
+where leases.job_id = any(%s) and jobs.progress ->> 'stage' = 'begun'
+group by workers.worker_id
+"""
+
+
+def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """SIGTERM under load: every job is pending again before the process has ended."""
+    with stack.connect() as connection, served(stack, tmp_path) as (_, process):
+        slow = json.dumps({"seconds": 50})
+        # the types of the host are published by its first run
+        known = "select count(*) from queue.job_types where job_type = 'served.slow'"
+        until(lambda: connection.execute(known).fetchone() == (1,))
+        rows = connection.execute(ENQUEUE, (ACME, slow, JOBS)).fetchall()
+        jobs = [job for (job,) in rows]
+        try:
+            [(worker, running)] = until(
+                lambda: (
+                    rows
+                    if (rows := connection.execute(RUNNING, (jobs,)).fetchall())
+                    and sum(count for _, count in rows) == JOBS
+                    else None
+                )
+            )
+            process.send_signal(signal.SIGTERM)
+            process.wait(120)
+            left = connection.execute(
+                "select status, attempts, lost_attempts, count(*) from public.jobs"
+                " where id = any(%s) group by 1, 2, 3",
+                (jobs,),
+            ).fetchall()
+            log = (tmp_path / "serve.log").read_text()
+        finally:
+            connection.execute("delete from public.jobs where id = any(%s)", (jobs,))
+
+    assert worker in log, "another worker had the jobs"
+    assert running == JOBS
+    assert left == [("pending", 0, 0, JOBS)]
