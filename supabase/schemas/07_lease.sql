@@ -1,29 +1,33 @@
--- Lease: which jobs a worker gets; each step is the name of its function:
+-- This file selects and leases the jobs that a worker gets. The steps of a lease, by function:
 --
---   queue.lease             a call of a run (tick_id), by its number; a repeat gets the same
---     queue.admit_run       where the number of runs is bounded, with the first call of one
---     queue.note_worker     the worker's row and the lanes it serves, once a minute
---     queue.lease_ready
---       queue.open_gates    notes of gates: as many jobs of each key become ready as may run
---       queue.open_turns    notes of turns: at the rank of their tenant, or at the end of the round
---       queue.fill_pool     once for each pool: the slots that some of the job types share
---         queue.share_slots   which turns get how many jobs
---           queue.lock_types    limits of types: their locks, then what runs is counted
---           queue.first_turns   the turns of the tenants that come next in the ring: read along it
---                               (queue.along_the_ring), else lane by lane (queue.lane_by_lane)
---           queue.limit_turns   limits of tenants likewise; one at a limit is blocked for a while
---           queue.divide_slots  rounds: each tenant as many jobs as its weight
---           queue.move_on       the ring has come to the tenant that was served last
---         queue.take          the jobs, by halves where a project's own trigger refuses one of them
---           queue.take_jobs     ready -> leased, in one statement
---         queue.tidy_turns    closes empty turns, moves the start of others to their first job
---       queue.note_begun    events and keys, where the record does not say all
---       queue.publish       the feed's lines and messages, of what was settled too
---     queue.next_due_in_ms  when to ask again
---     public.tick_finished  ends the run, with the call that finds no more
+--   queue.lease             handles one numbered call of a worker run.
+--     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
+--     queue.note_worker       updates the worker's row and its lanes, once a minute.
+--     queue.lease_ready       fills every pool of the worker.
+--       queue.open_gates        makes jobs ready behind the gates that notes name.
+--       queue.open_turns        opens the turns that notes name.
+--       queue.fill_pool         fills one pool with jobs.
+--         queue.share_slots       divides the free slots among turns.
+--           queue.lock_types        locks limited types and counts their running jobs.
+--           queue.first_turns       reads the turns of the next tenants along the ring.
+--           queue.limit_turns       locks limited tenants and counts their running jobs.
+--           queue.divide_slots      gives each tenant as many jobs per round as its weight.
+--           queue.move_on           advances the ring to the last tenant served.
+--         queue.take              leases the jobs, and bisects them if a trigger rejects one.
+--           queue.take_jobs         moves jobs from ready to leased in one statement.
+--         queue.tidy_turns        closes empty turns and advances the start of other turns.
+--       queue.note_begun        records events and keys that do not follow from the job's row.
+--       queue.publish           adds rows to the feed and sends messages.
+--     queue.next_due_in_ms    computes when the worker should call again.
+--     public.tick_finished    ends the run if the call found no more jobs.
+--
+-- queue.first_turns reads with queue.along_the_ring, or with queue.lane_by_lane. A repeated call
+-- returns the same leases as the first call.
 
--- As a worker sends it, and the number that replaces its name. pools: [{job_types, limit}] in place
--- of one limit for all of its job types, where kinds of processors have slots of their own.
+-- A worker's request for jobs.
+-- worker: Number of the worker's row in queue.workers, added by queue.lease.
+-- pools: Array of {job_types, limit}. It replaces the single limit if kinds of processors have
+--   separate slots.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -41,9 +45,12 @@ create type queue.lease_request as (
   ends jsonb,
   pools jsonb
 );
--- A turn as a lease sees it. round: the one in which its tenant is served next; taken: how many
--- jobs the tenant has had of that already. How many jobs may start, null for any number: of its
--- type (type_free), of that type in its tenant (own_free), and of its tenant (tenant_free).
+-- A turn as a lease reads it. A limit of null means any number of jobs.
+-- round: Round in which the tenant is served next.
+-- taken: Number of jobs that the tenant already got in this round.
+-- type_free: Number of jobs of the type that may start.
+-- own_free: Number of jobs of the type that may start for this tenant.
+-- tenant_free: Number of jobs of all types that may start for this tenant.
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
@@ -58,7 +65,8 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
--- The first ready jobs of a tenant, in their order, each by the number of its turn.
+-- The first ready jobs of a tenant, in their order.
+-- turns: For each job, the index of its turn.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -68,16 +76,19 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- How many jobs of a turn a lease is to take, from ord on; 0 for an empty turn. When it has taken
--- them, queue.tidy_turns gets how many those were, and the last one's ord.
+-- A share is the number of jobs that a lease takes from a turn, starting at ord. The number is 0
+-- for an empty turn. In the input of queue.tidy_turns, jobs is the number of jobs that were leased,
+-- and ord is the ord of the last of these jobs.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- The tenant that a lease serves last, and how many jobs it has had of a round that is unfinished,
--- else 0: one for each limited type whose slots run out (job_type), and one for all other lanes.
+-- The last tenant that a lease serves. Each limited type whose slots run out has one such row. All
+-- other lanes together have one more row.
+-- job_type: The limited type, or null in the row of all other lanes.
+-- taken: Number of jobs that the tenant got of an unfinished round, or 0 if its round is finished.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -86,8 +97,9 @@ create type queue.last_served as (
   workspace_id uuid
 );
 
--- A job as its worker gets it, and a lease of it. steps: results of those that earlier attempts
--- have done; null where they are long, which the worker then asks for (read_steps).
+-- A job as its worker gets it, and the lease of the job.
+-- steps: Results of the steps that earlier attempts finished. Null if the results are long, and
+--   then the worker fetches them with read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -113,8 +125,11 @@ create type queue.leased as (
   steps jsonb,
   job queue.leased_job
 );
--- What a lease has taken: its jobs, their leases as the worker gets them, and the changes to
--- publish. rest: jobs of which more is to be noted (queue.note_begun).
+-- The result of taking jobs from turns.
+-- ids: Ids of the leased jobs.
+-- leases: Leases in the form that the worker gets.
+-- changes: Events to publish.
+-- rest: Jobs for which queue.note_begun must record more.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -165,8 +180,9 @@ end;
 $$;
 revoke execute on function queue.read_lease_request from public;
 
--- Admit a run for its time, unless as many as it says are under way: how many more may begin, null
--- where it is refused. One that was killed counts until its time is over.
+-- Admit a worker run for its maximum duration, unless the maximum number of runs is already active.
+-- Return the number of further runs that may start, or null if this run is rejected. A killed run
+-- counts as active until its maximum duration is over.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -175,7 +191,7 @@ as $$
 declare
   v_free integer;
 begin
-  perform queue.try_lock('admission', p_waits => true); -- one at a time
+  perform queue.try_lock('admission', p_waits => true); -- admit one run at a time
   for v_try in 1 .. 2 loop
     v_free := p_request.most
       - 1
@@ -185,8 +201,8 @@ begin
         where t.expires_at > p_now and t.tick_id <> p_request.tick_id
       );
     exit when v_free >= 0;
-    -- they are to lease once more before they end. The update waits for a run that ends just now,
-    -- which the second count then leaves out
+    -- Mark the active runs, so that each of them leases once more before it ends. The update waits
+    -- for a run that is just ending. The second count then no longer includes this run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -208,10 +224,12 @@ end;
 $$;
 revoke execute on function queue.admit_run from public;
 
--- The number of a worker. Its row and its lanes' served_at are written once a minute, or when it
--- serves something else: such lanes leave notes for their gates, under the lock that opens them
--- (turns, as queue.lease_ready has it).
--- p_known: the row; has_noted: gates are to be looked at.
+-- Return the number of a worker, and update its row in queue.workers. The row and served_at of its
+-- lanes are written once a minute, or earlier if the worker serves other job types or queues than
+-- before. Lanes that start or stop being served leave notes for their gates. These notes are
+-- written under the lock "turns", with which queue.lease_ready opens gates.
+-- p_known: The worker's row before the update.
+-- has_noted: True if gates got notes.
 create function queue.note_worker(
   p_request queue.lease_request,
   p_known queue.workers,
@@ -233,7 +251,7 @@ begin
   if p_known.version = p_request.version
     and p_known.job_types @> p_request.job_types
   then
-    -- it serves the others too, without a slot now
+    -- the worker also serves the other types, but has no free slot for them now
     p_request.job_types := p_known.job_types;
   end if;
   v_changed := (p_known.job_types, p_known.queues, p_known.version)
@@ -298,7 +316,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- where gates could not be noted it is written again in a second
+    -- if the gates got no notes, backdate seen_at by 59 seconds, so that the next call after one
+    -- second rewrites this row
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -321,9 +340,11 @@ end;
 $$;
 revoke execute on function queue.note_worker from public;
 
--- Open the gates that notes name, the oldest first. Where there are many, also the oldest of some
--- tenants, by id from the lowest and from a random one on, so that none waits behind others' keys;
--- and of the oldest, those of keys that have no jobs any more are deleted at once.
+-- Open the gates that notes name, the oldest note first. If there are very many notes, also open
+-- the oldest gate of some tenants, so that no tenant waits behind the keys of other tenants. These
+-- tenants are read by id, once from the lowest id and once from a random id. If there are very many
+-- notes, old notes of keys that no longer have jobs are deleted at once.
+-- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -392,7 +413,8 @@ begin
       order by min(n.ordinality)
       limit p_most
     ),
-    gone as ( -- before the jobs are counted: a job that comes later keeps its note
+    -- delete the notes before the jobs are counted, so that a job that comes later keeps its note
+    gone as (
       delete from queue.notes as n
       using noted as o, queue.lanes as l
       where l.job_type = o.job_type
@@ -419,9 +441,11 @@ end;
 $$;
 revoke execute on function queue.open_gates from public;
 
--- Open noted turns, at their tenant's rank, or for a newcomer near the end of the round: one rank
--- in all lanes, behind that of the ring that is furthest back. And turns whose time at a limit is
--- over. One that another transaction changes now keeps its note.
+-- Open the turns that notes name. A turn gets the rank that its tenant has in all lanes. A new
+-- tenant gets the lowest last_rank of its lanes' rings, less one, and so comes near the end of the
+-- round. Also unblock turns whose time at a limit is over. A turn that another transaction is
+-- changing keeps its note.
+-- p_most: Maximum number of noted turns to open.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -486,7 +510,7 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
-    -- a closed turn has no jobs but those of the notes
+    -- a closed turn has no jobs except the jobs that its notes announce
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -505,7 +529,8 @@ end;
 $$;
 revoke execute on function queue.open_turns from public;
 
--- How many jobs of a type may start; null for any number. Exact for the holder of the type's lock.
+-- Return the number of jobs of a type that may start, or null if the type has no limit. The number
+-- is exact only if the caller has locked the type.
 create function queue.free_of_type(p_job_type text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -539,10 +564,13 @@ end;
 $$;
 revoke execute on function queue.free_of_type from public;
 
--- Lock those of the limited types that have turns in these lanes. open: lanes of unlimited types,
--- and of those locked that are not at their limit. A limited type whose first turn opens after this
--- look is left for the next lease, since it was not counted. is_busy: another lease has the lock of
--- one. at_limit: those that may start no job now.
+-- Lock the limited types that have turns in these lanes, and count their running jobs. A limited
+-- type whose first turn opens after this check is left to the next lease, because its running jobs
+-- were not counted.
+-- open: Lanes of unlimited types, and of locked types that are below their limit.
+-- is_busy: True if another lease has locked one of the types.
+-- is_limited: True if a limited type has a turn in these lanes.
+-- at_limit: Locked types of which no job may start now.
 create function queue.lock_types(
   p_lanes integer[],
   p_limited text[],
@@ -566,7 +594,7 @@ begin
   if p_limited = '{}' then
     return;
   end if;
-  v_types := array( -- in one order, so that of two leases one gets them all
+  v_types := array( -- sort the types, so that one of two concurrent leases gets all locks
     select n
     from unnest(p_limited) as n
     where exists (
@@ -579,7 +607,7 @@ begin
   is_limited := v_types <> '{}';
   v_busy := array(
     select n
-    from ( -- sorted within, so that the locks are tried in that order
+    from ( -- sort in the subquery, so that the locks are tried in this order
       select t.job_type as n
       from queue.job_types as t
       where t.job_type = any (v_types)
@@ -607,11 +635,13 @@ end;
 $$;
 revoke execute on function queue.lock_types from public;
 
--- Turns along a ring, from the tenant that comes next on, and around it once; those of other lanes
--- too. is_cut: the last that was read, behind which there may be more. The ring's position is
--- compared by (rank, tenant, lane). While the round of the tenant that was served last is
--- unfinished, it comes first again: lane_bound is 0, before each of its lanes; else the greatest
--- integer, behind them.
+-- Return the turns along a ring, starting with the next tenant and going around the ring once.
+-- Turns of lanes outside the ring are included. The position of the ring is compared by (rank,
+-- workspace_id, lane). In the query, lane_bound is the lane of this position. It is 0 if the round
+-- of the last tenant is unfinished, so that the last tenant comes first again. Otherwise it is the
+-- greatest integer, so that the last tenant comes last.
+-- p_rows: Maximum number of turns.
+-- is_cut: True in row p_rows, because more turns may follow.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -673,10 +703,11 @@ end;
 $$;
 revoke execute on function queue.along_the_ring from public;
 
--- As queue.along_the_ring, but p_rows of each of these lanes, from where its ring has come to; by
--- an index that begins with the lane, which a plan for both would not read in order. A lane lags at
--- most one round behind the others: one that was not served for long would otherwise be served
--- alone until it caught up.
+-- Like queue.along_the_ring, but return up to p_rows turns of each of these lanes. Each lane is
+-- read from the position of its ring, with an index that begins with the lane. A single query plan
+-- for both functions would not read the indexes in order. A lane lags at most one round behind the
+-- other lanes. Otherwise a lane that was idle for a long time would be served exclusively until it
+-- caught up.
 create function queue.lane_by_lane(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -747,7 +778,7 @@ end;
 $$;
 revoke execute on function queue.lane_by_lane from public;
 
--- Tenants with a limit of their own, a weight or a pause.
+-- Tenants that have a limit, a weight or a pause.
 create view queue.limited_tenants as
 select w.workspace_id
 from queue.tenant_limits as w
@@ -756,13 +787,16 @@ select p.workspace_id
 from queue.pauses as p;
 revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
 
--- The turns in these lanes of the tenants that come next, at most p_most tenants. known: how many
--- tenants; is_all: there are no more; is_limited: one has a limit of its own, a weight or a pause;
--- is_empty: there is one turn in all, without a job. They are read along the ring of these lanes,
--- if they have one; where that was cut before it had p_most tenants, since most turns there are of
--- other lanes, or where the lanes have several rings, they are read lane by lane. Turns at the
--- first place where a reading was cut, and behind it, are dropped: one that was not read may come
--- before.
+-- Return the turns of the next tenants in these lanes. If the lanes share one ring, the turns are
+-- read along this ring. If most turns of the ring belong to other lanes, this read may be cut
+-- before it finds p_most tenants. Then, or if the lanes have several rings, the turns are read lane
+-- by lane. The tenant at which a read was first cut, and all tenants after it, are dropped, because
+-- an unread turn may come before them.
+-- p_most: Maximum number of tenants.
+-- known: Number of tenants found.
+-- is_all: True if no further tenant has a turn.
+-- is_limited: True if one of the tenants has a limit, a weight or a pause.
+-- is_empty: True if only one turn is open in all lanes, and this turn has no ready job.
 create function queue.first_turns(
   p_lanes integer[],
   p_most integer,
@@ -803,7 +837,7 @@ begin
     )
   into turns, is_limited, is_empty
   from (select * from queue.turns where not blocked limit 2) as o;
-  if turns[2] is null then -- no more than one, as where one tenant's jobs are of one type
+  if turns[2] is null then -- at most one turn is open, e.g. because one tenant has jobs of one type
     is_all := true;
     known := 1;
     if turns[1].lane <> all (p_lanes) then
@@ -833,7 +867,7 @@ begin
       ) as e
       where not v_is_along
     ),
-    cut as materialized ( -- from here on some turns may not have been read
+    cut as materialized ( -- from this tenant on, some turns may not have been read
       select r.round, r.rank, r.workspace_id
       from read as r
       where r.is_cut
@@ -872,8 +906,10 @@ end;
 $$;
 revoke execute on function queue.first_turns from public;
 
--- What each turn may still start, counted once the locks of limited tenants were tried. is_busy:
--- another lease has one, or a pause ends now. Turns at a limit or paused are blocked.
+-- Count how many jobs each turn may still start, after trying the locks of limited tenants. Block
+-- the turns that are at a limit or paused.
+-- is_busy: True if another lease has one of the locks, or if a pause is just ending. If is_busy is
+--   true, no turn is blocked.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -944,7 +980,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
-            -- by its lanes, with which the index of leases begins
+            -- join by lane, because the index of leases begins with the lane
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -994,11 +1030,15 @@ end;
 $$;
 revoke execute on function queue.limit_turns from public;
 
--- Divide slots in rounds: each tenant in the ring's order gets as many of its first ready jobs as
--- its weight, then each again, which the ring does not count as a round. Jobs that a limit stops
--- are passed over, and count as none. p_depth: how many jobs of a turn are read, at least those of
--- a round; null: more tenants follow, so that there is one round. is_cut: a turn may have more jobs
--- than were read. empty: turns without a ready job. lasts: what queue.move_on is to know.
+-- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
+-- of its first ready jobs as its weight. Only the first of these rounds advances the ring. A job
+-- that exceeds a limit is skipped and does not use up the weight.
+-- p_depth: Number of jobs to read per turn, at least the tenant's weight. Null if more tenants
+--   follow, and then only one round is divided.
+-- p_most: Number of slots.
+-- is_cut: True if a turn may have more jobs than were read.
+-- empty: Turns without a ready job.
+-- lasts: The last tenants served, for queue.move_on.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1012,17 +1052,18 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_turns queue.turn[] := p_turns; -- of a variable each element is found at once
+  v_turns queue.turn[] := p_turns; -- a variable gives fast access to single array elements
   v_tenants queue.tenant_jobs[];
   v_tenant queue.tenant_jobs;
-  v_next integer[]; -- the next job of each tenant
-  v_given integer[]; -- how many jobs each tenant gets
-  v_of_turn integer[] := '{}'; -- how many each turn gets
-  v_types text[] := '{}'; -- limited ones, and how many each gets
+  v_next integer[]; -- index of the next job of each tenant
+  v_given integer[]; -- number of jobs that each tenant gets
+  v_of_turn integer[] := '{}'; -- number of jobs that each turn gets
+  -- limited types, and the number of jobs that each type gets
+  v_types text[] := '{}';
   v_of_type integer[] := '{}';
   v_round integer := 0;
   v_slots integer := 0;
-  v_had integer; -- how many jobs a tenant has had of this round
+  v_had integer; -- number of jobs that the tenant has got in this round
   v_turn integer;
   v_type integer;
   v_last queue.last_served;
@@ -1038,7 +1079,7 @@ begin
         order by r.ord
       ) as nth_of_type
     from (
-      select u.*, greatest(p_depth, u.weight) as depth -- the weight, where p_depth is null
+      select u.*, greatest(p_depth, u.weight) as depth -- the weight if p_depth is null
       from unnest(p_turns) with ordinality as u
     ) as t
     left join lateral (
@@ -1048,7 +1089,7 @@ begin
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
       order by o.ord
-      -- least ignores nulls: no limit
+      -- least() ignores nulls, so that null means no limit
       limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
     ) as r on true
     where not t.is_paused
@@ -1128,7 +1169,7 @@ begin
   select
     array_agg(
       row(t.lane, t.workspace_id, t.from_ord, v_of_turn[t.ordinality])::queue.share
-      order by t.from_ord -- by age: about as their records lie
+      order by t.from_ord -- by age, because job rows are stored in about this order
     )
   into shares
   from unnest(p_turns) with ordinality as t
@@ -1137,9 +1178,10 @@ end;
 $$;
 revoke execute on function queue.divide_slots from public;
 
--- These lanes have come to the tenant that was served last, but for those that another lease has
--- moved further meanwhile. From then on they share a ring: their own, if no other lane is in it,
--- else one without lanes, else a new one. What was found is looked at again where it is locked.
+-- Advance these lanes to the last tenant served. Skip lanes that another lease has already moved
+-- further. Afterwards the lanes share one ring. It is their present ring if no other lane uses that
+-- ring, otherwise an unused ring, otherwise a new ring. The conditions are checked again when the
+-- rows are locked.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1170,7 +1212,7 @@ begin
   if v_lanes = '{}' then
     return;
   end if;
-  if v_ring is null then -- one that was left
+  if v_ring is null then -- use a ring that no lane uses any more
     select r.ring into v_ring
     from queue.rings as r
     where not exists (select from queue.lanes as l where l.ring = r.ring)
@@ -1215,9 +1257,16 @@ end;
 $$;
 revoke execute on function queue.move_on from public;
 
--- Which turns get how many of the slots, and which are empty; is_only: there is one turn, which may
--- be empty too. more: ask again at once, since another lease holds a lock or there are more turns
--- than were read. at_limit: types of which no job may start.
+-- Determine how many slots each turn gets, and which turns are empty.
+-- lanes: Lanes of the requested job types and queues that are not paused.
+-- limited: Requested job types that have a limit.
+-- shares: Number of jobs to take from each turn.
+-- empty: Turns without a ready job.
+-- is_only: True if only one turn is open. The only turn may be empty.
+-- is_limited: True if a limit, a weight or a pause applies.
+-- at_limit: Types of which no job may start now.
+-- more: True if the worker should call again at once, because another lease has a lock or because
+--   some turns were not read.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1256,7 +1305,7 @@ begin
   v_types := queue.lock_types(lanes, limited, p_now);
   at_limit := v_types.at_limit;
   more := v_types.is_busy;
-  -- some turns may be empty: where all are, more are read
+  -- Turns may be empty. If all turns of the first read are empty, read more turns.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -1273,7 +1322,7 @@ begin
       return;
     end if;
     is_only := v_turns[2] is null and v_first.is_all and not is_limited;
-    if is_only then -- nothing to divide
+    if is_only then -- there is nothing to divide
       shares := array[
         row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share
       ];
@@ -1295,12 +1344,14 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- the ring moves to the tenant that was served last, unless
+  -- advance the ring to the last tenant served, except in the following case
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  then -- no one was passed over: one tenant has all turns, or all jobs were taken
+  -- no tenant was skipped, because one tenant has all turns or all jobs were taken
+  then
     return;
-  elsif v_slots < v_most and not v_first.is_all then -- all that were read have had their round
+  -- every tenant that was read has had its round
+  elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -1311,8 +1362,8 @@ begin
       v_last
     );
   end if;
-  -- the lanes of a limited type stop at the tenant where its slots ran out, since those behind it
-  -- were passed over; the other lanes go on to the last
+  -- The lanes of a limited type stop at the tenant at which the slots of the type ran out, because
+  -- the tenants after it were skipped. The other lanes advance to the last tenant served.
   v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
@@ -1339,7 +1390,8 @@ end;
 $$;
 revoke execute on function queue.share_slots from public;
 
--- Results of the steps that a job's earlier attempts have done; null where they are long.
+-- Return the results of the steps that a job's earlier attempts finished. Return null if the
+-- results are long.
 create function queue.steps_of_lease(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -1374,9 +1426,9 @@ end;
 $$;
 revoke execute on function queue.both_taken from public;
 
--- Lease the first jobs of each turn. The update finds a record by its ctid, since no one else can
--- give it a new version while it is locked; one that got one since the statement began is not seen,
--- and stays ready.
+-- Lease the first jobs of each turn. The update finds the job's row by its ctid, because no other
+-- transaction can create a new version of a locked row. If the row got a new version after the
+-- statement began, the update does not find it, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1409,7 +1461,8 @@ begin
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-        and r.job_id <> all (array( -- as queue.refused
+        -- an inlined copy of queue.refused
+        and r.job_id <> all (array(
           select f.job_id
           from queue.refusals as f
           where f.task = 'lease' and f.retry_at > p_now
@@ -1429,7 +1482,7 @@ begin
       worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now,
       next_retry_at = null,
-      -- a job may have been created after the clock was read
+      -- the job may have been created after p_now was read
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
@@ -1533,8 +1586,9 @@ end;
 $$;
 revoke execute on function queue.take_jobs from public;
 
--- Take the jobs of turns. One that a project's trigger refuses is found by halves and noted
--- (has_refused), so that the next lease passes over it.
+-- Take the jobs of these turns. If a trigger of the project rejects a job, bisect the turns down to
+-- this job and record the rejection, so that the next lease skips the job.
+-- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1564,7 +1618,8 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      raise; -- as in queue.do_in_parts
+      -- no single job causes these errors (see queue.do_in_parts)
+      raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
@@ -1574,7 +1629,8 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    p_shares[1].jobs := v_one.jobs - v_one.jobs / 2; -- of those that are still ready
+    -- number of jobs to take from the jobs that are still ready
+    p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
     perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
@@ -1602,10 +1658,10 @@ end;
 $$;
 revoke execute on function queue.take from public;
 
--- Move the start of turns (from_ord) to their first ready job or, where they have none, to the last
--- one that was leased, and close those that a lease found empty. p_turns: how many jobs it has had
--- of each, and the last one's ord. Only those whose lock is free: no open transaction is adding a
--- job to them.
+-- Advance from_ord of the turns to their first ready job, or to the last leased job if no job is
+-- ready. Close the turns that a lease found empty. A turn is skipped if its lock is not free,
+-- because an open transaction may be adding a job to it.
+-- p_turns: For each turn, the number of leased jobs and the ord of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
 language plpgsql
@@ -1648,8 +1704,10 @@ end;
 $$;
 revoke execute on function queue.tidy_turns from public;
 
--- Fill the slots of one pool, of these job types: which turns get them, and their first jobs.
--- unfilled: if the pool got nothing, its lanes whose type is not at a limit.
+-- Fill the slots of one pool. The slots are divided among turns, and the first jobs of each turn
+-- are leased.
+-- p_request: The request, with the job types and the limit of this pool.
+-- unfilled: Lanes of the pool if it got no job, except lanes of types at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1667,7 +1725,8 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
-  v_expected bigint; -- jobs that were seen: of fewer, another lease has the rest
+  -- Number of jobs that were read. If fewer jobs are leased, another lease took the others.
+  v_expected bigint;
   v_one queue.share;
 begin
   lanes := v_shared.lanes;
@@ -1675,7 +1734,7 @@ begin
   more := v_shared.more;
   leased_at := p_now;
   if v_shared.shares is not null then
-    -- a job that was enqueued since then starts after it
+    -- read the clock again, so that a job enqueued after p_now does not start before its creation
     leased_at := greatest(p_now, queue.clock());
     v_taken := queue.take(v_shared.shares, p_request, leased_at);
     taken := v_taken.taken;
@@ -1695,7 +1754,8 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        when v_shared.shares[2] is null then 1 -- a lone turn may be given more slots than jobs
+        -- a single turn may be given more slots than it has jobs
+        when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
       more := more
@@ -1730,9 +1790,12 @@ begin
     join queue.job_types as y on y.job_type = n.job_type
     where y.rate_limit is not null and not y.rate_per_key;
   end if;
-  -- An empty turn is closed late, since its next job then needs no note: once several are empty,
-  -- since each lease reads them; after a lease that has passed over many jobs, since the next
-  -- begins behind them; and now and then.
+  -- An empty turn stays open for a while, because an open turn saves its next job a note. Tidy the
+  -- turns in three cases:
+  -- - More than four turns are empty. Every lease would read them.
+  -- - The lease took 20 jobs or more, but fewer than its limit. After tidying, the next lease
+  --   starts reading behind these jobs.
+  -- - The number of the call is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
     or p_request.call % 16 = 0
@@ -1751,8 +1814,8 @@ end;
 $$;
 revoke execute on function queue.fill_pool from public;
 
--- Note what else follows from the lease of these jobs: events that their records do not say, unique
--- keys that it frees, and starts that the rates of keys are charged for.
+-- Record the effects of a lease that do not follow from the job's row. These are events, unique
+-- keys that the lease frees, and starts that the rate of a key is charged for.
 create function queue.note_begun(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -1796,8 +1859,8 @@ end;
 $$;
 revoke execute on function queue.note_begun from public;
 
--- The leases that a call got and still holds, once more; tests/sql/test_leases.py holds them equal
--- to what queue.take_jobs gives.
+-- Return the leases of an earlier call that are still active. tests/sql/test_leases.py checks that
+-- the result equals the leases that queue.take_jobs returned.
 create function queue.repeat_leases(p_tick_id uuid, p_call integer)
 returns json
 language plpgsql stable
@@ -1831,9 +1894,15 @@ end;
 $$;
 revoke execute on function queue.repeat_leases from public;
 
--- Fill every pool. p_has_notes: turns or gates are to be opened before. is_short, is_full: one was
--- not, and one was; lanes: of those asked for; limited: their types that have a limit; unfilled:
--- lanes of pools for which there was no job.
+-- Fill every pool of the request.
+-- p_changes: Events of the jobs that the same call settled.
+-- p_has_notes: True if turns or gates must be opened first.
+-- lanes: Lanes of the requested job types and queues that are not paused.
+-- limited: Requested job types that have a limit.
+-- unfilled: Lanes of pools for which no job was found.
+-- more: True if the worker should call again at once.
+-- is_short: True if a pool was not filled.
+-- is_full: True if a pool was filled.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -1861,10 +1930,11 @@ declare
   v_taken queue.taken;
   v_is_published boolean;
 begin
-  -- one lease at a time opens turns; others skip this
+  -- only one lease at a time opens turns, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- a pause that ends has them opened after
+    -- skip the gates while a pause is ending, because the pause's transaction leaves notes for its
+    -- gates
     where queue.try_lock('pauses', p_is_shared => true);
     perform queue.open_turns(v_at_once, p_now);
   end if;
@@ -1906,10 +1976,13 @@ end;
 $$;
 revoke execute on function queue.lease_ready from public;
 
--- In how many milliseconds a worker with free slots should ask again; null: not before it is woken.
--- A note, and the turn that another lease opens for it, are looked for at one moment: a lease that
--- read the turns before and the notes after it was opened would find neither. p_unfilled: lanes for
--- which it found no job; where it found some, its worker asks again by itself.
+-- Return the number of milliseconds after which a worker with free slots should call again. Return
+-- null if the worker should wait for a notification. Notes and open turns are read in one
+-- statement. Otherwise another lease could delete a note and open its turn between two reads, and
+-- both reads would miss the job.
+-- p_limited: Requested job types that have a limit.
+-- p_unfilled: Lanes for which the lease found no job. A worker that got jobs calls again anyway.
+-- p_more: True returns 0.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
@@ -1961,12 +2034,13 @@ begin
           when s.failures = 0 then s.look_at
           else greatest(s.look_at, p_now + interval '1 second')
         end
-      ) -- held: now and then
+      -- check a signal that failed before at most once a second
+      )
       from queue.signals as s
     )
   );
   if p_limited <> '{}' then
-    -- when the first type that has used up its rate and has waiting jobs may start one again
+    -- earliest time at which a type with waiting jobs and an empty rate bucket may start a job
     v_next := least(
       v_next,
       (
@@ -1997,7 +2071,7 @@ begin
       )
     );
   end if;
-  -- greatest() ignores nulls; Postgres before 17 cannot subtract from -infinity
+  -- greatest() ignores nulls, and Postgres before 17 cannot subtract from -infinity
   return case
     when v_next is not null
       then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000)
@@ -2006,8 +2080,9 @@ end;
 $$;
 revoke execute on function queue.next_due_in_ms from public;
 
--- See public.lease_jobs. p_changes: of what was settled in the same call. A repeat waits for the
--- first; for a lock and no row, so that what finds nothing writes nothing.
+-- Implement public.lease_jobs. A repeated call waits until the first call has finished. It waits
+-- for an advisory lock instead of a row lock, so that a call that finds nothing writes nothing.
+-- p_changes: Events of the jobs that the same call settled.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql
@@ -2019,15 +2094,17 @@ declare
   v_ms bigint;
   v_ignored bigint;
   v_next_ms bigint;
-  v_tick record; -- what is known of this run and its worker, and whether notes wait
+  -- the stored state of the run and its worker, and whether notes exist
+  v_tick record;
   v_noted record;
-  v_run jsonb; -- where this call begins or ends it
+  v_run jsonb; -- result for the run, if this call starts or ends it
   v_given record;
   v_due bigint;
   v_maintenance boolean;
   v_ends boolean;
 begin
-  if not queue.try_lock('tick ' || v_asked.tick_id) then -- a trial is an expression, no query
+  -- an expression, which costs less than the query below
+  if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
   v_now := queue.clock();
@@ -2050,7 +2127,8 @@ begin
   from (select) as o
   left join queue.ticks as t on t.tick_id = v_asked.tick_id
   left join queue.workers as w on w.worker_id = v_asked.worker_id;
-  if v_asked.call <= v_tick.last_call then -- its answer may have been lost
+  -- the response to the first call may have been lost
+  if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
       'leases', queue.repeat_leases(v_asked.tick_id, v_asked.call),
@@ -2065,7 +2143,8 @@ begin
   end if;
   v_noted := queue.note_worker(v_asked, v_tick.worker, v_now);
   v_asked.worker := v_noted.worker;
-  if pg_sequence_last_value('queue.wanted_ms') > 0 then -- the worker that was wanted is here
+  -- the requested worker has started
+  if pg_sequence_last_value('queue.wanted_ms') > 0 then
     v_ignored := setval('queue.wanted_ms', 0);
   end if;
   v_given := queue.lease_ready(
@@ -2074,7 +2153,8 @@ begin
     v_tick.has_notes or v_noted.has_noted,
     v_now
   );
-  if v_tick.last_call is null or v_given.leased > 0 then -- a repeat is known by it
+  -- this row identifies a repeated call
+  if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
     on conflict (tick_id) do update set (seen_at, worker, last_call) = row(
@@ -2102,7 +2182,7 @@ begin
     );
     v_maintenance := queue.maintenance_is_due(
       v_now,
-      -- it leased lately
+      -- true if the run leased jobs recently
       v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active,
       v_next_ms <= 1000 is true
     );
@@ -2112,7 +2192,8 @@ begin
     and (not v_maintenance or v_asked.ends ? 'maintained')
     and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
-    if v_asked.pools is not null then -- of all that the worker serves
+    -- count the jobs of all pools
+    if v_asked.pools is not null then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;
     v_due := (
@@ -2171,15 +2252,19 @@ begin
 end;
 $$;
 comment on function public.lease_jobs is
-  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\nRequest: '
-  '{worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], queues, '
-  'lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, maintained?, '
-  'summary?}}. pools: limits of some of the job types each, in place of one of all; due counts '
-  'those of all. free_slots: with one or more, enqueues of the next two seconds wake no one, since '
-  'this worker asks again; -1 takes that back; limit, less what is leased, unless given. '
-  'A lease counts as an attempt; a repeated (tick_id, call) that got leases gets '
-  'them again. most: so many runs may be under way, answered by run: {free}, null if this one is '
-  'refused. ends: it ends if '
-  'nothing is leased, nor due within stay_ms: {ended, refused}; refused: another was meanwhile, '
-  'so lease again.';
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\n'
+  'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
+  'queues, lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, '
+  'maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) that got '
+  'leases returns the same leases again.\n\n'
+  '- pools: Separate limits for some of the job types each, in place of limit. due counts the '
+  'jobs of all pools.\n'
+  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. While '
+  'it is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
+  'again. -1 withdraws this.\n'
+  '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
+  'null if this run is rejected.\n'
+  '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '
+  'contains run: {ended, refused}. If refused is true, another run was rejected meanwhile, so '
+  'lease again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');
