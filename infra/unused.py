@@ -1,4 +1,7 @@
-"""Finds what no one uses: a script's exports, a module's names, a style sheet's classes."""
+"""Find definitions that no other line names: SQL, Python, JavaScript and CSS.
+
+Tests are no readers, except of the tools in `infra`.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,45 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WORD = re.compile(r"[\w$]+")
+SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css", ".sql"}
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
-#: What is imported by name, and from which file; or a file by an expression, or as a whole.
+#: An import of names or of a whole module, with its file; an import by an expression.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
 WHOLE = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
-#: Read by another's rules: a page's title, the face of the npm package, the plugin of a build, and
-#: what uPlot draws.
-TAKEN = re.compile(r" title$|infra/console/npm/|ResourcesHook$| u-")
+STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
+CREATED = re.compile(
+    r"\s*create (?:or replace )?(?:unique )?(function|table|type|view|sequence|index) "
+    r"(?:if not exists )?(?:(\w+)\.)?(\w+)(?:\s+on (?:\w+\.)?(\w+)[^(]*\(\W*(\w+))?"
+)
+INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
+COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
+#: Columns that a statement writes.
+WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
+RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow)")
+#: Titles of pages, exports of the npm package, classes of uPlot, methods that Python, a build,
+#: Click, httpx and botocore call, functions whose names are composed, a column in a row's JSON.
+CALLED_BY_OTHERS = re.compile(
+    r" title$| __\w+__$|infra/console/npm/| u-|ResourcesHook$|resources.py: initialize$"
+    r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"
+    r"|public\.enrichment_|sessions\.opened_at$"
+)
 
-listed = subprocess.check_output(["git", "ls-files"], text=True).splitlines()
+listed = list(map(Path, subprocess.check_output(["git", "ls-files"], text=True).splitlines()))
 texts = {
     path: path.read_bytes().decode(errors="ignore")
-    for path in map(Path, listed)
-    if path.is_file()
-    and path.suffix in {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css"}
+    for path in listed
+    if path.suffix in SUFFIXES and path.is_file()
+    if not {"tests", "migrations", "steps"} & set(path.parts) and path.name != "CHANGELOG.md"
 }
 words = {path: Counter(WORD.findall(text)) for path, text in texts.items()}
-everywhere = Counter[str]()
-for counted in words.values():
-    everywhere.update(counted)
+everywhere = sum(words.values(), Counter[str]())
+tested = {
+    name
+    for path in listed
+    if path.parts[0] == "tests" and path.suffix == ".py"
+    for name in WORD.findall(path.read_text())
+}
 imported: defaultdict[str, set[str]] = defaultdict(set)
 for path, text in texts.items():
     for names, source in IMPORT.findall(text):
@@ -39,36 +61,78 @@ for path, text in texts.items():
         imported[Path(source).name].update(words[path])
 pages = [text for path, text in texts.items() if path.suffix in {".js", ".html"}]
 named = {name for text in pages for name in re.findall(r"[\w-]+", text)}
+statements = {
+    path: [
+        (statement[0], set(WORD.findall(WRITTEN.sub(r"\1 ", statement[0]))))
+        for statement in STATEMENT.finditer(re.sub(r"--[^\n]*", "", text))
+        if not RIGHTS.match(statement[0])
+    ]
+    for path, text in texts.items()
+    if path.suffix == ".sql"
+}
+#: What Data API clients name, too.
+others = {name for path in words.keys() - statements for name in words[path]}
+
+
+def has_reader(created: str, *names: str) -> bool:
+    """Tell whether another statement reads all names, or another language a name that is alone."""
+    return (len(names) == 1 and names[0] in others) or any(
+        set(names) <= found
+        for several in statements.values()
+        for statement, found in several
+        if statement != created and not INDEX.match(statement)
+    )
+
+
+def created(path: Path) -> Iterator[str]:
+    """Yield functions and relations that nothing calls, their columns, and indexes."""
+    for statement, _ in statements[path] if "schemas" in path.parts else ():
+        if not (match := CREATED.match(statement)):
+            continue
+        kind, schema, name, relation, column = match.groups()
+        if kind == "index":
+            if relation not in others and not has_reader(statement, relation, column):
+                yield name
+        elif not has_reader(statement, name):
+            yield f"{schema}.{name}"
+        elif kind in {"table", "type"}:
+            yield from (
+                f"{schema}.{name}.{column}"
+                for column in COLUMN.findall(statement)
+                if not has_reader(statement, column)
+            )
 
 
 def exported(path: Path) -> Iterator[str]:
-    """What a script exports and no one imports."""
+    """Yield exports of a script that nothing imports."""
     yield from sorted(set(EXPORT.findall(texts[path])) - imported[path.name])
 
 
 def defined(path: Path) -> Iterator[str]:
-    """What a module defines that no line names; what is decorated is registered by that."""
-    for node in ast.parse(texts[path]).body:
+    """Yield definitions that nothing names; a decorator registers a function or class."""
+    shared = tested if path.is_relative_to("infra") else set()
+    for node in ast.walk(ast.parse(texts[path])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [] if node.decorator_list else [node.name]
         else:
             targets = getattr(node, "targets", [getattr(node, "target", None)])
             names = [each.id for each in targets if isinstance(each, ast.Name)]
-        yield from (name for name in names if everywhere[name] == 1)
+        yield from (name for name in names if everywhere[name] == 1 and name not in shared)
 
 
 def drawn(path: Path) -> Iterator[str]:
-    """The classes of a style sheet that no page or script names."""
+    """Yield classes of a style sheet that no page or script names."""
     yield from sorted(set(CLASS.findall(texts[path])) - named)
 
 
-FINDERS = {".js": exported, ".mjs": exported, ".py": defined, ".css": drawn}
+FINDERS = {".js": exported, ".mjs": exported, ".py": defined, ".css": drawn, ".sql": created}
 found = [
-    f"{path}: {name} is used by no one"
+    line
     for path in texts
-    if path.suffix in FINDERS and not path.is_relative_to("tests")
+    if path.suffix in FINDERS
     for name in FINDERS[path.suffix](path)
-    if not TAKEN.search(f"{path} {name}")
+    if not CALLED_BY_OTHERS.search(line := f"{path}: {name}")
 ]
-print(*found, sep="\n", end="\n" * bool(found))
+for line in found:
+    print(f"{line} has no reader")
 sys.exit(bool(found))

@@ -11,7 +11,7 @@ import {
   Sequence,
 } from "../../../infra/console/lib/jobs/sequence.js";
 import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
-import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
+import { watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
 const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
@@ -161,11 +161,10 @@ for (const story of cases.stories)
   test(story.name, async () => {
     const world = new World(story);
     let delivered = [];
-    const watch = new JobWatch(world.client, "j", {
+    const watch = watchJob(world.client, "j", {
       after: story.after ?? 0,
       onEvent: ({ seq }) => delivered.push(seq),
     });
-    watch.start();
     for (const [at, step] of story.steps.entries()) {
       const { reads } = world;
       const say = (what) => `step ${at + 1}: ${what}`;
@@ -190,11 +189,10 @@ for (const story of cases.stories)
 test("a database that is away while messages come is read after the first answer", async () => {
   const world = new World({ log: [1] });
   const delivered = [];
-  const watch = new JobWatch(world.client, "j", {
+  const watch = watchJob(world.client, "j", {
     after: 0,
     onEvent: ({ seq }) => delivered.push(seq),
   });
-  watch.start();
   await leap(100);
   world.do({ join: {}, ready: true });
   await leap(1000);
@@ -212,8 +210,7 @@ test("a watch that was closed during a read says no more, and `ended` does not h
   const world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
   const keep = (what) => said.push(what);
-  const watch = new JobWatch(world.client, "j", { after: 0, onEvent: keep, onEnd: keep });
-  watch.start();
+  const watch = watchJob(world.client, "j", { after: 0, onEvent: keep, onEnd: keep });
   watch.close();
   await assert.rejects(watch.ended, /closed/);
   await leap(10_000);
@@ -226,10 +223,8 @@ test("who reads is asked for as long as any channel lasts, and no longer", async
   const subscription = { unsubscribe: () => (listeners -= 1) };
   const onAuthStateChange = () => ((listeners += 1), { data: { subscription } });
   world.client.auth = { onAuthStateChange };
-  const [first, second] = ["j", "k"].map((id) => new JobWatch(world.client, id, { after: 0 }));
+  const [first, second] = ["j", "k"].map((id) => watchJob(world.client, id, { after: 0 }));
   const rejected = [first, second].map((watch) => assert.rejects(watch.ended, /closed/));
-  first.start();
-  second.start();
   await leap(100);
 
   first.close();
@@ -247,11 +242,10 @@ test("what was asked for one who reads is not given to the next", async () => {
   let say = null;
   const data = { subscription: { unsubscribe: () => {} } };
   world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
-  const watch = new JobWatch(world.client, "j", {
+  const watch = watchJob(world.client, "j", {
     after: 0,
     onEvent: ({ seq }) => delivered.push(seq),
   });
-  watch.start();
   await leap(500);
   say("SIGNED_IN", { user: { id: "another" } });
   await leap(1000); // its answer has come

@@ -43,7 +43,7 @@ export function stateOf(job, known = {}) {
 }
 
 /** One job: its row, its events in order, what its streams say, and how fresh all are. */
-export class JobWatch extends Follower {
+class JobWatch extends Follower {
   #client;
   #id;
   #options;
