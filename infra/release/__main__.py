@@ -1,6 +1,6 @@
 """Make a release: `python -m infra.release 0.4.0`.
 
-Writes the migration of the engine, and of each app whose tables changed, from what differs between
+Writes the migration of the engine, and of webhooks where it changed, from what differs between
 the last release and the present text (`schemas/`), with the steps that a person wrote for it
 (`steps/0.4.0.sql`); then adds every file's hash to `supabase/RELEASES.json`. Refuses, and writes
 nothing, where a step is missing or a released file has changed.

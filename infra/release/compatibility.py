@@ -21,9 +21,9 @@ from typing import Final
 
 from infra.release import releases
 from infra.release.catalogue import catalogue, differences
-from infra.release.migrations import empty_database, present_files, write_migrations
+from infra.release.migrations import empty_database, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
-from infra.release.texts import parts_of
+from infra.release.texts import apps_of
 from minutehand.local import migrations
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
@@ -99,10 +99,9 @@ def project_of_releases(folder: Path, now: datetime) -> Path:
 def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     """Fill a database by each way; return the catalogue on which they agree."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
-    parts = parts_of(ROOT)
-    others = [part.name for part in parts if not part.is_ours]
+    others = [app.name for app in apps_of(ROOT)]
     fresh = empty_database(postgres, "fresh")
-    apply(fresh, present_files(parts))
+    apply(fresh, migrations.find_migrations(Project.at(ROOT)))
     expected = catalogue(fresh, others=others)
     upgraded = empty_database(postgres, "upgraded")
     apply(upgraded, files)

@@ -15,7 +15,7 @@ import psycopg
 from infra.release.catalogue import catalogue, first_rows
 from infra.release.changes import CannotRelease, Change, compare, creations
 from infra.release.locks import locks
-from infra.release.texts import Part, parts_of, pieces_of
+from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from minutehand.local import migrations
 from supabase_local.postgres import Postgres
@@ -33,7 +33,7 @@ class Made:
 
 
 def write_migrations(root: Path, version: str, *, now: datetime) -> list[Made]:
-    """Write what a release changes, a migration for the engine and each app that it changes.
+    """Write what a release changes, a migration for the engine and one for webhooks.
 
     Raises:
         CannotRelease: They do not lead to the present text; the message lists what is missing.
@@ -69,16 +69,16 @@ class Release:
         self.version = version
         self.server = server
         self.parts = parts_of(root)
-        self.schemas = [part.name for part in self.parts if not part.is_ours]
 
     def make(self, now: datetime) -> list[Made]:
         """Write the migrations, and apply them to a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
-        change = compare(self.catalogue(released), self.catalogue(present))
+        change = compare(catalogue(released), catalogue(present))
         tried = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
         whose = {name: part for part in self.parts for name in names_of(part)}
-        newest = max((each.version for each in released_files(self.parts)), default="0")
+        every = released_files([*self.parts, *apps_of(self.root)])
+        newest = max((each.version for each in every), default="0")
         at = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         made: list[Made] = []
         for part in self.parts:
@@ -183,15 +183,11 @@ class Release:
     @property
     def where(self) -> str:
         """Where a step is written."""
-        return f"Write into steps/{self.version}.sql, beside the schemas of the engine or the app"
-
-    def catalogue(self, url: str) -> list[str]:
-        """All that the engine and the apps have in a database."""
-        return catalogue(url, others=self.schemas)
+        return f"Write into steps/{self.version}.sql, beside the schemas of the engine or of webhooks"
 
     def state(self, url: str) -> list[str]:
-        """And the rows with which an engine begins."""
-        return [*self.catalogue(url), *first_rows(url)]
+        """List all that a database holds of the release, and the rows with which it begins."""
+        return [*catalogue(url), *first_rows(url)]
 
     def released(self) -> str:
         """Make a database of all releases; return its address."""

@@ -22,10 +22,10 @@ STAMP = re.compile(r"20\d{12}")
 
 
 def migrations(root: Path = ROOT) -> dict[str, str]:
-    """Hash every migration of the engine and of the apps, by path."""
+    """Hash every migration of the engine and of webhooks, by path."""
     found = [
         *root.glob("supabase/migrations/*.sql"),
-        *root.glob("shared/minutehand*/*/migrations/*.sql"),
+        *root.glob("shared/minutehand/*/migrations/*.sql"),
     ]
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

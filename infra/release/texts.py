@@ -1,4 +1,4 @@
-"""The present text of the engine and of the apps, cut into the statements that make each object."""
+"""The present text of the engine and of its package's apps, cut into the statements that make each object."""
 
 from __future__ import annotations
 
@@ -38,12 +38,10 @@ _FORMS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """What has a migration of its own in a release: the engine, or an app with tables."""
+    """What has a migration of its own: the engine, or an app with tables."""
 
     name: str
     home: Path
-    #: Whether the wheel has it: the engine, and apps of the package.
-    is_ours: bool
 
     @property
     def schemas(self) -> list[Path]:
@@ -61,13 +59,17 @@ class Part:
 
 
 def parts_of(root: Path) -> list[Part]:
-    """List the parts of a checkout, the engine first."""
-    ours = sorted((root / "shared" / "minutehand").glob("*/schemas"))
-    apps = sorted((root / "shared" / "minutehand_apps").glob("*/schemas"))
-    return [
-        Part(ENGINE, root / "supabase", is_ours=True),
-        *(Part(path.parent.name, path.parent, is_ours=path in ours) for path in (*ours, *apps)),
-    ]
+    """List what a release installs: the engine, then the package's own apps."""
+    return [Part(ENGINE, root / "supabase"), *_apps_in(root / "shared" / "minutehand")]
+
+
+def apps_of(root: Path) -> list[Part]:
+    """List the apps that no release installs."""
+    return _apps_in(root / "shared" / "minutehand_apps")
+
+
+def _apps_in(folder: Path) -> list[Part]:
+    return [Part(path.parent.name, path.parent) for path in sorted(folder.glob("*/schemas"))]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def record_of(source: Path) -> Path:
         with scratch() as server:
             url = empty_database(server, "present")
             owner = migrations.as_user(url, "postgres")
-            parts = {part.name: present_files([part]) for part in parts_of(source) if part.is_ours}
+            parts = {part.name: present_files([part]) for part in parts_of(source)}
             migrations.apply_recorded(owner, parts, path)
     return path
 

@@ -16,7 +16,8 @@ What an app brings is found by name, and all of it is optional:
 `local`         processes of the local stack beside the functions, for services the app calls:
                 `PROCESSES`, name to module and variables; `READY`, the path that says 200;
                 `environment(urls)`, the variables that say where they are
-`schemas/`      SQL files, its tables and functions as they are; `migrations/` is their history
+`schemas/`      SQL files, its tables and functions as they are; `migrations/` is what a hosted
+                project applies
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
 `examples/`     what it makes, to be read here; no function carries it

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from infra.release import releases
+from infra.release import apps, releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
+from infra.release.texts import apps_of
 from minutehand.app import find_apps
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
@@ -41,8 +42,6 @@ HOOK = {
     "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
     "event_types": ["job.created"],
 }
-#: What of an upgrade the wheel has: the engine, and apps of the package.
-OURS = ("supabase/", "shared/minutehand/")
 #: Their organizations, or tables of ours.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
@@ -55,6 +54,12 @@ def test_no_released_file_has_changed() -> None:
     assert releases.problems() == []
 
 
+def test_the_one_migration_of_an_app_is_its_present_text() -> None:
+    """Written anew after each change of its schemas: `python -m infra.release.apps`."""
+    written = {app.name: [path.read_text() for path in app.migrations] for app in apps_of(ROOT)}
+    assert written == {app.name: [apps.text_of(app)] for app in apps_of(ROOT)}
+
+
 def test_the_present_text_is_its_release_or_can_be_one() -> None:
     """A version that is out has the engine that it had; what is to come lacks no step."""
     releases.check_present()
@@ -63,7 +68,7 @@ def test_the_present_text_is_its_release_or_can_be_one() -> None:
 @pytest.fixture
 def copy(released: Path, tmp_path: Path) -> Path:
     """The checkout with this version out, as far as a release reads it, to be changed."""
-    for name in ("supabase", "shared/minutehand_apps", "shared/minutehand/webhooks"):
+    for name in ("supabase", "shared/minutehand/webhooks"):
         shutil.copytree(released / name, tmp_path / name)
     shutil.copy(released / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
     return tmp_path
@@ -78,10 +83,8 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     pauses = copy / "supabase/schemas/02_jobs.sql"
     pauses.write_text(pauses.read_text() + SAID)
     (copy / "supabase/steps/9.9.9.sql").write_text(SAID)
-    note = copy / "shared/minutehand_apps/chat/schemas/2103_chat.sql"
-    note.write_text(
-        note.read_text() + "comment on function chat.milliseconds is 'Of an interval.';\n"
-    )
+    note = copy / "shared/minutehand/webhooks/schemas/2100_webhooks.sql"
+    note.write_text(note.read_text() + "comment on function queue.do_webhooks is 'Send.';\n")
 
     engine, app = make_release(copy, "9.9.9", now=NOW)
 
@@ -90,7 +93,7 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     assert changed == ["queue.version", "queue.lane_of"]
     assert made.count("alter table") == made.count(SAID) == 1
     assert made.index("drop function queue.lane_of(") < made.index("function queue.lane_of(p_job")
-    assert "comment on function chat.milliseconds is" in app.read_text()
+    assert "comment on function queue.do_webhooks is" in app.read_text()
     first = made.index("lock table queue.pauses in access exclusive mode;")
     assert first < min(made.index("alter table"), made.index("create or replace function"))
     assert "lock table" not in app.read_text(), "it alters none"
@@ -140,7 +143,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 def texts(released: Path) -> list[str]:
     """What the release to come adds to a project; nothing once it is out."""
     made = releases.migrations(released).keys() - releases.migrations().keys()
-    return [(released / name).read_text() for name in in_order(made) if name.startswith(OURS)]
+    return [(released / name).read_text() for name in in_order(made)]
 
 
 @pytest.mark.parametrize("schema", TENANCIES)
@@ -356,7 +359,7 @@ def since(texts: list[str], schemas: Schemas) -> list[Source]:
     if not texts:
         return sources_since("0.3.0", schemas, find_apps([]))
     released = in_order(name for files in list(releases.read().values())[1:] for name in files)
-    ours = [(ROOT / name).read_text() for name in released if name.startswith(OURS)]
+    ours = [(ROOT / name).read_text() for name in released]
     return [Source("engine/next.sql", rewrite(text, schemas)) for text in (*ours, *texts)]
 
 
@@ -382,10 +385,10 @@ def apply(database: HostedDatabase, project: Path) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A repository with one engine file, one app and release 0.1.0 of both."""
+    """A repository with one engine file, one of webhooks and release 0.1.0 of both."""
     for name in (
         "supabase/migrations/20261201000000_create.sql",
-        "shared/minutehand_apps/chat/migrations/20261201000500_chat.sql",
+        "shared/minutehand/webhooks/migrations/20261201000500_webhooks.sql",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
@@ -400,7 +403,7 @@ def tree(tmp_path: Path) -> Path:
 def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
     """By name, before anybody's upgrade meets it."""
     (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
-    (tree / "shared/minutehand_apps/chat/migrations/20261201000500_chat.sql").unlink()
+    (tree / "shared/minutehand/webhooks/migrations/20261201000500_webhooks.sql").unlink()
     (tree / "supabase/migrations/20261201000100_early.sql").write_text("select 4;\n")
     (tree / "supabase/migrations/20261201000500_same.sql").write_text("select 5;\n")
     (tree / "supabase/migrations/30000101_short.sql").write_text("select 6;\n")
@@ -408,7 +411,7 @@ def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
     found = "\n".join(releases.problems(tree))
 
     assert "20261201000000_create.sql was released with 0.1.0 and has changed" in found
-    assert "20261201000500_chat.sql was released with 0.1.0 and is missing" in found
+    assert "20261201000500_webhooks.sql was released with 0.1.0 and is missing" in found
     assert "20261201000100_early.sql is new and must sort after 20261201000500" in found
     assert "20261201000500_same.sql is new and must sort after 20261201000500" in found
     assert "30000101_short.sql must begin with a timestamp" in found

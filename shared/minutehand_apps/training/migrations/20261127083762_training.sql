@@ -1,12 +1,161 @@
--- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
--- Do not edit it, and do not read it: read the schemas.
+-- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- The key of a link that opens for anyone who has it; null: there is none.
-alter table public.trainings
-  add column share_id uuid,
-  add constraint trainings_one_share unique (share_id);
+-- Training turns uploaded videos into transcripts and procedures: the app's tables and its two
+-- views.
+-- Delete this app's folder, and the platform does not notice.
 
-create or replace function training.delete_background_job()
+create schema if not exists training;
+revoke all on schema training from public;
+
+-- What a stage found is written once and never again, by no attempt or run; null before.
+create table public.trainings (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  title text not null,
+  object_key text not null, -- the file in the uploads bucket
+  -- SHA-256 of the file, or of its parts' checksums with their number behind a dash
+  checksum text,
+  media jsonb, -- what the check found: {bytes, seconds, video, audio}
+  sound jsonb, -- {seconds, chunks: [[start, end], …]}, once its sound is cut
+  -- {chunks, words, language, engine, offline, duration_seconds}, once all chunks are there
+  transcript jsonb,
+  -- {procedure, author, offline}; procedure is null without a language model
+  procedure jsonb,
+  published jsonb, -- {host, playback_id, duration_seconds, note}, once it can be played
+  host_upload text, -- the video host's id of the upload
+  host_asset text, -- and of the video
+  created_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  share_id uuid, -- random: the key of its link; null: it is not shared
+  constraint trainings_one_share unique (share_id),
+  constraint trainings_one_per_object unique (object_key),
+  constraint trainings_title_is_bounded
+    check (char_length(title) between 1 and 200 and title ~ '\S'),
+  constraint trainings_object_is_the_workspaces
+    check (
+      object_key like 'workspaces/' || workspace_id || '/%'
+      and char_length(object_key) <= 400
+    ),
+  constraint trainings_results_are_bounded
+    check (
+      octet_length(sound::text) <= 200000
+      and octet_length(procedure::text) <= 1000000
+    )
+);
+comment on table public.trainings is
+  'Recordings to learn from, and what was made of them.';
+create index trainings_newest on public.trainings (workspace_id, id desc);
+create index trainings_by_host_upload on public.trainings (host_upload)
+  where host_upload is not null;
+create index trainings_by_host_asset on public.trainings (host_asset)
+  where host_asset is not null;
+
+create table public.training_jobs (
+  training_id uuid not null references public.trainings (id) on delete cascade,
+  job_type text not null,
+  job_id uuid not null, -- it may have been removed by retention
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  primary key (training_id, job_type),
+  constraint training_jobs_job_is_unique unique (job_id),
+  constraint training_jobs_type_is_known
+    check (job_type in ('transcription', 'sop_generation', 'mux_upload'))
+);
+comment on table public.training_jobs is
+  'The jobs of a training, one per type; a retry runs the '
+  'same job again.';
+create index training_jobs_by_workspace on public.training_jobs (workspace_id);
+
+create table public.training_chunks (
+  training_id uuid not null references public.trainings (id) on delete cascade,
+  number integer not null, -- its place, from 1
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  segments jsonb not null, -- [{start, end, text}], in seconds of the recording
+  language text, -- as the engine names it
+  engine text not null,
+  offline boolean not null,
+  primary key (training_id, number),
+  constraint training_chunks_count_from_one check (number between 1 and 1000),
+  constraint training_chunks_are_bounded
+    check (
+      jsonb_typeof(segments) = 'array' and octet_length(segments::text) <= 400000
+    )
+);
+comment on table public.training_chunks is
+  'The transcript in stretches of about half a minute, stored as they are recognised; never '
+  'written twice.';
+create index training_chunks_by_workspace on public.training_chunks (workspace_id);
+
+create view public.background_jobs with (security_invoker = true) as
+select
+  j.id,
+  j.user_id,
+  j.workspace_id as company_id,
+  t.training_id,
+  j.job_type,
+  case
+    when j.status = 'processing' and j.cancel_requested_at is not null
+      then 'cancelling'
+    when j.status = 'waiting' then 'processing'
+    else j.status
+  end as status,
+  case j.status
+    when 'completed' then 100
+    else coalesce(round((j.progress ->> 'percentage')::numeric), 0)
+  end::integer as progress_percentage,
+  coalesce(j.progress ->> 'message', j.progress ->> 'stage') as progress_message,
+  j.payload as input_data,
+  j.result as output_data,
+  case
+    when j.error_message is not null or j.error_data is not null
+      then jsonb_build_object('message', j.error_message)
+        || coalesce(j.error_data - 'data', '{}')
+        || case jsonb_typeof(j.error_data -> 'data')
+          when 'object' then j.error_data -> 'data'
+          else '{}'
+        end
+  end as error_data,
+  greatest(j.attempts - 1, 0) as retry_count,
+  -- what failed has used up the retries that it was allowed: none, where another would fail too
+  case j.status
+    when 'failed' then greatest(j.attempts - 1, 0)
+    else j.max_attempts - 1
+  end as max_retries,
+  j.priority,
+  j.created_at,
+  j.started_at,
+  j.finished_at as completed_at,
+  j.updated_at,
+  j.progress ->> 'stage' as stage,
+  j.session_id,
+  j.next_retry_at,
+  r.title
+from public.training_jobs as t
+join public.jobs as j on j.id = t.job_id
+join public.trainings as r on r.id = t.training_id;
+comment on view public.background_jobs is
+  'The jobs of trainings: transcription, sop_generation and mux_upload. The service role may '
+  'delete ended ones.';
+
+create view public.job_queue with (security_invoker = true) as
+select
+  j.id as job_id,
+  j.job_type,
+  j.priority,
+  j.created_at,
+  j.workspace_id as company_id,
+  t.training_id,
+  j.user_id,
+  coalesce(j.next_retry_at, j.scheduled_for, j.created_at) as due_at,
+  j.attempts,
+  j.max_attempts
+from public.training_jobs as t
+join public.jobs as j on j.id = t.job_id
+where j.status = 'pending';
+comment on view public.job_queue is
+  'The pending jobs of trainings; by priority, created_at it is the order of leasing inside a '
+  'workspace.';
+
+create function training.delete_background_job()
 returns trigger
 language plpgsql
 set search_path = ''
@@ -27,8 +176,15 @@ begin
   return case when found then old end;
 end;
 $$;
+revoke execute
+  on function training.delete_background_job
+  from public, anon, authenticated, service_role;
+create trigger background_jobs_delete
+  instead of delete on public.background_jobs
+  for each row
+  execute function training.delete_background_job();
 
-create or replace view public.training_states with (security_invoker = true) as
+create view public.training_states with (security_invoker = true) as
 select
   t.id,
   t.workspace_id,
@@ -83,28 +239,33 @@ cross join lateral (
   from public.background_jobs as b
   where b.training_id = t.id
 ) as j;
+comment on view public.training_states is
+  'Trainings with their jobs: status, percentage and what '
+  'went wrong.';
+
+select queue.show_to_members('public.trainings');
+select queue.show_to_members('public.training_jobs');
+select queue.show_to_members('public.training_chunks');
+select queue.show_to_members('public.background_jobs');
+select queue.show_to_members('public.job_queue');
+select queue.show_to_members('public.training_states');
+grant delete on public.background_jobs to service_role;
+select queue.charge_rows('public.trainings');
 
 -- Whose a training is, and what may quote someone.
 comment on column public.trainings.title is 'Person: words';
-
 comment on column public.trainings.object_key is 'Person: key';
-
 comment on column public.trainings.media is 'Person: words to clear';
-
 comment on column public.trainings.transcript is 'Person: words';
-
 comment on column public.trainings.procedure is 'Person: words';
-
 comment on column public.trainings.published is 'Person: words';
-
 comment on column public.trainings.created_by is 'Person: owner';
-
 comment on column public.training_chunks.segments is 'Person: words';
 
 -- What members do with trainings, and what workers load and store.
 -- The file is checked by the worker; whose upload it is, here.
 
-create or replace function training.own_or_refuse(p_training_id uuid)
+create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
 language plpgsql stable
 set search_path = ''
@@ -126,8 +287,11 @@ begin
   return v_training;
 end;
 $$;
+revoke execute
+  on function training.own_or_refuse
+  from public, anon, authenticated, service_role;
 
-create or replace function training.live_jobs(p_training_id uuid)
+create function training.live_jobs(p_training_id uuid)
 returns uuid[]
 language sql stable
 set search_path = ''
@@ -137,8 +301,11 @@ from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id
 where t.training_id = p_training_id and j.finished_at is null
 $$;
+revoke execute
+  on function training.live_jobs
+  from public, anon, authenticated, service_role;
 
-create or replace function training.enqueue(p_training public.trainings, p_job_type text)
+create function training.enqueue(p_training public.trainings, p_job_type text)
 returns boolean
 language plpgsql
 set search_path = ''
@@ -171,8 +338,11 @@ begin
   return v_done.wake;
 end;
 $$;
+revoke execute
+  on function training.enqueue
+  from public, anon, authenticated, service_role;
 
-create or replace function public.training_start(
+create function public.training_start(
   p_workspace_id uuid,
   p_title text,
   p_object_key text,
@@ -251,14 +421,12 @@ exception when check_violation then
   );
 end;
 $$;
-
 comment on function public.training_start is
   'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
   'same upload. For members.';
-
 select queue.allow('authenticated, service_role', 'public.training_start');
 
-create or replace function public.training_cancel(p_training_id uuid)
+create function public.training_cancel(p_training_id uuid)
 returns jsonb
 language plpgsql
 security definer -- its jobs are the platform's own
@@ -280,14 +448,12 @@ begin
   return jsonb_build_object('training_id', p_training_id);
 end;
 $$;
-
 comment on function public.training_cancel is
   'Stop every job of a training; what is finished is '
   'kept. 409 when it has ended.';
-
 select queue.allow('authenticated, service_role', 'public.training_cancel');
 
-create or replace function public.training_retry(p_training_id uuid)
+create function public.training_retry(p_training_id uuid)
 returns jsonb
 language plpgsql
 security definer
@@ -327,14 +493,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.training_retry is
   'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
   'wake}; 409 without any.';
-
 select queue.allow('authenticated, service_role', 'public.training_retry');
 
-create or replace function public.training_delete(p_training_id uuid)
+create function public.training_delete(p_training_id uuid)
 returns jsonb
 language plpgsql
 security definer -- no role may delete trainings directly
@@ -351,14 +515,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.training_delete is
   'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
   'Its jobs are cancelled.';
-
 select queue.allow('authenticated, service_role', 'public.training_delete');
 
-create or replace function public.training_share(p_training_id uuid, p_is_shared boolean)
+create function public.training_share(p_training_id uuid, p_is_shared boolean)
 returns jsonb
 language plpgsql
 security definer -- no role may write trainings directly
@@ -374,13 +536,11 @@ begin
   return jsonb_build_object('share_id', v_training.share_id);
 end;
 $$;
-
 comment on function public.training_share is
   'Let anyone who has its link read a training''s procedure, or no longer: {share_id}.';
-
 select queue.allow('authenticated, service_role', 'public.training_share');
 
-create or replace function training.shared(p_share_id uuid)
+create function training.shared(p_share_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -400,22 +560,19 @@ select jsonb_build_object(
   )
 )
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'training.shared');
 
 -- Bound when it is made: callers need no usage of the schema.
-create or replace function public.training_shared(p_share_id uuid)
+create function public.training_shared(p_share_id uuid)
 returns jsonb
 language sql stable
 set search_path = '' begin atomic select training.shared(p_share_id);
 end;
-
 comment on function public.training_shared is
   'A procedure by the key of its link: {shared: {title, procedure, object_key, has_picture}}.';
-
 select queue.allow('anon, authenticated, service_role', 'public.training_shared');
 
-create or replace function training.held(p_request jsonb, p_refuse boolean)
+create function training.held(p_request jsonb, p_refuse boolean)
 returns public.trainings
 language plpgsql
 set search_path = ''
@@ -443,8 +600,11 @@ begin
   return v_training;
 end;
 $$;
+revoke execute
+  on function training.held
+  from public, anon, authenticated, service_role;
 
-create or replace function public.training_load(p_request jsonb)
+create function public.training_load(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the app's tables
@@ -479,14 +639,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.training_load is
   'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
   'training null when gone.';
-
 select queue.allow('job_worker, service_role', 'public.training_load');
 
-create or replace function public.training_load_chunks(p_request jsonb)
+create function public.training_load_chunks(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -505,14 +663,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.training_load_chunks is
   'The transcript of a leased job''s training '
   '{job_id, fence}: {chunks}.';
-
 select queue.allow('job_worker, service_role', 'public.training_load_chunks');
 
-create or replace function public.training_store(p_request jsonb)
+create function public.training_store(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -550,14 +706,12 @@ begin
   return to_jsonb(v_training) -> v_name;
 end;
 $$;
-
 comment on function public.training_store is
   'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
   'With the transcript sop_generation is enqueued.';
-
 select queue.allow('job_worker, service_role', 'public.training_store');
 
-create or replace function public.training_store_chunk(p_request jsonb)
+create function public.training_store_chunk(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -587,13 +741,11 @@ begin
   return jsonb_build_object('stored', found);
 end;
 $$;
-
 comment on function public.training_store_chunk is
   'Store the transcript of a chunk {job_id, fence, chunk} unless it is there: {stored}.';
-
 select queue.allow('job_worker, service_role', 'public.training_store_chunk');
 
-create or replace function public.training_note_host(p_request jsonb)
+create function public.training_note_host(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -611,12 +763,7 @@ begin
   return jsonb_build_object('training_id', v_training.id);
 end;
 $$;
-
 comment on function public.training_note_host is
   'Note the video host''s ids {job_id, fence, '
   'upload, asset}.';
-
 select queue.allow('job_worker, service_role', 'public.training_note_host');
-
--- What people write there is charged.
-select queue.charge_rows('public.trainings');

@@ -1,16 +1,95 @@
--- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
--- Do not edit it, and do not read it: read the schemas.
+-- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- The key of a link that opens for anyone who has it; null: there is none.
-alter table public.plans
-  add column share_id uuid,
-  add constraint plans_one_share unique (share_id);
+-- Plans: prompts, and what each stage of their planning found. State, progress and events are the
+-- job's. Delete this app, and the engine does not notice.
 
--- from an address; null: no limit
+create schema if not exists plans;
+revoke all on schema plans from public;
+
+create table public.plans (
+  id uuid primary key default gen_random_uuid(), -- random: a guest's plan is read by it
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  prompt text not null,
+  speed_vs_detail text not null,
+  job_id uuid not null,
+  idempotency_key text,
+  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_at timestamptz not null default queue.clock(),
+  share_id uuid, -- random: the key of its link; null: it is not shared
+  constraint plans_one_share unique (share_id),
+  constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
+  constraint plans_speed_is_known
+    check (
+      speed_vs_detail in (
+        'fast_but_skip_details',
+        'balanced_speed_and_detail',
+        'all_details_but_slow'
+      )
+    ),
+  constraint plans_key_is_bounded check (char_length(idempotency_key) <= 255),
+  constraint plans_one_per_key unique (workspace_id, idempotency_key)
+);
+comment on table public.plans is 'Prompts to be planned.';
+create index plans_newest on public.plans (workspace_id, created_at desc);
+create index plans_by_job on public.plans (job_id);
+
+create table public.plan_stages (
+  plan_id uuid not null references public.plans (id) on delete cascade,
+  name text not null,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  result jsonb,
+  model text, -- null: a sample
+  reason text, -- why it failed
+  ended_at timestamptz not null default queue.clock(),
+  primary key (plan_id, name),
+  constraint plan_stages_have_an_end
+    check ((result is null) = (reason is not null)),
+  constraint plan_stages_are_bounded
+    check (octet_length(result::text) <= 200000 and char_length(name) <= 100)
+);
+comment on table public.plan_stages is
+  'What the stages of plans found; a report is made of it.';
+create index plan_stages_by_workspace on public.plan_stages (workspace_id);
+
+create view public.plan_states with (security_invoker = true) as
+select
+  p.id as plan_id,
+  p.workspace_id,
+  p.prompt,
+  p.speed_vs_detail,
+  p.job_id,
+  p.created_at,
+  case
+    when j.status = 'processing' and j.cancel_requested_at is not null
+      then 'cancelling'
+    when j.status in ('processing', 'waiting')
+        or j.status = 'pending' and j.started_at is not null
+      then 'running'
+    else coalesce(j.status, 'completed') -- null: retention removed its job
+  end as status,
+  coalesce((j.progress ->> 'percentage')::numeric, 0) as percentage,
+  case
+    when j.status = 'pending' and j.started_at is not null
+      then coalesce(
+        case j.progress ->> 'stage'
+          when 'waiting' then j.progress ->> 'message'
+        end,
+        j.error_message
+      )
+  end as waits_for,
+  case when j.status = 'failed' then j.error_message end as error,
+  j.finished_at
+from public.plans as p
+left join public.jobs as j on j.id = p.job_id;
+comment on view public.plan_states is
+  'Plans with their state: pending, running, cancelling, completed, failed or cancelled.';
+
+insert into queue.settings (name, value)
+values ('plan_guest_plans_per_minute', '60'); -- from an address; null: no limit
 
 -- 1. What callers do ------------------------------------------------------------------------------
 
-create or replace function plans.plan_or_refuse(p_plan_id uuid)
+create function plans.plan_or_refuse(p_plan_id uuid)
 returns public.plans
 language plpgsql stable
 set search_path = ''
@@ -28,24 +107,34 @@ begin
   return v_plan;
 end;
 $$;
+revoke execute
+  on function plans.plan_or_refuse
+  from public, anon, authenticated, service_role;
 
--- Give a plan a job of its own; whether a worker is to be woken.
-create or replace function plans.enqueue(p_plan public.plans)
+-- Give a plan a job of its own; whether a worker is to be woken. A guest follows it by a session of
+-- its own, as long as one may be open.
+create function plans.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
+  c_session_seconds constant integer := 2592000;
+  v_session text := case
+    when p_plan.created_by is null
+      then (queue.open_session(p_plan.workspace_id, null, c_session_seconds)).session_id
+  end;
   v_made record;
 begin
   v_made := queue.enqueue(
     p_plan.workspace_id,
     null,
-    jsonb_build_array(jsonb_build_object(
+    jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'job_type', 'plan',
       'user_id', p_plan.created_by,
+      'session_id', v_session,
       'payload', jsonb_build_object('plan_id', p_plan.id)
-    )),
+    ))),
     false
   );
   update public.plans
@@ -54,10 +143,9 @@ begin
   return v_made.wake;
 end;
 $$;
-
 revoke execute on function plans.enqueue from public, anon, authenticated, service_role;
 
-create or replace function plans.start(
+create function plans.start(
   p_plan jsonb,
   p_workspace_id uuid,
   p_idempotency_key text default null
@@ -133,17 +221,20 @@ begin
   );
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.start');
 
-create or replace function plans.as_json(p_plan public.plans)
+create function plans.as_json(p_plan public.plans)
 returns jsonb
 language sql stable
 set search_path = ''
 as $$
 select to_jsonb(s) || jsonb_build_object(
   'share_id', p_plan.share_id,
-  'of_guest', p_plan.created_by is null,
+  'session_id', (
+    select j.session_id
+    from public.jobs as j
+    where j.id = p_plan.job_id and p_plan.created_by is null
+  ),
   'stages', (
     select coalesce(
       jsonb_agg(
@@ -161,10 +252,9 @@ select to_jsonb(s) || jsonb_build_object(
 from public.plan_states as s
 where s.plan_id = p_plan.id
 $$;
-
 revoke execute on function plans.as_json from public, anon, authenticated, service_role;
 
-create or replace function plans.read(p_plan_id uuid)
+create function plans.read(p_plan_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -172,10 +262,9 @@ set search_path = ''
 as $$ -- guests hold no rights on tables
 select plans.as_json(plans.plan_or_refuse(p_plan_id))
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.read');
 
-create or replace function plans.share(p_plan_id uuid, p_is_shared boolean)
+create function plans.share(p_plan_id uuid, p_is_shared boolean)
 returns jsonb
 language plpgsql
 security definer
@@ -191,10 +280,9 @@ begin
   return jsonb_build_object('share_id', v_plan.share_id);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.share');
 
-create or replace function plans.shared(p_share_id uuid)
+create function plans.shared(p_share_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -203,16 +291,15 @@ as $$ -- its random id is the key to it, and to no more: a guest's plan is chang
 select jsonb_build_object(
   'plan', (
     select plans.as_json(p)
-      - '{plan_id,workspace_id,job_id,share_id,of_guest}'::text[]
+      - '{plan_id,workspace_id,job_id,share_id,session_id}'::text[]
     from public.plans as p
     where p.share_id = p_share_id
   )
 )
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.shared');
 
-create or replace function plans.events(
+create function plans.events(
   p_plan_id uuid,
   p_after bigint,
   p_limit integer default 500
@@ -254,10 +341,9 @@ select jsonb_build_object(
 from plans.plan_or_refuse(p_plan_id) as p
 left join public.jobs as j on j.id = p.job_id
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.events');
 
-create or replace function plans.cancel(p_plan_id uuid)
+create function plans.cancel(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
@@ -270,10 +356,9 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.cancel');
 
-create or replace function plans.retry(p_plan_id uuid)
+create function plans.retry(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
@@ -295,11 +380,10 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.retry');
 
 -- Make a chapter of an ended plan again, by a new job that keeps the others.
-create or replace function plans.redo(p_plan_id uuid, p_stage text)
+create function plans.redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language plpgsql
 security definer
@@ -334,10 +418,9 @@ begin
   return jsonb_build_object('plan_id', v_plan.id, 'wake', plans.enqueue(v_plan));
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.redo');
 
-create or replace function plans.delete(p_plan_id uuid)
+create function plans.delete(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
@@ -351,12 +434,11 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'plans.delete');
 
 -- 2. What the worker reads and keeps --------------------------------------------------------------
 
-create or replace function public.plan_load(p_request jsonb)
+create function public.plan_load(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -381,13 +463,11 @@ begin
   );
 end;
 $$;
-
 comment on function public.plan_load is
   'The plan of a leased job, null when it is gone: {prompt, speed_vs_detail, done}.';
-
 select queue.allow('job_worker, service_role', 'public.plan_load');
 
-create or replace function public.plan_keep(p_request jsonb)
+create function public.plan_keep(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -422,57 +502,114 @@ begin
   return '{"kept": true}';
 end;
 $$;
-
 comment on function public.plan_keep is
   'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
-
 select queue.allow('job_worker, service_role', 'public.plan_keep');
 
-create or replace function public.plan_redo(p_plan_id uuid, p_stage text)
+-- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+create function public.plan_start(
+  p_plan jsonb,
+  p_workspace_id uuid,
+  p_idempotency_key text default null
+)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.start(
+  p_plan,
+  p_workspace_id,
+  p_idempotency_key
+);
+end;
+comment on function public.plan_start is
+  'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_start');
+
+create function public.plan_read(p_plan_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.read(p_plan_id);
+end;
+comment on function public.plan_read is
+  'A plan with its state, and the stages that have ended.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_read');
+
+create function public.plan_events(
+  p_plan_id uuid,
+  p_after bigint,
+  p_limit integer default 500
+)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select plans.events(p_plan_id, p_after, p_limit);
+end;
+comment on function public.plan_events is
+  'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_events');
+
+create function public.plan_cancel(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.cancel(p_plan_id);
+end;
+comment on function public.plan_cancel is
+  'Stop a plan; stages that have ended are kept, and are its report.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_cancel');
+
+create function public.plan_retry(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.retry(p_plan_id);
+end;
+comment on function public.plan_retry is
+  'Continue a failed or cancelled plan behind the stages that are done; 409 in any other state.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_retry');
+
+create function public.plan_redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language sql
 set search_path = '' begin atomic select plans.redo(p_plan_id, p_stage);
 end;
-
 comment on function public.plan_redo is
   'Make a chapter of an ended plan again and keep the others: {plan_id, wake}; 409 before its end.';
-
 select queue.allow('anon, authenticated, service_role', 'public.plan_redo');
 
-create or replace function public.plan_share(p_plan_id uuid, p_is_shared boolean)
+create function public.plan_share(p_plan_id uuid, p_is_shared boolean)
 returns jsonb
 language sql
 set search_path = '' begin atomic select plans.share(p_plan_id, p_is_shared);
 end;
-
 comment on function public.plan_share is
   'Let anyone who has its link read a plan''s report, or no longer: {share_id}.';
-
 select queue.allow('anon, authenticated, service_role', 'public.plan_share');
 
-create or replace function public.plan_shared(p_share_id uuid)
+create function public.plan_shared(p_share_id uuid)
 returns jsonb
 language sql stable
 set search_path = '' begin atomic select plans.shared(p_share_id);
 end;
-
 comment on function public.plan_shared is
   'A plan by the key of its link, as plan_read but for its ids: {plan}; null where there is none.';
-
 select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
+
+create function public.plan_delete(p_plan_id uuid)
+returns jsonb
+language sql
+set search_path = '' begin atomic select plans.delete(p_plan_id);
+end;
+comment on function public.plan_delete is
+  'Delete a plan and cancel its job; from then on it is a 404.';
+select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
+
+-- Row level security and grants -------------------------------------------------------------------
+
+select queue.show_to_members('public.plans');
+select queue.show_to_members('public.plan_stages');
+select queue.show_to_members('public.plan_states');
+select queue.charge_rows('public.plans');
 
 -- A guest's plan has no owner: what names them is found by their words.
 comment on column public.plans.prompt is 'Person: words';
-
 comment on column public.plans.idempotency_key is 'Person: words';
-
 comment on column public.plans.created_by is 'Person: owner';
-
 comment on column public.plan_stages.result is 'Person: words';
-
 comment on column public.plan_stages.reason is 'Person: words';
-
-drop function plans.guest_workspace();
-
--- What people write there is charged.
-select queue.charge_rows('public.plans');

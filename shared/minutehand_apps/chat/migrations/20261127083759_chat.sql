@@ -1,8 +1,70 @@
--- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
--- Do not edit it, and do not read it: read the schemas.
+-- Written by `python -m infra.release.apps` from schemas: do not edit it.
+
+-- Chat: sessions, what is said in them, and the work that a message becomes.
+-- A message is a job; its state, progress and events are the job's. Delete this app, and the engine
+-- does not notice.
+
+create schema if not exists chat;
+revoke all on schema chat from public;
+
+create table public.async_session_state (
+  session_id text primary key,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  title text not null,
+  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_at timestamptz not null default queue.clock(),
+  last_message_at timestamptz not null default queue.clock()
+);
+comment on table public.async_session_state is
+  'Chat sessions. Members see their workspaces''.';
+create index async_session_state_newest
+  on public.async_session_state (workspace_id, last_message_at desc);
+create index async_session_state_oldest
+  on public.async_session_state (last_message_at);
+
+create table public.async_messages (
+  id uuid primary key default gen_random_uuid(), -- random: a page is read by it
+  seq bigint generated always as identity unique,
+  session_id text not null
+    references public.async_session_state (session_id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  type text not null,
+  content text not null,
+  -- of a message that became work; null before, and when it was answered at once
+  work_type text,
+  work_title text,
+  question jsonb, -- of a question {name, options, default, expires_at}
+  answers uuid, -- of an answer the question
+  client_id text,
+  read_at timestamptz,
+  created_at timestamptz not null default queue.clock(),
+  constraint async_messages_type_is_known
+    check (type in ('message', 'reply', 'question', 'answer', 'info')),
+  constraint async_messages_are_bounded
+    check (char_length(content) between 1 and 50000),
+  constraint async_messages_names_are_bounded
+    check (
+      char_length(client_id) <= 255 and char_length(question ->> 'name') <= 200
+    ),
+  constraint async_messages_are_sent_once unique (session_id, client_id),
+  constraint async_messages_answer_once unique (answers)
+);
+comment on table public.async_messages is
+  'What people and work say in a session, in the order of seq.';
+create index async_messages_of_a_session on public.async_messages (session_id, seq);
+create index async_messages_of_a_workspace
+  on public.async_messages (workspace_id, created_at);
+create index async_messages_requests on public.async_messages (seq)
+  where type = 'message';
+create unique index async_messages_one_a_job on public.async_messages (job_id, type)
+  where type in ('message', 'reply', 'info');
+create unique index async_messages_ask_once
+  on public.async_messages (job_id, (question ->> 'name'))
+  where type = 'question';
 
 -- The state of a job as people see it; null where retention removed the job.
-create or replace function chat.state_of(p_job public.jobs)
+create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
 set search_path = ''
@@ -16,14 +78,47 @@ select case
   else coalesce(p_job.status, 'completed')
 end
 $$;
-
 select queue.allow('authenticated, service_role', 'chat.state_of');
 
--- since a session's latest message
+create view public.async_work_items with (security_invoker = true) as
+select
+  'work_' || m.job_id as id,
+  m.session_id,
+  m.workspace_id,
+  m.job_id,
+  m.work_type as type,
+  m.work_title as title,
+  chat.state_of(j) as status,
+  jsonb_build_object(
+    'stage', case j.status
+      when 'completed' then 'DONE'
+      else coalesce(j.progress ->> 'stage', 'ANALYZING')
+    end,
+    'percentage', coalesce((j.progress ->> 'percentage')::numeric, 0),
+    'message', coalesce(j.progress ->> 'message', 'Waiting in the queue')
+  ) as progress,
+  j.result,
+  j.error_message,
+  j.attempts,
+  m.created_at,
+  j.started_at,
+  coalesce(j.updated_at, m.created_at) as updated_at,
+  j.finished_at as completed_at
+from public.async_messages as m
+left join public.jobs as j on j.id = m.job_id
+where m.type = 'message' and m.work_type is not null;
+comment on view public.async_work_items is 'Background work of chats.';
+
+insert into queue.settings (name, value)
+values
+  -- of an id that a caller brings: it is the key of a guest's session
+  ('chat_session_id_min_characters', '32'),
+  ('chat_guest_messages_per_minute', '60'), -- from an address; null: no limit
+  ('chat_retention_days', '90'); -- since a session's latest message
 
 -- 1. Which session a caller may use ---------------------------------------------------------------
 
-create or replace function chat.session_or_null(p_session_id text)
+create function chat.session_or_null(p_session_id text)
 returns public.async_session_state
 language sql stable
 set search_path = ''
@@ -33,8 +128,11 @@ from public.async_session_state as s
 where s.session_id = p_session_id
   and (s.created_by is null or queue.is_member(s.workspace_id))
 $$;
+revoke execute
+  on function chat.session_or_null
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.session_or_refuse(p_session_id text)
+create function chat.session_or_refuse(p_session_id text)
 returns public.async_session_state
 language plpgsql stable
 set search_path = ''
@@ -53,8 +151,11 @@ begin
   return v_session;
 end;
 $$;
+revoke execute
+  on function chat.session_or_refuse
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
+create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
 returns public.async_session_state
 language plpgsql
 set search_path = ''
@@ -98,11 +199,14 @@ begin
   return chat.session_or_refuse(p_session_id);
 end;
 $$;
+revoke execute
+  on function chat.enter
+  from public, anon, authenticated, service_role;
 
 -- 2. A message, and what became of it -------------------------------------------------------------
 
 -- Sessions whose latest message is older than the retention, a few at a time.
-create or replace function chat.forget_old_sessions()
+create function chat.forget_old_sessions()
 returns void
 language sql
 set search_path = ''
@@ -118,8 +222,11 @@ where session_id in (
   for update skip locked
 )
 $$;
+revoke execute
+  on function chat.forget_old_sessions
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.request(p_session_id text, p_request jsonb)
+create function chat.request(p_session_id text, p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -189,18 +296,20 @@ begin
   return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.request');
 
-create or replace function chat.milliseconds(p_at timestamptz)
+create function chat.milliseconds(p_at timestamptz)
 returns bigint
 language sql immutable
 set search_path = ''
 as $$
 select floor(date_part('epoch', p_at) * 1000)::bigint
 $$;
+revoke execute
+  on function chat.milliseconds
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.result(p_job_id uuid)
+create function chat.result(p_job_id uuid)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -218,9 +327,12 @@ from public.async_messages as m
 left join public.jobs as j on j.id = m.job_id
 where m.job_id = p_job_id and m.type = 'info'
 $$;
+revoke execute
+  on function chat.result
+  from public, anon, authenticated, service_role;
 
 -- What a job that has begun waits for, in words.
-create or replace function chat.waits_for(p_job public.jobs)
+create function chat.waits_for(p_job public.jobs)
 returns text
 language sql stable
 set search_path = ''
@@ -228,8 +340,11 @@ as $$
 select p_job.progress ->> 'message'
 where p_job.status = 'pending' and p_job.started_at is not null
 $$;
+revoke execute
+  on function chat.waits_for
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.outcome(p_session_id text, p_message_id uuid)
+create function chat.outcome(p_session_id text, p_message_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -257,11 +372,10 @@ left join public.jobs as j on j.id = m.job_id
 left join public.async_work_items as w on w.job_id = m.job_id
 left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
 -- What was said of a reply that was stopped, or failed on the way.
-create or replace function chat.words_of(p_job_id uuid)
+create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
 set search_path = ''
@@ -276,10 +390,9 @@ where o.job_id = p_job_id
     where x.job_id = p_job_id and x.stream = 'reply'
   )
 $$;
-
 revoke execute on function chat.words_of from public, anon, authenticated, service_role;
 
-create or replace function chat.message_json(p_message public.async_messages)
+create function chat.message_json(p_message public.async_messages)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -319,8 +432,11 @@ select jsonb_strip_nulls(jsonb_build_object(
   else '{}'
 end
 $$;
+revoke execute
+  on function chat.message_json
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.said(p_session_id text)
+create function chat.said(p_session_id text)
 returns jsonb
 language sql stable
 security definer
@@ -342,10 +458,9 @@ select jsonb_build_object(
 )
 from chat.session_or_null(p_session_id) as s
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.said');
 
-create or replace function chat.page(p_message_id uuid)
+create function chat.page(p_message_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -360,13 +475,12 @@ select jsonb_build_object(
   )
 )
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.page');
 
 -- 3. The state of a session's work ----------------------------------------------------------------
 
 -- Whether a question may still be answered.
-create or replace function chat.is_open(p_message public.async_messages)
+create function chat.is_open(p_message public.async_messages)
 returns boolean
 language sql stable
 set search_path = ''
@@ -381,8 +495,11 @@ select p_message.type = 'question'
     where a.answers = p_message.id
   )
 $$;
+revoke execute
+  on function chat.is_open
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.note(p_message public.async_messages)
+create function chat.note(p_message public.async_messages)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -402,10 +519,9 @@ select jsonb_strip_nulls(jsonb_build_object(
   'result', case p_message.type when 'info' then chat.result(p_message.job_id) end
 ))
 $$;
-
 revoke execute on function chat.note from public, anon, authenticated, service_role;
 
-create or replace function chat.pending_questions(p_session_id text)
+create function chat.pending_questions(p_session_id text)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -414,8 +530,11 @@ select coalesce(jsonb_agg(chat.note(q) order by q.seq), '[]')
 from public.async_messages as q
 where q.session_id = p_session_id and q.type = 'question' and chat.is_open(q)
 $$;
+revoke execute
+  on function chat.pending_questions
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.work(p_session_id text, p_live boolean)
+create function chat.work(p_session_id text, p_live boolean)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -450,10 +569,9 @@ from (
   limit 50
 ) as w
 $$;
-
 revoke execute on function chat.work from public, anon, authenticated, service_role;
 
-create or replace function chat.status(p_session_id text)
+create function chat.status(p_session_id text)
 returns jsonb
 language sql stable
 security definer
@@ -492,11 +610,10 @@ select jsonb_build_object(
 )
 from chat.session_or_null(p_session_id) as s
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.status');
 
 -- What an event of a job means in its session: the work, and the question or result it brought.
-create or replace function chat.event_json(p_event jsonb, p_message public.async_messages)
+create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -519,9 +636,12 @@ select p_event || jsonb_build_object(
   )
 )
 $$;
+revoke execute
+  on function chat.event_json
+  from public, anon, authenticated, service_role;
 
 -- A page of the session's feed, see queue.read_feed, of the jobs of its messages alone.
-create or replace function chat.events(p_session_id text, p_cursor text)
+create function chat.events(p_session_id text, p_cursor text)
 returns jsonb
 language plpgsql stable
 security definer
@@ -554,13 +674,12 @@ begin
   return v_page || to_jsonb(v_found);
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.events');
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
 -- The jobs of a work item, or of all work of a session, that the caller may cancel.
-create or replace function chat.jobs_of(p_session_id text, p_work_id text)
+create function chat.jobs_of(p_session_id text, p_work_id text)
 returns setof public.jobs
 language plpgsql stable
 set search_path = ''
@@ -588,8 +707,11 @@ begin
   end if;
 end;
 $$;
+revoke execute
+  on function chat.jobs_of
+  from public, anon, authenticated, service_role;
 
-create or replace function chat.cancel(p_session_id text, p_work_id text)
+create function chat.cancel(p_session_id text, p_work_id text)
 returns jsonb
 language plpgsql
 security definer
@@ -638,10 +760,9 @@ begin
   );
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.cancel');
 
-create or replace function chat.messages(p_session_id text)
+create function chat.messages(p_session_id text)
 returns jsonb
 language plpgsql
 security definer
@@ -674,10 +795,9 @@ begin
   return v_answer;
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.messages');
 
-create or replace function chat.respond(p_session_id text, p_message_id text, p_content text)
+create function chat.respond(p_session_id text, p_message_id text, p_content text)
 returns jsonb
 language plpgsql
 security definer
@@ -730,12 +850,11 @@ begin
   );
 end;
 $$;
-
 select queue.allow('anon, authenticated, service_role', 'chat.respond');
 
 -- 5. What the worker reads and says ---------------------------------------------------------------
 
-create or replace function public.chat_load(p_request jsonb)
+create function public.chat_load(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -775,13 +894,11 @@ begin
   );
 end;
 $$;
-
 comment on function public.chat_load is
   'A leased job''s message, how far it came, and those before: {text, progress, history}.';
-
 select queue.allow('job_worker, service_role', 'public.chat_load');
 
-create or replace function public.chat_say(p_request jsonb)
+create function public.chat_say(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -827,31 +944,112 @@ begin
   return '{"said": true}';
 end;
 $$;
-
 comment on function public.chat_say is
   'Say {type, content, question, work} as a leased job, once: {said}.';
-
 select queue.allow('job_worker, service_role', 'public.chat_say');
+
+-- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+create function public.chat_request(p_session_id text, p_request jsonb)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.request(p_session_id, p_request);
+end;
+comment on function public.chat_request is
+  'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_request');
+
+create function public.chat_outcome(p_session_id text, p_message_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id);
+end;
+comment on function public.chat_outcome is
+  'What became of a message: {status, error_message, waits_for, reply, work}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_outcome');
+
+create function public.chat_said(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.said(p_session_id);
+end;
+comment on function public.chat_said is
+  'The latest messages of a session, in order: {sessionId, title, messages}; none if unknown.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_said');
+
+create function public.chat_page(p_message_id uuid)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.page(p_message_id);
+end;
+comment on function public.chat_page is
+  'The content of the page of a result, by the result''s message: {page}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_page');
+
+create function public.chat_status(p_session_id text)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.status(p_session_id);
+end;
+comment on function public.chat_status is
+  'The state of a session''s work; empty for an unknown session.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_status');
+
+create function public.chat_events(p_session_id text, p_cursor text default null)
+returns jsonb
+language sql stable
+set search_path = '' begin atomic select chat.events(p_session_id, p_cursor);
+end;
+comment on function public.chat_events is
+  'Events of the jobs of a session''s messages after a cursor, as session_feed.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_events');
+
+create function public.chat_cancel(p_session_id text, p_work_id text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.cancel(p_session_id, p_work_id);
+end;
+comment on function public.chat_cancel is
+  'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_cancel');
+
+create function public.chat_messages(p_session_id text)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.messages(p_session_id);
+end;
+comment on function public.chat_messages is
+  'Messages between a session''s work and people; they count as read.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_messages');
+
+create function public.chat_respond(
+  p_session_id text,
+  p_message_id text,
+  p_content text
+)
+returns jsonb
+language sql
+set search_path = '' begin atomic select chat.respond(
+  p_session_id,
+  p_message_id,
+  p_content
+);
+end;
+comment on function public.chat_respond is
+  'Answer a question in any words, once: {success, messageId, workId, status}.';
+select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
+
+-- Row level security and grants -------------------------------------------------------------------
+
+select queue.show_to_members('public.async_session_state');
+select queue.show_to_members('public.async_messages');
+select queue.show_to_members('public.async_work_items');
+select queue.charge_rows('public.async_session_state', 'public.async_messages');
 
 -- A guest's chat has no owner: what names them is found by their words.
 comment on column public.async_session_state.session_id is 'Person: words';
-
 comment on column public.async_session_state.title is 'Person: words';
-
 comment on column public.async_session_state.created_by is 'Person: owner';
-
 comment on column public.async_messages.content is 'Person: words';
-
 comment on column public.async_messages.work_title is 'Person: words';
-
 comment on column public.async_messages.question is 'Person: words';
-
 comment on column public.async_messages.client_id is 'Person: words';
-
-drop function chat.guest_workspace();
-
--- What people write there is charged.
-select queue.charge_rows(
-  'public.async_session_state',
-  'public.async_messages'
-);

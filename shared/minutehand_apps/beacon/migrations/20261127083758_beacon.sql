@@ -1,7 +1,148 @@
--- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
--- Do not edit it, and do not read it: read the schemas.
+-- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
-create or replace view public.beacon_job_states with (security_invoker = true) as
+-- Beacon keeps job specs, their outbox, one execution per region, and signed receipts.
+-- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
+
+create schema if not exists beacon;
+revoke all on schema beacon from public;
+
+create table public.beacon_jobs (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  jobspec_id text not null, -- the id its author gave the spec; with the version, one job
+  version text not null,
+  spec jsonb not null,
+  priority integer not null default 100, -- smaller runs first
+  -- as stored: the view beacon_job_states knows the queue's part of it
+  status text not null default 'created',
+  -- a deferred constraint makes a job without an outbox row impossible
+  outbox_id uuid not null,
+  queue_job_id uuid, -- the beacon_job job; null until it is published
+  reached text[] not null default '{}', -- regions that answered; filled at the end
+  error text,
+  created_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  -- the signed receipt that closes the job and counts all others; null before
+  closing jsonb,
+  constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
+  constraint beacon_jobs_status_is_known
+    check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
+);
+comment on table public.beacon_jobs is
+  'Submitted job specs; a job exists only together with its '
+  'row in the outbox.';
+
+create table public.beacon_outbox (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  message jsonb not null, -- {version, job_id, jobspec_id}, by the schema job-message
+  status text not null default 'pending',
+  attempts integer not null default 0,
+  next_attempt_at timestamptz not null default queue.clock(),
+  error text, -- why the last attempt failed
+  created_at timestamptz not null default queue.clock(),
+  constraint beacon_outbox_row_of_one_job unique (id, job_id),
+  constraint beacon_outbox_job_exists foreign key (job_id)
+    references public.beacon_jobs (
+      id
+    ) on delete cascade deferrable initially deferred,
+  constraint beacon_outbox_status_is_known
+    check (status in ('pending', 'published', 'dead', 'cancelled'))
+);
+comment on table public.beacon_outbox is
+  'Messages about jobs on their way into the queue, written in the transaction of the job.';
+
+-- deferred: the two rows point at each other, and are there together or not at all
+alter table public.beacon_jobs
+  add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
+    references public.beacon_outbox (id, job_id) deferrable initially deferred;
+
+create table public.beacon_executions (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null references public.beacon_jobs (id) on delete cascade,
+  jobspec_id text not null,
+  region text not null,
+  model text, -- what the provider says it ran
+  status text not null default 'pending',
+  provider text, -- who gave the output
+  queue_job_id uuid, -- the child job; null before it started
+  output jsonb, -- {data: {responses: [...]}}
+  error text,
+  receipt jsonb, -- as it was signed
+  created_at timestamptz not null default queue.clock(),
+  started_at timestamptz,
+  completed_at timestamptz,
+  constraint beacon_executions_one_per_region unique (job_id, region),
+  constraint beacon_executions_status_is_known
+    check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
+  constraint beacon_executions_complete_with_receipt
+    check (
+      (status = 'completed') = (output is not null)
+      and (output is null) = (receipt is null)
+    )
+);
+comment on table public.beacon_executions is
+  'A job''s questions put to a provider of one region, with the signed receipt of the answers.';
+
+create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
+create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
+create index beacon_jobs_live on public.beacon_jobs (created_at)
+  where finished_at is null;
+create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id)
+  where status = 'pending';
+create index beacon_outbox_by_job on public.beacon_outbox (job_id);
+create index beacon_outbox_by_workspace
+  on public.beacon_outbox (workspace_id, id desc);
+create index beacon_executions_newest
+  on public.beacon_executions (workspace_id, id desc);
+
+create table beacon.signing_key (
+  id integer primary key default 1, -- always 1: there is one key
+  kid text not null, -- its RFC 7638 thumbprint
+  x text not null, -- the public key, base64url
+  sealed text not null, -- the private key, sealed for the workers
+  created_at timestamptz not null default queue.clock(),
+  constraint signing_key_one_row check (id = 1)
+);
+comment on table beacon.signing_key is
+  'The key that signs receipts, made by the first worker '
+  'that needs it.';
+
+create view public.beacon_execution_states with (security_invoker = true) as
+select
+  e.id,
+  e.workspace_id,
+  e.job_id,
+  e.jobspec_id,
+  e.region,
+  e.model,
+  e.provider,
+  e.queue_job_id,
+  e.output,
+  case
+    when e.completed_at is null and q.status in ('failed', 'cancelled')
+      then q.status
+    else e.status
+  end as status,
+  coalesce(
+    e.error,
+    case when e.completed_at is null then q.error_message end
+  ) as error,
+  e.receipt ->> 'id' as receipt_id,
+  e.created_at,
+  e.started_at,
+  e.completed_at
+from public.beacon_executions as e
+left join public.jobs as q on q.id = e.queue_job_id;
+comment on view public.beacon_execution_states is
+  'Executions with the present state of their '
+  'jobs in the queue.';
+
+create view public.beacon_job_states with (security_invoker = true) as
 select
   j.id,
   j.workspace_id,
@@ -40,36 +181,39 @@ select
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
+comment on view public.beacon_job_states is
+  'Jobs with their executions and their present state '
+  'in the queue.';
+
+alter table beacon.signing_key enable row level security;
+revoke all on beacon.signing_key from public, anon, authenticated, service_role;
+grant select (kid, x) on beacon.signing_key to anon, authenticated, service_role;
+create policy public_half on beacon.signing_key for select using (true);
+select queue.show_to_members('public.beacon_jobs');
+select queue.show_to_members('public.beacon_outbox');
+select queue.show_to_members('public.beacon_executions');
+select queue.show_to_members('public.beacon_job_states');
+select queue.show_to_members('public.beacon_execution_states');
+select queue.charge_rows('public.beacon_jobs');
 
 -- Whose a spec is, and what may quote someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
-
 comment on column public.beacon_jobs.version is 'Person: words';
-
 comment on column public.beacon_jobs.spec is 'Person: words';
-
 comment on column public.beacon_jobs.error is 'Person: words to clear';
-
 comment on column public.beacon_jobs.created_by is 'Person: owner';
-
 comment on column public.beacon_jobs.closing is 'Person: words';
-
 comment on column public.beacon_outbox.message is 'Person: words';
-
 comment on column public.beacon_outbox.error is 'Person: words to clear';
-
 comment on column public.beacon_executions.jobspec_id is 'Person: words';
-
 comment on column public.beacon_executions.output is 'Person: words';
-
 comment on column public.beacon_executions.error is 'Person: words to clear';
-
 comment on column public.beacon_executions.receipt is 'Person: words';
 
 -- What members do, and the way from the outbox into the queue.
 -- A job, its executions and its outbox row are one transaction; running it is the worker's.
 
-create or replace function beacon.spec_problem(p_spec jsonb)
+create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
@@ -99,8 +243,11 @@ select coalesce(
   end
 )
 $$;
+revoke execute
+  on function beacon.spec_problem
+  from public, anon, authenticated, service_role;
 
-create or replace function public.beacon_submit(
+create function public.beacon_submit(
   p_spec jsonb,
   p_workspace_id uuid default null,
   p_priority integer default 100
@@ -182,14 +329,12 @@ begin
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
-
 comment on function public.beacon_submit is
   'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
   'returns the first job.';
-
 select queue.allow('authenticated, service_role', 'public.beacon_submit');
 
-create or replace function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
+create function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -205,8 +350,11 @@ select jsonb_build_object(
 from public.beacon_job_states
 where id = p_id
 $$;
+revoke execute
+  on function beacon.answer
+  from public, anon, authenticated, service_role;
 
-create or replace function beacon.end_job(p_id uuid, p_status text, p_error text)
+create function beacon.end_job(p_id uuid, p_status text, p_error text)
 returns void
 language plpgsql
 set search_path = ''
@@ -230,8 +378,11 @@ begin
   where id = p_id and finished_at is null;
 end;
 $$;
+revoke execute
+  on function beacon.end_job
+  from public, anon, authenticated, service_role;
 
-create or replace function beacon.reached(p_id uuid)
+create function beacon.reached(p_id uuid)
 returns text[]
 language sql stable
 set search_path = ''
@@ -240,8 +391,11 @@ select coalesce(array_agg(region order by id), '{}')
 from public.beacon_executions
 where job_id = p_id and status = 'completed'
 $$;
+revoke execute
+  on function beacon.reached
+  from public, anon, authenticated, service_role;
 
-create or replace function public.beacon_cancel(p_id uuid)
+create function public.beacon_cancel(p_id uuid)
 returns jsonb
 language plpgsql
 security definer
@@ -286,13 +440,11 @@ begin
   return beacon.answer(p_id, false, false);
 end;
 $$;
-
 comment on function public.beacon_cancel is
   'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
-
 select queue.allow('authenticated, service_role', 'public.beacon_cancel');
 
-create or replace function public.beacon_redrive(
+create function public.beacon_redrive(
   p_workspace_id uuid default null,
   p_ids uuid[] default null
 )
@@ -347,14 +499,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_redrive is
   'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
   'workspace when null.';
-
 select queue.allow('authenticated, service_role', 'public.beacon_redrive');
 
-create or replace function public.beacon_publish(p_limit integer default 50)
+create function public.beacon_publish(p_limit integer default 50)
 returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the app's tables
@@ -431,14 +581,12 @@ begin
   return jsonb_build_object('published', v_published);
 end;
 $$;
-
 comment on function public.beacon_publish is
   'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
   'worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_publish');
 
-create or replace function public.beacon_reconcile()
+create function public.beacon_reconcile()
 returns jsonb
 language plpgsql
 security definer
@@ -474,16 +622,14 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_reconcile is
   'End jobs that ended in the queue without their processor: {ended}; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_reconcile');
 
 -- What a running job and its executions read and report, as the holders of their leases.
 -- The worker asks the providers and signs; whether enough regions succeeded is decided here.
 
-create or replace function public.beacon_start(p_request jsonb)
+create function public.beacon_start(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the app's tables
@@ -516,14 +662,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_start is
   'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
   'gone; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_start');
 
-create or replace function public.beacon_start_execution(p_request jsonb)
+create function public.beacon_start_execution(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -561,14 +705,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_start_execution is
   'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
   'gone; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
 
-create or replace function public.beacon_issue(p_request jsonb)
+create function public.beacon_issue(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -634,14 +776,12 @@ begin
   return jsonb_build_object('receipt', v_execution.receipt);
 end;
 $$;
-
 comment on function public.beacon_issue is
   'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
   'first; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_issue');
 
-create or replace function public.beacon_finish(p_request jsonb)
+create function public.beacon_finish(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -693,7 +833,7 @@ begin
       v_job.status := 'failed';
       v_job.error := left(
         format(
-          'reached %s of %s regions, min_regions is %s%s',
+          'reached %s of %s regions, and needs %s%s',
           cardinality(v_job.reached),
           jsonb_array_length(v_job.spec #> '{constraints,regions}'),
           v_job.spec #>> '{constraints,min_regions}',
@@ -726,15 +866,13 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_finish is
   'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
   'executions}; with its signed '
   'closing receipt, the job ends as this; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_finish');
 
-create or replace function public.beacon_key(p_made jsonb default null)
+create function public.beacon_key(p_made jsonb default null)
 returns jsonb
 language plpgsql
 security definer -- no role reads the sealed key directly
@@ -750,14 +888,12 @@ begin
   return (select to_jsonb(k) from beacon.signing_key as k);
 end;
 $$;
-
 comment on function public.beacon_key is
   'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
   'worker.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_key');
 
-create or replace function public.beacon_keys()
+create function public.beacon_keys()
 returns jsonb
 language sql stable
 set search_path = ''
@@ -776,14 +912,12 @@ select jsonb_build_object(
 )
 from beacon.signing_key
 $$;
-
 comment on function public.beacon_keys is
   'The public key that verifies receipts, as a JWK set '
   '(RFC 7517); for anyone.';
-
 select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 
-create or replace function public.beacon_health()
+create function public.beacon_health()
 returns jsonb
 language plpgsql stable
 security definer -- probes hold no rights on the app's tables
@@ -815,12 +949,9 @@ begin
   );
 end;
 $$;
-
 comment on function public.beacon_health is
   'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
   'oldest_seconds, dead}.';
-
 select queue.allow('job_worker, service_role', 'public.beacon_health');
 
--- What people write there is charged.
-select queue.charge_rows('public.beacon_jobs');
+grant usage on schema beacon to anon, authenticated, service_role;

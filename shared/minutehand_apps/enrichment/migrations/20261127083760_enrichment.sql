@@ -1,8 +1,106 @@
--- 0.4.0 after the release before it; written by `python -m infra.release` from schemas and steps/0.4.0.sql.
--- Do not edit it, and do not read it: read the schemas.
+-- Written by `python -m infra.release.apps` from schemas: do not edit it.
+
+-- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
+-- Delete this app's migrations, its seed and shared/minutehand_apps/enrichment, and the platform
+-- does not notice.
+
+create schema if not exists enrichment;
+revoke all on schema enrichment from public;
+
+create table public.workspace_settings (
+  workspace_id uuid primary key references public.workspaces (id) on delete cascade,
+  -- sealed with the workspace as context; null while none is set
+  apollo_api_key_encrypted text,
+  apollo_api_key_last4 text, -- its last four characters, to recognise it by
+  apollo_client text, -- apollo or offline; null takes the deployment's (USE_MOCK_APOLLO)
+  -- whether a new account with a domain is enriched by itself
+  apollo_auto_enrich boolean not null default false,
+  apollo_paused_until timestamptz, -- until when Apollo asked this key to wait (429)
+  -- credits paid, counted once per answered call
+  enrichment_credits_used bigint not null default 0,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint workspace_settings_client_is_known
+    check (apollo_client in ('apollo', 'offline')),
+  constraint workspace_settings_key_is_bounded
+    check (
+      length(apollo_api_key_encrypted) <= 4000 and length(apollo_api_key_last4) <= 4
+    )
+);
+comment on table public.workspace_settings is
+  'Settings of workspaces: members read them, managers change them; neither can select the key''s '
+  'ciphertext.';
+
+create table public.accounts (
+  id uuid primary key default gen_random_uuid(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  name text not null,
+  domain text, -- without scheme and www
+  industry text,
+  employee_count bigint,
+  annual_revenue numeric, -- of a year, in US dollars
+  city text,
+  state text,
+  country text,
+  enriched_at timestamptz, -- when Apollo's data was last applied
+  metadata jsonb not null default '{}', -- enrichment sets apollo_…
+  edited_at jsonb not null default '{}', -- per field, when a person last wrote it
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint accounts_belong_to_one_workspace unique (workspace_id, id),
+  constraint accounts_texts_are_bounded
+    check (
+      length(name) between 1 and 500
+      and length(domain) <= 253
+      and length(industry) <= 500
+      and length(city) <= 200
+      and length(state) <= 200
+      and length(country) <= 200
+    ),
+  constraint accounts_numbers_are_amounts
+    check (
+      employee_count >= 0
+      and annual_revenue >= 0
+      and annual_revenue < 1e19
+      and scale(annual_revenue) <= 20
+    )
+);
+comment on table public.accounts is
+  'Companies a workspace knows; several (branches) may have the '
+  'same domain.';
+
+create table public.contacts (
+  id uuid primary key default gen_random_uuid(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  account_id uuid, -- where the person works, of the same workspace
+  name text,
+  email text,
+  title text,
+  linkedin_url text,
+  enriched_at timestamptz,
+  metadata jsonb not null default '{}',
+  edited_at jsonb not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint contacts_stay_in_their_workspace foreign key (workspace_id, account_id)
+    references public.accounts (workspace_id, id) on delete set null (account_id),
+  constraint contacts_texts_are_bounded
+    check (
+      length(name) <= 500
+      and length(email) <= 320
+      and length(title) <= 500
+      and length(linkedin_url) <= 2000
+    )
+);
+comment on table public.contacts is 'People a workspace knows.';
+
+create index accounts_by_name on public.accounts (workspace_id, name, id);
+create index contacts_by_name on public.contacts (workspace_id, name, id);
+create index contacts_by_account on public.contacts (workspace_id, account_id)
+  where account_id is not null;
 
 -- Remember which fields a person wrote and when; enrichment itself says it is not a person.
-create or replace function enrichment.note_edits()
+create function enrichment.note_edits()
 returns trigger
 language plpgsql
 security definer -- reads the engine's clock, on which callers who edit hold no rights
@@ -25,8 +123,19 @@ begin
   return new;
 end;
 $$;
+revoke execute
+  on function enrichment.note_edits
+  from public, anon, authenticated, service_role;
+create trigger accounts_note_edits
+  before insert or update on public.accounts
+  for each row
+  execute function enrichment.note_edits();
+create trigger contacts_note_edits
+  before insert or update on public.contacts
+  for each row
+  execute function enrichment.note_edits();
 
-create or replace function enrichment.require(p_workspace_id uuid, p_manager boolean)
+create function enrichment.require(p_workspace_id uuid, p_manager boolean)
 returns void
 language plpgsql stable
 set search_path = ''
@@ -49,8 +158,11 @@ begin
   end if;
 end;
 $$;
+revoke execute
+  on function enrichment.require
+  from public, anon, authenticated, service_role;
 
-create or replace function public.get_workspace_settings(p_workspace_id uuid)
+create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
 security definer -- shows that a key is configured to callers who may not read it
@@ -84,14 +196,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.get_workspace_settings is
   'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
   'characters. For members.';
-
 select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
 
-create or replace function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
+create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
 language plpgsql
 security definer -- writes the ciphertext, which no client may select
@@ -130,14 +240,12 @@ begin
   return public.get_workspace_settings(p_workspace_id);
 end;
 $$;
-
 comment on function public.put_workspace_settings is
   'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
   'key). For managers.';
-
 select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
 
-create or replace function public.get_sealed_apollo_key(p_workspace_id uuid)
+create function public.get_sealed_apollo_key(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
 security definer -- no client's role may select the ciphertext
@@ -154,41 +262,125 @@ begin
   );
 end;
 $$;
-
 comment on function public.get_sealed_apollo_key is
   'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
   'managers.';
-
 select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
+
+alter table public.workspace_settings enable row level security;
+alter table public.accounts enable row level security;
+alter table public.contacts enable row level security;
+create policy workspace_settings_read_by_members on public.workspace_settings
+  for select
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()));
+-- of permissive ones Postgres asks each: one a command, and what holds for all restricts them
+create policy workspace_settings_kept_by_managers on public.workspace_settings
+  as restrictive
+  for all
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()))
+  with check (queue.is_manager(workspace_id));
+create policy workspace_settings_added_by_managers on public.workspace_settings
+  for insert
+  to authenticated
+  with check (queue.is_manager(workspace_id));
+create policy workspace_settings_changed_by_managers on public.workspace_settings
+  for update
+  to authenticated
+  using (queue.is_manager(workspace_id));
+create policy accounts_belong_to_members on public.accounts
+  for all
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()))
+  with check (workspace_id in (select queue.my_workspaces()));
+create policy contacts_belong_to_members on public.contacts
+  for all
+  to authenticated
+  using (workspace_id in (select queue.my_workspaces()))
+  with check (workspace_id in (select queue.my_workspaces()));
+
+revoke all
+  on public.workspace_settings
+  from public, anon, authenticated, service_role;
+revoke all on public.accounts from public, anon, authenticated, service_role;
+revoke all on public.contacts from public, anon, authenticated, service_role;
+-- no browser's role may select the ciphertext: no guest, no member, no manager
+grant select (
+  workspace_id,
+  apollo_api_key_last4,
+  apollo_client,
+  apollo_auto_enrich,
+  apollo_paused_until,
+  enrichment_credits_used,
+  created_at,
+  updated_at
+), insert (workspace_id, apollo_client, apollo_auto_enrich),
+  update (apollo_client, apollo_auto_enrich)
+  on public.workspace_settings
+  to authenticated;
+grant select, delete on public.accounts to authenticated;
+grant select, delete on public.contacts to authenticated;
+grant insert (
+  id, workspace_id, name, domain, industry, employee_count, annual_revenue, city,
+  state, country
+),
+  update (
+    name, domain, industry, employee_count, annual_revenue, city, state, country
+  )
+  on public.accounts
+  to authenticated;
+grant insert (
+  id, workspace_id, account_id, name, email, title, linkedin_url
+), update (account_id, name, email, title, linkedin_url)
+  on public.contacts
+  to authenticated;
+grant select, insert, update, delete on public.workspace_settings to service_role;
+grant select, insert, update, delete on public.accounts to service_role;
+grant select, insert, update, delete on public.contacts to service_role;
+select queue.charge_rows(
+  'public.workspace_settings',
+  'public.accounts',
+  'public.contacts'
+);
 
 -- An account is a company's, a contact a person's.
 comment on column public.accounts.name is 'Person: words';
-
 comment on column public.accounts.domain is 'Person: words to clear';
-
 comment on column public.accounts.industry is 'Person: words to clear';
-
 comment on column public.accounts.city is 'Person: words to clear';
-
 comment on column public.accounts.state is 'Person: words to clear';
-
 comment on column public.accounts.country is 'Person: words to clear';
-
 comment on column public.accounts.metadata is 'Person: words to clear';
-
 comment on column public.contacts.name is 'Person: words';
-
 comment on column public.contacts.email is 'Person: words';
-
 comment on column public.contacts.title is 'Person: words';
-
 comment on column public.contacts.linkedin_url is 'Person: words';
-
 comment on column public.contacts.metadata is 'Person: words';
-
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
 
-create or replace function enrichment.forget_answers()
+-- Enriching a record: who may ask for it, what the worker reads, pays and writes.
+-- A call is paid once whatever happens to its job, and what a person wrote is never overwritten.
+
+-- No reference to jobs: the record of what was paid outlives the job. The answer, which
+-- describes a person, does not.
+create table enrichment.calls (
+  job_id uuid not null,
+  fence bigint not null, -- the lease under which it was called
+  -- who pays
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  started_at timestamptz not null default now(), -- when the call was about to be made
+  answered_at timestamptz, -- null when no answer came: it may have cost a credit or not
+  credits integer,
+  -- which a later attempt uses instead of paying again; null once the job is deleted
+  answer jsonb,
+  constraint calls_one_per_attempt primary key (job_id, fence),
+  constraint calls_answers_are_whole
+    check ((answered_at is null) = (credits is null))
+);
+create index calls_by_workspace on enrichment.calls (workspace_id, answered_at);
+
+create function enrichment.forget_answers()
 returns trigger
 language plpgsql
 security definer -- the ledger is closed to every role
@@ -206,8 +398,16 @@ begin
   return null;
 end;
 $$;
+revoke execute
+  on function enrichment.forget_answers
+  from public, anon, authenticated, service_role;
+create trigger enrichment_forget_answers
+  after delete on public.jobs
+  referencing old table as removed
+  for each statement
+  execute function enrichment.forget_answers();
 
-create or replace function enrichment.enqueue(
+create function enrichment.enqueue(
   p_kind text,
   p_workspace_id uuid,
   p_id uuid,
@@ -233,10 +433,12 @@ select public.enqueue_job(
   )
 )
 $$;
-
+revoke execute
+  on function enrichment.enqueue
+  from public, anon, authenticated, service_role;
 grant execute on function enrichment.enqueue to authenticated, service_role;
 
-create or replace function public.enrich_account(p_account_id uuid)
+create function public.enrich_account(p_account_id uuid)
 returns jsonb
 -- row level security decides which account exists for the caller
 language plpgsql
@@ -260,14 +462,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.enrich_account is
   'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
   'there is one.';
-
 select queue.allow('authenticated, service_role', 'public.enrich_account');
 
-create or replace function public.enrich_contact(p_contact_id uuid)
+create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -290,15 +490,13 @@ begin
   );
 end;
 $$;
-
 comment on function public.enrich_contact is
   'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
   'there is one.';
-
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
 -- a new account and its job are one transaction: neither exists without the other
-create or replace function enrichment.enqueue_new_account()
+create function enrichment.enqueue_new_account()
 returns trigger
 language plpgsql
 security definer -- reads the settings past row level security
@@ -317,8 +515,15 @@ begin
   return null;
 end;
 $$;
+revoke execute
+  on function enrichment.enqueue_new_account
+  from public, anon, authenticated, service_role;
+create trigger accounts_enqueue_their_enrichment
+  after insert on public.accounts
+  for each row
+  execute function enrichment.enqueue_new_account();
 
-create or replace function enrichment.held_job(p_request jsonb)
+create function enrichment.held_job(p_request jsonb)
 returns public.jobs
 language sql
 set search_path = ''
@@ -329,8 +534,11 @@ select queue.held_job(
   'nothing was stored'
 )
 $$;
+revoke execute
+  on function enrichment.held_job
+  from public, anon, authenticated, service_role;
 
-create or replace function enrichment.record(p_request jsonb, p_lock boolean)
+create function enrichment.record(p_request jsonb, p_lock boolean)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -364,8 +572,11 @@ begin
   );
 end;
 $$;
+revoke execute
+  on function enrichment.record
+  from public, anon, authenticated, service_role;
 
-create or replace function public.enrichment_load(p_request jsonb)
+create function public.enrichment_load(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer -- reads the ciphertext for the worker, bound to the job's own workspace
@@ -390,14 +601,12 @@ begin
   );
 end;
 $$;
-
 comment on function public.enrichment_load is
   'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
   'settings; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_load');
 
-create or replace function public.enrichment_begin_call(p_request jsonb)
+create function public.enrichment_begin_call(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -426,14 +635,12 @@ begin
   return jsonb_build_object('answer', v_answer);
 end;
 $$;
-
 comment on function public.enrichment_begin_call is
   'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
   'for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
 
-create or replace function public.enrichment_finish_call(p_request jsonb)
+create function public.enrichment_finish_call(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -464,14 +671,12 @@ begin
   return jsonb_build_object('counted', found);
 end;
 $$;
-
 comment on function public.enrichment_finish_call is
   'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its '
   'credits, once; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
 
-create or replace function public.enrichment_abandon_call(p_request jsonb)
+create function public.enrichment_abandon_call(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -488,14 +693,12 @@ begin
   return jsonb_build_object('abandoned', found::integer);
 end;
 $$;
-
 comment on function public.enrichment_abandon_call is
   'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; '
   'for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
 
-create or replace function public.enrichment_apply(p_request jsonb)
+create function public.enrichment_apply(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer -- the worker's role holds no rights on tables
@@ -570,15 +773,13 @@ begin
   );
 end;
 $$;
-
 comment on function public.enrichment_apply is
   'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
   'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
   'the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_apply');
 
-create or replace function public.enrichment_pause(p_request jsonb)
+create function public.enrichment_pause(p_request jsonb)
 returns jsonb
 language plpgsql
 security definer
@@ -601,27 +802,14 @@ begin
   return '{"paused": true}';
 end;
 $$;
-
 comment on function public.enrichment_pause is
   'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
   'too; for the worker.';
-
 select queue.allow('job_worker, service_role', 'public.enrichment_pause');
+
+alter table enrichment.calls enable row level security;
+revoke all on enrichment.calls from public, anon, authenticated, service_role;
+grant usage on schema enrichment to authenticated, service_role;
 
 -- Apollo's answer quotes the contact that was looked for.
 comment on column enrichment.calls.answer is 'Person: words to clear';
-
-drop policy workspace_settings_kept_by_managers on public.workspace_settings;
-
-create policy workspace_settings_added_by_managers on public.workspace_settings as permissive for insert to authenticated with check (queue.is_manager(workspace_id));
-
-create policy workspace_settings_changed_by_managers on public.workspace_settings as permissive for update to authenticated using (queue.is_manager(workspace_id));
-
-create policy workspace_settings_kept_by_managers on public.workspace_settings as restrictive for all to authenticated using ((workspace_id IN ( SELECT queue.my_workspaces() AS my_workspaces))) with check (queue.is_manager(workspace_id));
-
--- What people write there is charged.
-select queue.charge_rows(
-  'public.workspace_settings',
-  'public.accounts',
-  'public.contacts'
-);

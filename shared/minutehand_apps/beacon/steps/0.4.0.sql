@@ -1,3 +1,0 @@
--- afterwards
--- What people write there is charged.
-select queue.charge_rows('public.beacon_jobs');
