@@ -183,7 +183,7 @@ class Release:
     @property
     def where(self) -> str:
         """Where a step is written."""
-        return f"Write into steps/{self.version}.sql, beside the schemas of the engine or of webhooks"
+        return f"Write into steps/{self.version}.sql, beside the schemas that it is for"
 
     def state(self, url: str) -> list[str]:
         """List all that a database holds of the release, and the rows with which it begins."""

@@ -1,4 +1,4 @@
-"""The present text of the engine and of its package's apps, cut into the statements that make each object."""
+"""The present text of the engine and the apps, cut into the statements that make each object."""
 
 from __future__ import annotations
 

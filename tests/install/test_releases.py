@@ -55,7 +55,7 @@ def test_no_released_file_has_changed() -> None:
 
 
 def test_the_one_migration_of_an_app_is_its_present_text() -> None:
-    """Written anew after each change of its schemas: `python -m infra.release.apps`."""
+    """Written again after each change of its schemas: `python -m infra.release.apps`."""
     written = {app.name: [path.read_text() for path in app.migrations] for app in apps_of(ROOT)}
     assert written == {app.name: [apps.text_of(app)] for app in apps_of(ROOT)}
 
