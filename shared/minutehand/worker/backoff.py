@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from minutehand.queue.models import plain
+from minutehand.worker.option_checks import check_options
 from minutehand.worker.outcomes import Seconds, seconds
-from minutehand.worker.wanted import LENGTH, NUMBER, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,7 @@ class Backoff:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        require("Backoff", "first", self.first, LENGTH)
-        require("Backoff", "cap", self.cap, LENGTH)
-        require("Backoff", "factor", self.factor, NUMBER)
+        check_options("Backoff", Backoff, asdict(self))
 
     def delay(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt` (counted from 1), without jitter."""

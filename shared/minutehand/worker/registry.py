@@ -17,11 +17,11 @@ from minutehand.queue.models import JobTypeSpec
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import BatchedJob, Job
 from minutehand.worker.middleware import Middleware, is_async
-from minutehand.worker.options import TypeOptions, require_options
+from minutehand.worker.option_checks import Name, check_options
+from minutehand.worker.options import TypeOptions
 from minutehand.worker.outcomes import Returned, Seconds, seconds
 from minutehand.worker.plain import text
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
-from minutehand.worker.wanted import COUNT, LENGTH, NAME, Kind, require
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +41,22 @@ AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | S
 #: and a cancel arrives within five.
 MOST_BATCH: Final = 500
 MOST_BATCH_WAIT: Final = 3.0
-_UPCASTERS: Final = Kind(
-    "a mapping of versions to functions, as {1: to_version_2}",
-    lambda given: (
-        isinstance(given, Mapping)
-        and all(type(at) is int and callable(step) for at, step in given.items())
-    ),
-)
 #: Moves what an app's tables hold for the queue into it; returns how many jobs were made.
 Publisher = Callable[[], Awaitable[int]]
 #: Turns the raw payload of one version into that of the next.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class _ProcessorOptions(TypeOptions):
+    """Options of `@processor`."""
+
+    job_type: Name
+    version: int
+    upcasters: Mapping[int, Upcaster] | None
+    part_of: Name | None
+    schedule: Schedules | None
+    batch: int | None
+    batch_wait: Seconds | None
 
 
 class UnknownProcessor(JobServiceError):
@@ -346,14 +351,20 @@ class Registry:
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
-            TypeError: There is no such option, one is of another kind, or the function takes
-                something else.
+            TypeError: An option does not exist or has a value of the wrong type, or the function
+                takes other arguments.
         """
-        require("a processor", "the job type", job_type, NAME)
-        require_options(job_type, options)
-        require(repr(job_type), "version", version, COUNT)
-        if part_of is not None:
-            require(repr(job_type), "part_of", part_of, NAME)
+        given = {
+            **options,
+            "job_type": job_type,
+            "version": version,
+            "upcasters": upcasters,
+            "part_of": part_of,
+            "schedule": schedule,
+            "batch": batch,
+            "batch_wait": batch_wait,
+        }
+        check_options(f"processor of {job_type!r}", _ProcessorOptions, given)
         steps = _upcasters(job_type, upcasters, version)
         wait = _batch_wait(job_type, batch, batch_wait)
         schedules = schedules_of(schedule, job_type)
@@ -389,7 +400,6 @@ def _upcasters(
     """The steps from version to version, once they make sense."""
     if given is None:
         return {}
-    require(repr(job_type), "upcasters", given, _UPCASTERS)
     if strange := [at for at in given if not 1 <= at < version]:
         raise ValueError(
             f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
@@ -414,10 +424,8 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
         if wait is not None:
             raise ValueError(f"batch_wait of {job_type!r} needs batch, the most jobs of a call")
         return 0.0
-    if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
-        raise ValueError(f"batch of {job_type!r} must be from 1 to {MOST_BATCH}, not {batch!r}")
-    if wait is not None:
-        require(repr(job_type), "batch_wait", wait, LENGTH)
+    if not 1 <= batch <= MOST_BATCH:
+        raise ValueError(f"batch of {job_type!r} must be from 1 to {MOST_BATCH}, not {batch}")
     length = wait.total_seconds() if isinstance(wait, timedelta) else float(wait or 0)
     if not 0 <= length <= MOST_BATCH_WAIT:
         raise ValueError(

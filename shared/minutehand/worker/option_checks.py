@@ -1,0 +1,37 @@
+"""Options are checked by pydantic when they are written, not when they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+#: A text that is not empty.
+Name = Annotated[str, Field(min_length=1)]
+
+
+def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
+    """Reject names that `kind`, a dataclass or TypedDict, does not have, and values of wrong types.
+
+    Raises:
+        TypeError: Its message names the owner and each wrong option.
+    """
+    try:
+        _model(kind).model_validate(options)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{each['loc'][0]}: {each['msg']}, got {each['input']!r}" for each in error.errors()
+        )
+        raise TypeError(f"{owner}: {problems}") from error
+
+
+@cache
+def _model(kind: type) -> type[BaseModel]:
+    """Model of the annotations of `kind`. Omitted options are not checked."""
+    fields: dict[str, Any] = {
+        name: (hint, None) for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
+    strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return create_model(kind.__name__, __config__=strict, **fields)
