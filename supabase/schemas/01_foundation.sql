@@ -1,86 +1,101 @@
--- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
+-- Minutehand runs durable jobs inside Postgres. Read the files of this folder in order. Each file
+-- covers one concern.
 --
--- Fourteen notions suffice to read a lease:
---   place    Where a live job is, a table each: deferred, gated, ready, leases or waits.
---   lane     A job type in a queue.
---   ord      The order of a tenant's jobs: by priority, then by age.
---   turn     A tenant that has ready jobs in a lane.
---   blocked  Of a turn: no lease reads it, since it is closed (it was empty), is paused, or its
---            tenant is at a limit.
---   rank     The order of tenants with turns, the same in all lanes. A newcomer gets a number less
---            by one than that of the tenant that was served last: just behind where the round is,
---            and so near its end.
---   ring     Lanes that are served together, and how far in that order they have come.
---   round    Once around a ring.
---   weight   How many jobs a tenant gets in a round.
---   share    How many jobs of a turn a lease takes.
---   pool     The slots of a worker that some job types share.
---   gate     The limit of a concurrency key: its jobs wait behind it until they are admitted, as
---            many as may run. One that was admitted counts in queue.gated until its attempt ends.
---   note     What the next lease is to look at: a turn to open, or a gate. Left by enqueues, and by
---            whatever else makes a job ready or frees a key.
---   fence    The number of a job's lease: who shows an older one is not its holder any more.
+-- The engine has the following terms. The comments use each term in this sense only.
 --
--- A few words have a second sense. A plain insert is a client's own SQL, a plain job has no options
--- (a simple one is that of a single call), and a plain completion is a success at the first lease.
--- queue.admit charges a person and knows no gate. A tick is a run of a worker, whatever began it;
--- its calls are numbered. Held is what a transaction has locked until its end.
+-- - A job is live until it completes, fails or is cancelled.
+-- - A live job has a row in one narrow table, which is its place. The places are queue.deferred,
+--   queue.gated, queue.ready, queue.leases and queue.waits.
+-- - A lane is a job type in a queue.
+-- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
+-- - A turn is a tenant that has ready jobs in a lane.
+-- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A turn
+--   is closed when a lease finds it empty.
+-- - The rank of a tenant is its position among all tenants that have turns. It is the same in all
+--   lanes. A new tenant gets a rank just below the rank of the last tenant served, so that it comes
+--   near the end of the round.
+-- - A ring is a group of lanes that are served together, with the last tenant served.
+-- - A round is one pass of a ring through its tenants in the order of their ranks.
+-- - The weight of a tenant is the number of jobs that it gets per round.
+-- - A share is the number of jobs that a lease takes from a turn.
+-- - A pool is the number of worker slots that some job types share.
+-- - A gate is the limit of a concurrency key. Jobs wait behind the gate until it admits as many of
+--   them as may run. An admitted job counts in queue.gated until its attempt ends.
+-- - A note is a row that makes the next lease open a turn or check a gate. Enqueues leave notes.
+--   So does every other statement that makes a job ready or frees a key.
+-- - A fence is the number of a job's lease. A worker with an older fence no longer has the lease.
+--
+-- Some other words have a special meaning here. A plain insert is an insert into public.jobs by a
+-- client's own SQL. A plain job has no options, and a simple job is a plain job that is enqueued by
+-- a call for one job. A plain completion is a success at the first lease. In names, tick means a
+-- worker run, whatever started the run. The calls of a run are numbered. In names, hold means to
+-- lock rows or a turn until the transaction ends. queue.admit charges a person for a call and has
+-- nothing to do with gates.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
---               its time    its key   its turn   a worker
---              is to come   is full   is to come  runs it
+--               due later    key at    awaits    runs on
+--                            a limit   its turn  a worker
 --                  ^                                |
---                  +------ retry, snooze, waits <---+      (a job skips what does not apply to it)
+--                  +------ retry, snooze, waits <---+
 --
--- Six rules hold everywhere:
--- 1. public.jobs is the record. None of its indexes names a column that changes between enqueue and
---    end, so a lease and a settlement are heap-only updates. A live job also has a row in the
---    narrow table of where it is: queue.deferred, gated, ready, leases or waits; or unpublished,
---    while no worker has published its type.
--- 2. Tenants are served in rounds. A round gives each as many jobs as its weight, and a lease
---    begins where the last one in these lanes ended; those of one moment may begin at one tenant.
---    It reads about as many tenants as it asks for jobs.
--- 3. Enqueues without keys never wait. They try a shared advisory lock on their turn and insert;
---    where the turn is not open they leave a note. A lease takes that lock alone before it closes a
---    turn or moves its start to the first job, so that no enqueue can be adding an older one.
--- 4. Limits are counted, not kept. A limited scope (type, workspace, type in a workspace) is an
---    advisory lock that a lease tries; the next statement counts its leases. The limit of a key is
---    a gate: no more of its jobs than may run are ever ready or running.
--- 5. What follows from the record is not stored. Events of a job that went as planned are derived
---    from its row. Each statement adds a line per tenant and kind to queue.feed, which watchers,
---    statistics and apps read.
--- 6. Workers lock the lease before the record, and leases skip what is locked. A cancel or retry
+-- A job skips the places that do not apply to it.
+--
+-- Six rules apply everywhere:
+-- 1. public.jobs is the record of all jobs. None of its indexes contains a column that changes
+--    between enqueue and end, so that leases and settlements are heap-only updates. A live job also
+--    has a row in its place, which is a narrow table. If no worker has published its type yet, this
+--    row is in queue.unpublished.
+-- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A lease
+--    begins where the last lease in these lanes ended. Concurrent leases may begin at the same
+--    tenant. A lease reads about as many tenants as it requests jobs.
+-- 3. Enqueues without keys never wait. An enqueue tries a shared advisory lock on the turn and
+--    inserts the job. If the turn is not open, the enqueue leaves a note. A lease takes the same
+--    lock exclusively before it closes a turn or advances the turn's start to the first job.
+--    Therefore no enqueue can be adding an older job at that moment.
+-- 4. Limits are counted, and no counter is stored. For a limited type, workspace, or type in a
+--    workspace, a lease tries an advisory lock. The next statement counts the running jobs. The
+--    limit of a key is a gate. The number of its jobs that are ready or running never exceeds the
+--    limit.
+-- 5. Facts that follow from the record are not stored. The events of a job that ran as planned are
+--    derived from its row. Each statement adds one row per tenant and event type to queue.feed.
+--    Watchers, statistics and apps read the feed.
+-- 6. Workers lock the lease before the job's row, and leases skip locked rows. A cancel or retry
 --    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
---    transaction, and a person's call that finds one held is refused at once. A lease refuses any
---    isolation but read committed, since it counts.
+--    transaction. If one of the rows is locked, a person's call is rejected at once. A lease
+--    rejects every isolation level except read committed, because it counts rows.
 --
--- Four forms recur. An update by `ctid = any (array(select … for update skip locked))` leaves out
--- what another transaction holds. It also leaves out what was changed after the statement began:
--- the lock then is of the row's new version, which the update does not see. So no row is changed
--- by a condition on another table that held only before. `id = any (array[x])` finds a row by its
--- key, whatever the planner believes of the table. `x := f()` calls a function whose value no one
--- needs: an assignment costs less than the query that `perform` is. What a rule forbids ends in
--- queue.refuse, which raises.
+-- Four forms recur in the code:
+-- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
+--   locked. It also skips rows that were changed after the statement began. The lock is then on a
+--   new version of the row, which the update does not see. So no row is changed because of a
+--   condition on another table that is no longer true.
+-- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
+-- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
+--   that `perform` runs.
+-- - queue.refuse raises the error whenever a rule forbids a call.
 --
--- Functions in public are security definer: no caller has rights on the engine's tables. Those
--- that read much turn sequential scans off: a session's plan may be older than the rows.
+-- Functions in public are security definer, because callers have no rights on the engine's tables.
+-- Functions that read much disable sequential scans, because a session may have planned its queries
+-- when the tables were empty.
 --
--- The life of a job, each step the name of its function:
---   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
---     queue.add              checks it, writes the record (queue.add_plain: of many in one)
---       queue.place          finds its place: deferred, behind its key's gate, or ready
---     queue.publish          a line of the feed, and a message to watchers
---   public.lease_jobs        a worker asks for jobs
---     queue.take_jobs        ready -> leased; all steps are at the head of 07_lease
---   public.report_jobs       progress, logs and steps of running jobs; renews their leases
---   public.settle_jobs       how attempts ended; leases the next jobs in the same call
---     queue.settle           leased -> ended, or back to deferred, gated, ready or waits
---       queue.decide         what becomes of all but plain completions; keeps their attempts
---       queue.end_places     frees the key's gate and the unique key; signals a waiting parent
---   public.run_maintenance   what time makes due, and retention
+-- The life of a job, by function:
+--
+--   public.enqueue_job, enqueue_jobs, spawn_jobs, an insert into public.jobs or a schedule.
+--     queue.add              checks a job and inserts its row (queue.add_plain inserts many rows).
+--       queue.place          moves the job to its place, which is deferred, gated or ready.
+--     queue.publish          adds a row to the feed and sends a message to watchers.
+--   public.lease_jobs        leases jobs for a worker.
+--     queue.take_jobs        moves jobs from ready to leased. 07_lease.sql lists all steps.
+--   public.report_jobs       stores progress, logs and steps of running jobs, and renews leases.
+--   public.settle_jobs       stores the outcome of attempts, and leases the next jobs.
+--     queue.settle           ends leased jobs, or returns them to deferred, gated, ready or waits.
+--       queue.decide         decides all outcomes except plain completions, and stores attempts.
+--       queue.end_places     frees the gate and the unique key, and signals a waiting parent.
+--   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
--- A schema, table, function or type that has one of our names already stops the migration. An
--- uninstall drops the schemas whose comment is ours; one that was there before keeps its own.
+-- The migration stops if the schema queue exists, or if a table, function or type of the schema
+-- public already has one of these names. An uninstall drops the schemas that have the comments
+-- written here. A schema that existed before the install keeps its own comment and is not dropped.
 do $$
 declare
   c_names constant text[] := '{
@@ -128,22 +143,23 @@ begin
   comment on schema queue is 'Minutehand: the engine; never exposed.';
 end;
 $$;
-revoke all on schema queue from public; -- callers reach it through the functions in public
+revoke all on schema queue from public; -- callers use the functions in public
 
 do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
-    not like 'Minutehand worker:%' then -- its members would get our grants
+    -- its members would get the rights of workers
+    not like 'Minutehand worker:%' then
     raise exception 'there is a role job_worker that is not Minutehand''s'
       using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
   end if;
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
-    -- the Data API switches to the role that a JWT claims
+    -- the Data API switches to the role that the JWT names
     grant job_worker to authenticator;
   end if;
-  -- a worker with a connection of its own signs in as the owner, and switches too
+  -- a worker with a direct database connection signs in as the owner and then switches to this role
   execute format('grant job_worker to %I', current_user);
 end;
 $$;
@@ -151,7 +167,8 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The clock of all rules, which tests replace. In `language sql` each call would plan it.
+-- Return the present time for all rules of the engine. Tests replace this function. In `language
+-- sql`, each call would be planned again.
 create function queue.clock()
 returns timestamptz
 language plpgsql volatile
@@ -165,7 +182,8 @@ $$;
 revoke execute on function queue.clock from public;
 grant execute on function queue.clock to authenticated, service_role;
 
--- The release whose text this is, as minutehand.version says. Doctor compares with its record.
+-- Return the release of this schema, the same as minutehand.version. `minutehand doctor` compares
+-- it with the recorded release.
 create function queue.version()
 returns text
 language sql immutable
@@ -175,7 +193,8 @@ select '0.5.0'
 $$;
 revoke execute on function queue.version from public;
 
--- A version 7 UUID (RFC 9562), so that later ids are greater: milliseconds, fraction, random rest.
+-- Return a version 7 UUID (RFC 9562), so that later ids are greater. The id consists of
+-- milliseconds, a fraction of a millisecond, and random bits.
 create function queue.new_id()
 returns uuid
 language plpgsql volatile
@@ -196,7 +215,7 @@ $$;
 revoke execute on function queue.new_id from public;
 grant execute on function queue.new_id to authenticated, service_role;
 
--- Up to 4,096 such ids in rising order, from one draw of randomness.
+-- Return up to 4,096 version 7 UUIDs in ascending order, with a single draw of random bits.
 create function queue.new_ids(p_count integer)
 returns uuid[]
 language plpgsql volatile
@@ -225,7 +244,7 @@ end;
 $$;
 revoke execute on function queue.new_ids from public;
 
--- The smallest id of an instant: ranges of time are ranges of ids.
+-- Return the smallest id of an instant, so that a range of time can be read as a range of ids.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -244,7 +263,8 @@ select rpad(
 $$;
 revoke execute on function queue.id_at from public;
 
--- Raise an error that the Data API answers with HTTP status p_status; clients map on p_hint.
+-- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
+-- errors by p_hint.
 create function queue.refuse(
   p_status integer,
   p_hint text,
@@ -266,7 +286,9 @@ end;
 $$;
 revoke execute on function queue.refuse from public;
 
--- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
+-- Reject a value that is not an object or that has an unknown field. Otherwise a typing error would
+-- be ignored.
+-- p_what: Name of the value in error messages.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text)
 returns void
 language plpgsql immutable
@@ -309,11 +331,12 @@ revoke all on queue.settings from public, anon, authenticated, service_role;
 insert into queue.settings (name, value)
 values
   ('payload_max_bytes', '262144'),
-  -- a job fails once its workers have died so often, whatever max_attempts says
+  -- a job fails after its workers have died this many times, whatever its max_attempts
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
-  ('feed_hours', '24'), -- how far back a workspace's feed reaches
-  ('user_pending_max', '100000'); -- live jobs that people may have in a workspace
+  ('feed_hours', '24'), -- number of hours that a workspace's feed covers
+  -- maximum number of live jobs in a workspace when a person enqueues
+  ('user_pending_max', '100000');
 
 create function queue.setting(p_name text)
 returns jsonb
@@ -326,10 +349,13 @@ end;
 $$;
 revoke execute on function queue.setting from public;
 
--- Take an advisory lock until this transaction ends; false where another holds it. p_waits: wait
--- for it and take it alone. A lock has two numbers. The first is that of the name's first word, so
--- that a name with a caller's text in it meets no lock of another kind; it is negative, since a
--- turn's lock (queue.hold_turn) has its lane there.
+-- Take an advisory lock until this transaction ends. Return false if another transaction has the
+-- lock. An advisory lock has two numbers. The first number is the hash of the first word of the
+-- name. Therefore a name that contains a caller's text cannot collide with a lock of another kind.
+-- The first number is always negative, because the lock of a turn (queue.hold_turn) has the lane as
+-- first number.
+-- p_waits: Wait for the exclusive lock instead of returning false.
+-- p_is_shared: Try to take the lock in shared mode.
 create function queue.try_lock(
   p_name text,
   p_waits boolean default false,
@@ -353,10 +379,11 @@ end;
 $$;
 revoke execute on function queue.try_lock from public;
 
--- Let members read their workspaces' rows, and the service all. A view must be security_invoker. A
--- write to one that no write can reach is an error of its own, answered with 500; with a trigger in
--- its place Postgres looks at the right first, which is missing, and the answer is 403. So there is
--- such a trigger, and it never runs.
+-- Grant members read access to the rows of their workspaces, and the service read access to all
+-- rows. A view must be security_invoker. If a view is not updatable, Postgres raises a special
+-- error for a write, and the Data API returns it with status 500. If the view has an instead-of
+-- trigger, Postgres checks the caller's rights first, and the status is 403 because the right is
+-- missing. This function therefore creates an instead-of trigger that never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -364,7 +391,7 @@ set search_path = ''
 as $$
 declare
   v_one record;
-  v_writes text; -- those that the view has no way for
+  v_writes text; -- writes that the view does not support
 begin
   for v_one in
     select oid::regclass as id, relname, relkind
@@ -402,7 +429,8 @@ end;
 $$;
 revoke execute on function queue.show_to_members from public;
 
--- Let only these roles call the functions. One of a worker must refuse a revoked key.
+-- Grant execute on these functions to these roles only. A function for workers must call
+-- queue.refuse_revoked, which rejects revoked keys.
 create function queue.allow(p_roles text, variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -435,15 +463,16 @@ end;
 $$;
 revoke execute on function queue.allow from public;
 
--- Tenants, and their members, who see the jobs of their workspace. An install for tenants of a
--- project's own replaces tables and views; the functions below read the two views.
+-- Tenants and their members. Members see the jobs of their workspace. An install into a project
+-- that already has tenants replaces the tables and the views. The functions below read the two
+-- views.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
   name text not null,
   created_at timestamptz not null default now(),
   constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
 );
-comment on table public.workspaces is 'A tenant: people who share jobs and data.';
+comment on table public.workspaces is 'A workspace is a tenant: people who share jobs and data.';
 
 create table public.workspace_members (
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -456,8 +485,7 @@ create table public.workspace_members (
 create index workspace_members_by_workspace
   on public.workspace_members (workspace_id);
 comment on table public.workspace_members is
-  'Who belongs to which workspace, and as what: managers also change settings, pause work and '
-  'manage members.';
+  'Members of workspaces. Managers may also change settings, pause work and manage members.';
 
 create view queue.tenants as select id, name from public.workspaces;
 revoke all on queue.tenants from public, anon, authenticated, service_role;
@@ -466,8 +494,10 @@ select workspace_id, user_id, role
 from public.workspace_members;
 revoke all on queue.tenant_members from public, anon, authenticated, service_role;
 
--- The person who calls; null for the service and for guests. Unlike auth.uid it answers another
--- kind of subject (of Clerk, Firebase) with a 401 that says so, and with null in a policy.
+-- Return the id of the person who calls, or null for the service and for guests. Clerk, Firebase
+-- and other providers use subjects that are not UUIDs. Unlike auth.uid, this function rejects such
+-- a subject with a 401 that explains the error. p_is_strict: If false, return null for such a
+-- subject, because policies must not raise errors.
 create function queue.caller(p_is_strict boolean default true)
 returns uuid
 language plpgsql stable
@@ -496,7 +526,7 @@ $$;
 revoke execute on function queue.caller from public;
 grant execute on function queue.caller to authenticated, service_role;
 
--- Staff, who see every tenant and belong to none.
+-- Return true for staff. Staff see every tenant and are members of none.
 create function queue.is_operator()
 returns boolean
 language plpgsql stable
@@ -509,7 +539,8 @@ $$;
 revoke execute on function queue.is_operator from public;
 grant execute on function queue.is_operator to authenticated, service_role;
 
--- The caller's workspaces. Policies write `in (select queue.my_workspaces())`: once a query.
+-- Return the ids of the caller's workspaces. Policies use `in (select queue.my_workspaces())`, so
+-- that the function runs once per query.
 create function queue.my_workspaces()
 returns setof uuid
 language plpgsql stable
@@ -566,7 +597,8 @@ $$;
 revoke execute on function queue.is_manager from public;
 grant execute on function queue.is_manager to authenticated, service_role;
 
--- Whether the service calls: its role, the worker's, or plain SQL. Never where guests may call.
+-- Return true if the service calls with its own role, the worker's role or plain SQL. Functions
+-- that guests may call must not use this function.
 create function queue.is_service()
 returns boolean
 language plpgsql stable
@@ -582,7 +614,8 @@ end;
 $$;
 revoke execute on function queue.is_service from public;
 
--- The workspace of jobs that belong to no tenant: without members, only operators see them.
+-- Return the workspace of jobs without a tenant. The workspace has no members, so that only
+-- operators see its jobs.
 create function queue.system_workspace()
 returns uuid
 language sql immutable
@@ -593,8 +626,10 @@ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid
 $$;
 revoke execute on function queue.system_workspace from public;
 
--- Refuse outsiders with 404; returns the user who calls, null for the service. p_reads_much: one of
--- few such calls at a time; operators and the service may then give null for all workspaces.
+-- Reject callers outside the workspace with status 404. Return the id of the person who calls, or
+-- null for the service.
+-- p_reads_much: The call takes a call slot, because only a few such calls may run at a time.
+--   Operators and the service may then pass null to read all workspaces.
 create function queue.may_read(
   p_workspace_id uuid,
   p_reads_much boolean default false
@@ -603,7 +638,8 @@ returns uuid
 language plpgsql stable
 set search_path = ''
 as $$
-declare -- read once, as queue.is_service and queue.caller do
+-- read the claims once, with the same checks as queue.is_service and queue.caller
+declare
   v_claims constant jsonb := nullif(
     current_setting('request.jwt.claims', true),
     ''
@@ -644,8 +680,9 @@ end;
 $$;
 revoke execute on function queue.may_read from public;
 
--- Refuse outsiders with 404, and members who do not manage the workspace with 403. It takes a call
--- slot: two changes of one schedule, say, wait for each other.
+-- Reject callers outside the workspace with status 404, and members who do not manage the workspace
+-- with status 403. The call takes a call slot, because two changes of the same object, for example
+-- of a schedule, wait for each other.
 create function queue.may_manage(p_workspace_id uuid)
 returns void
 language plpgsql stable
@@ -668,9 +705,10 @@ end;
 $$;
 revoke execute on function queue.may_manage from public;
 
--- Without p_workspace_id, the workspace that the caller joined first, so that joining another one
--- does not change what calls without a workspace mean. Where a project's tenants keep no date, the
--- caller must name one of theirs. Guests have no claims: the service is known by its role.
+-- Return the workspace to act in. Without p_workspace_id, this is the workspace that the caller
+-- joined first. So joining another workspace does not change the meaning of calls without a
+-- workspace. If a project's tenants have no date of joining, a caller with several workspaces must
+-- name one. Guests have no claims. The service is therefore recognized by its role.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -719,7 +757,8 @@ begin
 end;
 $$;
 comment on function public.own_workspace is
-  'The workspace to act in: the one named, which must be the caller''s, else their first.';
+  'Return the workspace to act in. This is p_workspace_id, if the caller is a member, or else the '
+  'workspace that the caller joined first.';
 select queue.allow('authenticated, service_role', 'public.own_workspace');
 
 create function public.list_workspaces()
@@ -738,10 +777,11 @@ from queue.tenants as t
 where queue.is_service() or t.id in (select queue.my_workspaces())
 $$;
 comment on function public.list_workspaces is
-  'The caller''s workspaces: {workspaces: [{id, name}]}.';
+  'List the caller''s workspaces: {workspaces: [{id, name}]}.';
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
--- Delete what belongs to a deleted tenant. The argument names the column of the tenant's id.
+-- Delete the data of a deleted tenant. The trigger's argument is the name of the column with the
+-- tenant's id.
 create function queue.tenant_deleted()
 returns trigger
 language plpgsql
@@ -753,7 +793,8 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
-  -- all the engine keeps of it, but turns and notes, which leases and the sweep delete
+  -- delete all rows that the engine has of the tenant, except turns and notes, which leases and the
+  -- sweep delete
   for v_table in
     select c.relname
     from pg_catalog.pg_class as c
@@ -771,7 +812,7 @@ begin
     )
     using v_workspace;
   end loop;
-  -- what came since lost its place
+  -- delete jobs that were enqueued meanwhile, because the loop above may have deleted their places
   delete from public.jobs where workspace_id = v_workspace;
   return old;
 end;
@@ -789,7 +830,7 @@ create policy "members read their workspaces" on public.workspaces
   for select
   to authenticated
   using (id in (select queue.my_workspaces()));
--- one policy a command: of several Postgres asks each for every row
+-- one policy per command, because Postgres evaluates all policies of a command for each row
 create policy "managers add members" on public.workspace_members
   for insert
   to authenticated

@@ -837,7 +837,7 @@ begin
     )
   into turns, is_limited, is_empty
   from (select * from queue.turns where not blocked limit 2) as o;
-  if turns[2] is null then -- at most one turn is open, e.g. because one tenant has jobs of one type
+  if turns[2] is null then -- at most one turn is open, for example if one tenant has all jobs
     is_all := true;
     known := 1;
     if turns[1].lane <> all (p_lanes) then
