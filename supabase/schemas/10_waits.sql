@@ -1,21 +1,23 @@
--- Waits: a job that sleeps, asks a person, or waits for an event or its children holds no worker.
--- What may end a wait, as a child's end or an event, inserts a signal, for which no one waits.
--- Maintenance reads it in a later transaction, which sees what both sides have committed
--- (queue.do_waits). The value becomes a step of the wait's name, which the next attempt finds.
+-- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
+-- jobs. A waiting job occupies no worker. The end of a child or a new event may end a wait. Such a
+-- cause inserts a row into queue.signals and locks nothing, so that nobody has to wait for it.
+-- Maintenance reads the signal in a later transaction, which sees everything that both sides
+-- committed (queue.do_waits). The value of the wait is stored as a step with the wait's name, and
+-- the next attempt reads that step.
 
 create table queue.waits (
   job_id uuid primary key,
   workspace_id uuid not null,
   created_at timestamptz not null,
   kind text not null, -- sleep, ask, event or children
-  step text not null, -- that receives the value
-  data jsonb not null default '{}', -- question, options and the answer given, or job_ids
+  step text not null, -- name of the step that stores the value
+  data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- when it ends by itself; of children: when it looks at them again
+  -- time when the wait ends by itself; for children, time of the next check
   timeout_at timestamptz,
-  default_value jsonb, -- what the step gets then
-  gathered integer not null default 0, -- how many children's results are copied
-  -- a job whose wait would never end fails with the constraint's name
+  default_value jsonb, -- value of the step after a timeout
+  gathered integer not null default 0, -- number of children whose results are copied
+  -- If a wait could never end, its job fails with the name of the violated constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -35,10 +37,10 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- What maintenance is to look at, beside what is due by its time:
---   check    the waiting job job_id may continue
---   cancel   job_id was cancelled or failed: cancel its live children
---   retry    job_id runs again: so do the children that ended with it
+-- Work for maintenance in addition to rows whose time has come:
+--   check    the waiting job job_id may be able to continue
+--   cancel   job_id was cancelled or failed, so cancel its live children
+--   retry    job_id was retried, so retry the children that ended with it
 --   event    a named event was emitted
 --   resumed  a pause ended
 create table queue.signals (
@@ -46,9 +48,10 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  name text, -- of the event; of cancel and retry: the child from which to continue
-  look_at timestamptz not null default '-infinity', -- not before
-  failures integer not null default 0, -- how often it was looked at in vain
+  -- event: the event's name; cancel and retry: id of the child to continue from
+  name text,
+  look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
+  failures integer not null default 0, -- number of passes that could not handle the signal
   created_at timestamptz not null default queue.clock()
 );
 alter table queue.signals enable row level security;
@@ -57,17 +60,18 @@ create index signals_by_workspace on queue.signals (workspace_id, id);
 
 create table queue.named_events (
   workspace_id uuid not null,
-  name text not null, -- the first of a name wins
+  name text not null, -- the first event of a name is kept
   payload jsonb not null,
   emitted_at timestamptz not null,
-  created_by uuid, -- null: the service
+  created_by uuid, -- null: emitted by the service
   primary key (workspace_id, name)
 );
 alter table queue.named_events enable row level security;
 revoke all on queue.named_events from public, anon, authenticated, service_role;
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Begin the wait of a job that is settled as waiting; gives what is wrong with it, or null.
+-- Begin the wait of a job that is being settled as waiting. Return null, or the error if the wait
+-- is invalid.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -88,9 +92,10 @@ begin
       )
     )
   then
-    -- jobs that are not its children send no signal when they end: look again every ten seconds
+    -- Some of these jobs are not children of this job. They send no signal when they end, so check
+    -- them every ten seconds.
     v_until := p_now + interval '10 seconds';
-  -- a wait spends no attempt: none into the past
+  -- A wait spends no attempt, so a wait into the past could repeat without end.
   elsif v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
@@ -113,12 +118,12 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- its deadline, as in queue.place
+  -- Maintenance must enforce the deadline during the wait, as in queue.place.
   insert into queue.deferred (run_at, job_id, workspace_id)
   select p_job.deadline_at, p_job.id, p_job.workspace_id
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- the event or ends may have come before
+  -- The event may have been emitted, or the children may have ended, before this wait began.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -133,8 +138,9 @@ end;
 $$;
 revoke execute on function queue.begin_wait from public;
 
--- Copy the next results of children, at most 1,000 and about 8 MB, so that later attempts read the
--- same. Gives the wait's value; null while a child lives or more are to be copied.
+-- Copy the next results of a wait's children, up to 1,000 results or about 8 MB, so that later
+-- attempts read the same results. Return the value of the wait. Return null while a child is live
+-- or results remain to be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -156,7 +162,7 @@ begin
   ) then
     update queue.waits
     set
-      gathered = 0, -- a child may have been run again
+      gathered = 0, -- a child may have been retried meanwhile
       timeout_at = case
         when timeout_at <= p_now then p_now + interval '10 seconds'
         else timeout_at
@@ -184,14 +190,14 @@ begin
     select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
-    -- an earlier wait of this name, ended by a cancel, may have left some
+    -- A cancelled earlier wait of the same name may have left rows.
     on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1
   )
   select p_wait.gathered + count(*) into v_gathered
   from copied;
   if v_gathered = cardinality(v_ids) then
-    return '{"children": []}'; -- their results are steps of their own, from nth 1
+    return '{"children": []}'; -- the results are separate steps with nth 1 and above
   end if;
   update queue.waits
   set gathered = v_gathered
@@ -203,7 +209,8 @@ end;
 $$;
 revoke execute on function queue.gather from public;
 
--- End the waits of these locked jobs that have what they wait for, or whose time has passed.
+-- End the waits of these locked jobs that received their value or have timed out. Return the number
+-- of ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -278,10 +285,12 @@ end;
 $$;
 revoke execute on function queue.end_waits from public;
 
--- Handle a signal; null where it is to be handled again. cancel, retry: the next 500 children, from
--- the id p_signal.name on; signals are left for the rest, and for those held or refused. resumed:
--- notes for the turns that a pause has blocked, and for all gates after one of a type or queue (the
--- system workspace's); again while a lease that has read the old pauses may yet block a turn.
+-- Handle a signal. Return null if the signal must be handled again. A cancel or retry signal
+-- handles the next 500 children, beginning with the id p_signal.name. New signals are inserted for
+-- the remaining children, for locked children, and for children that a trigger or constraint
+-- rejected. A resumed signal leaves notes for the turns that the pause blocked. If the pause was of
+-- a type or queue (signal of the system workspace), it also leaves notes for all gates. The resumed
+-- signal is repeated while a lease that read the old pauses may still block a turn.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -319,7 +328,8 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    v_done := case when queue.try_lock('pauses') then 1 end; -- which leases share
+    -- Leases share this lock.
+    v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
     insert into queue.notes (lane, workspace_id, ord)
@@ -366,16 +376,19 @@ begin
   limit 1;
   return v_done;
 exception when lock_not_available then
-  return null; -- a user's transaction takes a child's key
+  return null; -- a user's transaction has locked the key of a child
 end;
 $$;
 revoke execute on function queue.handle_signal from public;
 
--- The rows of a table that maintenance works off next, at most 500, in an order; of more half the
--- first, and half in shares of the workspaces, so that none has to wait for what another's jobs
--- have left there. p_rows: what an index by workspace has of the table; p_due: which of them are
--- due, where $1 is p_now and $2 p_passed_over. Of many workspaces those that follow a random one,
--- and those that follow the first.
+-- Return the next rows of a table for maintenance to process, up to 500, in a given order. If 500
+-- or more rows are due, return the first 250, and 250 in equal shares per workspace, so that no
+-- workspace waits for the rows of another. If there are too many workspaces, the shares go to 125
+-- workspaces after a random id and to the first 125.
+-- p_rows: condition of the table's index by workspace
+-- p_due: condition of due rows, with $1 for p_now and $2 for p_passed_over
+-- p_order: sort order of the rows
+-- p_passed_over: jobs to skip
 create function queue.in_shares(
   p_table regclass,
   p_rows text,
@@ -406,7 +419,7 @@ begin
   end if;
   execute format(
     $q$
-      with recursive tenants as ( -- each by one look-up
+      with recursive tenants as ( -- one index lookup per workspace
         select s.id, 0 as n
         from (
           values (gen_random_uuid()), ('00000000-0000-0000-0000-000000000000')
@@ -448,9 +461,10 @@ end;
 $$;
 revoke execute on function queue.in_shares from public;
 
--- Handle signals, and end waits whose time has passed. A signal stays where its job is held by
--- another transaction, or more jobs wait for its event. Ends when a pass has done nothing. A pass
--- gives families a tenth of a second, in turns of the workspaces, and then looks at waits again.
+-- Handle signals, and end waits that have timed out. A signal is kept if another transaction has
+-- locked its job, or if more jobs wait for its event. Stop after a pass that did nothing. Each pass
+-- spends up to 0.1 s on signals about children and pauses, alternating between workspaces, and then
+-- checks the waits again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -464,8 +478,8 @@ declare
   v_waiting uuid[];
   v_signal queue.signals;
   v_passed integer;
-  v_moved integer; -- jobs and signals of this pass
-  v_until timestamptz; -- when this pass gives families no more
+  v_moved integer; -- jobs and signals handled in this pass
+  v_until timestamptz; -- end of this pass's time for children and pauses
   v_done integer := 0;
 begin
   loop
@@ -492,7 +506,7 @@ begin
       p_now,
       v_refused
     );
-    v_waiting := array( -- whose time has passed, or which signals name
+    v_waiting := array( -- jobs whose wait has timed out or that a signal names
       select w.job_id
       from queue.waits as w
       join public.jobs as j on j.id = w.job_id
@@ -567,7 +581,8 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- held by other transactions: queue.maintenance_is_due then passes over them
+  -- Other transactions have locked these rows. Count the failure, so that queue.maintenance_is_due
+  -- does not report these signals as due again at once.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -654,7 +669,7 @@ begin
 end;
 $$;
 comment on function public.answer_job is
-  'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
+  'Answer the question of a waiting job with {"answer": …, "name"?}. Returns the job.';
 select queue.allow('authenticated, service_role', 'public.answer_job');
 
 create function public.emit_event(
@@ -700,11 +715,11 @@ begin
 end;
 $$;
 comment on function public.emit_event is
-  E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or '
-  'after the wait.';
+  E'Emit a named event that jobs may wait for: {first}.\n\nOnly the first event of a '
+  'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- A spawn is a row of queue.steps with nth -1, which queue.step_page leaves out.
+-- Each spawn is stored as a row of queue.steps with nth -1, which queue.step_page skips.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -734,7 +749,7 @@ begin
   select s.value into v_made
   from queue.steps as s
   where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
-  if not found then -- without a user: the service spawns
+  if not found then -- no user, because the service creates the children
     v_made := jsonb_build_object(
       'job_ids', case v_children
         when '[]' then '{}'

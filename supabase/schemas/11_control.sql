@@ -1,11 +1,13 @@
--- What people do to jobs, also in bulk: cancel with children, retry, replay from a step, pause.
+-- Actions of people on jobs. A person can cancel a job with its children, retry a job, replay a job
+-- from a step, and pause jobs. Cancel and retry also exist in bulk.
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs: running ones are asked to stop, the others end now. Their first hundred live
--- descendants too, unless the caller has locked the jobs; signals have maintenance cancel the rest,
--- a slice at a time. Returns how many of the family it has found, up to 5,000: so many changes a
--- person is charged for, by a call that takes a slot, whatever function they have called.
+-- Cancel jobs. A running job is asked to stop, and any other job ends now. If the caller has not
+-- locked the jobs, also cancel their first 100 live descendants. Signals make maintenance cancel
+-- the other descendants in slices. Return the number of jobs in the family, with up to 5,000
+-- descendants. A person is charged for this number of changes and the call takes a call slot,
+-- whichever public function was called.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -117,15 +119,15 @@ begin
 end;
 $$;
 comment on function public.cancel_job is
-  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends '
-  'within five seconds. Beyond a hundred, children follow within seconds. 409 when it has '
-  'completed or failed, 429 job_busy while another transaction changes it.';
+  E'Cancel a job and its live children. Returns the job.\n\nA running job is asked to stop, and '
+  'ends within five seconds. Children beyond the first hundred are cancelled within seconds. 409 '
+  'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- A plain update may cancel a job and change nothing else. The row is locked already: this cancels
--- the job and skips the update. Whenever the engine changes what is compared here, it also raises
--- fence, last_seq, generation or lost_attempts, or changes the lane (queue.adopt). A truncate is
--- refused, since it fires no trigger of a row.
+-- A plain update may cancel a job and may change nothing else. The row is already locked, so this
+-- trigger cancels the job and skips the update. Updates by the engine pass. Whenever the engine
+-- changes one of the compared columns, it also raises fence, last_seq, generation or lost_attempts,
+-- or changes the lane (queue.adopt). Truncate is rejected, because truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -176,7 +178,7 @@ begin
   elsif not (
     queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()
   ) then
-    -- as in queue.change_jobs
+    -- Only managers may cancel many jobs, as in queue.change_jobs.
     if current_setting('minutehand.has_cancelled', true) = 'yes' then
       perform queue.refuse(
         403,
@@ -187,7 +189,7 @@ begin
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
   else
-    perform queue.take_call_slot(old.workspace_id); -- it may change many
+    perform queue.take_call_slot(old.workspace_id); -- one statement may cancel many jobs
   end if;
   perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
   perform queue.admit('changes', old.workspace_id, queue.caller());
@@ -196,9 +198,9 @@ end;
 $$;
 revoke execute on function queue.cancel_by_update from public;
 
--- A lease and a settlement do not fire it. The condition is short, since Postgres parses it again
--- for each statement that updates jobs: with all that the function compares it was a twelfth of a
--- call that settles one job and leases the next.
+-- A lease and a settlement do not fire this trigger. The condition is short, because Postgres
+-- parses it again for each statement that updates jobs. When the condition had all comparisons of
+-- the function, parsing took a twelfth of a call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -215,8 +217,9 @@ create policy "members cancel jobs" on public.jobs
   using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Run ended jobs again that the caller has locked, unless another has their unique key. A signal
--- has maintenance retry the children that were cancelled with them. Returns how many.
+-- Retry ended jobs that the caller has locked. Skip a job if another job holds its unique key. A
+-- signal makes maintenance retry the children that were cancelled with their parent. Return the
+-- number of retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -314,9 +317,9 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
-  v_family integer; -- it, and up to 5,000 children that maintenance retries with it
+  v_family integer; -- this job and up to 5,000 children that maintenance will retry
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- its children are retried, too
+  perform queue.take_call_slot(v_job.workspace_id); -- its children are retried too
   perform queue.hold_jobs(array[p_job_id]);
   v_job := queue.visible_job(p_job_id);
   v_family := 1 + (
@@ -375,7 +378,7 @@ begin
       v_job.status
     );
   end if;
-  if p_payload <> 'null' then -- checked as at an enqueue
+  if p_payload <> 'null' then -- validated as in an enqueue
     v_job := queue.new_job(
       v_job.workspace_id,
       queue.caller(),
@@ -403,13 +406,13 @@ begin
 end;
 $$;
 comment on function public.retry_job is
-  E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is '
-  'given; returns it.\n\nFinished steps are kept. 409 in any other state, 429 job_busy while '
-  'another transaction changes it.';
+  E'Run a failed or cancelled job again, or a delayed job now, optionally with another payload. '
+  'Returns the job.\n\nFinished steps are kept. 409 in any other state, 429 job_busy while another '
+  'transaction changes the job.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
--- Cancel or retry up to p_limit jobs that match a filter of list_jobs, the newest first; the search
--- ends after two seconds. Without a state, live jobs are cancelled and failed ones retried.
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search
+-- stops after two seconds. If the filter has no state, cancel live jobs or retry failed jobs.
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
@@ -540,7 +543,7 @@ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false)
 $$;
 comment on function public.cancel_jobs is
   E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
-  'cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
+  'cursor}.\n\nFor managers. While more is true, call again with the cursor as p_cursor.';
 select queue.allow('authenticated, service_role', 'public.cancel_jobs');
 
 create function public.retry_jobs(
@@ -559,8 +562,9 @@ as $$
 select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true)
 $$;
 comment on function public.retry_jobs is
-  E'Run failed jobs that match a filter of list_jobs again (cancelled ones if it says so), as '
-  'cancel_jobs does: {count, more, cursor}.\n\nFor managers.';
+  E'Retry failed jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
+  'cursor}.\n\nFor managers. A filter with the state cancelled retries cancelled jobs. While more '
+  'is true, call again with the cursor as p_cursor.';
 select queue.allow('authenticated, service_role', 'public.retry_jobs');
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}')
@@ -581,7 +585,7 @@ declare
   v_made jsonb;
   v_id uuid;
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- it may copy many steps
+  perform queue.take_call_slot(v_job.workspace_id); -- the call may copy many steps
   perform queue.check_names(
     p_request,
     '{from_step,payload,idempotency_key}',
@@ -609,7 +613,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- 0 where no worker has published the type: it is checked by the first that has it
+      -- Version 0 means that no worker had published the type. In this case the first worker that
+      -- publishes the type validates the payload.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -641,7 +646,7 @@ begin
     and f.nth = 0
     and f.created_at < v_from_at
   where s.job_id = p_job_id;
-  if found then -- copied results count as enqueues, by their size
+  if found then -- charge the bytes of the copied results, as an enqueue does
     perform queue.copy_output(p_job_id, v_id);
     perform queue.admit(
       'changes',
@@ -659,8 +664,9 @@ begin
 end;
 $$;
 comment on function public.replay_job is
-  E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
-  'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before it are kept.';
+  E'Run a job again as a new job, from a finished step or its start: {job, created, wake}.\n\n'
+  'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before from_step are '
+  'kept.';
 select queue.allow('authenticated, service_role', 'public.replay_job');
 
 create function public.pause_jobs(p_request jsonb)
@@ -704,7 +710,7 @@ begin
     );
   end if;
   perform from queue.job_types as t
-  where t.job_type = v_type -- a pause outlives its type
+  where t.job_type = v_type -- a pause may outlive its job type
   union all
   select from queue.pauses as p
   where (p.kind, p.name) = (v_kind, v_name);
@@ -747,7 +753,8 @@ begin
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(p_is_answered => false)
   where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
-  -- what holds now, which may differ from the request: another pause may stop the same jobs
+  -- Return the state after this call. It may differ from the request, because another pause may
+  -- stop the same jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (
@@ -775,7 +782,8 @@ end;
 $$;
 comment on function public.pause_jobs is
   E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
-  'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '
-  'paused_by, next}]}, what still stops these jobs.\n\nRunning jobs continue. A type '
-  'or a queue of all workspaces is paused by operators, the rest by managers.';
+  'workspace_type), paused = true, reason?}. Returns {kind, name, paused, left: [{kind, reason, '
+  'paused_by, next}]}. left lists the pauses that still stop these jobs.\n\nRunning jobs continue. '
+  'Operators pause a type or queue of all workspaces. Managers pause their workspace, or a type in '
+  'it.';
 select queue.allow('authenticated, service_role', 'public.pause_jobs');

@@ -1,40 +1,44 @@
--- Events, for those who watch: the feed, messages to Realtime within the project's plan, and
--- sessions open to guests. A change becomes a line of queue.feed and messages: to the topic of its
--- workspace, and to those of its session and jobs that someone follows. A message beyond the
--- second's budget is held back; its topics are later asked to read again (queue.do_announcements).
+-- Events for watchers. This file has the feed, the Realtime messages within the limits of the
+-- project's plan, and guest sessions. A change becomes a line of queue.feed and Realtime messages.
+-- The messages go to the topic of the workspace, and to the topics of the session and the jobs if
+-- someone follows them. A message beyond the budget of the current second is withheld. Later,
+-- followers of its topics are asked to read again (queue.do_announcements).
 
--- The feed's numbers are the server's transaction ids and this: nothing, until a dump is restored
--- into a server that has not come as far as the one it is of.
+-- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
+-- is restored into a server with lower transaction ids than the dumped server.
 create sequence queue.feed_base minvalue 0;
--- How far the numbers had come at the last maintenance. Here none is given below it any more, so
--- one that would be is of another server, to which a dump brought this (queue.feed_number).
+-- The highest feed number at the last maintenance. This server assigns no lower number from then
+-- on. If a new number would be lower, a dump brought this value from another server
+-- (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
 insert into queue.settings (name, value)
 values
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
-  -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
+  -- Hosted Supabase's gateway sets this header. Without the header, the last address of
+  -- x-forwarded-for is used.
   ('client_address_header', '"cf-connecting-ip"'),
   (
     'guest_key',
-    to_jsonb( -- the API signs with it the address of a guest whose call it passes on
+    to_jsonb( -- key with which the API signs a guest's address when it forwards a call
       encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')
     )
   );
 
--- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. A sequence is
--- counted without locks, before the commit; unlogged, since after a crash no one is connected.
+-- Counters of Realtime messages, counted as Supabase's plans count them. Each message counts once,
+-- and each delivery of a message counts once. A sequence counts without locks and before the
+-- commit. The sequences are unlogged, because no client is connected after a crash.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
-create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
-create unlogged sequence queue.messages_before minvalue 0; -- the count when that began
--- what Realtime's table was like when a message could last be sent (queue.message_form)
+create unlogged sequence queue.messages_second minvalue 0; -- the current second, as Unix time
+create unlogged sequence queue.messages_before minvalue 0; -- messages_counted when it began
+-- Hash of the structure of Realtime's table at the last successful message (queue.message_form).
 create unlogged sequence queue.messages_fitted minvalue 0;
 
 create unlogged table queue.followers (
   topic text not null,
   user_id uuid not null, -- the nil UUID for a guest
-  follower_id uuid not null, -- the client, by an id that it chose
+  follower_id uuid not null, -- id of the client, chosen by the client
   seen_at timestamptz not null,
   primary key (topic, user_id, follower_id)
 );
@@ -42,7 +46,7 @@ alter table queue.followers enable row level security;
 revoke all on queue.followers from public, anon, authenticated, service_role;
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its readers, for a minute at a time.
+-- Topics that a server streams to its readers. An entry is valid for one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
@@ -51,9 +55,11 @@ create unlogged table queue.streamed_topics (
 alter table queue.streamed_topics enable row level security;
 revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
--- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
--- may touch six of ours), and how many this second has used. is_followed: someone follows a topic;
--- is_streamed: a server streams one.
+-- Return the budget of messages per second and the number of messages in the current second. The
+-- budget is 80 % of the plan's rate, because Realtime averages over five seconds, and five seconds
+-- can overlap six of the seconds counted here.
+-- is_followed: true if any topic has a follower
+-- is_streamed: true if a server streams any topic
 create function queue.message_budget(
   out budget bigint,
   out used bigint,
@@ -65,7 +71,8 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- read before a new second is noted: what others have counted in it by then is not left out
+  -- Read the counter before the new second is recorded, so that messages counted in between belong
+  -- to the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
     0
@@ -92,8 +99,10 @@ end;
 $$;
 revoke execute on function queue.message_budget from public;
 
--- What the tables of today's messages are like, by the transactions that last changed them; null
--- where they have triggers. While it is as when a message was sent, none can fail.
+-- Return a hash of the structure of the tables that store today's messages. The hash consists of
+-- the transaction ids that last changed their catalog rows. Return null if the tables have
+-- triggers. While the hash is the same as at the last successful message, no insert of a message
+-- can fail.
 create function queue.message_form()
 returns bigint
 language plpgsql
@@ -124,7 +133,8 @@ end;
 $$;
 revoke execute on function queue.message_form from public;
 
--- The message for changes: the only event, else groups of those that differ in job and seq alone.
+-- Build the message for changes. A single event is sent alone. Several events are sent in groups,
+-- and the events of a group differ only in job and seq.
 create function queue.message_of(
   p_changes queue.change[],
   p_now timestamptz,
@@ -168,8 +178,10 @@ end;
 $$;
 revoke execute on function queue.message_of from public;
 
--- Changes by the topics that get them: a workspace gets changes of state; a followed session all
--- but logs; a followed job all but its creation, before which no one could follow it.
+-- Assign changes to the topics that receive them. The topic of a workspace receives state changes.
+-- The topic of a session with followers receives all changes except log lines. The topic of a job
+-- with followers receives all changes except the job's creation, because nobody can follow a job
+-- before it exists.
 create function queue.changes_by_topic(p_changes queue.change[])
 returns table (topic text, changes queue.change[])
 language plpgsql stable
@@ -183,7 +195,7 @@ declare
   );
 begin
   return query
-    with parts as materialized ( -- at most a thousand jobs each
+    with parts as materialized ( -- parts of up to 1,000 jobs
       select
         c.workspace_id,
         c.session_id,
@@ -223,7 +235,8 @@ begin
       cross join unnest(p.job_ids, p.seqs) as i (id, seq)
       where i.id = any (v_jobs) and p.type <> 'job.created'
     ),
-    -- Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
+    -- Realtime accepts messages of up to 256 kB. pg_column_size is smaller than the length of the
+    -- JSON by some tenths, so a message is limited to 100 kB by pg_column_size.
     bins as (
       select
         w.*,
@@ -250,9 +263,13 @@ end;
 $$;
 revoke execute on function queue.changes_by_topic from public;
 
--- Take messages from the second's budget, of which p_eighths may be used; false where that does not
--- reach. Nor is more than 3/8 of it for a tenant that has sent an eighth in the last second while
--- another is followed. p_workspace_id: null where the changes are of several.
+-- Take messages from the budget of the current second. Return false if the budget does not suffice.
+-- Above 3/8 of the budget, also return false for a tenant that sent more than 1/8 of the budget in
+-- the last second while someone follows another tenant.
+-- p_budget: result of queue.message_budget
+-- p_cost: number of messages and deliveries
+-- p_eighths: available part of the budget, in eighths
+-- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
 create function queue.may_send(
   p_budget record,
   p_cost bigint,
@@ -270,7 +287,7 @@ begin
   if p_budget.used + p_cost > p_budget.budget * p_eighths / 8 then
     return false;
   end if;
-  -- apart: a query costs more than this
+  -- The query is in a nested `if`, so that the other calls skip its cost.
   if p_budget.used + p_cost > p_budget.budget * 3 / 8 and p_workspace_id is not null then
     if exists (
         select from queue.followers as f
@@ -300,8 +317,9 @@ end;
 $$;
 revoke execute on function queue.may_send from public;
 
--- Write messages; false where Realtime fails. A block that may fail costs a transaction id: it is
--- there only where the table's form is not the one that took the last message (queue.message_form).
+-- Insert messages into Realtime's table. Return false if the insert fails. An exception block costs
+-- a transaction id, so the block is used only if the table's structure has changed since the last
+-- message (queue.message_form).
 create function queue.write_messages(
   p_topics text[],
   p_events text[],
@@ -324,10 +342,10 @@ begin
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
     from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
-  exception when others then -- no enqueue or settlement fails because of a message
+  exception when others then -- a failed message must not fail an enqueue or a settlement
     raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- while no one is connected, Realtime makes no partition for the day, and there is no one to
-    -- ask
+    -- Realtime creates no partition for the day while no client is connected. In this case nobody
+    -- needs the message, so nobody must be asked to read again.
     return sqlstate = '23514';
   end;
   if v_form is not null then
@@ -338,11 +356,13 @@ end;
 $$;
 revoke execute on function queue.write_messages from public;
 
--- Send the messages of changes; false where they are to be held back, since the budget does not
--- reach or Realtime fails. Progress and logs (p_is_minor) may use 4/8 of the budget, changes of
--- state that no one follows 5/8, those that someone follows 6/8, announcements all of it.
--- p_workspace_id: null where they are of several. p_fits_one: one message to the workspace has all,
--- unless someone follows a topic.
+-- Send the messages of changes. Return false if the messages must be withheld, because the budget
+-- does not suffice or Realtime fails. Progress, log lines and output may use 4/8 of the budget.
+-- State changes without followers may use 5/8, and state changes with followers 6/8. Announcements
+-- may use all of the budget.
+-- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
+-- p_is_minor: true for progress, log lines and output
+-- p_fits_one: true if one message to the workspace suffices, unless someone follows a topic
 create function queue.send(
   p_changes queue.change[],
   p_workspace_id uuid,
@@ -360,16 +380,17 @@ declare
   v_topics text[];
   v_events text[];
   v_payloads jsonb[];
-  v_watchers bigint; -- how many follow the topics
-  v_cost bigint := 2; -- the message and one watcher
+  v_watchers bigint; -- number of followers of the topics
+  v_cost bigint := 2; -- one message and one delivery
   v_eighths integer := 5;
 begin
-  -- what a long transaction sends would arrive at its end, all at once
+  -- Messages of a long transaction would all arrive at once when the transaction commits.
   if clock_timestamp() - now() > interval '1 second' then
     return false;
   end if;
   if not p_fits_one or p_budget.is_followed then
-    -- of so many tenants that the budget does not reach, followed or not
+    -- Stop early if the changes concern more workspaces than the budget allows, with or without
+    -- followers.
     if not p_is_minor
       and p_budget.used + 2 * (
         select count(distinct c.workspace_id)
@@ -405,12 +426,12 @@ begin
       else 5
     end;
   end if;
-  if v_cost = 0 then -- no topic gets any of them
+  if v_cost = 0 then -- no topic receives any of the changes
     return true;
   elsif not queue.may_send(p_budget, v_cost, v_eighths, p_workspace_id, p_now) then
     return false;
   end if;
-  if v_topics is null then -- made once it may be sent
+  if v_topics is null then -- build the message only after the budget allows it
     v_message := queue.message_of(p_changes, p_now);
     v_topics := array['workspace:' || p_workspace_id];
     v_events := array[v_message.event];
@@ -421,10 +442,12 @@ end;
 $$;
 revoke execute on function queue.send from public;
 
--- Publish changes that a statement has made to rows that the caller holds: messages, notifications
--- to servers that stream, and a line of the feed each. Changes without seqs are lines of the feed
--- alone; progress and logs come in calls of their own. p_is_soon: new jobs are due within a minute,
--- so that workers are notified. True; null and nothing done where there are no changes (strict).
+-- Publish changes that a statement made to rows locked by the caller. The changes become Realtime
+-- messages, notifications to servers that stream topics, and one line of the feed each. A change
+-- without seqs becomes only a line of the feed. Progress, log lines and output come in separate
+-- calls. Return true. The function is strict, so it returns null and does nothing if there are no
+-- changes.
+-- p_is_soon: true if new jobs are due within a minute, so that workers are notified
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -442,9 +465,9 @@ declare
   );
   v_budget constant record := queue.message_budget();
   v_change queue.change;
-  v_jobs integer := 0; -- that have events
-  v_workspace_id uuid := p_changes[1].workspace_id; -- null where they are of several
-  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- one message
+  v_jobs integer := 0; -- number of job events
+  v_workspace_id uuid := p_changes[1].workspace_id; -- null if the changes are of several workspaces
+  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- true if one message suffices
   v_unsent boolean; -- true, or null
 begin
   foreach v_change in array p_changes loop
@@ -454,7 +477,7 @@ begin
     v_fits_one := v_fits_one and v_change.seqs is not null;
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
-  -- a message holds 256 kB
+  -- A message is limited to 256 kB, so one message carries up to 1,000 job events.
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
     v_fits_one := v_fits_one and v_workspace_id is not null and v_jobs <= 1000;
     v_unsent := nullif(
@@ -462,7 +485,8 @@ begin
       false
     );
   end if;
-  -- only where someone streams: who notifies commits under a lock of the whole server
+  -- Notify only if a server streams topics, because a transaction with notifications commits under
+  -- a server-wide lock.
   if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
@@ -498,8 +522,8 @@ end;
 $$;
 revoke execute on function queue.publish from public;
 
--- Ask those who watch topics whose messages were held back to read again: the longest held of each
--- workspace, then the second of each, and so on.
+-- Ask followers to read again if messages of their topics were withheld. First in order is the
+-- longest withheld topic of each workspace, then the second of each workspace, and so on.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -509,7 +533,7 @@ declare
   v_lines constant tid[] := queue.in_shares(
     'queue.feed',
     'o.unsent',
-    'o.xid <> pg_current_xact_id()', -- committed
+    'o.xid <> pg_current_xact_id()', -- only committed lines
     'o.id',
     queue.clock()
   );
@@ -522,9 +546,9 @@ declare
     select b.budget - b.used
     from queue.message_budget() as b
   );
-  v_announced record; -- topics, since when, cost, and the lines that have to wait longer
+  v_announced record; -- topics, their oldest times, their cost, and the lines that must wait longer
 begin
-  if v_ids = '{}' then -- also where there is no Realtime
+  if v_ids = '{}' then -- always true without Realtime
     return 0;
   end if;
   with lines as materialized (
@@ -599,8 +623,9 @@ end;
 $$;
 revoke execute on function queue.do_announcements from public;
 
--- The workspace whose messages a session's topic gets: that of a guest session, else the one of its
--- jobs. Null where two tenants have one session id: nothing is sent, watchers read session_feed.
+-- Return the workspace whose messages a session's topic receives. A guest session names its
+-- workspace. For any other session, this is the workspace of its jobs. Return null if two tenants
+-- use the same session id. In this case nothing is sent, and watchers poll session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -635,8 +660,9 @@ end;
 $$;
 revoke execute on function queue.session_workspace from public;
 
--- Whether the caller may join a private topic: their workspace, its jobs and sessions; a guest
--- session that is open to them, and, for its user, its jobs.
+-- Check whether the caller may join a private topic. A member may join the topics of their
+-- workspaces, and of the jobs and sessions of these workspaces. A guest may join an open guest
+-- session. The user of a guest session may also join the topics of its jobs.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -702,7 +728,8 @@ begin
       left(p_topic, 300)
     );
   end if;
-  -- a user's latest hundred topics are followed: more cannot use up the budget; guests are one user
+  -- A user follows the latest 100 topics at most, so that no user can use up the budget. This limit
+  -- does not apply to guests, because all guests share one user id.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
@@ -729,7 +756,8 @@ begin
   ) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
     'again_seconds', 60,
-    -- all followers together read fifty times a second, each at least twice a minute
+    -- All followers together poll 50 times per second, and each follower polls at least twice a
+    -- minute.
     'check_seconds', (
       select count(*)
       from (select from queue.followers limit 1500) as f
@@ -742,12 +770,13 @@ select queue.allow('anon, authenticated, service_role', 'queue.follow');
 create function public.follow_topic(p_topic text, p_follower_id uuid)
 returns jsonb
 language sql
-set search_path = '' -- bound when it is made: guests need no usage of the schema
+set search_path = '' -- the body is bound at creation, so guests need no usage of schema queue
 begin atomic select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
   E'Report that a client follows a private topic: {again_seconds, check_seconds}.\n\n'
-  'Call it before joining and every again_seconds while joined: jobs and sessions send only then.';
+  'Call this before joining, and every again_seconds while joined. Topics of jobs and sessions get '
+  'messages only while someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic');
 
 create function public.stream_topics(p_topics jsonb)
@@ -770,10 +799,10 @@ begin
 end;
 $$;
 comment on function public.stream_topics is
-  'Be notified of topics on the channel minutehand_events, for a minute: {again_seconds}.';
+  'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- The number before which every line of the feed is committed.
+-- Return the feed number below which every line is committed.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -784,9 +813,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 revoke execute on function queue.feed_end from public;
 
--- The feed's number of a transaction id. The first after a dump was restored into a server that has
--- not come as far raises the base: what follows is behind all that the dump brought, lines and
--- positions, and these stay as they are.
+-- Return the feed number of a transaction id. A restored dump may contain higher feed numbers than
+-- this server's transaction ids. The first call after such a restore raises queue.feed_base. From
+-- then on, new numbers are higher than all numbers of the dump. Lines and cursors from the dump
+-- stay unchanged.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -799,7 +829,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- until the end of the transaction: others wait here once, after a restore
+  -- The lock lasts until the end of the transaction. Other transactions wait here only once after a
+  -- restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -817,8 +848,9 @@ end;
 $$;
 revoke execute on function queue.feed_number from public;
 
--- Which history a cursor is of, in numbers: Postgres begins a timeline where a server is recovered
--- to an instant or promoted, and may give transaction ids again; a restore raises the base.
+-- Return the id of the history to which a cursor belongs, the timeline of Postgres and the feed
+-- base. Postgres begins a timeline when a server is recovered to a point in time or promoted, and
+-- may then reuse transaction ids. A restore raises the feed base.
 create function queue.history()
 returns text
 language sql stable
@@ -836,7 +868,8 @@ select concat(
 $$;
 revoke execute on function queue.history from public;
 
--- Delete old lines of the feed, read or not; a cursor before read_to may miss some.
+-- Delete old lines of the feed, whether or not they were read. A cursor before read_to may miss
+-- lines.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -869,8 +902,9 @@ end;
 $$;
 revoke execute on function queue.do_live from public;
 
--- Take what deleted jobs of these workspaces said out of the feed, where none of a line's jobs is
--- left. p_since: when the first of them was created.
+-- Erase the data of deleted jobs from the feed. A line is erased if none of its jobs exists any
+-- more.
+-- p_since: creation time of the oldest of these jobs
 create function queue.forget_in_feed(
   p_ids uuid[],
   p_workspaces uuid[],
@@ -881,8 +915,8 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  -- a line that another transaction has changed meanwhile is locked by the first, and found by the
-  -- second
+  -- If another transaction changed a line after the statement began, the first pass only locks the
+  -- line, and the second pass finds it.
   for v_try in 1 .. 2 loop
     update queue.feed
     set data = '{}', session_id = null
@@ -905,8 +939,11 @@ end;
 $$;
 revoke execute on function queue.forget_in_feed from public;
 
--- A cursor, written as text: its reader has seen what one snapshot sees, and reads what another
--- (until) sees; number, id and nth are the line of that batch that was read last, and its event.
+-- A cursor of the feed, written as text. Its reader has received all events that the snapshot seen
+-- sees, and is reading the events that the snapshot until sees.
+-- history: result of queue.history
+-- number, id: the line that was read last
+-- nth: position of the last event in this line
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -916,7 +953,8 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Read a cursor ("1:1:" the beginning, none now); null for one of another history, or too old.
+-- Parse a cursor. "1:1:" is the beginning of the feed, and null is its present end. Return null if
+-- the cursor belongs to another history or is too old.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -940,7 +978,7 @@ begin
     )::queue.feed_cursor
     else p_cursor::queue.feed_cursor
   end;
-  -- it comes back with each event
+  -- The length is limited, because a response repeats the cursor with each event.
   if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
@@ -972,7 +1010,7 @@ end;
 $$;
 revoke execute on function queue.read_cursor from public;
 
--- Lines of a workspace's feed, or of a session's, from a cursor's line on.
+-- Return lines of the feed of a workspace or a session, from the cursor's line on.
 create function queue.feed_lines(
   p_workspace_id uuid,
   p_session_id text,
@@ -1012,8 +1050,9 @@ end;
 $$;
 revoke execute on function queue.feed_lines from public;
 
--- A page of a feed by (number, id): what the cursor's snapshot does not see and until does. It
--- reads at most 1,000 lines, so an empty page may have more. A session's feed has progress too.
+-- Return a page of a feed, sorted by (number, id). The page has the events that the cursor's
+-- snapshot until sees and its snapshot seen does not. A call reads at most 1,000 lines, so an empty
+-- page may still have more = true. The feed of a session includes progress.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1027,13 +1066,15 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- a line up to here was committed elsewhere: its transaction id says nothing here
+  -- Lines up to this number were committed on another server, so their transaction ids mean nothing
+  -- on this server.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- with both, the caller has shown that it may read this session of this workspace
+  -- If both ids are given, the caller has already verified access to this session of this
+  -- workspace.
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
@@ -1045,7 +1086,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- more than is new after a message: many may look after each
+  -- A call that reads more than 100 events takes a call slot. After a message only few events are
+  -- new, and many clients may read after each message without a slot.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1060,7 +1102,8 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
-  -- events of the first line that were read before do not count: it may have thousands
+  -- Do not count events of the first line that were already read, because one line may have
+  -- thousands of events.
   slice as (
     select l.*
     from lines as l
@@ -1163,15 +1206,17 @@ end;
 $$;
 comment on function public.event_feed is
   E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
-  'created_at}], places, cursor, more, reset?}.\n\nEach once, in order of a job''s seq; without a '
-  'cursor from now, with "1:1:" all. reset: some may be missed; places: the cursor after each.';
+  'created_at}], places, cursor, more, reset?}.\n\nEach event is returned once, in order of a '
+  'job''s seq. Without a cursor the feed begins now. With "1:1:" it begins with the oldest event. '
+  'reset: true if events may be missing. places: the cursor after each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
--- Guest sessions, open to one user outside the workspace or to all who have the unguessable id.
+-- Guest sessions. A session is open to one user outside the workspace, or to everyone who has its
+-- unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
-  workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id
-  user_id uuid, -- the one user it is for; null for anyone who holds the id
+  workspace_id uuid not null, -- jobs of other workspaces with the same session_id are not shown
+  user_id uuid, -- the only user with access, or null for everyone who has the id
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
   constraint guest_sessions_id_is_unguessable
@@ -1194,13 +1239,15 @@ begin
 end;
 $$;
 comment on function public.guest_key is
-  E'The key, in hexadecimal, that signs the address of a guest: {key}.\n\nIn x-minutehand-client: '
-  'the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
+  E'Key that signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
+  'x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address '
+  'time"))).';
 select queue.allow('job_worker, service_role', 'public.guest_key');
 
--- For apps: count what a guest does in a workspace, or refuse it: at most <name>_per_minute (null:
--- no limit) from an address (IPv6: a /64) that the API signed or the gateway saw, never one that
--- the caller states. People with an account have other limits, the service none.
+-- For apps. Count an action of a guest in a workspace, or reject the action. The limit per address
+-- is the setting <name>_per_minute, and null means no limit. An IPv6 address counts as its /64
+-- network. The address must be signed by the API or set by the gateway, because a client could
+-- forge any other. People with an account have other limits, and the service has none.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1246,7 +1293,7 @@ begin
         then v_signed[1]
       else coalesce(
         v_headers ->> (queue.setting('client_address_header') #>> '{}'),
-        -- what comes before the last is the caller's own word
+        -- A client can forge all addresses before the last.
         btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))
       )
     end;
@@ -1274,7 +1321,8 @@ end;
 $$;
 revoke execute on function queue.admit_guest from public;
 
--- For apps: the workspace that their guests share, once one is admitted there; it has no members.
+-- For apps. Admit the caller as a guest, and return the workspace that all guests share. This
+-- workspace has no members.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1290,8 +1338,10 @@ end;
 $$;
 revoke execute on function queue.guest_workspace from public;
 
--- The guest session of an id while it is open, if the caller may follow it: a member of its
--- workspace, its user (if anonymous where allow_anonymous is true), or there anyone if it has none.
+-- Return the guest session with this id if it is open and the caller may follow it. A session with
+-- a user is open to this user, to members of its workspace, and to the service. An anonymous user
+-- also needs the setting allow_anonymous. A session without a user is open to everyone, but only
+-- while allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1314,7 +1364,7 @@ where s.session_id = p_session_id
 $$;
 revoke execute on function queue.guest_session from public;
 
--- A job as guests of its session see it: no payload, and not who made it.
+-- Return a job as guests of its session see it, without its payload and its creator.
 create function queue.guest_json(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1358,7 +1408,9 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  if not found then -- missing, ended or another's; without its id, which may be a key
+  -- The session is missing, has ended, or belongs to another user. The error omits the session id,
+  -- because the id may grant access.
+  if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
   perform queue.take_call_slot(v_session.workspace_id);
@@ -1381,7 +1433,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
--- The workspace whose jobs a session shows the caller; null where it shows those of all their own.
+-- Return the workspace whose jobs a session shows to the caller. Return null if the session shows
+-- jobs of all of the caller's workspaces.
 create function queue.shown_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -1433,7 +1486,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
 
--- Bodies are bound when they are made: the roles that call them need no usage of queue.
+-- The bodies of these functions are bound at creation, so that their callers need no usage of
+-- schema queue.
 create function public.guest_session_jobs(p_session_id text)
 returns jsonb
 language sql stable
@@ -1441,7 +1495,8 @@ set search_path = '' begin atomic select queue.session_jobs(p_session_id);
 end;
 comment on function public.guest_session_jobs is
   E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
-  'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+  'jobs}.\n\n404 session_not_found if the session does not exist, has ended, or belongs to '
+  'another user.';
 select queue.allow(
   'anon, authenticated, service_role',
   'public.guest_session_jobs'
@@ -1461,10 +1516,12 @@ set search_path = '' begin atomic select queue.session_feed(
 );
 end;
 comment on function public.session_feed is
-  'Events of a session''s jobs, as event_feed, without logs; without a cursor all that are kept.';
+  'Events of a session''s jobs without log lines, as event_feed. Without a cursor, all stored '
+  'events.';
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
--- Open a session of a workspace to one user or, for null, to anyone who has its id.
+-- Open a guest session of a workspace.
+-- p_user_id: the only user with access; null admits everyone who has the id
 create function queue.open_session(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -1535,6 +1592,7 @@ begin
 end;
 $$;
 comment on function public.open_guest_session is
-  E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. '
-  'For managers.\n\nIt shows jobs with its id. Options: ttl_seconds (86400), user_id (any).';
+  E'Open a session to a guest: {session_id, workspace_id, user_id, opened_at, expires_at}. For '
+  'managers.\n\nThe session shows the jobs that have its session_id. Options: ttl_seconds (default '
+  '86400), user_id (default: anyone).';
 select queue.allow('authenticated, service_role', 'public.open_guest_session');
