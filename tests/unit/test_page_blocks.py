@@ -103,7 +103,7 @@ HELD: dict[str, dict[str, str]] = {
     "shared/minutehand/pages/own_data.md": {
         "minutehand init": f"{IN_THE_WHEEL}::test_own_tables_work"
     },
-    "shared/minutehand/pages/promises.md": {"enqueue_job": "not run: a drawing"},
+    "shared/minutehand/pages/concepts.md": {"enqueue_job": "not run: a drawing"},
     "shared/minutehand/pages/recipes.md": {
         '"use server"': f"{NPM}::test_every_example",
         "export async function POST": f"{NPM}::test_every_example",
