@@ -1,23 +1,25 @@
--- Enqueue one job, with many in the next file; each step is the name of its function:
+-- This file enqueues one job. 05_enqueue_many.sql enqueues many. The steps, by function:
 --
 --   public.enqueue_job
---     queue.enqueue_simple     all of it at once, where the service has no options and the type no
---                              schema; otherwise:
---     queue.type_or_refuse     the type, published or not
---     queue.add
---       queue.new_job          checks payload and options (queue.read_options), makes the record
---       queue.claim            takes its idempotency key and its unique key, where it has them
---       queue.place            unpublished, deferred, behind its key's gate, or ready
---         queue.note_turn      leaves a note, unless the turn is open and held (queue.hold_turn)
---     queue.publish            a line of the feed, whose commit notifies workers, and a message
---                              (12)
---     queue.admit              what the person who calls has used up (06)
---     queue.wake_worker        whether the caller should start a worker
+--     queue.enqueue_simple     does all steps at once if the service calls without options and the
+--                              type has no schema. Otherwise the next functions run.
+--     queue.type_or_refuse     returns the type of the job, published or not.
+--     queue.add                adds the job with the next three functions.
+--       queue.new_job          checks payload and options (queue.read_options) and builds the row.
+--       queue.claim            takes the idempotency key and the unique key of the job.
+--       queue.place            inserts into unpublished, deferred, gated or ready.
+--         queue.note_turn      leaves a note, unless the turn is open and locked (queue.hold_turn).
+--     queue.publish            adds a row to the feed and sends a message (12_feed.sql). The commit
+--                              of the row notifies workers.
+--     queue.admit              charges the person who calls (06_limits.sql).
+--     queue.wake_worker        decides whether the caller should start a worker.
 --
--- At the end are what wakes a worker and what a call does to a live job before it changes it.
+-- The end of the file wakes workers, and locks live jobs before a call changes them.
 
--- The type of a new job. One that no worker has published gets lane 0 and version 0; it is refused
--- where jobs of 20 such types wait in the workspace already, or of 1,000 in all.
+-- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. Such
+-- a job is rejected if jobs of 20 other unpublished types wait in the workspace, or jobs of 1,000
+-- other unpublished types in all workspaces.
+-- p_within: Prefix of field names in errors.
 create function queue.type_or_refuse(
   p_job_type text,
   p_within text default '',
@@ -58,7 +60,7 @@ begin
     select from queue.unpublished as u
     where u.job_type = p_job_type and u.workspace_id = p_workspace_id
   ) then
-    with recursive waiting as ( -- each type by one look-up
+    with recursive waiting as ( -- one index lookup per type
       select min(u.job_type) as job_type
       from queue.unpublished as u
       union all
@@ -112,9 +114,11 @@ end;
 $$;
 revoke execute on function queue.type_or_refuse from public;
 
--- The lane of a type in a queue, made where it is missing. Only a deploy (p_declares) may name a
--- new queue; others one that a type or worker names: a lease reads all lanes of its types, of which
--- callers could otherwise make any number.
+-- Return the lane of a type in a queue. A missing lane is created. A lease reads all lanes of its
+-- types, so callers must not be able to create any number of lanes. Therefore only a deploy may
+-- name a new queue. All other callers must name a queue that a type or a worker already names.
+-- p_within: Prefix of field names in errors.
+-- p_declares: True for a deploy.
 create function queue.lane_of(
   p_job_type text,
   p_queue text,
@@ -131,7 +135,7 @@ declare
     from queue.lanes as l
     where l.job_type = p_job_type
       and l.queue = p_queue
-      -- not one that is about to be swept
+      -- skip a lane that the sweep is about to delete
       and (
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
@@ -178,7 +182,8 @@ end;
 $$;
 revoke execute on function queue.lane_of from public;
 
--- The order of a tenant's jobs, smallest first: priority, then microseconds since 2020 in 52 bits.
+-- Return the ord of a job. Its upper bits are the priority. Its lower 52 bits are the microseconds
+-- since 2020. The smallest ord comes first.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -193,7 +198,9 @@ end;
 $$;
 revoke execute on function queue.ord_of from public;
 
--- The fields of a job that its options give, checked as payloads are; p_within precedes names.
+-- Read the options of a job into a row of public.jobs. Options are checked against a JSON schema,
+-- in the same way as payloads.
+-- p_within: Prefix of field names in errors.
 create function queue.read_options(
   p_options jsonb,
   p_within text,
@@ -230,7 +237,7 @@ declare
   v_error text := case
     when jsonb_typeof(p_options) <> 'object' then 'p_options must be an object'
     when v_options ?& '{scheduled_for,delay_seconds}'
-      then 'delay_seconds must not be given beside scheduled_for'
+      then 'delay_seconds must not be given with scheduled_for'
     when v_options ? 'debounce_seconds' and not v_options ? 'unique'
       then 'debounce_seconds needs unique.key'
   end;
@@ -293,7 +300,8 @@ end;
 $$;
 revoke execute on function queue.read_options from public;
 
--- The W3C traceparent that the call's header has; null where there is none, or not a valid one.
+-- Return the W3C traceparent in the header of the call. Return null if the header is missing or
+-- invalid.
 create function queue.trace_of_call()
 returns text
 language plpgsql stable
@@ -308,7 +316,7 @@ end;
 $$;
 revoke execute on function queue.trace_of_call from public;
 
--- Check a new job, and make its row of its type, payload and options.
+-- Check a new job, and build its row from its type, payload and options.
 create function queue.new_job(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -365,7 +373,8 @@ begin
       p_within || 'job_type'
     );
   end if;
-  -- a small payload without a schema needs no check; 1e400 has few bytes but is long as text
+  -- A small payload without a schema needs no check. The length of the text is tested too, because
+  -- 1e400 is stored in few bytes but is a long text.
   if p_type.payload_schema is not null
     or v_job.schema_version is not null
     or jsonb_typeof(p_payload) <> 'object'
@@ -404,12 +413,15 @@ end;
 $$;
 revoke execute on function queue.new_job from public;
 
--- Hold a turn until this transaction ends, by its lock, which enqueues share: no lease can close it
--- or move its start meanwhile, since it would need the lock alone (queue.tidy_turns). False in
--- three cases: a lease has it alone; this is the transaction's 201st, since the server's locks are
--- few; or the isolation is not read committed, in which a later statement does not see what leases
--- commit. A setting of the transaction has the count and the latest turn, so that jobs of one turn
--- in a row count once.
+-- Lock a turn in shared mode until this transaction ends. Enqueues share this lock. Meanwhile no
+-- lease can close the turn or advance its start, because a lease needs the exclusive lock to do so
+-- (queue.tidy_turns). A transaction setting stores the number of locked turns and the latest turn,
+-- so that consecutive jobs of one turn count once. Return false in three cases:
+-- - A lease has the exclusive lock.
+-- - The transaction has already locked 200 turns. The number is limited because the server has few
+--   locks.
+-- - The isolation level is not read committed. At other levels, a later statement does not see the
+--   changes that leases commit.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -432,10 +444,12 @@ end;
 $$;
 revoke execute on function queue.hold_turn from public;
 
--- Make sure that a lease will find a ready job, by a note. While the turn is held here, none is
--- needed in two cases: the turn is open from that ord or before, since no lease can close it; or a
--- note of that ord or before is there, since the lease that deletes it opens the turn from there.
--- Returns true, which queue.place passes on: a lease can get the job.
+-- Ensure that a lease will find a ready job, by leaving a note if necessary. Always return true,
+-- because a lease can now get the job. queue.place returns this value. While the turn is locked, a
+-- note is unnecessary in two cases:
+-- - The turn is open and starts at p_ord or before. No lease can close the turn meanwhile.
+-- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn from
+--   its ord.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -444,7 +458,8 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- a statement of its own, which sees what a lease committed before the turn was held
+  -- a separate statement, so that it sees all changes that leases committed before the turn was
+  -- locked
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -471,8 +486,9 @@ end;
 $$;
 revoke execute on function queue.note_turn from public;
 
--- Give a job that came before its type, or whose queue is gone, a lane of the type. One that came
--- before it (chosen is not null) also gets the type's values where its caller gave none.
+-- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
+-- exists. If the job was enqueued before its type (chosen is not null), it also gets the type's
+-- values for options that its caller did not give.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -486,7 +502,8 @@ begin
   end;
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
-  exception when sqlstate 'PT422' then -- no one has declared it
+  -- no type and no worker names this queue
+  exception when sqlstate 'PT422' then
     p_job.queue := p_type.queue;
     p_job.lane := p_type.lane;
   end;
@@ -507,9 +524,9 @@ end;
 $$;
 revoke execute on function queue.adopt from public;
 
--- Give a locked pending job its place: unpublished, deferred, behind its key's gate, or ready.
--- Lines for its deadline, and for when it must have started, come beside that. False where it waits
--- for a time or its type, so that no lease can get it yet.
+-- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. Also
+-- insert rows into queue.deferred for its deadline and for its latest start. Return false if no
+-- lease can get the job yet, because it waits for a time or for its type.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -526,7 +543,8 @@ declare
   );
   v_key text;
 begin
-  -- also of a job that had one before, which maintenance may have deleted
+  -- also insert the rows for a job that had a place before, because maintenance may have deleted
+  -- them
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id)
@@ -544,7 +562,8 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    if not found then -- its queue is gone, or soon: it goes to its type's
+    -- the queue no longer exists or will soon be deleted, so use the queue of the type
+    if not found then
       p_job.lane := 0;
     end if;
   end if;
@@ -553,7 +572,8 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      and not (t.internal and p_job.user_id is not null); -- queue.promote fails that
+      -- queue.promote fails such a job
+      and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.adopt(p_job, p_type);
     end if;
@@ -562,11 +582,12 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     update public.jobs
-    set lane = 0 -- by which queue.take_place knows of the line
+    -- lane 0 shows queue.take_place that the job is in queue.unpublished
+    set lane = 0
     where id = p_job.id and lane <> 0;
     return false;
   elsif p_job.deadline_at <= p_now then
-    return false; -- maintenance ends it
+    return false; -- maintenance ends the job
   elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (v_run_at, p_job.id, p_job.workspace_id)
@@ -594,7 +615,8 @@ begin
           and g.job_id = p_job.id
       )
     then
-      v_key := null; -- it was put off and kept its slot
+      -- the job was put off and kept its slot of the key
+      v_key := null;
     end if;
   end if;
   if v_key is null then
@@ -603,7 +625,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- since when it could start: not from before it was released or has waited
+      -- the time from which the job could start, which is not before its release or the end of its
+      -- wait
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -620,7 +643,8 @@ end;
 $$;
 revoke execute on function queue.place from public;
 
--- Take an idempotency key; gives the job that has it. p_made: jobs of this call, not yet written.
+-- Take an idempotency key. Return the id of the job that has the key.
+-- p_made: Ids of this call's jobs, whose rows are not inserted yet.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
@@ -642,9 +666,10 @@ begin
     workspace_id, job_type, key, is_unique, job_id, request_hash
   )
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
-  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
+  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
   returning * into v_taken;
-  -- a statement of its own sees a job that was committed while the one above waited for the key
+  -- A separate statement, so that it sees a job that was committed while the insert waited for the
+  -- key.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -666,18 +691,18 @@ end;
 $$;
 revoke execute on function queue.claim_key from public;
 
--- Take the keys of a new job. Gives the id of the job that has them: its own, or another's where a
--- key was taken. With on_conflict 'replace' that other, if it is pending, gets the payload of the
--- new one, and its tags, priority, time and start_by_seconds where the call gives them. Where the
--- unique key was the one taken, the idempotency key of this call belongs to the other job from now
--- on (freed_when 'other').
+-- Take the keys of a new job. Return the id of the job that has the keys. This is another job if
+-- one of the keys was already taken. With on_conflict 'replace', a pending job that has the unique
+-- key gets the payload of the new job. It also gets the tags, priority, time and start_by_seconds
+-- if the call gives them. If the unique key was already taken, the idempotency key of this call
+-- belongs to the other job from now on (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- debounce replaces the job that waits
+  -- debounce replaces the waiting job
   v_unique constant jsonb := case
     when p_options ->> 'debounce_seconds' is not null
       then '{"until": "leased", "on_conflict": "replace"}'
@@ -721,9 +746,11 @@ begin
     from queue.job_keys as u
     where (u.workspace_id, u.job_type, u.key, u.is_unique)
       = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
-    continue when not found; -- freed between the two statements
+    -- the key was freed between the two statements
+    continue when not found;
     if not exists (select from public.jobs where id = v_id) then
-      -- its record is gone, and the key stayed, since another transaction held it then
+      -- the job's row is deleted, but its key remains, because another transaction had locked the
+      -- key
       delete from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -740,7 +767,8 @@ begin
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
     perform queue.hold_jobs(array[v_id]);
-    continue when not exists ( -- the key was freed meanwhile
+    -- the key was freed meanwhile
+    continue when not exists (
       select from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -787,7 +815,7 @@ begin
     );
     exit;
   end loop;
-  -- where it gave one
+  -- give the idempotency key of this call, if it has one, to the other job
   update queue.job_keys as k
   set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
@@ -797,8 +825,11 @@ end;
 $$;
 revoke execute on function queue.claim from public;
 
--- Check, write and place a job, for a caller that publishes it. created: false where another job
--- has its keys, which is given. p_id: its id, for which its idempotency key may have been taken.
+-- Check a job, and insert its row and the row of its place. The caller publishes the job.
+-- p_id: Id of the new job. Its idempotency key may already be taken for this id.
+-- job: The new job, or the job that already has its keys.
+-- created: False if another job already has its keys.
+-- is_ready: True if a lease can get the job now.
 create function queue.add(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -834,7 +865,8 @@ begin
         created := false;
         is_ready := false;
         return;
-      end if; -- deleted meanwhile: the keys are free
+      -- the other job was deleted meanwhile, so that the keys are free
+      end if;
     end loop;
   end if;
   insert into public.jobs select job.*;
@@ -844,10 +876,11 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- Enqueue a simple job, which is ready at once: its type has neither a schema nor a rate per key,
--- and without a key it meets no other gate. It does what queue.add and queue.publish do, which read
--- easier, with record, place, note and line of the feed in one statement, and gives what
--- queue.row_json gives; tests/sql/test_inserts.py holds them equal.
+-- Enqueue a simple job, which is ready at once. Its type has no schema and no rate per key. A job
+-- without a key passes all other gates. This function has the same effect as queue.add and
+-- queue.publish, which are easier to read. It inserts the job, its place, its note and the feed row
+-- in one statement. It returns the same JSON as queue.row_json. tests/sql/test_inserts.py checks
+-- that both ways have the same effect.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -870,8 +903,8 @@ declare
   v_trace constant text := queue.trace_of_call();
   v_topic constant text := 'workspace:' || p_workspace_id;
   v_watchers bigint := 0;
-  v_unsent boolean; -- true, or null
-  -- what all such jobs have alike
+  v_unsent boolean; -- true if the message was not sent, otherwise null
+  -- fields that have the same value for all simple jobs
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
     "generation": 1, "lost_attempts": 0, "state": "queued", "tags": [],
     "progress": {"percentage": 0, "stage": null, "message": null},
@@ -884,8 +917,8 @@ declare
     "unique_key": null, "parent_id": null, "replay_of": null, "replay_from": null,
     "waiting_for": null, "running_since": null, "worker_id": null, ';
 begin
-  -- as queue.publish and queue.send: one message, to the workspace, within 5/8 of the budget, or
-  -- 6/8 where it is followed
+  -- Like queue.publish and queue.send, send one message to the workspace. The message may use the
+  -- budget up to 5/8, or up to 6/8 if someone follows the workspace.
   if not p_type.is_minimal and to_regclass('realtime.messages') is not null then
     if v_budget.is_followed then
       v_watchers := (select count(*) from queue.followers as f where f.topic = v_topic);
@@ -938,7 +971,7 @@ begin
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     values (p_type.lane, p_workspace_id, v_ord, p_now, v_id)
   ),
-  noted as ( -- as queue.note_turn
+  noted as ( -- same as queue.note_turn
     insert into queue.notes (lane, workspace_id, ord)
     select p_type.lane, p_workspace_id, v_ord
     where not v_is_held
@@ -956,7 +989,7 @@ begin
           and n.ord <= v_ord
       )
   )
-  insert into queue.feed ( -- as queue.publish
+  insert into queue.feed ( -- same as queue.publish
     number, at, workspace_id, type, data, job_ids, seqs, wakes, unsent
   )
   values (
@@ -997,7 +1030,7 @@ create function public.enqueue_job(
   p_payload jsonb default '{}',
   p_options jsonb default '{}'
 )
-returns json -- not jsonb, which sorts the names of each object
+returns json -- json, because jsonb sorts the keys of each object
 language plpgsql
 security definer
 set search_path = ''
@@ -1015,7 +1048,7 @@ declare
   v_is_published boolean;
 begin
   if v_options = '{}'
-    and jsonb_typeof(v_payload) = 'object' -- as in queue.new_job
+    and jsonb_typeof(v_payload) = 'object' -- same test as in queue.new_job
     and pg_column_size(v_payload) <= 200
     and octet_length(v_payload::text) <= 309
     and (
@@ -1091,22 +1124,27 @@ begin
 end;
 $$;
 comment on function public.enqueue_job is
-  E'Enqueue one job: {job, created, wake}.\n\nIt exists if and only if the transaction commits. '
-  'Options: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, '
-  'idempotency_key, concurrency_key, unique, debounce_seconds, session_id, parent_id, tags, '
-  'deadline_at, start_by_seconds, schema_version, traceparent.';
+  E'Enqueue one job: {job, created, wake}.\n\n'
+  'The job exists if and only if the transaction commits. Options: queue, priority, scheduled_for '
+  'or delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, '
+  'debounce_seconds, session_id, parent_id, tags, deadline_at, start_by_seconds, schema_version, '
+  'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Three instants since 1970: when workers were last notified, in fiftieths of a second; when a
--- caller was last asked to start a worker (0 once one came), and when a worker with free slots last
--- asked for jobs, in milliseconds. They are sequences, so that every transaction sees them at once.
+-- Three times since 1970. They are sequences, because every transaction sees the value of a
+-- sequence at once.
+-- notified_at: Time of the last notification to workers, in fiftieths of a second. wanted_ms: Time
+--   of the last request to a caller to start a worker, in milliseconds. It is 0 after a worker has
+--   started.
+-- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers, once in 20 ms: a transaction that notifies commits under a lock of the server. It
--- saves a second, no job depends on it: a worker that waits looks by itself each second, and one
--- that was notified and found nothing after a tenth of one.
+-- Notify workers at most once in 20 ms, because a transaction that notifies commits under a lock of
+-- the whole server. A notification saves at most a second of waiting, and no job depends on it. A
+-- waiting worker polls every second. A worker that was notified and found nothing polls again after
+-- a tenth of a second.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1114,7 +1152,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- constant: to assign it later would prepare a cast
+  -- constant, because a later assignment would have to prepare a cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_ignored text;
 begin
@@ -1126,7 +1164,7 @@ begin
 end;
 $$;
 revoke execute on function queue.notify_workers from public;
--- at the commit: a worker that is notified before it may look too early and find nothing
+-- at the commit, because a worker that is notified earlier may poll too early and find nothing
 create constraint trigger feed_notify
   after insert on queue.feed
   deferrable initially deferred
@@ -1134,8 +1172,9 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- A run that had free slots is about to end: enqueues from now on start a worker, since two seconds
--- ago is too long for queue.wake_worker. It asks once more, for those that counted on it before.
+-- Withdraw a worker run with free slots that is about to end. The time of its last request is set
+-- back by two seconds, so that queue.wake_worker starts a worker at the next enqueue. The run
+-- requests jobs once more afterwards, for the enqueues that relied on it before.
 create function queue.count_on_no_worker(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1152,11 +1191,14 @@ end;
 $$;
 revoke execute on function queue.count_on_no_worker from public;
 
--- Whether the caller should start a worker. Not where in the last two seconds one with free slots
--- has asked for jobs, or a caller was asked to start one, unless pg_cron calls, once a minute
--- (p_is_due). Where connect_worker has named a worker, pg_net calls that: without AWS this is the
--- schedule, on AWS a hint beside the API and the schedule of each minute. p_is_answered: the answer
--- reaches who can start a worker; else, without that address, no one is asked.
+-- Return whether the caller should start a worker. The result is false if, within the last two
+-- seconds, a worker with free slots requested jobs or a caller was asked to start a worker. If
+-- public.connect_worker has stored the URL of a worker, pg_net calls this URL. Without AWS, these
+-- calls by pg_net are the worker's schedule. On AWS, the calls are a hint in addition to the API
+-- and the schedule of each minute.
+-- p_is_due: True for the call that pg_cron makes once a minute. It ignores the two seconds.
+-- p_is_answered: True if the response reaches a caller that can start a worker. Otherwise, without
+--   a URL, the result is false.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false,
@@ -1191,7 +1233,8 @@ begin
         headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
           'Content-Type', 'application/json'), timeout_milliseconds := 2000)
       from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
-  exception when others then -- a hint that fails must not fail the enqueue
+  -- a failed hint must not fail the enqueue
+  exception when others then
     raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
   end;
   return true;
@@ -1199,10 +1242,11 @@ end;
 $$;
 revoke execute on function queue.wake_worker from public;
 
--- Lock jobs' records and the places where they wait, all or none: settlements hold a place and wait
--- for the record, deletes the other way round. False where someone holds one. It does not wait
--- for a moment by lock_timeout, since Postgres reports one that fires just as the lock is given as
--- a cancel by the user.
+-- Lock the rows of jobs and the rows of the places where they wait, all or none. Return false if
+-- another transaction has locked one of the rows. The function does not wait, because settlements
+-- lock a place and then wait for the job, while deletes lock in the opposite order. It does not use
+-- a short lock_timeout either. If such a timeout fires just as the lock is granted, Postgres
+-- reports the error as a cancel by the user.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1239,10 +1283,10 @@ end;
 $$;
 revoke execute on function queue.lock_jobs from public;
 
--- Lock jobs for a call that changes them. A person's call is refused at once where someone holds
--- one: it would wait on one of the few connections that all callers of the Data API share. The
--- service and plain SQL wait on their own, for at most eight seconds, since each of two
--- transactions may hold a job that the other waits for.
+-- Lock jobs for a call that changes them. If another transaction has locked a job, a person's call
+-- is rejected at once. Such a call would wait on one of the few connections that all callers of the
+-- Data API share. The service and plain SQL wait on their own connections. They wait for at most
+-- eight seconds, because two transactions may each have locked a job that the other one waits for.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1267,8 +1311,9 @@ end;
 $$;
 revoke execute on function queue.hold_jobs from public;
 
--- Delete locked jobs from their places, but for waits, before they get another. From gated first:
--- this delete waits for a gate which is admitting one, and the next then finds it among the ready.
+-- Delete locked jobs from their places, except from queue.waits, before they get another place.
+-- Delete from queue.gated first. This delete waits for a gate that is admitting the job, and the
+-- next delete then finds the job in queue.ready.
 create function queue.take_place(p_ids uuid[])
 returns void
 language plpgsql
@@ -1283,7 +1328,7 @@ begin
       and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '')
       and g.job_id = j.id
-      and not g.ended -- that row stays until its start is charged
+      and not g.ended -- an ended row stays until its start is charged
     returning g.lane, g.workspace_id, g.key, g.admitted
   )
   insert into queue.notes (lane, workspace_id, key)
@@ -1302,7 +1347,7 @@ begin
   where j.id = any (p_ids)
     and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
     and d.job_id = j.id
-    and d.run_at is distinct from j.deadline_at; -- the deadline's line stays
+    and d.run_at is distinct from j.deadline_at; -- the row for the deadline stays
   delete from queue.unpublished as u
   using public.jobs as j
   where j.id = any (p_ids)
@@ -1314,7 +1359,8 @@ end;
 $$;
 revoke execute on function queue.take_place from public;
 
--- A job's state as people see it: retrying waits for its backoff, suspended in a wait of its own.
+-- Return the state of a job as people see it. A retrying job waits for its backoff. A suspended job
+-- waits because its processor requested a wait.
 create function queue.state_of(
   p_status text,
   p_attempts integer,
