@@ -1,4 +1,4 @@
--- Two workspaces and their people, for the local stack. The users are made by Auth with these ids.
+-- Two workspaces and their members, for the local stack. Auth creates the users with these ids.
 insert into public.workspaces (id, name) values
   ('11111111-1111-4111-8111-111111111111', 'Acme'),
   ('22222222-2222-4222-8222-222222222222', 'Globex')
@@ -10,8 +10,8 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
 
--- The local stack lets anonymous guests in, as ALLOW_ANONYMOUS does; elsewhere, as on a branch with
--- seeds, the operator decides. Only the local stack's base is recorded as hosted/….
+-- The local stack allows anonymous guests, as ALLOW_ANONYMOUS does. Elsewhere, for example on a
+-- branch with seeds, the operator decides. Only the local stack records seed files as hosted/….
 update queue.settings set value = 'true', updated_at = queue.clock()
 where name = 'allow_anonymous' and exists (
   select from supabase_migrations.seed_files where path like 'hosted/%');

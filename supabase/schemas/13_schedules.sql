@@ -1,8 +1,10 @@
--- Cron schedules, read in SQL, each in its own time zone. Maintenance enqueues a run in the
--- transaction that moves its schedule on, under the schedule's row lock: no leader, no double run.
--- Schedules declared in code come with their type and belong to the system's workspace.
+-- Cron schedules. Each schedule is evaluated in its own time zone, in SQL. Maintenance locks the
+-- row of a schedule. In one transaction, it enqueues the run and advances the schedule. Therefore
+-- no leader is needed, and no run is enqueued twice. A schedule that is declared in code is
+-- published with its job type and belongs to the system workspace.
 
--- The values from p_low to p_high that a field of an expression names; null when it cannot be read.
+-- Return the values from p_low to p_high that a field of a cron expression selects. Return null if
+-- the field is invalid.
 create function queue.cron_values(
   p_field text,
   p_low integer,
@@ -58,9 +60,11 @@ end;
 $$;
 revoke execute on function queue.cron_values from public;
 
--- The first run after an instant, or 400 for an expression or a zone that has none within nine
--- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice or
--- never: fixed hours run once, at the first or right after the gap; hours as * each real hour.
+-- Return the first run after an instant. Raise 400 if the time zone is unknown, or if the
+-- expression has no run within nine years. The rarest date is 29 February, and it comes at least
+-- once in eight years. When the clocks change, a wall-clock time may occur twice or never. A
+-- schedule with fixed hours then runs once, at the first occurrence or right after the gap. A
+-- schedule with * in the hours runs in each real hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -93,7 +97,7 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- days of month and week are alternatives when neither is *
+  -- If neither field is *, the days of the month and the days of the week are alternatives.
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -116,9 +120,10 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    raise invalid_parameter_value; -- which Postgres would read as an offset: Mars/Base5
+    -- Postgres would parse such a name as an offset, for example Mars/Base5.
+    raise invalid_parameter_value;
   end if;
-  v_day := (p_after at time zone p_timezone)::date - 1; -- clocks go back over midnight
+  v_day := (p_after at time zone p_timezone)::date - 1; -- clocks may go back past midnight
   for v_nth in 0..3296 loop
     v_in_month := extract(day from v_day)::integer = any (v_days);
     v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[]
@@ -135,8 +140,8 @@ begin
           > p_after at time zone p_timezone - interval '2 hours'
         order by 1
         limit 300
-      ) as w -- before and after are more minutes than any clock is moved by
-      -- as the clocks of that moment have it, and those of twelve hours before
+      ) as w -- covers more minutes than any clock change
+      -- Convert with the UTC offset of that moment, and with the offset of twelve hours before.
       cross join lateral (
         select c.at
         from (
@@ -178,21 +183,22 @@ revoke execute on function queue.first_run from public;
 create table queue.schedules (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
-  name text not null, -- of one declared in code: code:<its name>
+  name text not null, -- code:<name> if the schedule is declared in code
   cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …
-  timezone text not null default 'UTC', -- IANA time zone the fields are read in
+  timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- as for enqueue_job; unique keeps runs from overlapping
+  -- The options are those of enqueue_job. unique keeps runs from overlapping.
   options jsonb not null default '{}',
-  -- runs missed while no worker ran: skip, or once for all
+  -- This is the policy for runs that were missed while no worker ran. skip drops the missed runs,
+  -- and once enqueues one run for all of them.
   missed text not null default 'once',
   enabled boolean not null default true,
-  next_at timestamptz, -- null when there will be none
-  last_slot_at timestamptz,
-  last_job_id uuid, -- when the latest run was due, and its job
-  problem text, -- why the latest run enqueued no job; null when it did
-  -- where the code declares it: module:function; null for one that a person made
+  next_at timestamptz, -- null if no run follows
+  last_slot_at timestamptz, -- due time of the latest run
+  last_job_id uuid, -- job of the latest run
+  problem text, -- why the latest run enqueued no job, or null
+  -- module:function if the schedule is declared in code, null if a person created the schedule
   source text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
@@ -205,7 +211,7 @@ create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 
--- Schedules that a deploy's code no longer declares, for a day.
+-- Schedules that the code of the latest deploy no longer declares. They are kept for a day.
 create table queue.withdrawn_schedules (
   name text primary key, -- as in queue.schedules
   cron text not null,
@@ -218,13 +224,14 @@ create table queue.withdrawn_schedules (
 alter table queue.withdrawn_schedules enable row level security;
 revoke all on queue.withdrawn_schedules from public, anon, authenticated, service_role;
 
--- of a workspace
+-- Maximum number of schedules per workspace.
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Enqueue the runs that are due: the first of each tenant, then the second of each, and so on. A
--- run more than five minutes late counts as missed where those are skipped. A schedule of code that
--- no worker serves gets no jobs, which would only pile up. A failure stops no other.
+-- Enqueue the runs that are due. The first due run of each tenant comes first, then the second run
+-- of each, and so on. If a schedule skips missed runs, a run that is more than five minutes late
+-- counts as missed. A schedule declared in code enqueues no job while no worker serves its type,
+-- because such jobs would only pile up. The failure of a schedule does not stop the others.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -247,13 +254,13 @@ declare
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
-    exit when clock_timestamp() > p_until; -- the rest stays due
+    exit when clock_timestamp() > p_until; -- the remaining schedules stay due
     select * into v_one
     from queue.schedules as s
     where s.id = v_id and s.enabled and s.next_at <= p_now
     for update skip locked;
     continue when not found;
-    v_next := p_now + interval '1 hour'; -- where the server no longer knows its time zone
+    v_next := p_now + interval '1 hour'; -- used if the server no longer knows the time zone
     v_job_id := null;
     begin
       v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
@@ -297,7 +304,7 @@ begin
       where id = v_id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
-        null; -- it stays due
+        null; -- the schedule stays due
       when others then
         update queue.schedules
         set problem = sqlerrm, next_at = v_next
@@ -309,7 +316,8 @@ end;
 $$;
 revoke execute on function queue.do_schedules from public;
 
--- Refuse what does not fit a schema.
+-- Reject a value that does not match a JSON schema.
+-- p_what: name of the value, for the error message
 create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text)
 returns void
 language plpgsql immutable
@@ -334,7 +342,8 @@ end;
 $$;
 revoke execute on function queue.check_fields from public;
 
--- Check and write a schedule. The same expression keeps its next run: none is skipped or repeated.
+-- Validate and store a schedule. If its expression and time zone are unchanged, the schedule keeps
+-- its next run, so that no run is skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -346,7 +355,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- of the options of a job those that make sense for each run
+  -- The allowed options are the job options that make sense for every run.
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
@@ -422,7 +431,7 @@ begin
     v_saved.payload,
     v_saved.options,
     v_now
-  ); -- as if enqueued now
+  ); -- validate as if the job was enqueued now
   if v_saved.created_at = v_now
     and v_most < (
       select count(*)
@@ -447,8 +456,8 @@ begin
 end;
 $$;
 comment on function public.put_schedule is
-  'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, '
-  'timezone, job_type, payload, options, missed, enabled}.';
+  'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, '
+  'enabled}. A workspace has at most schedules_max schedules.';
 select queue.allow('authenticated, service_role', 'public.put_schedule');
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text)
@@ -468,7 +477,7 @@ begin
 end;
 $$;
 comment on function public.delete_schedule is
-  'Delete a schedule; the jobs it enqueued are kept.';
+  'Delete a schedule. The jobs that it enqueued are kept.';
 select queue.allow('authenticated, service_role', 'public.delete_schedule');
 
 create function public.list_schedules(p_workspace_id uuid)
@@ -492,7 +501,7 @@ begin
 end;
 $$;
 comment on function public.list_schedules is
-  'Schedules of a workspace, those with a problem first: {schedules: […]}.';
+  'Schedules of a workspace, sorted with failing schedules first: {schedules: […]}.';
 select queue.allow('authenticated, service_role', 'public.list_schedules');
 
 create function public.next_runs(
@@ -523,5 +532,5 @@ begin
 end;
 $$;
 comment on function public.next_runs is
-  'When a schedule of {cron, timezone} will run: {cron, timezone, runs: […]}, at most 20.';
+  'Next runs of a schedule {cron, timezone}, at most 20: {cron, timezone, runs: […]}.';
 select queue.allow('authenticated, service_role', 'public.next_runs');

@@ -1,16 +1,18 @@
--- A person's data: which columns name or quote people, and how it is exported and erased.
+-- Personal data. Comments on columns mark the columns that name or quote people, and the functions
+-- of this file export and erase their values. Columns of an app or of the project are marked in the
+-- same way as columns of the engine. A mark is one of these comments:
 --
--- A column says what it holds in its comment, an app's or a project's own as the engine's:
---   Person: owner             the id of the person whose row it is; the row is deleted
---   Person: key               a text with that id in it; the row is deleted
---   Person: tags              labels; the row is deleted where one is user:<id>
---   Person: mention           the id of one who acted; it and the row's words are cleared
---   Person: jobs              ids of jobs; the row's words are cleared where one of them is deleted
---   Person: words             a text that may quote someone; a row that does is deleted
---   Person: words to clear    the same, but only the text is cleared
---   Person: words of the job  the same, of the job job_id; the whole job is deleted
---   Person: secret            left out of an export
--- Words are searched where the caller gives them, which reads the tables whole.
+--   Person: owner             id of the person who owns the row. The row is deleted.
+--   Person: key               text that contains this id. The row is deleted.
+--   Person: tags              labels. The row is deleted if a label is user:<id>.
+--   Person: mention           id of the person who acted. The id and the row's words are cleared.
+--   Person: jobs              ids of jobs. The row's words are cleared if a job is deleted.
+--   Person: words             text that may quote the person. If it does, the row is deleted.
+--   Person: words to clear    text that may quote the person. If it does, the text is cleared.
+--   Person: words of the job  text that may quote the person. If it does, the job is deleted.
+--   Person: secret            value that an export omits.
+--
+-- Text is searched only if the caller passes words, because the search reads whole tables.
 
 do $$
 declare
@@ -60,13 +62,14 @@ begin
 end;
 $$;
 
--- The columns that say so, of tables of the engine's owner: no one else's triggers run here.
+-- Return the marked columns of tables that belong to the engine's owner. Other tables are excluded,
+-- so that no trigger of another owner runs in these functions.
 create function queue.personal_columns(
   out relation oid,
   out name text,
   out type text,
   out kind text,
-  out empty text -- what clears it, as SQL
+  out empty text -- SQL expression of the cleared value
 )
 returns setof record
 language sql stable
@@ -93,16 +96,19 @@ where d.classoid = 'pg_class'::regclass
 $$;
 revoke execute on function queue.personal_columns from public;
 
--- The conditions, as SQL, under which a row is to be deleted (is_theirs), its words are to be
--- cleared (is_about), or it goes with its job (is_of_job). $1 is the person, $2 what is searched,
--- $3 the jobs that are deleted.
+-- Return SQL conditions for each table that has marked columns. In a condition, $1 is the person's
+-- id, $2 is the array of search patterns, and $3 is the array of deleted jobs.
+-- p_searches: whether the conditions search text
+-- is_theirs: condition for rows to delete
+-- is_about: condition for rows whose words are cleared
+-- is_of_job: condition for rows that are deleted with their job
 create function queue.personal_tables(
   p_searches boolean,
   out relation oid,
   out is_theirs text,
   out is_about text,
   out is_of_job text,
-  out clears text, -- assignments
+  out clears text, -- assignments that clear the words
   out secrets text[]
 )
 returns setof record
@@ -173,7 +179,8 @@ order by c.relation::regclass::text
 $$;
 revoke execute on function queue.personal_tables from public;
 
--- What ilike searches: the id and each word, also as JSON writes them.
+-- Return the patterns for ilike. They match the person's id and each word, as plain text and as
+-- escaped in JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable
@@ -214,7 +221,7 @@ end;
 $$;
 revoke execute on function queue.person_patterns from public;
 
--- The jobs that are a person's, or about them.
+-- Return the ids of a person's jobs and of jobs that quote the person.
 create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
 returns uuid[]
 language plpgsql stable
@@ -294,9 +301,9 @@ begin
 end;
 $$;
 comment on function public.erase_person is
-  E'Delete a person''s jobs and all that names them: {deleted: {table: rows}, cleared}.\n\n'
-  'p_words: also what quotes their id or one of these, as a name or an address; each has 3 '
-  'characters or more. It reads all tables. For operators.';
+  E'Delete a person''s jobs and all data that names the person: {deleted: {table: rows}, cleared}.'
+  '\n\np_words: names or addresses, each of 3 characters or more. With p_words the call reads all '
+  'tables, and also erases text that quotes a word or the person''s id. For operators.';
 select queue.allow('service_role', 'public.erase_person');
 
 create function public.export_person(p_user_id uuid, p_words text[] default null)
@@ -317,7 +324,7 @@ begin
     select *, p.relation::regclass::text as name
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
   loop
-    for v_part in -- the rows, and those of other tables that are deleted with them
+    for v_part in -- rows of the table, and rows of others that a foreign key deletes with them
       select
         v_one.name,
         format(
@@ -369,6 +376,6 @@ begin
 end;
 $$;
 comment on function public.export_person is
-  E'A person''s jobs and all that names them: {user_id, tables: {table: [row]}}.\n\nWhat '
-  'erase_person with the same arguments deletes or clears. For operators.';
+  E'A person''s jobs and all data that names the person: {user_id, tables: {table: [row]}}.\n\n'
+  'These are the rows that erase_person deletes or clears with the same arguments. For operators.';
 select queue.allow('service_role', 'public.export_person');

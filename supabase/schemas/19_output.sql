@@ -1,20 +1,21 @@
--- Output: what a job says while it runs, as streams of text or of items. A stream is read by
--- offset, in characters of a text or items of a list. Each opening begins it again under the next
--- number, its attempt, and readers drop what an earlier one said. Pieces are appended under the
--- job's fence; they are no events and no part of the job's row.
+-- Output. A running job can write streams of text or of items. A reader addresses a stream by
+-- offset, in characters of the text or in items. Each time that a job opens a stream, the stream
+-- restarts under the next attempt number, and readers drop the output of earlier attempts. Workers
+-- append pieces under the job's fence. Pieces are not events, and they are not stored in the job's
+-- row.
 
 insert into queue.settings (name, value)
-values ('output_max_bytes', '1000000'); -- of all streams of a job
+values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Of jobs that run or may run again: a row for each piece that was reported.
+-- Pieces of jobs that run or may run again, with one row for each reported piece.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
-  end_offset integer not null, -- of the stream, behind this piece
-  -- that was running; the text of a finished one is kept for the job's next attempt
+  end_offset integer not null, -- offset in the stream after this piece
+  -- Name of the step that was running. The output of a finished step is kept for the next attempt.
   step text,
   text text,
   items jsonb,
@@ -25,7 +26,7 @@ create table queue.pieces (
 alter table queue.pieces enable row level security;
 revoke all on queue.pieces from public, anon, authenticated, service_role;
 
--- Of jobs that have ended: the pieces of a stream joined, one row for each step that wrote.
+-- Output of ended jobs. The pieces of a stream are joined into one row for each step that wrote.
 create table queue.outputs (
   job_id uuid not null,
   stream text not null,
@@ -51,7 +52,7 @@ select *
 from queue.outputs;
 revoke all on queue.output from public, anon, authenticated, service_role;
 
--- The bytes of a job's streams.
+-- Return the size of a job's streams in bytes.
 create function queue.output_bytes(p_job_id uuid)
 returns bigint
 language plpgsql stable
@@ -67,8 +68,8 @@ end;
 $$;
 revoke execute on function queue.output_bytes from public;
 
--- Begin a stream again: delete what it said, but for what finished steps wrote, since they do not
--- write it again (public.read_output).
+-- Restart a stream. Delete its output except the output of finished steps, because finished steps
+-- do not write their output again (public.read_output).
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -93,14 +94,15 @@ end;
 $$;
 revoke execute on function queue.drop_output from public;
 
--- Give a replay what the steps have said that it passes, since they do not run in it.
+-- Copy to a replay the output of the steps that it skips, because those steps do not run in the
+-- replay.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  with first as ( -- later attempts repeat what the first wrote
+  with first as ( -- later attempts repeat the output of the first attempt
     select
       o.*,
       s.created_at,
@@ -133,9 +135,10 @@ end;
 $$;
 revoke execute on function queue.copy_output from public;
 
--- Append pieces of jobs whose leases the caller has locked, each {stream, attempt, start, step?,
--- text or items}, and send them to followers. Of a piece that an earlier report has stored in part
--- the rest is added; what is beyond the job's bytes is not stored, nor what comes behind it.
+-- Append pieces to jobs whose leases the caller has locked, and send the pieces to followers. A
+-- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored a part of a
+-- piece, only the rest is appended. A piece that exceeds the job's byte limit is not stored, and
+-- later pieces of the stream are not stored either.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -145,13 +148,13 @@ declare
   v_most constant bigint := queue.setting('output_max_bytes')::bigint;
   v_piece record;
   v_job uuid;
-  v_bytes bigint; -- of the job so far, once they are counted
-  v_last record; -- what is stored of the stream
-  v_known integer; -- its end
+  v_bytes bigint; -- bytes of the job so far, or null until counted
+  v_last record; -- last stored piece of the stream
+  v_known integer; -- end of the stored stream
   v_text text;
   v_list jsonb;
   v_size integer;
-  v_grown bigint; -- by so many bytes
+  v_grown bigint; -- bytes that the piece adds
   v_changes queue.change[] := '{}';
 begin
   for v_piece in
@@ -224,7 +227,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- what is longer is to be read
+        -- Longer pieces are not in the message. Followers read them from the database.
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -237,8 +240,9 @@ end;
 $$;
 revoke execute on function queue.write_output from public;
 
--- What a report's answer says of its output, if it had any: refused where some is not stored; else
--- whether someone follows, since workers join pieces for longer where no one does.
+-- Return the state of a report's output for the response. Return null if the report had no output.
+-- The state is refused if a part of the output is not stored. Otherwise it is followed or
+-- unfollowed, because workers join pieces for a longer time while no one follows.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -331,18 +335,20 @@ begin
         join queue.steps as s on s.job_id = v_id and s.name = o.step and s.nth = 0
         where o.job_id = v_id and o.stream = v_stream
         group by o.step, o.attempt
-        order by o.step, o.attempt -- later ones repeat what the first wrote
+        order by o.step, o.attempt -- later attempts repeat the output of the first attempt
       ) as k
     )
   );
 end;
 $$;
 comment on function public.read_output is
-  E'What a leased job has said in a stream: {attempt, kept: {step: {text, items}}}.\n\nRequest: '
-  '{job_id, fence, stream}. kept: of finished steps, to be written again where they are passed.';
+  E'Output of a leased job in a stream: {attempt, kept: {step: {text, items}}}.\n\nRequest: '
+  '{job_id, fence, stream}. kept: output of finished steps, which the worker writes again when it '
+  'skips them.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
--- How far each stream of a job is: its last attempt, and the end of that.
+-- Return the position of each stream of a job. A position is the last attempt of the stream and the
+-- end offset of that attempt.
 create function queue.stream_ends(p_job_id uuid)
 returns table (stream text, attempt integer, end_offset integer)
 language plpgsql stable
@@ -376,7 +382,7 @@ end;
 $$;
 revoke execute on function queue.stream_ends from public;
 
--- The same as a job's readers have it: {stream: {attempt, next}}.
+-- Return the positions of a job's streams as its readers get them: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -397,16 +403,17 @@ end;
 $$;
 revoke execute on function queue.streams_json from public;
 
--- A page of a stream from an offset: at most 30,000 characters or 1,000 items of its last attempt.
+-- Return a page of a stream from an offset. A page has up to 30,000 characters or 1,000 items of
+-- the stream's last attempt.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_last record; -- piece
+  v_last record; -- last piece
   v_page record;
-  v_skipped integer; -- of the first piece
+  v_skipped integer; -- characters or items of the first piece before p_from
 begin
   select o.attempt, o.end_offset into v_last
   from queue.output as o
@@ -458,8 +465,8 @@ end;
 $$;
 revoke execute on function queue.output_page from public;
 
--- A page of each stream with news after {stream: {attempt, next}}, of the present attempt where
--- none is named.
+-- Return a page of each stream that has output after a position.
+-- p_after: positions {stream: {attempt, next}}; the default of attempt is the current attempt
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -511,7 +518,7 @@ begin
   where j.id = p_job_id
     and (
       auth.jwt() ->> 'role' = 'service_role'
-      or auth.jwt() is null and current_setting('role') <> 'anon' -- plain SQL
+      or auth.jwt() is null and current_setting('role') <> 'anon' -- a plain SQL session
       or queue.may_follow('job:' || p_job_id)
       or exists (
         select from queue.guest_session(p_session_id) as s
@@ -543,7 +550,7 @@ create function public.job_output(
 )
 returns jsonb
 language sql stable
-set search_path = '' -- bound when it is made: guests need no usage of the schema
+set search_path = '' -- the body is bound at creation, so guests need no usage of schema queue
 begin atomic select queue.job_output(
   p_job_id,
   p_stream,
@@ -553,13 +560,15 @@ begin atomic select queue.job_output(
 );
 end;
 comment on function public.job_output is
-  E'What a job said in a stream from an offset: {stream, attempt, from, next, more, text or items, '
-  'status}.\n\nAnother attempt begins again: drop what the last said, and read from 0. Without a '
-  'stream {status, last_seq, streams}: those with news after {stream: {attempt, next}}, of the '
-  'present attempt where none is named. A guest names the session.';
+  E'Output of a job in a stream from an offset: {stream, attempt, from, next, more, text or items, '
+  'status}.\n\nA new attempt restarts the stream: drop the output of the previous attempt and read '
+  'from 0. Without a stream: {status, last_seq, streams}, the streams that have output after '
+  'p_after {stream: {attempt, next}}. The default of attempt is the current attempt. A guest '
+  'passes the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
--- A job of a guest session, and its events after a seq: of a log line nothing but its number.
+-- Return a job of a guest session and the job's events after a seq. Events of log lines have no
+-- data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
 language plpgsql stable
@@ -569,14 +578,15 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  c_events constant integer := 500; -- of one answer
+  c_events constant integer := 500; -- maximum per response
   v_job public.jobs;
 begin
   select j.* into v_job
   from queue.guest_session(p_session_id) as s
   join public.jobs as j on j.session_id = s.session_id and j.workspace_id = s.workspace_id
   where j.id = p_job_id;
-  if not found then -- without the session's id, which may be a key
+  -- The error omits the session id, because the id may grant access.
+  if not found then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
   return queue.guest_json(v_job) || jsonb_build_object(
@@ -615,12 +625,13 @@ set search_path = '' begin atomic select queue.guest_job(
 );
 end;
 comment on function public.guest_job is
-  E'A job of a guest session as guest_session_jobs has it, with {streams, events}: how far its '
-  'streams are, and its events after a seq, at most 500; of log lines no words.\n\n404 '
-  'job_not_found where the session is wrong or ended, or does not have the job.';
+  E'A job of a guest session, as in guest_session_jobs, with {streams, events}. streams: the '
+  'position of each stream. events: up to 500 events after a seq, without the data of log lines.'
+  '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Of a session's jobs that run and those that are named: a page of each stream with news.
+-- Return new output of a session's jobs that run or are named in p_after. Each job has a page of
+-- each stream that has output after its position.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -630,7 +641,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  c_jobs constant integer := 20; -- of one answer
+  c_jobs constant integer := 20; -- maximum per response
   v_workspace constant uuid := queue.shown_workspace(p_session_id);
   v_jobs constant jsonb := (
     select coalesce(
@@ -660,7 +671,7 @@ declare
       ) as j
       cross join lateral (
         select queue.output_pages(j.id, p_after -> j.id::text) as streams
-        offset 0 -- it is asked once
+        offset 0 -- evaluated once per job
       ) as p
       where p.streams <> '[]'
       limit c_jobs
@@ -682,12 +693,14 @@ language sql stable
 set search_path = '' begin atomic select queue.session_output(p_session_id, p_after);
 end;
 comment on function public.session_output is
-  E'What jobs of a session say: {jobs: [{job_id, streams}], more}, streams as in job_output.\n\nOf '
-  'jobs that run, and of those named in {job_id: {stream: {attempt, next}}}: news after these.';
+  E'Output of a session''s jobs: {jobs: [{job_id, streams}], more}, with streams as in job_output.'
+  '\n\nReturns output of running jobs, and of jobs in p_after {job_id: {stream: {attempt, next}}}, '
+  'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- Join the pieces of jobs that have ended: a row for each stream, or each step that wrote. Of those
--- that completed the last attempt alone is kept; the others may run again.
+-- Join the pieces of ended jobs into one row for each stream, or for each step that wrote. For a
+-- completed job, keep only the last attempt. Other jobs may run again, so keep all of their
+-- attempts.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -695,7 +708,7 @@ set search_path = ''
 as $$
 declare
   v_found uuid[];
-  v_ids uuid[]; -- of these, that no one holds
+  v_ids uuid[]; -- jobs of v_found whose rows could be locked
   v_count integer := 0;
 begin
   loop
@@ -724,7 +737,7 @@ begin
       where j.finished_at is not null
       limit 200
     );
-    v_ids := array( -- a retry does not begin meanwhile
+    v_ids := array( -- the lock prevents a retry meanwhile
       select j.id
       from public.jobs as j
       where j.id = any (v_found) and j.finished_at is not null

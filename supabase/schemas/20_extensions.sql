@@ -1,5 +1,6 @@
--- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs
--- once: what it did not find is attached by a function that may be called at any time. Last grants.
+-- Optional extensions. A project can enable pg_cron, pg_net with the Vault, and Realtime at any
+-- time. A migration runs only once, so public.attach_extensions attaches the extensions that the
+-- migration did not find. The function may be called at any time.
 
 create function public.attach_extensions()
 returns jsonb
@@ -30,7 +31,8 @@ begin
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;
     begin
       v_state := v_state || jsonb_build_object(v_part, 'attached');
-      if v_part = 'pg_cron' then -- the history of its runs grows without bound
+      -- The second job deletes old rows of pg_cron's run history, which would grow without bound.
+      if v_part = 'pg_cron' then
         execute $do$select cron.schedule('minutehand-tick', '* * * * *',
             'select queue.wake_worker(p_is_due => true)'),
           cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where '
@@ -42,14 +44,15 @@ begin
         select from pg_catalog.pg_policies
         where policyname = c_policy
       ) then
+        -- may_follow is in a subquery, so that Postgres evaluates it once per join.
         execute format(
           'create policy %I on realtime.messages for select to authenticated, anon '
-            'using (extension = ''broadcast'' and (select queue.may_follow(' -- once a join
+            'using (extension = ''broadcast'' and (select queue.may_follow('
             '(select realtime.topic()))))',
           c_policy
         );
       end if;
-    exception when others then -- one that is refused keeps none of the others away
+    exception when others then -- the failure of one extension must not stop the others
       v_state := v_state || jsonb_build_object(v_part, 'not_attached');
       v_problems := v_problems
         || jsonb_build_object(v_part, format('%s (%s)', sqlerrm, sqlstate));
@@ -60,9 +63,9 @@ begin
 end;
 $$;
 comment on function public.attach_extensions is
-  E'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, '
-  'problems}.\n\nEach absent, not_attached or attached; pg_net is no_worker while no worker''s '
-  'address is set.';
+  E'Attach extensions that were installed after the migrations ran: {pg_cron, pg_net, realtime, '
+  'problems}.\n\nEach extension is absent, not_attached or attached. pg_net is no_worker while no '
+  'worker address is set.';
 select queue.allow('service_role', 'public.attach_extensions');
 
 create function public.connect_worker(p_url text, p_token text)
@@ -121,8 +124,8 @@ begin
 end;
 $$;
 comment on function public.connect_worker is
-  'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by '
-  'pg_cron; without an address, no longer. For operators.';
+  'Let the database invoke a worker over HTTPS when jobs arrive (pg_net) and every minute '
+  '(pg_cron). A null address disconnects the worker. For operators.';
 select queue.allow('service_role', 'public.connect_worker');
 
 select public.attach_extensions();

@@ -57,7 +57,7 @@ def warned(engine: Engine) -> str:
     found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
-    assert (step["path"], step["words"].startswith("Mend the endpoint")) == ("/webhooks", True)
+    assert (step["path"], step["words"].startswith("Fix the endpoint")) == ("/webhooks", True)
     return str(warning["sentence"])
 
 
@@ -149,7 +149,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (failed["enabled"], failed["disabled_at"] > failed["failing_since"]) == (False, True)
     reason = "no delivery succeeded since 20.*503 from upstream"
     assert re.match(reason, failed["disabled_reason"])
-    assert warned(engine) == "The webhook to https://hooks.example.com is off."
+    assert warned(engine) == "The webhook to https://hooks.example.com is disabled."
 
     engine.advance(30)
     engine.enqueue()

@@ -1,5 +1,6 @@
--- Job events to HTTPS endpoints, after Standard Webhooks: maintenance reads the feed and enqueues a
--- delivery for each event, at least once. Those of a job to an endpoint share a key, in order.
+-- Webhooks. Job events are sent to HTTPS endpoints in the format of Standard Webhooks. Maintenance
+-- reads the feed and enqueues a delivery for each event, at least once. Deliveries of one job to
+-- one endpoint share a concurrency key, so that they are sent in order.
 
 do $$
 declare
@@ -21,8 +22,8 @@ begin
 end;
 $$;
 
--- Where a reader begins that is to read what comes from now on: behind the last line, and no
--- further, so that what is written after a restore comes behind it too.
+-- Return the feed position of a reader that starts now. The position is right after the last line
+-- and no further, so that lines written after a restore also follow it.
 create function queue.feed_position()
 returns bigint
 language sql stable
@@ -40,23 +41,23 @@ create table queue.webhooks (
   workspace_id uuid not null,
   url text not null,
   description text,
-  -- sealed by the API for this workspace: the database cannot open it
+  -- The API seals the secret for this workspace, and the database cannot unseal it.
   sealed_secret text not null,
   previous_sealed_secret text,
-  rotated_at timestamptz, -- signed with it too for a day from then on
-  event_types text[], -- null for all changes of state
-  job_types text[], -- null for all
+  rotated_at timestamptz, -- until a day later, requests are also signed with the previous secret
+  event_types text[], -- null for all state changes
+  job_types text[], -- null for all types
   enabled boolean not null default true,
-  failures integer not null default 0, -- failed deliveries in a row
-  failing_since timestamptz, -- when the first of them failed
-  disabled_at timestamptz,
-  disabled_reason text, -- when the engine disabled it, and why
+  failures integer not null default 0, -- number of consecutive failed deliveries
+  failing_since timestamptz, -- time of the first of these failures
+  disabled_at timestamptz, -- when the engine disabled the webhook
+  disabled_reason text, -- why the engine disabled the webhook
   last_delivered_at timestamptz,
-  last_status integer, -- null when there was no answer
-  last_answer text, -- how the last delivery went, or why none could be enqueued
+  last_status integer, -- HTTP status, or null if no response arrived
+  last_answer text, -- result of the last delivery, or why no delivery could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- the feed is read before this number, and of that number up to the line read_id
+  -- The webhook has read all feed lines up to the line (read_to, read_id).
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -75,19 +76,21 @@ comment on column queue.webhooks.last_answer is 'Person: words to clear';
 
 insert into queue.settings (name, value)
 values
-  ('webhooks_max', '100'), -- of a workspace
+  ('webhooks_max', '100'), -- maximum per workspace
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the rest of the type's policy; version 0: not yet.
+-- The worker publishes the rest of the type's policy. Version 0 means that the type is not yet
+-- published.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
--- a worker that runs while this is applied may have published it
+-- A worker that runs during this migration may already have published the type.
 on conflict (job_type) do update set in_order = true;
 
--- The line up to which a webhook reads next, after some 5,000 jobs, of which one transaction may
--- have written any number; is_last: none follows before p_last.
+-- Return the feed line up to which a webhook reads next. The slice has about 5,000 jobs, because
+-- one transaction may have written any number of lines.
+-- is_last: true if no line follows before p_last
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -120,9 +123,10 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Enqueue deliveries of some 5,000 jobs of the feed at a time: for the endpoint of each tenant
--- that is the furthest behind, then for the second of each, and so on. They count as live jobs of
--- their workspace: where it has as many as it may, they wait. Why none could be enqueued is noted.
+-- Enqueue deliveries, for about 5,000 jobs of the feed per webhook. The webhook of each tenant that
+-- is furthest behind comes first, then the second of each tenant, and so on. Deliveries count as
+-- live jobs of their workspace. While the workspace is at its limit of live jobs, its deliveries
+-- wait. If no delivery could be enqueued, last_answer contains the reason.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -145,7 +149,7 @@ declare
       w.read_to
     limit 500
   );
-  v_left integer := cardinality(v_ids); -- those that have more to read
+  v_left integer := cardinality(v_ids); -- number of webhooks that have more to read
   v_id uuid;
   v_hook queue.webhooks;
   v_end record;
@@ -154,12 +158,13 @@ declare
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
-    exit when clock_timestamp() > p_until; -- the rest in the next call
+    exit when clock_timestamp() > p_until; -- the next call continues
     select * into v_hook
     from queue.webhooks
     where id = v_id and enabled
     for update skip locked;
-    select * into v_end from queue.slice_of(v_hook, v_last); -- nothing of one that is held
+    -- Returns no line if the webhook is locked.
+    select * into v_end from queue.slice_of(v_hook, v_last);
     continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
     v_made := 0;
@@ -246,14 +251,14 @@ select
           w.failures,
           to_char(w.failing_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00"')
         )
-        else format('The webhook to %s is off.', h.url)
+        else format('The webhook to %s is disabled.', h.url)
       end,
       'next', jsonb_build_array(jsonb_build_object(
         'words', case
           when w.enabled
-            then 'Mend the endpoint: its deliveries are repeated, and those that ended are kept '
-              'as jobs.'
-          else 'Mend the endpoint, then switch the webhook on again.'
+            then 'Fix the endpoint. Its deliveries are retried, and failed deliveries are kept as '
+              'jobs.'
+          else 'Fix the endpoint, then enable the webhook again.'
         end,
         'command', 'minutehand ls --type webhook_delivery',
         'path', '/webhooks'
@@ -283,7 +288,7 @@ declare
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
     "job_types": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1,
       "maxLength": 100}}}}$json$;
-  -- forgets failures
+  -- Enabling a webhook resets its failures.
   v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
   v_most constant integer := queue.setting('webhooks_max');
   v_host text;
@@ -299,7 +304,8 @@ begin
     p_webhook,
     'webhook'
   );
-  -- a name, since figures have many spellings; the worker checks the address that it resolves to
+  -- The host must be a name, because numeric addresses have many spellings. The worker checks the
+  -- address to which the name resolves.
   v_host := lower(substring(
     p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
       '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'
@@ -401,8 +407,8 @@ begin
 end;
 $$;
 comment on function public.put_webhook is
-  'Create a webhook, or change the one with that id, of at most webhooks_max a workspace: {id, '
-  'url, description, event_types, job_types, enabled, sealed_secret}.';
+  'Create a webhook, or change the webhook with this id: {id, url, description, event_types, '
+  'job_types, enabled, sealed_secret}. A workspace has at most webhooks_max webhooks.';
 select queue.allow('authenticated, service_role', 'public.put_webhook');
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid)
@@ -427,7 +433,7 @@ begin
 end;
 $$;
 comment on function public.delete_webhook is
-  'Delete a webhook; deliveries not yet sent are dropped.';
+  'Delete a webhook. Its deliveries that are not yet sent are dropped.';
 select queue.allow('authenticated, service_role', 'public.delete_webhook');
 
 create function public.test_webhook(p_workspace_id uuid, p_webhook_id uuid)
@@ -485,8 +491,8 @@ begin
 end;
 $$;
 comment on function public.test_webhook is
-  'Send the latest event of the workspace to a webhook, whatever it subscribes to: {job_id}, of '
-  'the delivery.';
+  'Send the latest event of the workspace to a webhook, whatever events it subscribes to: {job_id} '
+  'of the delivery.';
 select queue.allow('authenticated, service_role', 'public.test_webhook');
 
 create function public.list_webhooks(p_workspace_id uuid)
@@ -506,13 +512,15 @@ begin
         jsonb_agg(
           to_jsonb(w)
           - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
-          -- when it is switched off, unless a delivery succeeds before
+          -- off_at is the time at which the webhook will be disabled, unless a delivery succeeds
+          -- before.
           || jsonb_build_object(
             'off_at', w.failing_since + make_interval(
               secs => queue.setting('webhook_failing_seconds_max')::double precision
             )
           )
-          -- the address of a chat service's hook is its password: only managers read it whole
+          -- The URL of a chat service's webhook works like a password, so only managers see the
+          -- full URL.
           || case
             when v_whole then '{}'
             else jsonb_build_object(
@@ -549,7 +557,7 @@ declare
   v_event public.job_events;
 begin
   perform queue.refuse_revoked();
-  -- what is another tenant's counts as deleted
+  -- A webhook or an event of another tenant counts as deleted.
   select * into v_hook
   from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid
@@ -612,8 +620,8 @@ begin
 end;
 $$;
 comment on function public.webhook_to_send is
-  'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, '
-  'message_id, sealed_secrets, body, …}, or {send: false, reason}.';
+  'The request to send for a leased delivery {job_id, fence}: {send, webhook_id, url, message_id, '
+  'sealed_secrets, body, …}, or {send: false, reason}.';
 select queue.allow('job_worker, service_role', 'public.webhook_to_send');
 
 create function public.webhook_sent(p_request jsonb)
@@ -654,7 +662,7 @@ begin
     v_hook.enabled := false;
     v_hook.disabled_at := v_now;
     v_hook.disabled_reason := case p_request ->> 'status'
-      when '410' then 'the endpoint answered 410: it is gone for good'
+      when '410' then 'the endpoint responded 410 Gone'
       else format(
         'no delivery succeeded since %s; the last failed with: %s',
         to_char(
@@ -683,5 +691,5 @@ begin
 end;
 $$;
 comment on function public.webhook_sent is
-  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {enabled, failures}.';
+  'Record the result of a delivery, {job_id, fence, ok, status, message}: {enabled, failures}.';
 select queue.allow('job_worker, service_role', 'public.webhook_sent');
