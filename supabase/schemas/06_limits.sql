@@ -1,21 +1,27 @@
--- Limits: buckets of rates, and the gates of keys, which leases and settlements open. Then what
--- callers may use: a person's rates and large calls, a workspace's live jobs, its weight and slots,
--- settings, and worker keys that were revoked.
+-- This file has the limits. The first part has the buckets of rates and the gates of keys. The
+-- second part limits callers. It covers the rates and large calls of a person, the live jobs,
+-- weight and slots of a workspace, settings, and revoked worker keys.
 --
--- No more jobs of a key are ready than may run. A job waits behind the gate of its key
--- (queue.place); settlements and leases open it (queue.open_gate) and charge the key's rate.
+-- The number of ready jobs of a key never exceeds the number that may run. A job waits behind the
+-- gate of its key (queue.place). Settlements and leases open the gate (queue.open_gate) and charge
+-- the rate of the key.
 
 insert into queue.settings (name, value)
 values
-  ('user_pending_bytes_max', '1000000000'), -- of payloads of a workspace's live jobs
-  ('disk_bytes', 'null'), -- the size of the database's disk, null where no one has said it
+  -- maximum bytes of the payloads of a workspace's live jobs
+  ('user_pending_bytes_max', '1000000000'),
+  ('disk_bytes', 'null'), -- size of the database's disk in bytes, null if unknown
   ('user_enqueues_per_second', '50'),
   ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'),
   ('user_stream_opens_burst', '100');
 
--- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: its name in
--- the 429 where too few are left; null never refuses, since what is charged has happened.
+-- Take tokens from a bucket at p_now.
+-- p_most: Number of tokens in a full bucket.
+-- p_seconds: Time in which an empty bucket fills up.
+-- p_amount: Number of tokens to take.
+-- p_limit: Name of the limit in the 429 error if too few tokens are left. If null, the bucket may
+--   become negative, because the charge is for something that has already happened.
 create function queue.spend(
   p_bucket text,
   p_most double precision,
@@ -34,7 +40,7 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- of a start that was committed late: no time counts twice
+    -- a start may be committed late, and no period may count twice
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
       p_most,
@@ -44,14 +50,15 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
+  -- the error rolls the charge back
+  if v_tokens < 0 and p_limit is not null then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
 end;
 $$;
 revoke execute on function queue.spend from public;
 
--- The tokens of a bucket at p_now; it is full where it has no row yet.
+-- Return the number of tokens in a bucket at p_now. A bucket without a row is full.
 create function queue.tokens_of(
   p_name text,
   p_most integer,
@@ -81,7 +88,8 @@ end;
 $$;
 revoke execute on function queue.tokens_of from public;
 
--- Refuse with 429 what a bucket has too few tokens for; p_tokens: what would be left.
+-- Reject a call with status 429, because a bucket has too few tokens for it.
+-- p_tokens: Number of tokens that would be left, which is negative.
 create function queue.refuse_rate(
   p_limit text,
   p_most double precision,
@@ -111,8 +119,10 @@ end;
 $$;
 revoke execute on function queue.refuse_rate from public;
 
--- The lanes of these types and queues (null for all) that are not paused, and which of the types
--- have a limit that a lease counts.
+-- Return the lanes of job types and queues that are not paused.
+-- p_job_types: Null for all job types.
+-- p_queues: Null for all queues.
+-- limited: The job types that have a limit which a lease must count.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -153,7 +163,7 @@ end;
 $$;
 revoke execute on function queue.open_lanes from public;
 
--- Leave a note for each gate of these lanes, so that the next lease looks at it.
+-- Leave a note for each gate of these lanes, so that the next lease checks the gate.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -172,13 +182,15 @@ end;
 $$;
 revoke execute on function queue.note_gates from public;
 
--- How many more jobs of a key may be admitted, at most 1,000: by its concurrency, from which those
--- that are admitted already are taken; and by its rate. An admitted job reserves a token until it
--- starts. Those that have started since are charged here, as of their start, and those that have
--- ended and owe nothing are deleted. tokens: what is left of the rate, less what is reserved, at
--- that instant (at). is_held: an ended one counts still, since another transaction has its row, as
--- that of a person who deletes the job. The gate is then to be looked at again; where any other row
--- is taken away, a note is left.
+-- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
+-- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
+-- An admitted job reserves a token until it starts. This function charges the jobs that have
+-- started since the last call, as of their start. It also deletes the rows of ended jobs that have
+-- been charged.
+-- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved tokens.
+-- is_held: True if an ended row still counts, because another transaction has locked it, for
+--   example to delete the job. The gate must then be checked again. A transaction that deletes any
+--   other row leaves a note.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -205,7 +217,8 @@ begin
   free := 1000;
   is_held := false;
   if p_type.rate_per_key then
-    v_begun := array( -- skip those being settled: two settlements would wait for each other
+    -- skip rows that are being settled, because otherwise two settlements would wait for each other
+    v_begun := array(
       select g.ctid
       from queue.gated as g
       where g.workspace_id = p_workspace_id
@@ -240,7 +253,7 @@ begin
         and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
-    -- after the count: a job that starts in between still reserves its token
+    -- read the clock after the count, so that a job that starts in between still reserves its token
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -259,7 +272,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- but one that has ended since then and is yet to be charged; those that never started go
+      -- keep a row that has ended since then and is not yet charged, and delete rows of jobs that
+      -- never started
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -278,8 +292,9 @@ end;
 $$;
 revoke execute on function queue.free_of_key from public;
 
--- Let as many of a key's jobs through its gate as may run, of lanes that are served and not paused.
--- Where another transaction does so now, leave a note. p_lane: any lane of the type.
+-- Admit as many of a key's jobs through its gate as may run. Only jobs in lanes that are served and
+-- not paused are admitted. If another transaction is opening the same gate, leave a note instead.
+-- p_lane: Any lane of the type.
 create function queue.open_gate(
   p_lane integer,
   p_workspace_id uuid,
@@ -318,7 +333,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- admitted jobs of other lanes go back: they must hold no slot of the key
+  -- move admitted jobs of other lanes back behind the gate, because they must not use slots of the
+  -- key
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -355,8 +371,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- not one whose row of an earlier attempt, which has the same key, has ended since the
-        -- deletion above: the next time
+        -- Skip a job whose earlier attempt still has a row that ended after the deletion above. The
+        -- two rows would have the same primary key. The next check of the gate admits the job.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -383,10 +399,11 @@ begin
   perform queue.note_turn(l, p_workspace_id, v_admitted.ord)
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
-    when v_admitted.jobs = 1000 then p_now -- there are more
-    -- other transactions hold the rest, and may leave it behind the gate
+    when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
+    -- other transactions have locked the remaining jobs, and may leave them behind the gate
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- when the rate allows the next; without one tokens is null, and no time helps
+    -- The time at which the rate allows the next job. If the key has no rate, tokens is null, and
+    -- waiting does not help.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -395,7 +412,8 @@ begin
         / v_type.rate_limit
     ))
   end;
-  if v_look_at is not null then -- else the key is full, and the end of a job opens the gate
+  -- otherwise the key is full, and the end of a job opens the gate
+  if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
     from queue.gated as g
@@ -404,7 +422,7 @@ begin
       and g.key = p_key
       and not g.admitted
       and g.lane = any (v_open)
-      and not exists ( -- one look will do
+      and not exists ( -- one note is enough
         select from queue.notes as n
         where n.workspace_id = p_workspace_id
           and n.lane = any (v_open)
@@ -417,8 +435,9 @@ end;
 $$;
 revoke execute on function queue.open_gate from public;
 
--- Put the jobs of a type behind the gates of their keys, or past them, after its limits of keys
--- have changed. For those that another transaction holds or has yet to commit the old limit holds.
+-- Apply changed limits of keys to the jobs of a type. The jobs move behind the gates of their keys,
+-- or leave the gates. The old limit still applies to jobs that another transaction has locked or
+-- not yet committed.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -452,7 +471,7 @@ begin
     for no key update skip locked
   );
   perform queue.take_place(v_jobs);
-  -- rows of jobs that ended while the type had no limit, so that no settlement marked them
+  -- delete rows of jobs that ended while the type had no limit, because no settlement marked them
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -461,7 +480,7 @@ begin
       select from public.jobs as j
       where j.id = g.job_id and j.finished_at is null
     );
-  -- running jobs count towards their key; the update waits for those that are being settled
+  -- Running jobs count for their key. The update waits for jobs that are being settled.
   with leased as (
     update queue.leases as r
     set key = coalesce(
@@ -479,7 +498,8 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
   from leased as r
   where r.key is not null
-  on conflict do nothing; -- the gate admitted it
+  -- the gate has already admitted the job
+  on conflict do nothing;
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type)
   from public.jobs as j
@@ -488,8 +508,10 @@ end;
 $$;
 revoke execute on function queue.regate from public;
 
--- Refuse where a workspace has more live jobs than it may. A limit above 2,000 is checked against a
--- count of the last ten seconds; a smaller one exactly if p_is_exact: one enqueue at a time counts.
+-- Reject a call if the workspace has more live jobs than its limit. A limit above 2,000 is compared
+-- with a count that may be ten seconds old.
+-- p_is_exact: Check a smaller limit exactly. Only one enqueue at a time counts, and concurrent
+--   enqueues are rejected.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
   p_is_exact boolean default false
@@ -556,9 +578,9 @@ end;
 $$;
 revoke execute on function queue.check_live_jobs from public;
 
--- Refuse where the payloads of a workspace's live jobs have more bytes than they may, as they are
--- stored. Counted at most every ten seconds, by one call, from the places of live jobs: a sum kept
--- by enqueues would be a row for which all of them wait.
+-- Reject a call if the stored payloads of the workspace's live jobs have more bytes than their
+-- limit. At most once in ten seconds, one call counts the bytes from the places of the live jobs. A
+-- sum that enqueues keep up to date would be a row for which all enqueues wait.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -603,8 +625,9 @@ end;
 $$;
 revoke execute on function queue.check_live_bytes from public;
 
--- Take the lock under which a person's bucket is charged. False where another call of theirs has
--- it: a small call is then noted beside it, and one that costs more than four is refused.
+-- Take the lock under which a person's bucket is charged. Return false if another call of the
+-- person has the lock. The cost of a small call is then stored in an extra row (queue.charge). A
+-- call that costs more than four tokens is rejected.
 create function queue.charges_alone(p_bucket text, p_cost double precision)
 returns boolean
 language plpgsql
@@ -626,9 +649,10 @@ end;
 $$;
 revoke execute on function queue.charges_alone from public;
 
--- Charge a person's bucket, or refuse with 429. While another call of theirs charges it, until its
--- transaction ends, a small one is noted in one of twenty rows beside it, which the next charge
--- empties: none waits for another, and none is free.
+-- Charge a person's bucket, or reject the call with status 429. Another call of the person may have
+-- the lock of the bucket until its transaction ends. Then the cost of a small call is added to one
+-- of twenty extra rows. The next charge of the bucket empties these rows. So calls do not wait for
+-- each other, and every call is charged.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -661,7 +685,8 @@ begin
       p_bucket,
       p_most,
       p_seconds,
-      p_cost + least(coalesce(v_noted, 0), p_most - p_cost), -- so a full bucket pays it all
+      -- at most p_most, so that a full bucket can pay everything
+      p_cost + least(coalesce(v_noted, 0), p_most - p_cost),
       v_now,
       p_limit
     );
@@ -682,7 +707,8 @@ begin
   from unnest(v_places) as p (name)
   where queue.try_lock('bucket ' || p.name)
   limit 1;
-  if v_place is null then -- refused, unless the bucket is free by now
+  -- all extra rows are locked, so reject the call unless the bucket is free by now
+  if v_place is null then
     perform queue.charge(p_bucket, p_most, p_seconds, p_cost, p_limit)
     where queue.charges_alone(p_bucket, 'infinity');
     return;
@@ -696,10 +722,11 @@ end;
 $$;
 revoke execute on function queue.charge from public;
 
--- Refuse with 429 what a person has made beyond their limits; called last. p_kind: jobs; changes,
--- for all other writes; streams. Jobs and changes count as p_count enqueues, and one more for each
--- 16 kB that they store, since bytes are what fills a disk. Payloads of less than 2 kB are bounded
--- by the number of live jobs.
+-- Charge a person for their call, or reject the call with status 429 if it exceeds their limits.
+-- This function is called last. Jobs and changes cost p_count tokens and one more token for each 16
+-- kB that they store, because bytes fill a disk. For payloads below 2 kB, the limit of live jobs is
+-- sufficient.
+-- p_kind: The value jobs, streams, or changes (for all other writes).
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -740,8 +767,8 @@ end;
 $$;
 revoke execute on function queue.admit from public;
 
--- Charge a person for the rows that a statement has written: each counts as a change, and what it
--- holds by its bytes. The tables are those that queue.charge_rows names.
+-- Charge a person for the rows that a statement has written. Each row costs a change, and its bytes
+-- are charged too. queue.charge_rows attaches this trigger to tables.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -765,8 +792,8 @@ end;
 $$;
 revoke execute on function queue.charge_written from public;
 
--- Charge people for what they write to these tables, by whatever function or policy. A project may
--- have a view of its own in the place of one, which it charges or not.
+-- Charge people for the rows that they write to these tables, by any function or policy. A project
+-- may replace a table with its own view, and then decides whether to charge for the view.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -795,8 +822,8 @@ $$;
 revoke execute on function queue.charge_rows from public;
 select queue.charge_rows('public.workspace_members');
 
--- Refuse jobs of a person's call that queue.admit would refuse once they are made: else a bulk that
--- is refused costs all that one that is admitted does, and no one pays for it.
+-- Check a person's limits before their jobs are created. Otherwise a bulk that queue.admit rejects
+-- at the end would cost as much as an accepted bulk, and no one would be charged for it.
 create function queue.expect(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -828,8 +855,9 @@ end;
 $$;
 revoke execute on function queue.expect from public;
 
--- Called by what reads or writes many rows: a person may have six such calls at a time, a workspace
--- ten, and its guests ten of their own. None waits, since it would hold a connection.
+-- Take a call slot for a call that reads or writes many rows. A person has six slots, a workspace
+-- has ten, and the guests of a workspace have another ten. If no slot is free, the call is
+-- rejected. The call does not wait, because a waiting call occupies a connection.
 create function queue.take_call_slot(p_workspace_id uuid default null)
 returns void
 language plpgsql
@@ -864,11 +892,11 @@ end;
 $$;
 revoke execute on function queue.take_call_slot from public;
 
--- Called before a key of a job is taken. A call that asks for one that another transaction takes
--- now waits for its end, since the answer is the job that has the key: three such calls of a person
--- wait, by the insert that follows, and further ones are refused here. The lock is on the key's
--- hash; a transaction has at most a hundred, since the server's locks are few, and larger calls
--- have slots.
+-- Lock a key before a job takes the key. If another transaction is taking the same key, the call
+-- waits in the insert that follows, because its response is the job that has the key. Three calls
+-- of a person may wait in this way. Further calls are rejected here. The lock is on the hash of the
+-- key. A transaction takes at most a hundred such locks, because the server has few locks, and
+-- because larger calls need a call slot.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -919,7 +947,7 @@ begin
 end;
 $$;
 comment on function public.open_stream is
-  'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
+  'Charge the caller''s rate limit for opening a stream: {opened}, or 429 rate_limited.';
 select queue.allow('authenticated, service_role', 'public.open_stream');
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb)
@@ -979,8 +1007,8 @@ exception when check_violation
 end;
 $$;
 comment on function public.set_workspace_limits is
-  'Change limits of a workspace: {weight, '
-  'max_running, own_max_running, max_pending}, null lifts one. Managers: own_max_running only.';
+  E'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}.\n\n'
+  'Null removes a limit. Managers may set own_max_running only.';
 select queue.allow('authenticated, service_role', 'public.set_workspace_limits');
 
 create function public.workspace_limits(p_workspace_id uuid)
@@ -1016,10 +1044,11 @@ begin
 end;
 $$;
 comment on function public.workspace_limits is
-  'Limits of a workspace, and how many of its jobs run now.';
+  'Return the limits of a workspace, and the number of its running jobs.';
 select queue.allow('authenticated, service_role', 'public.workspace_limits');
 
--- A setting has the name and kind of value of a row that a migration, also an app's, has inserted.
+-- A setting must exist as a row that a migration of the engine or of an app has inserted. The new
+-- value must have the same type as the stored value.
 create function public.set_settings(p_settings jsonb)
 returns jsonb
 language plpgsql
@@ -1069,11 +1098,12 @@ begin
 end;
 $$;
 comment on function public.set_settings is
-  'Change settings of the engine, by name; returns all. For operators.';
+  'Change settings of the engine by name, and return all settings. For operators.';
 select queue.allow('service_role', 'public.set_settings');
 
--- Refuse a worker's key of before the last rotation. queue.allow checks that its functions do this.
--- Always false: where it must cost little it is assigned, since a query would cost more.
+-- Reject a worker key that was issued before the last rotation. queue.allow checks that the
+-- functions for workers call this function. The result is always false. Functions that must be fast
+-- assign the result to a variable, because an assignment costs less than a query.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1126,31 +1156,35 @@ begin
   values (
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
-      -- a minute earlier: keys that workers sign themselves are dated back by half a minute
+      -- one minute earlier, because workers date the keys that they sign back by half a minute
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- added to earlier ones: what those refuse stays refused, whatever the grace of this call
+  -- append to the earlier revocations, so that revoked keys stay revoked, whatever the grace of
+  -- this call
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
   update queue.settings
   set
-    updated_at = v_now, -- a stolen worker key has read it
+    -- the holder of a stolen worker key may know the guest key
+    updated_at = v_now,
     value = to_jsonb(encode(
       uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
       'hex'
     ))
   where name = 'guest_key';
-  -- what a stolen key has registered is not known: types without jobs go, workers register the rest
+  -- It is not known which types a stolen key has registered. Therefore types without jobs are
+  -- deleted, and workers register the other types again.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
     registered_at = '-infinity',
     deployed_at = null
-  where true; -- a hosted Data API refuses a change without a condition (safeupdate)
+  -- a hosted Data API rejects a change without a condition (safeupdate)
+  where true;
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;
   delete from queue.withdrawn_schedules where true;
@@ -1174,7 +1208,8 @@ begin
       )
     );
   update queue.lanes
-  set unused_since = v_now - interval '23 hours' -- an hour: transactions use it
+  -- the lane is deleted in one hour, because open transactions may still use it
+  set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w
   where not exists (select from public.jobs as j where j.worker = w.worker)
@@ -1187,6 +1222,7 @@ begin
 end;
 $$;
 comment on function public.revoke_worker_keys is
-  'Refuse worker keys issued a minute before '
-  'p_before or earlier, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
+  E'Revoke worker keys that were issued a minute or more before p_before: {revoked_before, from, '
+  'types}.\n\n'
+  'The revocation takes effect after p_grace_seconds. For operators.';
 select queue.allow('service_role', 'public.revoke_worker_keys');
