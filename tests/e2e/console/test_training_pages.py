@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from psycopg.types.json import Jsonb
 
+from minutehand_apps.training.parts import MIN_PART_BYTES
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
 from tests.e2e.console.people import ADA
@@ -99,6 +101,50 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page).to_have_url(re.compile(r"/trainings$"))
     expect(page.get_by_text("No videos yet")).to_be_visible()
+
+
+def test_an_upload_survives_a_lost_connection_and_a_reload_and_is_aborted(
+    visit: Visit, tmp_path: Path
+) -> None:
+    """A part that failed is sent again, one that arrived is not; what is aborted is gone."""
+    file = tmp_path / "long.mp4"
+    file.write_bytes(bytes(MIN_PART_BYTES + 5))
+    page = visit(ADA, "/trainings", allow=("net::ERR_FAILED",)).page
+    parts: list[str] = []
+
+    def storage(route: Route) -> None:
+        parts.append(parse_qs(urlsplit(route.request.url).query)["partNumber"][0])
+        if parts.count("1") == 1 and parts[-1] == "1":
+            route.abort()
+        elif parts[-1] == "1":
+            route.continue_()  # the other part is never answered
+
+    def begin() -> None:
+        page.get_by_role("button", name="New video").click()
+        page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
+        page.get_by_role("button", name="Upload", exact=True).click()
+
+    page.route(lambda url: "partNumber=" in url, storage)
+    begin()
+    with page.expect_response(lambda response: "partNumber=1" in response.url):
+        pass
+    page.reload()
+    page.unroute_all()
+    sent: list[str] = []
+    page.on("request", lambda one: sent.append(one.url) if one.method == "PUT" else None)
+    expect(page.locator("[data-upload=interrupted]")).to_be_visible()
+    page.get_by_label("Choose long.mp4 again").set_input_files(file)
+    expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
+    assert parts.count("1") == 2
+    assert [url for url in sent if "partNumber=1&" in url] == []
+
+    page.go_back()
+    page.route(lambda url: "partNumber=" in url, lambda _: None)
+    begin()
+    with page.expect_response(lambda one: one.request.method == "DELETE") as deleted:
+        page.get_by_role("button", name="Abort").click()
+    assert deleted.value.status == 204
+    expect(page.locator("[data-upload]")).to_have_count(0)
 
 
 def test_a_wrong_file_says_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     path = f"/api/uploads/{upload['id']}"
     signed = (await ada.post(f"{path}/parts", json=TO_SIGN)).json()["parts"]
     assert [part["size_bytes"] for part in signed] == [MIN_PART_BYTES, 5]
+    for bound in ("content-length", "x-amz-checksum-sha256"):
+        assert all(bound in part["url"].lower() for part in signed)
     await put(signed[0])
 
     early = await ada.post(f"{path}/complete", json=WHOLE)

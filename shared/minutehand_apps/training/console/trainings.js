@@ -1,7 +1,7 @@
 // Training: the videos of a workspace, the uploads under way, and a form for another.
 
 import { useLivePages } from "../../parts/live.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
@@ -9,7 +9,7 @@ import { Sentence, When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { aboutOf, isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
-import { Uploading, uploads } from "./uploading.js";
+import { Uploading } from "./uploading.js";
 
 export const title = () => "Training";
 
@@ -33,9 +33,6 @@ export default function Trainings({ workspace, user }) {
   });
   const [isAdding, setIsAdding] = useState(false);
   const whose = `${user.id} ${workspace.id}`;
-  useEffect(() => {
-    uploads.recall(whose);
-  }, [whose]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
   return html`<div class="page">
     <header class="page-head">

@@ -12,8 +12,7 @@ import { Uploads } from "./uploads.js";
 
 const WORDS = {
   sending: ["Uploading", "processing"],
-  paused: ["Paused", "waiting"],
-  waiting: ["Interrupted", "waiting"],
+  interrupted: ["Interrupted", "waiting"],
   finishing: ["Completing", "processing"],
 };
 
@@ -41,17 +40,12 @@ export function Uploading({ whose }) {
             <span class="strong wrap">${one.title}</span>
             <${Tag} tone=${WORDS[one.state][1]}>${WORDS[one.state][0]}<//>
             <span class="muted small num wrap">
-              ${one.name} · ${one.state !== "waiting" && `${bytes(one.sent)} of `}${bytes(one.size)}
+              ${one.name} · ${one.hasFile && `${bytes(one.sent)} of `}${bytes(one.size)}
             </span>
             <span class="spacer"></span>
             ${
-              one.state === "sending" &&
-              html`<button type="button" onClick=${() => uploads.pause(one.id)}>
-                Pause
-              </button>`
-            }
-            ${
-              one.state === "paused" &&
+              one.state === "interrupted" &&
+              one.hasFile &&
               html`<${ActionButton} className="primary" run=${() => resume(one.id)}>
                 Resume
               <//>`
@@ -66,8 +60,12 @@ export function Uploading({ whose }) {
             }
           </div>
           ${
-            one.state === "waiting"
-              ? html`<label class="field">
+            one.hasFile
+              ? html`<${Bar}
+                label=${`Upload of ${one.title}`}
+                done=${(one.sent / one.size) * 100}
+                status=${WORDS[one.state][1]} />`
+              : html`<label class="field">
                 <span>
                   Choose ${one.name} again to continue <span class="hint">
                     parts that arrived are not sent again
@@ -75,13 +73,9 @@ export function Uploading({ whose }) {
                 </span>
                 <input
                   type="file"
-                  accept="video/*"
+                  accept="video/*,audio/*"
                   onChange=${({ target: { files } }) => files[0] && resume(one.id, files[0])} />
               </label>`
-              : html`<${Bar}
-                label=${`Upload of ${one.title}`}
-                done=${one.size > 0 ? (one.sent / one.size) * 100 : 0}
-                status=${WORDS[one.state][1]} />`
           }
           ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}
         </li>`,

@@ -1,0 +1,22 @@
+"""How a file is cut into parts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minutehand_apps.training.parts import MAX_BYTES, MAX_PARTS, MIB, MIN_PART_BYTES, plan
+
+
+@given(st.integers(min_value=0, max_value=MAX_BYTES))
+def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
+    """Sizes add up, parts are large enough, and there are not too many."""
+    cut = plan(size)
+
+    assert cut.part_bytes >= MIN_PART_BYTES
+    assert cut.part_bytes % MIB == 0
+    assert 1 <= cut.count <= MAX_PARTS
+    last = cut.bytes_of(cut.count)
+    assert (cut.count - 1) * cut.part_bytes + last == size
+    assert 0 <= last <= cut.part_bytes
+    assert last > 0 or size == 0
