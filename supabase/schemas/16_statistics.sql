@@ -1,14 +1,16 @@
--- Numbers over time, health and job types. Statistics read the feed, seconds later: nothing is
--- counted while jobs run. A line a minute is kept for a day, a line an hour for a month.
+-- Statistics, health and job types. Statistics are computed from the feed some seconds later, so
+-- that nothing is counted while jobs run. A row per minute is kept for a day, and a row per hour
+-- for a month.
 
 create table queue.stats (
-  workspace_id uuid not null, -- the nil UUID for all together
-  minutes smallint not null,
-  at timestamptz not null, -- covered by the line, 1 or 60; its beginning
+  workspace_id uuid not null, -- the nil UUID for all workspaces together
+  minutes smallint not null, -- length of the period, 1 or 60
+  at timestamptz not null, -- start of the period
   job_type text not null,
   -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
   counts jsonb not null,
-  -- queue and run times of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds
+  -- Histograms of the queue and run times of jobs that ended, {bucket: jobs}. Bucket n begins at
+  -- 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
   primary key (workspace_id, minutes, at, job_type)
@@ -21,7 +23,7 @@ alter table queue.stats enable row level security;
 revoke all on queue.stats from public, anon, authenticated, service_role;
 create index stats_by_time on queue.stats (minutes, at);
 
--- The sum of numbers by name; null of none.
+-- Add numbers by name. Return null if there are none.
 create function queue.sum_numbers(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -37,7 +39,7 @@ from (
 $$;
 revoke execute on function queue.sum_numbers from public;
 
--- Maintenance: read the feed as far as all is committed, some 20,000 jobs at a time.
+-- Count the committed lines of the feed, about 20,000 jobs at a time. This is a maintenance task.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -169,7 +171,8 @@ end;
 $$;
 revoke execute on function queue.do_statistics from public;
 
--- Since when the figures stand still, for a minute or more: what comes later is not counted yet.
+-- Return the time since which statistics are stale, if this is at least a minute ago. Later events
+-- are not counted yet.
 create function queue.figures_late_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -188,7 +191,8 @@ where l.at < p_now - interval '1 minute'
 $$;
 revoke execute on function queue.figures_late_since from public;
 
--- Counts of each type and step, and percentiles within 12 %: of minutes for a day, else of hours.
+-- Return the counts of each type and step, and percentiles with an error of up to 12 %. Use rows
+-- per minute if p_since is within the last day, otherwise rows per hour.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -249,8 +253,10 @@ cross join lateral (
 $$;
 revoke execute on function queue.type_numbers from public;
 
--- Due jobs by what keeps them: paused, unserved (which warns), at_limit, blocked by a key, ready.
--- For a person without others' jobs of types that no worker has published: they cannot end that.
+-- Return due jobs by the cause that delays them. The cause is paused, unserved (a warning),
+-- at_limit, blocked (by a key) or ready.
+-- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
+--   change them
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -404,8 +410,9 @@ from causes as c
 $$;
 revoke execute on function queue.backlog from public;
 
--- What is wrong with the queue itself. A client's transaction that has written anything for a
--- minute keeps readers of the feed waiting, one that has read for five minutes keeps dead rows.
+-- Return findings about the queue itself. A client's transaction that has written and is open for a
+-- minute keeps readers of the feed waiting. A transaction that has only read and is open for five
+-- minutes keeps dead rows.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -459,7 +466,7 @@ begin
             where q.lane = l.lane
               and (p_workspace_id is null or q.workspace_id = p_workspace_id)
             limit 1
-          ) as r -- the first of each lane
+          ) as r -- the first job of each lane
           order by r.ready_at
           limit 1
         )
@@ -541,7 +548,7 @@ begin
         when o.backend_xid is null then 300
         when o.state = 'active' then 60
         else 30
-      end -- it has written, and sits idle
+      end -- 30 seconds if the transaction has written and is idle
       order by o.seconds desc
       limit 20
     );
@@ -549,8 +556,9 @@ end;
 $$;
 revoke execute on function queue.findings_of_queue from public;
 
--- Whether the disk fills up, whose size the operator has named: all databases that the engine's
--- owner may connect to and, where it may see that, the write-ahead log.
+-- Return a finding if the disk is filling up. The operator sets the size of the disk. The used
+-- space is the size of all databases to which the engine's owner may connect, plus the write-ahead
+-- log if the owner may read its size.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -587,8 +595,8 @@ end;
 $$;
 revoke execute on function queue.findings_of_disk from public;
 
--- What is wrong with what apps added: each task may have a function of findings, whose data has the
--- sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
+-- Return the findings of apps. Each task may have a function of findings, and the data of a finding
+-- has the sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -612,7 +620,8 @@ end;
 $$;
 revoke execute on function queue.findings_of_apps from public;
 
--- Jobs of a workspace or (null) of all that are due in some lanes, counted to a thousand.
+-- Return the number of jobs that are due in some lanes, counted up to 1,000.
+-- p_workspace_id: null counts the jobs of all workspaces
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
 language sql stable
@@ -640,8 +649,8 @@ from (
 $$;
 revoke execute on function queue.due_in from public;
 
--- What is wrong with types, pauses, schedules and questions, for whom it concerns: an
--- operator's pause is a line of the workspaces whose jobs it holds.
+-- Return findings about types, pauses, schedules and questions for the workspaces that they
+-- concern. An operator's pause is a finding of each workspace whose jobs are delayed.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -654,7 +663,7 @@ select
   t.refusal,
   jsonb_build_object('job_type', t.job_type)
 from queue.job_types as t
-where t.refusal is not null -- types are of all workspaces
+where t.refusal is not null -- types belong to all workspaces
 union all
 select
   'warn',
@@ -668,7 +677,7 @@ select
     'codes', array_to_string(c.codes, ' and '),
     'job_type', min(c.job_type)
   )
-from ( -- of types, by version and commit, that workers alive run
+from ( -- code versions of each type that live workers run
   select j.job_type, j.registered_at, array_agg(distinct w.version) as codes
   from unnest(queue.alive_workers(p_now)) as w
   join queue.job_types as j on j.job_type = any (w.job_types)
@@ -750,13 +759,13 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
 set timezone = 'UTC'
-as $$ -- in which sentences give instants
+as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
   v_seen_at constant timestamptz := greatest(
     (select max(w.seen_at) from queue.workers as w),
     to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
-  ); -- a worker
+  ); -- when a worker was last seen
   v_backlog jsonb;
   v_findings jsonb;
 begin
@@ -768,7 +777,8 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- also what is due but not promoted: workers do that, and none may be there
+    -- Include jobs that are due but not yet promoted, because workers promote jobs and there may be
+    -- no worker.
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -1028,14 +1038,15 @@ comment on function public.queue_series is
   '43,200, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- How many jobs of a type wait and run, counted to a thousand: {waiting, running}.
+-- Return the numbers of waiting and running jobs of a type, each counted up to 1,000: {waiting,
+-- running}.
 create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
 returns jsonb
 language sql stable
 set search_path = ''
 as $$
 select jsonb_build_object(
-  'waiting', queue.due_in(p_workspace_id, k.lanes) + ( -- and those of no published type
+  'waiting', queue.due_in(p_workspace_id, k.lanes) + ( -- plus jobs whose type is not published
     select count(*)
     from queue.unpublished as u
     where u.job_type = p_job_type
@@ -1079,7 +1090,7 @@ begin
   with types as materialized (
     select *
     from queue.job_types
-    union all -- those that jobs of the workspace wait for
+    union all -- unpublished types of waiting jobs
     select u.*
     from (
       select distinct o.job_type
@@ -1100,7 +1111,7 @@ begin
       else t.job_type = p_job_type
     end
   ),
-  seen as ( -- alive, stale (seen lately), or gone
+  seen as ( -- a worker is alive, stale (seen recently) or gone
     select
       o.job_type,
       l.worker_id,

@@ -1,9 +1,10 @@
--- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
--- its jobs. What fails is noted, tried later, and stops no other; a row that a trigger or foreign
--- key of the project's own refuses is found by halving its slice, and passed over until its time.
+-- Maintenance. It runs next to the leases, handles everything whose time has come, and keeps every
+-- table as small as its jobs. A failing task is recorded, is retried later, and does not stop the
+-- other tasks. A trigger or foreign key of the project may reject a change of a job. In this case
+-- the batch is bisected down to the offending job, and this job is skipped until its retry time.
 
 insert into queue.tasks (name, every)
-values -- '0': at each call
+values -- '0' means at each call
   ('promotion', '0'),
   ('waits', '0'),
   ('live', '1 second'),
@@ -11,12 +12,13 @@ values -- '0': at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- the leases are read whole: an index of their end would be written by each renewal
+  -- The task reads all leases, because each renewal would have to update an index on expires_at.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Note that a task was refused for a job: it is tried again after 5 seconds, doubling to an hour.
+-- Record that a task was rejected for a job. The task is retried for this job after 5 seconds, and
+-- the delay doubles up to an hour.
 create function queue.note_refusal(
   p_task text,
   p_job_id uuid,
@@ -47,7 +49,7 @@ on conflict (task, job_id) do update set
 $$;
 revoke execute on function queue.note_refusal from public;
 
--- The jobs that a task is to pass over now.
+-- Return the jobs that a task must skip now.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -63,7 +65,8 @@ end;
 $$;
 revoke execute on function queue.refused from public;
 
--- Why a process ended, as the jobs of one workspace keep it: of others only how many there were.
+-- Return the evidence of why a process ended, as the jobs of one workspace may show it. Jobs of
+-- other workspaces are not named, only counted.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -86,8 +89,8 @@ where p_evidence ? n.name
 $$;
 revoke execute on function queue.evidence_for from public;
 
--- How the expired leases of jobs are settled: as lost; or, where another job ended the process that
--- they ran in, as released, which counts as no attempt.
+-- Return items to settle the expired leases of jobs. The outcome is lost. If another job ended the
+-- process in which a job ran, the job's outcome is released, which does not count as an attempt.
 create function queue.lost_items(p_ids uuid[])
 returns queue.worker_item[]
 language sql stable
@@ -101,7 +104,7 @@ select coalesce(array_agg(
       'fence', l.fence,
       'outcome', case when o.is_innocent then 'released' else 'lost' end,
       'duration_ms', greatest(
-        0, -- until its worker last answered
+        0, -- until the worker's last report
         date_part('epoch', l.expires_at - l.leased_at) - case
           when w.evidence is null then l.lease_seconds
           else 0
@@ -142,7 +145,8 @@ where l.job_id = any (p_ids)
 $$;
 revoke execute on function queue.lost_items from public;
 
--- Do a task for jobs, by halves where it is refused, down to the one to blame; how many were done.
+-- Run a task on jobs. If a batch is rejected, bisect it down to the offending job. Return the
+-- number of jobs done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -163,7 +167,7 @@ begin
         for update skip locked
       ));
       get diagnostics v_done = row_count;
-    elsif p_task = 'reclaim' then -- expired leases are settled as lost, tried again at once
+    elsif p_task = 'reclaim' then -- settle expired leases as lost, and retry their jobs at once
       perform queue.append_event(
         p_ids,
         'job.reclaimed',
@@ -191,7 +195,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      raise; -- of locks, resources or the connection: no row is to blame
+      raise; -- caused by locks, resources or the connection, not by a row
     when others then
       if v_half = 0 then
         raise warning 'maintenance (%) passes over job %: % (%)',
@@ -214,15 +218,16 @@ end;
 $$;
 revoke execute on function queue.do_in_parts from public;
 
--- These jobs find their next place, or end: past their deadline, not started in time, or a person's
--- of an internal type.
+-- Find the next place of these jobs, or end them. A job ends if its deadline has passed or it has
+-- not started in time. A job of an internal type ends if a person enqueued it.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- places before records: one whose wait someone answers now stays due
+  -- Lock waits before job rows. If a person is answering a job's wait now, the job is skipped and
+  -- stays due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -288,21 +293,21 @@ begin
   from public.jobs as j
   where j.id = any (p_ids)
     and j.status = 'pending'
-    and j.id = any (v_adopted || v_due); -- one that had to start by now may be ready already
+    and j.id = any (v_adopted || v_due); -- a job whose start_by_at has passed may already be ready
   return cardinality(p_ids);
 end;
 $$;
 revoke execute on function queue.promote from public;
 
--- Promote jobs whose type has been published since, and those whose time has come, the oldest of
--- them and shares of the workspaces. What someone holds stays due.
+-- Promote jobs whose type has been published, and jobs whose time has come. Each round takes the
+-- oldest jobs, and shares of the workspaces. Locked jobs stay due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_types constant text[] := array( -- published since jobs of theirs came
+  v_types constant text[] := array( -- types published after their first jobs arrived
     select t.job_type
     from queue.job_types as t
     where t.schema_version > 0
@@ -327,7 +332,7 @@ begin
       p_now,
       v_refused
     );
-    delete from queue.deferred -- whose job is gone, or has other times by now
+    delete from queue.deferred -- delete lines whose job is gone or has other times now
     where ctid = any (array(
       select d.ctid
       from queue.deferred as d
@@ -351,7 +356,7 @@ begin
         v_refused
       )
     end;
-    v_ids := array( -- locked with their lines
+    v_ids := array( -- jobs, locked together with their lines
       select h.id
       from (
         select j.id
@@ -370,7 +375,7 @@ begin
         for no key update of u, j skip locked
       ) as h
     );
-    exit when v_ids = '{}' and not found; -- and no line was deleted
+    exit when v_ids = '{}' and not found; -- the delete above set found
     v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
@@ -379,7 +384,7 @@ end;
 $$;
 revoke execute on function queue.do_promotion from public;
 
--- Reclaim expired leases, slice by slice, of each workspace as many; what someone holds stays due.
+-- Reclaim expired leases in slices, with an equal number per workspace. Locked leases stay due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -390,7 +395,7 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- leases from before the clock went back would last so much longer
+  -- If the clock was set back, older leases would last too long, so they are shortened here.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -427,8 +432,9 @@ end;
 $$;
 revoke execute on function queue.do_reclaim from public;
 
--- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
--- finds them, in slices from the oldest on; children stay while their parent waits for children.
+-- Delete ended jobs after their retention time. An id begins with its creation time, so a pass in
+-- the order of ids finds the old jobs, in slices from the oldest on. Children are kept while their
+-- parent waits for children.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -475,19 +481,19 @@ begin
     if v_seen.old <> '{}' then
       v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
     end if;
-    v_after := v_seen.ids[500]; -- null: the pass has ended
+    v_after := v_seen.ids[500]; -- null if the pass has ended
     exit when v_after is null or clock_timestamp() > p_until;
   end loop;
   update queue.tasks
   set after_id = v_after
   where name = 'retention';
-  -- 0: nothing to do
+  -- The result 0 would mean that nothing is left to do.
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 revoke execute on function queue.do_retention from public;
 
--- Rows that belong to no job, in slices by an index of each.
+-- Delete rows that belong to no job, in slices that an index finds.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -498,7 +504,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- turns that are empty and that no lease has come by are closed as of then, and deleted below
+  -- Close empty turns that no lease has visited for an hour. They are closed with an earlier time,
+  -- so that a rule below deletes them at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -550,19 +557,19 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- no one will wait for them
+        -- No job will wait for these events any more.
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
         ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-        -- as follow_topic's
+        -- A client reports every 60 seconds (public.follow_topic).
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- closed; a lease that opens it again finds none, and makes one
+        -- These turns are closed. If a lease opens a turn again and finds no row, it inserts a row.
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- full by then, even of a rate that was overdrawn by as much
+        -- These buckets are full by then, even if the rate was overdrawn by a whole bucket.
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -570,9 +577,9 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- jobs that are kept for longer name no worker any more
+        -- Jobs that are kept for longer than this show no worker any more.
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- of jobs that were deleted while a worker reported on them
+        -- These leases belong to jobs that were deleted while a worker reported on them.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         (
@@ -598,9 +605,11 @@ end;
 $$;
 revoke execute on function queue.do_sweep from public;
 
--- Whether run_maintenance, which asks for the same times, would find something to do; p_active:
--- jobs have run; p_is_soon: a job, wait or signal may be due, as queue.next_due_in_ms says. What is
--- held is due a second later; if idle, what found nothing an hour later.
+-- Return whether run_maintenance would find something to do. Both functions apply the same times.
+-- Locked rows are due again after a second. If the queue is idle, a task that found nothing is due
+-- again after an hour.
+-- p_active: true if jobs have run
+-- p_is_soon: true if a job, wait or signal may be due, as in queue.next_due_in_ms
 create function queue.maintenance_is_due(
   p_now timestamptz,
   p_active boolean,
@@ -611,7 +620,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if p_is_soon then -- apart: what is not run has its cost too
+  if p_is_soon then -- a separate query, because even a skipped part of a query has a cost
     if exists (
       select from queue.tasks as t
       cross join lateral (
@@ -668,16 +677,16 @@ begin
                 where u.job_type = y.job_type
               )
           )
-          when 'retention' then t.after_id is not null -- a pass is under way
+          when 'retention' then t.after_id is not null -- a pass is in progress
           when 'schedules' then exists (
             select from queue.schedules as s
             where s.enabled and s.next_at <= p_now
           )
           when 'announcements'
             then exists (select from queue.feed as f where f.unsent)
-          -- one of them may have expired
+          -- One of the leases may have expired.
           when 'reclaim' then exists (select from queue.leases)
-          else t.reads_feed -- seconds later
+          else t.reads_feed -- tasks that read the feed, some seconds after a line
             and exists (select from queue.feed as f where f.number >= t.read_to)
         end
         or t.every > interval '0'
@@ -728,8 +737,10 @@ begin
       'busy', true
     );
   end if;
-  perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot())); -- after a restore
-  -- the longest ago first, each for an equal part of what is left: none keeps another waiting
+  -- Raises the feed base after a restore.
+  perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
+  -- The task that ran longest ago comes first, and each task gets an equal share of the remaining
+  -- time, so that no task keeps the others waiting.
   v_tasks := array(
     select t
     from queue.tasks as t
@@ -758,7 +769,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- also one that meets the statement's timeout
+    -- The handler also catches the timeout of a statement.
     exception when query_canceled or others then
       update queue.tasks
       set
@@ -778,7 +789,7 @@ begin
     end;
   end loop;
   if v_tasks <> '{}' then
-    perform setval('queue.feed_reached', queue.feed_end()); -- no position is above it
+    perform setval('queue.feed_reached', queue.feed_end()); -- no feed position is higher
   end if;
   return jsonb_build_object(
     'done', v_counts,
@@ -789,6 +800,7 @@ begin
 end;
 $$;
 comment on function public.run_maintenance is
-  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
-  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again; busy: another does it.';
+  E'Run the maintenance tasks that are due, for at most budget_ms (50 to 5,000, default 1,000): '
+  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again. busy: another call is '
+  'running maintenance.';
 select queue.allow('job_worker, service_role', 'public.run_maintenance');
