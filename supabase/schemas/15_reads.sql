@@ -1,8 +1,9 @@
--- Jobs as people read them, newest first by id, which begins with the instant. What lives or failed
--- is found in its narrow table, the rest among the newest jobs, in slices that end. Last: why a job
--- is where it is, and who holds it.
+-- Reads of jobs. Lists are sorted by id, newest first, because an id begins with its creation time.
+-- Live and failed jobs are found in their small tables. Other jobs are searched among the newest
+-- jobs, in slices, up to a limit. The end of the file explains why a job waits, and who holds it.
 
--- An error in one line as Python prints it, type before message; the engine's own as it is.
+-- Return an error in one line, with its type before the message, as Python prints it. The message
+-- of an engine error is returned unchanged.
 create function queue.error_line(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -26,7 +27,8 @@ end;
 $$;
 revoke execute on function queue.error_line from public;
 
--- The same for errors that differ only in numbers and ids. How a process ended is a part of it.
+-- Return a fingerprint that is equal for errors that differ only in numbers and ids. For a lost
+-- worker, the fingerprint includes how the process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -58,8 +60,9 @@ end;
 $$;
 revoke execute on function queue.fingerprint from public;
 
--- What a job's row says of it, as clients read it; queue.job_json adds to this what it looks up.
--- Columns by name: to make JSON of all, and then to take some away, costs more.
+-- Return the values of a job's row as clients read them. queue.job_json adds values from other
+-- tables. The columns are listed by name, because making JSON of all columns and removing some
+-- costs more.
 create function queue.row_json(p_job public.jobs, p_now timestamptz)
 returns json
 language plpgsql stable
@@ -143,8 +146,9 @@ end;
 $$;
 revoke execute on function queue.row_json from public;
 
--- A job as clients read it: queue_ms is from being due to the first start, run_ms of all attempts.
--- In a list the first three simple values of its payload are in a line, and its error is cut.
+-- Return a job as clients read it. queue_ms is the time from being due to the first start, and
+-- run_ms is the run time of all attempts. In a list, the job has the first three simple values of
+-- its payload in one line, and a shortened error.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -199,7 +203,7 @@ begin
     'times', jsonb_build_object(
       'queue_ms', round(v_queue::numeric, 1),
       'run_ms', round(v_run::numeric, 1),
-      'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- of its attempts before
+      'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- run time of earlier attempts
       'runs', p_job.fence
     )
   );
@@ -222,7 +226,7 @@ begin
     )
   );
   p_job.error_message := left(p_job.error_message, 500);
-  p_job.payload := null; -- a quarter of a megabyte is not made JSON to be omitted
+  p_job.payload := null; -- do not serialize up to 256 kB that is then omitted
   p_job.result := null;
   return queue.row_json(p_job, v_now)::jsonb - '{payload,result,error_data}'::text[]
     || v_looked_up;
@@ -244,11 +248,12 @@ begin
 end;
 $$;
 comment on function public.get_job is
-  E'A job as JSON; 404 when it is missing or another''s.\n\nstreams: how far each of its streams '
-  'is, {name: {attempt, next}}; job_output has what they said.';
+  E'A job as JSON. 404 if the job does not exist or the caller may not see it.\n\nstreams: the '
+  'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Jobs of a workspace or (null) of all that live or failed, at most p_limit of each table.
+-- Return the live and failed jobs of a workspace, up to p_limit of each table.
+-- p_workspace_id: null returns the jobs of all workspaces
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
 language plpgsql stable
@@ -342,14 +347,15 @@ begin
       )
     ) as w
     join public.jobs as j on j.id = any (array[w.job_id])
-    where w.state is not null -- a line may be a deadline's
+    where w.state is not null -- a row of queue.deferred may be for a deadline
       or j.status = 'pending'
         and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
 end;
 $$;
 revoke execute on function queue.places from public;
 
--- A filter as conditions of SQL, null for an empty one. An unknown name or word is refused.
+-- Convert a filter to SQL conditions. Return null if the filter is empty. Reject an unknown name or
+-- value.
 create function queue.conditions_of(p_filter jsonb)
 returns text
 language plpgsql stable
@@ -402,7 +408,7 @@ begin
         c.condition,
         case
           when c.name in ('status', 'state')
-            then jsonb_path_query_array(p_filter -> c.name, '$[*]')::text -- one, or a list
+            then jsonb_path_query_array(p_filter -> c.name, '$[*]')::text -- one value, or a list
           else p_filter ->> c.name
         end,
         queue.clock(),
@@ -437,7 +443,7 @@ begin
           'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
         array_to_string(p.tags, '' ''),
         case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-        -- less of an id would be in many by chance
+        -- Shorter parts of an id would match many jobs by chance.
         case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
         ), lower(%1$L)) > 0'
         )
@@ -448,8 +454,10 @@ end;
 $$;
 revoke execute on function queue.conditions_of from public;
 
--- Ids of the first jobs before p_before that match a filter, and where to continue: what lives,
--- failed or has a tag by its table or index, else among the newest 10,000, for about 100 ms.
+-- Return the ids of the first jobs before p_before that match a filter. Live, failed and tagged
+-- jobs are found by their table or index. Other jobs are searched among the newest 10,000, for
+-- about 100 ms.
+-- last_id: id from which the next call continues, null at the end
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -475,7 +483,7 @@ declare
     when p_filter ? 'session_id' then 'session_id'
   end;
   v_known uuid[];
-  v_left integer := 10000; -- jobs that may yet be read
+  v_left integer := 10000; -- number of jobs that may still be read
   v_slice integer := p_limit;
   v_read record;
 begin
@@ -505,7 +513,8 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- $1 ids, $2 workspaces (null: all), $3 before, $4 how many; as ranges: no index of ids serves
+    -- The parameters are $1 ids, $2 workspaces (null for all), $3 before and $4 the number of jobs.
+    -- Equality is written as a range, so that the planner does not choose the index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -557,7 +566,7 @@ returns json
 language plpgsql stable
 security definer
 set search_path = ''
--- a plan that reads all and sorts it is never what is wanted
+-- A plan that reads and sorts whole tables is never wanted.
 set enable_seqscan = off
 set enable_sort = off
 set jit = off
@@ -586,7 +595,8 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- of the one named, the caller's own, or all: the service's search by id, session or parent
+  -- Search the given workspace, otherwise the caller's own workspaces. The service searches all
+  -- workspaces by id, session or parent.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -596,7 +606,7 @@ begin
         from queue.my_workspaces() as w
         where v_filter ?| array['ids', 'parent_id', 'session_id']
           or queue.is_operator()
-          or not exists ( -- the one joined first, as in public.own_workspace
+          or not exists ( -- the workspace joined first, as in public.own_workspace
             select from public.workspace_members as m
             join public.workspace_members as o
               on o.user_id = m.user_id and o.created_at < m.created_at
@@ -625,12 +635,13 @@ exception when data_exception then
 end;
 $$;
 comment on function public.list_jobs is
-  E'Jobs, newest first: {jobs, next}; next is the p_cursor '
-  'of the next page.\n\nOne of fewer, even of none, may have a next: 10,000 jobs are looked at.';
+  E'Jobs, newest first: {jobs, next}. next is the p_cursor of the next page.\n\nA page with fewer '
+  'jobs or none may still have a next, because a call searches up to 10,000 jobs.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
--- What lives or failed up to 10,000 of each table, what else ended among the newest 10,000 jobs of
--- the workspace; of all workspaces (null), for queue_stats, only what lives or failed.
+-- Live and failed jobs are counted up to 10,000 per table. Other ended jobs are counted among the
+-- newest 10,000 jobs of the workspace. For all workspaces (null, for queue_stats), only live and
+-- failed jobs are counted.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
 returns jsonb
 language plpgsql stable
@@ -647,7 +658,7 @@ declare
     from queue.lanes as l
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
-  -- those of types that are not published have no lane yet
+  -- Jobs of unpublished types have no lane yet, and count as lane 0.
   ) || case v_filter when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -679,7 +690,7 @@ begin
         v_most <= case
           when s.state in ('completed', 'cancelled')
             then (select count(*) from newest)
-          -- of one table
+          -- Scheduled and retrying jobs are in the same table.
           else sum(count(*)) over (
             partition by replace(s.state, 'retrying', 'scheduled')
           )
@@ -700,7 +711,8 @@ begin
 end;
 $$;
 comment on function public.count_jobs is
-  'Jobs of a workspace by state: {states, at_least}; at_least names those of which there are more.';
+  'Jobs of a workspace by state: {states, at_least}. at_least lists the states that may have more '
+  'jobs than counted.';
 select queue.allow('authenticated, service_role', 'public.count_jobs');
 
 create function public.dead_letters(p_workspace_id uuid)
@@ -718,7 +730,7 @@ begin
         j.id,
         j.job_type,
         j.finished_at,
-        regexp_replace( -- of ids their ends
+        regexp_replace( -- shorten each id to its end
           queue.error_line(j.error_message, j.error_data),
           '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
           '…\1',
@@ -740,7 +752,7 @@ begin
           then queue.deepest_below(j.id, true)
       end
     ),
-    hours as ( -- of the last day
+    hours as ( -- failures per hour of the last day
       select
         l.job_type,
         l.print,
@@ -808,11 +820,12 @@ begin
 end;
 $$;
 comment on function public.dead_letters is
-  'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}; jobs '
-  'that failed since a job below them did are consequences of its group.';
+  'Failed jobs of a workspace, grouped by error, the largest group first: {groups, more}. Jobs '
+  'that failed because a descendant failed are consequences of the descendant''s group.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
--- Attempts of a job, the latest last; tracebacks, which show code, only if p_is_open.
+-- Return the attempts of a job, the latest last.
+-- p_is_open: includes tracebacks, which show code
 create function queue.attempt_lines(
   p_job public.jobs,
   p_limit integer,
@@ -898,7 +911,8 @@ from queue.visible_job(p_job_id) as j
 cross join lateral queue.take_call_slot(j.workspace_id)
 $$;
 comment on function public.job_attempts is
-  'The last 1,000 attempts of a job, the running one last: {attempts}; tracebacks for managers.';
+  'The last 1,000 attempts of a job, the running attempt last: {attempts}. Managers also get '
+  'tracebacks.';
 select queue.allow('authenticated, service_role', 'public.job_attempts');
 
 create function public.job_trace(p_job_id uuid)
@@ -978,7 +992,8 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Workers seen within three minutes, 90 seconds where the run has ended, or with a lease in force.
+-- Return the live workers. A worker is live if it was seen within three minutes and its run did not
+-- end more than 90 seconds ago. A worker with an unexpired lease is live too.
 create function queue.alive_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1001,7 +1016,8 @@ select array(
 $$;
 revoke execute on function queue.alive_workers from public;
 
--- The published type whose name is most like one: at least half of their letter pairs are the same.
+-- Return the published type whose name is most similar to a name. At least half of their letter
+-- pairs must be the same.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1033,7 +1049,8 @@ limit 1
 $$;
 revoke execute on function queue.nearest_type from public;
 
--- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
+-- Return for each type whether workers run but none of them serves the type.
+-- p_queues: the queue of each type; null for any queue
 create function queue.served(
   p_job_types text[],
   p_queues text[],
@@ -1044,7 +1061,7 @@ returns table (job_type text, queue text, unserved boolean)
 language sql stable
 set search_path = ''
 as $$
-with workers as materialized ( -- most serve the same
+with workers as materialized ( -- most workers serve the same types
   select distinct w.job_types, w.queues
   from unnest(p_alive) as w
 )
@@ -1066,8 +1083,9 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 revoke execute on function queue.served from public;
 
--- What is said of a reason, the likeliest first; failed:<kind> are the steps of a kind of error. Of
--- a step: the command comes after minutehand, no path is the job's page.
+-- The sentence and the advice for each reason, the likeliest first. Rows with the reason
+-- failed:<kind> have the advice for one kind of error. A command follows `minutehand`. A row
+-- without a path leads to the job's page.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1595,7 +1613,8 @@ from (
 ) as a (reason, sentence, words, command, path);
 revoke all on queue.guidance from public, anon, authenticated, service_role;
 
--- The sentence and steps for a reason, {names} filled; a text with one of no value is left out.
+-- Return the sentence and the steps for a reason, with each {name} replaced by its value. A text
+-- with a name that has no value is omitted.
 create function queue.words_of(
   p_reason text,
   p_with jsonb,
@@ -1620,7 +1639,7 @@ with texts as (
       ('command', 'minutehand ' || a.command),
       ('path', coalesce(a.path, '/jobs/{job_id}'))
   ) as t (name, text)
-  cross join lateral ( -- every second part is a name; instants are to the second
+  cross join lateral ( -- every second part is a name, and times are shown in seconds
     select
       s.n,
       case s.n % 2
@@ -1661,8 +1680,9 @@ from lines as l
 $$;
 revoke execute on function queue.words_of from public;
 
--- What keeps a job from its start: it ended, the project's own trigger refuses it, it runs, waits,
--- is put off, unpublished or paused, or no worker serves it. Null where it may start.
+-- Return the reason that keeps a job from starting. The job has ended, a trigger of the project
+-- rejects a change of it, it runs, it waits or it is delayed. Or its type is unpublished, a pause
+-- stops it, or no worker serves it. Return null if the job may start.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -1679,7 +1699,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- so long something is a tick's to do, before it is called late
+  -- Maintenance has this much time for a due task before the task counts as late.
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -1712,7 +1732,7 @@ begin
       l.attempt,
       case when w.evidence is not null then w.ended_at end as ended_at,
       l.expires_at + c_patience as patience_until,
-      l.expires_at as run_at -- when it was due to be given back
+      l.expires_at as run_at -- when the lease was due to be reclaimed
     into v_found
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
@@ -1806,7 +1826,8 @@ end;
 $$;
 revoke execute on function queue.explain_row from public;
 
--- What a job that may start waits for: its narrowest full limit, its rate, or the jobs before it.
+-- Return the reason why a job that may start has not started. The reason is its narrowest full
+-- limit, its rate limit, or the jobs ahead of it.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -1822,7 +1843,7 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- those at a limit, the narrowest first; what has no limit is not counted
+  -- Find the limits that are used up, the narrowest first. A limit that is not set is not counted.
   select l.* into v_full
   from (
     values
@@ -1926,11 +1947,13 @@ $$;
 revoke execute on function queue.explain_ready from public;
 
 
--- What holds a job: the one place where a holder is found, for a job as for a whole workspace. A
--- holder that is another workspace's job is only said to be that.
+-- Holders of jobs. The holders for a single job and for a whole workspace are found by the same
+-- functions. If the holder is a job of another workspace, only this fact is returned.
 
--- The sessions that have a row of these jobs in a transaction open for two seconds: the one that
--- they wait for in turn is to end. A row's xmax is who locked it; see supabase/DECISIONS.md.
+-- Return the sessions that keep a row of these jobs locked in a transaction that has been open for
+-- two seconds. If such a session waits for another session, return the last session of that chain,
+-- because it must end first. The xmax of a row identifies the transaction that locked the row
+-- (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -1959,7 +1982,8 @@ order by h.id, h.level desc, a.xact_start
 $$;
 revoke execute on function queue.locks_on from public;
 
--- The jobs that use up a limit for a job, at most p_most of them.
+-- Return the jobs that use up a limit for a job.
+-- p_most: maximum number of jobs to return
 create function queue.holders_of(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
 language plpgsql stable
@@ -1979,7 +2003,7 @@ begin
         and g.job_id <> p_job.id
       order by g.ord
       limit p_most;
-  elsif p_reason ~ '_limit$' then -- of the type, the workspace, or both
+  elsif p_reason ~ '_limit$' then -- a limit of the type, the workspace, or both
     return query
       select l.job_id, l.workspace_id, l.leased_at
       from queue.lanes as n
@@ -1987,7 +2011,7 @@ begin
       where (p_reason = 'workspace_limit' or n.job_type = p_job.job_type)
         and (p_reason = 'type_limit' or l.workspace_id = p_job.workspace_id)
       limit p_most;
-  elsif p_reason = 'no_slot' then -- what the workers that serve it run
+  elsif p_reason = 'no_slot' then -- jobs that run on the workers that serve this job
     return query
       select l.job_id, l.workspace_id, l.leased_at
       from queue.leases as l
@@ -2000,7 +2024,9 @@ end;
 $$;
 revoke execute on function queue.holders_of from public;
 
--- Of the jobs below one, along the first of each level: the last that has not ended, or has failed.
+-- Return the deepest descendant of a job that has not ended or has failed, following the first such
+-- child of each level.
+-- p_has_failed: true to find a failed job, false to find a job that has not ended
 create function queue.deepest_below(p_job_id uuid, p_has_failed boolean)
 returns uuid
 language sql stable
@@ -2032,8 +2058,9 @@ limit 1
 $$;
 revoke execute on function queue.deepest_below from public;
 
--- How many jobs of its workspace wait as one does: {waiting, more}, counted to a thousand. What
--- a question or a running worker holds is that job alone.
+-- Return the number of jobs of the workspace that wait like this job, counted up to 1,000:
+-- {waiting, more}. A question or a running worker holds only one job, so the number is 0 in this
+-- case.
 create function queue.waiting_beside(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2079,7 +2106,7 @@ from (
 $$;
 revoke execute on function queue.waiting_beside from public;
 
--- What kind of holder a reason has; reasons for which nothing holds a job are not here.
+-- Return the kind of holder for a reason. Return null if nothing holds a job for this reason.
 create function queue.kind_of_holder(p_reason text)
 returns text
 language sql immutable
@@ -2103,8 +2130,8 @@ end
 $$;
 revoke execute on function queue.kind_of_holder from public;
 
--- Who holds a job for which queue.explain_row or queue.explain_ready found the reason: {kind,
--- holder, since, waiting, more}; the holder is a job, a session, a worker, or who paused.
+-- Return the holder of a job, for the reason found by queue.explain_row or queue.explain_ready:
+-- {kind, holder, since, waiting, more}. The holder is a job, a session, a worker or a pause.
 create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2180,8 +2207,10 @@ end;
 $$;
 revoke execute on function queue.held_by from public;
 
--- The last error of a job by its code, never its words: its kind (for the advice), code, and cause,
--- which is an answer, a process's end, or the end of a chain.
+-- Return the last error of a job by its code, never by its text.
+-- kind: kind of the error, which selects the advice
+-- code: HTTP status, SQLSTATE or errno
+-- cause: a response, the end of a process, or the last error of an exception chain
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text)
 language sql stable
@@ -2251,8 +2280,9 @@ left join lateral jsonb_to_record(e.evidence) as p (
 $$;
 revoke execute on function queue.error_of from public;
 
--- Why a job is where it is. p_lock: the session that keeps its row, of queue.locks_on; p_alive: the
--- workers: for those the leases are read, and so once for many jobs.
+-- Return why a job waits and who holds it.
+-- p_lock: session that keeps the job's row locked, from queue.locks_on
+-- p_alive: live workers; finding them reads all leases, so callers find them once for many jobs
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2316,7 +2346,7 @@ end;
 $$;
 revoke execute on function queue.explain from public;
 
--- What the advice may name of a job, and of who holds it.
+-- Return the values that the advice may name, of a job and of its holder.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2374,16 +2404,16 @@ set search_path = ''
 set enable_seqscan = off
 set jit = off
 set timezone = 'UTC'
-as $$ -- in which sentences give instants
+as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_lock jsonb;
 begin
   if v_job.status = 'pending' then
-    perform queue.take_call_slot(); -- its place in the queue is looked for
+    perform queue.take_call_slot(); -- the call counts the jobs ahead of this job
   end if;
-  -- a session that may not write cannot try the lock
+  -- A session that may not write cannot try the lock.
   if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
@@ -2392,7 +2422,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    v_lock := case when not found then v_lock end; -- a foreign key's lock does not keep it
+    -- The lock of a foreign key does not hold the job.
+    v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
     v_job,
@@ -2403,13 +2434,17 @@ begin
 end;
 $$;
 comment on function public.explain_job is
-  'Why a job is where it is and who holds it: {job_id, status, reason, sentence, since, cause, '
+  'Why a job waits and who holds it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{words, command, path}], '
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Jobs that wait alike, the largest groups first: one of them, how many (to a thousand), and since
--- when: by lane; by key; for an answer or event; of a worker that is gone; past their time.
+-- Return groups of jobs that wait for the same cause, the largest groups first. The jobs of a group
+-- have the same lane, key, unpublished type, awaited answer or event, dead worker, or locking
+-- session, or are overdue jobs of one type.
+-- job_id: one job of the group
+-- jobs: number of jobs, counted up to 1,000 or 10,000
+-- oldest_at: start of the longest wait
 create function queue.groups_of_held(
   p_workspace_id uuid,
   p_job_type text,
@@ -2424,7 +2459,7 @@ with lanes as materialized (
   from queue.lanes as l
   where p_job_type is null or l.job_type = p_job_type
 ),
-leases as materialized ( -- that are over
+leases as materialized ( -- expired leases
   select *
   from queue.leases as l
   where l.expires_at <= p_now
@@ -2462,7 +2497,7 @@ late as materialized (
     ) as c
   ) as r
   order by r.jobs desc
-  limit 8 -- each is explained
+  limit 8 -- small, because each group is explained
 )
 union all
 (
@@ -2546,8 +2581,10 @@ union all
 $$;
 revoke execute on function queue.groups_of_held from public;
 
--- Who holds jobs of a workspace or (null) of all, of one type or (null) of all, by how many: for
--- each what explain_job says of the first, with the jobs of its groups together.
+-- Return the holders of jobs, by the number of jobs that they hold. Each holder has the explanation
+-- of its first job, as in public.explain_job, and the jobs of all of its groups.
+-- p_workspace_id: null returns the holders of all workspaces
+-- p_job_type: null returns the holders of all types
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns jsonb
 language sql stable

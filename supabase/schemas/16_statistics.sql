@@ -843,11 +843,11 @@ begin
 end;
 $$;
 comment on function public.explain_queue is
-  'What is wrong, the worst first, and who holds jobs, by how many: {now, verdict, '
+  'Findings, the worst first, and holders of jobs, by number of jobs: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
   'path}]}], '
   'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
-  'keys}], backlog, last_tick_seconds}; of all (null) for operators.';
+  'keys}], backlog, last_tick_seconds}. Without a workspace, of all workspaces, for operators.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -876,7 +876,8 @@ begin
 end;
 $$;
 comment on function public.silence_finding is
-  'Leave a warning of explain_queue out until an instant, by its key; null ends it. For operators.';
+  'Hide a warning of explain_queue, by its key, until a time. Null shows the warning again. For '
+  'operators.';
 select queue.allow('authenticated, service_role', 'public.silence_finding');
 
 create function public.queue_health()
@@ -895,7 +896,7 @@ begin
 end;
 $$;
 comment on function public.queue_health is
-  'Readiness in one call: explain_queue of all, and the age of the oldest due job.';
+  'Readiness in one call: explain_queue of all workspaces, and the age of the oldest due job.';
 select queue.allow('job_worker, service_role', 'public.queue_health');
 
 create function public.queue_stats(
@@ -982,8 +983,9 @@ begin
 end;
 $$;
 comment on function public.queue_stats is
-  'Counts and percentiles per type of p_minutes, 1 to 11,520; late_since: where they are late, '
-  'since when; null: of all, for operators, with the last workers and the 20 busiest tenants.';
+  'Counts and percentiles per type over p_minutes, 1 to 11,520. late_since: the time since which '
+  'they are stale. Without a workspace, of all workspaces, for operators, with the last workers '
+  'and the 20 busiest tenants.';
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
 
 create function public.queue_series(
@@ -1218,7 +1220,8 @@ begin
 end;
 $$;
 comment on function public.list_job_types is
-  'Job types by name: {now, types}, each with policy, '
-  'the 20 workers last seen, its day, a pause, a refusal, the nearest published name if it is not; '
-  'the one named also with payload schema, schedules, and who holds its jobs.';
+  'Job types by name: {now, types}. Each type has its policy, the 20 workers last seen, statistics '
+  'of the last day, a pause and a refusal. If it is not published, it has the nearest published '
+  'name. With p_job_type, the type also has its payload schema, schedules, and the holders of its '
+  'jobs.';
 select queue.allow('authenticated, service_role', 'public.list_job_types');
