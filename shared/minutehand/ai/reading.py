@@ -26,10 +26,7 @@ _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 #: NaN and the infinities are no JSON: the field that has one says so. Texts may have line breaks.
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
 _FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
-#: Most places of one text that are tried as an object's beginning.
-MOST_PLACES: Final = 20
-#: Longest text that is mended, and how long that may take, on a busy machine.
-MOST_MENDED: Final = 100_000
+#: Longest wait for repair, on a busy machine.
 MOST_SECONDS: Final = 20
 #: Texts with a smaller limit are names, which others refer to: they are never clipped.
 SHORTEST_CLIPPED: Final = 40
@@ -61,7 +58,7 @@ def read_shape(
 ) -> Shape:
     """The last object in `text` that is of `shape`; what is too long in it is clipped.
 
-    One wrapper around it is taken off. If none is, the text is mended and read again.
+    One wrapper around it is taken off. What is not JSON as a whole is repaired.
 
     Args:
         field: The member that plain prose fills; the one text that the shape asks for, if there is
@@ -72,21 +69,10 @@ def read_shape(
         Unreadable: There is none; the fields at fault are named.
     """
     field = field or only_text(shape)
-    plain, doubtful = _objects(text)
-    found, fault = _first_of(plain, shape, field)
-    if found is not None:
-        return found
-    if not whole or _is_beginning(text):
-        raise Unreadable("it breaks off before its end", cut_off=True)
-    if field is not None and is_prose(text, shape, field):
-        found, prose_fault = _first_of([{field: _END.sub("", text).strip()}], shape, field)
-        fault = fault or prose_fault
-    if found is None:
-        for candidates in (_mended(text), doubtful):
-            found, other = _first_of(candidates, shape, field)
-            fault = fault or other
-            if found is not None:
-                break
+    candidates = _values(text, whole=whole)
+    if whole and field is not None and is_prose(text, shape, field):
+        candidates.append({field: _END.sub("", text).strip()})
+    found, fault = _first_of(candidates, shape, field)
     if found is None:
         raise Unreadable(fault or "it holds no JSON object of the schema")
     return found
@@ -119,44 +105,21 @@ def only_text(shape: type[BaseModel]) -> str | None:
     )
 
 
-def _objects(text: str) -> tuple[list[Any], list[Any]]:
-    """The values in a text, the last first: whole ones, and what may be a part of a broken one."""
-    plain: list[Any] = []
-    doubtful: list[Any] = []
+def _values(text: str, *, whole: bool) -> list[Any]:
+    """The JSON values in a text, the last first: the whole text, or the objects that repair finds.
+
+    `json_repair` reads valid objects between other words exactly.
+
+    Raises:
+        Unreadable: The text is cut off. Repaired, half of an object would look whole.
+    """
+    fenced = _FENCED.fullmatch(text)
+    inner = fenced[1] if fenced else text
     with suppress(ValueError, RecursionError):
-        fenced = _FENCED.fullmatch(text)
-        whole = fenced[1] if fenced else text
-        return [_DECODER.decode(whole.strip().removeprefix("\ufeff"))], []
-    at, is_broken = 0, False
-    for _ in range(MOST_PLACES):
-        begins = _OBJECT.search(text, at)
-        if begins is None:
-            break
-        try:
-            value, at = _DECODER.raw_decode(text, begins.start())
-            (doubtful if is_broken else plain).append(value)
-        except (ValueError, RecursionError):
-            at, is_broken = begins.end(), True
-    return plain[::-1], doubtful[::-1]
-
-
-def _is_beginning(text: str) -> bool:
-    """Whether an object begins in a text and is right as far as it goes, but does not end."""
-    begins = _OBJECT.search(text)
-    if begins is None:
-        return False
-    try:
-        _DECODER.raw_decode(text, begins.start())
-    except (ValueError, RecursionError):
-        with suppress(ValueError):
-            from_json(text[begins.start() :], allow_partial="trailing-strings")
-            return True
-    return False
-
-
-def _mended(text: str) -> list[Any]:
-    """What a text may have meant, mended in a process that can be stopped."""
-    if len(text) > MOST_MENDED or "{" not in text:
+        return [_DECODER.decode(inner.strip().removeprefix("\ufeff"))]
+    if not whole or _is_cut_off(text):
+        raise Unreadable("it breaks off before its end", cut_off=True)
+    if "{" not in text:
         return []
     command = [sys.executable, str(Path(__file__).with_name("mending_process.py"))]
     try:
@@ -171,9 +134,23 @@ def _mended(text: str) -> list[Any]:
         found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError, RecursionError):
         return []
-    # of prose it makes texts and lists, which no one wrote
+    # json_repair also makes strings and lists of prose
     values = found[::-1] if isinstance(found, list) else [found]
     return [value for value in values if isinstance(value, dict)]
+
+
+def _is_cut_off(text: str) -> bool:
+    """Whether the first object that does not end in a text is valid as far as it goes."""
+    at = 0
+    while begins := _OBJECT.search(text, at):
+        try:
+            _, at = _DECODER.raw_decode(text, begins.start())
+        except (ValueError, RecursionError):
+            with suppress(ValueError):
+                from_json(text[begins.start() :], allow_partial="trailing-strings")
+                return True
+            return False
+    return False
 
 
 def _first_of(

@@ -154,9 +154,18 @@ def test_a_word_that_is_also_a_members_name_is_prose(text: str) -> None:
 @pytest.mark.parametrize("cut", range(2, len(COSTS)))
 def test_a_beginning_is_no_answer(cut: int) -> None:
     """Mended it would be half of one that looks whole."""
-    with pytest.raises(Unreadable) as raised:
-        read_shape(f"Sure:\n{COSTS[:cut]}", Costs)
-    assert raised.value.cut_off == (cut > 1)
+    for before in ("Sure:", COSTS):
+        with pytest.raises(Unreadable) as raised:
+            read_shape(f"{before}\n{COSTS[:cut]}", Costs)
+        assert raised.value.cut_off
+
+
+def test_only_a_whole_object_counts_where_the_model_stopped_at_its_limit() -> None:
+    assert read_shape(COSTS, Costs, whole=False) == Costs(title="Roof", costs=[1, 2])
+    for text, shape in ((COSTS.replace('"', "'"), Costs), ("It rains.", Text)):
+        with pytest.raises(Unreadable) as raised:
+            read_shape(text, shape, whole=False)
+        assert raised.value.cut_off
 
 
 class Written(list[str]):

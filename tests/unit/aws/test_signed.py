@@ -45,6 +45,21 @@ class _Asked(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def ask(service: Answers, attempts: int = 1) -> bytes:
+    """Call it as SSM is called."""
+    address = f"http://127.0.0.1:{service.server_port}"
+    return call(
+        "ssm",
+        "/",
+        b"{}",
+        headers=TARGET,
+        region="eu-central-1",
+        address=address,
+        read_seconds=60,
+        attempts=attempts,
+    )
+
+
 @pytest.fixture
 def service() -> Iterator[Answers]:
     with Answers() as made:
@@ -66,24 +81,11 @@ def test_what_may_pass_is_asked_again_once(
 ) -> None:
     """Many functions start at once, and SSM bounds how often it is asked."""
     service.left = answers
-
-    def ask() -> bytes:
-        return call(
-            "ssm",
-            "/",
-            b"{}",
-            headers=TARGET,
-            region="eu-central-1",
-            address=f"http://127.0.0.1:{service.server_port}",
-            read_seconds=60,
-            attempts=2,
-        )
-
     if said is None:
-        assert ask() == b"{}"
+        assert ask(service, attempts=2) == b"{}"
     else:
         with pytest.raises(AwsRefused, match=said):
-            ask()
+            ask(service, attempts=2)
     assert len(service.left) == left
 
 
@@ -97,9 +99,8 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
     profile.write_text("[default]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = s\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
     service.left = [(200, b"{}")]
-    address = f"http://127.0.0.1:{service.server_port}"
 
-    call("ssm", "/", b"{}", headers=TARGET, region="eu-central-1", address=address, read_seconds=60)
+    ask(service)
 
     assert "Credential=AKIDPROFILE/" in service.signed[0]["authorization"]
 
@@ -110,9 +111,8 @@ def test_a_function_s_session_token_is_sent_and_signed(
     """AWS knows the keys of a role by it, and refuses them without."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
     service.left = [(200, b"{}")]
-    address = f"http://127.0.0.1:{service.server_port}"
 
-    call("ssm", "/", b"{}", headers=TARGET, region="eu-central-1", address=address, read_seconds=60)
+    ask(service)
 
     [headers] = service.signed
     assert headers["x-amz-security-token"] == "of-the-role"
