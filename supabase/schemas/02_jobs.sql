@@ -1,19 +1,20 @@
--- The record of a job, its log and history, and the narrow tables of where it is while it lives.
+-- This file has the tables of jobs. public.jobs has a row for each job. The other tables have logs
+-- and history, and the narrow tables have the place of each live job.
 
--- A default of nullif(0, 0) is null. It is there so that client types, which are generated, have
--- the column as optional; the trigger of a plain insert fills it in. The columns are in the order
--- of their alignment, which keeps a row at 220 bytes.
+-- The default nullif(0, 0) is null. The generated types of clients then show such a column as
+-- optional, and the trigger of a plain insert sets its value. The columns are in the order of their
+-- alignment, which limits a row to 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
-  started_at timestamptz, -- the first start, kept over retries and waits
+  started_at timestamptz, -- first start, kept over retries and waits
   finished_at timestamptz,
   completed_at timestamptz,
   next_retry_at timestamptz,
   scheduled_for timestamptz,
   deadline_at timestamptz,
   cancel_requested_at timestamptz,
-  ord bigint, -- the order among its tenant's jobs, which it keeps when it is put off
+  ord bigint, -- order among the jobs of its tenant, kept when the job is put off
   id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
@@ -23,24 +24,25 @@ create table public.jobs (
   priority integer not null default 100,
   attempts integer not null default 0,
   max_attempts integer not null default nullif(0, 0),
-  -- token of the latest lease; rises with each, never falls
+  -- fence of the latest lease, which increases with each lease and never decreases
   fence integer not null default 0,
   last_seq integer not null default nullif(0, 0), -- number of its latest event
-  -- the payload's, by its type's versions
+  -- version of its payload, among the versions of its type
   schema_version integer not null default nullif(0, 0),
-  generation integer not null default 1, -- raised by each retry of an ended job
-  lost_attempts integer not null default 0, -- attempts whose lease expired
+  generation integer not null default 1, -- number that each retry of an ended job increases
+  lost_attempts integer not null default 0, -- number of attempts whose lease expired
   timeout_seconds integer,
-  worker integer, -- that leased it first; 0 until then for a job of a plain insert
-  queue_ms real, -- queue time: from being ready to its first start
-  run_ms real, -- durations of its attempts together
-  -- of foreign services, as its processor counted it; null for none
+  -- worker that leased the job first. Until then, the value is 0 for the job of a plain insert.
+  worker integer,
+  queue_ms real, -- queue time, from ready to the first start
+  run_ms real, -- total duration of its attempts
+  -- cost of external services as the processor reported it, or null for no cost
   cost_usd double precision,
   queue text not null default nullif('', ''),
   job_type text not null,
   status text not null default 'pending',
   payload jsonb not null default '{}',
-  progress jsonb, -- {percentage, stage, message}; null before the first report
+  progress jsonb, -- {percentage, stage, message}, or null before the first report
   result jsonb,
   error_message text,
   error_data jsonb,
@@ -48,32 +50,35 @@ create table public.jobs (
   concurrency_key text,
   idempotency_key text,
   unique_key text,
-  replay_from text, -- the step of replay_of from which it runs again
+  replay_from text, -- step of the job replay_of from which this job runs again
   traceparent text,
   tags text[],
-  is_minimal boolean, -- no events of creation and lease; null for usual
-  -- before its type is known: which of queue and max_attempts its caller gave
+  is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
+  -- options among queue and max_attempts that the caller gave, until the type is known
   chosen text[],
   start_by_seconds integer,
-  -- when it is cancelled unless it has started: so long after it was created or is due
+  -- time at which the job is cancelled unless it has started, start_by_seconds after its creation
+  -- or its scheduled time
   start_by_at timestamptz
 ) with (
-  -- a page needs space for the next versions of its rows, else each update writes the indexes: 76
-  -- suffices for every second row, 85 for every fourth; at 60 a job keeps more than 500 bytes
+  -- A page needs free space for the next versions of its rows. Otherwise every update writes to the
+  -- indexes. A fillfactor of 76 leaves space for new versions of every second row. A fillfactor of
+  -- 85 leaves space for every fourth row. With a fillfactor of 60, a job needs more than 500 bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- lists read these backwards: an id begins with its instant
+-- lists read these indexes backwards, because an id begins with its time
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- last: of indexes of equal cost, as all have while statistics say that the table is empty, the
--- planner takes the newest; jobs_by_workspace would find an id by reading the whole index
+-- The primary key comes last. All indexes have the same cost while statistics show an empty table,
+-- and the planner then uses the newest index. With jobs_by_workspace, it would read the whole index
+-- to find one id.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
@@ -82,7 +87,7 @@ create table public.job_logs (
   id bigint generated always as identity primary key,
   job_id uuid not null,
   workspace_id uuid not null,
-  attempt integer not null, -- that wrote it, from 1
+  attempt integer not null, -- number of the attempt that wrote the line, from 1
   log_level text not null default 'info',
   message text not null,
   metadata jsonb not null default '{}',
@@ -97,36 +102,40 @@ comment on table public.job_logs is 'Lines that processors wrote while they ran.
 create table queue.job_types (
   job_type text primary key,
   queue text not null default 'default',
-  lane integer, -- of the type in that queue
-  max_concurrency integer, -- most jobs of the type running at once; null for no limit
-  workspace_concurrency integer, -- the same, per workspace
-  key_concurrency integer, -- the same, per workspace and concurrency key
-  rate_limit integer, -- starts that a bucket holds; it fills within rate_per_seconds
+  lane integer, -- lane of the type in this queue
+  max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
+  workspace_concurrency integer, -- the same limit for each workspace
+  key_concurrency integer, -- the same limit for each workspace and concurrency key
+  rate_limit integer, -- number of starts in a full bucket, which fills within rate_per_seconds
   rate_per_seconds double precision,
-  rate_per_key boolean not null default false, -- one rate for each workspace and key
+  rate_per_key boolean not null default false, -- true if each workspace and key has its own rate
   lease_seconds integer not null default 60,
   timeout_seconds integer not null default 300,
   max_attempts integer not null default 5,
   backoff_first_seconds double precision not null default 60,
   backoff_cap_seconds double precision not null default 3600,
   backoff_factor double precision not null default 2,
-  is_minimal boolean not null default false, -- no events of creation and lease
-  internal boolean not null default false, -- only the service enqueues it
+  -- true if no events of creation and lease are published
+  is_minimal boolean not null default false,
+  internal boolean not null default false, -- true if only the service enqueues the type
   schema_version integer not null default 1,
   payload_schema jsonb,
-  -- a job that is put off keeps the slot of its key; webhooks' type alone, which has no rate
+  -- True if a job that is put off keeps the slot of its key. Only the type of webhooks uses this,
+  -- and this type has no rate.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
-  refusal text, -- why its last registration was refused; the policy before it holds
-  -- -infinity: worker keys were revoked
+  -- reason for which the last registration was rejected. The policy from before still applies.
+  refusal text,
+  -- -infinity after worker keys were revoked
   registered_at timestamptz not null default queue.clock(),
-  -- the code that it is of, and when that was deployed; null where its workers do not say
+  -- commit of the type's code and time of its deployment, null if the workers do not report them
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- A worker that publishes another value is shown the constraint's name. There is no "between", so
-  -- that what Postgres prints of a check is read back as the same: tools compare schemas by that.
+  -- A worker that publishes an invalid value sees the name of the constraint. The constraints do
+  -- not use "between". Postgres prints a check without "between" exactly as it reads the check, so
+  -- that tools can compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -170,7 +179,7 @@ create table queue.job_types (
 );
 alter table queue.job_types enable row level security;
 revoke all on queue.job_types from public, anon, authenticated, service_role;
--- by which a lease finds the types whose leases it must count
+-- a lease finds the types whose running jobs it must count with this index
 create index job_types_limited on queue.job_types (job_type)
   where max_concurrency is not null
     or workspace_concurrency is not null
@@ -178,13 +187,14 @@ create index job_types_limited on queue.job_types (job_type)
 
 create table queue.tenant_limits (
   workspace_id uuid primary key,
-  weight integer not null default 1, -- how many jobs it gets in a round
-  max_running integer, -- set by operators
-  own_max_running integer, -- set by the workspace's managers
-  -- the smaller, which holds
+  weight integer not null default 1, -- number of jobs that the workspace gets in a round
+  max_running integer, -- limit of running jobs that operators set
+  own_max_running integer, -- limit of running jobs that the workspace's managers set
+  -- the limit in force, which is the smaller one
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  max_pending integer, -- most live jobs of people; null takes the setting
+  -- maximum number of live jobs when people enqueue. Null means the setting applies.
+  max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
       weight >= 1
@@ -197,7 +207,7 @@ revoke all on queue.tenant_limits from public, anon, authenticated, service_role
 
 create table queue.pauses (
   kind text not null, -- job_type, queue, workspace, or workspace_type
-  name text not null, -- the type, the queue, the workspace's id, or <workspace id>/<type>
+  name text not null, -- name of the type or queue, id of the workspace, or <workspace id>/<type>
   workspace_id uuid,
   job_type text,
   paused_at timestamptz not null default queue.clock(),
@@ -212,14 +222,16 @@ create table queue.pauses (
 alter table queue.pauses enable row level security;
 revoke all on queue.pauses from public, anon, authenticated, service_role;
 
--- How far lanes that are served together have come: the round, and the tenant that was served last.
--- There are about as many as there are lanes: one that no lane is in any more is used again.
+-- A ring has the position of lanes that are served together. The position consists of the round and
+-- the last tenant served. There are about as many rings as lanes, because a ring that no lane uses
+-- any more is used again.
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- how many jobs that tenant has had of a round that is unfinished, else 0
+  -- number of jobs that the last tenant has got of an unfinished round, or 0 if its round is
+  -- finished
   last_taken integer not null default 0
 ) with (
   fillfactor = 50,
@@ -235,27 +247,32 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
-  -- when a worker last asked for its jobs, to a minute; null: none serves it
+  -- time of a worker's last request for jobs of the lane, exact to a minute, or null if no worker
+  -- serves the lane
   served_at timestamptz,
-  -- since when it has no jobs and nothing names it; deleted a day later
+  -- Time since which the lane has no jobs and nothing refers to it. The lane is deleted a day
+  -- later.
   unused_since timestamptz,
-  ring integer not null default 1 -- a lease puts it into another
+  ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
 alter table queue.lanes enable row level security;
 revoke all on queue.lanes from public, anon, authenticated, service_role;
--- not unique: no caller waits for one
+-- not unique, so that no caller waits for another one
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is open, or blocked: at a limit until look_at, paused (infinity), or closed (null).
+-- A turn is open or blocked. For a blocked turn, look_at is the end of its time at a limit,
+-- infinity if it is paused, or null if it is closed.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  rank bigint not null, -- of its tenant in all rings: the smallest is served first
-  -- no ready job has a smaller ord: a lease reads from here on, and so not the dead rows before it
+  -- rank of the tenant in all rings. The smallest rank is served first.
+  rank bigint not null,
+  -- No ready job of the turn has a smaller ord. A lease reads from this ord on, and so skips the
+  -- dead rows before it.
   from_ord bigint not null default 0,
-  changed_at timestamptz not null, -- when it was opened or blocked
-  blocked boolean not null default false, -- no lease reads it
+  changed_at timestamptz not null, -- time at which the turn was opened or blocked
+  blocked boolean not null default false, -- true if no lease reads the turn
   look_at timestamptz,
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
@@ -267,19 +284,20 @@ create index turns_by_lane on queue.turns (lane, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- A turn to open, or a key whose gate to look at. Inserted and never updated, so that none waits.
+-- A note names a turn to open or a gate to check. Notes are inserted and never updated, so that no
+-- transaction waits for another one.
 create table queue.notes (
   id bigint generated always as identity primary key,
-  -- when the rate of a key allows the next
+  -- time at which the rate of a key allows the next start
   look_at timestamptz not null default '-infinity',
   lane integer not null,
   workspace_id uuid not null,
-  ord bigint not null default 0, -- of a turn: the smallest ord of its jobs
+  ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
   key text -- null for a turn
 );
 alter table queue.notes enable row level security;
 revoke all on queue.notes from public, anon, authenticated, service_role;
--- read apart, so that the keys of one tenant delay no turn of another
+-- separate indexes, so that the keys of one tenant do not delay the turns of another tenant
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -293,12 +311,14 @@ create table queue.ready (
   job_id uuid not null,
   ready_at timestamptz not null,
   primary key (lane, workspace_id, ord, job_id)
-) with (fillfactor = 90); -- a page without space would be pruned at each look
+-- leave free space, because a full page would be pruned at each read
+) with (fillfactor = 90);
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
--- A line for each time at which maintenance looks at a live job: when it may start, by when it must
--- have started, its deadline. So a job whose place is another may have a line here, too.
+-- Each row is a time at which maintenance must check a live job. This is the time from which the
+-- job may start, the time by which it must have started, or its deadline. So a job with another
+-- place may have a row here, too.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -309,7 +329,8 @@ alter table queue.deferred enable row level security;
 revoke all on queue.deferred from public, anon, authenticated, service_role;
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters: jobs that failed and were not retried. An index of jobs would name their status.
+-- Dead letters are jobs that failed and were not retried. An index of public.jobs for them would
+-- contain their status, which changes.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
@@ -318,22 +339,22 @@ create table queue.dead (
 alter table queue.dead enable row level security;
 revoke all on queue.dead from public, anon, authenticated, service_role;
 
--- Jobs for which the database refused a task, as a trigger of the project's own may: the task
--- passes over them until retry_at.
+-- Jobs for which the database rejected a task, for example by a trigger of the project. The task
+-- skips these jobs until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
   workspace_id uuid not null,
-  refused_at timestamptz not null, -- the first time
+  refused_at timestamptz not null, -- time of the first rejection
   retry_at timestamptz not null,
   failures integer not null default 1,
-  failure text, -- of the last time
+  failure text, -- error of the last rejection
   primary key (task, job_id)
 );
 alter table queue.refusals enable row level security;
 revoke all on queue.refusals from public, anon, authenticated, service_role;
 
--- Jobs whose type no worker has published yet; their lane is 0.
+-- Jobs whose type no worker has published yet. Their lane is 0.
 create table queue.unpublished (
   job_type text not null,
   workspace_id uuid not null,
@@ -344,23 +365,25 @@ alter table queue.unpublished enable row level security;
 revoke all on queue.unpublished from public, anon, authenticated, service_role;
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs whose type limits each key, in three states:
---   not admitted        behind the gate, which is their place
---   admitted            their place is another; each counts as one of those that may run
---   admitted and ended  it holds no slot; the next look at the gate charges its start to the rate
---                       and deletes the row, before it counts
+-- Jobs of types that limit each key. A row has one of three states:
+-- - Not admitted. The job waits behind the gate, which is its place.
+-- - Admitted. The job has another place, and counts as one of the jobs that may run.
+-- - Admitted and ended. The job has no slot. The next check of the gate charges its start to the
+--   rate and deletes the row, before it counts.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  job_type text not null, -- a key has one gate for the type's jobs in all queues
-  key text not null, -- '' for a job without one, which a rate per key limits too
+  -- type of the job. The jobs of a type in all queues have the same gate for a key.
+  job_type text not null,
+  -- '' for a job without a key, which a rate per key limits as well
+  key text not null,
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- holds no slot any more; queue.free_of_key deletes it
+  -- true if the job no longer has a slot, and then queue.free_of_key deletes the row
   ended boolean not null default false,
-  -- Of a rate per key: null (reserves a token), then an instant (has started and is not charged
-  -- yet), then infinity (charged).
+  -- For a rate per key, the value is null while the row reserves a token. It is the start time
+  -- after the job has started and before the start is charged. It is infinity after the charge.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -371,28 +394,32 @@ create table queue.leases (
   job_id uuid primary key,
   workspace_id uuid not null,
   tick_id uuid,
-  ord bigint not null, -- of the job, which keeps it when it is released
+  ord bigint not null, -- ord of the job, which the job keeps when it is released
   ready_at timestamptz not null,
   leased_at timestamptz not null,
-  expires_at timestamptz not null, -- renewals change no index
+  expires_at timestamptz not null, -- not indexed, so that a renewal changes no index
   lane integer not null,
-  fence integer not null, -- each write of the holder must show the fence
+  fence integer not null, -- fence that each write of the worker must match
   attempt integer not null,
   worker integer not null,
   tick_call integer not null,
   lease_seconds integer not null,
-  -- stored of this attempt: a repeated report adds the rest
+  -- number of log lines of this attempt that are stored, so that a repeated report appends only the
+  -- rest
   log_lines integer not null default 0,
   step text,
-  step_started_at timestamptz, -- the step that runs, as last reported
-  key text, -- of the gate that admitted it
-  output_bytes bigint -- of its job's streams, once it has written
+  -- start of the running step as last reported
+  step_started_at timestamptz,
+  key text, -- key of the gate that admitted the job
+  -- bytes of the job's streams, null before the first write
+  output_bytes bigint
 ) with (fillfactor = 70);
 alter table queue.leases enable row level security;
 revoke all on queue.leases from public, anon, authenticated, service_role;
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Rows of these tables live for seconds: vacuum at a thousand dead ones, whatever the size.
+-- Rows of these tables live for seconds. Vacuum starts at a thousand dead rows, whatever the size
+-- of the table.
 do $$
 declare
   v_table regclass;
@@ -410,18 +437,19 @@ begin
 end;
 $$;
 
--- What each worker serves: a row that is written once a minute, or when that changes.
+-- The job types and queues that each worker serves. A row is written once a minute, or when its
+-- values change.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
-  started_at timestamptz not null default queue.clock(), -- its latest run
+  started_at timestamptz not null default queue.clock(), -- start of its latest run
   seen_at timestamptz not null default queue.clock(),
-  ended_at timestamptz, -- of its latest run; null while that lasts
+  ended_at timestamptz, -- end of its latest run, null while the run is active
   version text,
   job_types text[],
-  queues text[], -- null for all
-  summary jsonb, -- of its latest run
-  evidence jsonb, -- why its process died, as its host saw it
+  queues text[], -- null for all queues
+  summary jsonb, -- summary of its latest run
+  evidence jsonb, -- reason for the death of its process, as the host reported it
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;
@@ -429,15 +457,17 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Runs of workers: their latest call that was the first or got jobs, so that a repeated call is
--- recognised; and those under way where their number is bounded, see queue.admit_run.
+-- Worker runs. A row stores the latest call that was the first call or got jobs, so that a repeated
+-- call is recognized. If the number of runs is limited, the row also marks an active run
+-- (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
   worker integer,
   last_call integer not null default 0,
-  has_refused boolean not null default false, -- another run, since this one was admitted
-  -- of an admitted one, until it ends: when its host ends it at the latest
+  -- true if another run was rejected after this run was admitted
+  has_refused boolean not null default false,
+  -- for an admitted run until it ends, the latest time at which its host ends it
   expires_at timestamptz
 ) with (fillfactor = 50);
 alter table queue.ticks enable row level security;
@@ -445,7 +475,7 @@ revoke all on queue.ticks from public, anon, authenticated, service_role;
 create index ticks_under_way on queue.ticks (expires_at)
   where expires_at is not null;
 
--- Stored events; the view public.job_events adds those that follow from the job's row.
+-- Stored events. The view public.job_events adds the events that follow from the job's row.
 create table queue.job_events (
   job_id uuid not null,
   seq integer not null,
@@ -457,10 +487,12 @@ create table queue.job_events (
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 alter table queue.job_events enable row level security;
 revoke all on queue.job_events from public, anon, authenticated, service_role;
--- what the view public.job_events reads with its reader's rights: their policies decide
+-- the view public.job_events reads this table with the rights of its reader, and the policies
+-- decide
 grant select on queue.job_events to authenticated, service_role;
 
--- Ended attempts, except one that completed at its job's first lease: that follows from the row.
+-- Ended attempts. An attempt that completed at the first lease of its job is not stored, because it
+-- follows from the job's row.
 create table queue.attempts (
   job_id uuid not null,
   fence integer not null,
@@ -473,22 +505,23 @@ create table queue.attempts (
   error_message text,
   error_data jsonb,
   traceback jsonb,
-  origin jsonb, -- where its log is, as far as the worker knows
+  origin jsonb, -- location of its log, as far as the worker knows it
   primary key (job_id, fence)
 );
 alter table queue.attempts enable row level security;
 revoke all on queue.attempts from public, anon, authenticated, service_role;
 
--- Idempotency keys and unique keys, and the job that has each.
+-- Idempotency keys and unique keys, with the job that has each key.
 create table queue.job_keys (
   workspace_id uuid not null,
   job_type text not null,
   key text not null,
   is_unique boolean not null,
   job_id uuid not null,
-  request_hash text, -- of the payload that came with an idempotency key
-  -- when a unique key is freed: leased or finished; other: an idempotency key whose call made no
-  -- job, since another job had its unique key
+  -- hash of the payload of the call with the idempotency key
+  request_hash text,
+  -- For a unique key, the event that frees it, leased or finished. The value other marks an
+  -- idempotency key whose call created no job, because another job had its unique key.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -499,24 +532,26 @@ create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'o
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  -- 0: its result; from 1: of each gathered child; -1: a spawn
+  -- 0 for the result of the step, 1 and more for each gathered child, -1 for a spawn
   nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the kind of a wait
   value jsonb not null,
   started_at timestamptz,
-  created_at timestamptz not null, -- when it finished
+  created_at timestamptz not null, -- time at which the step finished
   primary key (job_id, name, nth),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 alter table queue.steps enable row level security;
 revoke all on queue.steps from public, anon, authenticated, service_role;
 
--- Tokens of rates: r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit>; with +n at the end, what
--- is not charged to that one yet. Others count: q:<workspace> live jobs, b:<workspace> their bytes.
+-- Buckets of tokens. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
+-- u:<user>/<limit>. A name with +n at the end has charges that its bucket has not paid yet. Other
+-- names have counts. q:<workspace> counts live jobs, and b:<workspace> counts the bytes of their
+-- payloads.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
-  refilled_at timestamptz not null -- tokens at that time
+  refilled_at timestamptz not null -- time for which tokens is exact
 ) with (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0,
@@ -527,27 +562,28 @@ revoke all on queue.buckets from public, anon, authenticated, service_role;
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- readers go by number and id. The number is a transaction's id with queue.feed_base added: xid,
-  -- or the end of the writer's snapshot where that is greater, so that it never falls along a
-  -- job's events
+  -- Readers read the feed in the order of number and id. The number is a transaction id plus
+  -- queue.feed_base. The transaction id is xid, or the end of the writer's snapshot if that is
+  -- greater, so that the number never decreases along the events of a job.
   number bigint not null,
-  xid xid8 not null default pg_current_xact_id(), -- who wrote it
+  xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
   workspace_id uuid not null,
   session_id text,
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  -- null where the type keeps no such event: only statistics and workers read it
+  -- null if the type stores no such event, and then only statistics and workers read the row
   seqs integer[],
-  wakes boolean, -- its commit notifies listening workers
-  -- its message exceeded the budget, and watchers were not yet asked to read again
+  wakes boolean, -- true if the commit notifies listening workers
+  -- true if the message of the row exceeded the budget, and watchers were not yet asked to read
+  -- again
   unsent boolean,
   primary key (workspace_id, number, id)
 );
 alter table queue.feed enable row level security;
 revoke all on queue.feed from public, anon, authenticated, service_role;
--- random digits do not compress
+-- store these columns without compression, because random digits do not compress
 alter table queue.feed
   alter job_ids set storage external,
   alter seqs set storage external;
@@ -557,7 +593,8 @@ create index feed_unsent on queue.feed (id) where unsent;
 create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 create index feed_by_number on queue.feed (number);
 
--- The same event of several jobs of a tenant and session: what a statement adds to the feed.
+-- The same event of several jobs of a tenant and session. A statement adds such changes to the
+-- feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -567,28 +604,32 @@ create type queue.change as (
   seqs integer[]
 );
 
--- Maintenance, a line for each task of public.run_maintenance. An app adds its own: queue.do_<name>
--- does it, and what queue.findings_of_<name> returns, where there is one, explain_queue says.
+-- Tasks of public.run_maintenance. An app adds rows for its own tasks. The function queue.do_<name>
+-- runs the task. If the function queue.findings_of_<name> exists, explain_queue shows its findings.
 create table queue.tasks (
   name text primary key,
   every interval not null,
-  done_at timestamptz not null default '-infinity', -- its last run
-  -- found nothing: due after an hour, or once jobs ran
+  done_at timestamptz not null default '-infinity', -- time of its last run
+  -- true if the last run found nothing, and then the task is due after an hour or after jobs have
+  -- run
   was_idle boolean not null default false,
-  -- after a failure: five seconds later, then twice as long, at most an hour
+  -- time of the next try after a failure, five seconds later and then twice as long each time, at
+  -- most an hour
   retry_at timestamptz,
-  failure text, -- why its last run failed
-  failures integer not null default 0, -- since it last succeeded
-  -- the feed is read (by live: deleted) before this number, and of that up to the line read_id
+  failure text, -- error of its last run
+  failures integer not null default 0, -- number of failures since its last success
+  -- The task has read all feed rows with a number below read_to, and the rows with this number up
+  -- to the id read_id. For the task live, read_to is the end of the deleted rows.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
-  after_id uuid, -- how far a pass over all jobs has come
-  reads_feed boolean not null default false -- due when there are lines that it has not read
+  after_id uuid, -- last job of a pass over all jobs
+  reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 alter table queue.tasks enable row level security;
 revoke all on queue.tasks from public, anon, authenticated, service_role;
 
--- Stored events, and those that follow from the row: creation, the first lease, a plain completion.
+-- Stored events, and the events that follow from the job's row. The latter are the creation, the
+-- first lease and a plain completion.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e
@@ -641,10 +682,10 @@ where d.is_there
     )
   );
 comment on view public.job_events is
-  E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, '
-  'then listen.';
+  E'The history of each job, seq 1, 2, 3 … without gaps.\n\n'
+  'Read all events after the last known seq, then listen.';
 
--- The job; 404 unless the caller may see it.
+-- Return a job. Reject the call with status 404 unless the caller may read the job.
 create function queue.visible_job(p_job_id uuid)
 returns public.jobs
 language plpgsql stable
@@ -666,7 +707,8 @@ end;
 $$;
 revoke execute on function queue.visible_job from public;
 
--- Append an event to each of these locked jobs. p_is_counted: the caller has raised last_seq.
+-- Append an event to each of these locked jobs.
+-- p_is_counted: True if the caller has already increased last_seq.
 create function queue.append_event(
   p_ids uuid[],
   p_type text,
