@@ -1,0 +1,29 @@
+"""The page of concepts and the head of the schemas define a term by the same words."""
+
+from __future__ import annotations
+
+import re
+
+from minutehand.docs import PAGES
+from tests.support.paths import ROOT
+
+DEFINITION = r"^- (.+\n(?:  .+\n)*)"
+
+
+def definitions(text: str) -> set[str]:
+    """Return the items of a text, one line each, without marks and the name of the schema."""
+    items = (" ".join(item.split()) for item in re.findall(DEFINITION, text, re.M))
+    return {re.sub(r"`|\bqueue\.", "", item) for item in items}
+
+
+def test_the_page_defines_each_term_of_the_engine_as_the_schemas_do() -> None:
+    """Otherwise a reader learns two meanings of a word."""
+    schema = (ROOT / "supabase/schemas/01_foundation.sql").read_text("utf-8")
+    head = re.sub(r"^-- ?", "", schema.partition("\n\n")[0], flags=re.M)
+    first_list = re.search(rf"(?:{DEFINITION})+", head, re.M)
+    [page] = [page for page in PAGES if page.topic == "concepts"]
+
+    assert first_list
+    terms = definitions(first_list[0])
+    assert len(terms) > 10
+    assert terms - definitions(page.text) == set()
