@@ -1,7 +1,10 @@
--- Job types, which workers publish, and the check of payloads against their schemas.
+-- This file publishes the job types of workers, and checks payloads against the schemas of their
+-- types.
 
--- What a value must, apart from its parts, as "be at least 1"; null when it fits. Each type has its
--- own branch: Postgres prepares an expression once a transaction, but only one that it reaches.
+-- Return the requirement of a schema that a value violates, for example "be at least 1". Return
+-- null if the value is valid. The items and fields of the value are not checked here. Each JSON
+-- type has a separate branch. Postgres prepares each expression once per transaction, but only the
+-- expressions that it reaches.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -67,9 +70,10 @@ end;
 $$;
 revoke execute on function queue.value_error from public;
 
--- The first way p_value breaks p_schema, as a sentence; null when it fits. The part of JSON Schema
--- 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties,
--- items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), $ref.
+-- Return the first violation of p_schema by p_value, as a sentence. Return null if p_value is
+-- valid. The function supports the part of JSON Schema 2020-12 that pydantic generates. This part
+-- has type, enum, const, required, properties, additionalProperties, items, lengths, ranges,
+-- pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning of anyOf) and $ref.
 create function queue.schema_error(
   p_schema jsonb,
   p_value jsonb,
@@ -88,7 +92,8 @@ declare
   v_part record;
 begin
   if p_schema is null then
-    return null; -- nothing below is looked into
+    -- without a schema, the parts of a value are not checked
+    return null;
   elsif p_schema ? '$ref' then
     return queue.schema_error(
       v_root #> string_to_array(ltrim(p_schema ->> '$ref', '#/'), '/'),
@@ -147,8 +152,8 @@ end;
 $$;
 revoke execute on function queue.schema_error from public;
 
--- Refuse what some clients cannot read, since one job must not spoil an answer with many: JSON
--- parsers stop at about 200 levels and overflow beyond 1.8e308.
+-- Reject JSON that some clients cannot read, because one job must not break a response with many
+-- jobs. JSON parsers stop at about 200 levels of nesting, and overflow beyond 1.8e308.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -158,7 +163,7 @@ declare
   v_text constant text := p_value::text;
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
-  -- measured as text: 1e131000 is stored in ten bytes and read in 131,001
+  -- measure the text, because 1e131000 is stored in ten bytes but read as 131,001 bytes
   if octet_length(v_text) > v_bytes_max then
     perform queue.refuse(
       413,
@@ -193,7 +198,8 @@ end;
 $$;
 revoke execute on function queue.check_json from public;
 
--- Refuse a payload that its type's latest schema does not allow; upcasters check older ones.
+-- Reject a payload that violates the latest schema of its type. Upcasters check payloads of older
+-- versions.
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -241,9 +247,10 @@ end;
 $$;
 revoke execute on function queue.check_payload from public;
 
--- Whether a type is of a younger deploy than the one that publishes it now, which therefore undoes
--- nothing of it. Who does not say when it was deployed is older than who does; between two that do
--- not, the newer version of the payload is the younger.
+-- Return true if the stored type comes from a newer deploy than the type that is being published.
+-- The older deploy then changes nothing. If the stored type has a deployment time, a deploy without
+-- a deployment time is older. If the stored type has no deployment time, or if both times are
+-- equal, the type with the higher schema_version is newer.
 create function queue.is_of_younger(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable
@@ -260,8 +267,9 @@ cross join lateral (
 $$;
 revoke execute on function queue.is_of_younger from public;
 
--- Publish the schedules of a type's code, with their queues. Those that are missing are withdrawn:
--- one that comes back within a day, as after a roll-back, keeps the run that it would have next.
+-- Publish the schedules in the code of a type, and their queues. Schedules that are missing from
+-- the code are withdrawn. If a withdrawn schedule comes back within a day, for example after a
+-- rollback, it keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -318,7 +326,8 @@ end;
 $$;
 revoke execute on function queue.publish_schedules from public;
 
--- Publish a type: its row, and the schedules of its code. False where it is of a younger deploy.
+-- Publish a type, which has a row and the schedules of its code. Return false if the stored type
+-- comes from a newer deploy.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -359,19 +368,20 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- null, which the column refuses, for another word
+        -- any other word gives null, which the column rejects
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- a clock that is ahead must not hold the type against what comes after
+        -- limited to the present, because a worker with a fast clock must not block later deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- a worker may make a type internal, and may not undo that, unless keys were revoked since
+        -- A worker may make a type internal. A worker may not undo this, unless worker keys were
+        -- revoked since.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -384,7 +394,7 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- on conflict: a migration may be adding it
+    -- on conflict, because a migration may be adding the type
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -392,7 +402,7 @@ begin
   if p_type ? 'schedules' then
     perform queue.publish_schedules(p_type, coalesce(v_new.source, v_name));
   end if;
-  -- changed limits apply to jobs that run or wait already
+  -- apply changed limits to jobs that already run or wait
   if (
     v_old.key_concurrency,
     v_old.rate_limit,
@@ -425,7 +435,8 @@ declare
   v_field text;
 begin
   perform queue.refuse_revoked();
-  for v_type in -- in one order, since each is locked
+  -- sorted, because each type is locked
+  for v_type in
     select (
       select jsonb_object_agg(f.key, f.value)
       from jsonb_each(t.value) as f
@@ -440,7 +451,8 @@ begin
     );
     begin
       v_count := v_count + queue.publish_type(v_type)::integer;
-    exception -- a refused type stops no other
+    -- a rejected type must not stop the other types
+    exception
     when data_exception
       or integrity_constraint_violation
       or sqlstate 'PT400'
@@ -461,18 +473,19 @@ begin
       if char_length(v_type ->> 'job_type') between 1 and 100
         and v_type ->> 'job_type' !~ '[[:cntrl:]]'
       then
-        -- version 0: not published yet
+        -- version 0 means that the type is not published yet
         insert into queue.job_types as t (job_type, schema_version, refusal)
         values (v_type ->> 'job_type', 0, left(sqlerrm, 1000))
         on conflict (job_type) do update set refusal = excluded.refusal;
       end if;
     end;
   end loop;
-  perform public.attach_extensions(); -- what has been installed since
+  -- attach the extensions that were installed meanwhile
+  perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;
 $$;
 comment on function public.register_job_types is
-  E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that '
-  'is refused keeps the policy it had and shows why.';
+  E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\n'
+  'A rejected type keeps its previous policy and shows the reason.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

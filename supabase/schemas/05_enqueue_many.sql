@@ -1,9 +1,11 @@
--- Enqueue many: enqueue_jobs, children and schedules call queue.enqueue, which calls queue.add for
--- each job, or queue.add_plain for all. And the triggers of public.jobs for inserts and deletes.
+-- This file enqueues many jobs. public.enqueue_jobs, spawned children and schedules call
+-- queue.enqueue. It calls queue.add_plain for all jobs at once, or queue.add for each job. The file
+-- also has the triggers of public.jobs for inserts and deletes.
 
--- Add jobs in one statement, at a tenth of the cost of queue.add; tests/sql/test_inserts.py holds
--- the two equal. False, with none added, unless all are plain: without options, of published types
--- that have no schema and no rate of a key.
+-- Add plain jobs in one statement, at a tenth of the cost of queue.add. tests/sql/test_inserts.py
+-- checks that both functions have the same effect. If a job is not plain, add no jobs and return
+-- false. A plain job has no options, and its type is published and has neither a schema nor a rate
+-- per key.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -29,7 +31,8 @@ begin
           or i.value - '{job_type,payload}'::text[] <> '{}'
           or jsonb_typeof(i.value -> 'payload') not in ('object', 'null')
         then true
-      when octet_length(i.value::text) > 309 then -- as queue.check_json
+      -- same tests as in queue.check_json
+      when octet_length(i.value::text) > 309 then
       octet_length(i.value::text) > v_bytes_max
         or i.value @? 'strict $.**{102}'
         or i.value::text ~ '[0-9]{155}[0-9]{154}'
@@ -37,7 +40,8 @@ begin
   ) then
     return false;
   end if;
-  v_types := array( -- read once: one may be changed or deleted meanwhile
+  -- read once, because a type may be changed or deleted meanwhile
+  v_types := array(
     select t
     from (
       select distinct i.value ->> 'job_type' as job_type
@@ -106,7 +110,8 @@ end;
 $$;
 revoke execute on function queue.add_plain from public;
 
--- Take a call's idempotency keys, in one order against deadlocks; gives each item's job of the key.
+-- Take the idempotency keys of a call. The keys are taken in sorted order to prevent deadlocks.
+-- Return for each item the job that has its key.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
 returns uuid[]
 language sql
@@ -142,7 +147,7 @@ from claimed as c
 $$;
 revoke execute on function queue.claim_keys from public;
 
--- Publish new jobs: a line of the feed for all that have the same session, type and events.
+-- Publish new jobs. Jobs that have the same session, type and events share one row of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -188,8 +193,12 @@ end;
 $$;
 revoke execute on function queue.publish_created from public;
 
--- Enqueue many, all at once if they are plain, else one by one; ids and created in the order of
--- p_items. p_user_id: who calls, null: the service.
+-- Enqueue many jobs. They are added all at once if they are plain, otherwise one by one.
+-- p_user_id: The person who calls, or null for the service.
+-- p_bulk: True if errors name the element, for example jobs[0].
+-- ids: Ids of the jobs in the order of p_items.
+-- created: For each item, false if another job already has its keys.
+-- wake: True if the caller should start a worker.
 create function queue.enqueue(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -207,9 +216,9 @@ declare
   v_count constant integer := jsonb_array_length(p_items);
   v_caller constant uuid := queue.caller();
   v_is_plain boolean;
-  v_keyed uuid[]; -- the job of each item that has an idempotency key
+  v_keyed uuid[]; -- job that has the idempotency key of each item
   v_new uuid[] := '{}';
-  v_published integer := 0; -- how many of v_new
+  v_published integer := 0; -- number of jobs in v_new that are already published
   v_item record;
   v_made record;
 begin
@@ -223,7 +232,8 @@ begin
   )
   where v_caller is not null
     and v_count > 1
-    and not p_items @? '$[*].idempotency_key'; -- a repeated call makes none
+    -- a repeated call with idempotency keys creates no jobs
+    and not p_items @? '$[*].idempotency_key';
   v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
   wake := v_is_plain;
   if v_is_plain then
@@ -238,7 +248,8 @@ begin
     ) as n
     where v_caller is not null and v_count > 1 and n.fresh > 0;
   end if;
-  -- unique keys in one order likewise; repeats last, when each key has its job
+  -- Unique keys are also taken in sorted order. Repeated items come last, because each key has its
+  -- job by then.
   for v_item in
     select
       i.value,
@@ -265,7 +276,7 @@ begin
       );
       created[v_item.n] := false;
       continue;
-    -- it may replace a job of this call, which is published before
+    -- the next item may replace a job of this call, so publish the jobs that are created up to now
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -295,7 +306,7 @@ begin
     );
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
-    -- the person who calls, also where an app's function enqueues for them as the service
+    -- charge the person who calls, even if a function of an app enqueues for them as the service
     perform queue.admit(
       'jobs',
       p_workspace_id,
@@ -374,15 +385,16 @@ end;
 $$;
 comment on function public.enqueue_jobs is
   E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, created, wake} '
-  'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an '
-  'error''s detail names the element.';
+  'with p_return ids.\n\n'
+  'Each element has job_type, payload and the options of enqueue_job. The detail of an error '
+  'names the element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check each row of a plain insert into public.jobs before it is written, and fill it in. worker 0
--- marks it for queue.place_inserted, which checks the ids, and the workspaces of plain SQL. What a
--- person's transaction inserts beyond a hundred jobs takes a call slot, as a bulk does, and each
--- hundred must be theirs to spend, since what is refused at the end has cost as much as what is
--- admitted.
+-- Check each row of a plain insert into public.jobs before it is written, and complete the row. The
+-- value 0 in worker marks the row for queue.place_inserted. That trigger checks the ids, and the
+-- workspaces of rows that plain SQL inserts. If a person inserts more than a hundred jobs in a
+-- transaction, the transaction takes a call slot, like a bulk. The person's limits are checked
+-- before each further hundred, because a rejected insert costs as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -465,16 +477,16 @@ begin
 end;
 $$;
 revoke execute on function queue.check_inserted from public;
--- the engine gives the lane of each job that it inserts; callers may not
+-- the engine sets the lane of each job that it inserts, and callers may not set the lane
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- Place and publish the jobs of a plain insert, all of the statement at once. A trigger of the
--- project's own may have changed or deleted some since they were written, or placed them itself: by
--- a call which starts a scheduled one now, and which counts an event.
+-- Place and publish the jobs of a plain insert, all jobs of the statement at once. A trigger of the
+-- project may have changed, deleted or placed some jobs after they were written. For example, it
+-- may have called a function that starts a scheduled job now and appends an event.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -491,14 +503,16 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  if v_ids = '{}' then -- the engine's own
+  -- the engine inserted these jobs
+  if v_ids = '{}' then
     return null;
   end if;
   perform queue.may_read(w.workspace_id)
   from (select distinct a.workspace_id from added as a where a.worker = 0) as w;
   if v_ids[1] < queue.id_at(v_now - interval '1 day')
     or v_ids[cardinality(v_ids)] > queue.id_at(v_now + interval '1 day')
-  then -- retention reads ages from ids
+  -- retention derives the age of a job from its id
+  then
     perform queue.refuse(
       400,
       'invalid_argument',
@@ -513,7 +527,7 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- it has more events than its creation: a trigger's call has changed it
+      -- the job has more events than its creation, because a call of a trigger has changed the job
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -524,7 +538,8 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  placed as ( -- as queue.place of jobs that are ready at once
+  -- same as queue.place for jobs that are ready at once
+  placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id
     from jobs as j
@@ -540,7 +555,8 @@ begin
     ) as k
   )
   select
-    coalesce((select bool_or(n.is_ready) from noted as n), false), -- reads all of it
+    -- bool_or() calls note_turn for every row
+    coalesce((select bool_or(n.is_ready) from noted as n), false),
     (select array_agg(j.id) from jobs as j where j.is_simple is not true),
     (select array_agg(j.id) from jobs as j where j.is_changed)
   into v_is_ready, v_rest, v_changed;
@@ -555,7 +571,7 @@ begin
       false
     ) or v_is_ready;
   end if;
-  -- a line of the feed holds at most a thousand jobs, as those of bulks do
+  -- a row of the feed has at most a thousand jobs, as for a bulk
   for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
@@ -585,7 +601,7 @@ create trigger jobs_after_insert
   when (current_setting('minutehand.plain_inserts', true) <> '')
   execute function queue.place_inserted();
 
--- Delete what belongs to deleted jobs.
+-- Delete the data of deleted jobs.
 create function queue.after_delete()
 returns trigger
 language plpgsql
@@ -595,7 +611,8 @@ as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin
-  -- this waits for a gate which is admitting one, and the statements after it see its new row
+  -- This query waits for a gate that is admitting one of the jobs. The next statements then see the
+  -- new row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -634,15 +651,16 @@ begin
   ),
   ended as (
     update queue.gated
-    set ended = true -- its start is yet to be charged
+    -- the start of the job is not charged yet
+    set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),
   gone as (
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- also where no other has the key now: one may come before this is committed, whose look at the
-  -- gate finds the slot taken
+  -- Leave a note even if no other job has the key now. A job with this key may be added before this
+  -- transaction commits, and its check of the gate then finds the slot taken.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -653,7 +671,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- one that an enqueue uses just now stays: that finds its job deleted, and takes the key
+  -- Skip a key that an enqueue has locked. The enqueue finds that the job is deleted, and takes the
+  -- key.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -676,7 +695,8 @@ begin
     join queue.job_keys as o on o.job_id = j.id and o.freed_when = 'other'
     for update of o skip locked
   ));
-  -- one that a report or settlement holds stays, which waits for the record: it is swept later
+  -- Skip a lease that a report or a settlement has locked, because that transaction waits for the
+  -- job's row. The sweep deletes the lease later.
   delete from queue.leases
   where ctid = any (array(
     select l.ctid
@@ -694,7 +714,7 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- not of those past their retention, whose lines are gone
+  -- skip jobs that last changed before the feed begins, because the feed has no rows of these jobs
   perform queue.forget_in_feed(
     v_ids,
     array_agg(distinct j.workspace_id),
