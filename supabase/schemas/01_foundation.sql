@@ -11,9 +11,9 @@
 -- - A turn is a tenant that has ready jobs in a lane.
 -- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A turn
 --   is closed when a lease finds it empty.
--- - The rank of a tenant is its position among all tenants that have turns. It is the same in all
---   lanes. A new tenant gets a rank just below the rank of the last tenant served, so that it comes
---   near the end of the round.
+-- - The rank of a tenant is its position among all tenants that have turns. A tenant has the same
+--   rank in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so
+--   that the new tenant comes near the end of the round.
 -- - A ring is a group of lanes that are served together, with the last tenant served.
 -- - A round is one pass of a ring through its tenants in the order of their ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
@@ -66,9 +66,9 @@
 --
 -- Four forms recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. It also skips rows that were changed after the statement began. The lock is then on a
---   new version of the row, which the update does not see. So no row is changed because of a
---   condition on another table that is no longer true.
+--   locked. Such an update also skips rows that were changed after the statement began. The lock is
+--   then on a new version of the row, which the update does not see. So no row is changed because
+--   of a condition on another table that is no longer true.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
 -- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
 --   that `perform` runs.
@@ -705,7 +705,7 @@ end;
 $$;
 revoke execute on function queue.may_manage from public;
 
--- Return the workspace to act in. Without p_workspace_id, this is the workspace that the caller
+-- Return the workspace to act in. Without p_workspace_id, return the workspace that the caller
 -- joined first. So joining another workspace does not change the meaning of calls without a
 -- workspace. If a project's tenants have no date of joining, a caller with several workspaces must
 -- name one. Guests have no claims. The service is therefore recognized by its role.

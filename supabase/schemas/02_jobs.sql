@@ -316,9 +316,8 @@ create table queue.ready (
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
--- Each row is a time at which maintenance must check a live job. This is the time from which the
--- job may start, the time by which it must have started, or its deadline. So a job with another
--- place may have a row here, too.
+-- Each row is a time at which maintenance must check a live job. At this time, the job may start,
+-- must have started, or has its deadline. So a job with another place may have a row here, too.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -354,7 +353,7 @@ create table queue.refusals (
 alter table queue.refusals enable row level security;
 revoke all on queue.refusals from public, anon, authenticated, service_role;
 
--- Jobs whose type no worker has published yet. Their lane is 0.
+-- Jobs whose type no worker has published yet. The lane of these jobs is 0.
 create table queue.unpublished (
   job_type text not null,
   workspace_id uuid not null,
@@ -382,8 +381,8 @@ create table queue.gated (
   admitted boolean not null default false,
   -- true if the job no longer has a slot, and then queue.free_of_key deletes the row
   ended boolean not null default false,
-  -- For a rate per key, the value is null while the row reserves a token. It is the start time
-  -- after the job has started and before the start is charged. It is infinity after the charge.
+  -- For a rate per key, the value is null while the row reserves a token. After the job has
+  -- started, the value is the start time. After the start is charged, the value is infinity.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -546,7 +545,7 @@ revoke all on queue.steps from public, anon, authenticated, service_role;
 
 -- Buckets of tokens. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
 -- u:<user>/<limit>. A name with +n at the end has charges that its bucket has not paid yet. Other
--- names have counts. q:<workspace> counts live jobs, and b:<workspace> counts the bytes of their
+-- buckets are counters. q:<workspace> counts live jobs, and b:<workspace> counts the bytes of their
 -- payloads.
 create table queue.buckets (
   name text primary key,
@@ -593,8 +592,8 @@ create index feed_unsent on queue.feed (id) where unsent;
 create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 create index feed_by_number on queue.feed (number);
 
--- The same event of several jobs of a tenant and session. A statement adds such changes to the
--- feed.
+-- A change is one event that several jobs of a tenant and session have in common. A statement adds
+-- its changes to the feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -628,8 +627,8 @@ create table queue.tasks (
 alter table queue.tasks enable row level security;
 revoke all on queue.tasks from public, anon, authenticated, service_role;
 
--- Stored events, and the events that follow from the job's row. The latter are the creation, the
--- first lease and a plain completion.
+-- Stored events, and the events that follow from the job's row. The creation, the first lease and a
+-- plain completion of a job follow from its row.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e

@@ -182,8 +182,8 @@ end;
 $$;
 revoke execute on function queue.lane_of from public;
 
--- Return the ord of a job. Its upper bits are the priority. Its lower 52 bits are the microseconds
--- since 2020. The smallest ord comes first.
+-- Return the ord of a job. The upper bits of the ord are the priority. The lower 52 bits are the
+-- microseconds since 2020. The smallest ord comes first.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -691,11 +691,11 @@ end;
 $$;
 revoke execute on function queue.claim_key from public;
 
--- Take the keys of a new job. Return the id of the job that has the keys. This is another job if
--- one of the keys was already taken. With on_conflict 'replace', a pending job that has the unique
--- key gets the payload of the new job. It also gets the tags, priority, time and start_by_seconds
--- if the call gives them. If the unique key was already taken, the idempotency key of this call
--- belongs to the other job from now on (freed_when 'other').
+-- Take the keys of a new job. Return the id of the job that has the keys. If a key was already
+-- taken, this id belongs to another job. With on_conflict 'replace', a pending job that has the
+-- unique key gets the payload of the new job. The pending job also gets the tags, priority, time
+-- and start_by_seconds that the call gives. If the unique key was already taken, the idempotency
+-- key of this call belongs to the other job from now on (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -825,8 +825,8 @@ end;
 $$;
 revoke execute on function queue.claim from public;
 
--- Check a job, and insert its row and the row of its place. The caller publishes the job.
--- p_id: Id of the new job. Its idempotency key may already be taken for this id.
+-- Check a job, and insert its row and the row of its place. The caller publishes the job. p_id: Id
+-- of the new job. The job's idempotency key may already be taken for this id.
 -- job: The new job, or the job that already has its keys.
 -- created: False if another job already has its keys.
 -- is_ready: True if a lease can get the job now.
@@ -876,11 +876,11 @@ end;
 $$;
 revoke execute on function queue.add from public;
 
--- Enqueue a simple job, which is ready at once. Its type has no schema and no rate per key. A job
--- without a key passes all other gates. This function has the same effect as queue.add and
--- queue.publish, which are easier to read. It inserts the job, its place, its note and the feed row
--- in one statement. It returns the same JSON as queue.row_json. tests/sql/test_inserts.py checks
--- that both ways have the same effect.
+-- Enqueue a simple job, which is ready at once. The type of a simple job has no schema and no rate
+-- per key. A job without a key passes all other gates. This function has the same effect as
+-- queue.add and queue.publish, which are easier to read. The function inserts the job, its place,
+-- its note and the feed row in one statement. The result is the same JSON as queue.row_json
+-- returns. tests/sql/test_inserts.py checks that both ways have the same effect.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1131,11 +1131,11 @@ comment on function public.enqueue_job is
   'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Three times since 1970. They are sequences, because every transaction sees the value of a
+-- Three times since 1970. The times are sequences, because every transaction sees the value of a
 -- sequence at once.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second. wanted_ms: Time
---   of the last request to a caller to start a worker, in milliseconds. It is 0 after a worker has
---   started.
+--   of the last request to a caller to start a worker, in milliseconds. The value is 0 after a
+--   worker has started.
 -- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
@@ -1193,12 +1193,13 @@ revoke execute on function queue.count_on_no_worker from public;
 
 -- Return whether the caller should start a worker. The result is false if, within the last two
 -- seconds, a worker with free slots requested jobs or a caller was asked to start a worker. If
--- public.connect_worker has stored the URL of a worker, pg_net calls this URL. Without AWS, these
+-- public.connect_worker has stored the URL of a worker, pg_net calls this URL. Without AWS, the
 -- calls by pg_net are the worker's schedule. On AWS, the calls are a hint in addition to the API
 -- and the schedule of each minute.
--- p_is_due: True for the call that pg_cron makes once a minute. It ignores the two seconds.
--- p_is_answered: True if the response reaches a caller that can start a worker. Otherwise, without
---   a URL, the result is false.
+-- p_is_due: True for the call that pg_cron makes once a minute. Such a call ignores the two
+--   seconds.
+-- p_is_answered: True if the response reaches a caller that can start a worker. If p_is_answered is
+--   false and no URL is stored, the result is false.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false,
@@ -1244,8 +1245,8 @@ revoke execute on function queue.wake_worker from public;
 
 -- Lock the rows of jobs and the rows of the places where they wait, all or none. Return false if
 -- another transaction has locked one of the rows. The function does not wait, because settlements
--- lock a place and then wait for the job, while deletes lock in the opposite order. It does not use
--- a short lock_timeout either. If such a timeout fires just as the lock is granted, Postgres
+-- lock a place and then wait for the job, while deletes lock in the opposite order. A short
+-- lock_timeout is not used either. If such a timeout fires just as the lock is granted, Postgres
 -- reports the error as a cancel by the user.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
@@ -1285,8 +1286,9 @@ revoke execute on function queue.lock_jobs from public;
 
 -- Lock jobs for a call that changes them. If another transaction has locked a job, a person's call
 -- is rejected at once. Such a call would wait on one of the few connections that all callers of the
--- Data API share. The service and plain SQL wait on their own connections. They wait for at most
--- eight seconds, because two transactions may each have locked a job that the other one waits for.
+-- Data API share. The service and plain SQL wait on their own connections. Their waiting time is at
+-- most eight seconds, because two transactions may each have locked a job that the other one waits
+-- for.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql

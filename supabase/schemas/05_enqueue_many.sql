@@ -1,6 +1,6 @@
 -- This file enqueues many jobs. public.enqueue_jobs, spawned children and schedules call
--- queue.enqueue. It calls queue.add_plain for all jobs at once, or queue.add for each job. The file
--- also has the triggers of public.jobs for inserts and deletes.
+-- queue.enqueue. queue.enqueue calls queue.add_plain for all jobs at once, or queue.add for each
+-- job. The file also has the triggers of public.jobs for inserts and deletes.
 
 -- Add plain jobs in one statement, at a tenth of the cost of queue.add. tests/sql/test_inserts.py
 -- checks that both functions have the same effect. If a job is not plain, add no jobs and return
@@ -193,7 +193,7 @@ end;
 $$;
 revoke execute on function queue.publish_created from public;
 
--- Enqueue many jobs. They are added all at once if they are plain, otherwise one by one.
+-- Enqueue many jobs. Plain jobs are added all at once, and other jobs one by one.
 -- p_user_id: The person who calls, or null for the service.
 -- p_bulk: True if errors name the element, for example jobs[0].
 -- ids: Ids of the jobs in the order of p_items.

@@ -1,6 +1,6 @@
 -- This file has the limits. The first part has the buckets of rates and the gates of keys. The
--- second part limits callers. It covers the rates and large calls of a person, the live jobs,
--- weight and slots of a workspace, settings, and revoked worker keys.
+-- second part limits callers. The limits of callers are the rates and large calls of a person, the
+-- live jobs, weight and slots of a workspace, settings, and revoked worker keys.
 --
 -- The number of ready jobs of a key never exceeds the number that may run. A job waits behind the
 -- gate of its key (queue.place). Settlements and leases open the gate (queue.open_gate) and charge
@@ -20,8 +20,8 @@ values
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take.
--- p_limit: Name of the limit in the 429 error if too few tokens are left. If null, the bucket may
---   become negative, because the charge is for something that has already happened.
+-- p_limit: Name of the limit in the 429 error if too few tokens are left. If p_limit is null, the
+--   bucket may become negative, because the charge is for something that has already happened.
 create function queue.spend(
   p_bucket text,
   p_most double precision,
@@ -185,12 +185,12 @@ revoke execute on function queue.note_gates from public;
 -- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
 -- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
 -- An admitted job reserves a token until it starts. This function charges the jobs that have
--- started since the last call, as of their start. It also deletes the rows of ended jobs that have
--- been charged.
+-- started since the last call, as of their start. Rows of ended jobs that have been charged are
+-- deleted.
 -- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved tokens.
 -- is_held: True if an ended row still counts, because another transaction has locked it, for
---   example to delete the job. The gate must then be checked again. A transaction that deletes any
---   other row leaves a note.
+--   example to delete the job. If is_held is true, the gate must be checked again. A transaction
+--   that deletes any other row leaves a note.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,

@@ -26,7 +26,7 @@
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, added by queue.lease.
--- pools: Array of {job_types, limit}. It replaces the single limit if kinds of processors have
+-- pools: Array of {job_types, limit}. pools replaces the single limit if kinds of processors have
 --   separate slots.
 create type queue.lease_request as (
   worker_id text,
@@ -637,9 +637,9 @@ revoke execute on function queue.lock_types from public;
 
 -- Return the turns along a ring, starting with the next tenant and going around the ring once.
 -- Turns of lanes outside the ring are included. The position of the ring is compared by (rank,
--- workspace_id, lane). In the query, lane_bound is the lane of this position. It is 0 if the round
--- of the last tenant is unfinished, so that the last tenant comes first again. Otherwise it is the
--- greatest integer, so that the last tenant comes last.
+-- workspace_id, lane). In the query, lane_bound is the lane of this position. lane_bound is 0 if
+-- the round of the last tenant is unfinished, so that the last tenant comes first again. Otherwise
+-- lane_bound is the greatest integer, so that the last tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in row p_rows, because more turns may follow.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
@@ -789,9 +789,9 @@ revoke all on queue.limited_tenants from public, anon, authenticated, service_ro
 
 -- Return the turns of the next tenants in these lanes. If the lanes share one ring, the turns are
 -- read along this ring. If most turns of the ring belong to other lanes, this read may be cut
--- before it finds p_most tenants. Then, or if the lanes have several rings, the turns are read lane
--- by lane. The tenant at which a read was first cut, and all tenants after it, are dropped, because
--- an unread turn may come before them.
+-- before it finds p_most tenants. In this case, or if the lanes have several rings, the turns are
+-- read lane by lane. The tenant at which a read was first cut, and all tenants after it, are
+-- dropped, because an unread turn may come before them.
 -- p_most: Maximum number of tenants.
 -- known: Number of tenants found.
 -- is_all: True if no further tenant has a turn.
@@ -1179,9 +1179,9 @@ $$;
 revoke execute on function queue.divide_slots from public;
 
 -- Advance these lanes to the last tenant served. Skip lanes that another lease has already moved
--- further. Afterwards the lanes share one ring. It is their present ring if no other lane uses that
--- ring, otherwise an unused ring, otherwise a new ring. The conditions are checked again when the
--- rows are locked.
+-- further. Afterwards the lanes share one ring. This ring is the present ring of the lanes if no
+-- other lane uses that ring, otherwise an unused ring, otherwise a new ring. The conditions are
+-- checked again when the rows are locked.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -2080,8 +2080,9 @@ end;
 $$;
 revoke execute on function queue.next_due_in_ms from public;
 
--- Implement public.lease_jobs. A repeated call waits until the first call has finished. It waits
--- for an advisory lock instead of a row lock, so that a call that finds nothing writes nothing.
+-- Implement public.lease_jobs. A repeated call waits until the first call has finished. The call
+-- waits for an advisory lock instead of a row lock, so that a call that finds nothing writes
+-- nothing.
 -- p_changes: Events of the jobs that the same call settled.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
