@@ -23,7 +23,7 @@ CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
 STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
 CREATED = re.compile(
     r"\s*create (?:or replace )?(?:unique )?(function|table|type|view|sequence|index) "
-    r"(?:if not exists )?(?:(\w+)\.)?(\w+)(?:\s+on (?:\w+\.)?(\w+)[^(]*\(\W*(\w+))?"
+    r"(?:if not exists )?(?:(\w+)\.)?(\w+)(?:\s+on (queue\.)?(\w+)[^(]*\(\W*(\w+))?"
 )
 INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
@@ -70,12 +70,11 @@ statements = {
     for path, text in texts.items()
     if path.suffix == ".sql"
 }
-#: What Data API clients name, too.
 others = {name for path in words.keys() - statements for name in words[path]}
 
 
 def has_reader(created: str, *names: str) -> bool:
-    """Tell whether another statement reads all names, or another language a name that is alone."""
+    """Return whether a statement reads all names, or another language a name that is alone."""
     return (len(names) == 1 and names[0] in others) or any(
         set(names) <= found
         for several in statements.values()
@@ -89,9 +88,10 @@ def created(path: Path) -> Iterator[str]:
     for statement, _ in statements[path] if "schemas" in path.parts else ():
         if not (match := CREATED.match(statement)):
             continue
-        kind, schema, name, relation, column = match.groups()
+        kind, schema, name, is_internal, relation, column = match.groups()
         if kind == "index":
-            if relation not in others and not has_reader(statement, relation, column):
+            is_open = relation in others and not is_internal
+            if not is_open and not has_reader(statement, relation, column):
                 yield name
         elif not has_reader(statement, name):
             yield f"{schema}.{name}"

@@ -1,11 +1,10 @@
 -- Statistics, health and job types. Statistics are computed from the feed some seconds later, so
--- that nothing is counted while jobs run. A row per minute is kept for a day, and a row per hour
--- for a month.
+-- that nothing is counted while jobs run. There is one series, whose rows each cover five minutes
+-- and are kept for eight days. Prometheus keeps what is older.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
-  minutes smallint not null, -- length of the period, 1 or 60
-  at timestamptz not null, -- start of the period
+  at timestamptz not null, -- start of the five minutes
   job_type text not null,
   -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
   counts jsonb not null,
@@ -13,7 +12,7 @@ create table queue.stats (
   -- 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
-  primary key (workspace_id, minutes, at, job_type)
+  primary key (workspace_id, at, job_type)
 ) with (
   fillfactor = 70,
   autovacuum_vacuum_scale_factor = 0.05,
@@ -21,7 +20,7 @@ create table queue.stats (
 );
 alter table queue.stats enable row level security;
 revoke all on queue.stats from public, anon, authenticated, service_role;
-create index stats_by_time on queue.stats (minutes, at);
+create index stats_by_time on queue.stats (at);
 
 -- Add numbers by name. Return null if there are none.
 create function queue.sum_numbers(p_all jsonb[])
@@ -75,7 +74,7 @@ begin
     exit when not found;
     with ended as materialized (
       select
-        date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at,
+        date_bin('5 minutes', l.at, '2000-01-01 00:00:00+00') as at,
         l.workspace_id,
         j.job_type,
         k.count,
@@ -108,18 +107,12 @@ begin
     cells as (
       select
         w.id,
-        m.minutes,
-        date_bin(
-          make_interval(mins => m.minutes),
-          s.at,
-          '2000-01-01 00:00:00+00'
-        ) as at,
+        s.at,
         s.job_type,
         n.kind,
         n.name,
         sum(s.jobs)::bigint as jobs
       from ended as s
-      cross join (values (1), (60)) as m (minutes)
       cross join lateral (
         values
           (s.workspace_id),
@@ -129,15 +122,14 @@ begin
         values ('count', s.count), ('wait', s.wait), ('run', s.run)
       ) as n (kind, name)
       where n.name is not null
-      group by 1, 2, 3, 4, 5, 6
+      group by 1, 2, 3, 4, 5
     ),
     stored as (
       insert into queue.stats as s (
-        workspace_id, minutes, at, job_type, counts, queue_times, run_times
+        workspace_id, at, job_type, counts, queue_times, run_times
       )
       select
         c.id,
-        c.minutes,
         c.at,
         c.job_type,
         '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0, "retried": 0, "lost": 0,
@@ -146,9 +138,9 @@ begin
         jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
         jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
       from cells as c
-      group by 1, 2, 3, 4
-      order by 1, 2, 3, 4
-      on conflict (workspace_id, minutes, at, job_type) do update set
+      group by 1, 2, 3
+      order by 1, 2, 3
+      on conflict (workspace_id, at, job_type) do update set
         counts = queue.sum_numbers(array[s.counts, excluded.counts]),
         queue_times = queue.sum_numbers(
           array[s.queue_times, excluded.queue_times]
@@ -191,13 +183,11 @@ where l.at < p_now - interval '1 minute'
 $$;
 revoke execute on function queue.figures_late_since from public;
 
--- Return the counts of each type and step, and percentiles with an error of up to 12 %. Use rows
--- per minute if p_since is within the last day, otherwise rows per hour.
+-- Return the counts of each type and step, and percentiles with an error of up to 12 %.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
-  p_step interval,
-  p_now timestamptz
+  p_step interval
 )
 returns table (at timestamptz, job_type text, line jsonb)
 language sql stable
@@ -215,37 +205,27 @@ from (
   where s.workspace_id
   = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
     and s.at >= p_since
-    and s.minutes = case
-      when p_since >= p_now - interval '24 hours 15 minutes' then 1
-      else 60
-    end
   group by 1, 2
 ) as n
 cross join lateral (
   select jsonb_object_agg(
     k.name,
     (
-      select jsonb_build_object(
-        'p50_ms', round(
-          (min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric,
-          1
-        ),
-        'p95_ms', round(
-          (min(b.ms) filter (where b.jobs >= 0.95 * b.total))::numeric,
-          1
-        ),
-        'p99_ms', round(
-          (min(b.ms) filter (where b.jobs >= 0.99 * b.total))::numeric,
-          1
-        )
-      )
+      select jsonb_object_agg(q.name, q.ms)
       from (
         select
-          power(1.25, e.key::integer + 0.5) - 1 as ms,
-          sum(e.value::numeric) over () as total,
-          sum(e.value::numeric) over (order by e.key::integer) as jobs
-        from jsonb_each_text(k.buckets) as e
-      ) as b
+          format('p%s_ms', p.percent) as name,
+          round(min(b.ms)::numeric, 1) as ms
+        from unnest('{50, 95, 99}'::integer[]) as p (percent)
+        left join (
+          select
+            power(1.25, e.key::integer + 0.5) - 1 as ms,
+            sum(e.value::numeric) over () as total,
+            sum(e.value::numeric) over (order by e.key::integer) as jobs
+          from jsonb_each_text(k.buckets) as e
+        ) as b on 100 * b.jobs >= p.percent * b.total
+        group by p.percent
+      ) as q
     )
   ) as times
   from (values ('run', n.run_times), ('queue', n.queue_times)) as k (name, buckets)
@@ -913,8 +893,11 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_since constant timestamptz := date_trunc('minute', v_now)
-    - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
+  v_since constant timestamptz := date_bin(
+    '5 minutes',
+    v_now - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60)))),
+    '2000-01-01 00:00:00+00'
+  );
 begin
   perform queue.refuse_revoked();
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -927,7 +910,7 @@ begin
       - '{completed,failed,cancelled}'::text[],
     'types', (
       select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
-      from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n
+      from queue.type_numbers(p_workspace_id, v_since, '9 days') as n
     ),
     'pauses', (
       select coalesce(jsonb_agg(to_jsonb(p)), '[]')
@@ -957,7 +940,6 @@ begin
             sum((s.counts ->> 'failed')::bigint) as failed
           from queue.stats as s
           where s.workspace_id <> '00000000-0000-0000-0000-000000000000'
-            and s.minutes = 1
             and s.at >= v_since
           group by 1
           order by 2 desc
@@ -1001,14 +983,12 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
+  v_minutes constant integer := least(11520, greatest(15, coalesce(p_minutes, 60)));
   v_step constant interval := make_interval(
     mins => case
-      when v_minutes <= 90 then 1
       when v_minutes <= 360 then 5
       when v_minutes <= 1440 then 15
-      when v_minutes <= 10080 then 120
-      else 360
+      else 120
     end
   );
   v_since constant timestamptz := date_bin(
@@ -1030,14 +1010,14 @@ begin
         ),
         '[]'
       )
-      from queue.type_numbers(p_workspace_id, v_since, v_step, v_now) as n
+      from queue.type_numbers(p_workspace_id, v_since, v_step) as n
     )
   );
 end;
 $$;
 comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to '
-  '43,200, in about a hundred points: {now, since, step_seconds, points}.';
+  '11,520, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
 -- Return the numbers of waiting and running jobs of a type, each counted up to 1,000: {waiting,
@@ -1179,8 +1159,7 @@ begin
   left join queue.type_numbers(
     p_workspace_id,
     v_now - interval '1 day',
-    '400 days',
-    v_now
+    '9 days'
   ) as n on n.job_type = t.job_type
   left join lateral (
     select *

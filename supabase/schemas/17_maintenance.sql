@@ -559,8 +559,7 @@ begin
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
         -- No job will wait for these events any more.
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
-        ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
-        ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
+        ('stats', 'at < $1 - interval ''9 days'''),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- A client reports every 60 seconds (public.follow_topic).
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),

@@ -31,7 +31,7 @@ WEBHOOK = {
 }
 COUNTED = """
 select sum((counts ->> 'enqueued')::integer) from queue.stats
-where minutes = 60 and job_type = 'work' and workspace_id = %s
+where job_type = 'work' and workspace_id = %s
 """
 
 

@@ -1,6 +1,13 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
-import { RANGES } from "./format.js";
+import { RANGES as ALL } from "./format.js";
+
+const KEPT_MINUTES = 11_520;
+
+/** The ranges that the database keeps statistics for. */
+export const RANGES = Object.fromEntries(
+  Object.entries(ALL).filter(([, [minutes]]) => minutes <= KEPT_MINUTES),
+);
 
 /** The range an address names; `otherwise` for any other word. */
 export const rangeOf = (word, otherwise) =>

@@ -1,9 +1,9 @@
 // How the whole is doing: what is wrong, what is live, throughput, queue time and load.
 
 import { jobs, session, whole } from "../api.js";
-import { atLeast, duration, number, percent, RANGES } from "../lib/format.js";
+import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
-import { busiest, fold, rangeOf, success } from "../lib/series.js";
+import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Verdict } from "../parts/badge.js";
@@ -23,16 +23,12 @@ const EVERY_MS = 5000;
 const DEFAULT = "1h";
 const MOST_FAILURES = 5;
 const MOST_LOADED = 8;
-const DAY = 1440; // minutes that percentiles are kept for
 
 export default function Overview({ workspace, user }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
   const scope = workspace.id;
-  const stats = useRead(
-    (signal) => whole.stats(scope, Math.min(minutes, DAY), signal),
-    [scope, minutes],
-  );
+  const stats = useRead((signal) => whole.stats(scope, minutes, signal), [scope, minutes]);
   const series = useRead((signal) => whole.series(scope, minutes, signal), [scope, minutes]);
   const held = useRead((signal) => whole.explain(scope, signal), [scope]);
   const failures = useRead((signal) => jobs.failures(scope, signal), [scope]);
@@ -75,7 +71,7 @@ export default function Overview({ workspace, user }) {
       series.value &&
       html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} />`
     }
-    ${user.isOperator && html`<${ByTenant} minutes=${Math.min(minutes, DAY)} />`}
+    ${user.isOperator && html`<${ByTenant} minutes=${minutes} />`}
   </div>`;
 }
 

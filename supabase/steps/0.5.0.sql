@@ -1,0 +1,32 @@
+-- Statistics are one series, each row of five minutes. An hour without minutes stays one row, and a
+-- day is counted by its minutes.
+delete from queue.stats
+where case minutes
+  when 1 then at < date_trunc('hour', queue.clock() - interval '1 day')
+  else at >= date_trunc('hour', queue.clock() - interval '1 day')
+    or at < queue.clock() - interval '9 days'
+end;
+alter table queue.stats drop constraint stats_pkey;
+drop index queue.stats_by_time;
+with minutes as (
+  delete from queue.stats
+  where minutes = 1
+  returning *
+)
+insert into queue.stats (
+  workspace_id, minutes, at, job_type, counts, queue_times, run_times
+)
+select
+  m.workspace_id,
+  5,
+  date_bin('5 minutes', m.at, '2000-01-01 00:00:00+00'),
+  m.job_type,
+  queue.sum_numbers(array_agg(m.counts)),
+  queue.sum_numbers(array_agg(m.queue_times)),
+  queue.sum_numbers(array_agg(m.run_times))
+from minutes as m
+group by 1, 3, 4;
+alter table queue.stats
+  drop column minutes,
+  add primary key (workspace_id, at, job_type);
+create index stats_by_time on queue.stats (at);
