@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MEASUREMENTS = ("queues", "worker", "rival", "words", "instructions", "age")
+MEASUREMENTS = ("queues", "worker", "instructions")
 
 
 def main() -> int:
