@@ -472,7 +472,7 @@ create table public.workspaces (
   created_at timestamptz not null default now(),
   constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
 );
-comment on table public.workspaces is 'A workspace is a tenant: people who share jobs and data.';
+comment on table public.workspaces is 'A tenant: people who share jobs and data.';
 
 create table public.workspace_members (
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -485,7 +485,8 @@ create table public.workspace_members (
 create index workspace_members_by_workspace
   on public.workspace_members (workspace_id);
 comment on table public.workspace_members is
-  'Members of workspaces. Managers may also change settings, pause work and manage members.';
+  'Who belongs to which workspace, and as what: managers also change settings, pause work and '
+  'manage members.';
 
 create view queue.tenants as select id, name from public.workspaces;
 revoke all on queue.tenants from public, anon, authenticated, service_role;
