@@ -124,8 +124,11 @@ class Attempt:
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
-        """Start the processor, which is to be stopped by others at `timeout_at`."""
-        self._task = self._around.loop.create_task(self._run(), name=f"job:{self.job_id}")
+        """Start the processor, which is stopped after `timeout_seconds`."""
+        loop = self._around.loop
+        self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
+        if self.timeout_seconds is not None:
+            self._timers = (loop.call_later(self.timeout_seconds, self.stop, "timeout"),)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Have the processor end; the first reason counts, except that a lost lease always does.

@@ -47,14 +47,22 @@ Publisher = Callable[[], Awaitable[int]]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class _ProcessorOptions(TypeOptions):
-    """Options of `@processor`."""
+class ProcessorOptions(TypeOptions, total=False):
+    """Options of `@processor`, of which `batch` comes from its own overload."""
 
-    job_type: Name
+    #: Version of the payload's shape; raise it with an upcaster.
     version: int
+    #: From a version to the next: `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
+    #: The type whose jobs spawn these: a worker run over that one runs these too.
     part_of: Name | None
+    #: When the clock enqueues such jobs, of no tenant: a cron expression, or `Schedule`s. A deploy
+    #: changes and removes them.
     schedule: Schedules | None
+
+
+class _CheckedOptions(ProcessorOptions):
+    job_type: Name
     batch: int | None
     batch_wait: Seconds | None
 
@@ -292,13 +300,9 @@ class Registry:
         job_type: str,
         *,
         payload: type[P],
-        version: int = 1,
-        upcasters: Mapping[int, Upcaster] | None = None,
-        part_of: str | None = None,
-        schedule: Schedules | None = None,
         batch: None = None,
         batch_wait: None = None,
-        **options: Unpack[TypeOptions],
+        **options: Unpack[ProcessorOptions],
     ) -> Decorator[P]: ...
 
     @overload
@@ -307,13 +311,9 @@ class Registry:
         job_type: str,
         *,
         payload: type[P],
-        version: int = 1,
-        upcasters: Mapping[int, Upcaster] | None = None,
-        part_of: str | None = None,
-        schedule: Schedules | None = None,
         batch: int,
         batch_wait: Seconds | None = None,
-        **options: Unpack[TypeOptions],
+        **options: Unpack[ProcessorOptions],
     ) -> BatchDecorator[P]: ...
 
     def processor(
@@ -321,13 +321,9 @@ class Registry:
         job_type: str,
         *,
         payload: type[P],
-        version: int = 1,
-        upcasters: Mapping[int, Upcaster] | None = None,
-        part_of: str | None = None,
-        schedule: Schedules | None = None,
         batch: int | None = None,
         batch_wait: Seconds | None = None,
-        **options: Unpack[TypeOptions],
+        **options: Unpack[ProcessorOptions],
     ) -> Any:
         """Register the decorated function as the processor of `job_type`.
 
@@ -342,32 +338,20 @@ class Registry:
                 there.
             payload: The model every payload must fit. Its JSON Schema is published, so the
                 database refuses what would not fit, however it is enqueued.
-            version: Version of the payload's shape; raise it with an upcaster.
-            upcasters: From a version to the next: `{1: to_version_2}`.
-            part_of: The type whose jobs spawn these: a worker run over that one runs these too.
-            schedule: When the clock enqueues such jobs, of no tenant: a cron expression, or
-                `Schedule`s. A deploy changes and removes them.
-            options: See `TypeOptions`.
+            options: See `ProcessorOptions`.
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
             TypeError: An option does not exist or has a value of the wrong type, or the function
                 takes other arguments.
         """
-        given = {
-            **options,
-            "job_type": job_type,
-            "version": version,
-            "upcasters": upcasters,
-            "part_of": part_of,
-            "schedule": schedule,
-            "batch": batch,
-            "batch_wait": batch_wait,
-        }
-        check_options(f"processor of {job_type!r}", _ProcessorOptions, given)
-        steps = _upcasters(job_type, upcasters, version)
+        given = {**options, "job_type": job_type, "batch": batch, "batch_wait": batch_wait}
+        check_options(f"processor of {job_type!r}", _CheckedOptions, given)
+        version = options.pop("version", 1)
+        part_of = options.pop("part_of", None)
+        steps = _upcasters(job_type, options.pop("upcasters", None), version)
+        schedules = schedules_of(options.pop("schedule", None), job_type)
         wait = _batch_wait(job_type, batch, batch_wait)
-        schedules = schedules_of(schedule, job_type)
         adapter = _adapter(job_type, payload)
 
         def register(run: Any) -> Any:

@@ -323,15 +323,15 @@ class _Stage:
         return self._test.cancelled
 
 
-async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
+async def drain(worker: Worker) -> list[TickSummary]:
     """Tick a worker until a tick finds nothing; for scratch databases.
 
     Raises:
-        AssertionError: It still found work after `most_ticks`.
+        AssertionError: It still found work after 50 ticks.
     """
     summaries = []
-    for _ in range(most_ticks):
+    for _ in range(50):
         summaries.append(await worker.tick(budget_seconds=60.0))
         if summaries[-1].leased == 0:
             return summaries
-    raise AssertionError(f"jobs were still found after {most_ticks} ticks")
+    raise AssertionError("jobs were still found after 50 ticks")

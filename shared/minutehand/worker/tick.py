@@ -30,7 +30,6 @@ from minutehand.worker.run import Run
 from minutehand.worker.settler import Settler
 from minutehand.worker.slots import Slots
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +111,6 @@ class Tick:
             on_end=self._attempt_ended,
             beside=self._jobs_at_work,
         )
-        self._timeouts = Timeouts(run.clock, self._held)
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
     async def run(self) -> TickSummary:
@@ -359,7 +357,6 @@ class Tick:
                 self._refill_soon()
                 break
         if begun:
-            self._timeouts.begun(min([each.timeout_at for each in begun]))
             if self._alarm is not None:
                 self._alarm.begun(min([each.lease_until for each in begun]))
             self._reporter.begun(min([each.look_at() for each in begun]))
@@ -564,7 +561,6 @@ class Tick:
         finally:
             if deadline is not None:
                 deadline.cancel()
-            self._timeouts.end()
             await end_tasks([*tasks, *self._exchanges])
             for attempt in list(self._held.running.values()):
                 attempt.stop("lost")

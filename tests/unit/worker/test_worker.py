@@ -167,7 +167,7 @@ def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
 
 
 def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
-    """Under the names of `register_job_types`; a misspelt option is an error."""
+    """Under the names of `register_job_types`."""
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
         """Do the work.
@@ -180,8 +180,6 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 
     assert (spec["timeout_seconds"], spec["events"]) == (3, "full")
     assert (spec["description"], spec["schedules"][0]["name"]) == ("Do the work.", "a")
-    with pytest.raises(TypeError, match="max_concurency"):
-        of(run, max_concurency=3)
     with pytest.raises(ValueError, match="different names"):
         of(run, schedule=[Schedule("@daily"), Schedule("@hourly")])
     with pytest.raises(ValueError, match="upcasters"):
