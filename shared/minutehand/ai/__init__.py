@@ -1,4 +1,34 @@
-"""Foreign intelligence behind small protocols: language models, speech to text.
+"""Language models and speech to text, behind small protocols.
 
-Import from the modules themselves: a function that asks no model should not load one.
+A name is loaded on first use: a function that asks no model does not load one.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minutehand.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from minutehand.ai.engines import SAMPLE as SAMPLE
+    from minutehand.ai.engines import make_language_model as make_language_model
+    from minutehand.ai.engines import make_speech_to_text as make_speech_to_text
+    from minutehand.ai.growing import Words as Words
+    from minutehand.ai.in_job import ask_for as ask_for
+    from minutehand.ai.language_model import LanguageModel as LanguageModel
+    from minutehand.ai.language_model import Material as Material
+    from minutehand.ai.language_model import Prompt as Prompt
+    from minutehand.ai.speech import BYTES_PER_SECOND as BYTES_PER_SECOND
+    from minutehand.ai.speech import SAMPLES_PER_SECOND as SAMPLES_PER_SECOND
+    from minutehand.ai.speech import SpeechToText as SpeechToText
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "engines": "SAMPLE make_language_model make_speech_to_text",
+            "growing": "Words",
+            "in_job": "ask_for",
+            "language_model": "LanguageModel Material Prompt",
+            "speech": "BYTES_PER_SECOND SAMPLES_PER_SECOND SpeechToText",
+        },
+    )

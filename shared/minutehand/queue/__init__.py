@@ -1,1 +1,35 @@
 """The typed client of the queue's SQL functions, over the Data API or a connection to Postgres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minutehand.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from minutehand.queue import foreign as foreign
+    from minutehand.queue.answers import decode_object as decode_object
+    from minutehand.queue.answers import reading as reading
+    from minutehand.queue.dependencies import Dependencies as Dependencies
+    from minutehand.queue.errors import InvalidState as InvalidState
+    from minutehand.queue.errors import ProcessorError as ProcessorError
+    from minutehand.queue.errors import QueueError as QueueError
+    from minutehand.queue.functions import CallerFunctions as CallerFunctions
+    from minutehand.queue.functions import FunctionStore as FunctionStore
+    from minutehand.queue.functions import WorkerFunctions as WorkerFunctions
+    from minutehand.queue.models import EnqueueOptions as EnqueueOptions
+    from minutehand.queue.models import FeedPage as FeedPage
+    from minutehand.queue.models import Job as Job
+    from minutehand.queue.models import JobEvent as JobEvent
+    from minutehand.queue.models import NewJob as NewJob
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "answers": "decode_object reading",
+            "dependencies": "Dependencies",
+            "errors": "InvalidState ProcessorError QueueError",
+            "functions": "CallerFunctions FunctionStore WorkerFunctions",
+            "models": "EnqueueOptions FeedPage Job JobEvent NewJob",
+        },
+    )

@@ -1,4 +1,43 @@
 """FastAPI building blocks: app factory, callers, error bodies, idempotency, SSE.
 
-Import the modules by name; this file imports nothing, so that a handler pays only for what it uses.
+A name is loaded on first use, so that a handler pays only for what it uses.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minutehand.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from minutehand.web import sse as sse
+    from minutehand.web.auth import SignedIn as SignedIn
+    from minutehand.web.auth import UserOrGuest as UserOrGuest
+    from minutehand.web.auth import WaitingUserOrGuest as WaitingUserOrGuest
+    from minutehand.web.bodies import Body as Body
+    from minutehand.web.caller import Caller as Caller
+    from minutehand.web.caller import token_of as token_of
+    from minutehand.web.errors import ApiError as ApiError
+    from minutehand.web.errors import FieldProblem as FieldProblem
+    from minutehand.web.errors import invalid_argument as invalid_argument
+    from minutehand.web.errors import not_found as not_found
+    from minutehand.web.errors import standing_on as standing_on
+    from minutehand.web.errors import unavailable as unavailable
+    from minutehand.web.errors import validation_failed as validation_failed
+    from minutehand.web.idempotency import IdempotencyHeader as IdempotencyHeader
+    from minutehand.web.idempotency import parse_key as parse_key
+    from minutehand.web.services import Provided as Provided
+    from minutehand.web.services import Services as Services
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "auth": "SignedIn UserOrGuest WaitingUserOrGuest",
+            "bodies": "Body",
+            "caller": "Caller token_of",
+            "errors": "ApiError FieldProblem invalid_argument not_found standing_on unavailable"
+            " validation_failed",
+            "idempotency": "IdempotencyHeader parse_key",
+            "services": "Provided Services",
+        },
+    )

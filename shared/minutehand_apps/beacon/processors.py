@@ -8,13 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from minutehand.config import Settings
-from minutehand.queue.errors import InvalidState
-from minutehand.queue.models import EnqueueOptions
-from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import JobContext
-from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail
-from minutehand.worker.registry import Registry
+from minutehand.queue import EnqueueOptions, InvalidState
+from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
 from minutehand_apps.beacon.models import ExecutionMessage, JobMessage, JobSpec
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.provider_client import AtProvider

@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import httpx
 from pydantic import StringConstraints, ValidationError
 
-from minutehand.queue.foreign import NoAnswer, connect, exchange
-from minutehand.worker.plain import is_blank
-from minutehand.worker.remote import RemoteFailed, RemoteTask
-from minutehand.worker.vendor import no_answer, sentence, verdict
+from minutehand.queue import foreign
+from minutehand.worker import RemoteFailed, RemoteTask, is_blank, no_answer, sentence, verdict
 from minutehand_apps.beacon.models import (
     Asked,
     ExecutionRow,
@@ -62,7 +60,7 @@ A = TypeVar("A", bound=Row)
 
 def connections(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """One process's connections to all providers."""
-    return connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
+    return foreign.connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +136,10 @@ class AtProvider:
             sent["headers"] = {**sent.get("headers", {}), **bearer}
         url = f"{self.provider.url}/v1/executions{path}"
         try:
-            answer = await exchange(self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent)
-        except NoAnswer as error:
+            answer = await foreign.exchange(
+                self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent
+            )
+        except foreign.NoAnswer as error:
             raise self._failed(str(error), no_answer(error).code) from error
         if answer.status not in {200, 201, 202}:
             problem = f"answered with status {answer.status}"

@@ -18,9 +18,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
-from minutehand.aws.sealing import SealBroken, make_sealer, row_context
+from minutehand.aws import SealBroken, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue import ProcessorError
 from minutehand_apps.beacon.models import (
     Bundle,
     Closing,

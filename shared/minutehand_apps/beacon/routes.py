@@ -13,11 +13,16 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
-from minutehand.queue.answers import reading
-from minutehand.queue.functions import CallerFunctions
-from minutehand.web.auth import SignedIn
-from minutehand.web.errors import ApiError, FieldProblem, not_found, validation_failed
-from minutehand.web.services import Provided, Services
+from minutehand.queue import CallerFunctions, reading
+from minutehand.web import (
+    ApiError,
+    FieldProblem,
+    Provided,
+    Services,
+    SignedIn,
+    not_found,
+    validation_failed,
+)
 from minutehand_apps.beacon.models import (
     SCHEMAS,
     Bundle,

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from minutehand.queue.dependencies import Dependencies
+from minutehand.queue import Dependencies
 from minutehand_apps.beacon.provider_client import connections
 from minutehand_apps.beacon.receipts import Signer
 from minutehand_apps.beacon.settings import BeaconSettings

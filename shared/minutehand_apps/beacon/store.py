@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.queue.answers import decode_object, reading
-from minutehand.queue.functions import FunctionStore
+from minutehand.queue import FunctionStore, decode_object, reading
 from minutehand_apps.beacon.models import Ended, Started
 
 

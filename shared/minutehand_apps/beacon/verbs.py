@@ -14,10 +14,20 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
-from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.inputs import loads, parse_object, read_text
-from minutehand.terminal.options import EnvFile, Json, Token, connected, verb, workspace_verb
-from minutehand.terminal.output import Output
+from minutehand.terminal import (
+    CommandFailed,
+    Connection,
+    EnvFile,
+    Json,
+    Output,
+    Token,
+    connected,
+    loads,
+    parse_object,
+    read_text,
+    verb,
+    workspace_verb,
+)
 
 app = typer.Typer(
     help="Benchmark jobs across regions, and their signed receipts.",

@@ -13,16 +13,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from minutehand.ai.engines import SAMPLE
-from minutehand.ai.growing import Words
-from minutehand.ai.in_job import ask_for
-from minutehand.ai.language_model import Prompt
+from minutehand.ai import SAMPLE, Prompt, Words, ask_for
 from minutehand.config import Settings
-from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import JobContext
-from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail
-from minutehand.worker.registry import Registry
+from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
 from minutehand_apps.chat import prompts, script
 from minutehand_apps.chat.models import (
     Answer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai import Material, Prompt
 from minutehand_apps.chat.models import Decision, Said
 
 

@@ -15,13 +15,20 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from minutehand.queue.functions import CallerFunctions
-from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
-from minutehand.web.caller import token_of
-from minutehand.web.errors import ApiError, invalid_argument, not_found
-from minutehand.web.idempotency import IdempotencyHeader, parse_key
-from minutehand.web.services import Provided, Services
-from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer
+from minutehand.queue import CallerFunctions
+from minutehand.web import (
+    ApiError,
+    IdempotencyHeader,
+    Provided,
+    Services,
+    UserOrGuest,
+    WaitingUserOrGuest,
+    invalid_argument,
+    not_found,
+    parse_key,
+    sse,
+    token_of,
+)
 from minutehand_apps.chat.models import Page
 from minutehand_apps.chat.page import render
 from minutehand_apps.chat.services import Chat
@@ -35,7 +42,7 @@ STILL_WRITING: Final = "Your answer is still being written; it comes as a messag
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=200)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=200)]
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+    200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}
 }
 #: A page runs nothing and loads nothing, wherever it is opened.
 _HARMLESS: Final = {
@@ -201,7 +208,7 @@ async def events(
         after=last_event_id,
         now=services.clock.now(),
     )
-    return await answer(request, services, caller, feed, wait=BUFFERED_SECONDS)
+    return await sse.answer(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
 
 
 @routes.post("/api/async-cancel")
@@ -245,7 +252,7 @@ async def _outcome(
     began_at: float,
 ) -> dict[str, Any]:
     """What became of a message, once there is a reply or an end, or the wait is over."""
-    until = began_at + (WAIT_SECONDS if services.pace.streaming else BUFFERED_SECONDS)
+    until = began_at + (WAIT_SECONDS if services.pace.streaming else sse.BUFFERED_SECONDS)
     pause = 0.05
     while True:
         found = await functions.call("chat_outcome", session_id=session_id, message_id=message_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from minutehand.ai.engines import SAMPLE
+from minutehand.ai import SAMPLE
 from minutehand_apps.chat.models import Decision, Figure, Findings, Page, Section
 
 QUESTION: Final = "What color scheme would you like for the dashboard?"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings, read_flag, read_seconds
-from minutehand.queue.dependencies import Dependencies
+from minutehand.queue import Dependencies
 from minutehand_apps.chat.store import WorkerStore
 
 if TYPE_CHECKING:
-    from minutehand.ai.language_model import LanguageModel
+    from minutehand.ai import LanguageModel
 
 ASK_SECONDS: Final = 300
 
@@ -40,6 +40,6 @@ class Chat(Dependencies):
     @cached_property
     def model(self) -> LanguageModel:
         """Decides and writes; the script does, where it is offline."""
-        from minutehand.ai.engines import make_language_model
+        from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from minutehand.queue.answers import reading
-from minutehand.queue.functions import CallerFunctions
-from minutehand.queue.models import FeedPage, JobEvent
-from minutehand.web.sse import BEGINNING, Batch, HistoryFeed, Line
+from minutehand.queue import CallerFunctions, FeedPage, JobEvent, reading
+from minutehand.web import sse
 
 _TYPES: Final = {
     "job.work_started": "work_started",
@@ -35,30 +33,30 @@ class SessionFeed:
         self.subject = f"session:{session_id}"
         self._session_id = session_id
         self._functions = functions
-        self._history = HistoryFeed(self.subject, self._page, after=after or None)
+        self._history = sse.HistoryFeed(self.subject, self._page, after=after or None)
         self._opened_at = now
         self._greeting = [self._line(after or "", "connected", None, now, {})]
 
-    async def read(self) -> Batch:
+    async def read(self) -> sse.Batch:
         """Events after the last ones read; the first time with `connected` before all else."""
         page = await self._history.page()
         lines, self._greeting = self._greeting, []
         if page.reset:
-            self._history = HistoryFeed(self.subject, self._page, after=BEGINNING)
-            lines.append(self._line(BEGINNING, "reset", None, self._opened_at, {}))
-            return Batch(lines, more=True)
+            self._history = sse.HistoryFeed(self.subject, self._page, after=sse.BEGINNING)
+            lines.append(self._line(sse.BEGINNING, "reset", None, self._opened_at, {}))
+            return sse.Batch(lines, more=True)
         # the last by the page's own: what it has passed over is not read again
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         found = (self._read(*each) for each in zip(page.events, cursors, strict=True))
         lines += [line for line in found if line is not None]
-        return Batch(lines, more=page.more, cursor=page.cursor)
+        return sse.Batch(lines, more=page.more, cursor=page.cursor)
 
     async def _page(self, cursor: str | None) -> FeedPage:
         return await self._functions.call(
             "chat_events", parse=reading(FeedPage), session_id=self._session_id, cursor=cursor
         )
 
-    def _read(self, event: JobEvent, cursor: str) -> Line | None:
+    def _read(self, event: JobEvent, cursor: str) -> sse.Line | None:
         data: Mapping[str, Any] = event.data or {}
         kind, brought = _TYPES.get(event.type), data["brought"]
         if kind is None:
@@ -84,7 +82,7 @@ class SessionFeed:
 
     def _line(
         self, cursor: str, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
-    ) -> Line:
+    ) -> sse.Line:
         said = {
             "type": kind,
             "workId": work_id,
@@ -92,4 +90,4 @@ class SessionFeed:
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return Line(cursor, None, said)
+        return sse.Line(cursor, None, said)

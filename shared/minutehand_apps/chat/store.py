@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from minutehand.queue.answers import reading
-from minutehand.queue.functions import FunctionStore
+from minutehand.queue import FunctionStore, reading
 from minutehand_apps.chat.models import Loaded
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minutehand.worker.vendor import Hope, VendorError
+from minutehand.worker import Hope, VendorError
 
 Source = Literal["apollo", "offline"]
 

@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
+from minutehand.queue import foreign
 from minutehand.retry_after import asked_to_wait
 from minutehand.telemetry import trace_headers
-from minutehand.worker.plain import clean_text, is_blank
-from minutehand.worker.vendor import no_answer, verdict
+from minutehand.worker import clean_text, is_blank, no_answer, verdict
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
@@ -62,7 +61,7 @@ class HttpApollo:
     ) -> None:
         self._http = http
         self._base_url = base_url
-        self._timeout = timeouts(answer_seconds)
+        self._timeout = foreign.timeouts(answer_seconds)
         self._key = api_key
         self._headers = {
             "x-api-key": api_key,
@@ -70,8 +69,8 @@ class HttpApollo:
             "cache-control": "no-cache",
         }
         # A connection that was never made carried no request: nothing was charged.
-        self._connecting = repeating(
-            lambda error: isinstance(error, NoAnswer) and error.unsent, attempts=3
+        self._connecting = foreign.repeating(
+            lambda error: isinstance(error, foreign.NoAnswer) and error.unsent, attempts=3
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -110,8 +109,8 @@ class HttpApollo:
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            answer: Answer = await self._connecting(
-                exchange,
+            answer: foreign.Answer = await self._connecting(
+                foreign.exchange,
                 self._http,
                 method,
                 self._base_url + path,
@@ -120,7 +119,7 @@ class HttpApollo:
                 headers=self._headers | trace_headers(),
                 timeout=self._timeout,
             )
-        except NoAnswer as error:
+        except foreign.NoAnswer as error:
             found = no_answer(error)
             kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
             what = f"Apollo {error} ({path})"
@@ -128,7 +127,7 @@ class HttpApollo:
         return _body(path, answer, key=self._key)
 
 
-def _body(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
+def _body(path: str, answer: foreign.Answer, *, key: str) -> dict[str, Any]:
     given = answer.object()
     if answer.status != 200:
         raise _refusal(path, answer, _sentence(given or {}, key))
@@ -138,7 +137,7 @@ def _body(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
     return given
 
 
-def _refusal(path: str, answer: Answer, said: str) -> ApolloError:
+def _refusal(path: str, answer: foreign.Answer, said: str) -> ApolloError:
     status, found = answer.status, verdict(answer.status)
     what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
     if found.code == "rate_limited":

@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from minutehand.aws.sealing import SealBroken
+from minutehand.aws import SealBroken
 from minutehand.config import Settings
-from minutehand.queue.errors import ProcessorError
-from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import JobContext
-from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail, Snooze
-from minutehand.worker.registry import Registry
-from minutehand.worker.vendor import VendorCalls, VendorError, clock_time
+from minutehand.queue import ProcessorError
+from minutehand.worker import (
+    Backoff,
+    Fail,
+    Job,
+    JobContext,
+    Registry,
+    Snooze,
+    VendorCalls,
+    VendorError,
+    clock_time,
+)
 from minutehand_apps.enrichment.apollo import (
     ApolloClient,
     ApolloError,

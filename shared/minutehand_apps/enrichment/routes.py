@@ -10,9 +10,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from minutehand.queue.models import Job
-from minutehand.web.auth import SignedIn
-from minutehand.web.services import Provided, Services
+from minutehand.queue import Job
+from minutehand.web import Provided, Services, SignedIn
 from minutehand_apps.enrichment.models import Kind
 from minutehand_apps.enrichment.services import Enrichment
 from minutehand_apps.enrichment.settings_routes import SettingsRoutes

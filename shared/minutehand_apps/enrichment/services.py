@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minutehand.aws.sealing import Sealer, make_sealer, row_context
+from minutehand.aws import Sealer, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.queue.dependencies import Dependencies
+from minutehand.queue import Dependencies
 from minutehand_apps.enrichment.apollo import ApolloClient
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 from minutehand_apps.enrichment.settings import ApolloSettings
@@ -66,9 +66,9 @@ class Enrichment(Dependencies):
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
         # one for all keys: making one reads every root certificate, and connections are kept
-        from minutehand.queue.foreign import connect
+        from minutehand.queue import foreign
 
-        return connect()
+        return foreign.connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
         """Seal a key for this workspace alone."""

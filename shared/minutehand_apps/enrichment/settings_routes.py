@@ -11,10 +11,8 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 
-from minutehand.aws.sealing import SealBroken
-from minutehand.web.auth import SignedIn
-from minutehand.web.bodies import Body
-from minutehand.web.errors import ApiError, standing_on
+from minutehand.aws import SealBroken
+from minutehand.web import ApiError, Body, SignedIn, standing_on
 from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 

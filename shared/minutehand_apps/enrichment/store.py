@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.queue.answers import decode_object
-from minutehand.queue.functions import FunctionStore
+from minutehand.queue import FunctionStore, decode_object
 from minutehand_apps.enrichment.models import Applied, Kind, Loaded
 
 

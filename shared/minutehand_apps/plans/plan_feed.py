@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from minutehand.queue.errors import QueueError
-from minutehand.queue.functions import CallerFunctions
-from minutehand.web.sse import READ_LIMIT, Batch, Line
+from minutehand.queue import CallerFunctions, QueueError
+from minutehand.web import sse
 
 _OTHERWISE: Final = {"cancel_requested": "plan_cancelling"}
 
@@ -24,7 +23,7 @@ class PlanFeed:
         self._end: str | None = None
         self._is_known = False
 
-    async def read(self) -> Batch:
+    async def read(self) -> sse.Batch:
         """Events after the last one read; the end when nothing is left.
 
         Raises:
@@ -32,24 +31,24 @@ class PlanFeed:
         """
         try:
             found = await self._functions.call(
-                "plan_events", plan_id=self._id, after=self._after, limit=READ_LIMIT
+                "plan_events", plan_id=self._id, after=self._after, limit=sse.READ_LIMIT
             )
         except QueueError as error:
             if error.status != 404 or not self._is_known:
                 raise
             said = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
-            return Batch([self._line(said)], end="deleted")
+            return sse.Batch([self._line(said)], end="deleted")
         self._is_known, self.subject = True, f"job:{found['job_id']}"
         lines = [self._line(event) for event in map(_in_words, found["events"])]
         if found["events"]:
             self._after = found["events"][-1]["seq"]
             self._end = found["events"][-1]["type"].removeprefix("job.")
         end = (self._end or "ended") if found["ended"] else None
-        return Batch(lines, end=end, more=len(lines) == READ_LIMIT)
+        return sse.Batch(lines, end=end, more=len(lines) == sse.READ_LIMIT)
 
-    def _line(self, said: Mapping[str, Any]) -> Line:
+    def _line(self, said: Mapping[str, Any]) -> sse.Line:
         event = {"plan_id": str(self._id), **said}
-        return Line(str(said["seq"]), None, event)
+        return sse.Line(str(said["seq"]), None, event)
 
 
 def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:

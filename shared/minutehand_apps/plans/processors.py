@@ -12,16 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from minutehand.ai.growing import Words
-from minutehand.ai.in_job import ask_for
+from minutehand.ai import Words, ask_for
 from minutehand.config import Settings
-from minutehand.queue.errors import ProcessorError
-from minutehand.worker.context import JobContext
-from minutehand.worker.graph import Stage as Step
-from minutehand.worker.graph import StagesFailed
-from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail
-from minutehand.worker.registry import Registry
+from minutehand.queue import ProcessorError
+from minutehand.worker import Fail, Job, JobContext, Registry, StagesFailed
+from minutehand.worker import Stage as Step
 from minutehand_apps.plans import prompts
 from minutehand_apps.plans.graph import Stage, stages_of
 from minutehand_apps.plans.models import PlanPayload

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai import Material, Prompt
 from minutehand_apps.plans.graph import STAGES, Stage
 
 _ASKS: Final = {

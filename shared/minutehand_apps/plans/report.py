@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
 
-from minutehand.ai.engines import SAMPLE
+from minutehand.ai import SAMPLE
 from minutehand_apps.plans.graph import Stage, stages_of
 from minutehand_apps.plans.models import (
     Missing,

@@ -11,14 +11,18 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from minutehand.queue.answers import reading
-from minutehand.queue.functions import CallerFunctions
-from minutehand.web.auth import UserOrGuest, WaitingUserOrGuest
-from minutehand.web.caller import token_of
-from minutehand.web.errors import not_found
-from minutehand.web.idempotency import IdempotencyHeader, parse_key
-from minutehand.web.services import Provided, Services
-from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, seq_cursor
+from minutehand.queue import CallerFunctions, reading
+from minutehand.web import (
+    IdempotencyHeader,
+    Provided,
+    Services,
+    UserOrGuest,
+    WaitingUserOrGuest,
+    not_found,
+    parse_key,
+    sse,
+    token_of,
+)
 from minutehand_apps.plans.graph import stages_of
 from minutehand_apps.plans.models import (
     Created,
@@ -152,7 +156,7 @@ async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus
     "/{plan_id}/stream",
     response_model=None,
     responses={
-        200: {"content": {MEDIA_TYPE: _TEXT, JSON: {}}},
+        200: {"content": {sse.MEDIA_TYPE: _TEXT, JSON: {}}},
         204: {"description": "The plan has ended and everything was read: stop."},
     },
 )
@@ -172,14 +176,14 @@ async def get_stream(
     feed = PlanFeed(
         plan_id,
         (await _provided(services)).streaming_to(token_of(caller)),
-        after=seq_cursor(last_event_id, after),
+        after=sse.seq_cursor(last_event_id, after),
     )
-    if JSON in accept and MEDIA_TYPE not in accept:
+    if JSON in accept and sse.MEDIA_TYPE not in accept:
         async with services.turn(request, caller):
             batch = await feed.read()
         return {"events": [line.data for line in batch.lines], "ended": batch.end}
-    return await answer(
-        request, services, caller, feed, wait=BUFFERED_SECONDS, is_bare=True, is_resumed=True
+    return await sse.answer(
+        request, services, caller, feed, wait=sse.BUFFERED_SECONDS, is_bare=True, is_resumed=True
     )
 
 

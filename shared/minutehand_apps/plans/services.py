@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from minutehand.clock import Clock
 from minutehand.config import Settings, read_seconds
-from minutehand.queue.dependencies import Dependencies
+from minutehand.queue import Dependencies
 from minutehand_apps.plans.store import WorkerStore
 
 if TYPE_CHECKING:
-    from minutehand.ai.language_model import LanguageModel
+    from minutehand.ai import LanguageModel
 
 
 class Plans(Dependencies):
@@ -34,6 +34,6 @@ class Plans(Dependencies):
     @cached_property
     def model(self) -> LanguageModel:
         """Writes the plans; samples replace it where it is offline."""
-        from minutehand.ai.engines import make_language_model
+        from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -9,7 +9,7 @@ import asyncio
 import re
 from typing import Any, Final
 
-from minutehand.aws.clients import client
+from minutehand.aws import client
 from minutehand.config import Settings
 
 #: Most of a file's name in its key.

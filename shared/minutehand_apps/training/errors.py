@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue import ProcessorError
 
 
 def refused(code: str, reason: str) -> ProcessorError:

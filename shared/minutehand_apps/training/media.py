@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
+from minutehand.ai import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
 from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import BeforeValidator, ValidationError
 
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
+from minutehand.queue import foreign
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import asked_to_wait
-from minutehand.worker.vendor import VendorError, no_answer, verdict
+from minutehand.worker import VendorError, no_answer, verdict
 from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
@@ -87,7 +87,7 @@ class Mux:
     def __init__(self, token_id: str, token_secret: str, *, base_url: str) -> None:
         self._base = f"{base_url.rstrip('/')}/video/v1"
         self._auth = httpx.BasicAuth(token_id, token_secret)
-        self._http = connect(timeout=timeouts(30.0))
+        self._http = foreign.connect(timeout=foreign.timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
@@ -171,25 +171,25 @@ class Mux:
             what = f"The video host's answer is not as documented: {error}"
             raise HostError(what[:500], code="failed") from error
 
-    async def _send(self, method: str, url: str, **options: Any) -> Answer:
+    async def _send(self, method: str, url: str, **options: Any) -> foreign.Answer:
         given = {name: value for name, value in options.items() if value}
         # what was never made carried no request, and asking again does no harm
-        retrying = repeating(
-            lambda error: isinstance(error, NoAnswer) and (error.unsent or method == "GET"),
+        retrying = foreign.repeating(
+            lambda error: isinstance(error, foreign.NoAnswer) and (error.unsent or method == "GET"),
             attempts=3,
         )
         ask = functools.partial(
-            exchange, self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given
+            foreign.exchange, self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given
         )
         try:
-            answer: Answer = await retrying(ask)
-        except NoAnswer as error:
+            answer: foreign.Answer = await retrying(ask)
+        except foreign.NoAnswer as error:
             code = no_answer(error).code
             raise HostError(f"The video host {error}", code=code) from error
         return answer
 
 
-def _refusal(response: Answer) -> HostError:
+def _refusal(response: foreign.Answer) -> HostError:
     found = verdict(response.status)
     said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
     return HostError(

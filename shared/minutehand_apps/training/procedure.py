@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai import Material, Prompt
 from minutehand_apps.training.models import Procedure, SpokenSegment
 
 OFFLINE: Final = "no language model is connected"

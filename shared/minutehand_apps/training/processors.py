@@ -16,12 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.config import ConfigurationError, Settings
-from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import JobContext
-from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail, Snooze
-from minutehand.worker.registry import Registry
-from minutehand.worker.vendor import VendorCalls
+from minutehand.worker import Backoff, Fail, Job, JobContext, Registry, Snooze, VendorCalls
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand_apps.training.models import (
@@ -191,7 +186,7 @@ class Processors:
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
     ) -> dict[str, Any]:
         """Take the sound out, and keep it in chunks that are cut where no one speaks."""
-        from minutehand.ai.speech import BYTES_PER_SECOND
+        from minutehand.ai import BYTES_PER_SECOND
         from minutehand_apps.training.media import cut
 
         if media["audio"] is None:
@@ -238,7 +233,7 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
     ) -> None:
         """Have each chunk transcribed by its own job; ProcessorError where some were not."""
-        from minutehand.queue.models import NewJob
+        from minutehand.queue import NewJob
 
         chunks, transcribed = sound.get("chunks", []), set(loaded.transcribed)
         # a later run has children of its own, though it is the same job
@@ -287,7 +282,7 @@ class Processors:
             )
 
     async def _transcribe(self, ctx: JobContext, said: ChunkPayload, sound: bytes) -> Chunk:
-        from minutehand.worker.plain import clean_text
+        from minutehand.worker import clean_text
 
         transcript = await self._app.speech.transcribe(
             sound, on_share=lambda share: _report(ctx, "transcribe", share)
@@ -335,7 +330,7 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
         """Have a model write the procedure from what was said; without one there is none."""
-        from minutehand.ai.in_job import ask_for
+        from minutehand.ai import ask_for
         from minutehand_apps.training import procedure
 
         model = self._app.model

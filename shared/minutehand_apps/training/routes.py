@@ -14,11 +14,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-from minutehand.queue.errors import ProcessorError
-from minutehand.web.auth import SignedIn
-from minutehand.web.bodies import Body
-from minutehand.web.errors import ApiError, not_found, standing_on
-from minutehand.web.services import Provided, Services
+from minutehand.queue import ProcessorError
+from minutehand.web import ApiError, Body, Provided, Services, SignedIn, not_found, standing_on
 from minutehand_apps.training.bucket import KEY
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import (

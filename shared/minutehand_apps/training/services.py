@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from minutehand.clock import Clock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.dependencies import Dependencies
+from minutehand.queue import Dependencies
 from minutehand_apps.training.files import TrainingFiles
 from minutehand_apps.training.multipart import Uploads
 from minutehand_apps.training.settings import TrainingSettings
 from minutehand_apps.training.store import WorkerStore
 
 if TYPE_CHECKING:
-    from minutehand.ai.language_model import LanguageModel
-    from minutehand.ai.speech import SpeechToText
+    from minutehand.ai import LanguageModel, SpeechToText
     from minutehand_apps.training.media import Ffmpeg
     from minutehand_apps.training.mux import Mux
 
@@ -49,14 +48,14 @@ class Training(Dependencies):
     @cached_property
     def speech(self) -> SpeechToText:
         """Transcribes the videos."""
-        from minutehand.ai.engines import make_speech_to_text
+        from minutehand.ai import make_speech_to_text
 
         return self._given[0] or make_speech_to_text(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
         """Writes the procedures."""
-        from minutehand.ai.engines import make_language_model
+        from minutehand.ai import make_language_model
 
         return self._given[1] or make_language_model(self.settings)
 

@@ -21,11 +21,17 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from minutehand.config import ConfigurationError
-from minutehand.web.auth import SignedIn
-from minutehand.web.bodies import Body
-from minutehand.web.caller import Caller
-from minutehand.web.errors import ApiError, invalid_argument, not_found, unavailable
-from minutehand.web.services import Provided, Services
+from minutehand.web import (
+    ApiError,
+    Body,
+    Caller,
+    Provided,
+    Services,
+    SignedIn,
+    invalid_argument,
+    not_found,
+    unavailable,
+)
 from minutehand_apps.training.bucket import KEY, NAME_CHARACTERS
 from minutehand_apps.training.models import TrainingState
 from minutehand_apps.training.multipart import (
