@@ -48,7 +48,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
-weekly: setup ## Run whole what `make test` runs in part: sizes, bad days, the container; as root
+weekly: setup ## Run whole what `make test` runs in part: histories, projects, faults, bad days; as root
 	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
 
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"

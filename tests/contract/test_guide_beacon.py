@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(600)
 #: Rapidly, of the guide's hundred.
-MANY = 100 if os.environ.get("WEEKLY") else 30
 
 # 4.1, letter by letter
 JOB_SPEC_SCHEMA = {
@@ -136,8 +134,7 @@ def test_service_health(stack: RunningStack) -> None:
     assert "outbox_oldest" in json.dumps(checks)
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("jobs", [10, MANY])
+@pytest.mark.parametrize("jobs", [10, 30])
 def test_concurrent_jobs_and_queue_backlog(
     submit: Submit, portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:

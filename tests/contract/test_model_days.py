@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from typing import Any
@@ -16,7 +15,7 @@ from minutehand.worker.testing import drain
 from minutehand.worker.vendor import MOST_CALLS
 from minutehand_apps.chat import processors as chat
 from minutehand_apps.training import processors as training
-from tests.contract.model_days import BROKEN, KEY, REFUSED, STREAMS, USELESS, WRAPPED, DaysServer
+from tests.contract.model_days import DAYS, KEY, REFUSED, STREAMS, WRAPPED, DaysServer
 from tests.contract.test_model_modes import BEGIN
 from tests.support.harness import AppHarness
 from tests.support.project import project_of_a_file
@@ -35,13 +34,9 @@ INSIDE = re.compile(
 )
 #: Days on which a model only asks to wait, or is away.
 WAITING = {day for day in REFUSED if day.startswith(("429", "503", "521", "522", "523"))}
-#: Some of each kind at each run, all weekly.
-WEEKLY = bool(os.environ.get("WEEKLY"))
-KINDS = (STREAMS, WRAPPED, USELESS, BROKEN, REFUSED)
-CHOSEN = [day for kind in KINDS for day in list(kind)[:: 1 if WEEKLY else 4]]
 #: Each day by a chat; a procedure's shape is another kind of hard.
-WORKS = [("chat_message", day) for day in CHOSEN]
-WORKS += [("sop_generation", day) for day in CHOSEN if day not in REFUSED]
+WORKS = [("chat_message", day) for day in DAYS]
+WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
 
 
 def how(row: dict[str, Any]) -> str:
@@ -56,7 +51,6 @@ def how(row: dict[str, Any]) -> str:
     return "sentence" if is_over else "waits"
 
 
-@pytest.mark.weekly
 async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed) -> None:
     """No step makes more than five calls that may be charged, and no log has the key."""
     project = project_of_a_file(process_database, "allow_anonymous")
@@ -90,7 +84,7 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
 
     ends = {work: how(row) for work, row in rows.items()}
     figures = Counter(end.partition(":")[0] for end in ends.values())
-    print(f"{len(CHOSEN)} days, {len(WORKS)} works: {dict(figures)}")
+    print(f"{len(DAYS)} days, {len(WORKS)} works: {dict(figures)}")
     print(f"{server.chargeable.total()} calls, most {max(server.chargeable.values())}")
     good = {"result", "sentence", "waits"}
     assert {work: end for work, end in ends.items() if end not in good} == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -116,17 +115,15 @@ BEGIN = {
       select training.enqueue(made, 'sop_generation') from made""",
 }
 
-#: Each mode by one kind of work at each run, in turn; by all of them weekly.
-WEEKLY = bool(os.environ.get("WEEKLY"))
+#: Each mode by one kind of work, in turn.
 WORKS = [
     (job_type, name)
     for at, job_type in enumerate(BEGIN)
     for number, name in enumerate(ENDS)
-    if WEEKLY or name == PROSE or number % len(BEGIN) == at
+    if name == PROSE or number % len(BEGIN) == at
 ]
 
 
-@pytest.mark.weekly
 async def test_each_mode_ends_as_it_should(process_database: Renewed) -> None:
     """No attempt is spent on waiting."""
     project = project_of_a_file(process_database, "allow_anonymous")

@@ -7,7 +7,6 @@ counted in calls, whatever kinds of processors the project has.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from tests.support.renewed import Renewed
 #: The apps of a project; all of them have the platform's own coroutine for webhooks.
 BOTH = ["coroutines", "functions"]
 #: A backlog of many calls.
-LONG = 5000 if os.environ.get("WEEKLY") else 1500
+LONG = 1500
 LEFT = """
 select count(*) from public.jobs
 where job_type = %s and status in ('pending', 'processing') and not payload ? 'waits'
@@ -157,7 +156,6 @@ def drained(
     return sum(each["calls"] for each in working)
 
 
-@pytest.mark.weekly
 @pytest.mark.parametrize("backlog", [1, 6, LONG])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_plain_processor_slows_no_coroutine(engine: Engine, way: str, backlog: int) -> None:
