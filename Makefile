@@ -97,7 +97,7 @@ CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --override infra/release/own.txt
 lock: setup ## Resolve the Python locks again; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra apps -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/supabase_local/pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) --group docs -o infra/docs/requirements.lock
 
 docs: setup ## Build the documentation's site into build/docs/site; fails on a dead link

@@ -19,10 +19,12 @@ import jwt
 import psycopg
 
 from minutehand.config import Settings
-from minutehand.local import migrations
+from minutehand.local.database import apply_project, seed_files
+from minutehand.local.migrations import history
 from minutehand.local.users import ACME, ADA, create_demo_users
-from minutehand.node import node_binary, script
 from minutehand.project import Project
+from supabase_local import migrations
+from supabase_local.node import gateway_script, node_binary
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from supabase_local.processes import spawn, stop
@@ -53,7 +55,7 @@ class Gateway:
     def start(self) -> None:
         """Start it and wait until it answers; RuntimeError if it ended or takes too long."""
         self.process = spawn(
-            [node_binary(), script("supabase_local/gateway/server.mjs")],
+            [node_binary(), gateway_script()],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,
@@ -64,7 +66,7 @@ class Gateway:
                 "LITE_TELEMETRY": "0",
                 # no kinder to a caller than PostgREST: what is measured and tested here holds there
                 "DATA_API_STRICT": "1",
-                "MINUTEHAND_SCHEMA": self.schema,
+                "DATA_API_SCHEMAS": self.schema,
                 "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
             },
             output=subprocess.DEVNULL,
@@ -155,11 +157,11 @@ def prepared(server: Postgres, database: str, *, is_released: bool = False) -> s
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     if is_released:
-        migrations.apply_migrations(owner, migrations.history(Project.find()))
+        migrations.apply_migrations(owner, history(Project.find()))
     else:
-        migrations.apply_project(owner)
+        apply_project(owner)
     create_demo_users(url)
-    migrations.apply_seed(owner, migrations.seed_files()[0])
+    migrations.apply_seed(owner, seed_files()[0])
     return url
 
 

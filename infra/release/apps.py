@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra.release.texts import Part, apps_of
-from minutehand.local.migrations import history, migrations_in
+from minutehand.local.migrations import history
 from minutehand.project import Project
+from supabase_local.migrations import migrations_in, version_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "-- Written by `python -m infra.release.apps` from schemas: do not edit it.\n"
@@ -27,9 +28,9 @@ def main() -> None:
     for app in apps_of(ROOT):
         folder = app.home / "migrations"
         folder.mkdir(exist_ok=True)
-        newest = max(int(each.version) for each in history(Project.at(ROOT)))
+        newest = max(int(version_of(each)) for each in history(Project.at(ROOT)))
         new = folder / f"{newest + 1}_{app.name}.sql"
-        path = next((each.path for each in migrations_in(folder)), new)
+        path = next(iter(migrations_in(folder)), new)
         path.write_text(text_of(app), "utf-8")
 
 

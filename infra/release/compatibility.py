@@ -24,10 +24,11 @@ from infra.release.catalogue import catalogue, differences
 from infra.release.migrations import empty_database, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
 from infra.release.texts import apps_of
-from minutehand.local import migrations
+from minutehand.local.migrations import find_migrations, history
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
 from minutehand.version import VERSION
+from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
 ROOT: Final = PACKAGE.parents[1]
@@ -88,8 +89,8 @@ def project_of_releases(folder: Path, now: datetime) -> Path:
     home = folder / "project" / "supabase"
     (home / "migrations").mkdir(parents=True)
     shutil.copy(ROOT / "supabase" / "config.toml", home)
-    for migration in migrations.history(Project.at(ROOT)):
-        shutil.copy(migration.path, home / "migrations")
+    for migration in history(Project.at(ROOT)):
+        shutil.copy(migration, home / "migrations")
     if VERSION not in releases.read():
         for one in write_migrations(ROOT, VERSION, now=now):
             (home / "migrations" / one.path.name).write_text(one.text, "utf-8")
@@ -101,7 +102,7 @@ def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     files = migrations.migrations_in(project / "supabase" / "migrations")
     others = [app.name for app in apps_of(ROOT)]
     fresh = empty_database(postgres, "fresh")
-    apply(fresh, migrations.find_migrations(Project.at(ROOT)))
+    apply(fresh, find_migrations(Project.at(ROOT)))
     expected = catalogue(fresh, others=others)
     upgraded = empty_database(postgres, "upgraded")
     apply(upgraded, files)
@@ -116,7 +117,7 @@ def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     return expected
 
 
-def apply(url: str, wanted: Sequence[migrations.Migration]) -> None:
+def apply(url: str, wanted: Sequence[Path]) -> None:
     """Bring a database up to date by our own runner."""
     migrations.apply_migrations(migrations.as_user(url, "postgres"), wanted)
 

@@ -17,7 +17,7 @@ from infra.release.changes import CannotRelease, Change, compare, creations
 from infra.release.locks import locks
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
-from minutehand.local import migrations
+from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
 #: In a file of steps: what follows is done after everything that is generated.
@@ -78,7 +78,7 @@ class Release:
         tried = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
         whose = {name: part for part in self.parts for name in names_of(part)}
         every = released_files([*self.parts, *apps_of(self.root)])
-        newest = max((each.version for each in every), default="0")
+        newest = max((migrations.version_of(each) for each in every), default="0")
         at = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         made: list[Made] = []
         for part in self.parts:
@@ -197,19 +197,19 @@ class Release:
         """Make a database of the present text; return its address."""
         return self.build("present", present_files(self.parts))
 
-    def build(self, name: str, files: list[migrations.Migration]) -> str:
+    def build(self, name: str, files: list[Path]) -> str:
         """Make a database of some files; return its address."""
         url = empty_database(self.server, name)
         migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
         return url
 
 
-def released_files(parts: Iterable[Part]) -> list[migrations.Migration]:
+def released_files(parts: Iterable[Part]) -> list[Path]:
     """The migrations of all releases."""
     return migrations.migrations_in(*(part.home / "migrations" for part in parts))
 
 
-def present_files(parts: Iterable[Part]) -> list[migrations.Migration]:
+def present_files(parts: Iterable[Part]) -> list[Path]:
     """The present text."""
     return migrations.migrations_in(*(part.home / "schemas" for part in parts))
 

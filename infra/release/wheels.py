@@ -1,6 +1,6 @@
-"""`make dist`: the wheel, and the npm archive beside it, into `dist/`; the same bytes each time.
+"""`make dist`: both wheels and the npm archive, into `dist/`; the same bytes each time.
 
-And an environment that has the wheel and nothing of the checkout, for tests.
+And an environment that has the wheels and nothing of the checkout, for tests.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from infra.release.releases import read as read_releases
 from infra.release.resources import RECORD, TRAVELS
 from infra.release.texts import parts_of
 from minutehand.install.facts import record_file
-from minutehand.local import migrations
+from minutehand.local.database import apply_recorded
 from minutehand.version import VERSION
+from supabase_local import migrations
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the wheel is made of, beside what travels in its resources.
@@ -51,14 +52,20 @@ def commit_instant() -> str:
 
 
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build the release's wheel into a folder; the same bytes each time."""
+    """Build the wheels of both packages into a folder; the same bytes each time."""
+    os.environ[RECORD] = str(record_of(source))
+    for root in (source, source / "shared" / "supabase_local"):
+        build_wheel(root, folder)
+    return folder
+
+
+def build_wheel(root: Path, folder: Path) -> None:
+    """Build the wheel of the package whose pyproject.toml is in `root`."""
     from hatchling.builders.wheel import WheelBuilder  # slow, and needed here alone
 
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
-    os.environ[RECORD] = str(record_of(source))
     folder.mkdir(parents=True, exist_ok=True)
-    list(WheelBuilder(str(source)).build(directory=str(folder), versions=["standard"]))
-    return folder
+    list(WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"]))
 
 
 def record_of(source: Path) -> Path:
@@ -69,13 +76,13 @@ def record_of(source: Path) -> Path:
             url = empty_database(server, "present")
             owner = migrations.as_user(url, "postgres")
             parts = {part.name: present_files([part]) for part in parts_of(source)}
-            migrations.apply_recorded(owner, parts, path)
+            apply_recorded(owner, parts, path)
     return path
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheel; its dependencies are those of the tests' own."""
+    """A virtual environment with the wheels; their dependencies are those of the tests' own."""
 
     folder: Path
 
@@ -142,7 +149,7 @@ class Environment:
 
 
 def main() -> None:
-    """Build both, print their names and SHA-256."""
+    """Build all, print their names and SHA-256."""
     if VERSION not in read_releases():
         print(f"{VERSION} is not released: this wheel upgrades no project", file=sys.stderr)
     out = ROOT / "dist"

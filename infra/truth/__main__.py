@@ -30,16 +30,17 @@ from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters, generated
 from infra.truth.product import wrong_reads
 from infra.truth.requests import Place, Wrong, compare, reason_of, record
-from minutehand.local import migrations
+from minutehand.local.database import apply_project, seed_files
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.users import create_demo_users
 from minutehand.resources import PACKAGE
+from supabase_local import migrations
 
 ROOT: Final = PACKAGE.parents[1]
 IMAGES: Final = Path(__file__).with_name("compose.yml")
 #: Parts of Supabase that nothing here asks.
 LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
-PROTOCOL: Final = "tests/integration/realtime"
+PROTOCOL: Final = "tests/supabase_local/realtime"
 #: A part of the run → what pytest is given; what is asked of any server.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
@@ -109,7 +110,7 @@ def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
     values = {**values, **demo_values()}
     if part == "demo":
         owner = migrations.as_user(values["DATABASE_URL"], "postgres")
-        for seed in migrations.seed_files():
+        for seed in seed_files():
             migrations.apply_seed(owner, seed)
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
@@ -188,11 +189,11 @@ def _containers() -> Iterator[dict[str, str]]:
             status = subprocess.check_output([*cli, "status", "-o", "json"])
             known: dict[str, str] = json.loads(status)
             owner = known["DB_URL"]
-            migrations.apply_project(owner)
+            apply_project(owner)
             # of the images' superuser: tests look where a project's owner may not
             known["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
             create_demo_users(known["DB_URL"])
-            for seed in migrations.seed_files():
+            for seed in seed_files():
                 migrations.apply_seed(owner, seed)
             yield remote_values(known["API_URL"], known)
         finally:

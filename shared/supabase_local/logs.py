@@ -12,13 +12,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.markup import escape
 
-COLOURS = {
-    "postgres": "blue",
-    "gateway": "green",
-    "realtime": "magenta",
-    "aws": "yellow",
-    "api": "cyan",
-}
+#: Of the parts' names, in the order in which they start.
+COLOURS = ("green", "yellow", "magenta", "cyan", "blue")
 #: Of a part that did not start, shown with why.
 LAST_LINES = 12
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -37,10 +32,12 @@ class Logs:
         self._folder = folder
         self.threshold = threshold
         self._readers: set[asyncio.Task[None]] = set()
+        self._colours: dict[str, str] = {}
 
     def follow(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Forward a child's output until it ends."""
         assert process.stdout is not None
+        self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
         task = asyncio.create_task(self._read(name, process.stdout), name=f"logs of {name}")
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
@@ -72,7 +69,7 @@ class Logs:
     def _show(self, name: str, line: str) -> None:
         level, text = readable(line)
         if line and _LEVELS.get(level, 20) >= _LEVELS[self.threshold]:
-            colour = COLOURS.get(name, "white")
+            colour = self._colours[name]
             style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}.get(level, "")
             body = f"[{style}]{escape(text)}[/]" if style else escape(text)
             self._console.print(f"[{colour}]{name:>8} │[/] {body}", highlight=False)

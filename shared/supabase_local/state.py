@@ -1,4 +1,4 @@
-"""What a checkout's stack keeps between runs: `.local/` with its lock, secrets and env file.
+"""What a stack keeps between runs: `.local/` with its lock, secrets and env file.
 
 Losing the folder loses the local data and nothing else.
 """
@@ -13,8 +13,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from minutehand.project import keep_out_of_git
-
 
 class AlreadyRunning(Exception):
     """Another launcher holds this folder."""
@@ -25,8 +23,10 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        keep_out_of_git(path)
-        (path / "logs").mkdir(exist_ok=True)
+        (path / "logs").mkdir(parents=True, exist_ok=True)
+        ignore = path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", "utf-8")
         self._lock: int | None = None
 
     @property
@@ -74,7 +74,7 @@ class StateFolder:
         """Write the dotenv file in one step, so that no reader sees half of it."""
         # for `. .local/env` too: a project's path may have spaces
         lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
-        head = "# Written by `minutehand dev` at every start.\n"
+        head = "# Written at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
 

@@ -19,7 +19,7 @@ import pytest
 from infra.release.wheels import Environment
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import Source, installed
-from minutehand.local.migrations import apply_migrations, as_user, migrations_in
+from supabase_local.migrations import apply_migrations, as_user, migrations_in
 from supabase_local.postgres import Postgres
 from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
 from tests.install.shapes import BREAKPOINT, Shape, shapes

@@ -17,13 +17,13 @@ import pytest
 
 from infra.release.supabase_cli import fetch
 from infra.release.wheels import Environment
-from minutehand.local.migrations import (
+from minutehand.node import node_binary
+from supabase_local.migrations import (
     apply_migrations,
     migrations_in,
     prepare_hosted,
     set_project_owner,
 )
-from minutehand.node import node_binary
 from supabase_local.postgres import Postgres
 from tests.install.projects import Hosted, HostedDatabase
 from tests.support.paths import ROOT

@@ -14,7 +14,7 @@ from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
-from minutehand.local.migrations import MigrationFailed, apply_migrations, migrations_in
+from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
 from tests.install.projects import Hosted, HostedDatabase
 from tests.support.paths import ROOT
 

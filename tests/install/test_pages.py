@@ -18,7 +18,7 @@ import yaml
 
 from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
-from minutehand.local.migrations import as_user
+from supabase_local.migrations import as_user
 from tests.support.databases import Database
 from tests.support.engine import ACME
 from tests.support.pages import blocks

@@ -25,8 +25,8 @@ from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import Source, sources_since
 from minutehand.install.tenancy import Tenants, existing
-from minutehand.local.migrations import apply_migrations, migrations_in
 from minutehand.version import VERSION
+from supabase_local.migrations import apply_migrations, migrations_in
 from tests.install.projects import Hosted, HostedDatabase
 from tests.install.second import make_release
 from tests.support.databases import Database

@@ -10,7 +10,7 @@ import pytest
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import existing
-from minutehand.local.migrations import MigrationFailed, apply_migrations, migrations_in
+from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
 from tests.install.projects import Hosted
 from tests.support.engine import ACME, ADA
 

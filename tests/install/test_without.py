@@ -18,8 +18,8 @@ from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError
 from minutehand.install.tenancy import Tenants
-from minutehand.local.migrations import apply_migrations, migrations_in
 from minutehand.project import Project
+from supabase_local.migrations import apply_migrations, migrations_in
 from tests.install.projects import Hosted, HostedDatabase
 from tests.support.paths import ROOT
 

@@ -22,8 +22,10 @@ import psycopg
 from psycopg import sql
 
 from minutehand.install import facts
-from minutehand.local import migrations
+from minutehand.local.database import apply_project, seed_files
+from minutehand.local.migrations import find_migrations
 from minutehand.local.users import create_demo_users
+from supabase_local import migrations
 from supabase_local.postgres import Postgres
 from tests.support.paths import ROOT
 from tests.support.patience import until
@@ -103,11 +105,11 @@ def _fingerprint() -> str:
     shared = ROOT / "shared"
     local, supabase = shared / "minutehand" / "local", shared / "supabase_local"
     files = [
-        *(migration.path for migration in migrations.find_migrations()),
-        *migrations.seed_files(),
+        *find_migrations(),
+        *seed_files(),
         *supabase.rglob("*.sql"),
-        *(local / f"{name}.py" for name in ("migrations", "users")),
-        supabase / "postgres.py",
+        *(local / f"{name}.py" for name in ("migrations", "database", "users")),
+        *(supabase / f"{name}.py" for name in ("migrations", "postgres")),
         *(ROOT / "requirements-dev.lock", Path(__file__), KEPT, facts.QUERY),
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
@@ -144,14 +146,14 @@ def make_templates(server: Postgres) -> None:
     owner = migrations.as_user(url, "postgres")
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
-    migrations.apply_project(owner)
+    apply_project(owner)
     with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
         create_clone(connection, TEMPLATE, template="postgres")
         create_clone(connection, HOSTED, template="template0")
     migrations.prepare_hosted(server.url(database=HOSTED))
     create_demo_users(url)
-    for path in migrations.seed_files():
-        migrations.apply_seed(owner, path)
+    for path in seed_files():
+        migrations.apply_seed(owner, path, root=ROOT)
     with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
         create_clone(connection, SEEDED, template="postgres")
     with psycopg.connect(server.url(database=SEEDED)) as connection:

@@ -19,7 +19,7 @@ GROUPS = (
         "tests/integration/cli/test_mcp.py",
         "tests/integration/cli/test_proof.py",
         "tests/integration/serve/",
-        "tests/integration/stack/test_gateway.py",
+        "tests/supabase_local/test_gateway.py",
         "tests/integration/stack/test_python_client.py",
         "tests/integration/training/test_uploads.py",
     ),

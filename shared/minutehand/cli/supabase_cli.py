@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from minutehand.local.migrations import history
 from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
@@ -98,12 +99,10 @@ def push_folder(project: Project) -> Iterator[Path]:
     if checkout() != project.root:
         yield project.root
         return
-    from minutehand.local.migrations import history  # of the extra `dev`, as a checkout has
-
     with tempfile.TemporaryDirectory(prefix="minutehand-push-") as name:
         supabase = Path(name) / "supabase"
         (supabase / "migrations").mkdir(parents=True)
         shutil.copy(project.root / "supabase" / "config.toml", supabase)
         for migration in history(project):
-            shutil.copy(migration.path, supabase / "migrations")
+            shutil.copy(migration, supabase / "migrations")
         yield Path(name)

@@ -39,13 +39,14 @@ def main() -> int:
     if options.command == "up":
         print("Minutehand: starting the local stack", flush=True)
     # only now: the first line must not wait for these imports
-    from minutehand.local.launcher import Launcher, reset
+    from minutehand.local.launcher import Launcher
     from minutehand.project import Project
+    from supabase_local.launcher import reset
 
     if options.command == "reset":
         return reset(options.state)
     Project.find().make_importable()
-    return Launcher(options, started=STARTED).run()
+    return Launcher(options, started=STARTED).run(with_parent=options.with_parent)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.users import ADA, EVE, PASSWORD
 from minutehand.project import VARIABLE, Project, Tenancy
+from supabase_local.environment import PREFERRED_GATEWAY, addresses, with_other_names
+from supabase_local.environment import for_children as supabase_environment
 from supabase_local.ports import LOOPBACK, reserve_port
 
-PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
-PREFERRED_POSTGRES = 54322
 #: Our names of a project's keys, and what `supabase status -o env` calls them.
 CLI_NAMES = {
     "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
@@ -27,18 +27,9 @@ CLI_NAMES = {
     "SUPABASE_JWT_SECRET": ("JWT_SECRET",),
     "DATABASE_URL": ("DB_URL",),
 }
-#: The same under the names that Supabase's guides have.
-OTHER_NAMES = {
-    "SUPABASE_URL": "NEXT_PUBLIC_SUPABASE_URL",
-    "SUPABASE_SECRET_KEY": "SUPABASE_SERVICE_ROLE_KEY",
-}
 FROM_CLI = "… (supabase status -o env prints it)"
-#: Of the launcher's environment, what its children always get.
-PASSED = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
-    | {"LOG_LEVEL", "WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"}
-    | {"DATA_API_STRICT", "NODE_COMPILE_CACHE"}
-)
+#: Of the launcher's environment, what the product's parts get besides.
+PASSED = frozenset({"WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"})
 
 
 @dataclass(frozen=True)
@@ -68,18 +59,9 @@ def contract(
 
     `supabase` is the keys of a stack of its own, or all values of another Supabase.
     """
-    gateway = f"{LOOPBACK}:{ports.gateway}"
     api = f"http://{LOOPBACK}:{ports.api}"
-    found = {
-        "SUPABASE_URL": f"http://{gateway}",
-        "REALTIME_URL": f"ws://{gateway}/realtime/v1",
-        "DATABASE_URL": database_url,
-        **supabase,
-    }
-    aliases = {other: found[name] for name, other in OTHER_NAMES.items() if name in found}
     return {
-        **found,
-        **aliases,
+        **with_other_names({**addresses(ports.gateway, database_url), **supabase}),
         "API_URL": api,
         "CONSOLE_URL": f"{api}/",
         "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports.aws}",
@@ -150,9 +132,8 @@ def for_children(
 ) -> dict[str, str]:
     """Build the environment of the stack's own processes.
 
-    Of the launcher's environment only what a process needs to run at all is passed on, so that a
-    developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, what
-    the apps' `lambda.yml` name and their like may be overridden.
+    Beyond what every part of a local Supabase gets, what sets the worker, and the variables that
+    the apps' `lambda.yml` name, may be overridden; a developer's real AWS account is never reached.
     """
     of_apps = needs_of(project).variables(inherited)
     passed = {
@@ -163,7 +144,7 @@ def for_children(
         or (value and name in of_apps)
     }
     return {
-        **values,  # which have the apps' own defaults, and where their local servers are
+        **supabase_environment(values, inherited),  # with the apps' defaults and local servers
         **passed,
         VARIABLE: str(project.root),
         # the project's own packages, as for a command run with `python -m` in its folder
@@ -171,6 +152,4 @@ def for_children(
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "LITE_TELEMETRY": "0",
-        "PYTHONUNBUFFERED": "1",
     }

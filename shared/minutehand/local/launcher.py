@@ -1,155 +1,104 @@
-"""The foreground process of `make run`: brings the stack up, shows the demo, stays, tears down."""
+"""The foreground process of `minutehand dev`: the stack, its addresses, and the demo."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import shutil
-import signal
-import time
 from collections.abc import Mapping
-from pathlib import Path
 
-from rich.console import Console
+import httpx
 
 from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local import demo
 from minutehand.local.environment import remote_values
-from minutehand.local.migrations import MigrationFailed, supabase_here
-from minutehand.local.stack import Stack, StackFailed
+from minutehand.local.stack import Stack
 from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.terminal import local_member
+from supabase_local import launcher as supabase
+from supabase_local.config import Config
+from supabase_local.launcher import FAILED
 from supabase_local.logs import Logs
-from supabase_local.postgres import Postgres, PostgresFailed
-from supabase_local.processes import die_with_parent
-from supabase_local.state import AlreadyRunning, StateFolder
-
-FAILED, IN_USE = 1, 3
-#: What is said to a person in its own words, without a traceback.
-FAILURES = (
-    StackFailed,
-    MigrationFailed,
-    PostgresFailed,
-    ConfigurationError,
-    NodeMissing,
-    demo.DemoFailed,
-)
+from supabase_local.migrations import PartMissing
+from supabase_local.stack import Stack as SupabaseStack
+from supabase_local.state import StateFolder
 
 
-class Launcher:
+class Launcher(supabase.Launcher):
     """One run of the stack."""
 
+    failures = (*supabase.Launcher.failures, ConfigurationError, NodeMissing, demo.DemoFailed)
+
     def __init__(self, options: argparse.Namespace, *, started: float) -> None:
+        super().__init__(
+            options.state, started=started, any_ports=options.any_ports, scratch=options.scratch
+        )
         self._options = options
-        self._started = started
-        self._console = Console(highlight=False, soft_wrap=True)
+        if options.once:
+            self.stopped = FAILED  # before every demo job had ended
 
-    def run(self) -> int:
-        """Run until a signal, a failure or, with --once, the end of the demo."""
-        if self._options.with_parent and (ask := die_with_parent()) is not None:
-            ask()
-        state = StateFolder(self._options.state)
-        try:
-            state.lock()
-        except AlreadyRunning as held:
-            self._console.print(f"[red]{held}[/]")
-            return IN_USE
-        try:
-            return asyncio.run(self._run(state))
-        except FAILURES as failed:
-            self._console.print(str(failed), style="bold red", markup=False)
-            return FAILED
+    def describe(self, failure: Exception) -> str:
+        """Return what a person reads of a failure."""
+        if isinstance(failure, PartMissing):
+            return (
+                f"{failure}\nWork with it by: minutehand dev --supabase-url http://127.0.0.1:54321"
+            )
+        return str(failure)
 
-    def say(self, sentence: str) -> None:
-        """Print a sentence with the time since the command was given."""
-        seconds = time.monotonic() - self._started
-        self._console.print(f"[dim]{seconds:6.1f} s[/]  {sentence}")
-
-    async def _run(self, state: StateFolder) -> int:
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stopping.set)
-        # while the demo shows its progress, only what went wrong is printed between
-        logs = Logs(self._console, state.path / "logs", threshold="WARNING")
+    def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
+        """Return the project's stack; name a Supabase of the CLI that runs beside it."""
         url = self._options.supabase_url
-        here = None if url or self._options.any_ports else supabase_here(Project.find().root)
+        here = None if url or self.any_ports else _supabase_here(Project.find())
         if here:
             self.say(
                 f"[bold]a Supabase answers at {here}[/]; this stack has a database of its own,"
                 f" and works with that one by: minutehand dev --supabase-url {here}"
             )
-        remote = remote_values(url, os.environ) if url else None
-        stack = Stack(
+        return Stack(
             state,
             logs,
             self.say,
             inherited=os.environ,
-            remote=remote,
-            scratch=self._options.scratch,
-            prefer_known=not self._options.any_ports,
+            remote=remote_values(url, os.environ) if url else None,
+            scratch=self.scratch,
+            prefer_known=not self.any_ports,
         )
-        tasks = [
-            asyncio.create_task(self._serve(stack, logs)),
-            asyncio.create_task(stopping.wait()),
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0].done():
-                return tasks[0].result()
-            self.say("stopping")
-            return FAILED if self._options.once else 0
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await stack.stop()
-            self.say("everything is stopped")
 
-    async def _serve(self, stack: Stack, logs: Logs) -> int:
-        await stack.start()
-        self.say("[bold green]ready[/]")
-        self._print_addresses(stack)
-        watching = asyncio.create_task(stack.watch())
-        try:
-            if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
-                showing = asyncio.create_task(
-                    demo.show(stack.values, self.say, started=self._started)
-                )
-                await asyncio.wait([watching, showing], return_when=asyncio.FIRST_COMPLETED)
-                if not showing.done():
-                    showing.cancel()
-                    await watching  # raises why it ended
-                ended_well = showing.result()
-                if self._options.once:
-                    return 0 if ended_well else FAILED
-            elif self._options.once:
-                return 0
-            logs.threshold = "INFO"
-            self.say("the stack serves until Ctrl-C")
-            await watching
-            return FAILED
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
-    def _print_addresses(self, stack: Stack) -> None:
+    def lines(self, stack: SupabaseStack) -> list[tuple[str, str]]:
+        """List where to look, as whom, and which settings of AWS are unset here."""
         values = stack.values
+        postgres = values.get("DATABASE_URL") or "not known, so the worker polls: DATABASE_URL"
         lines = [
             ("Console", values["CONSOLE_URL"]),
             ("API", f"{values['API_URL']}/api/jobs"),
             ("Supabase", values["SUPABASE_URL"]),
-            ("Postgres", stack.database_url or "not known, so the worker polls: DATABASE_URL"),
+            ("Postgres", postgres),
+            *_sign_in(values),
         ]
-        lines += _sign_in(values)
         if unset := needs_of(Project.find()).unset(os.environ):
             lines.append(("Unset here", ", ".join(unset)))
             lines.append(("", "lambda.yml gives it a value here under `local`, or the environment"))
-        for name, address in (*lines, ("Tools read", str(stack.env_file))):
-            self._console.print(f"           [bold]{name:<11}[/] {address}")
+        return lines
+
+    async def show(self, stack: SupabaseStack) -> int | None:
+        """Run the demo jobs; with --once their end is the run's."""
+        ended_well = True
+        if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
+            ended_well = await demo.show(stack.values, self.say, started=self.started)
+        if self._options.once:
+            return 0 if ended_well else FAILED
+        return None
+
+
+def _supabase_here(project: Project) -> str | None:
+    """The address of a `supabase start` of this project, where one answers."""
+    url = Config.read(project.root).address
+    try:
+        httpx.get(f"{url}/rest/v1/", timeout=1)
+    except httpx.HTTPError:
+        return None
+    return url
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -171,24 +120,3 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
         ("Sign in", f"{member.email}, with its own password, for {member.tenant}"),
         ("", "`minutehand` acts as that account here, without a password"),
     ]
-
-
-def reset(folder: Path) -> int:
-    """Delete the data, keys and logs of a stack that does not run."""
-    console = Console(highlight=False)
-    if not folder.exists():
-        console.print(f"nothing to delete: {folder} does not exist")
-        return 0
-    state = StateFolder(folder)
-    try:
-        state.lock()
-    except AlreadyRunning as held:
-        console.print(f"[red]{held}[/]")
-        return IN_USE
-    if (folder / "postgres.password").exists():
-        server = Postgres(folder)
-        server.end_leftovers()
-        server.destroy()
-    shutil.rmtree(folder)
-    console.print(f"deleted {folder}")
-    return 0

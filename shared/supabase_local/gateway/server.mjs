@@ -13,7 +13,6 @@ const turns = new Turns();
 // What has no server here. Its tables are there for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
-const WAY_OUT = "`supabase start`, then `minutehand dev --supabase-url http://127.0.0.1:54321`";
 // what a page of another origin may read of an answer, as of PostgREST's
 const EXPOSED =
   "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, " +
@@ -27,7 +26,7 @@ function answerLocally(path) {
   }
   const [absent] = ELSEWHERE.exec(path) ?? [];
   if (absent) {
-    const message = `${absent} is not part of the local stack and needs Supabase's own: ${WAY_OUT}`;
+    const message = `${absent} needs a server that is not here: \`supabase start\` has it`;
     return Response.json({ message, msg: message, error: "not_implemented" }, { status: 501 });
   }
   if (path === "/_ready") {

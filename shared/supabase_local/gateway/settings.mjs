@@ -2,7 +2,7 @@
 
 function need(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set; the gateway is started by minutehand.local`);
+  if (!value) throw new Error(`${name} is not set; supabase_local starts the gateway`);
   return value;
 }
 
@@ -14,12 +14,12 @@ export const settings = Object.freeze({
   publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
   secretKey: need("SUPABASE_SECRET_KEY"),
   // as `[api] schemas` of config.toml: the first is meant where a request names none
-  schemas: [...new Set(["public", ...(process.env.MINUTEHAND_SCHEMA ?? "").split(",")])].filter(
+  schemas: [...new Set(["public", ...(process.env.DATA_API_SCHEMAS ?? "").split(",")])].filter(
     Boolean,
   ),
   // no turns for callers, and PostgREST's pool
   isStrict: process.env.DATA_API_STRICT === "1",
-  siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
+  siteUrl: process.env.SITE_URL ?? "http://127.0.0.1:8000",
   // well above the longest statement_timeout: a call that passes it will never be answered
   requestTimeoutMs: 65_000,
 });

@@ -5,7 +5,7 @@ declare
   v_role record;
 begin
   -- an advisory lock: two databases of one cluster may be prepared at the same moment
-  perform pg_advisory_xact_lock(hashtext('minutehand.hosted.roles'));
+  perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
   for v_role in
     select roles.name, roles.attributes
     from (values
@@ -32,7 +32,7 @@ do $$
 declare
   v_admin text;
 begin
-  perform pg_advisory_xact_lock(hashtext('minutehand.hosted.roles'));
+  perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
   -- a database of the release before this one granted two of these with the right to become them
   if not exists (
     select from pg_catalog.pg_auth_members as members

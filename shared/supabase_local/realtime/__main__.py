@@ -7,6 +7,7 @@ SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -14,11 +15,23 @@ from collections.abc import Mapping
 
 import uvloop
 
-from minutehand.log import configure_logging
 from supabase_local.realtime.server import RealtimeServer
 from supabase_local.realtime.tokens import Verifier
 
 logger = logging.getLogger("supabase_local.realtime")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
+
+
+class JsonFormatter(logging.Formatter):
+    """Render a record as one JSON object: level, message, `extra`, then the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line; a value that JSON cannot hold is written as its `str`."""
+        line = {"level": record.levelname, "message": record.getMessage()}
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 async def serve(environ: Mapping[str, str]) -> None:
@@ -41,6 +54,8 @@ async def serve(environ: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    configure_logging(os.environ.get("LOG_LEVEL", "INFO"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), handlers=[handler])
     logging.getLogger("websockets").setLevel(logging.WARNING)
     uvloop.run(serve(os.environ))

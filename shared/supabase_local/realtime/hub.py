@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from minutehand.tasks import end_tasks
 from supabase_local.realtime.broadcast import Members
 from supabase_local.realtime.changes import PostgresChanges
 from supabase_local.realtime.database import (
@@ -44,7 +43,10 @@ class Hub:
 
     async def close(self) -> None:
         """End all background work and close the connections."""
-        await end_tasks(self._tasks)
+        ending = list(self._tasks)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._deciding.close()
         await self.database.close()
 

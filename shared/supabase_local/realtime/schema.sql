@@ -9,7 +9,7 @@ alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role, postgres;
 
--- hosted, a partition a day, dropped after three; here `minutehand dev` keeps them until a reset
+-- hosted, a partition a day, dropped after three; here they are kept until a reset
 create table if not exists realtime.messages (
   topic text not null,
   extension text not null,

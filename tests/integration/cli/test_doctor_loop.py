@@ -24,7 +24,7 @@ import pytest
 
 from minutehand.cli.doctor.examine import examine
 from minutehand.cli.doctor.findings import Finding, Target
-from minutehand.local.migrations import as_user
+from supabase_local.migrations import as_user
 from tests.integration.cli.test_doctor import EXPIRED, REF, SERVICE_ROLE
 from tests.support.command import Run
 from tests.support.patience import until

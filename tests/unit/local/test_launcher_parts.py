@@ -1,10 +1,7 @@
-"""The small parts of the launcher: ports, state, environment, log lines."""
+"""The small parts of the launcher: environment, keys, settings."""
 
 from __future__ import annotations
 
-import socket
-import stat
-import subprocess
 from pathlib import Path
 
 from rich.console import Console
@@ -13,32 +10,12 @@ from minutehand.deploy.apps import Needs
 from minutehand.local.environment import Ports, contract, for_children, remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import Project
-from minutehand.terminal.connection import read_env_file
 from supabase_local.logs import Logs
-from supabase_local.postgres import Postgres
 from supabase_local.state import StateFolder
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40, "SUPABASE_SECRET_KEY": "sb_secret_x"}
 PROJECT = Project.find()
 PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
-
-
-def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
-    """Tokens must survive a restart, and other accounts of the machine must not see them."""
-    state = StateFolder(tmp_path)
-
-    made = state.secrets()
-    state.write_env({"A": "b", "PLACE": "/My Projects/a"})
-
-    assert StateFolder(tmp_path).secrets() == made
-    assert "\nA=b\n" in state.env_file.read_text()
-    assert read_env_file(state.env_file)["PLACE"] == "/My Projects/a"
-    sourced = subprocess.run(
-        ["sh", "-c", '. "$0"; echo "$PLACE"', state.env_file], capture_output=True, text=True
-    )
-    assert sourced.stdout == "/My Projects/a\n"
-    for path in (state.env_file, tmp_path / "secrets.json"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:
@@ -86,18 +63,6 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
     assert made[1] == made[2] != made[0]
     assert values["NEXT_PUBLIC_SUPABASE_URL"] == made[1][0] == "https://project.supabase.co"
     assert values["SUPABASE_SERVICE_ROLE_KEY"] == "sb_secret_x"
-
-
-def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
-    """People keep its address in other tools; two stacks at once still both start."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-
-    first = Postgres(tmp_path / "a", scratch=True, preferred_port=port)
-    second = Postgres(tmp_path / "b", scratch=True, preferred_port=port)
-
-    assert first.port == port
-    assert second.port != port
 
 
 def test_a_setting_that_only_aws_has_is_named_at_the_start() -> None:

@@ -24,7 +24,7 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.install.facts import find_differences, recorded_facts
 from minutehand.install.sources import ordinal
-from minutehand.local.migrations import find_applied
+from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
 from minutehand.queue.address import ask
 from minutehand.queue.data_api import profile_headers
@@ -175,7 +175,7 @@ def migrations(target: Target) -> Finding:
     """Every file is applied, and nothing else."""
     rows = target.ask("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
-    files = {migration.version for migration in find_applied(Project.find(), applied)}
+    files = {version_of(each) for each in find_applied(Project.find(), applied)}
     if missing := sorted(files - applied):
         return fail(f"{len(missing)} not applied, the first is {missing[0]}", target.migrate)
     if unknown := sorted(applied - files):

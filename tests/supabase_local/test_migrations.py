@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.local import migrations
-from minutehand.local.migrations import MigrationFailed, find_migrations, migrations_in
+from minutehand.local.migrations import find_migrations
+from supabase_local import migrations
+from supabase_local.migrations import MigrationFailed, migrations_in, version_of
 from tests.support.databases import Database
 
 
@@ -20,7 +21,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def apply(database: Database, folder: Path) -> list[str]:
     url = migrations.as_user(database.url, "postgres")
-    return [done.version for done in migrations.apply_migrations(url, migrations_in(folder))]
+    return [version_of(done) for done in migrations.apply_migrations(url, migrations_in(folder))]
 
 
 def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
@@ -31,7 +32,7 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
             " order by version"
         ).fetchall()
 
-    files = [migration.path.name for migration in find_migrations()]
+    files = [path.name for path in find_migrations()]
     assert [f"{version}_{name}.sql" for version, name, _ in rows] == files
     assert all(statements for *_, statements in rows)
     assert not any(text.rstrip().endswith(";") for *_, texts in rows for text in texts)

@@ -18,9 +18,9 @@ async def test_the_official_client_of_python_enters_with_it(project: Project) ->
         options = AsyncClientOptions(schema=project.settings.schema_name, httpx_client=connections)
         client = await acreate_client(project.settings.supabase_url, secret, options)
         health = await client.rpc("queue_health").execute()
-        with pytest.raises(AuthApiError, match="minutehand dev --supabase-url"):
+        with pytest.raises(AuthApiError, match="supabase start"):
             await client.auth.admin.list_users()
-        with pytest.raises(StorageApiError, match="minutehand dev --supabase-url"):
+        with pytest.raises(StorageApiError, match="supabase start"):
             await client.storage.list_buckets()
 
     assert isinstance(health.data, dict)

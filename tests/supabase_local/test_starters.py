@@ -9,8 +9,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from minutehand.local import migrations
-from minutehand.local.migrations import apply_migrations, apply_seed, migrations_in
+from supabase_local import migrations
+from supabase_local.migrations import apply_migrations, apply_seed, migrations_in
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT

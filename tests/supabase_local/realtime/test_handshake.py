@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.integration.realtime.support import Server, token
+from tests.supabase_local.realtime.support import Server, token
 
 UPGRADE = {
     "Connection": "Upgrade",

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from tests.integration.realtime.support import ADA, EVE, SECRET_KEY, token, unique
+from tests.supabase_local.realtime.support import ADA, EVE, SECRET_KEY, token, unique
 
 UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["ñ", None, True, 1.5]}
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.realtime.support import ADA, EVE, SECRET_KEY, Socket, token, unique
+from tests.supabase_local.realtime.support import ADA, EVE, SECRET_KEY, Socket, token, unique
 
 TABLES = """
   create table public.items (

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.realtime.support import ADA, Socket, token, unique
+from tests.supabase_local.realtime.support import ADA, Socket, token, unique
 
 
 async def refresh(socket: Socket, topic: str, value: Any) -> None:

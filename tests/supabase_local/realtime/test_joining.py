@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.realtime.support import ADA, EVE, token, unique
+from tests.supabase_local.realtime.support import ADA, EVE, token, unique
 
 
 def refusal(topic: str) -> str:

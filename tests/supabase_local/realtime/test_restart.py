@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from minutehand.local import migrations
+from supabase_local import migrations
 from supabase_local.postgres import Postgres
-from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
+from tests.supabase_local.realtime.support import SECRET_KEY, Server, open_socket, unique
 
 AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from minutehand.local import migrations
-from minutehand.local.migrations import MigrationFailed, migrations_in
+from supabase_local import migrations
+from supabase_local.migrations import MigrationFailed, migrations_in
 from tests.support.databases import Database
 from tests.support.paths import ROOT
 

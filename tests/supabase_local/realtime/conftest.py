@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from supabase_local.postgres import Postgres
-from tests.integration.realtime.support import RealServer, Server, Socket, open_socket
+from tests.supabase_local.realtime.support import RealServer, Server, Socket, open_socket
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from supabase_local.realtime.serializer import encode_broadcast
-from tests.integration.realtime.support import SECRET_KEY, unique
+from tests.supabase_local.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 
 TRIGGER = """

@@ -1,0 +1,59 @@
+"""Brings a local database to a project's state: the engine, the apps, the demo, the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psycopg
+
+from minutehand.install.facts import keep_record, record_file
+from minutehand.local.migrations import find_migrations, find_recorded, seeds_of_apps
+from minutehand.project import Project
+from minutehand.resources import checkout
+from supabase_local.config import Config
+from supabase_local.migrations import MigrationFailed, apply_migrations
+
+
+def apply_project(url: str, project: Project | None = None) -> list[Path]:
+    """Apply what is pending of a project; in a checkout record what we have left.
+
+    Args:
+        url: As for `apply_migrations`, which says what is raised.
+        project: The project around by default.
+    """
+    project = project or Project.find()
+    wanted = find_migrations(project)
+    if checkout() != project.root:
+        return apply_migrations(url, wanted)
+    recorded = apply_recorded(url, find_recorded(project), record_file(project.root))
+    return [*recorded, *apply_migrations(url, wanted)]
+
+
+def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:
+    """Apply the engine and apps of this package, and record what each has left."""
+    done: list[Path] = []
+    for name, files in parts.items():
+        if applied := apply_migrations(url, files):
+            with psycopg.connect(url, autocommit=True) as connection:
+                keep_record(connection, record, name)
+        done += applied
+    return done
+
+
+def check_engine(url: str, project: Project) -> None:
+    """Raise MigrationFailed if the engine is not in the database: nothing else would work."""
+    with psycopg.connect(url) as connection:
+        sign = f"{project.schema_}.lease_jobs"
+        row = connection.execute("select to_regproc(%s)", (sign,)).fetchone()
+    if row is None or row[0] is None:
+        raise MigrationFailed(
+            f"Minutehand is not installed in schema {project.schema_}: `minutehand install` copies"
+            " its migrations into supabase/migrations"
+        )
+
+
+def seed_files(project: Project | None = None) -> list[Path]:
+    """List the seeds of a project and of its apps, in the order in which they run."""
+    project = project or Project.find()
+    return [*Config.read(project.root).seeds(), *seeds_of_apps(project)]

@@ -1,0 +1,75 @@
+"""The settings of a project's supabase/config.toml that its database depends on."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+
+class InvalidConfig(Exception):
+    """supabase/config.toml cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A project's configuration.
+
+    Args:
+        root: The project's folder.
+        values: The content of its supabase/config.toml; empty without one.
+    """
+
+    root: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: Path) -> Config:
+        """Read the configuration of the project in `root`.
+
+        Raises:
+            InvalidConfig: The file is not TOML.
+        """
+        try:
+            return cls(root, tomllib.loads((root / "supabase/config.toml").read_text("utf-8")))
+        except FileNotFoundError:
+            return cls(root, {})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"supabase/config.toml is not TOML: {error}") from error
+
+    @property
+    def exposes_new_tables(self) -> bool:
+        """Whether the Data API may read and write every new table of `public`."""
+        return self.values.get("api", {}).get("auto_expose_new_tables") is True
+
+    @property
+    def address(self) -> str:
+        """The address of the project's `supabase start`."""
+        return f"http://127.0.0.1:{self.values.get('api', {}).get('port', 54321)}"
+
+    @property
+    def schemas(self) -> list[str]:
+        """The schemas that the Data API exposes beside `public`."""
+        return list(self.values.get("api", {}).get("schemas", []))
+
+    @property
+    def site_url(self) -> str:
+        """The page to which Auth's mails lead."""
+        return str(self.values.get("auth", {}).get("site_url", "http://127.0.0.1:3000"))
+
+    def seeds(self) -> list[Path]:
+        """List the files that `[db.seed]` names, as the CLI finds and orders them.
+
+        Raises:
+            InvalidConfig: `sql_paths` is not a list of strings.
+        """
+        home = self.root / "supabase"
+        seed = self.values.get("db", {}).get("seed", {})
+        patterns = seed.get("sql_paths", ["./seed.sql"])
+        if not (isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)):
+            raise InvalidConfig("[db.seed] sql_paths of supabase/config.toml must list strings")
+        found = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
+        files = [path.resolve() for path in found if path.is_file()]
+        return list(dict.fromkeys(files)) if seed.get("enabled", True) else []

@@ -1,0 +1,46 @@
+"""Addresses and keys of a stack, by the names that tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from supabase_local.ports import LOOPBACK
+
+PREFERRED_GATEWAY = 54321
+PREFERRED_POSTGRES = 54322
+#: The names that Supabase's guides have for some of them.
+OTHER_NAMES = {
+    "SUPABASE_URL": "NEXT_PUBLIC_SUPABASE_URL",
+    "SUPABASE_SECRET_KEY": "SUPABASE_SERVICE_ROLE_KEY",
+}
+#: Of the launcher's environment, what its children always get.
+PASSED = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
+    | {"LOG_LEVEL", "DATA_API_STRICT", "NODE_COMPILE_CACHE", "PYTHONPATH"}
+)
+
+
+def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
+    """Return the addresses of a stack of one's own."""
+    gateway = f"{LOOPBACK}:{gateway_port}"
+    return {
+        "SUPABASE_URL": f"http://{gateway}",
+        "REALTIME_URL": f"ws://{gateway}/realtime/v1",
+        "DATABASE_URL": database_url,
+    }
+
+
+def with_other_names(values: Mapping[str, str]) -> dict[str, str]:
+    """Add what is known by another name as well."""
+    others = {other: values[name] for name, other in OTHER_NAMES.items() if name in values}
+    return {**values, **others}
+
+
+def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """Build the environment of the stack's processes.
+
+    Of the launcher's environment only what a process needs to run at all is passed on, so that
+    a developer's real Supabase account is never reached from here.
+    """
+    passed = {name: value for name, value in inherited.items() if name in PASSED}
+    return {**values, **passed, "PYTHONUNBUFFERED": "1"}

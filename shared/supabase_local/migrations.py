@@ -1,0 +1,336 @@
+"""Brings a database to a project's state: the hosted base, migrations, seeds.
+
+Writes the same history tables as `supabase db push`, which then has nothing left to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+from psycopg import sql as composed
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from supabase_local.config import Config
+from supabase_local.statements import split_statements
+
+HOSTED = Path(__file__).with_name("hosted")
+REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
+
+# as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
+FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
+HISTORY = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (
+  version text not null primary key
+);
+alter table supabase_migrations.schema_migrations
+  add column if not exists statements text[],
+  add column if not exists name text,
+  add column if not exists created_by text,
+  add column if not exists idempotency_key text unique,
+  add column if not exists rollback text[];
+create table if not exists supabase_migrations.seed_files (
+  path text not null primary key, hash text not null
+);
+"""
+
+# a function, table, type or schema that is not there, or what a stand-in of an extension lacks
+MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
+
+Say = Callable[[str], None]
+_CREATE_EXTENSION = re.compile(
+    r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE
+)
+# a hosted project's `postgres` may do these, where Postgres itself asks for a superuser
+_BY_SUPERUSER = re.compile(
+    r"^\s*((create|alter|drop)\s+(event\s+trigger|foreign\s+data\s+wrapper)\b"
+    r"|create\s+publication\b[^;]*\bfor\s+(all\s+tables|tables\s+in\s+schema)\b"
+    r"|drop\s+publication\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# what hosted projects took until 2025: it is on there, and postgres may not say so again
+_ALREADY_ON = re.compile(
+    r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
+    r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class MigrationFailed(Exception):
+    """A file could not be applied; nothing of that file is left in the database."""
+
+
+class PartMissing(MigrationFailed):
+    """A file needs a part of Supabase that this package lacks, and the CLI's stack has."""
+
+
+def migrations_in(*folders: Path) -> list[Path]:
+    """List the migrations of some folders in the order in which they apply."""
+    found = (path for folder in folders for path in folder.glob("*.sql") if path.is_file())
+    files = (path for path in found if FILE_NAME.match(path.name))
+    return sorted(files, key=lambda path: path.name)
+
+
+def version_of(migration: Path) -> str:
+    """Return the version of a migration: the digits that its file name begins with."""
+    return migration.name.partition("_")[0]
+
+
+def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
+    """Give a bare database what a hosted project has before its first migration.
+
+    Args:
+        url: Of a superuser.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        _keep_silent(connection)
+        applied = _applied_seeds(connection)
+        files = [*sorted(HOSTED.glob("*.sql")), REALTIME_SCHEMA]
+        pending = [path for path in files if applied.get(_base_name(path)) != _digest(path)]
+        if pending:
+            say("making what a hosted project begins with")
+        for path in pending:
+            with connection.transaction():
+                _run(connection, path, _statements(path))
+        with connection.transaction():
+            # the role exists by now, and the CLI must be able to write here as that role
+            connection.execute("set local role postgres")
+            connection.execute(HISTORY)
+            for path in files:
+                _record_seed(connection, _base_name(path), path)
+
+
+def set_project_owner(url: str, password: str) -> None:
+    """Let `postgres`, who owns what migrations make, sign in with the superuser's password."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            composed.SQL("alter role postgres password {}").format(composed.Literal(password))
+        )
+
+
+def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
+    """Apply what is pending, each file in a transaction with its line of history.
+
+    Args:
+        url: Of the role that shall own the objects: `postgres`, as on a hosted project.
+
+    Returns:
+        The migrations applied by this call, in order.
+
+    Raises:
+        MigrationFailed: A statement failed, a file was edited after it was applied, or one is
+            older than the newest applied (the CLI refuses the same).
+    """
+    wanted = list(migrations)
+    for one, other in itertools.pairwise(wanted):
+        if version_of(one) == version_of(other):
+            raise MigrationFailed(
+                f"{one.name} and {other.name} have the same version {version_of(one)}."
+                " Give the newer file a later timestamp."
+            )
+    done: list[Path] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        _keep_silent(connection)
+        connection.execute("set lock_timeout = '4s'")
+        with connection.transaction():
+            connection.execute(HISTORY)
+        recorded: dict[str, list[str] | None] = dict(
+            connection.execute(
+                "select version, statements from supabase_migrations.schema_migrations"
+            ).fetchall()
+        )
+        newest = max(recorded, default="")
+        for path in wanted:
+            version, _, name = path.stem.partition("_")
+            statements = _statements(path)
+            if version in recorded:
+                _check_unchanged(path, recorded[version], statements)
+                continue
+            if version < newest:
+                raise MigrationFailed(
+                    f"{path.name} is older than {newest}, which is applied. Give it a "
+                    "later timestamp, or stop the stack and delete the folder .local to start over."
+                )
+            connection.execute("reset all")
+            _keep_silent(connection)
+            with _applied_whole(connection, path):
+                _run(connection, path, _without_what_is_so(statements))
+                connection.execute(
+                    "insert into supabase_migrations.schema_migrations (version, name, statements)"
+                    " values (%s, %s, %s)",
+                    (version, name, statements),
+                )
+            done.append(path)
+        if done:
+            connection.execute("notify pgrst, 'reload schema'")
+    return done
+
+
+def expose_new_tables(owner: str, config: Config) -> None:
+    """Grant the Data API what migrations will make in `public`, where the configuration asks.
+
+    As the CLI: projects from before May 2026 had it so, and their migrations grant nothing.
+    """
+    if not config.exposes_new_tables:
+        return
+    with psycopg.connect(owner, autocommit=True) as connection:
+        for kind in ("tables", "sequences", "functions"):
+            connection.execute(
+                "alter default privileges for role postgres in schema public"
+                f" grant all on {kind} to anon, authenticated, service_role".encode()
+            )
+
+
+def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
+    """Run the seed once; like the CLI, a seed edited later is only noted, not run again.
+
+    Args:
+        root: The project's folder. A seed inside of it is recorded by its path there, as the CLI
+            records it, and another one by its name.
+    """
+    if not path.exists():
+        return False
+    whole = path.resolve()
+    inside = root is not None and whole.is_relative_to(root.resolve() / "supabase")
+    name = whole.relative_to(root.resolve()).as_posix() if root and inside else path.name
+    with psycopg.connect(url, autocommit=True) as connection:
+        _keep_silent(connection)
+        applied = _applied_seeds(connection)
+        if applied.get(name) == _digest(path):
+            return False
+        with _applied_whole(connection, path):
+            if name not in applied:
+                _run(connection, path, _without_what_is_so(_statements(path)))
+            _record_seed(connection, name, path)
+    return name not in applied
+
+
+def as_user(url: str, user: str) -> str:
+    """Return a connection string that signs in as `url` does and acts as the role `user`."""
+    given = conninfo_to_dict(url)
+    options = f"{given.get('options', '')} -c role={user}".strip()
+    return make_conninfo(**{**given, "options": options})  # type: ignore[arg-type]
+
+
+def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> None:
+    if recorded is not None and recorded != now:
+        raise MigrationFailed(
+            f"{path.name} was edited after it was applied to this database. Put the change into a"
+            " new migration, or stop the stack and delete the folder .local to start over."
+        )
+
+
+def _statements(path: Path) -> list[str]:
+    try:
+        return split_statements(path.read_text("utf-8-sig"))  # as psql, without the mark
+    except UnicodeDecodeError as error:
+        raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
+
+
+def _without_what_is_so(statements: list[str]) -> list[str]:
+    return [statement for statement in statements if not _ALREADY_ON.search(statement)]
+
+
+def _run(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
+) -> None:
+    text, at = path.read_text("utf-8-sig"), 0
+    for statement in statements:
+        at = text.index(statement, at)
+        try:
+            _execute(connection, statement)
+        except psycopg.Error as error:
+            line = text.count("\n", 0, at + int(error.diag.statement_position or 1) - 1) + 1
+            raise MigrationFailed(
+                f"{path.name}, line {line}: {error.sqlstate}: {error}\n"
+                + "\n".join(statement.splitlines()[:6])
+            ) from error
+
+
+@contextmanager
+def _applied_whole(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path
+) -> Iterator[None]:
+    """A transaction for one of the project's files, whose failure says what is missing here."""
+    try:
+        with connection.transaction():
+            yield
+    except MigrationFailed as failed:
+        cause = failed.__cause__
+        if not (isinstance(cause, psycopg.Error) and cause.sqlstate in MISSING):
+            raise
+        names = ", ".join(_extensions_passed_over(connection, path))
+        lacking = (
+            f"The local Supabase lacks the extension {names}, whose `create extension` it passed"
+            " over. `supabase start` has it."
+            if names
+            else "If this is a part that the local Supabase lacks: `supabase start` has it."
+        )
+        raise PartMissing(f"{failed}\n{lacking}") from cause
+
+
+def _extensions_passed_over(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path
+) -> list[str]:
+    """Those that this file, or one before it, switched on and that this server does not offer."""
+    rows = connection.execute(
+        "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
+    )
+    texts = [path.read_text("utf-8-sig"), *(str(row[0]) for row in rows)]
+    wanted = {name for text in texts for name in _CREATE_EXTENSION.findall(text)}
+    here = connection.execute("select name from pg_available_extensions")
+    return sorted(wanted - {str(name) for (name,) in here})
+
+
+def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
+    # no parameters: the text goes as it is, with its percent signs
+    if _BY_SUPERUSER.search(statement):
+        connection.execute("set role none")
+        connection.execute(statement.encode())
+        connection.execute("reset role")
+        return
+    if not _CREATE_EXTENSION.search(statement):
+        connection.execute(statement.encode())
+        return
+    # one that is there was switched on by the dashboard where this was written; what calls one that
+    # no one has here is refused by its own line
+    refused = (psycopg.errors.DuplicateObject, psycopg.errors.FeatureNotSupported)
+    with suppress(*refused), connection.transaction():
+        connection.execute(statement.encode())
+
+
+def _keep_silent(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    connection.execute("set client_min_messages = warning")
+
+
+def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, str]:
+    known = connection.execute(
+        "select to_regclass('supabase_migrations.seed_files') is not null"
+    ).fetchone()
+    if not known or not known[0]:
+        return {}
+    rows = connection.execute("select path, hash from supabase_migrations.seed_files").fetchall()
+    return {str(path): str(digest) for path, digest in rows}
+
+
+def _base_name(path: Path) -> str:
+    """The name under which a file of the hosted base is recorded."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _record_seed(connection: psycopg.Connection[tuple[object, ...]], name: str, path: Path) -> None:
+    connection.execute(
+        "insert into supabase_migrations.seed_files (path, hash) values (%s, %s)"
+        " on conflict (path) do update set hash = excluded.hash",
+        (name, _digest(path)),
+    )

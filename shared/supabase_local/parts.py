@@ -1,0 +1,85 @@
+"""The parts of a stack: how each is started, and how one sees that it works."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from supabase_local.node import node_binary
+from supabase_local.ports import LOOPBACK
+
+Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One child process."""
+
+    name: str
+    command: tuple[str, ...]
+    probe: Probe
+    environment: Mapping[str, str] = field(default_factory=dict)
+    #: Started once every migration is applied, and stopped before the database.
+    needs_database: bool = False
+
+
+def is_ok(url: str) -> Probe:
+    """Build a probe that is satisfied by status 200 from `url`."""
+    return probe(url, lambda response: response.status_code == 200)
+
+
+def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
+    """Build a probe that checks the response from `url`."""
+
+    async def ask(client: httpx.AsyncClient) -> bool:
+        try:
+            return is_satisfied(await client.get(url))
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
+            return False  # a server on its way up may answer anything
+
+    return ask
+
+
+def supabase_parts(
+    script: Path,
+    *,
+    gateway_port: int,
+    realtime_port: int,
+    site_url: str,
+    schemas: Iterable[str] = (),
+) -> list[Part]:
+    """List the Data API with Auth, which passes sockets on, and Realtime.
+
+    Args:
+        script: The gateway's main module.
+        gateway_port: The port of the project's address.
+        realtime_port: The port that only the gateway uses.
+        site_url: The page to which Auth's mails lead.
+        schemas: Exposed beside `public`.
+    """
+    gateway = {
+        "GATEWAY_PORT": str(gateway_port),
+        "REALTIME_PORT": str(realtime_port),
+        "SITE_URL": site_url,
+        "DATA_API_SCHEMAS": ",".join(schemas),
+        "LITE_TELEMETRY": "0",
+    }
+    return [
+        Part(
+            "gateway",
+            (str(node_binary()), str(script)),
+            is_ok(f"http://{LOOPBACK}:{gateway_port}/_ready"),
+            gateway,
+        ),
+        Part(
+            "realtime",
+            (sys.executable, "-m", "supabase_local.realtime"),
+            is_ok(f"http://{LOOPBACK}:{realtime_port}/health"),
+            {"PORT": str(realtime_port)},
+            needs_database=True,
+        ),
+    ]

@@ -1,0 +1,241 @@
+"""A stack as one object: started in parallel, watched, restarted visibly, stopped to the last.
+
+`parts` describes its processes; `migrations` brings what they serve up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import httpx
+from rich.markup import escape
+
+from supabase_local import migrations
+from supabase_local.config import Config
+from supabase_local.logs import Logs, Say
+from supabase_local.parts import Part
+from supabase_local.postgres import Postgres
+from supabase_local.processes import spawn, stop
+from supabase_local.state import StateFolder
+
+MAX_RESTARTS, WITHIN_SECONDS = 5, 60.0
+READY_SECONDS = 90.0
+#: Between two looks at what runs and at the migrations: ten a second cost more than an API.
+POLL_SECONDS = 0.4
+
+
+class StackFailed(Exception):
+    """The stack cannot come up, or cannot stay up; the message says which part and why."""
+
+
+class Stack:
+    """Every process of a stack over the project in a folder.
+
+    A product with a stack of its own overrides `migrations`, `apply`, `before_seeds` and `seeds`.
+
+    Args:
+        state: The folder it lives in; the caller holds its lock.
+        say: Called with sentences for a person.
+        root: The project's folder.
+        values: Written to the env file.
+        environment: Of every part.
+        parts: In the order in which they start.
+        postgres: The database; None if the parts use another Supabase.
+    """
+
+    def __init__(
+        self,
+        state: StateFolder,
+        logs: Logs,
+        say: Say,
+        *,
+        root: Path,
+        values: Mapping[str, str],
+        environment: Mapping[str, str],
+        parts: Iterable[Part],
+        postgres: Postgres | None,
+    ) -> None:
+        self.state = state
+        self.say = say
+        self.root = root
+        self.values = dict(values)
+        self.postgres = postgres
+        self.config = Config.read(root)
+        self._logs = logs
+        self._environment = environment
+        self._parts = {part.name: part for part in parts}
+        self._stopping = False
+        self._files: dict[Path, int] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=MAX_RESTARTS)
+        )
+
+    def migrations(self) -> list[Path]:
+        """List the project's migrations, in the order of applying."""
+        return migrations.migrations_in(self.root / "supabase" / "migrations")
+
+    def apply(self, owner: str) -> list[Path]:
+        """Apply the pending migrations as the owner at this address, and return them."""
+        return migrations.apply_migrations(owner, self.migrations())
+
+    def before_seeds(self, url: str) -> None:
+        """Bring what seeds refer to, as the superuser at `url`; nothing here."""
+
+    def seeds(self) -> list[Path]:
+        """List the project's seeds, in the order in which they run."""
+        return self.config.seeds()
+
+    async def start(self) -> None:
+        """Start everything; StackFailed if a part ends or does not respond to a real request."""
+        self.state.write_env(self.values)
+        # these wait for the database by themselves, and load longer than it takes to start
+        for part in self._parts.values():
+            if not part.needs_database:
+                self._spawn(part)
+        if self.postgres is not None:
+            await self._start_postgres(self.postgres)
+            await asyncio.to_thread(self._prepare_database, self.postgres)
+        for part in self._parts.values():
+            if part.needs_database:
+                self._spawn(part)
+        await self._all_ready()
+        self.state.ready_file.write_text(f"{os.getpid()}\n")
+
+    async def watch(self) -> None:
+        """Restart parts that die until `stop`, and say so; StackFailed if they die too fast."""
+        self._files = self._found_files()
+        while not self._stopping:
+            await self._apply_new_files()
+            for name, process in list(self._processes.items()):
+                if process.poll() is not None and not self._stopping:
+                    await self._restart(name, process)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop every child: first the parts that use the database, Postgres last."""
+        self._stopping = True
+        self.state.ready_file.unlink(missing_ok=True)
+        for needs_database in (True, False):
+            processes = [
+                self._processes.pop(part.name)
+                for part in self._parts.values()
+                if part.needs_database == needs_database and part.name in self._processes
+            ]
+            await asyncio.gather(*(asyncio.to_thread(stop, process) for process in processes))
+        if self.postgres is not None:
+            self._processes.pop("postgres", None)
+            await asyncio.to_thread(self.postgres.stop)
+        await self._logs.drain()
+
+    def _found_files(self) -> dict[Path, int]:
+        """Return the migrations by the time of their change."""
+        return {path: path.stat().st_mtime_ns for path in self.migrations() if path.exists()}
+
+    async def _apply_new_files(self) -> None:
+        """Apply what was written since; a file that fails is retried once it has changed."""
+        if self.postgres is None or (found := self._found_files()) == self._files:
+            return
+        self._files = found
+        owner = migrations.as_user(self.postgres.url(), "postgres")
+        try:
+            applied = await asyncio.to_thread(migrations.apply_migrations, owner, list(found))
+        except migrations.MigrationFailed as failed:
+            self.say(f"[bold red]a migration was not applied[/]: {escape(str(failed))}")
+        else:
+            for path in applied:
+                self.say(f"[green]applied {path.name}[/]")
+
+    async def _start_postgres(self, server: Postgres) -> None:
+        started = time.monotonic()
+        if server.is_fresh:
+            self.say("Postgres: making a new database cluster")
+            await asyncio.to_thread(server.initialise)
+        await asyncio.to_thread(server.end_leftovers)
+        self._launch_postgres(server)
+        await asyncio.to_thread(server.wait_ready)
+        self.say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
+
+    def _launch_postgres(self, server: Postgres) -> None:
+        server.launch()  # here and not in a thread: the kernel ends it with the thread
+        assert server.process is not None
+        self._processes["postgres"] = server.process
+
+    def _prepare_database(self, server: Postgres) -> None:
+        url = server.url()
+        owner = migrations.as_user(url, "postgres")
+        migrations.prepare_hosted(url, say=self.say)
+        migrations.set_project_owner(url, server.password)
+        migrations.expose_new_tables(owner, self.config)
+        if applied := self.apply(owner):
+            self.say(f"migrations: {len(applied)} applied, up to {applied[-1].name}")
+        self.before_seeds(url)
+        for path in self.seeds():
+            if migrations.apply_seed(owner, path, root=self.root):
+                self.say(f"seed: {path.name}")
+
+    def _spawn(self, part: Part) -> None:
+        process = spawn(part.command, env={**self._environment, **part.environment}, cwd=self.root)
+        self._processes[part.name] = process
+        self._logs.follow(part.name, process)
+
+    async def _all_ready(self) -> None:
+        async with httpx.AsyncClient(timeout=5) as client:
+            await asyncio.gather(*(self._ready(part, client) for part in self._parts.values()))
+
+    async def _ready(self, part: Part, client: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while not await part.probe(client):
+                    self._check_alive(part.name, "postgres")
+                    await asyncio.sleep(0.15)
+        except TimeoutError as late:
+            raise StackFailed(
+                f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
+                f"{self._logs.last_lines(part.name)}"
+            ) from late
+
+    def _check_alive(self, *names: str) -> None:
+        for name in names:
+            process = self._processes.get(name)
+            if process is not None and process.poll() is not None:
+                raise StackFailed(
+                    f"{name} {describe_end(process.returncode)} while the stack was starting; "
+                    f"{self._logs.last_lines(name)}"
+                )
+
+    async def _restart(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        self.say(f"[bold red]{name} {describe_end(process.returncode)}[/]; starting it again")
+        now = time.monotonic()
+        deaths = self._deaths[name]
+        if len(deaths) == MAX_RESTARTS and now - deaths[0] < WITHIN_SECONDS:
+            raise StackFailed(
+                f"{name} ended {MAX_RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the "
+                f"stack stops; {self._logs.last_lines(name)}"
+            )
+        deaths.append(now)
+        if name == "postgres":
+            server = self.postgres
+            assert server is not None
+            await asyncio.to_thread(server.end_leftovers)
+            self._launch_postgres(server)
+            await asyncio.to_thread(server.wait_ready)
+        else:
+            self._spawn(self._parts[name])
+            async with httpx.AsyncClient(timeout=5) as client:
+                await self._ready(self._parts[name], client)
+        self.say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
+
+
+def describe_end(code: int | None) -> str:
+    """Say how a child ended."""
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with code {code}"

@@ -1,0 +1,96 @@
+"""The command `supabase-local`, installed from the wheel, without the product."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from infra.release.wheels import Environment, build_wheel
+from minutehand.terminal.connection import read_env_file
+from tests.support.paths import ROOT
+from tests.support.patience import until
+from tests.support.shared import made_once
+from tests.support.stranger import fill_gateway_cache
+
+MIGRATION = """
+create table public.notes (id int primary key, body text);
+grant select on public.notes to anon;
+"""
+
+
+@pytest.fixture
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel of supabase-local and no other of ours."""
+
+    def make(folder: Path) -> None:
+        build_wheel(ROOT / "shared" / "supabase_local", folder / "wheels")
+        made = Environment.make(folder / "venv", folder / "wheels")
+        fill_gateway_cache(made, folder)
+
+    return Environment(made_once(tmp_path_factory, "supabase-local", make) / "venv")
+
+
+@contextmanager
+def started(installed: Environment, folder: Path) -> Iterator[httpx.Client]:
+    """Run the command in a folder, then stop it by Ctrl-C; the client has the publishable key."""
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    running = subprocess.Popen(
+        [installed.python.with_name("supabase-local"), "--any-ports", "--scratch"],
+        cwd=folder,
+        env={**known, "XDG_CACHE_HOME": str(installed.cache)},
+        stdout=sys.stderr,
+    )
+    children: list[psutil.Process] = []
+    try:
+        state = folder / ".local"
+        until(lambda: (state / "ready").exists() or running.poll() is not None)
+        values = read_env_file(state / "env")
+        headers = {"apikey": values["SUPABASE_PUBLISHABLE_KEY"]}
+        with httpx.Client(base_url=values["SUPABASE_URL"], headers=headers) as client:
+            yield client
+        children = psutil.Process(running.pid).children(recursive=True)
+    finally:
+        running.send_signal(signal.SIGINT)
+        code = running.wait(60)
+    assert code == 0
+    assert len(children) > 3
+    assert not any(child.is_running() for child in children)
+
+
+def test_it_starts_in_an_empty_folder_and_stops_clean(
+    installed: Environment, tmp_path: Path
+) -> None:
+    """The Data API, Auth and Realtime respond; Ctrl-C leaves no process."""
+    installed.run(tmp_path, "-c", "import minutehand", code=1)
+    account = {"email": "ada@example.com", "password": "a long password"}
+
+    with started(installed, tmp_path) as client:
+        statuses = [
+            client.get("/rest/v1/").status_code,
+            client.post("/auth/v1/signup", json=account).status_code,
+            client.get("/rest/v1/notes").status_code,
+        ]
+
+    assert statuses == [200, 200, 404]
+
+
+def test_it_applies_migrations_and_the_seed(installed: Environment, tmp_path: Path) -> None:
+    """A project of the Supabase CLI is served as it is."""
+    supabase = tmp_path / "supabase"
+    (supabase / "migrations").mkdir(parents=True)
+    (supabase / "migrations" / "20250101000000_notes.sql").write_text(MIGRATION)
+    (supabase / "seed.sql").write_text("insert into public.notes values (1, 'first');")
+
+    with started(installed, tmp_path) as client:
+        rows = client.get("/rest/v1/notes").json()
+
+    assert rows == [{"id": 1, "body": "first"}]

@@ -1,0 +1,61 @@
+"""The small parts of a stack: its state, its ports, its packages."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+from minutehand.terminal.connection import read_env_file
+from supabase_local.postgres import Postgres
+from supabase_local.state import StateFolder
+from supabase_local.version import VERSION
+from tests.support.paths import ROOT
+
+
+def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
+    """Tokens must survive a restart, and other accounts of the machine must not see them."""
+    state = StateFolder(tmp_path)
+
+    made = state.secrets()
+    state.write_env({"A": "b", "PLACE": "/My Projects/a"})
+
+    assert StateFolder(tmp_path).secrets() == made
+    assert "\nA=b\n" in state.env_file.read_text()
+    assert read_env_file(state.env_file)["PLACE"] == "/My Projects/a"
+    sourced = subprocess.run(
+        ["sh", "-c", '. "$0"; echo "$PLACE"', state.env_file], capture_output=True, text=True
+    )
+    assert sourced.stdout == "/My Projects/a\n"
+    for path in (state.env_file, tmp_path / "secrets.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
+    """People keep its address in other tools; two stacks at once still both start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    first = Postgres(tmp_path / "a", scratch=True, preferred_port=port)
+    second = Postgres(tmp_path / "b", scratch=True, preferred_port=port)
+
+    assert first.port == port
+    assert second.port != port
+
+
+def test_both_packages_agree_on_what_they_share() -> None:
+    """The clone has the npm packages of its own lock, an installation those of the package's."""
+    home = ROOT / "shared" / "supabase_local"
+    ours, theirs = (
+        json.loads((folder / "package-lock.json").read_text())["packages"]
+        for folder in (home, ROOT)
+    )
+    versions = {name: each["version"] for name, each in ours.items() if name}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert len(versions) > 20
+    assert versions == {name: theirs[name]["version"] for name in versions}
+    assert f"supabase-local=={VERSION}" in project["optional-dependencies"]["dev"]
