@@ -1,6 +1,6 @@
 -- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
 -- jobs. A waiting job occupies no worker. The end of a child or a new event may end a wait. Such a
--- cause inserts a row into queue.signals and locks nothing, so that nobody has to wait for it.
+-- cause inserts a row into queue.signals and locks nothing, so that no one has to wait for it.
 -- Maintenance reads the signal in a later transaction, which sees everything that both sides
 -- committed (queue.do_waits). The value of the wait is stored as a step with the wait's name, and
 -- the next attempt reads that step.

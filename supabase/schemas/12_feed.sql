@@ -180,7 +180,7 @@ revoke execute on function queue.message_of from public;
 
 -- Assign changes to the topics that receive them. The topic of a workspace receives state changes.
 -- The topic of a session with followers receives all changes except log lines. The topic of a job
--- with followers receives all changes except the job's creation, because nobody can follow a job
+-- with followers receives all changes except the job's creation, because no one can follow a job
 -- before it exists.
 create function queue.changes_by_topic(p_changes queue.change[])
 returns table (topic text, changes queue.change[])
@@ -344,8 +344,8 @@ begin
     from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
   exception when others then -- a failed message must not fail an enqueue or a settlement
     raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- Realtime creates no partition for the day while no client is connected. In this case nobody
-    -- needs the message, so nobody must be asked to read again.
+    -- Realtime creates no partition for the day while no client is connected. In this case no one
+    -- needs the message, so no one must be asked to read again.
     return sqlstate = '23514';
   end;
   if v_form is not null then

@@ -147,7 +147,7 @@ $$;
 revoke execute on function queue.row_json from public;
 
 -- Return a job as clients read it. queue_ms is the time from being due to the first start, and
--- run_ms is the run time of all attempts. In a list, the job has the first three simple values of
+-- run_ms is the duration of all attempts. In a list, the job has the first three simple values of
 -- its payload in one line, and a shortened error.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
@@ -203,7 +203,7 @@ begin
     'times', jsonb_build_object(
       'queue_ms', round(v_queue::numeric, 1),
       'run_ms', round(v_run::numeric, 1),
-      'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- run time of earlier attempts
+      'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- duration of earlier attempts
       'runs', p_job.fence
     )
   );
@@ -1093,32 +1093,32 @@ from (
     ('completed', 'It completed at {finished_at}.', null, null, null),
     (
       'cancelled',
-      'It was cancelled at {finished_at}: it had not started by {start_by_at}.',
+      'It was cancelled at {finished_at}, because it had not started by {start_by_at}.',
       null,
       null,
       null
     ),
     ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
-    ('start_by', 'It is cancelled unless it starts by {start_by_at}.', null, null, null),
+    ('start_by', 'It will be cancelled if it has not started by {start_by_at}.', null, null, null),
     (
       'failed',
       'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
-      'Correct the cause, and run it again: finished steps are kept.',
+      'Fix the cause, then retry the job. Finished steps are kept.',
       'retry {job_id}',
       null
     ),
     (
       'failed:child',
       null,
-      'Correct {cause_type}, the first that failed below it; run this again.',
+      'Fix {cause_type}, the first descendant that failed, then retry this job.',
       'show {child}',
       '/jobs/{child}'
     ),
     (
       'failed:timeout',
       null,
-      'Its line in the traceback is where it waited: give that a limit of its '
-        'own, free what it waits for, or give the type a longer `timeout`; then run it again.',
+      'The traceback shows the line where it waited. Give that call its own time limit, remove the '
+        'cause of the wait, or give the type a longer `timeout`. Then retry the job.',
       'retry {job_id}',
       null
     ),
@@ -1132,151 +1132,154 @@ from (
     (
       'failed:lost',
       null,
-      'SIGKILL is most often the limit of memory, SIGSEGV a library in C; '
-        'without either, code held the event loop: correct it, run it again.',
+      'SIGKILL usually means the memory limit, and SIGSEGV a library in C. Without a signal, code '
+        'blocked the event loop. Fix the cause, then retry the job.',
       'retry {job_id}',
       null
     ),
     (
       'failed:killed',
       null,
-      'A program that it started was ended by {signal}, as the limit of memory '
-        'does: give the worker more, or it less.',
+      'A program that it started was killed by {signal}, as happens at the memory limit. Give the '
+        'worker more memory, or let the program use less.',
       'retry {job_id}',
       null
     ),
     (
       'failed:machine',
       null,
-      'Its machine is full ({code}): make room.',
+      'Its machine ran out of a resource ({code}). Free some of it.',
       'retry {job_id}',
       null
     ),
     (
       'failed:contention',
       null,
-      'It met another transaction ({code}): run it again; where that '
-        'returns, lock in one order, and briefly.',
+      'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
+        'take locks in one order, and briefly.',
       'retry {job_id}',
       null
     ),
     (
       'failed:schema',
       null,
-      'The database lacks what its query names ({code}): apply the migration, '
-        'or correct the query.',
+      'The database lacks an object that its query names ({code}). Apply the migration, or fix the '
+        'query.',
       'retry {job_id}',
       null
     ),
     (
       'failed:payload',
       null,
-      'Its payload is of version {version}, the type of {type_version}: write '
-        'the upcaster between them, deploy, and run it again.',
+      'Its payload has version {version}, and the type has version {type_version}. Write the '
+        'upcaster between them, deploy, then retry the job.',
       'retry {job_id}',
       '/types/{job_type}'
     ),
     (
       'failed:payload',
       null,
-      'Deploy the worker, if it is older than the payload; else run it again '
-        'with one that fits the type.',
+      'If the worker is older than the payload, deploy the worker. Otherwise retry the job with a '
+        'payload that fits the type.',
       'retry {job_id} --payload @payload.json',
       null
     ),
     (
       'failed:result',
       null,
-      'What the processor returned is refused: correct that in code, deploy, '
-        'and run it again.',
+      'The result that the processor returned was rejected. Fix the code, deploy, then retry the '
+        'job.',
       'retry {job_id}',
       null
     ),
     (
       'failed:credentials',
       null,
-      'Correct the refused credentials ({code}).',
+      'Fix the rejected credentials ({code}).',
       'retry {job_id}',
       null
     ),
     (
       'failed:rate',
       null,
-      'The other side limits its rate: set `rate_limit` of the type below it, '
-        'then run it again.',
+      'The other service limits its rate. Set `rate_limit` of the type below that rate, then retry '
+        'the job.',
       'retry {job_id}',
       '/types/{job_type}'
     ),
     (
       'failed:request',
       null,
-      'Correct the request that is refused ({code}), and run it again.',
+      'Fix the request that was rejected ({code}), then retry the job.',
       'retry {job_id}',
       null
     ),
     (
       'failed:unavailable',
       null,
-      'The other side did not answer ({code}): run it again once it does.',
+      'The other service did not respond ({code}). Retry the job once it does.',
       'retry {job_id}',
       null
     ),
     (
       'refused',
-      'The database refuses a change of its row; it is tried again at {retry_at}.',
-      'Correct the trigger or constraint that refuses it, then wait.',
+      'The database rejects a change of its row. The change is retried at {retry_at}.',
+      'Fix the trigger or constraint that rejects the change, then wait.',
       'explain {job_id}',
       null
     ),
     (
       'lease_expired',
-      'Its worker {worker_id} has not reported; the lease expired at {expires_at}.',
-      'Nothing until {patience_until}: a tick takes it back before. What became of its worker:',
+      'Its worker {worker_id} has not reported, and the lease expired at {expires_at}.',
+      'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
+        'happened to its worker:',
       'show {job_id}',
       null
     ),
     (
       'worker_died',
-      'The process of its worker {worker_id} ended at {ended_at}; the job is being given back.',
-      'Nothing until {patience_until}: a tick takes it back before. Why the process ended:',
+      'The process of its worker {worker_id} ended at {ended_at}. The job is being reclaimed.',
+      'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See why the '
+        'process ended:',
       'show {job_id}',
       null
     ),
     (
       'passed_over',
-      'It has been due since {run_at}, and ticks of workers have passed it over.',
-      'See what refuses it, and which worker is to do it.',
+      'It has been due since {run_at}, but maintenance has skipped it.',
+      'Check what rejects it, and which worker should run it.',
       'doctor',
       '/overview'
     ),
     (
       'locked',
-      'A session (pid {pid}) has held its row in an open transaction since {held_since}: '
-        'it can neither start nor end.',
+      'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
+        'can neither start nor end.',
       'Commit or end that session: `select pg_terminate_backend({pid})`.',
       'explain {job_id}',
       null
     ),
     (
       'cancelling',
-      'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
-        'its next report, at the latest at {expires_at}.',
-      'Nothing until {expires_at}: it ends then at the latest.',
+      'It was asked to stop at {cancel_requested_at}. Worker {worker_id} gets the request with its '
+        'next report, at the latest at {expires_at}.',
+      'Nothing to do until {expires_at}. It ends by then.',
       'watch {job_id}',
       null
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '
-        '{expires_at} unless renewed.',
-      'Nothing until {expires_at}: without a renewal it is taken back then. Follow it.',
+      'Worker {worker_id} has been running it since {leased_at}. Its lease lasts until '
+        '{expires_at} unless it is renewed.',
+      'Nothing to do until {expires_at}. If the lease is not renewed by then, the job is '
+        'reclaimed.',
       'watch {job_id}',
       null
     ),
     (
       'sleeping',
       'It sleeps until {until}.',
-      'Nothing until {until}: it continues then.',
+      'Nothing to do until {until}. It continues then.',
       'watch {job_id}',
       null
     ),
@@ -1297,9 +1300,9 @@ from (
     ),
     (
       'waiting_for_children',
-      'It waits for its children; of those that have not ended the first is {holder_type} '
-        '{holder} ({holder_state}).',
-      'See why that one has not ended.',
+      'It waits for its children. The first that has not ended is {holder_type} {holder} '
+        '({holder_state}).',
+      'See why this child has not ended.',
       'explain {holder}',
       '/jobs/{holder}'
     ),
@@ -1312,8 +1315,8 @@ from (
     ),
     (
       'due',
-      'It has been due since {run_at} and joins the queue with the next tick.',
-      'Nothing until {patience_until}. After that:',
+      'It has been due since {run_at} and joins the queue with the next maintenance.',
+      'Nothing to do until {patience_until}. After that:',
       'doctor --only schedule',
       '/overview'
     ),
@@ -1326,15 +1329,14 @@ from (
     ),
     (
       'snoozed',
-      'Its processor put it off until {run_at}.',
+      'Its processor snoozed it until {run_at}.',
       'Run it now.',
       'retry {job_id}',
       null
     ),
     (
       'backing_off',
-      'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
-        'at {run_at}.',
+      'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.',
       'Run it now, if the cause is gone.',
       'retry {job_id}',
       null
@@ -1342,23 +1344,21 @@ from (
     (
       'job_type_paused',
       'The job type {job_type} has been paused since {paused_at}.',
-      'The operator resumes the type.',
+      'An operator can resume the type.',
       'resume --type {job_type}',
       '/types/{job_type}'
     ),
     (
       'queue_paused',
       'The queue {queue} has been paused since {paused_at}.',
-      'The operator resumes '
-        'the queue.',
+      'An operator can resume the queue.',
       'resume --queue {queue}',
       '/types'
     ),
     (
       'workspace_paused',
       'The workspace has been paused since {paused_at}.',
-      'A manager of the '
-        'workspace resumes it.',
+      'A manager of the workspace can resume it.',
       'resume --all',
       '/overview'
     ),
@@ -1366,39 +1366,36 @@ from (
       'workspace_type_paused',
       'The job type {job_type} has been paused in the workspace since '
         '{paused_at}.',
-      'A manager of the workspace resumes the type.',
+      'A manager of the workspace can resume the type.',
       'resume --type {job_type}',
       '/types/{job_type}'
     ),
     (
       'no_worker',
-      'No worker has run since {since}: nothing starts.',
-      'Its key was revoked at '
-        '{revoked_at}: give it a new one.',
+      'No worker has run since {since}, so nothing starts.',
+      'Its key was revoked at {revoked_at}. Give it a new key.',
       'token worker',
       '/overview'
     ),
     (
       'no_worker',
       'No worker has been seen yet.',
-      'Start one: `minutehand dev`, `minutehand serve`; '
-        'see the schedule on AWS, or a refusal in its log.',
+      'Start one with `minutehand dev` or `minutehand serve`. On AWS, check the schedule. If a '
+        'worker was rejected, its log has the reason.',
       'doctor --only schedule',
       '/overview'
     ),
     (
       'no_processor',
       'No worker has published the job type {unpublished}.',
-      'Its registration was '
-        'refused: {refusal}. Correct it in code, and deploy.',
+      'Its registration was rejected: {refusal}. Fix it in code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
     ),
     (
       'no_processor',
-      'Workers run, but none of them serves {types}: {jobs} due.',
-      'If the name is '
-        'misspelt: the nearest that a worker has is {nearest}.',
+      'Workers run, but none of them serves {types}. Due jobs: {jobs}.',
+      'If the name is misspelt, the nearest name that a worker has is {nearest}.',
       'cancel {job_id}',
       null
     ),
@@ -1479,9 +1476,9 @@ from (
     ),
     (
       'rate_limited',
-      'The rate limit of {limit} starts per {per_seconds} s is used up; the next '
-        'start is free at {estimated_start_at}.',
-      'Nothing until {estimated_start_at}, if that rate is meant; else raise it in '
+      'The rate limit of {limit} starts per {per_seconds} s is used up. The next start is possible '
+        'at {estimated_start_at}.',
+      'Nothing to do until {estimated_start_at} if this rate is intended. Otherwise raise it in '
         'code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
@@ -1490,14 +1487,14 @@ from (
       'next_in_line',
       'It is the next of its workspace and starts with the next lease call that has a '
         'slot.',
-      'Nothing until {patience_until}. After that:',
+      'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
     ),
     (
       'no_slot',
-      'It has been the next of its workspace since {ready_at}, but no worker has a free slot: '
-        'they run {running} jobs, the longest is {holder_type} {holder}, since {held_since}.',
+      'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
+        'Workers run {running} jobs, the longest is {holder_type} {holder}, since {held_since}.',
       'Wait for job {holder}, cancel it, or start another worker.',
       'cancel {holder}',
       '/jobs/{holder}'
@@ -1506,22 +1503,22 @@ from (
       'no_slot',
       'It has been the next of its workspace since {ready_at}, but no worker that serves it has '
         'a free slot.',
-      'Start another worker, or see why those that run take nothing.',
+      'Start another worker, or check why the running workers lease nothing.',
       'doctor',
       '/overview'
     ),
     (
       'behind_others',
       'Jobs of its workspace that are ahead of it: {at_least} or more.',
-      'Nothing until {patience_until}: it starts after them. A smaller priority goes first.',
+      'Nothing to do until {patience_until}. It starts after them. A smaller priority goes first.',
       'ls --state queued --type {job_type}',
       '/jobs?state=queued&job_type={job_type}'
     ),
     (
       'long_line',
-      'Ready since {ready_at}, with {ahead} jobs of its workspace ahead of it: they are started '
-        'more slowly than they come.',
-      'Start another worker, or raise its slots.',
+      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it. Jobs '
+        'arrive faster than they start.',
+      'Start another worker, or give the workers more slots.',
       'status',
       '/overview'
     ),
@@ -1534,7 +1531,7 @@ from (
     ),
     (
       'read_only',
-      'The database takes no writes: the plan''s disk is full.',
+      'The database rejects writes, because the plan''s disk is full.',
       'In one session of the '
         'SQL editor: `set default_transaction_read_only = off`; `select '
         'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
@@ -1552,15 +1549,15 @@ from (
     ),
     (
       'refused_type',
-      'The type {job_type} was refused.',
-      'Correct it in code, and deploy.',
+      'The type {job_type} was rejected.',
+      'Fix it in code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
     ),
     (
       'late_schedule',
       'The schedule {schedule} {problem}.',
-      'Look at the schedule and its type.',
+      'Check the schedule and its type.',
       null,
       '/schedules'
     ),
@@ -1574,38 +1571,38 @@ from (
     (
       'failing_maintenance',
       'Maintenance fails.',
-      'Correct what refuses it: it is tried again within '
-        'an hour.',
+      'Fix the cause. Maintenance is retried within an hour.',
       null,
       '/overview'
     ),
     (
       'open_transaction',
-      'A session holds the queue back.',
-      'End it, if no one needs it: `select '
+      'A session with an open transaction delays the queue.',
+      'End it if no one needs it: `select '
         'pg_terminate_backend({pid})`.',
       null,
       '/overview'
     ),
     (
       'two_codes',
-      'Two codes run side by side: {codes}.',
-      'End the older one, unless it is about to end. What the younger deploy says of a type holds.',
+      'Two versions of the code run at the same time: {codes}.',
+      'End the older version, unless it is about to end. The newer deploy sets the options of a '
+        'type.',
       'types {job_type}',
       '/types/{job_type}'
     ),
     (
       'disk_filling',
       'The disk is {percent} % full.',
-      'Enlarge the disk and say its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+      'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
         'for fewer days (`retention_days`).',
       null,
       '/overview'
     ),
     (
       'disk_nearly_full',
-      'The disk is {percent} % full: at 95 % the database takes no more writes.',
-      'Enlarge the disk now and say its new size (`set_settings`, `disk_bytes`), or keep ended '
+      'The disk is {percent} % full. At 95 % the database rejects writes.',
+      'Enlarge the disk now and set its new size (`set_settings`, `disk_bytes`), or keep ended '
         'jobs for fewer days (`retention_days`).',
       null,
       '/overview'

@@ -701,7 +701,7 @@ select
   s.problem,
   jsonb_build_object(
     'schedule', s.name,
-    'problem', case when s.problem is null then 'is late' else 'made no job' end
+    'problem', case when s.problem is null then 'is late' else 'enqueued no job' end
   )
 from queue.schedules as s
 where s.enabled

@@ -172,7 +172,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
     ]
     until = engine.job(late[0])["start_by_at"]
     said = engine.rpc("explain_job", p_job_id=late[0])["sentence"]
-    assert f"unless it starts by {until[:19].replace('T', ' ')}" in said
+    assert f"if it has not started by {until[:19].replace('T', ' ')}" in said
     later_one = engine.enqueue(start_by_seconds=30, delay_seconds=10)
     engine.advance(30)
 

@@ -159,17 +159,17 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
 #: The type of an error and what else a job keeps of it, and a word of what is to be done about it.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
-    ("httpx.ReadTimeout", {}, "Correct the cause"),
+    ("httpx.ReadTimeout", {}, "Fix the cause"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
-    ("OSError", {"errno": "ENOSPC"}, "make room"),
+    ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("PayloadRejected", {}, "payload"),
-    ("mine.DeadlineExceeded", {}, "Correct the cause"),
+    ("mine.DeadlineExceeded", {}, "Fix the cause"),
 ]
 
 
@@ -341,14 +341,14 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -
 
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
-    """Each `Nothing until …` ends."""
+    """Each `Nothing to do until …` ends."""
     for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "no_slot")):
         job_id = engine.enqueue(delay_seconds=delay)
         engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
         engine.advance(2)
         said = explain(engine, job_id)
         assert said["reason"] == first
-        assert said["next"][0]["words"].startswith("Nothing until ")
+        assert said["next"][0]["words"].startswith("Nothing to do until ")
         engine.advance(100)
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
         assert reason(engine, job_id) == later

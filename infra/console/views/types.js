@@ -203,8 +203,8 @@ function Serving({ type, workspace }) {
     ${
       codes.size > 1 &&
       html`<p>
-        Two codes run side by side: ${[...codes].join(" and ")}. What the younger deploy says of the
-        type holds${type.commit && `: ${type.commit.slice(0, 9)}`}.
+        Two versions of the code run at the same time: ${[...codes].join(" and ")}. The newer deploy
+        sets the options of the type${type.commit && `: ${type.commit.slice(0, 9)}`}.
       </p>`
     }
     ${

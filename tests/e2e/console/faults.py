@@ -65,21 +65,17 @@ PAUSE = (
 
 #: One of each place where a page shows a cause; why a job waits is held by SQL's tests.
 FAULTS = [
-    Fault("killed", "die", ("was lost", "stopped answering"), "SIGKILL is most often"),
+    Fault("killed", "die", ("was lost", "stopped answering"), "SIGKILL usually means"),
     Fault("result too large", "returns", ("the result is too long",), "return a reference"),
-    Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
+    Fault("step", "step", ("KeyError", "of October"), "Finished steps are kept", line="step"),
     Fault(
-        "child",
-        "whole",
-        ("ValueError", "has no customer"),
-        "Correct the cause",
-        way=("job", "remedy"),
+        "child", "whole", ("ValueError", "has no customer"), "Fix the cause", way=("job", "remedy")
     ),
     Fault("timeout", "slow", ("stopped after 1 s",), "a longer", line="slow"),
     Fault(
         "service down",
         "service",
-        ("ConnectError", "tried again at"),
+        ("ConnectError", "retried at"),
         "Run now",
         line="service",
         state="retrying",
@@ -91,17 +87,17 @@ FAULTS = [
         ("faulty.strict has been paused", "we move the ledger"),
         "Resume",
         state="",
-        way=("A manager of the workspace resumes the type.",),
+        way=("A manager of the workspace can resume the type.",),
         sql=PAUSE % "true",
         undo=PAUSE % "false",
     ),
     Fault(
         "bad cron in code",
         "never",
-        ("The type faulty.never was refused", "0 0 30 2 *"),
+        ("The type faulty.never was rejected", "0 0 30 2 *"),
         "Refused",
         state="",
-        way=("Correct it in code, and deploy.",),
+        way=("Fix it in code, and deploy.",),
     ),
 ]
 

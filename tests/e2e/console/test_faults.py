@@ -119,5 +119,5 @@ def test_a_resume_says_what_still_stops_the_type(visit: Visit, stack: FaultyHost
         page.get_by_role("button", name="Resume", exact=True).click()
 
         expect(page.locator(".toast")).to_contain_text(
-            "still paused. The operator resumes the type"
+            "still paused. An operator can resume the type"
         )

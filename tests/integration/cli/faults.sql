@@ -15,11 +15,11 @@ create function theirs.f() returns int language plpgsql as
   'begin perform queue.refuse_revoked(); return 1; end';
 grant execute on function theirs.f to job_worker;
 -- back: drop schema theirs cascade;
--- queue | warn | none of them serves enrich_acount: 1 due | minutehand types
+-- queue | warn | none of them serves enrich_acount. Due jobs: 1 | minutehand types
 insert into queue.unpublished (job_type, workspace_id, job_id)
 values ('enrich_acount', gen_random_uuid(), gen_random_uuid());
 -- back: delete from queue.unpublished;
--- queue | warn | it is referenced | tried again
+-- queue | warn | it is referenced | retried
 update queue.tasks set failures = 9, failure = 'it is referenced', retry_at = 'infinity'
 where name = 'retention';
 -- back: update queue.tasks set failures = 0, retry_at = null;
@@ -37,6 +37,6 @@ alter role authenticated set statement_timeout = '3600s';
 -- engine | fail | undone: grant execute on function public.lease_jobs | (jsonb) to job_worker
 revoke execute on function public.lease_jobs from job_worker;
 -- back: grant execute on function public.lease_jobs to job_worker;
--- queue | warn | chat_message was refused. no such day | minutehand types chat_message
+-- queue | warn | chat_message was rejected. no such day | minutehand types chat_message
 update queue.job_types set refusal = 'no such day' where job_type = 'chat_message';
 -- back: update queue.job_types set refusal = null;

@@ -51,7 +51,7 @@ settings | CORS_ORIGINS=https://a.test/ | no browser sends https://a.test/ | COR
 settings | STAGE=prod | not encrypted | https://
 settings | MINUTEHAND_APPS=no_such_app | no_such_app | MINUTEHAND_APPS
 database | DATABASE_URL={wrong_password} | password in DATABASE_URL is wrong | percent-encoded
-queue | DATABASE_URL={read_only} | takes no writes | default_transaction_read_only = off
+queue | DATABASE_URL={read_only} | rejects writes | default_transaction_read_only = off
 database | MINUTEHAND_SCHEMA=minutehnd | its schema is public | MINUTEHAND_SCHEMA=public
 worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | refused | SUPABASE_JWT_SECRET=
 supabase | SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong | refused | API keys
