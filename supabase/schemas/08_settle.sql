@@ -1,7 +1,7 @@
 -- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the outcome
 -- to the job. Each item carries the fencing token of its lease. An item with a stale token changes
 -- nothing. The call frees concurrency keys (queue.end_places) before it leases the next jobs, so
--- that its lease can return the next job of a key that was full. queue.finish ends jobs that no
+-- that the lease can return the next job of a key that was full. queue.finish ends jobs that no
 -- worker holds. Three words describe the loss of a worker. A lease expires, maintenance reclaims
 -- its job, and the attempt is lost.
 --
@@ -94,8 +94,8 @@ $$;
 revoke execute on function queue.read_items from public;
 
 -- Determine the outcome of an attempt from its worker's report and its job's options. If the
--- outcome is a wait, begin the wait. A retry is delayed by retry_after_seconds if the report has
--- it. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
+-- outcome is a wait, begin the wait. If the report has retry_after_seconds, a retry is delayed by
+-- this time. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -377,7 +377,7 @@ $$;
 revoke execute on function queue.end_places from public;
 
 -- End attempts as decided. All of the work is in one statement, because a second statement would
--- add its cost to every job. An item with a stale fence matches no lease, so the item changes
+-- make every settlement slower. An item with a stale fence matches no lease, so the item changes
 -- nothing.
 -- p_transitions: the result of queue.decide for each item; null if all items are plain completions
 -- changes: the events, grouped, for queue.publish
@@ -596,8 +596,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
-  -- The ended attempts may have freed capacity. Recheck the turns of their tenants that a limit
-  -- blocks.
+  -- The ended attempts may have freed capacity, so recheck those turns of their tenants that a
+  -- limit blocks.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -724,8 +724,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- Some callers call this function in their declare section, which runs before their first
-  -- statement. Therefore this function checks for a revoked worker key.
+  -- This function rejects a revoked worker key itself. Some callers call it in their declare
+  -- section, which runs before any statement of the caller.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l

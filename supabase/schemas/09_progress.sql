@@ -1,10 +1,10 @@
 -- Report on running jobs. A report stores a job's progress, log lines and steps, and renews its
--- lease. Each item carries the fencing token of its lease. If the lease is lost, nothing of the
--- item is stored.
+-- lease. Each item carries the fencing token of its lease. If the lease is lost, the item is
+-- ignored.
 
--- Lock the leases of jobs, then their job rows. If another transaction keeps a row locked for more
--- than 0.1 s, lock only the jobs that are free, so that no worker waits for a user's transaction.
--- Return the jobs that could not be locked.
+-- Lock the leases of jobs, then the rows of public.jobs. If another transaction keeps a row locked
+-- for more than 0.1 s, lock only the jobs without such a row, so that no worker waits for a user's
+-- transaction. Return the jobs that could not be locked.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -49,8 +49,8 @@ revoke execute on function queue.lock_held from public;
 
 -- Store finished steps, the running step, progress and tags. The first result of a step is kept. A
 -- job keeps at most 20 tags, and existing tags come first. last_seq counts the events of progress
--- and log lines. Workers report the duration of a step instead of its start, because their clocks
--- may differ.
+-- and log lines. Workers report the duration of a step and not the start time, because the clocks
+-- of workers may differ.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -168,7 +168,7 @@ begin
     return;
   end if;
   -- Write the output before store_state records the step as finished. When a stream restarts,
-  -- drop_output deletes the pieces of unfinished steps and keeps those of finished steps.
+  -- drop_output deletes the output of unfinished steps and keeps the output of finished steps.
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (

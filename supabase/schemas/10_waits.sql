@@ -1,9 +1,9 @@
 -- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
--- jobs. A waiting job occupies no worker. The end of a child or a new event may end a wait. Such a
--- cause inserts a row into queue.signals and locks nothing, so that no one has to wait for it.
--- Maintenance reads the signal in a later transaction, which sees everything that both sides
--- committed (queue.do_waits). The value of the wait is stored as a step with the wait's name, and
--- the next attempt reads that step.
+-- jobs. A waiting job occupies no worker. The end of a child or a new event may end a wait.
+-- Whatever may end a wait inserts a row into queue.signals and does not lock the waiting job, so
+-- that no transaction has to wait. Maintenance reads the signal in a later transaction, which sees
+-- the commits of both the waiting job and the event (queue.do_waits). The value of the wait is
+-- stored as a step with the wait's name, and the next attempt reads that step.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -17,7 +17,8 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are copied
-  -- If a wait could never end, its job fails with the name of the violated constraint.
+  -- A wait that could never end violates a constraint, and its job fails with the constraint's
+  -- name.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -92,8 +93,8 @@ begin
       )
     )
   then
-    -- Some of these jobs are not children of this job. They send no signal when they end, so check
-    -- them every ten seconds.
+    -- Some of the awaited jobs are not children of the waiting job. Such a job sends no signal when
+    -- it ends, so check the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
   -- A wait spends no attempt, so a wait into the past could repeat without end.
   elsif v_until < p_now + interval '1 second' then
@@ -288,9 +289,10 @@ revoke execute on function queue.end_waits from public;
 -- Handle a signal. Return null if the signal must be handled again. A cancel or retry signal
 -- handles the next 500 children, beginning with the id p_signal.name. New signals are inserted for
 -- the remaining children, for locked children, and for children that a trigger or constraint
--- rejected. A resumed signal leaves notes for the turns that the pause blocked. If the pause was of
--- a type or queue (signal of the system workspace), it also leaves notes for all gates. The resumed
--- signal is repeated while a lease that read the old pauses may still block a turn.
+-- rejected. A resumed signal leaves notes for the turns that the pause blocked. After a pause of a
+-- type or queue (a signal of the system workspace), the resumed signal also leaves notes for all
+-- gates. The resumed signal is repeated while a lease that read the old pauses may still block a
+-- turn.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -581,8 +583,9 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- Other transactions have locked these rows. Count the failure, so that queue.maintenance_is_due
-  -- does not report these signals as due again at once.
+  -- The pass did nothing, because other transactions have locked the rows of these signals. Count a
+  -- failure of each signal, so that queue.maintenance_is_due does not report the signals as due
+  -- again at once.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1

@@ -126,8 +126,9 @@ select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel a job and may change nothing else. The row is already locked, so this
 -- trigger cancels the job and skips the update. Updates by the engine pass. Whenever the engine
--- changes one of the compared columns, it also raises fence, last_seq, generation or lost_attempts,
--- or changes the lane (queue.adopt). Truncate is rejected, because truncate fires no row triggers.
+-- changes one of the compared columns, the engine also raises fence, last_seq, generation or
+-- lost_attempts, or changes the lane (queue.adopt). Truncate is rejected, because truncate fires no
+-- row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -613,8 +614,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Version 0 means that no worker had published the type. In this case the first worker that
-      -- publishes the type validates the payload.
+      -- Version 0 means that no worker had published the type. The first worker that publishes the
+      -- type will validate the payload.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -753,8 +754,8 @@ begin
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(p_is_answered => false)
   where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
-  -- Return the state after this call. It may differ from the request, because another pause may
-  -- stop the same jobs.
+  -- Return the state after the call. The state may differ from the request, because another pause
+  -- may stop the same jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (

@@ -99,10 +99,10 @@ end;
 $$;
 revoke execute on function queue.message_budget from public;
 
--- Return a hash of the structure of the tables that store today's messages. The hash consists of
--- the transaction ids that last changed their catalog rows. Return null if the tables have
--- triggers. While the hash is the same as at the last successful message, no insert of a message
--- can fail.
+-- Return a hash of the structure of the tables that store today's messages. The hash is computed
+-- from the transaction ids that last changed the catalog rows of these tables. Return null if the
+-- tables have triggers. While the hash is the same as at the last successful message, no insert of
+-- a message can fail.
 create function queue.message_form()
 returns bigint
 language plpgsql
@@ -287,7 +287,7 @@ begin
   if p_budget.used + p_cost > p_budget.budget * p_eighths / 8 then
     return false;
   end if;
-  -- The query is in a nested `if`, so that the other calls skip its cost.
+  -- The query is in a nested `if`, so that calls below 3/8 of the budget do not run the query.
   if p_budget.used + p_cost > p_budget.budget * 3 / 8 and p_workspace_id is not null then
     if exists (
         select from queue.followers as f
@@ -344,8 +344,8 @@ begin
     from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
   exception when others then -- a failed message must not fail an enqueue or a settlement
     raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- Realtime creates no partition for the day while no client is connected. In this case no one
-    -- needs the message, so no one must be asked to read again.
+    -- Realtime creates no partition for the day while no client is connected. A message without a
+    -- connected client is not needed, so return true.
     return sqlstate = '23514';
   end;
   if v_form is not null then
@@ -623,9 +623,10 @@ end;
 $$;
 revoke execute on function queue.do_announcements from public;
 
--- Return the workspace whose messages a session's topic receives. A guest session names its
--- workspace. For any other session, this is the workspace of its jobs. Return null if two tenants
--- use the same session id. In this case nothing is sent, and watchers poll session_feed.
+-- Return the workspace whose messages a session's topic receives. For a guest session, the
+-- workspace that opened the session is returned. For any other session, the workspace of its jobs
+-- is returned. Return null if two tenants use the same session id. Then no messages are sent, and
+-- watchers poll session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable

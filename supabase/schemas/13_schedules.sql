@@ -1,7 +1,7 @@
 -- Cron schedules. Each schedule is evaluated in its own time zone, in SQL. Maintenance locks the
--- row of a schedule. In one transaction, it enqueues the run and advances the schedule. Therefore
--- no leader is needed, and no run is enqueued twice. A schedule that is declared in code is
--- published with its job type and belongs to the system workspace.
+-- row of a schedule. In one transaction, maintenance enqueues the run and advances the schedule.
+-- Therefore no leader is needed, and no run is enqueued twice. A schedule that is declared in code
+-- is published with its job type and belongs to the system workspace.
 
 -- Return the values from p_low to p_high that a field of a cron expression selects. Return null if
 -- the field is invalid.
@@ -61,8 +61,8 @@ $$;
 revoke execute on function queue.cron_values from public;
 
 -- Return the first run after an instant. Raise 400 if the time zone is unknown, or if the
--- expression has no run within nine years. The rarest date is 29 February, and it comes at least
--- once in eight years. When the clocks change, a wall-clock time may occur twice or never. A
+-- expression has no run within nine years. Nine years suffice, because even 29 February comes at
+-- least once in eight years. When the clocks change, a wall-clock time may occur twice or never. A
 -- schedule with fixed hours then runs once, at the first occurrence or right after the gap. A
 -- schedule with * in the hours runs in each real hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
@@ -120,7 +120,7 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- Postgres would parse such a name as an offset, for example Mars/Base5.
+    -- Postgres would accept other names and parse them as an offset, for example Mars/Base5.
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- clocks may go back past midnight
@@ -188,10 +188,10 @@ create table queue.schedules (
   timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- The options are those of enqueue_job. unique keeps runs from overlapping.
+  -- The options are the options of enqueue_job. The option unique keeps runs from overlapping.
   options jsonb not null default '{}',
-  -- This is the policy for runs that were missed while no worker ran. skip drops the missed runs,
-  -- and once enqueues one run for all of them.
+  -- This is the policy for runs that were missed while no worker ran. The value skip drops missed
+  -- runs, and the value once enqueues a single run for all missed runs.
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null if no run follows
@@ -211,7 +211,7 @@ create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 
--- Schedules that the code of the latest deploy no longer declares. They are kept for a day.
+-- Schedules that the code of the latest deploy no longer declares. Each is kept for a day.
 create table queue.withdrawn_schedules (
   name text primary key, -- as in queue.schedules
   cron text not null,

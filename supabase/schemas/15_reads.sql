@@ -1,6 +1,7 @@
--- Reads of jobs. Lists are sorted by id, newest first, because an id begins with its creation time.
--- Live and failed jobs are found in their small tables. Other jobs are searched among the newest
--- jobs, in slices, up to a limit. The end of the file explains why a job waits, and who holds it.
+-- Reads of jobs. Lists are sorted by id, newest first, because an id begins with the job's creation
+-- time. Live and failed jobs are found in their small tables. Other jobs are searched among the
+-- newest jobs, in slices, up to a limit. The end of the file explains why a job waits, and who
+-- holds it.
 
 -- Return an error in one line, with its type before the message, as Python prints it. The message
 -- of an engine error is returned unchanged.
@@ -1677,9 +1678,10 @@ from lines as l
 $$;
 revoke execute on function queue.words_of from public;
 
--- Return the reason that keeps a job from starting. The job has ended, a trigger of the project
--- rejects a change of it, it runs, it waits or it is delayed. Or its type is unpublished, a pause
--- stops it, or no worker serves it. Return null if the job may start.
+-- Return the reason that keeps a job from starting. The job may have ended, run, wait or be
+-- delayed. A trigger of the project may reject a change of the job. Or the type of the job is
+-- unpublished, a pause stops the job, or no worker serves the job. Return null if the job may
+-- start.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -1823,8 +1825,8 @@ end;
 $$;
 revoke execute on function queue.explain_row from public;
 
--- Return the reason why a job that may start has not started. The reason is its narrowest full
--- limit, its rate limit, or the jobs ahead of it.
+-- Return the reason why a job that may start has not started. The reason is the narrowest limit
+-- that is used up, the rate limit, or the jobs ahead of this job.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -1948,9 +1950,9 @@ revoke execute on function queue.explain_ready from public;
 -- functions. If the holder is a job of another workspace, only this fact is returned.
 
 -- Return the sessions that keep a row of these jobs locked in a transaction that has been open for
--- two seconds. If such a session waits for another session, return the last session of that chain,
--- because it must end first. The xmax of a row identifies the transaction that locked the row
--- (supabase/DECISIONS.md).
+-- two seconds. If a locking session itself waits for another session, return the last session of
+-- the chain of waits, because the last session must end first. The xmax of a row identifies the
+-- transaction that locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2056,8 +2058,8 @@ $$;
 revoke execute on function queue.deepest_below from public;
 
 -- Return the number of jobs of the workspace that wait like this job, counted up to 1,000:
--- {waiting, more}. A question or a running worker holds only one job, so the number is 0 in this
--- case.
+-- {waiting, more}. A question or a running worker holds only one job, so the number for such a job
+-- is 0.
 create function queue.waiting_beside(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable

@@ -1,7 +1,8 @@
--- Maintenance. It runs next to the leases, handles everything whose time has come, and keeps every
--- table as small as its jobs. A failing task is recorded, is retried later, and does not stop the
--- other tasks. A trigger or foreign key of the project may reject a change of a job. In this case
--- the batch is bisected down to the offending job, and this job is skipped until its retry time.
+-- Maintenance. Maintenance runs at the same time as leases. It handles all work whose time has
+-- come, and deletes rows that are no longer needed. A failing task is recorded, is retried later,
+-- and does not stop the other tasks. A trigger or foreign key of the project may reject a change of
+-- a job. The batch of such a job is bisected until the job is found, and the job is skipped until
+-- its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -65,8 +66,8 @@ end;
 $$;
 revoke execute on function queue.refused from public;
 
--- Return the evidence of why a process ended, as the jobs of one workspace may show it. Jobs of
--- other workspaces are not named, only counted.
+-- Return the evidence of why a process ended, in the form that jobs of one workspace may store. The
+-- evidence counts jobs of other workspaces and does not name them.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -504,8 +505,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close empty turns that no lease has visited for an hour. They are closed with an earlier time,
-  -- so that a rule below deletes them at once.
+  -- Close empty turns that no lease has visited for an hour. The turns are closed with an earlier
+  -- time, so that a rule below deletes the turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -557,18 +558,19 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- No job will wait for these events any more.
+        -- After 30 days no job will wait for a named event.
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- A client reports every 60 seconds (public.follow_topic).
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- These turns are closed. If a lease opens a turn again and finds no row, it inserts a row.
+        -- Closed turns are deleted after an hour. If a lease opens a deleted turn again, the lease
+        -- inserts a new row.
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- These buckets are full by then, even if the rate was overdrawn by a whole bucket.
+        -- After this time a token bucket is full, even if it was overdrawn by a whole bucket.
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -576,9 +578,9 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- Jobs that are kept for longer than this show no worker any more.
+        -- Jobs that are kept for more than 100 days then show no worker.
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- These leases belong to jobs that were deleted while a worker reported on them.
+        -- A job may have been deleted while a worker reported on it. Its lease is then left over.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         (
@@ -604,9 +606,9 @@ end;
 $$;
 revoke execute on function queue.do_sweep from public;
 
--- Return whether run_maintenance would find something to do. Both functions apply the same times.
--- Locked rows are due again after a second. If the queue is idle, a task that found nothing is due
--- again after an hour.
+-- Return whether run_maintenance would find something to do. run_maintenance and this function
+-- apply the same conditions. Locked rows are due again after a second. If the queue is idle, a task
+-- that found nothing is due again after an hour.
 -- p_active: true if jobs have run
 -- p_is_soon: true if a job, wait or signal may be due, as in queue.next_due_in_ms
 create function queue.maintenance_is_due(
@@ -683,7 +685,7 @@ begin
           )
           when 'announcements'
             then exists (select from queue.feed as f where f.unsent)
-          -- One of the leases may have expired.
+          -- Any of the leases may have expired.
           when 'reclaim' then exists (select from queue.leases)
           else t.reads_feed -- tasks that read the feed, some seconds after a line
             and exists (select from queue.feed as f where f.number >= t.read_to)
@@ -738,8 +740,8 @@ begin
   end if;
   -- Raises the feed base after a restore.
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  -- The task that ran longest ago comes first, and each task gets an equal share of the remaining
-  -- time, so that no task keeps the others waiting.
+  -- The task that has waited longest comes first, and each task gets an equal share of the
+  -- remaining time, so that no task keeps the others waiting.
   v_tasks := array(
     select t
     from queue.tasks as t

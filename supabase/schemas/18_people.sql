@@ -179,8 +179,8 @@ order by c.relation::regclass::text
 $$;
 revoke execute on function queue.personal_tables from public;
 
--- Return the patterns for ilike. They match the person's id and each word, as plain text and as
--- escaped in JSON.
+-- Return the patterns for ilike. The patterns match the person's id and each word, as plain text
+-- and as escaped in JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable

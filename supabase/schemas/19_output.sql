@@ -68,8 +68,8 @@ end;
 $$;
 revoke execute on function queue.output_bytes from public;
 
--- Restart a stream. Delete its output except the output of finished steps, because finished steps
--- do not write their output again (public.read_output).
+-- Restart a stream. Delete the output of the stream except the output of finished steps, because
+-- finished steps do not write their output again (public.read_output).
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -227,7 +227,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- Longer pieces are not in the message. Followers read them from the database.
+        -- A message omits longer pieces, and followers read longer pieces from the database.
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -241,8 +241,9 @@ $$;
 revoke execute on function queue.write_output from public;
 
 -- Return the state of a report's output for the response. Return null if the report had no output.
--- The state is refused if a part of the output is not stored. Otherwise it is followed or
--- unfollowed, because workers join pieces for a longer time while no one follows.
+-- The state is refused if a part of the output is not stored. Otherwise the state is followed if
+-- someone follows the job or its session, and unfollowed if no one does. Workers collect output for
+-- longer while no one follows.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable

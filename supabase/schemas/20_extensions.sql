@@ -44,7 +44,7 @@ begin
         select from pg_catalog.pg_policies
         where policyname = c_policy
       ) then
-        -- may_follow is in a subquery, so that Postgres evaluates it once per join.
+        -- may_follow is in a subquery, so that Postgres evaluates the function once per join.
         execute format(
           'create policy %I on realtime.messages for select to authenticated, anon '
             'using (extension = ''broadcast'' and (select queue.may_follow('

@@ -23,7 +23,7 @@ end;
 $$;
 
 -- Return the feed position of a reader that starts now. The position is right after the last line
--- and no further, so that lines written after a restore also follow it.
+-- and no further, so that lines written after a restore also come after this position.
 create function queue.feed_position()
 returns bigint
 language sql stable
