@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -60,7 +60,10 @@ async def ask_for(
     field = field or only_text(shape)
     if into is not None and field is None:
         raise ValueError(f"field must name what of {shape.__name__} is written")
-    asked = _Asked(ctx, model, shape, check, field, into)
+    growing = None
+    if into is not None and field is not None:
+        growing = GrowingField(field, into, is_prose=partial(is_prose, shape=shape, field=field))
+    asked = _Asked(ctx, model, shape, check, field, growing)
     calls = VendorCalls(job, ctx, prompt.name)
     prompt = replace(prompt, schema=shape.model_json_schema())
     may_grow = may_mend = may_repeat = True
@@ -95,38 +98,27 @@ def _mending(prompt: Prompt, error: AnswerUnusable) -> Prompt:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """What is asked for, however often that takes."""
 
-    def __init__(
-        self,
-        ctx: JobContext,
-        model: LanguageModel,
-        shape: type[Any],
-        check: Callable[[Any], None] | None,
-        field: str | None,
-        into: Words | None,
-    ) -> None:
-        self._ctx = ctx
-        self._model = model
-        self._shape = shape
-        self._check = check
-        self._field = field
-        self._growing = None
-        if into is not None and field is not None:
-            prose = partial(is_prose, shape=shape, field=field)
-            self._growing = GrowingField(field, into, is_prose=prose)
+    ctx: JobContext
+    model: LanguageModel
+    shape: type[Any]
+    check: Callable[[Any], None] | None
+    field: str | None
+    growing: GrowingField | None
 
     async def once(self, prompt: Prompt) -> Any:
         """One call, its cost, and the shape in its answer."""
         found = await self._read(await self._complete(prompt))
-        if self._growing is not None:
-            self._growing.end(getattr(found, self._field or ""))
+        if self.growing is not None:
+            self.growing.end(getattr(found, self.field or ""))
         return found
 
     async def _complete(self, prompt: Prompt) -> Completion:
         """The whole answer; what may have been charged of it is counted, however it ends."""
-        model, growing = self._model, self._growing
+        model, growing = self.model, self.growing
         try:
             if growing is None:
                 answer = await model.complete(prompt)
@@ -140,19 +132,19 @@ class _Asked:
             cost = error.cost_usd
             if error.charged and not cost:
                 cost = model.cost_of(prompt, error.text)
-            self._ctx.cost_usd += cost
+            self.ctx.cost_usd += cost
             raise
         except BaseException:  # stopped, or its words could not be written
-            self._ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
+            self.ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
             raise
-        self._ctx.cost_usd += answer.cost_usd
+        self.ctx.cost_usd += answer.cost_usd
         return answer
 
     async def _read(self, answer: Completion) -> Any:
         try:
             # what is broken is mended in a process of its own
             found = await asyncio.to_thread(
-                read_shape, answer.text, self._shape, field=self._field, whole=answer.whole
+                read_shape, answer.text, self.shape, field=self.field, whole=answer.whole
             )
         except Unreadable as error:
             what = f"The answer of {answer.model}"
@@ -167,8 +159,8 @@ class _Asked:
                 f"{what} is not in the requested form: {error}", text=answer.text
             ) from error
         try:
-            if self._check is not None:
-                self._check(found)
+            if self.check is not None:
+                self.check(found)
         except ValueError as error:
             why = f"The answer of {answer.model} cannot be used: {error}"
             raise AnswerUnusable(why, text=answer.text) from error

@@ -132,17 +132,13 @@ async def exchange(
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
         within = None if silence is None else silence * 2
     try:
-        async with asyncio.timeout(within), http.stream(method, url, **options) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > most_bytes:
-                    raise NoAnswer(f"answered more than {most_bytes} bytes", "long")
-            return Answer(response.status_code, response.headers, bytes(body))
+        async with (
+            asyncio.timeout(within),
+            opened(http, method, url, within=math.inf, **options) as answer,
+        ):
+            return await answer.whole(most_bytes=most_bytes)
     except TimeoutError as error:
         raise NoAnswer(f"took longer than {within:g} s for its answer", "silent") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswer.of(error) from error
 
 
 class OpenAnswer:

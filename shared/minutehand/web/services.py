@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
-from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -117,48 +117,34 @@ class Requests:
                 del self._under_way[caller], self._running[caller]
 
 
-class Bulks:
-    """Bulks: one of each caller runs, another one is refused."""
-
-    def __init__(self) -> None:
-        self._running: set[UUID] = set()
-
-    @contextmanager
-    def held(self, caller: Caller) -> Iterator[None]:
-        """Hold the caller's only place; the project's own service has as many as it wants."""
-        if caller.user_id is None:
-            yield
-            return
-        if caller.user_id in self._running:
-            raise _too_many("bulks")
-        self._running.add(caller.user_id)
-        try:
-            yield
-        finally:
-            self._running.remove(caller.user_id)
-
-
 #: Reads of the log a second, over all streams of the process; and how many may come at once.
 READS_PER_SECOND: Final = 200.0
 READS_AT_ONCE: Final = 40
 
 
-class OpenStreams:
-    """Counts streams while they are held; `count` is the number of all."""
+class Places:
+    """Places that callers hold; another one is refused. `count` is the number of all.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        what: The plural that a refusal names.
+        of_caller: Most places of one caller.
+        most: Most places of all callers.
+    """
+
+    def __init__(self, what: str, of_caller: int, *, most: float = math.inf) -> None:
         self.count = 0
-        self._read_at = 0.0
+        self._what = what
+        self._of_caller = of_caller
         self._most = most
         self._of: Counter[str] = Counter()
 
     @contextmanager
     def held(self, caller: str) -> Iterator[None]:
-        """Count a stream of a caller until it ends."""
+        """Hold a place of a caller until the block ends."""
         if self.count >= self._most:
-            raise unavailable("This server has no capacity for more streams")
-        if self._of[caller] >= MAX_STREAMS_OF_CALLER:
-            raise _too_many("streams")
+            raise unavailable(f"This server has no capacity for more {self._what}")
+        if self._of[caller] >= self._of_caller:
+            raise _too_many(self._what)
         self.count += 1
         self._of[caller] += 1
         try:
@@ -169,8 +155,15 @@ class OpenStreams:
             if not self._of[caller]:
                 del self._of[caller]
 
-    def seconds_to_read(self) -> float:
-        """Until a stream may read its log: all share a budget, and each gets its turn."""
+
+class Reads:
+    """Paces the reads of all streams: they share a budget, and each gets its turn."""
+
+    def __init__(self) -> None:
+        self._read_at = 0.0
+
+    def seconds_left(self) -> float:
+        """Seconds until a stream may read its log."""
         now = time.monotonic()
         self._read_at = max(self._read_at, now - READS_AT_ONCE / READS_PER_SECOND)
         self._read_at += 1 / READS_PER_SECOND
@@ -195,10 +188,11 @@ class Services:
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
         self.news = News(settings, self._streams)
-        self.streams = OpenStreams(MAX_STREAMS)
-        self.guest_streams = OpenStreams(MAX_STREAMS // 2)
+        self.streams = Places("streams", MAX_STREAMS_OF_CALLER, most=MAX_STREAMS)
+        self.guest_streams = Places("streams", MAX_STREAMS_OF_CALLER, most=MAX_STREAMS // 2)
+        self.reads = Reads()
         self.requests = Requests()
-        self.bulks = Bulks()
+        self.bulks = Places("bulks", 1)
         self._known_keys: set[bytes] = set()
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds

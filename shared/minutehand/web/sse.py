@@ -378,7 +378,7 @@ async def _chunks(
                     await first_of(news.wait(), services.closing.wait())
         async with reading():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(services.streams.seconds_to_read()):
+                async with asyncio.timeout(services.reads.seconds_left()):
                     await services.closing.wait()
             news.clear()
             batch = await _read(services.news, feed, pace.read_timeout)

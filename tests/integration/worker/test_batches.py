@@ -129,49 +129,6 @@ async def test_two_tenants_never_share_a_call_and_each_job_has_its_own_end(engin
         assert lines == [f"number {number}"] * attempts
 
 
-@pytest.mark.parametrize("how", ["cancelled", "expired"])
-async def test_one_is_lost_in_mid_batch_and_the_others_complete(engine: Engine, how: str) -> None:
-    """Its slot in the list is still filled by the processor: nothing of it is stored."""
-    calls: list[list[str]] = []
-    open_ = asyncio.Event()
-
-    async def embed(jobs: Jobs) -> list[str]:
-        calls.append([job.id for job in jobs])
-        if len(calls) == 1:
-            await open_.wait()
-        return [f"call {len(calls)}" for _ in jobs]
-
-    async with working(engine, embed, lease=600) as worker:
-        ids = enqueue(engine, 5)
-        task = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
-        await until(lambda: calls)
-        if how == "cancelled":
-            engine.rpc("cancel_job", p_job_id=ids[2])
-            await until(lambda: engine.status(ids[2]) == "cancelled")
-        else:
-            engine.run(
-                "update queue.leases set expires_at = now() - interval '1 s' where job_id = %s",
-                ids[2],
-            )
-            engine.maintain()
-            engine.advance(60)  # its backoff is over, no other's lease
-            await until(lambda: engine.status(ids[2]) == "completed")
-        statuses = {engine.status(each) for each in ids if each != ids[2]}
-        open_.set()
-        await until(
-            lambda: not engine.one("select count(*) from public.jobs where finished_at is null")
-        )
-        worker.stop()
-        await task
-
-    assert statuses == {"processing"}, "the others were at work all the time"
-    results = {each: engine.job(each)["result"] for each in ids}
-    first = results.pop(ids[2])
-    assert first == (None if how == "cancelled" else "call 2")
-    assert set(results.values()) == {f"call {len(calls)}"}
-    assert engine.one("select max(fence) from public.jobs") == len(calls)
-
-
 async def test_a_process_dies_in_mid_batch_and_each_job_still_ends_once(engine: Engine) -> None:
     """By SIGKILL; its jobs are offered again when their leases are over."""
     assert isinstance(engine.database, Renewed)

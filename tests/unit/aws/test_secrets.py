@@ -92,15 +92,6 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert BUILT[-1].closed
 
 
-def test_the_address_of_ssm_alone_wins(settings: Settings) -> None:
-    """As with boto3: a VPC may reach each service by an endpoint of its own."""
-    put(settings, "/minutehand/test/own", json.dumps({"TOKEN": "one"}))
-    environ = naming(settings, "/minutehand/test/own")
-    environ["AWS_ENDPOINT_URL_SSM"] = environ["AWS_ENDPOINT_URL"]
-
-    assert read_secrets({**environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}) == {"TOKEN": "one"}
-
-
 def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> None:
     """A client of it costs as much CPU as all that a worker imports."""
     put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))

@@ -16,7 +16,7 @@ from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.services import OpenStreams, Pace, Services
+from minutehand.web.services import Pace, Places, Services
 from minutehand.web.sse import Batch, Line, answer
 from tests.unit.web.conftest import ADA
 
@@ -155,9 +155,8 @@ async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) ->
     await end_tasks(asked)
 
 
-def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minutehand.web.services.MAX_STREAMS_OF_CALLER", 1)
-    streams = OpenStreams(3)
+def test_a_caller_holds_so_many_streams_until_they_end() -> None:
+    streams = Places("streams", 1, most=3)
 
     with (
         streams.held("eve"),
