@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minutehand.install.facts import ENGINE
+from minutehand.install.catalog import ENGINE
 from supabase_local.statements import split_statements
 
 #: What a statement makes or says something of, by its first words.

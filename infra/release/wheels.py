@@ -21,7 +21,7 @@ from infra.release.npm_archive import build_npm_archive
 from infra.release.releases import read as read_releases
 from infra.release.resources import RECORD, TRAVELS
 from infra.release.texts import parts_of
-from minutehand.install.facts import record_file
+from minutehand.install.catalog import record_file
 from minutehand.local.database import apply_recorded
 from minutehand.version import VERSION
 from supabase_local import migrations

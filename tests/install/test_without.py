@@ -12,7 +12,7 @@ import pytest
 from infra.release.catalogue import catalogue, differences, first_rows
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
-from minutehand.install.facts import find_differences, recorded_facts
+from minutehand.install.catalog import find_differences, recorded_facts
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from minutehand.app import find_apps
-from minutehand.install.facts import Difference, find_differences, recorded_facts
+from minutehand.install.catalog import Difference, find_differences, recorded_facts
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
 from tests.support.engine import ADA, Engine

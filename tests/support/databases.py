@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from minutehand.install import facts
+from minutehand.install import catalog
 from minutehand.local.database import apply_project, seed_files
 from minutehand.local.migrations import find_migrations
 from minutehand.local.users import create_demo_users
@@ -110,7 +110,7 @@ def _fingerprint() -> str:
         *supabase.rglob("*.sql"),
         *(local / f"{name}.py" for name in ("migrations", "database", "users")),
         *(supabase / f"{name}.py" for name in ("migrations", "postgres")),
-        *(ROOT / "requirements-dev.lock", Path(__file__), KEPT, facts.QUERY),
+        *(ROOT / "requirements-dev.lock", Path(__file__), KEPT, catalog.QUERY),
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
     texts = (f"{path.name}\n{path.read_text()}" for path in files)

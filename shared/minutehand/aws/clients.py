@@ -9,7 +9,7 @@ import functools
 import threading
 from typing import Any
 
-from minutehand.aws.signed import configured
+from minutehand.aws.sigv4 import configured
 from minutehand.config import Settings
 
 _making = threading.Lock()

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import Final
 
-from minutehand.aws.signed import invoke
+from minutehand.aws.sigv4 import invoke
 from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)

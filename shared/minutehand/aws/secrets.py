@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from minutehand.aws.signed import address_of, call
+from minutehand.aws.sigv4 import address_of, call
 from minutehand.config import ConfigurationError
 
 _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}

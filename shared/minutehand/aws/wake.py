@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from minutehand.aws.signed import invoke
+from minutehand.aws.sigv4 import invoke
 from minutehand.config import Settings
 from minutehand.log import current_request_id
 

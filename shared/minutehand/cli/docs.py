@@ -12,7 +12,7 @@ from minutehand.install.own_tables import tenant_column
 from minutehand.install.project import package_folder
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
-from minutehand.terminal import local_member
+from minutehand.terminal import default_user
 from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
@@ -57,7 +57,7 @@ def own_names(project: Project) -> tuple[str, str, str]:
     tenant = TENANT
     try:
         values = load_values(None)
-        if local_member.is_possible(values) and (member := local_member.first_member(values)):
+        if default_user.is_possible(values) and (member := default_user.first_member(values)):
             tenant = member.tenant
     except (CommandFailed, ConnectionError):
         pass  # no stack runs here

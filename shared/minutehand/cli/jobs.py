@@ -1,6 +1,6 @@
 """Verbs that make and find jobs: enqueue, ls.
 
-One job whole is show.py's, following it watch.py's, changing it steer.py's.
+show.py prints one job, watch.py follows it, and control.py changes it.
 """
 
 from __future__ import annotations

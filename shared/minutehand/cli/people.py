@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.steer import Yes
+from minutehand.cli.control import Yes
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from minutehand.install.facts import keep_record, record_file
+from minutehand.install.catalog import keep_record, record_file
 from minutehand.local.migrations import find_migrations, find_recorded, seeds_of_apps
 from minutehand.project import Project
 from minutehand.resources import checkout

@@ -15,7 +15,7 @@ from minutehand.local.environment import remote_values
 from minutehand.local.stack import Stack
 from minutehand.node import NodeMissing
 from minutehand.project import Project
-from minutehand.terminal import local_member
+from minutehand.terminal import default_user
 from supabase_local import launcher as supabase
 from supabase_local.config import Config
 from supabase_local.launcher import FAILED
@@ -108,9 +108,9 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
             ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
             ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
         ]
-    if not local_member.is_possible(values):
+    if not default_user.is_possible(values):
         return []
-    member = local_member.first_member(values)
+    member = default_user.first_member(values)
     if member is None:
         return [
             ("Sign in", "no account belongs to a tenant yet: `minutehand docs local` says how to"),

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from minutehand.app import built_in, find_apps
-from minutehand.install.facts import ENGINE
+from minutehand.install.catalog import ENGINE
 from minutehand.install.sources import FILE_NAME
 from minutehand.project import Project
 from minutehand.resources import checkout

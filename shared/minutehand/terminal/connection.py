@@ -224,10 +224,10 @@ class Connection:
         email = self.values.get("MINUTEHAND_EMAIL") or self.values.get("DEMO_EMAIL")
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
-            from minutehand.terminal import local_member
+            from minutehand.terminal import default_user
 
             try:
-                local = local_member.first_token(self.values)
+                local = default_user.first_token(self.values)
             except ConnectionError as error:
                 fix = "start it: `minutehand dev`"
                 raise CommandFailed(str(error), code="unreachable", fix=fix) from error

@@ -9,8 +9,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from minutehand.cli.doctor.examine import examine
 from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.runner import examine
 from tests.support.command import Run
 from tests.support.patience import until
 from tests.support.pgbouncer import pooled

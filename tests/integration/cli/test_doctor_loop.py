@@ -22,8 +22,8 @@ import jwt
 import psycopg
 import pytest
 
-from minutehand.cli.doctor.examine import examine
 from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.runner import examine
 from supabase_local.migrations import as_user
 from tests.integration.cli.test_doctor import EXPIRED, REF, SERVICE_ROLE
 from tests.support.command import Run

@@ -22,7 +22,7 @@ from minutehand.cli.stage import aws_refusals
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.install.facts import find_differences, recorded_facts
+from minutehand.install.catalog import find_differences, recorded_facts
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project

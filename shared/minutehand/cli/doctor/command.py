@@ -30,7 +30,7 @@ def doctor(
     env_file: EnvFile = None,
 ) -> None:
     """Find what is misconfigured and name its fix; nothing stays changed."""
-    from minutehand.cli.doctor.examine import examine, target_of
+    from minutehand.cli.doctor.runner import examine, target_of
 
     findings = []
     for finding in examine(target_of(stage, region, env_file, workspace), only or ()):

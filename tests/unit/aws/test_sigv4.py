@@ -15,7 +15,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from minutehand.aws.signed import AwsRefused, address_of, call
+from minutehand.aws.sigv4 import AwsRefused, address_of, call
 
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 

@@ -18,7 +18,7 @@ from minutehand.app import App
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.resources import checkout, resource
 
-QUERY = Path(__file__).with_name("facts.sql")
+QUERY = Path(__file__).with_name("catalog.sql")
 NAME = "facts.json"
 #: Of a checkout, what is recorded.
 SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
