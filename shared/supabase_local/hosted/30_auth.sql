@@ -44,12 +44,7 @@ begin
   for v_one in
     select * from (
       values ('aal_level', '{aal1,aal2,aal3}'), ('factor_type', '{totp,webauthn,phone}'),
-        ('factor_status', '{unverified,verified}'), ('code_challenge_method', '{s256,plain}'),
-        ('one_time_token_type', '{confirmation_token,reauthentication_token,recovery_token,'
-          'email_change_token_new,email_change_token_current,phone_change_token}'),
-        ('oauth_authorization_status', '{pending,approved,denied,expired}'),
-        ('oauth_client_type', '{public,confidential}'), ('oauth_response_type', '{code}'),
-        ('oauth_registration_type', '{dynamic,manual}')
+        ('factor_status', '{unverified,verified}')
     ) as one (name, labels)
     where to_regtype('auth.' || one.name) is null
   loop
@@ -129,7 +124,7 @@ create table if not exists auth.audit_log_entries (
   ip_address varchar(64) default ''
 );
 
--- multi-factor authentication, which policies ask; single sign-on and the rest that they may name
+-- multi-factor authentication, which policies read
 create table if not exists auth.mfa_factors (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
   friendly_name text, factor_type auth.factor_type not null, status auth.factor_status not null,
@@ -152,101 +147,8 @@ create table if not exists auth.mfa_amr_claims (
   constraint mfa_amr_claims_session_id_authentication_method_pkey
   unique (session_id, authentication_method)
 );
-create table if not exists auth.one_time_tokens (
-  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
-  token_type auth.one_time_token_type not null,
-  token_hash text not null check (char_length(token_hash) > 0), relates_to text not null,
-  created_at timestamp not null default now(), updated_at timestamp not null default now()
-);
-create table if not exists auth.sso_providers (
-  id uuid primary key, resource_id text, created_at timestamptz, updated_at timestamptz,
-  disabled boolean
-);
-create table if not exists auth.sso_domains (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  domain text not null, created_at timestamptz, updated_at timestamptz
-);
-create table if not exists auth.saml_providers (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  entity_id text not null unique, metadata_xml text not null, metadata_url text,
-  attribute_mapping jsonb, name_id_format text, created_at timestamptz, updated_at timestamptz
-);
-create table if not exists auth.saml_relay_states (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  request_id text not null, for_email text, redirect_to text, flow_state_id uuid,
-  created_at timestamptz, updated_at timestamptz
-);
-create table if not exists auth.oauth_clients (
-  id uuid primary key, client_secret_hash text, registration_type text not null,
-  redirect_uris text not null, grant_types text not null, client_name text, client_uri text,
-  logo_uri text, client_type text not null default 'confidential',
-  token_endpoint_auth_method text, deleted_at timestamptz,
-  created_at timestamptz not null default now(), updated_at timestamptz not null default now()
-);
-create table if not exists auth.oauth_authorizations (
-  id uuid primary key, authorization_id text not null unique,
-  client_id uuid not null references auth.oauth_clients (id) on delete cascade,
-  user_id uuid references auth.users (id) on delete cascade, redirect_uri text not null,
-  scope text not null, state text, resource text, code_challenge text,
-  code_challenge_method auth.code_challenge_method,
-  response_type auth.oauth_response_type not null default 'code',
-  status auth.oauth_authorization_status not null default 'pending',
-  authorization_code text unique, created_at timestamptz not null default now(),
-  expires_at timestamptz not null default now() + interval '3 minutes', approved_at timestamptz,
-  nonce text
-);
-create table if not exists auth.oauth_consents (
-  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
-  client_id uuid not null references auth.oauth_clients (id) on delete cascade,
-  scopes text not null, granted_at timestamptz not null default now(), revoked_at timestamptz,
-  constraint oauth_consents_user_client_unique unique (user_id, client_id)
-);
-create table if not exists auth.oauth_client_states (
-  id uuid primary key, provider_type text not null, code_verifier text,
-  created_at timestamptz not null
-);
-create table if not exists auth.custom_oauth_providers (
-  id uuid primary key default gen_random_uuid(),
-  provider_type text not null check (provider_type in ('oauth2', 'oidc')),
-  identifier text not null unique, name text not null, client_id text not null,
-  client_secret text not null, acceptable_client_ids text [] not null default '{}',
-  scopes text [] not null default '{}', pkce_enabled boolean not null default true,
-  attribute_mapping jsonb not null default '{}', authorization_params jsonb not null default '{}',
-  enabled boolean not null default true, email_optional boolean not null default false,
-  issuer text, discovery_url text, skip_nonce_check boolean not null default false,
-  cached_discovery jsonb, discovery_cached_at timestamptz, authorization_url text, token_url text,
-  userinfo_url text, jwks_uri text, created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  custom_claims_allowlist text [] not null default '{}'
-);
-create table if not exists auth.webauthn_credentials (
-  id uuid primary key default gen_random_uuid(),
-  user_id uuid not null references auth.users (id) on delete cascade,
-  credential_id bytea not null unique, public_key bytea not null,
-  attestation_type text not null default '', aaguid uuid, sign_count bigint not null default 0,
-  transports jsonb not null default '[]', backup_eligible boolean not null default false,
-  backed_up boolean not null default false, friendly_name text not null default '',
-  created_at timestamptz not null default now(), updated_at timestamptz not null default now(),
-  last_used_at timestamptz
-);
-create table if not exists auth.webauthn_challenges (
-  id uuid primary key default gen_random_uuid(),
-  user_id uuid references auth.users (id) on delete cascade, challenge_type text not null
-  check (challenge_type in ('signup', 'registration', 'authentication')),
-  session_data jsonb not null, created_at timestamptz not null default now(),
-  expires_at timestamptz not null
-);
-alter table auth.sessions add column if not exists oauth_client_id uuid
-references auth.oauth_clients (id) on delete cascade;
 create sequence if not exists auth.refresh_tokens_id_seq;
 alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
-create table if not exists auth.instances (
-  id uuid primary key, uuid uuid, raw_base_config text, created_at timestamptz,
-  updated_at timestamptz
-);
 create table if not exists auth.schema_migrations (version varchar(255) primary key);
 
 -- Auth's own role owns what is here, so that a sign-up trigger can be tried as that role; row level

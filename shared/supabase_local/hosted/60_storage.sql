@@ -63,14 +63,6 @@ $$;
 create or replace function storage.allow_only_operation(expected_operation text) returns boolean
 language sql stable
 as $$ select storage.allow_any_operation(array[expected_operation]) $$;
-create or replace function storage.get_size_by_bucket()
-returns table (size bigint, bucket_id text)
-language sql stable
-as $$
-  select sum((o.metadata ->> 'size')::bigint)::bigint, o.bucket_id
-  from storage.objects as o group by o.bucket_id
-$$;
-
 create table if not exists storage.s3_multipart_uploads (
   id text primary key, in_progress_size bigint not null default 0, upload_signature text not null,
   bucket_id text not null references storage.buckets (id), key text collate "C" not null,
@@ -86,22 +78,6 @@ create table if not exists storage.s3_multipart_uploads_parts (
   bucket_id text not null references storage.buckets (id), key text collate "C" not null,
   etag text not null, owner_id text, version text not null,
   created_at timestamptz not null default now()
-);
-create table if not exists storage.buckets_analytics (
-  id uuid primary key default gen_random_uuid(), name text not null,
-  type storage.buckettype not null default 'ANALYTICS', format text not null default 'ICEBERG',
-  created_at timestamptz not null default now(), updated_at timestamptz not null default now(),
-  deleted_at timestamptz
-);
-create table if not exists storage.buckets_vectors (
-  id text primary key, type storage.buckettype not null default 'VECTOR',
-  created_at timestamptz not null default now(), updated_at timestamptz not null default now()
-);
-create table if not exists storage.vector_indexes (
-  id text primary key default gen_random_uuid(), name text collate "C" not null,
-  bucket_id text not null references storage.buckets_vectors (id), data_type text not null,
-  dimension integer not null, distance_metric text not null, metadata_configuration jsonb,
-  created_at timestamptz not null default now(), updated_at timestamptz not null default now()
 );
 create table if not exists storage.migrations (
   id integer primary key, name varchar(100) unique not null, hash varchar(40) not null,
@@ -121,9 +97,53 @@ begin
   end loop;
 end;
 $$;
-grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts,
-  storage.buckets_vectors, storage.vector_indexes to anon, authenticated, service_role;
-grant all on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts,
-  storage.buckets_analytics to service_role, postgres;
+grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts
+to anon, authenticated, service_role;
+grant all on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts
+to service_role, postgres;
 grant all on storage.buckets, storage.objects to postgres with grant option;
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role;
+
+create or replace function storage.update_updated_at_column() returns trigger
+language plpgsql
+as $$
+begin
+  new.updated_at := now();
+  return new;
+end;
+$$;
+create or replace function storage.enforce_bucket_name_length() returns trigger
+language plpgsql
+as $$
+begin
+  if length(new.name) > 100 then
+    raise exception 'bucket name "%" is too long (% characters). Max is 100.', new.name,
+      length(new.name);
+  end if;
+  return new;
+end;
+$$;
+-- a row that is deleted by SQL would leave its file
+create or replace function storage.protect_delete() returns trigger
+language plpgsql
+as $$
+begin
+  if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
+    raise exception
+      'Direct deletion from storage tables is not allowed. Use the Storage API instead.'
+      using errcode = '42501',
+        hint = 'This prevents accidental data loss from orphaned objects.';
+  end if;
+  return null;
+end;
+$$;
+
+create or replace trigger update_objects_updated_at before update on storage.objects
+for each row execute function storage.update_updated_at_column();
+create or replace trigger enforce_bucket_name_length_trigger
+before insert or update of name on storage.buckets
+for each row execute function storage.enforce_bucket_name_length();
+create or replace trigger protect_objects_delete before delete on storage.objects
+for each statement execute function storage.protect_delete();
+create or replace trigger protect_buckets_delete before delete on storage.buckets
+for each statement execute function storage.protect_delete();

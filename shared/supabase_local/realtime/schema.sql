@@ -56,23 +56,6 @@ begin
 end;
 $$;
 
--- kept as hosted keeps it; this server sends text alone
-create or replace function realtime.send_binary(
-  payload bytea, event text, topic text, private boolean default true
-) returns void
-language plpgsql
-as $$
-begin
-  begin
-    perform set_config('realtime.topic', topic, true);
-    insert into realtime.messages (binary_payload, event, topic, private, extension)
-    values (payload, event, topic, private, 'broadcast');
-  exception when others then -- as in `send`
-    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
-  end;
-end;
-$$;
-
 create or replace function realtime.broadcast_changes(
   topic_name text, event_name text, operation text, table_name text, table_schema text,
   new record, old record, level text default 'ROW'
@@ -99,46 +82,11 @@ exception when others then
 end;
 $$;
 
--- who listens to changes of which table, by hosted's server; ours keeps that in its process
-do $$
-begin
-  if to_regtype('realtime.action') is null then
-    create type realtime.action as enum ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'ERROR');
-    create type realtime.equality_op as enum (
-      'eq', 'neq', 'lt', 'lte', 'gt', 'gte', 'in', 'like', 'ilike', 'is', 'match', 'imatch',
-      'isdistinct'
-    );
-    create type realtime.user_defined_filter as (
-      column_name text, op realtime.equality_op, value text, negate boolean
-    );
-    create type realtime.wal_column as (
-      name text, type_name text, type_oid oid, value jsonb, is_pkey boolean, is_selectable boolean
-    );
-    create type realtime.wal_rls as (
-      wal jsonb, is_rls_enabled boolean, subscription_ids uuid [], errors text []
-    );
-  end if;
-end;
-$$;
-create or replace function realtime.to_regrole(role_name text) returns regrole
-language sql immutable
-as $$ select role_name::regrole $$;
-create table if not exists realtime.subscription (
-  id bigint generated always as identity primary key, subscription_id uuid not null,
-  entity regclass not null, claims jsonb not null,
-  created_at timestamp not null default timezone('utc', now())
-);
-alter table realtime.subscription
-add column if not exists filters realtime.user_defined_filter [] not null default '{}',
-add column if not exists claims_role regrole not null
-generated always as (realtime.to_regrole(claims ->> 'role')) stored,
-add column if not exists action_filter text default '*';
-alter table realtime.subscription owner to supabase_realtime_admin;
 create table if not exists realtime.schema_migrations (
   version bigint primary key, inserted_at timestamp(0)
 );
 alter table realtime.schema_migrations owner to supabase_realtime_admin;
-grant select on realtime.subscription, realtime.schema_migrations
+grant select on realtime.schema_migrations
 to anon, authenticated, service_role, postgres;
 
 grant execute on all functions in schema realtime to service_role;

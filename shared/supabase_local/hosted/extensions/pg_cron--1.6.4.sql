@@ -31,32 +31,6 @@ as $$
 $$;
 create function cron.schedule(schedule text, command text) returns bigint
 language sql as $$ select cron.schedule(null, schedule, command) $$;
-create function cron.schedule_in_database(
-  job_name text, schedule text, command text, database text, username text default null,
-  active boolean default true
-) returns bigint
-language sql
-as $$
-  insert into cron.job (jobname, schedule, command, database, username, active)
-  values (job_name, schedule, command, database, coalesce(username, current_user), active)
-  on conflict (jobname, username) do update set schedule = excluded.schedule,
-    command = excluded.command, database = excluded.database, active = excluded.active
-  returning jobid
-$$;
-create function cron.alter_job(
-  job_id bigint, schedule text default null, command text default null, database text default null,
-  username text default null, active boolean default null
-) returns void
-language sql
-as $$
-  update cron.job as j
-  set schedule = coalesce(alter_job.schedule, j.schedule),
-    command = coalesce(alter_job.command, j.command),
-    database = coalesce(alter_job.database, j.database),
-    username = coalesce(alter_job.username, j.username),
-    active = coalesce(alter_job.active, j.active)
-  where j.jobid = job_id
-$$;
 create function cron.unschedule(job_id bigint) returns boolean
 language plpgsql
 as $$

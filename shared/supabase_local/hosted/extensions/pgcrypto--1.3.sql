@@ -211,15 +211,3 @@ as $$ select @extschema@.pgp_sym_encrypt_bytea(convert_to(data, 'UTF8'), psw) $$
 create function pgp_sym_decrypt(data bytea, psw text, options text default '') returns text
 language sql immutable strict
 as $$ select convert_from(@extschema@.pgp_sym_decrypt_bytea(data, psw), 'UTF8') $$;
-create function encrypt(data bytea, key bytea, type text) returns bytea
-language sql volatile strict
-as $$ select @extschema@.pgp_sym_encrypt_bytea(data, encode(key, 'hex')) $$;
-create function decrypt(data bytea, key bytea, type text) returns bytea
-language sql immutable strict
-as $$ select @extschema@.pgp_sym_decrypt_bytea(data, encode(key, 'hex')) $$;
-create function encrypt_iv(data bytea, key bytea, iv bytea, type text) returns bytea
-language sql volatile strict
-as $$ select @extschema@.encrypt(data, key || iv, type) $$;
-create function decrypt_iv(data bytea, key bytea, iv bytea, type text) returns bytea
-language sql immutable strict
-as $$ select @extschema@.decrypt(data, key || iv, type) $$;

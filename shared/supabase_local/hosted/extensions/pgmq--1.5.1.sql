@@ -12,11 +12,6 @@ create type pgmq.message_record as (
 create type pgmq.queue_record as (
   queue_name varchar, is_partitioned boolean, is_unlogged boolean, created_at timestamptz
 );
-create type pgmq.metrics_result as (
-  queue_name text, queue_length bigint, newest_msg_age_sec integer, oldest_msg_age_sec integer,
-  total_messages bigint, scrape_time timestamptz, queue_visible_length bigint
-);
-
 -- a queue's table, q_<name>, or its archive, a_<name>
 create function pgmq.format_table_name(queue_name text, prefix text) returns text
 language plpgsql immutable
@@ -28,10 +23,6 @@ begin
   return prefix || '_' || lower(queue_name);
 end;
 $$;
-create function pgmq.validate_queue_name(queue_name text) returns void
-language sql
-as $$ select pgmq.format_table_name(queue_name, 'q') $$;
-
 create function pgmq.create_queue(queue_name text, is_unlogged boolean) returns void
 language plpgsql
 as $$
@@ -58,22 +49,10 @@ begin
   values (queue_name, false, is_unlogged) on conflict do nothing;
 end;
 $$;
-create function pgmq.create_non_partitioned(queue_name text) returns void
-language sql as $$ select pgmq.create_queue(queue_name, false) $$;
 create function pgmq."create"(queue_name text) returns void
 language sql as $$ select pgmq.create_queue(queue_name, false) $$;
 create function pgmq.create_unlogged(queue_name text) returns void
 language sql as $$ select pgmq.create_queue(queue_name, true) $$;
-create function pgmq.create_partitioned(
-  queue_name text, partition_interval text default '10000', retention_interval text default '100000'
-) returns void
-language plpgsql
-as $$
-begin
-  raise exception 'partitioned queues are not a part of the local pgmq: %', queue_name
-    using errcode = '0A000';
-end;
-$$;
 create function pgmq.drop_queue(queue_name text) returns boolean
 language plpgsql
 as $$
@@ -84,8 +63,6 @@ begin
   return found;
 end;
 $$;
-create function pgmq.detach_archive(queue_name text) returns void
-language sql as $$ select null::void $$;
 create function pgmq.list_queues() returns setof pgmq.queue_record
 language sql
 as $$
@@ -168,24 +145,6 @@ begin
   using qty, vt, conditional;
 end;
 $$;
-create function pgmq.read_with_poll(
-  queue_name text, vt integer, qty integer, max_poll_seconds integer default 5,
-  poll_interval_ms integer default 100, conditional jsonb default '{}'
-) returns setof pgmq.message_record
-language plpgsql
-as $$
-declare
-  v_stop timestamptz := clock_timestamp() + make_interval(secs => max_poll_seconds);
-begin
-  loop
-    return query select * from pgmq.read(queue_name, vt, qty, conditional);
-    if found or clock_timestamp() >= v_stop then
-      return;
-    end if;
-    perform pg_sleep(poll_interval_ms / 1000.0);
-  end loop;
-end;
-$$;
 create function pgmq.pop(queue_name text) returns setof pgmq.message_record
 language plpgsql
 as $$
@@ -250,27 +209,6 @@ begin
   return v_count;
 end;
 $$;
-
-create function pgmq.metrics(queue_name text) returns pgmq.metrics_result
-language plpgsql
-as $$
-declare
-  v_found pgmq.metrics_result;
-begin
-  execute format(
-    'select $1, count(*), extract(epoch from now() - max(enqueued_at))::integer,
-      extract(epoch from now() - min(enqueued_at))::integer,
-      coalesce((select last_value from pg_sequences where schemaname = ''pgmq''
-        and sequencename = %L), 0), now(), count(*) filter (where vt <= clock_timestamp())
-    from pgmq.%I',
-    pgmq.format_table_name(queue_name, 'q') || '_msg_id_seq',
-    pgmq.format_table_name(queue_name, 'q'))
-  into v_found using queue_name;
-  return v_found;
-end;
-$$;
-create function pgmq.metrics_all() returns setof pgmq.metrics_result
-language sql as $$ select (pgmq.metrics(m.queue_name)).* from pgmq.meta as m $$;
 
 grant usage, create on schema pgmq to postgres with grant option;
 grant all on all tables in schema pgmq to postgres with grant option;
