@@ -76,6 +76,9 @@ HELD: dict[str, dict[str, str]] = {
         "set -a": f"{IN_THE_WHEEL}::test_people_and_webhooks",
         "psql": f"{IN_THE_WHEEL}::test_people_and_webhooks",
     },
+    "shared/supabase_local/README.md": {
+        "pip install": "tests/supabase_local/test_command.py::test_it_starts_in_an_empty_folder"
+    },
     "shared/supabase_local/realtime/README.md": {
         "DATABASE_URL=": "not run: the stack starts it so, and every test of Realtime uses it"
     },

@@ -1,1 +1,1 @@
-"""The local stack: Postgres, Data API, Auth, Realtime, AWS and functions, under one launcher."""
+"""The local stack of `minutehand dev`: a local Supabase with the functions, the worker and AWS."""
