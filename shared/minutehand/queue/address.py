@@ -32,17 +32,15 @@ class Address:
 
     Attributes:
         problem: Why it did not answer; the others are then unknown, and false.
-        sessions: Each connection has a session of its own. Where it has none, nothing else is
-            asked: what would be left there is others'.
+        sessions: Each connection has a session of its own, with its prepared statements. Where it
+            has none, nothing else is asked: what would be left there is others'.
         notifications: A session that listens is notified.
-        statements: Prepared statements are found again.
         role: It may become the worker's role.
     """
 
     problem: str | None = None
     sessions: bool = False
     notifications: bool = False
-    statements: bool = False
     role: bool = False
 
     @property
@@ -68,7 +66,7 @@ class Address:
     @property
     def facts(self) -> dict[str, bool]:
         """By name, for a log."""
-        names = ("sessions", "notifications", "statements", "role")
+        names = ("sessions", "notifications", "role")
         return {name: getattr(self, name) for name in names}
 
 
@@ -85,7 +83,6 @@ async def ask(url: str) -> Address:
             return Address(
                 sessions=True,
                 notifications=await _notifies(first, second),
-                statements=await _finds_statements(first),
                 role=await _takes_role(first),
             )
     except TimeoutError:
@@ -131,15 +128,6 @@ async def _notifies(listener: Session, notifier: Session) -> bool:
     async for _ in listener.notifies(timeout=NOTIFY_SECONDS, stop_after=1):
         return True
     return False
-
-
-async def _finds_statements(connection: Session) -> bool:
-    try:
-        for _ in range(2):
-            await connection.execute("select %s::integer", [1], prepare=True)
-    except psycopg.Error:
-        return False
-    return True
 
 
 async def _takes_role(connection: Session) -> bool:

@@ -42,13 +42,11 @@ class DirectApi:
 
     Args:
         url: Of an address that keeps sessions, and lets them take the worker's role.
-        prepares: Whether it keeps prepared statements.
     """
 
-    def __init__(self, url: str, *, schema: str, prepares: bool = True) -> None:
+    def __init__(self, url: str, *, schema: str) -> None:
         self._url = url
         self._schema = schema
-        self._prepare_threshold = 0 if prepares else None
         self._free: list[psycopg.AsyncConnection[Any]] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
@@ -94,7 +92,7 @@ class DirectApi:
         try:
             url = make_conninfo(self._url, connect_timeout=CONNECT_SECONDS, **_ALIVE)
             connection = await psycopg.AsyncConnection.connect(
-                url, autocommit=True, prepare_threshold=self._prepare_threshold
+                url, autocommit=True, prepare_threshold=0
             )
             await connection.execute(f"set role {WORKER_ROLE}".encode())
             await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())

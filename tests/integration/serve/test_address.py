@@ -26,7 +26,7 @@ from tests.support.pgbouncer import pooled
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
-OWN = Address(sessions=True, notifications=True, statements=True, role=True)
+OWN = Address(sessions=True, notifications=True, role=True)
 #: By mode, how many prepared statements it keeps, and its sessions: what it keeps.
 MODES: list[tuple[str, int, int, Address]] = [
     ("session", 0, 20, OWN),

@@ -55,8 +55,7 @@ class Reach:
             return None
         from minutehand.queue.direct import DirectApi  # only here: its driver is an extra
 
-        prepares = self.address.statements
-        return DirectApi(self.url, schema=settings.schema_name, prepares=prepares)
+        return DirectApi(self.url, schema=settings.schema_name)
 
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
         """Call `wake` on every committed enqueue, where it is notified, until cancelled."""
