@@ -60,7 +60,10 @@ class World {
       isConnected: () => true,
       getChannels: () => (this.channel ? [this.channel] : []),
       disconnect: async () => {},
-      connectionState: () => "open",
+      isConnecting: () => false,
+      isDisconnecting: () => false,
+      connect: () => {},
+      heartbeatIntervalMs: 25_000,
       sendHeartbeat: () => {}, // answered at once: what a dead socket does is another test's
       pendingHeartbeatRef: null,
     };
@@ -98,8 +101,8 @@ class World {
     const { channel } = this;
     this.isJoinable = !channel?.say;
     if (this.isJoinable) return;
-    channel.follow({ data: this.terms, status: 200 });
     channel.say("SUBSCRIBED");
+    channel.follow({ data: this.terms, status: 200 });
   }
 
   async #job() {

@@ -123,7 +123,6 @@ export class Follower {
    * `offline`: neither works.
    */
   get freshness() {
-    if (this.#session.isOffline) return "offline";
     if (this.#session.isAway) return this.#joined ? "catching-up" : "offline";
     if (this.#isSlow) return "catching-up";
     if (!this.#joined || this.#distrusted) {

@@ -58,10 +58,6 @@ export function onWake(wake) {
   return () => sleepers.delete(wake);
 }
 
-/** Whether the browser knows that it has no network; elsewhere false. */
-export const isOffline = () =>
-  typeof document !== "undefined" && globalThis.navigator?.onLine === false;
-
 /** Whether a browser shows the page to no one; elsewhere false. */
 export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 

@@ -2,7 +2,7 @@
 // answered. Another user, or a refusal, empties every row that was read; an outage empties none.
 
 import { inTime, QueueError, READ_MS } from "./client.js";
-import { isOffline, later, onWake } from "./page.js";
+import { later, onWake } from "./page.js";
 import { Socket } from "./socket.js";
 
 const AWAY_MS = [500, 1000, 2000]; // while none is answered, between questions, one for all
@@ -34,7 +34,6 @@ class Session {
   #epoch = 0;
   #hasSessions = false; // whether supabase-js keeps them, and reports each change
   #known = null;
-  #offlineAt = Infinity; // when the browser said so
   #problem = null; // of the last read, while none is answered
   #tries = 0;
   #question = null; // the last read, asked again to learn whether reads are answered
@@ -47,7 +46,7 @@ class Session {
 
   constructor(client) {
     this.#client = client;
-    const authorize = () => this.#authorize();
+    const authorize = () => inTime(() => client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
     // channels linger in the name of who reads: who that is must be known as long as there is one
     const rest = () => this.#stop();
     this.#socket = new Socket(client, { authorize, rest, wake: () => this.wake() });
@@ -61,11 +60,6 @@ class Session {
   /** Why none is. */
   get problem() {
     return this.#problem;
-  }
-
-  /** Whether the browser has no network, as far as nothing that came since shows that it has. */
-  get isOffline() {
-    return isOffline() && this.#socket.receivedAt < this.#offlineAt;
   }
 
   /** Follow a topic for as long as the returned function is not called. */
@@ -117,9 +111,6 @@ class Session {
 
   /** The page, the network or a token is back: a live socket, and a read of all. */
   wake() {
-    this.#noteOffline();
-    for (const follower of this.#followers) follower.notify();
-    if (isOffline()) return void this.#socket.prove();
     clearTimeout(this.#waking);
     this.#waking = later(() => {
       this.#socket.nudge();
@@ -127,14 +118,8 @@ class Session {
     }, SETTLE_MS);
   }
 
-  #noteOffline() {
-    if (!isOffline()) this.#offlineAt = Infinity;
-    else if (this.#offlineAt === Infinity) this.#offlineAt = Date.now();
-  }
-
   #begin() {
     this.#isBegun = true;
-    this.#noteOffline();
     const unwake = onWake(() => this.wake());
     this.#user = undefined;
     const unlisten = this.#listen();
@@ -205,15 +190,6 @@ class Session {
     this.#socket.renew();
     this.wake(); // a moment later: who signs out leaves the page, and reads nothing as no one
     return true;
-  }
-
-  #authorize() {
-    const { realtime } = this.#client;
-    const renew = async () =>
-      typeof realtime.accessToken === "function"
-        ? realtime.setAuth()
-        : realtime.setAuth(await tokenOf(this.#client)); // supabase-js before 2.47
-    return inTime(renew, AbortSignal.timeout(READ_MS));
   }
 
   #failed(problem, ask) {
@@ -288,7 +264,6 @@ function stopper() {
 /** The token that a client's calls carry; null for none. Throws when it cannot be renewed. */
 async function tokenOf(client) {
   if (typeof client.accessToken === "function") return client.accessToken();
-  if (!client.auth?.getSession) return null; // less than a client, as of a test
   const { data, error } = await client.auth.getSession();
   if (error) throw error;
   return data.session?.access_token ?? null;
