@@ -19,10 +19,10 @@ const DEFAULTS = {
   reorder: 100, // ms that a missing event may still arrive by itself
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
-const LONGEST_POLL = 30_000;
+const MAX_POLL_MS = 30_000;
 const SLOW_MS = 5000; // a read that takes longer may have hung
-const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
-const LOOK_AGAIN_SHARE = 5; // so many times as long as a read took: servers under load rest
+const WITHHELD_MS = 750; // a read that begins sooner does not show that no more is held back
+const READ_SHARE = 5; // a pause is so many times as long as a read took: servers under load rest
 const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
 // A socket that brought something so lately and lacks something now is not dead: above the plan's
@@ -31,41 +31,70 @@ const LOSSY_MS = 60_000;
 const QUIET_MS = 4500; // without news, in which a channel that is not trusted could not have failed
 const SILENT = "silent";
 
+// What most states, and those of a topic that was silent, do when it is joined or lost.
+const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
+const SUSPECT = { joined: "silent", lost: "polling" };
+
+/**
+ * The states of a follower. `says` is its freshness, `reads` how often it reads (`poll`, `often`, else
+ * to check that nothing was missed), `on` the state after an event; others change nothing.
+ *
+ * Events: the topic is `joined`, or joined and `deaf`, since messages do not arrive yet; it is `lost`,
+ * or `left` as silent. A `message` comes, before a read since the join has ended (`early`) or after.
+ * A read has `ended`, or `failed`; `quiet`, it found nothing new. A `check` begins. Messages are
+ * `withheld`, or one is `missed`.
+ */
+const STATES = {
+  // no topic has been joined yet, nor refused
+  joining: { says: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
+  // Realtime is unavailable
+  polling: { says: "polling", reads: "poll", on: TOPIC },
+  // joined, and messages do not arrive yet
+  deaf: { says: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
+  // messages arrive, and a read must bring what came before
+  syncing: { says: "catching-up", on: { ...TOPIC, ended: "live", withheld: "lossy" } },
+  live: {
+    says: "live",
+    on: { ...TOPIC, failed: "syncing", check: "checking", withheld: "lossy", missed: "silent" },
+  },
+  // a read proves that nothing was missed
+  checking: { says: "live", on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" } },
+  // messages are held back to stay within the plan, or dropped above it: reads bring them
+  lossy: { says: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
+  // messages did not come: reads bring them until one does, or nothing happens
+  silent: {
+    says: "polling",
+    reads: "poll",
+    on: { ...SUSPECT, left: "rejoining", early: "syncing", message: "live", quiet: "live" },
+  },
+  // a silent topic was left, and messages of its successor do not arrive yet
+  rejoining: { says: "polling", reads: "poll", on: SUSPECT },
+  closed: { says: "offline", on: {} },
+};
+const NOT_JOINED = ["joining", "polling", "rejoining", "closed"];
+
 export class Follower {
   #session;
   #topic;
   #options;
   #leave = () => {};
-  #joined = false;
+  #state = "joining";
   #joins = 0;
-  #lostOnce = false;
-  #distrusted = false;
-  #synced = false;
+  #isSynced = false; // whether a read has ended that began after the last join
+  #until = -Infinity; // reads that begin before do not end the state
   #reading = null;
-  #isSlow = false; // the read under way
   #again = false;
-  #reads = 0;
+  #isSlow = false; // the read under way
   #failures = 0;
-  #isRefused = false;
   #error = null;
-  #receivedAt = -Infinity;
-  #lastRead = 0;
+  #readAt = 0; // when the last read ended
+  #readMs = 0; // ms of it
+  #receivedAt = -Infinity; // when the last message since the join came
+  #newsAt = -Infinity;
   #gapAt = Infinity; // when to read what is known to be missing
   #checkAt = Infinity; // when to prove that nothing else is
-  #newsAt = -Infinity;
-  #deafUntil = -Infinity; // joined, but messages do not arrive yet
-  #lossyUntil = -Infinity; // messages were dropped, and perhaps still are
   #terms = { checkMs: 0 };
-  #held = false; // messages were held back, and perhaps still are
-  #lookAgainAt = -Infinity;
-  #readMs = 0; // ms of the last read
-  #jitter = 1;
-  #checks = 0;
-  #isCheck = false;
   #timer = null;
-  #due = 0;
-  #startedAt = 0;
-  #closed = false;
   #listeners = new Set();
   #notifying = false;
 
@@ -123,13 +152,10 @@ export class Follower {
    * `offline`: neither works.
    */
   get freshness() {
-    if (this.#session.isAway) return this.#joined ? "catching-up" : "offline";
-    if (this.#isSlow) return "catching-up";
-    if (!this.#joined || this.#distrusted) {
-      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
-      return joining || this.#reads === 0 ? "catching-up" : "polling";
-    }
-    return this.#synced && !this.hasGap && !this.#readsAnyway ? "live" : "catching-up";
+    const { says } = STATES[this.#state];
+    if (this.#session.isAway) return this.#isJoined ? "catching-up" : "offline";
+    if (this.#isSlow || (says === "live" && this.hasGap)) return "catching-up";
+    return says;
   }
 
   /** Why the last read failed, or null. */
@@ -138,41 +164,41 @@ export class Follower {
   }
 
   get closed() {
-    return this.#closed;
+    return this.#state === "closed";
   }
 
   start() {
-    this.#startedAt = Date.now();
     const listener = {
       joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
       lost: (reason) => this.#onLost(reason),
       message: (payload) => this.#onMessage(payload),
     };
-    const { schema } = this.#options;
+    const { schema, joinTimeout } = this.#options;
     this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema });
+    later(() => {
+      this.#move("late");
+      this.notify();
+    }, joinTimeout);
     this.refresh();
   }
 
   /** What a query answers that `ask` makes, for as long as who asked it is the one who reads. */
   async read(ask) {
     const answer = await this.#session.read(ask);
-    if (this.#closed) throw OUTDATED;
+    if (this.closed) throw OUTDATED;
     return answer;
   }
 
   /** Another user's, or no one's: what was read is gone at once. The session has it read again. */
   empty() {
     this.forget();
-    this.#synced = this.#isRefused = false;
-    this.#reads = 0;
+    this.#onUnsynced();
     this.#error = null;
     this.#announce();
   }
 
   /** Who reads may not: nothing stays of what was read, nor the channel joined while they might. */
   refuse() {
-    if (this.#isRefused) return;
-    this.#isRefused = true;
     this.forget();
     this.#announce();
     this.#session.reenter(this.#topic, "refused");
@@ -192,7 +218,7 @@ export class Follower {
   }
 
   notify() {
-    if (this.#notifying || this.#closed) return;
+    if (this.#notifying || this.closed) return;
     this.#notifying = true;
     nextFrame(() => {
       this.#notifying = false;
@@ -205,74 +231,78 @@ export class Follower {
   }
 
   close() {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.closed) return;
+    this.#state = "closed";
     clearTimeout(this.#timer);
     this.#leave();
     this.#listeners.clear();
     this.onClose();
   }
 
-  /** Whether messages do not bring everything now, so that reads must. */
-  get #readsAnyway() {
-    return this.#held || Date.now() < Math.max(this.#deafUntil, this.#lossyUntil);
+  get #isJoined() {
+    return !NOT_JOINED.includes(this.#state);
+  }
+
+  #move(event) {
+    this.#state = STATES[this.#state].on[event] ?? this.#state;
   }
 
   #onJoined(terms, isDeaf = false) {
-    this.#joined = true;
+    this.#move(isDeaf ? "deaf" : "joined");
     this.#terms = terms;
     this.#joins += 1;
-    this.#synced = false;
+    this.#isSynced = false;
     this.#receivedAt = -Infinity;
-    this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
-    this.#checks = 0;
     this.#newsAt = Date.now();
+    this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
     // only now: what was committed before is in this read or was sent; while deaf, reads go on
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
 
   #onLost(reason) {
-    const was = this.#joined || !this.#lostOnce;
-    if (reason !== SILENT) this.#distrusted = false; // its successor has done nothing yet
-    this.#joined = false;
-    this.#lostOnce = true;
-    if (was && reason !== ANOTHER_USER) this.refresh();
+    const isNew = this.#isJoined || this.#state === "joining";
+    this.#move(reason === SILENT ? "left" : "lost");
+    if (isNew && reason !== ANOTHER_USER) this.refresh();
     this.notify();
   }
 
   #onMessage(payload) {
-    if (this.#closed) return;
-    if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // messages do arrive
+    if (this.closed) return;
+    // messages do arrive
+    if (["deaf", "rejoining"].includes(this.#state)) this.#onJoined(this.#terms);
+    this.#move(this.#isSynced ? "message" : "early");
     this.#receivedAt = this.#newsAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
     // a stream of messages must not postpone the check, unless it shows what is missing
-    this.#checkAt =
-      this.isNumbered && this.#checks > 0 ? checkAt : Math.min(this.#checkAt, checkAt);
-    this.#distrusted = false;
-    if (payload?.look_again === true) return void this.#lookAgain();
+    this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
+    if (payload?.look_again === true) return void this.#onWithheld();
     this.receive(payload);
     if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
     this.#arm();
     this.notify();
   }
 
-  get #checkPause() {
-    const { checkMs } = this.#terms;
-    const timing = { ...this.#options, silence: this.silence };
-    return checkPause(Date.now() - this.#newsAt, this.#readMs, checkMs, timing);
-  }
-
   /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
-  #lookAgain() {
-    this.#held = true;
-    this.#lookAgainAt = Date.now();
+  #onWithheld() {
+    this.#move("withheld");
+    this.#until = Math.max(this.#until, Date.now() + WITHHELD_MS);
     later(() => this.refresh(), Math.random() * SPREAD_MS);
     this.notify();
   }
 
+  /**
+   * Ms until a read proves again that nothing was missed: what Realtime drops silently is found within
+   * a twentieth of the time since the last news, or as the project's followers allow.
+   */
+  get #checkPause() {
+    const share = (Date.now() - this.#newsAt) / CHECK_SHARE;
+    const pause = Math.max(this.#options.firstSilence, this.#terms.checkMs, share);
+    return Math.max(Math.min(pause, this.silence), READ_SHARE * this.#readMs);
+  }
+
   async #readAll() {
-    while (this.#again && !this.#closed) {
+    while (this.#again && !this.closed) {
       this.#again = false;
       const joins = this.#joins;
       const began = Date.now();
@@ -281,22 +311,12 @@ export class Follower {
         this.notify();
       }, SLOW_MS);
       try {
-        const news = await this.catchUp();
+        const isNews = await this.catchUp();
         this.#readMs = Date.now() - began;
-        if (news) this.#newsAt = Date.now();
-        else if (began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
-        this.#reads += 1;
         this.#failures = 0;
-        this.#isRefused = false;
         this.#error = null;
-        if (joins === this.#joins) {
-          // a channel that was joined again has brought nothing, and there was nothing to bring
-          const isQuiet = !news && this.#joined && began > this.#newsAt + QUIET_MS;
-          if (isQuiet && began > this.#deafUntil) this.#distrusted = false;
-          // what other reads than a check find is not asked of the socket
-          if (!this.#synced || !(this.#isCheck || this.#distrusted)) this.onSynced();
-          this.#synced = true;
-        }
+        if (isNews) this.#newsAt = Date.now();
+        if (joins === this.#joins) this.#onRead(!isNews && began > this.#until);
       } catch (error) {
         this.#onFailure(error);
       }
@@ -304,86 +324,87 @@ export class Follower {
       this.#isSlow = false;
       this.notify();
     }
-    this.#lastRead = Date.now();
-    this.#jitter = 0.85 + Math.random() * 0.3;
-    this.#gapAt = this.hasGap ? this.#lastRead + this.#options.reorder : Infinity;
-    this.#checkAt = this.#lastRead + this.#checkPause;
+    this.#readAt = Date.now();
+    this.#gapAt = this.hasGap ? this.#readAt + this.#options.reorder : Infinity;
+    this.#checkAt = this.#readAt + this.#checkPause;
     this.#arm();
+  }
+
+  #onUnsynced() {
+    this.#isSynced = false;
+    this.#move("failed");
+  }
+
+  /** A read has ended that began after the last join. */
+  #onRead(isQuiet) {
+    if (isQuiet) this.#move("quiet");
+    else if (this.#state === "silent") this.#until = Math.max(this.#until, this.#newsAt + QUIET_MS);
+    const isChecked = this.#state === "checking";
+    // what other reads than a check find is not asked of the socket
+    if (!this.#isSynced || !(isChecked || this.#state === "silent")) this.onSynced();
+    this.#isSynced = true;
+    this.#move("ended");
+    if (isChecked) this.#verifyIn(this.#options.firstSilence);
   }
 
   #onFailure(error) {
     if (error === OUTDATED) return;
     if (error === HUNG) return void (this.#again = true);
+    const isRefused = error?.isRefusal && !this.#error?.isRefusal;
     this.#failures += 1;
     this.#error = error;
-    if (error?.status !== 429) this.#synced = false; // a server that is busy will answer
-    if (error?.isRefusal) this.refuse();
+    if (error?.status !== 429) this.#onUnsynced(); // a server that is busy will answer
+    if (isRefused) this.refuse();
   }
 
   /** When to read although nothing asks for it. */
   #dueAt() {
     const { pollingInterval, firstSilence } = this.#options;
-    const since = this.#lastRead;
     if (this.#session.isAway) return Infinity; // one reads for all until there is an answer
-    if (this.#failures > 0 || !this.#joined || this.#distrusted) {
-      const calm = this.isLive ? 1 : 5;
-      const wait = pollingInterval * calm * 1.6 ** this.#failures;
-      return since + Math.min(wait, LONGEST_POLL) * this.#jitter;
+    const { reads } = STATES[this.#state];
+    if (this.#failures > 0 || reads === "poll") {
+      const wait = pollingInterval * (this.isLive ? 1 : 5) * 1.6 ** this.#failures;
+      return this.#readAt + Math.min(wait, MAX_POLL_MS) * (0.85 + Math.random() * 0.3);
     }
-    if (this.#readsAnyway) {
-      const pause = this.#held ? LOOK_AGAIN_MS : firstSilence;
-      return since + Math.max(pause, LOOK_AGAIN_SHARE * this.#readMs);
-    }
-    if (this.#gapAt < Infinity || !this.isLive) return this.#gapAt;
-    return this.#checkAt;
+    if (reads === "often") return this.#readAt + Math.max(firstSilence, READ_SHARE * this.#readMs);
+    return this.#gapAt < Infinity || !this.isLive ? this.#gapAt : this.#checkAt;
   }
 
   #arm() {
     clearTimeout(this.#timer);
-    this.#due = this.#dueAt();
-    if (this.#closed || this.#due === Infinity) return;
-    this.#timer = later(() => this.#onTimer(), Math.max(0, this.#due - Date.now()));
+    const due = this.#dueAt();
+    if (this.closed || due === Infinity) return;
+    this.#timer = later(() => this.#onTimer(), Math.max(0, due - Date.now()));
   }
 
-  async #onTimer() {
+  #onTimer() {
     if (this.#reading) return; // its end arms again
+    if (this.#failures === 0 && !this.hasGap) this.#move("check");
+    this.refresh();
+  }
+
+  /** See, after so many ms, whether the socket has brought what reads have found. */
+  #verifyIn(ms) {
     const joins = this.#joins;
-    const rests = this.#failures > 0 || this.#readsAnyway || this.#distrusted || this.hasGap;
-    const isCheck = this.#joined && this.#synced && !rests;
-    if (isCheck) this.#checks += 1;
-    this.#isCheck = isCheck;
-    await this.refresh();
-    this.#isCheck = false;
-    if (isCheck) this.#checkSilenceIn(this.#options.firstSilence, joins);
+    later(() => joins === this.#joins && !this.receivedAll && this.#onMissed(), ms);
   }
 
-  #checkSilenceIn(wait, joins) {
-    later(() => this.#checkSilence(joins), wait);
-  }
-
-  /** If a check found what the socket never brought, messages are dropped or the socket is dead. */
-  #checkSilence(joins) {
-    if (this.#closed || joins !== this.#joins || !this.#joined || this.receivedAll) return;
+  /** A check found what the socket never brought: messages are dropped, or the socket is dead. */
+  #onMissed() {
+    if (!this.#isJoined) return;
     if (Date.now() < this.#receivedAt + LOSSY_MS) {
-      this.#lossyUntil = Date.now() + LOSSY_MS;
+      this.#move("withheld");
+      this.#until = Date.now() + LOSSY_MS;
       this.onSynced(); // what was dropped is not asked for again
-    } else if (this.#distrusted) {
+    } else if (this.#state === "silent") {
       this.#session.reenter(this.#topic, SILENT);
     } else {
-      this.#distrusted = true; // a first message may only be late: a new channel would lose it
+      this.#move("missed"); // a first message may only be late: a new channel would lose it
+      this.#until = Date.now() + QUIET_MS;
       this.#session.proveSocket();
-      this.#checkSilenceIn(this.#options.pollingInterval, joins);
+      this.#verifyIn(this.#options.pollingInterval);
     }
     this.notify();
     this.#arm();
   }
-}
-
-/**
- * Until a read proves again that nothing was missed: what Realtime drops silently is found within
- * a twentieth of the time since the last news, or as the project's followers allow.
- */
-function checkPause(idle, readMs, advised, { firstSilence, silence }) {
-  const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
-  return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * readMs);
 }
