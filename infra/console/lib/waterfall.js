@@ -136,22 +136,6 @@ export function extentOf(rows) {
   return { from, to: Math.max(to, from + 100) };
 }
 
-const STEPS = [
-  1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5,
-  36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5,
-];
-const LONGEST_STEP = 6048e5;
-
-/** Offsets in ms at which the axis has a line: about `most`, at round numbers. */
-export function ticksOf({ from, to }, most = 8) {
-  const step =
-    STEPS.find((one) => (to - from) / one <= most) ??
-    LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
-  const ticks = [];
-  for (let offset = 0; from + offset <= to; offset += step) ticks.push(offset);
-  return ticks;
-}
-
 /** Where a span lies in the view, in percent of its width. */
 export function placeOf({ from, to }, view) {
   const percent = (ms) => (ms / (view.to - view.from)) * 100;

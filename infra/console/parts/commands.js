@@ -102,7 +102,7 @@ export function Commands({ commands, close }) {
 const KEYS = [
   ["Ctrl K", "Go to a page, an action or a job"],
   ["/", "Search this list"],
-  ["J K, ↑ ↓", "In lists and waterfalls: row by row"],
+  ["J K, ↑ ↓", "In a list: row by row"],
   ["Enter", "Open the row"],
   ["Space", "Select the row, on its box"],
   ["Esc", "Close the dialog"],

@@ -1,14 +1,8 @@
-// The waterfall's arithmetic: spans, rows, ticks.
+// The waterfall's arithmetic: spans and rows.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  extentOf,
-  placeOf,
-  rowsOf,
-  spansOf,
-  ticksOf,
-} from "../../../infra/console/lib/waterfall.js";
+import { extentOf, placeOf, rowsOf, spansOf } from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
 const attempt = (number, from, to, outcome, more = {}) => ({
@@ -104,11 +98,6 @@ test("what still runs ends now, and the whole grows with it", () => {
   assert.ok(rows.every((row) => row.isRunning));
   assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
   assert.deepEqual(extentOf([{ from: 5, to: 5 }]), { from: 5, to: 105 });
-});
-
-test("ticks are round and few, and a span has its place between them", () => {
-  assert.deepEqual(ticksOf({ from: 0, to: 1000 }, 5), [0, 200, 400, 600, 800, 1000]);
-  assert.ok(ticksOf({ from: 0, to: 40 * 864e5 }).length <= 9);
   const place = placeOf({ from: 150, to: 175 }, { from: 100, to: 200 });
   assert.deepEqual(place, { left: 50, width: 25 });
 });
