@@ -300,8 +300,9 @@ end;
 $$;
 revoke execute on function queue.promote from public;
 
--- Promote jobs whose type has been published, and jobs whose time has come. Each round takes the
--- oldest jobs, and shares of the workspaces. Locked jobs stay due.
+-- Promote jobs whose type has been published, and jobs whose time has come. Each pass takes the
+-- oldest jobs, and an equal number of jobs from each workspace (queue.in_shares). Locked jobs stay
+-- due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -580,7 +581,8 @@ begin
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
         -- Jobs that are kept for more than 100 days then show no worker.
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- A job may have been deleted while a worker reported on it. Its lease is then left over.
+        -- A job may have been deleted while a worker reported on it. The lease of the deleted job
+        -- is then left over.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         (

@@ -5,11 +5,11 @@
 --   Person: owner             id of the person who owns the row. The row is deleted.
 --   Person: key               text that contains this id. The row is deleted.
 --   Person: tags              labels. The row is deleted if a label is user:<id>.
---   Person: mention           id of the person who acted. The id and the row's words are cleared.
---   Person: jobs              ids of jobs. The row's words are cleared if a job is deleted.
---   Person: words             text that may quote the person. If it does, the row is deleted.
---   Person: words to clear    text that may quote the person. If it does, the text is cleared.
---   Person: words of the job  text that may quote the person. If it does, the job is deleted.
+--   Person: mention           id of the person who acted. The id and the row's text are cleared.
+--   Person: jobs              ids of jobs. The row's text is cleared if a job is deleted.
+--   Person: words             text. If the text quotes the person, the row is deleted.
+--   Person: words to clear    text. If the text quotes the person, the text is cleared.
+--   Person: words of the job  text. If the text quotes the person, the whole job is deleted.
 --   Person: secret            value that an export omits.
 --
 -- Text is searched only if the caller passes words, because the search reads whole tables.
