@@ -385,7 +385,7 @@ revoke execute on function queue.handle_signal from public;
 
 -- Return the next rows of a table for maintenance to process, up to 500, in a given order. If 500
 -- or more rows are due, return the first 250, and 250 with an equal number from each workspace, so
--- that no workspace waits for the rows of another. If there are more than 250 workspaces, the
+-- that no workspace waits for the rows of another. If there are more than 125 workspaces, the
 -- second half has rows of the 125 workspaces after a random id and of the first 125 workspaces.
 -- p_rows: condition of the table's index by workspace
 -- p_due: condition of due rows, with $1 for p_now and $2 for p_passed_over
