@@ -809,9 +809,7 @@ begin
       f.data ->> 'url',
       f.data ->> 'asked'
     )
-  ) as k (key)
-  where f.verdict = 'fail'
-    or coalesce((queue.setting('silenced') ->> k.key)::timestamptz <= v_now, true);
+  ) as k (key);
   return jsonb_build_object(
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
@@ -832,33 +830,6 @@ select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
 );
-
-create function public.silence_finding(p_key text, p_until timestamptz)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  if not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only the operator silences a finding');
-  elsif p_key is null then
-    perform queue.refuse(400, 'invalid_argument', 'name a finding', 'p_key');
-  end if;
-  insert into queue.settings as s (name, value)
-  values ('silenced', jsonb_build_object(p_key, p_until))
-  on conflict (name) do update set value = excluded.value || (
-    select coalesce(jsonb_object_agg(k.key, k.value), '{}')
-    from jsonb_each_text(s.value) as k
-    where k.value::timestamptz > queue.clock() and k.key <> p_key
-  );
-  return jsonb_build_object('key', p_key, 'until', p_until);
-end;
-$$;
-comment on function public.silence_finding is
-  'Hide a warning of explain_queue, by its key, until a time. Null shows the warning again. For '
-  'operators.';
-select queue.allow('authenticated, service_role', 'public.silence_finding');
 
 create function public.queue_health()
 returns jsonb

@@ -638,7 +638,7 @@ begin
       ) as r
       where (
         t.done_at > p_now
-        or t.done_at + t.every <= p_now and coalesce(t.retry_at, '-infinity') <= p_now
+        or t.done_at + t.every <= p_now and coalesce(t.retry_at <= p_now, true)
       )
         and case t.name
           when 'promotion' then exists (
@@ -668,32 +668,32 @@ begin
     where (
       t.done_at > p_now
       or (t.done_at + t.every <= p_now or t.after_id is not null)
-        and coalesce(t.retry_at, '-infinity') <= p_now
+        and coalesce(t.retry_at <= p_now, true)
     )
       and (
-        case t.name
-          when 'promotion' then exists (
-            select from queue.job_types as y
-            where y.schema_version > 0
-              and exists (
-                select from queue.unpublished as u
-                where u.job_type = y.job_type
-              )
+        t.every > interval '0'
+        and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
+        or (t.name, true) in (
+          ('retention', t.after_id is not null), -- a pass is in progress
+          ('reclaim', exists (select from queue.leases)), -- any of them may have expired
+          ('announcements', exists (select from queue.feed as f where f.unsent)),
+          (
+            case when t.reads_feed then t.name end, -- some seconds after a line
+            exists (select from queue.feed as f where f.number >= t.read_to)
+          ),
+          (
+            'schedules',
+            exists (select from queue.schedules as s where s.enabled and s.next_at <= p_now)
+          ),
+          (
+            'promotion',
+            exists (
+              select from queue.job_types as y
+              where y.schema_version > 0
+                and exists (select from queue.unpublished as u where u.job_type = y.job_type)
+            )
           )
-          when 'retention' then t.after_id is not null -- a pass is in progress
-          when 'schedules' then exists (
-            select from queue.schedules as s
-            where s.enabled and s.next_at <= p_now
-          )
-          when 'announcements'
-            then exists (select from queue.feed as f where f.unsent)
-          -- Any of the leases may have expired.
-          when 'reclaim' then exists (select from queue.leases)
-          else t.reads_feed -- tasks that read the feed, some seconds after a line
-            and exists (select from queue.feed as f where f.number >= t.read_to)
-        end
-        or t.every > interval '0'
-          and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
+        )
       )
   );
 end;
@@ -749,7 +749,7 @@ begin
     from queue.tasks as t
     where t.done_at > v_now
       or (t.done_at + t.every <= v_now or t.after_id is not null)
-        and coalesce(t.retry_at, '-infinity') <= v_now
+        and coalesce(t.retry_at <= v_now, true)
     order by t.failures > 0, t.done_at, t.every, t.name
   );
   v_left := cardinality(v_tasks);

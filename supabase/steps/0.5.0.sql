@@ -30,3 +30,6 @@ alter table queue.stats
   drop column minutes,
   add primary key (workspace_id, at, job_type);
 create index stats_by_time on queue.stats (at);
+
+-- A warning is silenced in Alertmanager, by its label `key`.
+delete from queue.settings where name = 'silenced';

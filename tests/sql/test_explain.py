@@ -227,15 +227,6 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert found["job_type_paused"]["cause"] == "no"
     assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
 
-    # an operator knows of the pause, for an hour; a failure is never left out
-    until = engine.one("select queue.clock() + interval '1 hour'")
-    for key in ("no_worker", found["job_type_paused"]["key"]):
-        engine.rpc("silence_finding", p_key=key, p_until=until)
-    left = engine.rpc("explain_queue")["findings"]
-    assert [each["reason"] for each in left] == ["no_worker"]
-    engine.advance(3601)
-    assert "job_type_paused" in str(engine.rpc("explain_queue")["findings"])
-
 
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
     """Of the size that the operator names; to them alone, and nothing where none is named."""

@@ -1,11 +1,10 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { rpc, session, silence, supabase, whole } from "../api.js";
+import { session, silence, supabase, whole } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
-import { html, quiet, useEffect, useState } from "../lib/ui.js";
-import { actionsOn } from "./toasts.js";
+import { html, useEffect, useState } from "../lib/ui.js";
 import { Sentence } from "./when.js";
 
 const EVERY_MS = 10_000;
@@ -14,22 +13,16 @@ const PHONE = 700; // pixels: there the first line is all that has room
 /** A cause ends its sentence, unless it has an end of its own. */
 const end = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
-/** What is to be said of the engine: `[text, address, words of the link, key to silence it by]`. */
+/** Read the findings about the engine: `[text, address, words of the link]`. */
 async function read(workspace, isOperator, signal) {
   const { findings } = await whole.explain(isOperator ? null : workspace.id, signal);
-  return findings.map(({ verdict, key, sentence, cause, next: [{ words, path } = {}] }) => {
+  return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
     const text = cause
       ? `${sentence.slice(0, -1)}: ${cause.replace(/\.?$/, end(cause))}`
       : sentence;
-    return [text, path, words, verdict === "warn" && key];
+    return [text, path, words];
   });
 }
-
-const DAY_MS = 86_400_000;
-
-/** An operator knows of it: it is left out for a day. */
-const silenced = (p_key) =>
-  rpc("silence_finding", { p_key, p_until: new Date(Date.now() + DAY_MS).toISOString() });
 
 const SERVERS = { data: "The Data API", api: "The API" };
 
@@ -61,22 +54,14 @@ export function Incidents({ workspace, isApp }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id, isApp]);
-  const act = actionsOn(found.refresh);
   const silences = useSilence();
   const lines = [...silences, ...(found.value ?? [])];
   if (freshness === "polling" && silences.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
-    ([text, to, words, key]) =>
-      html`<p key=${text}>
-        <${Sentence} text=${text} /> ${words && linkTo(to, words)}
-        ${
-          key &&
-          user?.isOperator &&
-          quiet("Silence for a day", () => act("Could not silence it", () => silenced(key)))
-        }
-      </p>`,
+    ([text, to, words]) =>
+      html`<p key=${text}><${Sentence} text=${text} /> ${words && linkTo(to, words)}</p>`,
   );
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
     ${first}
