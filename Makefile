@@ -37,8 +37,13 @@ run: setup ## Start the whole stack and its demo; ONCE=1 exits when its jobs hav
 reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m minutehand.local reset
 
-test: setup ## Run every test; ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS) || \
+APPS := beacon chat enrichment plans training
+TESTS_supabase_local := tests/supabase_local
+TESTS_minutehand_apps := $(wildcard $(APPS:%=tests/integration/%) $(APPS:%=tests/unit/%) tests/contract/test_guide_*.py)
+TESTS_minutehand := tests $(addprefix --ignore=,$(TESTS_supabase_local) $(TESTS_minutehand_apps))
+PACKAGE_TESTS = $(if $(PACKAGE),$(or $(TESTS_$(PACKAGE)),$(error no package $(PACKAGE))))
+test: setup ## Run every test; PACKAGE=supabase_local those of one package, ARGS="-k name" narrows
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the unit tests that need no stack, in half a minute
@@ -110,5 +115,5 @@ bench: setup ## Measure the queue beside others in one run; ARGS=worker or instr
 package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
-dist: setup ## Build the wheel and the npm archive into dist/
+dist: setup ## Build both wheels and the npm archive into dist/
 	@$(BIN)/python -m infra.release.wheels
