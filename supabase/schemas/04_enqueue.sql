@@ -242,6 +242,7 @@ declare
       then 'debounce_seconds needs unique.key'
   end;
   v_given record;
+  v_field text;
   v_job public.jobs;
 begin
   for v_given in
@@ -263,8 +264,12 @@ begin
   if v_error is null then
     v_job := jsonb_populate_record(
       null::public.jobs,
-      v_options - 'timeout_seconds'
+      v_options - '{timeout_seconds,scheduled_for,deadline_at}'::text[]
     );
+    v_field := 'scheduled_for';
+    v_job.scheduled_for := v_options ->> v_field;
+    v_field := 'deadline_at';
+    v_job.deadline_at := v_options ->> v_field;
     v_error := case
       when v_job.scheduled_for
           not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
@@ -295,7 +300,8 @@ begin
   );
   return v_job;
 exception when data_exception then
-  perform queue.refuse(400, 'invalid_argument', sqlerrm, rtrim(p_within, '.'));
+  v_field := p_within || v_field;
+  perform queue.refuse(400, 'invalid_argument', concat_ws(': ', v_field, sqlerrm), v_field);
 end;
 $$;
 revoke execute on function queue.read_options from public;

@@ -18,6 +18,7 @@ from tests.contract.observed import complete, refused
 from tests.contract.test_prices import CALLS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.paths import ROOT
 from tests.support.patience import until
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -210,6 +211,8 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
         name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
     }
     assert taken == {"v_kind", "lane"}
+    page = (ROOT / "shared/minutehand/install/README.md").read_text()
+    assert "two 32-bit keys whose first key is negative, or a small positive number" in page
     # what waits for one is called by workers alone
     waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
     assert set(waits) <= {"admit_run", "begin_worker_run", "lease", "register_job_types"}
