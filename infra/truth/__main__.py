@@ -3,7 +3,7 @@
 With an address and keys any project is asked: `requests` writes nothing but a guest session and one
 row. The other parts need a project for trying, also one that was tried before, with DATABASE_URL a
 superuser's. Without, the Supabase CLI starts the images of compose.yml, for which Docker is needed.
-`--write` records what the real server answers, `generated` too where there is a DATABASE_URL.
+`--write` records what the real server answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
-from infra.truth import filters, generated
+from infra.truth import filters
 from infra.truth.product import wrong_reads
 from infra.truth.requests import Place, Wrong, compare, reason_of, record
 from minutehand.local.database import apply_project, seed_files
@@ -46,7 +46,7 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
     "clients": ["tests/e2e/live/test_hostile_wire.py"],
 }
-PARTS: Final = ("requests", "filters", "generated", "realtime", "clients", "demo")
+PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
 #: A test of pytest's summary, or a job of the demo.
 FAILURES: Final = re.compile(
     r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
@@ -84,9 +84,6 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
     )
     if options.write:
         record(place)
-        if database_url := values.get("DATABASE_URL"):
-            with _superuser(database_url) as session:
-                generated.record(place, session)
         print("recorded; `git diff infra/truth/recorded` shows what is new")
         return 0
     # what the others write would be in the answers
@@ -103,9 +100,6 @@ def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
         return _unlisted(compare(place))
     if part == "filters":
         return _filters(place, values["DATABASE_URL"])
-    if part == "generated":
-        with _superuser(values["DATABASE_URL"]) as session:
-            return _unlisted([*generated.wrong_answers(place, session)])
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
@@ -117,10 +111,6 @@ def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
             return _ran([*command, "--state", state], values)
     command = ["pytest", "-q", "-n", "0"]
     return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
-
-
-def _superuser(database_url: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(database_url, autocommit=True)
 
 
 def _unlisted(found: Sequence[Wrong]) -> list[str]:
