@@ -6,15 +6,14 @@ When to ask, and what an answer means for a training, is processors.py's.
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BeforeValidator, ValidationError
+from pydantic import ValidationError
 
 from minutehand.queue import foreign
 from minutehand.redaction import without_secrets
@@ -53,18 +52,13 @@ class Problems(Lenient):
     messages: tuple[str, ...] = ()
 
 
-def _finite(value: object) -> object:
-    """A number that JSON can hold; what is none of them is not known."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
 class HostAsset(Lenient):
     """A video at the host."""
 
     id: str
     status: str
     playback_ids: tuple[Playback, ...] = ()
-    duration: Annotated[float | None, BeforeValidator(_finite)] = None
+    duration: float | None = None
     errors: Problems | None = None
 
 

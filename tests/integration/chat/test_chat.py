@@ -19,27 +19,6 @@ from tests.unit.ai.model_server import Fault, ModelServer
 SAMPLE = "sample: no language model is connected"
 
 
-async def test_a_script_walks_the_whole_flow_and_marks_each_of_its_texts(harness: Harness) -> None:
-    """Question, answer in any words, and a page in the colours that were asked for."""
-    session = harness.begin()
-    said = await harness.say(session, PAGE)
-    assert (said.status_code, said.json()["work"][0]["type"]) == (202, "research")
-
-    question = await harness.asking(session)
-    assert question["content"] == "What color scheme would you like for the dashboard?"
-    answered = await harness.respond(session, "Use a green and white color scheme")
-    assert answered.json()["status"] == "answered"
-    work = await harness.ended(session)
-
-    assert work["status"] == "completed"
-    assert SAMPLE in work["result"]["text"]
-    page = await harness.call("GET", work["result"]["page"]["url"].removeprefix("/api"), user=None)
-    assert page.headers["content-type"].startswith("text/html")
-    assert "sandbox" in page.headers["content-security-policy"]
-    assert "#15803d" in page.text
-    assert SAMPLE in page.text
-
-
 @pytest.mark.parametrize(
     ("text", "tier"), [("Hello!", "instant"), ("What is a tide?", "standard"), (TEXT, "async")]
 )
@@ -71,9 +50,10 @@ async def test_a_model_decides_asks_and_fills_a_page(
         "Two a day. <script>\n\nFrom what the model knows; nothing was looked up."
     )
     url = work["result"]["page"]["url"].removeprefix("/api")
-    page = (await with_model.call("GET", url, user=None)).text
-    assert "Two a day. &lt;script&gt;" in page
-    assert "#112233" in page
+    page = await with_model.call("GET", url, user=None)
+    assert "sandbox" in page.headers["content-security-policy"]
+    assert "Two a day. &lt;script&gt;" in page.text
+    assert "#112233" in page.text
     assert [seen.name for seen in server.seen] == ["decide", "research", "page"]
     assert "Only the north" in server.seen[-1].body["messages"][1]["content"]
 

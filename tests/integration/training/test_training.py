@@ -93,19 +93,6 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
         assert any(f'"name": "{stage}"' in death for death in deaths), (stage, deaths)
 
 
-async def test_without_a_model_the_transcript_is_what_there_is(studio: Studio) -> None:
-    """It says so, and nothing of the cut sound is left."""
-    state = await studio.ended(await studio.start())
-    transcript = (await studio.call("GET", f"/api/trainings/{state['id']}/transcript")).json()
-
-    assert (state["status"], state["progress_percentage"]) == ("completed", 100)
-    assert state["procedure"]["procedure"] is None
-    assert "no language model is connected" in state["procedure"]["author"]
-    assert transcript["text"] == "first turn off the power next open the front door"
-    assert transcript["segments"][1]["start"] == 2.5
-    assert studio.objects("training/") == set()
-
-
 async def test_a_models_procedure_is_checked_and_asked_for_again(
     project: Project, ear: QuickEar
 ) -> None:

@@ -3,7 +3,6 @@
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { asked, responsesOf, STATES } from "./data.js";
-import { marked } from "./differences.js";
 
 /** Whether the regions that answered say the same; nothing where fewer than two did. */
 const Agreement = ({ texts }) =>
@@ -34,13 +33,7 @@ export function Answers({ job }) {
         </thead>
         <tbody>
           ${asked(job.spec).map((one) => {
-            const given = columns.flatMap(({ id, answers }) => {
-              const answer = answers.get(one.question_id);
-              return answer ? [[id, answer.response]] : [];
-            });
-            const texts = given.map(([, text]) => text);
-            const pieces = marked(texts);
-            const shown = new Map(given.map(([id], at) => [id, pieces[at]]));
+            const given = columns.map(({ answers }) => answers.get(one.question_id)?.response);
             return html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}
@@ -48,24 +41,16 @@ export function Answers({ job }) {
               <th scope="row" style=${{ minWidth: "14rem", fontWeight: "inherit" }}>
                 <span class="strong wrap">${one.question}</span>
                 <div class="bar">
-                  <${Agreement} texts=${texts} />
+                  <${Agreement} texts=${given.filter(Boolean)} />
                   ${one.category && html`<span class="muted small">${one.category}</span>`}
                 </div>
               </th>
               ${columns.map(
-                ({ id, region, status }) => html`<td
+                ({ id, region, status }, at) => html`<td
                   key=${id}
-                  class=${shown.has(id) ? "wrap" : "muted"}
+                  class=${given[at] ? "wrap" : "muted"}
                   data-label=${region}>
-                  <span>
-                    ${
-                      shown
-                        .get(id)
-                        ?.map(([text, isMarked]) =>
-                          isMarked ? html`<mark>${text}</mark>` : text,
-                        ) ?? STATES[status].word
-                    }
-                  </span>
+                  ${given[at] ?? STATES[status].word}
                 </td>`,
               )}
             </tr>`;

@@ -196,7 +196,7 @@ function Conversation({ id, workspaceId }) {
         )}
       </ol>
     </div>
-    ${messages.length === 0 && html`<${Beginning} onChoose=${edit} />`}
+    ${messages.length === 0 && html`<${Beginning} />`}
     <div class="chat-end" ref=${end}></div>
     <div class="chat-composer">
       ${
@@ -214,26 +214,14 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
-const EXAMPLES = [
-  "What should a good job description say?",
-  "Write a welcome mail for new customers",
-  "Research renewable energy and build me a dashboard",
-];
-
-/** What a conversation may begin with. */
-const Beginning = ({ onChoose }) =>
+/** What an empty conversation says. */
+const Beginning = () =>
   html`<div class="chat-empty">
     <p class="strong">What would you like to know, or have made?</p>
     <p class="muted">
       Simple questions are answered at once. What takes longer is done in the background: you can go
       on meanwhile, and are asked when something is to be decided.
     </p>
-    <ul class="chat-examples">
-      ${EXAMPLES.map(
-        (words) =>
-          html`<li><button type="button" onClick=${() => onChoose(words)}>${words}</button></li>`,
-      )}
-    </ul>
   </div>`;
 
 /** A small button of a message: its drawing, and its word for who needs it. */

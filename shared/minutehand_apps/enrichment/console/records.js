@@ -1,10 +1,9 @@
 // A list of records with its search, each with its enrichment: accounts and contacts alike.
 
-import { counted } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, quiet, useState } from "../../lib/ui.js";
+import { html, quiet } from "../../lib/ui.js";
 import { Freshness, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/search.js";
@@ -56,36 +55,9 @@ export const Named = ({ name, href, under }) =>
     </span>
   </span>`;
 
-const tick = (label, checked, onChange, disabled = false) =>
-  html`<label class="tick">
-    <input type="checkbox" aria-label=${label} ...${{ checked, onChange, disabled }} />
-  </label>`;
-
-/** What can be done to the chosen records at once. */
-function Chosen({ kind, ids, clear, refresh }) {
-  const run = () =>
-    actionsOn(refresh)(
-      "Not all were enriched",
-      async () => {
-        for (const id of ids) await enrichment(kind, id);
-        clear();
-      },
-      `Enriching ${counted(ids.length, kind)}`,
-    );
-  return html`<div class="selection" role="region" aria-label=${`Selected ${kind}s`}>
-    <span class="num">${counted(ids.length, kind)} selected</span>
-    <span class="spacer"></span>
-    <${ActionButton} className="primary" run=${run}>
-      <${Icon} name="sparkles" /> Enrich ${ids.length}, for ${costOf(ids.length)}
-    <//>
-    ${quiet("Clear", clear)}
-  </div>`;
-}
-
 /** The page of a kind; `columns` are those of its own, `action` is in its head. */
 export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace }) {
   const search = useQuery().get("search") ?? "";
-  const [chosen, setChosen] = useState([]);
   const records = useLivePages(
     workspace.id,
     async (_, cursor, signal) => {
@@ -99,13 +71,6 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
   );
   const rows = records.value?.flatMap((one) => one.rows) ?? [];
   const jobs = records.value?.at(-1)?.jobs ?? new Map();
-  const free = rows.filter((row) => !jobs.has(row.id)).map(({ id }) => id);
-  const ids = free.filter((id) => chosen.includes(id));
-  const chooseAll = ({ target: { checked } }) => setChosen(checked ? free : []);
-  const choose =
-    (id) =>
-    ({ target: { checked } }) =>
-      setChosen(checked ? [...chosen, id] : chosen.filter((one) => one !== id));
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">${label}</h1>
@@ -137,21 +102,6 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
             <//>`,
       },
       [
-        {
-          ...column("Select", "first bare", (row) =>
-            tick(
-              `Select ${nameOf(row)}`,
-              chosen.includes(row.id),
-              choose(row.id),
-              jobs.has(row.id),
-            ),
-          ),
-          head: tick(
-            `Select all ${kind}s`,
-            ids.length > 0 && ids.length === free.length,
-            chooseAll,
-          ),
-        },
         ...columns,
         column(
           "Enrichment",
@@ -170,13 +120,5 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
         ),
       ],
     )}
-    ${
-      ids.length > 0 &&
-      html`<${Chosen}
-        kind=${kind}
-        ids=${ids}
-        clear=${() => setChosen([])}
-        refresh=${records.refresh} />`
-    }
   </div>`;
 }

@@ -9,7 +9,6 @@ import { choice } from "../../parts/field.js";
 import { useLivePages } from "../../parts/live.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { liveList } from "../../parts/table.js";
-import { actOnMany } from "../../parts/many.js";
 import { isLiveJob, JOB_TYPES, MAKES, MOST_COUNTED, monitored } from "./data.js";
 import { attributesOf, columnsOf } from "./job-monitor.js";
 
@@ -38,12 +37,6 @@ export default function Monitor({ workspace }) {
   const last = useRef({}); // another filter begins with the counts of the one before
   if (found.value) last.current = found.value[0].counts;
   const counts = last.current;
-  const retryAll = async () => {
-    const ids = rows.map((job) => job.id);
-    const filter = { ids, status: ["failed"] };
-    await actOnMany({ workspaceId: workspace.id, action: "retry", filter, known: ids.length });
-    found.refresh();
-  };
   const tab = (name, word, tone) => {
     const chosen = Object.entries({ status: name, type }).filter(([, value]) => value);
     return html`<a
@@ -75,7 +68,6 @@ export default function Monitor({ workspace }) {
         ${STATUSES.map((name) => tab(name, stateOf(name).word, stateOf(name).tone))}
       </nav>
       <span class="spacer"></span>
-      ${status === "failed" && rows.length > 1 && quiet(`Retry these ${rows.length}`, retryAll)}
       ${choice(
         "Job",
         type,

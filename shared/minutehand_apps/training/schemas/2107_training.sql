@@ -43,10 +43,6 @@ create table public.trainings (
 comment on table public.trainings is
   'Recordings to learn from, and what was made of them.';
 create index trainings_newest on public.trainings (workspace_id, id desc);
-create index trainings_by_host_upload on public.trainings (host_upload)
-  where host_upload is not null;
-create index trainings_by_host_asset on public.trainings (host_asset)
-  where host_asset is not null;
 
 create table public.training_jobs (
   training_id uuid not null references public.trainings (id) on delete cascade,
