@@ -5,6 +5,7 @@ When to ask, and what an answer means for a training, is processors.py's.
 
 from __future__ import annotations
 
+import base64
 import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-import httpx
 from pydantic import ValidationError
 
 from minutehand.queue import foreign
@@ -80,7 +80,8 @@ class Mux:
 
     def __init__(self, token_id: str, token_secret: str, *, base_url: str) -> None:
         self._base = f"{base_url.rstrip('/')}/video/v1"
-        self._auth = httpx.BasicAuth(token_id, token_secret)
+        token = base64.b64encode(f"{token_id}:{token_secret}".encode()).decode()
+        self._headers = {"authorization": f"Basic {token}"}
         self._http = foreign.connect(timeout=foreign.timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
@@ -154,7 +155,7 @@ class Mux:
     async def _call(
         self, kind: type[T], method: str, path: str, *, body: Mapping[str, Any] | None = None
     ) -> T | None:
-        response = await self._send(method, self._base + path, json=body, auth=self._auth)
+        response = await self._send(method, self._base + path, json=body, headers=self._headers)
         if response.status in {404, 410}:
             return None
         if response.status not in {200, 201}:
