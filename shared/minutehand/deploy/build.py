@@ -46,7 +46,9 @@ NOT_ON_LAMBDA = (
 )
 NO_MODULES = frozenset({"demo", "local", "verbs"})
 #: Folders of a project that hold Python and are no packages of its functions.
-NOT_PACKAGES = frozenset({"build", "dist", "docs", "infra", "minutehand", "scripts", "tests"})
+NOT_PACKAGES = frozenset(
+    {"build", "dist", "docs", "infra", "minutehand", "scripts", "supabase_local", "tests"}
+)
 UNREAD = (".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".md", ".rst")
 LOCK = "requirements.lock"
 #: Where a machine has its own certificates: a company's proxy may sign with its own.
