@@ -417,6 +417,18 @@ alter table queue.leases enable row level security;
 revoke all on queue.leases from public, anon, authenticated, service_role;
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
+-- Jobs whose process ended while it also ran other jobs, until one of their attempts ends. A lease
+-- passes over them, and queue.lease_suspects leases them. See 14_suspects.sql.
+create table queue.suspects (
+  job_id uuid primary key,
+  workspace_id uuid not null,
+  worker integer not null, -- the worker whose process ended
+  company uuid not null, -- suspects with the same company run together
+  since timestamptz not null
+);
+alter table queue.suspects enable row level security;
+revoke all on queue.suspects from public, anon, authenticated, service_role;
+
 -- Rows of these tables live for seconds. Vacuum starts at a thousand dead rows, whatever the size
 -- of the table.
 do $$
@@ -499,7 +511,8 @@ create table queue.attempts (
   worker integer not null,
   leased_at timestamptz not null,
   ended_at timestamptz not null,
-  -- completed, retry, failed, snoozed, released, waiting, cancelled or lost
+  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost, or died: the process
+  -- ended while it also ran other jobs
   outcome text not null,
   error_message text,
   error_data jsonb,

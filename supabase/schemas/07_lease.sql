@@ -28,6 +28,9 @@
 -- worker: Number of the worker's row in queue.workers, added by queue.lease.
 -- pools: Array of {job_types, limit}. pools replaces the single limit if kinds of processors have
 --   separate slots.
+-- suspects: true if the process serves suspects and nothing else, false if another process beside
+--   it does, null otherwise (queue.lease_mode)
+-- job_ids: jobs to lease, set by queue.lease_suspects; null for all jobs but suspects
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -43,7 +46,9 @@ create type queue.lease_request as (
   most integer,
   run_seconds double precision,
   ends jsonb,
-  pools jsonb
+  pools jsonb,
+  suspects boolean,
+  job_ids uuid[]
 );
 -- A turn as a lease reads it. A limit of null means any number of jobs.
 -- round: Round in which the tenant is served next.
@@ -148,6 +153,7 @@ declare
     p_request
   );
 begin
+  v_asked.job_ids := null;
   v_asked.call := coalesce(v_asked.call, 1);
   v_asked."limit" := coalesce(v_asked."limit", 10);
   if v_asked.pools is not null then
@@ -1426,6 +1432,43 @@ end;
 $$;
 revoke execute on function queue.both_taken from public;
 
+-- Charge the rates of job types for the jobs that a lease has taken.
+create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
+returns void
+language sql
+set search_path = ''
+as $$
+select queue.spend(
+  'r:' || y.job_type,
+  y.rate_limit,
+  y.rate_per_seconds,
+  n.jobs,
+  p_now
+)
+from (
+  select j.job_type, count(*) as jobs
+  from public.jobs as j
+  where j.id = any (p_ids)
+  group by 1
+) as n
+join queue.job_types as y on y.job_type = n.job_type
+where y.rate_limit is not null and not y.rate_per_key
+$$;
+revoke execute on function queue.spend_starts from public;
+
+-- Ready jobs that an ordinary lease passes over: jobs that a project's own trigger refused, until
+-- they are retried, and suspects.
+create function queue.withheld(p_now timestamptz)
+returns uuid[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return queue.refused('lease', p_now) || array(select s.job_id from queue.suspects as s);
+end;
+$$;
+revoke execute on function queue.withheld from public;
+
 -- Lease the first jobs of each turn. The update finds the job's row by its ctid, because no other
 -- transaction can create a new version of a locked row. If the row got a new version after the
 -- statement began, the update does not find it, and the job stays ready.
@@ -1461,12 +1504,18 @@ begin
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-        -- an inlined copy of queue.refused
-        and r.job_id <> all (array(
-          select f.job_id
-          from queue.refusals as f
-          where f.task = 'lease' and f.retry_at > p_now
-        ))
+        and case
+          when p_request.job_ids is not null then r.job_id = any (p_request.job_ids)
+          -- an inlined copy of queue.withheld
+          else r.job_id <> all (array(
+            select f.job_id
+            from queue.refusals as f
+            where f.task = 'lease' and f.retry_at > p_now
+            union all
+            select c.job_id
+            from queue.suspects as c
+          ))
+        end
       order by r.ord
       limit s.jobs
       for no key update of r, j skip locked
@@ -1644,7 +1693,10 @@ begin
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-        and o.job_id <> all (queue.refused('lease', p_now))
+        and case
+          when p_request.job_ids is not null then o.job_id = any (p_request.job_ids)
+          else o.job_id <> all (queue.withheld(p_now))
+        end
       order by o.ord
       limit 1
       for no key update of o, j skip locked
@@ -1760,7 +1812,7 @@ begin
       end;
       more := more
         or v_taken.has_refused
-        or v_leased < v_expected and queue.refused('lease', leased_at) = '{}';
+        or v_leased < v_expected and queue.withheld(leased_at) = '{}';
     end if;
   end if;
   if v_shared.shares is null and p_request."limit" > 0 then
@@ -1774,21 +1826,7 @@ begin
     end if;
   end if;
   if v_leased > 0 and v_shared.is_limited then
-    perform queue.spend(
-      'r:' || y.job_type,
-      y.rate_limit,
-      y.rate_per_seconds,
-      n.jobs,
-      leased_at
-    )
-    from (
-      select j.job_type, count(*) as jobs
-      from public.jobs as j
-      where j.id = any (taken.ids)
-      group by 1
-    ) as n
-    join queue.job_types as y on y.job_type = n.job_type
-    where y.rate_limit is not null and not y.rate_per_key;
+    perform queue.spend_starts(taken.ids, leased_at);
   end if;
   -- An empty turn stays open for a while, because an open turn saves its next job a note. Tidy the
   -- turns in three cases:
@@ -1907,6 +1945,7 @@ create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
   p_has_notes boolean,
+  p_mode text,
   p_now timestamptz,
   out leases json,
   out leased integer,
@@ -1915,7 +1954,8 @@ create function queue.lease_ready(
   out unfilled integer[],
   out more boolean,
   out is_short boolean,
-  out is_full boolean
+  out is_full boolean,
+  out is_alone boolean
 )
 language plpgsql
 set search_path = ''
@@ -1943,7 +1983,17 @@ begin
   more := false;
   is_short := p_request."limit" = 0;
   is_full := false;
-  if p_request.pools is null then
+  if p_mode = 'suspects' then
+    v_taken := queue.lease_suspects(p_request, p_now);
+    if v_taken.ids is null then
+      p_mode := case when p_request.suspects then 'nothing' else 'others' end;
+    end if;
+  end if;
+  is_alone := p_mode in ('suspects', 'nothing');
+  if is_alone then
+    v_pools := '{}';
+    is_short := true;
+  elsif p_request.pools is null then
     v_pools := array[p_request];
   else
     v_pools := array(
@@ -2014,6 +2064,10 @@ begin
               where r.lane = t.lane
                 and r.workspace_id = t.workspace_id
                 and r.ord >= t.from_ord
+                and not exists (
+                  select from queue.suspects as s
+                  where s.job_id = r.job_id
+                )
             )
         )
         then p_now
@@ -2123,7 +2177,8 @@ begin
       union all
       select from queue.turns
       where blocked and look_at <= v_now
-    ) as has_notes
+    ) as has_notes,
+    exists (select from queue.suspects) as has_suspects
   into v_tick
   from (select) as o
   left join queue.ticks as t on t.tick_id = v_asked.tick_id
@@ -2152,6 +2207,7 @@ begin
     v_asked,
     p_changes,
     v_tick.has_notes or v_noted.has_noted,
+    case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
   -- this row identifies a repeated call
@@ -2181,6 +2237,9 @@ begin
       v_given.more,
       v_now
     );
+    if v_given.is_alone then -- other jobs are for other workers
+      v_next_ms := greatest(v_next_ms, 1000);
+    end if;
     v_maintenance := queue.maintenance_is_due(
       v_now,
       -- true if the run leased jobs recently
@@ -2227,7 +2286,14 @@ begin
     'maintenance', v_maintenance,
     'run', v_run,
     'due', coalesce(v_due, v_given.is_full::integer),
-    'next_due_in_ms', v_next_ms
+    'next_due_in_ms', v_next_ms,
+    'alone', v_given.is_alone,
+    'suspects', case
+      when v_tick.has_suspects then (
+        select count(distinct s.company)
+        from queue.ready_suspects(v_asked.job_types) as s
+      )
+    end
   );
 end;
 $$;

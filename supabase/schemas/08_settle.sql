@@ -113,7 +113,7 @@ declare
 begin
   outcome := coalesce(p_item.outcome, 'null');
   problem := case
-    when outcome in ('retry', 'lost', 'failed', 'cancelled', 'released')
+    when outcome in ('retry', 'lost', 'died', 'failed', 'cancelled', 'released')
       then p_item.error
   end;
   if p_is_long then
@@ -122,7 +122,7 @@ begin
       "message": "the result is too long; store it and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
     -- The worker may have stopped because of the cancel request.
-    problem := case when outcome <> 'lost' then problem end;
+    problem := case when outcome not in ('lost', 'died') then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
     v_reason := case
@@ -138,7 +138,9 @@ begin
         else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
       end;
       outcome := 'failed';
-    elsif outcome = 'retry' then
+    -- A job that ended its process on its own waits like any other failure. If nothing is known of
+    -- the end, the worker may have been stopped from outside, and the job is retried at once.
+    elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
           when p_item.retry_after_seconds is not null
@@ -172,7 +174,7 @@ begin
   elsif outcome = 'waiting' then
     problem := queue.begin_wait(p_job, p_item.wait, p_now);
     outcome := case when problem is null then 'waiting' else 'failed' end;
-  elsif outcome not in ('completed', 'cancelled', 'released') then
+  elsif outcome not in ('completed', 'cancelled', 'released', 'died') then
     problem := jsonb_build_object(
       'type', 'UnknownOutcome',
       'reason', 'unknown_outcome',
@@ -222,7 +224,7 @@ begin
     else 'pending'
   end;
   v_made.attempts := v_job.attempts
-    - (v_end.outcome in ('snoozed', 'released', 'waiting'))::integer;
+    - (v_end.outcome in ('snoozed', 'released', 'waiting', 'died'))::integer;
   v_made.run_at := v_end.run_at;
   v_made.message := left(
     coalesce(
@@ -237,6 +239,7 @@ begin
   v_made.event := case v_end.outcome
     when 'retry' then 'job.retried'
     when 'lost' then null
+    when 'died' then 'job.released'
     else 'job.' || v_end.outcome
   end;
   v_made.data := jsonb_strip_nulls(jsonb_build_object(
@@ -264,7 +267,7 @@ begin
     v_lease.worker,
     v_lease.leased_at,
     p_now,
-    case p_item.outcome when 'lost' then 'lost' else v_end.outcome end,
+    case when p_item.outcome in ('lost', 'died') then p_item.outcome else v_end.outcome end,
     v_made.message,
     v_made.problem,
     case
@@ -564,6 +567,9 @@ begin
       array(select queue.decide(i, v_now) from unnest(v_items) as i),
       v_now
     );
+  end if;
+  if exists (select from queue.suspects) then
+    perform queue.clear_suspects(p_items);
   end if;
   changes := v_ended.changes;
   results := v_ended.results;

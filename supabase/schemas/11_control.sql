@@ -287,6 +287,12 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
+  -- a job that has ended its process runs alone again
+  insert into queue.suspects (job_id, workspace_id, worker, company, since)
+  select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
+  from public.jobs as j
+  where j.id = any (v_ids) and j.error_data ->> 'reason' = 'worker_lost'
+  on conflict do nothing;
   perform queue.place(j, p_now)
   from public.jobs as j
   where j.id = any (v_ids)

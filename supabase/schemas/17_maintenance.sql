@@ -66,86 +66,6 @@ end;
 $$;
 revoke execute on function queue.refused from public;
 
--- Return the evidence of why a process ended, in the form that jobs of one workspace may store. The
--- evidence counts jobs of other workspaces and does not name them.
-create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select p_evidence
-  || jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'))
-  || coalesce(jsonb_object_agg(n.name, o.ids), '{}')
-from (values ('jobs'), ('guilty')) as n (name)
-cross join lateral (
-  select coalesce(jsonb_agg(j.id order by j.id), '[]') as ids
-  from public.jobs as j
-  where j.workspace_id = p_workspace_id
-    and j.id = any (array(
-      select e.id::uuid
-      from jsonb_array_elements_text(p_evidence -> n.name) as e (id)
-    ))
-) as o
-where p_evidence ? n.name
-$$;
-revoke execute on function queue.evidence_for from public;
-
--- Return items to settle the expired leases of jobs. The outcome is lost. If another job ended the
--- process in which a job ran, the job's outcome is released, which does not count as an attempt.
-create function queue.lost_items(p_ids uuid[])
-returns queue.worker_item[]
-language sql stable
-set search_path = ''
-as $$
-select coalesce(array_agg(
-  jsonb_populate_record(
-    null::queue.worker_item,
-    jsonb_build_object(
-      'job_id', l.job_id,
-      'fence', l.fence,
-      'outcome', case when o.is_innocent then 'released' else 'lost' end,
-      'duration_ms', greatest(
-        0, -- until the worker's last report
-        date_part('epoch', l.expires_at - l.leased_at) - case
-          when w.evidence is null then l.lease_seconds
-          else 0
-        end
-      ) * 1000,
-      'error', jsonb_strip_nulls(jsonb_build_object(
-        'type', 'WorkerLost',
-        'reason', 'worker_lost',
-        'worker_id', w.worker_id,
-        'evidence', queue.evidence_for(l.workspace_id, w.evidence),
-        'message', case
-          when o.is_innocent then format(
-            'attempt %s does not count: a job of %s ended the process of worker %s',
-            l.attempt,
-            w.evidence ->> 'guilty_type',
-            w.worker_id
-          )
-          else format(
-            'attempt %s was lost: worker %s stopped answering',
-            l.attempt,
-            w.worker_id
-          )
-        end
-      ))
-    )
-  )
-  order by l.job_id
-), '{}')
-from queue.leases as l
-left join queue.workers as w on w.worker = l.worker
-cross join lateral (
-  select coalesce(
-    w.evidence -> 'jobs' ? l.job_id::text and not w.evidence -> 'guilty' ? l.job_id::text,
-    false
-  ) as is_innocent
-) as o
-where l.job_id = any (p_ids)
-$$;
-revoke execute on function queue.lost_items from public;
-
 -- Run a task on jobs. If a batch is rejected, bisect it down to the offending job. Return the
 -- number of jobs done.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
@@ -176,7 +96,7 @@ begin
         p_now
       );
       perform queue.publish(s.changes, p_now)
-      from queue.settle(queue.lost_items(p_ids), false) as s;
+      from queue.settle(queue.lost_items(p_ids, p_now), false) as s;
     else
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)
@@ -585,6 +505,8 @@ begin
         -- is then left over.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
+        ('suspects', 'not exists (
+        select from public.jobs as j where j.id = o.job_id and j.finished_at is null)'),
         (
           'refusals',
           'retry_at < $1 - interval ''1 day'' or task = ''lease''

@@ -215,7 +215,10 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     assert "two 32-bit keys whose first key is negative, or a small positive number" in page
     # what waits for one is called by workers alone
     waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
-    assert set(waits) <= {"admit_run", "begin_worker_run", "lease", "register_job_types"}
+    assert set(waits) <= {
+        *("admit_run", "begin_worker_run", "lease", "lease_mode", "lease_suspects"),
+        "register_job_types",
+    }
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:

@@ -97,7 +97,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     assert engine.rpc("queue_health")["backlog"]["verdict"] == "pass"
     engine.enqueue_many(2, job_type="full")
     engine.enqueue_many(3, job_type="keyed", concurrency_key="k")
-    engine.lease(10)
+    engine.lease(10, lease_seconds=3000)
     engine.enqueue(job_type="paused")
     engine.run("insert into queue.pauses (kind, name) values ('job_type', 'paused')")
     engine.enqueue(job_type="other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, handle, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -80,10 +80,12 @@ def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
 
     engine.declare("mine")
     engine.register("later", key_concurrency=1)
-    assert sorted(ids_of(engine.lease())) == sorted([keyed[0], own, same[0]])
+    leases = engine.lease()
+    assert sorted(ids_of(leases)) == sorted([keyed[0], own, same[0]])
     assert same[0] == same[1]
     assert (engine.job(own)["queue"], engine.job(own)["max_attempts"]) == ("mine", 9)
     assert engine.status(late) == "failed"
+    engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
     engine.advance(3601)
     assert timed in ids_of(engine.lease())
 

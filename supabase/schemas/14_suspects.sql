@@ -1,0 +1,380 @@
+-- Suspects: jobs whose process ended while it also ran other jobs. Nobody knows which of the jobs
+-- ended the process, so none of them pays for it. Each job is released without spending an attempt
+-- and becomes a suspect. Suspects are leased by a process that runs nothing else, half of a company
+-- at a time. A company is a set of suspects that may run together.
+--
+--   queue.blame             decides who ended a process: the guilty job, suspects, innocent jobs
+--     queue.lost_items        turns the verdicts into outcomes that queue.settle applies
+--   queue.lease_mode        decides what a worker may lease while there are suspects
+--   queue.lease_suspects    leases one company, within all limits
+--   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
+--
+-- If the process of a company ends too, the company is split in halves. A job that ends its process
+-- while it runs alone is guilty. It spends an attempt, and stays a suspect on its own.
+
+-- Decide who ended the process of each worker whose leases are lost. A job is
+-- guilty: the process ran nothing else, or the stack of the process names this job alone
+-- suspect: the process ran other jobs too, and no fact tells the jobs apart
+-- innocent: the job had not begun, or the stack names jobs of another type
+-- The function marks suspects and guilty jobs in queue.suspects.
+-- company: number of jobs among which the guilty job is
+create function queue.blame(p_ids uuid[], p_now timestamptz)
+returns table (job_id uuid, verdict text, company integer)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return query
+    with processes as materialized (
+      select
+        w.worker,
+        w.worker_id,
+        w.evidence,
+        -- The evidence lists all jobs that had begun. If there are too many, it lists only some.
+        coalesce(
+          jsonb_array_length(w.evidence -> 'jobs')
+            >= coalesce((w.evidence ->> 'running')::integer, 0),
+          false
+        ) as is_complete,
+        coalesce(jsonb_array_length(w.evidence -> 'guilty'), 0) as named
+      from queue.workers as w
+      where w.worker = any (array(
+        select l.worker
+        from queue.leases as l
+        where l.job_id = any (p_ids)
+      ))
+    ),
+    jobs as materialized (
+      -- jobs that the process held: those that are lost now, those whose leases expire later, and
+      -- those that were lost before
+      select
+        l.job_id,
+        l.workspace_id,
+        l.worker,
+        l.job_id = any (p_ids) as is_lost,
+        (p.is_complete and not p.evidence -> 'jobs' ? l.job_id::text)
+          or (p.named > 0 and not p.evidence -> 'guilty' ? l.job_id::text) as is_innocent
+      from queue.leases as l
+      join processes as p on p.worker = l.worker
+      union all
+      select s.job_id, s.workspace_id, s.worker, false, false
+      from queue.suspects as s
+      join processes as p on p.worker = s.worker
+      where not exists (select from queue.leases as l where l.job_id = s.job_id)
+    ),
+    judged as materialized (
+      select
+        j.*,
+        p.worker_id,
+        count(*) filter (where not j.is_innocent) over (partition by j.worker) as company,
+        row_number() over (
+          partition by j.worker, j.is_innocent
+          order by j.job_id
+        ) as nth
+      from jobs as j
+      join processes as p on p.worker = j.worker
+    ),
+    marked as (
+      insert into queue.suspects as s (job_id, workspace_id, worker, company, since)
+      select
+        j.job_id,
+        j.workspace_id,
+        j.worker,
+        md5(j.worker_id || ' ' || (j.nth <= (j.company + 1) / 2))::uuid,
+        p_now
+      from judged as j
+      where j.is_lost and not j.is_innocent
+      on conflict (job_id) do update set
+        worker = excluded.worker,
+        company = excluded.company,
+        since = excluded.since
+    )
+    select
+      j.job_id,
+      case
+        when j.is_innocent then 'innocent'
+        when j.company = 1 then 'guilty'
+        else 'suspect'
+      end,
+      j.company::integer
+    from judged as j
+    where j.is_lost;
+end;
+$$;
+revoke execute on function queue.blame from public;
+
+-- Return the evidence of why a process ended, in the form that jobs of one workspace may store. The
+-- evidence counts jobs of other workspaces and does not name them.
+create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select p_evidence
+  || jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'))
+  || coalesce(jsonb_object_agg(n.name, o.ids), '{}')
+from (values ('jobs'), ('guilty')) as n (name)
+cross join lateral (
+  select coalesce(jsonb_agg(j.id order by j.id), '[]') as ids
+  from public.jobs as j
+  where j.workspace_id = p_workspace_id
+    and j.id = any (array(
+      select e.id::uuid
+      from jsonb_array_elements_text(p_evidence -> n.name) as e (id)
+    ))
+) as o
+where p_evidence ? n.name
+$$;
+revoke execute on function queue.evidence_for from public;
+
+-- The end of a process in words, for example ' (SIGKILL, 1900 MB)'; empty if nothing is known.
+create function queue.process_end(p_evidence jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select coalesce(
+  ' (' || nullif(concat_ws(
+    ', ',
+    coalesce(
+      p_evidence ->> 'signal',
+      'exit code ' || (p_evidence ->> 'exit_code')
+    ),
+    (p_evidence ->> 'memory_mb') || ' MB'
+  ), '') || ')',
+  ''
+)
+$$;
+revoke execute on function queue.process_end from public;
+
+-- Turn the expired leases of jobs into items that queue.settle applies. A guilty job has lost its
+-- attempt. A suspect and an innocent job are released, and spend no attempt. A guilty job whose
+-- process left evidence is retried after its backoff.
+create function queue.lost_items(p_ids uuid[], p_now timestamptz)
+returns queue.worker_item[]
+language sql
+set search_path = ''
+as $$
+select coalesce(array_agg(
+  jsonb_populate_record(
+    null::queue.worker_item,
+    jsonb_build_object(
+      'job_id', l.job_id,
+      'fence', l.fence,
+      'outcome', case b.verdict
+        when 'guilty' then 'lost'
+        when 'suspect' then 'died'
+        else 'released'
+      end,
+      'duration_ms', greatest(
+        0, -- until the last response of its worker
+        date_part('epoch', l.expires_at - l.leased_at) - case
+          when w.evidence is null then l.lease_seconds
+          else 0
+        end
+      ) * 1000,
+      'error', jsonb_strip_nulls(jsonb_build_object(
+        'type', 'WorkerLost',
+        'reason', case b.verdict when 'suspect' then 'process_died' else 'worker_lost' end,
+        'worker_id', w.worker_id,
+        'company', case when b.verdict = 'suspect' then b.company - 1 end,
+        'evidence', queue.evidence_for(l.workspace_id, w.evidence),
+        'message', format(
+          case b.verdict
+            when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
+            when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
+              ' while it ran %5$s other jobs; the job runs in a process of its own next'
+            when 'guilty' then case
+              when w.evidence is null
+                then 'attempt %1$s was lost: worker %2$s stopped answering'
+              else 'attempt %1$s was lost: the job ended the process of worker %2$s%3$s'
+            end
+          end,
+          l.attempt,
+          w.worker_id,
+          queue.process_end(w.evidence),
+          coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'another job'),
+          b.company - 1
+        )
+      ))
+    )
+  )
+  order by l.job_id
+), '{}')
+from queue.leases as l
+join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
+left join queue.workers as w on w.worker = l.worker
+$$;
+revoke execute on function queue.lost_items from public;
+
+-- Suspects that are ready, of these job types (null for all).
+create function queue.ready_suspects(p_job_types text[])
+returns table (job_id uuid, company uuid, since timestamptz, lane integer, ord bigint)
+language sql stable
+set search_path = ''
+as $$
+select s.job_id, s.company, s.since, j.lane, j.ord
+from queue.suspects as s
+join public.jobs as j on j.id = s.job_id
+join queue.ready as r
+  on r.lane = j.lane
+  and r.workspace_id = j.workspace_id
+  and r.ord = j.ord
+  and r.job_id = j.id
+where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
+$$;
+revoke execute on function queue.ready_suspects from public;
+
+-- Decide what a worker may lease while there are suspects. Returns
+-- suspects: a company, because the process of the worker holds no job
+-- others: any jobs but suspects
+-- nothing: the process runs suspects, or it finishes its jobs first, to run suspects after them
+create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
+returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_held record;
+begin
+  -- one lease at a time for a worker, because the jobs that it holds are counted
+  perform queue.try_lock('worker ' || p_request.worker, p_waits => true);
+  select count(*) as jobs, count(s.job_id) as suspects
+  into v_held
+  from queue.leases as l
+  left join queue.suspects as s on s.job_id = l.job_id
+  where l.worker = p_request.worker;
+  return case
+    when v_held.suspects > 0 then 'nothing'
+    when p_request.suspects is false then 'others' -- a process beside this one runs suspects
+    when v_held.jobs = 0 then 'suspects'
+    when p_request.suspects then 'nothing'
+    -- Workers of earlier releases hold jobs at any time. If suspects have waited for long, the
+    -- oldest worker that serves them finishes its jobs.
+    when p_request.worker = (
+      select min(l.worker)
+      from queue.leases as l
+      join queue.workers as w on w.worker = l.worker
+      where exists (
+        select from queue.ready_suspects(w.job_types) as s
+        where s.since < p_now - interval '30 seconds'
+      )
+    ) then 'nothing'
+    else 'others'
+  end;
+end;
+$$;
+revoke execute on function queue.lease_mode from public;
+
+-- Lease the jobs of one company, the oldest first, as far as the limits of their types, workspaces
+-- and pools allow. Their keys have admitted them before.
+create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
+returns queue.taken
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_open constant record := queue.open_lanes(p_request.job_types, p_request.queues);
+  v_company record;
+  v_types record;
+  v_turns queue.turn[];
+  v_taken queue.taken;
+begin
+  perform queue.try_lock('suspects', p_waits => true); -- two leases must not share a company
+  for v_company in
+    select s.company, array_agg(distinct s.lane) as lanes
+    from queue.ready_suspects(p_request.job_types) as s
+    where s.lane = any (v_open.lanes)
+      and s.job_id <> all (queue.refused('lease', p_now))
+      -- another process runs jobs of this company
+      and not exists (
+        select from queue.suspects as o
+        join queue.leases as l on l.job_id = o.job_id
+        where o.company = s.company
+      )
+    group by s.company
+    order by min(s.since), s.company
+    limit 50
+  loop
+    v_types := queue.lock_types(v_company.lanes, v_open.limited, p_now);
+    v_turns := (queue.limit_turns(
+      array(
+        select row(
+          t.lane, t.workspace_id, 0, t.rank, 0, t.from_ord, 1, null, false, null, null, null
+        )::queue.turn
+        from queue.turns as t
+        where t.lane = any (v_types.open)
+          and not t.blocked
+          and t.workspace_id = any (array(
+            select o.workspace_id
+            from queue.suspects as o
+            where o.company = v_company.company
+          ))
+      ),
+      p_now
+    )).turns;
+    p_request.job_ids := array(
+      select c.job_id
+      from (
+        select
+          s.job_id,
+          coalesce(least(
+            t.type_free - row_number() over (partition by t.job_type order by s.ord),
+            t.own_free - row_number() over (
+              partition by t.job_type, t.workspace_id
+              order by s.ord
+            ),
+            t.tenant_free - row_number() over (partition by t.workspace_id order by s.ord),
+            p."limit" - row_number() over (partition by p.nth order by s.ord)
+          ), 0) as slots_left
+        from queue.ready_suspects(p_request.job_types) as s
+        join public.jobs as j on j.id = s.job_id
+        join unnest(v_turns) as t
+          on t.lane = s.lane and t.workspace_id = j.workspace_id and not t.is_paused
+        join (
+          select 1 as nth, p_request.job_types, p_request."limit"
+          where p_request.pools is null
+          union all
+          select row_number() over (), o.job_types, o."limit"
+          from jsonb_to_recordset(p_request.pools) as o (job_types text[], "limit" integer)
+        ) as p on coalesce(t.job_type = any (p.job_types), true)
+        where s.company = v_company.company
+          and s.job_id <> all (queue.refused('lease', p_now))
+      ) as c
+      where c.slots_left >= 0
+    );
+    continue when p_request.job_ids = '{}';
+    v_taken := (queue.take(
+      array(
+        select row(j.lane, j.workspace_id, min(j.ord), count(*))::queue.share
+        from public.jobs as j
+        where j.id = any (p_request.job_ids)
+        group by j.lane, j.workspace_id
+      ),
+      p_request,
+      greatest(p_now, queue.clock())
+    )).taken;
+    exit when v_taken.ids is not null;
+  end loop;
+  perform queue.spend_starts(v_taken.ids, p_now) where v_taken.ids is not null;
+  return v_taken;
+end;
+$$;
+revoke execute on function queue.lease_suspects from public;
+
+-- Clear the suspects among jobs whose attempts a worker has settled: their process lived on. A job
+-- that its worker released did not finish, so it stays a suspect.
+create function queue.clear_suspects(p_items queue.worker_item[])
+returns void
+language sql
+set search_path = ''
+as $$
+delete from queue.suspects as s
+using unnest(p_items) as i
+join public.jobs as j on j.id = i.job_id and j.fence = i.fence
+where s.job_id = i.job_id
+  and j.status <> 'processing'
+  and i.outcome not in ('lost', 'died', 'released')
+$$;
+revoke execute on function queue.clear_suspects from public;

@@ -1,0 +1,235 @@
+"""Who pays for a process that ended: the job that ended it, never the jobs beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
+
+
+class Workers:
+    """Processes that lease, and die when they hold a poison job; each has an identity of its own."""
+
+    def __init__(self, engine: Engine, poison: Sequence[str] = ()) -> None:
+        self.engine = engine
+        self.poison = set(poison)
+        self.deaths = 0
+        self.started = 0
+
+    def lease(self, limit: int = 100, **request: Any) -> tuple[str, list[dict[str, Any]]]:
+        self.started += 1
+        worker = f"process-{self.started}"
+        return worker, self.engine.lease(limit, worker=worker, **request)
+
+    def die(self, worker: str, **evidence: Any) -> None:
+        """The process ends, and its host reports how."""
+        self.deaths += 1
+        self.engine.rpc(
+            "tick_finished",
+            p_request={"worker_id": worker, "evidence": {"signal": "SIGKILL", **evidence}},
+        )
+        self.engine.advance(1)
+        self.engine.maintain()
+
+    def run(self, **request: Any) -> bool:
+        """One process: it runs what it leases, or dies of it; false if there is nothing."""
+        worker, leases = self.lease(**request)
+        ids = ids_of(leases)
+        if self.poison & set(ids):
+            self.die(worker, jobs=ids, running=len(ids))
+        else:
+            self.engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
+        return bool(leases)
+
+
+def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
+    return set(
+        engine.rows(
+            "select status, attempts, lost_attempts from public.jobs where id = any(%s)",
+            list(ids),
+        )
+    )
+
+
+def deaths(engine: Engine, job_id: str) -> int:
+    return int(
+        engine.one(
+            "select count(*) from queue.attempts where job_id = %s and outcome = 'died'", job_id
+        )
+    )
+
+
+@pytest.mark.parametrize("count", [2, 30, 249])
+def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
+    engine: Engine, count: int
+) -> None:
+    """Jobs of two tenants and two types complete with one attempt; it fails after its own."""
+    engine.register("work")
+    engine.register("other")
+    ids = engine.enqueue_many(count)
+    ids += engine.enqueue_many(count // 3, workspace=GLOBEX, job_type="other")
+    poison = engine.enqueue(max_attempts=2)
+    workers = Workers(engine, [poison])
+
+    while workers.run(limit=1000):
+        pass
+
+    assert states(engine, ids) == {("completed", 1, 0)}
+    assert states(engine, [poison]) == {("pending", 1, 1)}
+    assert workers.deaths <= (len(ids) + 1).bit_length() + 1
+    assert deaths(engine, poison) == workers.deaths - 1
+
+    engine.advance(3600)
+    neighbours = engine.enqueue_many(3)
+    while workers.run(limit=1000):
+        pass
+    assert states(engine, neighbours) == {("completed", 1, 0)}
+    assert states(engine, [poison]) == {("failed", 2, 2)}
+    assert "ended the process" in engine.job(poison)["error_message"]
+
+
+def test_two_that_kill_their_process_are_both_named(engine: Engine) -> None:
+    engine.register("work")
+    ids = engine.enqueue_many(40)
+    poison = [engine.enqueue(max_attempts=1) for _ in range(2)]
+    workers = Workers(engine, poison)
+
+    while workers.run():
+        pass
+
+    assert states(engine, ids) == {("completed", 1, 0)}
+    assert states(engine, poison) == {("failed", 1, 1)}
+
+
+def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:
+    engine.register("work")
+    engine.enqueue_many(4)
+    workers = Workers(engine)
+    worker, _ = workers.lease()
+    workers.die(worker)
+    others = engine.enqueue_many(3)
+
+    alone, first = workers.lease()
+    more = engine.lease_call(worker=alone)
+    second = workers.lease()[1]
+    third = workers.lease()[1]
+
+    assert len(first) == len(second) == 2
+    assert (more["leases"], more["alone"]) == ([], True)
+    assert set(ids_of(third)) == set(others)
+    engine.settle(first[0])
+    assert engine.lease(worker=alone) == []
+    engine.settle(first[1])
+    assert engine.one("select count(*) from queue.suspects") == 2
+
+
+def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
+    """With a process for them beside it, or until one that runs nothing comes."""
+    engine.register("work")
+    engine.enqueue_many(2)
+    workers = Workers(engine)
+    dying, _ = workers.lease()
+    workers.die(dying)
+    others = engine.enqueue_many(4)
+
+    assert set(ids_of(engine.lease(2, worker="w1", suspects=False))) <= set(others)
+    assert set(ids_of(engine.lease(1, worker="w1"))) <= set(others)
+    assert engine.lease_call(1, worker="w2", suspects=True)["alone"]
+
+    # half of the company waits, and only workers of earlier releases are left
+    engine.advance(31)
+    assert engine.lease(1, worker="w1") == []
+    engine.advance(60)
+    engine.maintain()
+
+
+def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
+    engine.register("work")
+    engine.register("bad")
+    guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
+    never_begun = engine.enqueue()
+    workers = Workers(engine)
+    worker, _ = workers.lease()
+    workers.die(worker, jobs=[guilty, *ids], running=4, guilty=[guilty], guilty_type="bad")
+
+    assert states(engine, [*ids, never_begun]) == {("pending", 0, 0)}
+    assert states(engine, [guilty]) == {("pending", 1, 1)}
+    assert engine.rows("select job_id::text from queue.suspects") == [guilty]
+    assert {*ids_of(workers.lease()[1])} == {*ids, never_begun}
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
+    """Nobody reports the end: the leases expire, not all of them at one moment."""
+    engine.register("work", lease_seconds=30)
+    engine.register("slow", lease_seconds=90)
+    ids = [*engine.enqueue_many(5), *engine.enqueue_many(2, job_type="slow")]
+    workers = Workers(engine)
+    workers.lease()
+    engine.advance(31)
+    engine.maintain()
+    engine.advance(60)
+    engine.maintain()
+
+    assert states(engine, ids) == {("pending", 0, 0)}
+    while workers.run():
+        pass
+    assert states(engine, ids) == {("completed", 1, 0)}
+    assert engine.one("select count(*) from queue.suspects") == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_concurrency": 2}, {"workspace_concurrency": 2}, {"key_concurrency": 2}],
+    ids=str,
+)
+def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> None:
+    engine.register("work", **limits)
+    ids = engine.enqueue_many(6, concurrency_key="k")
+    workers = Workers(engine)
+    dying, _ = workers.lease()
+    workers.die(dying)
+
+    running = [lease for _ in range(6) for lease in workers.lease()[1]]
+    assert len(running) == 2
+    engine.settle_all([{**handle(each), "outcome": "completed"} for each in running])
+    while workers.run():
+        pass
+
+    assert states(engine, ids) == {("completed", 1, 0)}
+
+
+def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engine) -> None:
+    engine.register("work")
+    cancelled, deleted, paused, kept = engine.enqueue_many(4)
+    workers = Workers(engine)
+    dying, _ = workers.lease()
+    workers.die(dying)
+    engine.rpc("cancel_job", p_job_id=cancelled)
+    engine.run("delete from public.jobs where id = %s", deleted)
+    while workers.run():
+        pass
+    engine.advance(61)
+    engine.maintain()
+
+    assert states(engine, [paused, kept]) == {("completed", 1, 0)}
+    assert engine.one("select count(*) from queue.suspects") == 0
+
+
+def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(
+    engine: Engine,
+) -> None:
+    engine.register("work")
+    poison = engine.enqueue(max_attempts=1)
+    workers = Workers(engine, [poison])
+    workers.run()
+    assert engine.status(poison) == "failed"
+    engine.advance(61)
+    engine.maintain()
+
+    engine.rpc("retry_job", p_job_id=poison)
+    engine.enqueue()
+    assert ids_of(workers.lease()[1]) == [poison]
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
