@@ -2252,8 +2252,8 @@ begin
     and (not v_maintenance or v_asked.ends ? 'maintained')
     and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
-    -- count the jobs of all pools
-    if v_asked.pools is not null then
+    -- count the jobs of all lanes that the worker serves
+    if v_asked.pools is not null or v_given.is_alone then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;
     v_due := (

@@ -753,8 +753,7 @@ end;
 $$;
 revoke execute on function queue.held_job from public;
 
--- Expire the leases of a worker whose process has ended, so that the next maintenance reclaims the
--- jobs.
+-- Expire the leases of a worker whose process has ended, so that its jobs are reclaimed.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql
@@ -811,6 +810,7 @@ begin
   end if;
   if p_request ->> 'evidence' is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
+    v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
   end if;
   return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
 end;
@@ -818,5 +818,5 @@ $$;
 comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
   'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
-  'without a report. Its jobs keep the evidence, and its leases expire at once.';
+  'without a report. Its jobs keep the evidence, and are reclaimed at once.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

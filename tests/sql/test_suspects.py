@@ -11,7 +11,7 @@ from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 
 class Workers:
-    """Processes that lease, and die when they hold a poison job; each has an identity of its own."""
+    """Processes that lease, and die when they hold a poison job. Each has its own worker id."""
 
     def __init__(self, engine: Engine, poison: Sequence[str] = ()) -> None:
         self.engine = engine
@@ -31,8 +31,6 @@ class Workers:
             "tick_finished",
             p_request={"worker_id": worker, "evidence": {"signal": "SIGKILL", **evidence}},
         )
-        self.engine.advance(1)
-        self.engine.maintain()
 
     def run(self, **request: Any) -> bool:
         """One process: it runs what it leases, or dies of it; false if there is nothing."""
@@ -48,8 +46,7 @@ class Workers:
 def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
     return set(
         engine.rows(
-            "select status, attempts, lost_attempts from public.jobs where id = any(%s)",
-            list(ids),
+            "select status, attempts, lost_attempts from public.jobs where id = any(%s)", list(ids)
         )
     )
 
@@ -218,9 +215,7 @@ def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engin
     assert engine.one("select count(*) from queue.suspects") == 0
 
 
-def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(
-    engine: Engine,
-) -> None:
+def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engine: Engine) -> None:
     engine.register("work")
     poison = engine.enqueue(max_attempts=1)
     workers = Workers(engine, [poison])

@@ -51,7 +51,7 @@ async def start() -> AsyncIterator[Running]:
     for task in tasks:
         end_process_with(task)
     try:
-        yield Running(WorkerRoutes(settings, worker), wakeups.set)
+        yield Running(WorkerRoutes(settings, worker), wakeups.set, tasks[0])
     finally:
         worker.stop()
         for task in tasks[1:]:

@@ -398,6 +398,8 @@ class LeaseRequest(Model):
     most: int | None = None
     run_seconds: Number | None = None
     ends: RunEnd | None = None
+    #: True: lease suspects and nothing else. False: another process of this host serves suspects.
+    suspects: bool | None = None
 
 
 class LeaseResponse(Model):
@@ -410,6 +412,10 @@ class LeaseResponse(Model):
     due: int = 0
     next_due_in_ms: float | None = None
     run: RunState | None = None
+    #: Whether this worker runs suspects, or may lease nothing but suspects.
+    alone: bool | None = None
+    #: Number of companies of suspects that are ready; None if there are no suspects.
+    suspects: int | None = None
     #: Of the whole answer, in bytes; the client says it.
     size: int = Field(default=0, exclude=True)
 

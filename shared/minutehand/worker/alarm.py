@@ -118,6 +118,7 @@ class Notes:
             "worker_id": worker_id,
             "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "jobs": [attempt.job_id for attempt in named],
+            "running": len(running),
             "types": [attempt.job_type for attempt in named],
             "codes": [attempt.place for attempt in named],
         }

@@ -44,6 +44,8 @@ class TickOptions:
             event loop until a lease is gone; for a process that does nothing else.
         usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
             that it has to stop had no fair time and is not charged an attempt.
+        suspects: True for a process that runs suspects and nothing else, false if such a process
+            runs beside this one, None if the database decides at each lease.
         origin: Where this worker's log is: `{log_group, log_stream, region}`; None for nowhere
             that a page could link to. The worker adds its settings' `commit` and `source`.
     """
@@ -57,6 +59,7 @@ class TickOptions:
     ends_blocked: bool = False
     version: str = VERSION
     usual_seconds: float | None = None
+    suspects: bool | None = None
     origin: dict[str, str] | None = None
 
     @classmethod

@@ -102,6 +102,7 @@ class LeaseRequests:
             most=most,
             run_seconds=None if most is None else self._run_of.seconds_left(),
             ends=None if self.last is None else self._end(self.last, now),
+            suspects=self._options.suspects,
         )
         return self.unanswered
 

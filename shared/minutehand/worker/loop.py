@@ -51,6 +51,7 @@ class Worker:
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with what each finished tick did, e.g. to write metrics.
+        on_suspects: Called with the number of companies of suspects after each lease.
     """
 
     #: A loop that has not gone round for so long is stalled.
@@ -71,6 +72,7 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[TickSummary], None] | None = None,
+        on_suspects: Callable[[int], None] = lambda companies: None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -91,6 +93,9 @@ class Worker:
         self._lease_id = LeaseId()
         self._most = most
         self._on_tick = on_tick
+        self._on_suspects = on_suspects
+        #: Number of companies of suspects at the latest lease.
+        self._suspects = 0
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,6 +192,7 @@ class Worker:
             most=self._most,
             vain=self._vain,
             lease_id=self._lease_id,
+            on_suspects=self._note_suspects,
         )
 
     @property
@@ -195,6 +201,10 @@ class Worker:
         return self._turned_at is not None and (
             self.clock.monotonic() > self._turned_at + self.STALLED_SECONDS
         )
+
+    def _note_suspects(self, companies: int) -> None:
+        self._suspects = companies
+        self._on_suspects(companies)
 
     def _note_turn(self) -> None:
         self._turned_at = self.clock.monotonic()
@@ -205,7 +215,7 @@ class Worker:
         """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
 
         What it does not know it raises, after what ran was released: its process is to end, and
-        its host starts another one.
+        its host starts another one. A worker for suspects returns when there are none.
 
         Args:
             wakeups: Set it after an enqueue. Without it the poll alone finds work.
@@ -233,6 +243,8 @@ class Worker:
                 await self._pause(pause, wakeups)
                 continue
             failures = 0
+            if self.options.suspects and not self._suspects and not tick.summary.leased:
+                break
             in_vain = was_woken and not tick.summary.leased
             now = self.clock.monotonic()
             entry = tick.agenda.following(now, look_seconds=poll_seconds, was_woken=in_vain)

@@ -6,6 +6,7 @@ What a part may set off in others are the callbacks of its constructor.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -70,6 +71,7 @@ class Run:
         summary: Counted into by every part.
         most: Most bounded runs of all workers at once; None for no bound.
         vain, lease_id: Of this worker's runs; the id for one of them at a time.
+        on_suspects: Called with the number of companies of suspects after each lease.
     """
 
     queue: WorkerQueue
@@ -84,6 +86,7 @@ class Run:
     most: int | None = None
     vain: Vain = field(default_factory=Vain)
     lease_id: LeaseId = field(default_factory=LeaseId)
+    on_suspects: Callable[[int], None] = lambda companies: None
 
     def seconds_left(self) -> float:
         """Time until its last settle must be through."""

@@ -72,6 +72,8 @@ class Tick:
         self._start_extra = start_extra_workers
         #: Whether it has asked for extra workers, of which none may have been accepted.
         self._has_fanned_out = False
+        #: Number of extra workers for jobs that wait because this run may lease suspects alone.
+        self._others_wait = 0
         self._wakeups = wakeups
         #: The summary with which its latest lease, or a call of its own, has ended it.
         self._ended_as: TickSummary | None = None
@@ -154,7 +156,8 @@ class Tick:
     async def _go_round(self) -> None:
         """One turn of the loop: wait for what is next, or until something happens, and do it."""
         self._on_turn()
-        await self._start_extra_workers()
+        others, self._others_wait = self._others_wait, 0
+        await self._start_extra_workers(at_least=others)
         entry, now = self._entry, self._clock.monotonic()
         if entry.at > now and not await self._wait(entry, entry.at - now):
             return  # something happened: what is next may be another
@@ -309,6 +312,9 @@ class Tick:
             self._note_run(response.run)
         if response.maintenance:
             self._maintenance.request()
+        self._run_of.on_suspects(response.suspects or 0)
+        if response.alone and response.leases:
+            self._others_wait = (response.suspects or 0) + (response.due > 0)
         found = len(response.leases)
         level = logging.INFO if found and self.summary.leased < SAID_JOBS else self._level
         self._level = logging.DEBUG

@@ -34,7 +34,7 @@ async def start() -> AsyncIterator[Running]:
     end_process_with(loop)
     listening = reach.listen(wakeups.set)
     try:
-        yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set)
+        yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set, loop)
     finally:
         worker.stop()
         _, late = await asyncio.wait({loop}, timeout=STOP_SECONDS)

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
+from minutehand.functions.worker.host_channel import HostChannel
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.reach import Reach
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
@@ -42,6 +43,8 @@ class Running:
 
     routes: WorkerRoutes
     wake: Callable[[], object]
+    #: The worker's loop; it ends by itself when a worker for suspects finds none.
+    loop: asyncio.Task[None]
 
 
 #: Starts the worker and, when left, stops it.
@@ -58,9 +61,12 @@ def build_worker(
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
-    options = TickOptions.of(settings, ends_blocked=True)
+    host = HostChannel.of(settings.environ)
+    options = TickOptions.of(settings, ends_blocked=True, suspects=host.serves_suspects)
     queue = WorkerQueue(settings, api=None if reach is None else reach.api(settings))
-    return Worker(settings, registry=registry, options=options, queue=queue)
+    return Worker(
+        settings, registry=registry, options=options, queue=queue, on_suspects=host.report_suspects
+    )
 
 
 def end_process_with(task: asyncio.Task[None]) -> None:

@@ -70,6 +70,7 @@ class LastProcess:
             "signal": signal_of(code),
             "memory_mb": left.get("memory_mb"),
             "jobs": left.get("jobs"),
+            "running": left.get("running"),
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": lines[:_MOST_LINES] or None,
             **_guilty(stacks, left),
