@@ -6,10 +6,11 @@ import asyncio
 import ctypes
 import os
 import signal
+import time
 
 from pydantic import BaseModel
 
-from minutehand.worker import Job, JobContext, processor
+from minutehand.worker import Backoff, BatchedJob, Job, JobContext, processor
 
 
 class Greet(BaseModel):
@@ -52,3 +53,24 @@ async def block(job: Job[Nothing], ctx: JobContext) -> None:
 async def die(job: Job[Nothing], ctx: JobContext) -> None:
     """End the process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@processor("served.plain", payload=Slow, timeout=60)
+def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
+    """Take as long as asked, in a thread."""
+    time.sleep(job.payload.seconds)
+    return {"slept": True}
+
+
+@processor("served.exit", payload=Nothing, backoff=Backoff(first=1, cap=1), max_attempts=2)
+async def leave(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process without a word, as a C extension may."""
+    os._exit(7)
+
+
+@processor("served.batch", payload=Slow, batch=10, batch_wait=0.2)
+async def together(jobs: list[BatchedJob[Slow]]) -> list[dict[str, bool]]:
+    """End the process if one item says so, as a batch with a poison item does."""
+    if any(job.payload.seconds < 0 for job in jobs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [{"slept": True} for _ in jobs]

@@ -1,0 +1,108 @@
+"""A worker's process that ends: the job that ended it pays, and no job beside it does.
+
+The processes, signals and exit codes are real. One host serves these job types.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from tests.integration.serve.test_serve import served
+from tests.support.engine import ACME, GLOBEX
+from tests.support.patience import until
+from tests.support.stacks import RunningStack
+
+ENQUEUE = """
+insert into public.jobs (workspace_id, job_type, payload)
+select %s, %s, %s from generate_series(1, %s)
+returning id
+"""
+
+
+class Host:
+    """A served host with its worker, and its database."""
+
+    def __init__(self, connection: psycopg.Connection[Any], log: Path, pid: int) -> None:
+        self.connection = connection
+        self.log = log
+        self.pid = pid
+
+    def enqueue(
+        self, job_type: str, count: int = 1, *, workspace: str = ACME, seconds: float = 0
+    ) -> list[str]:
+        payload = json.dumps({"seconds": seconds})
+        rows = self.connection.execute(ENQUEUE, (workspace, job_type, payload, count)).fetchall()
+        return [str(job) for (job,) in rows]
+
+    def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
+        query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
+        return self.connection.execute(query.encode(), (list(ids),)).fetchall()
+
+    def has_ended(self, ids: Sequence[str]) -> bool:
+        return self.rows("finished_at is not null", ids) == [(True,)]
+
+    def workers(self) -> list[psutil.Process]:
+        """The usual process of the worker and its processes for suspects."""
+        return psutil.Process(self.pid).children()
+
+
+@pytest.fixture(scope="module")
+def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("deaths")
+    with (
+        stack.connect() as connection,
+        served(stack, folder, DATABASE_URL=stack.database_url) as (_, process),
+    ):
+        known = "select count(*) from queue.job_types where job_type = 'served.batch'"
+        until(lambda: connection.execute(known).fetchone() == (1,))
+        yield Host(connection, folder / "serve.log", process.pid)
+
+
+def test_thirty_jobs_beside_one_that_ends_its_process_complete_with_one_attempt(host: Host) -> None:
+    """Coroutines and threads, of two tenants; the guilty job fails after its own attempts."""
+    ids = [
+        *host.enqueue("served.slow", 15, seconds=2),
+        *host.enqueue("served.slow", 10, seconds=2, workspace=GLOBEX),
+        *host.enqueue("served.plain", 5, seconds=2),
+    ]
+    [guilty] = host.enqueue("served.exit")
+
+    until(lambda: host.has_ended([*ids, guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", [guilty]) == [("failed", 2, 2)]
+    [(message, evidence)] = host.rows("error_message, error_data -> 'evidence'", [guilty])
+    assert "the job ended the process" in message
+    assert "exit code 7" in message
+    assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
+
+
+def test_a_batch_that_ends_its_process_costs_only_the_item_that_did(host: Host) -> None:
+    ids = host.enqueue("served.batch", 9)
+    [guilty] = host.enqueue("served.batch", seconds=-1)
+
+    until(lambda: host.has_ended(ids), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    until(lambda: host.rows("lost_attempts", [guilty]) >= [(1,)], seconds=240)
+    host.connection.execute("select public.cancel_job(%s)", (guilty,))
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> None:
+    ids = host.enqueue("served.slow", 20, seconds=3)
+    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
+    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (20,))
+
+    for worker in host.workers():
+        os.kill(worker.pid, signal.SIGKILL)
+
+    until(lambda: host.has_ended(ids), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    until(lambda: len(host.workers()) == 1)
