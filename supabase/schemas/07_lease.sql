@@ -1504,18 +1504,15 @@ begin
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-        and case
-          when p_request.job_ids is not null then r.job_id = any (p_request.job_ids)
-          -- an inlined copy of queue.withheld
-          else r.job_id <> all (array(
-            select f.job_id
-            from queue.refusals as f
-            where f.task = 'lease' and f.retry_at > p_now
-            union all
-            select c.job_id
-            from queue.suspects as c
-          ))
-        end
+        and coalesce(r.job_id = any (p_request.job_ids), true)
+        -- an inlined copy of queue.withheld
+        and r.job_id <> all (array(
+          select f.job_id
+          from queue.refusals as f
+          where f.task = 'lease' and f.retry_at > p_now
+          union all
+          select c.job_id from queue.suspects as c where p_request.job_ids is null
+        ))
       order by r.ord
       limit s.jobs
       for no key update of r, j skip locked
@@ -1694,8 +1691,8 @@ begin
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
         and case
-          when p_request.job_ids is not null then o.job_id = any (p_request.job_ids)
-          else o.job_id <> all (queue.withheld(p_now))
+          when p_request.job_ids is null then o.job_id <> all (queue.withheld(p_now))
+          else o.job_id = any (p_request.job_ids) and o.job_id <> all (queue.refused('lease', p_now))
         end
       order by o.ord
       limit 1
@@ -2134,6 +2131,25 @@ end;
 $$;
 revoke execute on function queue.next_due_in_ms from public;
 
+-- Return the number of ready jobs in these lanes, counted up to 1,000.
+create function queue.count_due(p_lanes integer[])
+returns bigint
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select count(*)
+    from (
+      select from queue.ready as r
+      where r.lane = any (p_lanes)
+      limit 1000
+    ) as r
+  );
+end;
+$$;
+revoke execute on function queue.count_due from public;
+
 -- Implement public.lease_jobs. A repeated call waits until the first call has finished. The call
 -- waits for an advisory lock instead of a row lock, so that a call that finds nothing writes
 -- nothing.
@@ -2256,14 +2272,7 @@ begin
     if v_asked.pools is not null or v_given.is_alone then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;
-    v_due := (
-      select count(*)
-      from (
-        select from queue.ready as r
-        where r.lane = any (v_given.lanes)
-        limit 1000
-      ) as r
-    );
+    v_due := queue.count_due(v_given.lanes);
   end if;
   if v_ends then
     v_run := public.tick_finished(
@@ -2288,12 +2297,7 @@ begin
     'due', coalesce(v_due, v_given.is_full::integer),
     'next_due_in_ms', v_next_ms,
     'alone', v_given.is_alone,
-    'suspects', case
-      when v_tick.has_suspects then (
-        select count(distinct s.company)
-        from queue.ready_suspects(v_asked.job_types) as s
-      )
-    end
+    'suspects', case when v_tick.has_suspects then queue.count_companies(v_asked.job_types) end
   );
 end;
 $$;

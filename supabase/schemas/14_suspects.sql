@@ -226,6 +226,17 @@ where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 revoke execute on function queue.ready_suspects from public;
 
+-- Return the number of companies of suspects that are ready, of these job types.
+create function queue.count_companies(p_job_types text[])
+returns bigint
+language sql stable
+set search_path = ''
+as $$
+select count(distinct s.company)
+from queue.ready_suspects(p_job_types) as s
+$$;
+revoke execute on function queue.count_companies from public;
+
 -- Decide what a worker may lease while there are suspects. Returns
 -- suspects: a company, because the process of the worker holds no job
 -- others: any jobs but suspects

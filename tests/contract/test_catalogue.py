@@ -254,6 +254,7 @@ WAITS = {
     "lock_held for no key update": "settlements and maintenance",
     "gather do update": "settlements and maintenance",
     "note_refusal do update": "maintenance",
+    "blame do update": "maintenance, and a host that reports the end of a process",
 }
 WAITING = (
     r"pg_sleep|pg_advisory_\w*lock\(|lock table|do update"

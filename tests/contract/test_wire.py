@@ -26,7 +26,7 @@ from tests.support.engine import ACME, Engine, handle
 from tests.support.paths import ROOT
 
 #: Filled by SQL itself: a request does not carry it.
-INTERNAL = {"lease_request": {"worker"}, "worker_item": set[str]()}
+INTERNAL = {"lease_request": {"worker", "job_ids"}, "worker_item": set[str]()}
 #: By what Python calls a type: what SQL may, and what TypeScript may. The rest is jsonb.
 TYPES: dict[Any, tuple[set[str], set[str]]] = {
     int: ({"integer", "bigint"}, {"number"}),
