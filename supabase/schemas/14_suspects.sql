@@ -1,4 +1,4 @@
--- Suspects: jobs whose process ended while it also ran other jobs. Nobody knows which of the jobs
+-- Suspects: jobs whose process ended while it also ran other jobs. It is unknown which of the jobs
 -- ended the process, so none of them pays for it. Each job is released without spending an attempt
 -- and becomes a suspect. Suspects are leased by a process that runs nothing else, half of a company
 -- at a time. A company is a set of suspects that may run together.
@@ -14,7 +14,7 @@
 
 -- Decide who ended the process of each worker whose leases are lost. A job is
 -- guilty: the process ran nothing else, or the stack of the process names this job alone
--- suspect: the process ran other jobs too, and no fact tells the jobs apart
+-- suspect: the process ran other jobs too, and no fact distinguishes the jobs
 -- innocent: the job had not begun, or the stack names jobs of another type
 -- The function marks suspects and guilty jobs in queue.suspects.
 -- company: number of jobs among which the guilty job is
@@ -63,7 +63,7 @@ begin
       join processes as p on p.worker = s.worker
       where not exists (select from queue.leases as l where l.job_id = s.job_id)
     ),
-    judged as materialized (
+    checked as materialized (
       select
         j.*,
         p.worker_id,
@@ -83,7 +83,7 @@ begin
         j.worker,
         md5(j.worker_id || ' ' || (j.nth <= (j.company + 1) / 2))::uuid,
         p_now
-      from judged as j
+      from checked as j
       where j.is_lost and not j.is_innocent
       on conflict (job_id) do update set
         worker = excluded.worker,
@@ -98,7 +98,7 @@ begin
         else 'suspect'
       end,
       j.company::integer
-    from judged as j
+    from checked as j
     where j.is_lost;
 end;
 $$;

@@ -34,16 +34,7 @@ create index stats_by_time on queue.stats (at);
 -- A warning is silenced in Alertmanager, by its label `key`.
 delete from queue.settings where name = 'silenced';
 
--- A process that ends makes its jobs suspects, which run alone until they are cleared.
-create table queue.suspects (
-  job_id uuid primary key,
-  workspace_id uuid not null,
-  worker integer not null,
-  company uuid not null,
-  since timestamptz not null
-);
-alter table queue.suspects enable row level security;
-revoke all on queue.suspects from public, anon, authenticated, service_role;
+-- A lease knows of suspects, which run alone until they are cleared.
 alter type queue.lease_request
   add attribute suspects boolean,
   add attribute job_ids uuid[];

@@ -50,9 +50,9 @@ class Host:
     def has_ended(self, ids: Sequence[str]) -> bool:
         return self.rows("finished_at is not null", ids) == [(True,)]
 
-    def workers(self) -> list[psutil.Process]:
-        """The usual process of the worker and its processes for suspects."""
-        return psutil.Process(self.pid).children()
+    def worker_pids(self) -> list[int]:
+        """Of the usual process of the worker and of its processes for suspects."""
+        return [child.pid for child in psutil.Process(self.pid).children()]
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,9 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> No
     running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
     until(lambda: host.connection.execute(running, (ids,)).fetchone() == (20,))
 
-    for worker in host.workers():
-        os.kill(worker.pid, signal.SIGKILL)
+    for pid in host.worker_pids():
+        os.kill(pid, signal.SIGKILL)
 
     until(lambda: host.has_ended(ids), seconds=240)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    until(lambda: len(host.workers()) == 1)
+    until(lambda: len(host.worker_pids()) == 1)
