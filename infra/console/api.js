@@ -2,7 +2,7 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setClock } from "./lib/format.js";
-import { inTime, isCut, patiently, READ_MS, setSchema, untilFree } from "./lib/jobs/client.js";
+import { withTimeout, readOnce, READ_MS, setSchema, retryWhileLocked } from "./lib/jobs/client.js";
 import { createStore, isPassing } from "./lib/store.js";
 
 const WRITE_MS = 20_000;
@@ -45,12 +45,12 @@ async function ask(server, run, signal) {
   const hung = setTimeout(hangs, HUNG_MS);
   const limit = AbortSignal.timeout(READ_MS);
   try {
-    const answer = await inTime(run, signal ? AbortSignal.any([signal, limit]) : limit);
+    const answer = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
     note(null);
     return answer;
   } catch (error) {
     if (signal?.aborted) throw error;
-    const said = error instanceof ApiError ? error : unreachable(error);
+    const said = error.status === undefined ? unreachable(error) : error;
     if (said.status === 0) hangs();
     else note(null);
     throw said;
@@ -182,7 +182,7 @@ export function chooseWorkspace(id) {
 async function token({ fresh = false } = {}) {
   const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
   const late = ({ message }) => ({ data: {}, error: new Error(message) });
-  const { data: found, error } = await inTime(renew, AbortSignal.timeout(READ_MS)).catch(late);
+  const { data: found, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(late);
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
     // no one is signed out because Auth is unavailable for a moment
@@ -239,7 +239,7 @@ export async function request(method, path, { body, query, headers, signal, as =
     const { status } = answer;
     return { error: new ApiError({ status, retryAfter, ...(await errorBody(answer)) }) };
   };
-  const { answer, error } = await untilFree(sent, signal);
+  const { answer, error } = await retryWhileLocked(sent, signal);
   if (error) throw error;
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
@@ -255,24 +255,7 @@ async function errorBody(answer) {
 
 /** The rows of a supabase-js query, or an error like the API's; an empty answer is none. */
 export const unwrap = (query, signal = undefined) =>
-  ask(
-    "data",
-    async (limited) => {
-      const read = () => query.abortSignal(limited);
-      const answer = await patiently(read, limited);
-      const { data: rows, error, status } = answer;
-      if (isCut(answer) || (error && !status)) throw unreachable(error);
-      if (error)
-        throw new ApiError({
-          status,
-          code: error.hint || error.code,
-          error: error.message,
-          detail: error.details,
-        });
-      return rows;
-    },
-    signal,
-  );
+  ask("data", (limited) => readOnce(query, { signal: limited }), signal);
 
 /** What one of the functions of the Data API answers, under the signed-in person's rights. */
 export async function rpc(name, values = {}, signal = undefined) {

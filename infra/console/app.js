@@ -2,7 +2,7 @@
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/ask.js";
-import { inTime, READ_MS } from "./lib/jobs/client.js";
+import { withTimeout, READ_MS } from "./lib/jobs/client.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
@@ -48,7 +48,7 @@ const NOT_FOUND = { path: "*", load: () => import("./parts/not-found.js") };
 async function findApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
-  const load = (name) => inTime(() => import(`./apps/${name}/manifest.js`), limit);
+  const load = (name) => withTimeout(() => import(`./apps/${name}/manifest.js`), limit);
   const found = await Promise.allSettled(names.map(load));
   found.forEach(
     (result, index) =>

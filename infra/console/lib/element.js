@@ -11,7 +11,7 @@
  */
 
 import { answer } from "./jobs/changes.js";
-import { wordsOf } from "./jobs/output.js";
+import { outputText } from "./jobs/output.js";
 import { setText } from "./jobs/page.js";
 import { watchJob } from "./jobs/watch-job.js";
 
@@ -204,7 +204,7 @@ class JobElement extends Base {
     if (typeof progress?.percentage === "number") parts.progress.value = progress.percentage;
     else parts.progress.removeAttribute("value");
     put(parts.message, progress?.message || progress?.stage);
-    put(parts.output, job && Object.values(output).map(wordsOf).join("\n\n"));
+    put(parts.output, job && Object.values(output).map(outputText).join("\n\n"));
     const isLate = job?.next_run_at && (state === "scheduled" || state === "retrying");
     put(
       parts.next,

@@ -18,10 +18,10 @@ const NONE = "–";
 /** 12,345; a dash for what is not known. */
 export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
 
-const MOST_COUNTED = 10_000;
+const MAX_COUNTED = 10_000;
 
 /** What the engine counts up to 10,000: from there on `10,000+`. */
-export const atLeast = (value, isMore = value >= MOST_COUNTED) =>
+export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
 /** `1 job`, `12 jobs`. */

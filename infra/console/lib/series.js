@@ -16,7 +16,7 @@ export const rangeOf = (word, otherwise) =>
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
 /** One value a point and line. */
-export function fold({ now, since, step_seconds: step, points }) {
+export function bucketize({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
@@ -49,7 +49,7 @@ export function fold({ now, since, step_seconds: step, points }) {
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
 /** The types with the most jobs, in order of their names: a colour stays with its type. */
-export function busiest(types) {
+export function topTypes(types) {
   const sum = ({ completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
   return [...types]

@@ -147,7 +147,7 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
   if (!job) return [];
   const messages = messagesIn(job);
   if (!ENDED.has(job.status)) return messages;
-  const text = await textSaid(client, job.id, stream, options);
+  const text = await readOutput(client, job.id, stream, options);
   if (!text) return messages;
   const continued = continuedBy(job);
   return continued
@@ -200,7 +200,7 @@ async function newestJob(client, job_type, session_id, { schema, workspace_id })
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
 
-async function textSaid(client, jobId, stream, { schema }) {
+async function readOutput(client, jobId, stream, { schema }) {
   let text = "";
   for (let from = 0, more = true; more; ) {
     const asked = { p_job_id: jobId, p_stream: stream, p_from: from };

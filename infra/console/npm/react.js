@@ -3,6 +3,6 @@
 // React's hooks over one client.
 
 import * as React from "react";
-import { hooksOf } from "./jobs/hooks.js";
+import { createHooks } from "./jobs/hooks.js";
 
-export const makeHooks = (client, defaults) => hooksOf(React, client, defaults);
+export const makeHooks = (client, defaults) => createHooks(React, client, defaults);

@@ -16,7 +16,7 @@ const EVERY_MS = 5000; // a retry of many continues after its button was pressed
 const HOURS = 24;
 
 /** How many failed in each hour of the last day, the present one at the right. */
-function Hours({ byHour = {} }) {
+function HourChart({ byHour = {} }) {
   const counts = Array.from({ length: HOURS }, (_, at) => byHour[HOURS - 1 - at] ?? 0);
   const most = Math.max(1, ...counts);
   const words = `${number(counts.reduce((all, one) => all + one, 0))} in the last day`;
@@ -51,7 +51,7 @@ export const FAILURE = [
         </p>`,
       )}`,
   ),
-  column("Last day", "phone-less", (group) => html`<${Hours} byHour=${group.by_hour} />`),
+  column("Last day", "phone-less", (group) => html`<${HourChart} byHour=${group.by_hour} />`),
   column("Latest", (group) => html`<${When} at=${group.last_at} />`),
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;

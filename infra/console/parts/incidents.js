@@ -27,7 +27,7 @@ async function read(workspace, isOperator, signal) {
 const SERVERS = { data: "The Data API", api: "The API" };
 
 /** Which server does not answer, and since when. */
-function useSilence() {
+function useOutages() {
   const since = useStore(silence);
   const from = (server) => clock(new Date(since[server]).toISOString()).slice(0, 8);
   return Object.keys(SERVERS)
@@ -54,7 +54,7 @@ export function Incidents({ workspace, isApp }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id, isApp]);
-  const silences = useSilence();
+  const silences = useOutages();
   const lines = [...silences, ...(found.value ?? [])];
   if (freshness === "polling" && silences.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);

@@ -17,7 +17,7 @@ const UNREAD = {
 
 const PAGE = 100;
 const RETRY_MS = 5000;
-const MOST_AGAIN = 200; // ids that one call reads again
+const MAX_AGAIN = 200; // ids that one call reads again
 
 /** One list's state and its moves; drawn by `JobMonitor`. */
 class JobList {
@@ -90,7 +90,7 @@ class JobList {
       const ids = below()
         .map((row) => row.id)
         .filter((id) => seen.has(id));
-      const again = new Set(ids.slice(0, MOST_AGAIN));
+      const again = new Set(ids.slice(0, MAX_AGAIN));
       const fresh = await this.#again([...again]);
       const kept = below()
         .filter((row) => !again.has(row.id) || fresh.has(row.id))

@@ -316,12 +316,12 @@ function Row({ row, index, held, isChosen, toggle }) {
       ${isQueued ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}
     </td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
-    <td class="c-num c-duration num"><${Ran} row=${row} /></td>
+    <td class="c-num c-duration num"><${RunTime} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
 }
 
-const MOST_HELD = 4;
+const MAX_HELD = 4;
 const DUE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
 
@@ -355,7 +355,7 @@ const SUSPENDING = new Set(["answer", "event"]);
 const Held = ({ holders }) =>
   holders.length > 0 &&
   html`<ul class="held" aria-label="Held jobs">
-    ${holders.slice(0, MOST_HELD).map(
+    ${holders.slice(0, MAX_HELD).map(
       ({
         jobs,
         more,
@@ -385,7 +385,7 @@ function Queued({ held, note }) {
 }
 
 /** How long it ran, over all its runs; of a running one until now. */
-function Ran({ row }) {
+function RunTime({ row }) {
   const ran = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
     return html`<${Elapsed} from=${row.running_since} before=${row.times?.earlier_ms} />`;

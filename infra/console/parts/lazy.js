@@ -1,7 +1,7 @@
 // Modules that a page loads when they are first needed.
 
 import { h, useEffect, useState } from "../lib/ui.js";
-import { inTime } from "../lib/jobs/client.js";
+import { withTimeout } from "../lib/jobs/client.js";
 import { notifyFailure } from "./toasts.js";
 
 /**
@@ -14,7 +14,7 @@ export function useModule(source) {
   useEffect(() => {
     // another part may have loaded it between this one's first drawing and now
     if (source.module) return draw({});
-    inTime(source.load, AbortSignal.timeout(LOAD_MS)).then(
+    withTimeout(source.load, AbortSignal.timeout(LOAD_MS)).then(
       (module) => {
         source.module = module;
         draw({});

@@ -10,7 +10,7 @@ import { useEffect, useRef, useState } from "../lib/ui.js";
 needStyles("/styles/apps.css");
 
 /** Reads again, but not amid a read: events that come faster than answers would show nothing. */
-function useAgain(read) {
+function useReload(read) {
   const latest = useRef(read);
   const isWanted = useRef(false);
   latest.current = read;
@@ -27,7 +27,7 @@ function useAgain(read) {
 }
 
 /** Whether someone sees this page. */
-function useSeen() {
+function usePageVisible() {
   const [isSeen, setIsSeen] = useState(!isHidden());
   useEffect(() => {
     const look = () => setIsSeen(!isHidden());
@@ -43,8 +43,8 @@ function useSeen() {
  */
 export function useFollowed(read, topics, isLive = true) {
   const [freshness, setFreshness] = useState("catching-up");
-  const again = useAgain(read);
-  const isSeen = useSeen();
+  const again = useReload(read);
+  const isSeen = usePageVisible();
   const wanted = topics.filter((topic) => topic && (isLive || isSeen));
   useEffect(() => {
     if (wanted.length === 0) return onWake(again);

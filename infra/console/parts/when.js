@@ -6,7 +6,7 @@ import { html, useEffect, useState } from "../lib/ui.js";
 const watchers = new Set();
 let timer = null;
 
-function beat() {
+function notifyClocks() {
   if (document.visibilityState === "visible")
     for (const watcher of [...watchers]) watcher(serverNow());
 }
@@ -17,7 +17,7 @@ export function useNow(active = true) {
   useEffect(() => {
     if (!active) return undefined;
     watchers.add(setNow);
-    timer ??= setInterval(beat, 1000);
+    timer ??= setInterval(notifyClocks, 1000);
     return () => {
       watchers.delete(setNow);
       if (watchers.size > 0) return;
@@ -45,7 +45,7 @@ export function Elapsed({ from, before = 0 }) {
 }
 
 /** An instant in the middle of a sentence, by the reader's clock: with the day when it is another. */
-function Instant({ at }) {
+function Timestamp({ at }) {
   const now = useNow();
   const [day, time] = local(at).split(" ");
   const [today] = local(now).split(" ");
@@ -60,5 +60,5 @@ export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(INSTANT)
     .map((part, index) =>
-      index % 2 === 1 ? html`<${Instant} key=${index} at=${instantOf(part)} />` : part,
+      index % 2 === 1 ? html`<${Timestamp} key=${index} at=${instantOf(part)} />` : part,
     );

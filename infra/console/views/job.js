@@ -3,8 +3,8 @@
 import { jobs as api, rpc, supabase } from "../api.js";
 import { atLeast, codeOf, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
-import { hooksOf } from "../lib/jobs/hooks.js";
-import { wordsOf } from "../lib/jobs/output.js";
+import { createHooks } from "../lib/jobs/hooks.js";
+import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { nextRunOf } from "../lib/states.js";
@@ -25,7 +25,7 @@ import { Waterfall } from "../parts/waterfall.js";
 import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { unreadPage } from "../parts/not-found.js";
 
-const { useJob } = hooksOf(hooks, supabase);
+const { useJob } = createHooks(hooks, supabase);
 
 const EVERY_MS = 2000;
 const EXPLAIN_MS = 5000;
@@ -260,7 +260,7 @@ function Data({ job }) {
 /** What it says in a stream, as it comes: who reads the end of it stays there. */
 function Words({ name, said }) {
   const words = useRef(null);
-  const text = wordsOf(said);
+  const text = outputText(said);
   useLayoutEffect(() => {
     const box = words.current;
     const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;

@@ -3,7 +3,7 @@
 import { jobs, session, whole } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
-import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
+import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Verdict } from "../parts/badge.js";
@@ -21,8 +21,8 @@ export const title = () => "Overview";
 
 const EVERY_MS = 5000;
 const DEFAULT = "1h";
-const MOST_FAILURES = 5;
-const MOST_LOADED = 8;
+const MAX_FAILURES = 5;
+const MAX_LOADED = 8;
 
 export default function Overview({ workspace, user }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT);
@@ -69,7 +69,7 @@ export default function Overview({ workspace, user }) {
     ${
       stats.value &&
       series.value &&
-      html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} />`
+      html`<${Stats} stats=${stats.value} series=${series.value} words=${words} />`
     }
     ${user.isOperator && html`<${ByTenant} minutes=${minutes} />`}
   </div>`;
@@ -125,10 +125,10 @@ function Readiness({ health, backlog }) {
   </section>`;
 }
 
-function Numbers({ stats, series, words }) {
+function Stats({ stats, series, words }) {
   const { live } = stats;
-  const { at, totals, sums, types } = useMemo(() => fold(series), [series]);
-  const lines = busiest(types).map(([name, type], index) => ({
+  const { at, totals, sums, types } = useMemo(() => bucketize(series), [series]);
+  const lines = topTypes(types).map(([name, type], index) => ({
     name,
     colour: `--line-${index + 1}`,
     values: type.queue,
@@ -196,7 +196,7 @@ const chart = (id, name, more) =>
 /** What fails most, by what went wrong. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
-  const most = groups.slice(0, MOST_FAILURES);
+  const most = groups.slice(0, MAX_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">What fails</h2>
     ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE)}
@@ -218,7 +218,7 @@ function ByType({ types, stats }) {
     .sort((a, b) => b.jobs - a.jobs || b.failed - a.failed);
   const most = Math.max(1, rows[0]?.jobs);
   return html`${table(
-    { label: "Load by type", rows: rows.slice(0, MOST_LOADED), key: (row) => row.type },
+    { label: "Load by type", rows: rows.slice(0, MAX_LOADED), key: (row) => row.type },
     [
       heading(
         "Type",
@@ -230,7 +230,7 @@ function ByType({ types, stats }) {
       column("Run p95", "num phone-less", (row) => duration(row.run?.p95_ms)),
     ],
   )}
-    ${rows.length > MOST_LOADED && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
+    ${rows.length > MAX_LOADED && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
 }
 
 const loadColumns = (most) => [

@@ -17,14 +17,14 @@ export const title = () => "Schedules";
 
 const put = route(`PUT ${OF}/schedules/{name}`);
 const remove = route(`DELETE ${OF}/schedules/{name}`);
-const MOST_READ = 200; // jobs in one call
+const MAX_READ = 200; // jobs in one call
 
 /** Each with the last job that it made, as `last`. */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
   const ids = schedules.map((one) => one.last_job_id).filter(Boolean);
-  const filter = { workspace_id: workspaceId, ids: ids.slice(0, MOST_READ) };
-  const page = ids.length > 0 ? await jobs.page(filter, null, MOST_READ, signal) : { jobs: [] };
+  const filter = { workspace_id: workspaceId, ids: ids.slice(0, MAX_READ) };
+  const page = ids.length > 0 ? await jobs.page(filter, null, MAX_READ, signal) : { jobs: [] };
   const found = new Map(page.jobs.map((job) => [job.id, job]));
   return schedules.map((one) => ({ ...one, last: found.get(one.last_job_id) ?? null }));
 }

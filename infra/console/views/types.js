@@ -21,7 +21,7 @@ import { WHEN } from "../parts/when-due.js";
 export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
-const MOST_COUNTED = 1000;
+const MAX_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
 const alive = ({ serving }) => serving.filter(isAlive).length;
 
@@ -56,7 +56,7 @@ export default function Types({ name, workspace }) {
           }
         `,
       ),
-      column("State", (type) => html`<${Served} type=${type} />`),
+      column("State", (type) => html`<${TypeWorkers} type=${type} />`),
       column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => quantity(alive(type))),
@@ -86,12 +86,12 @@ const quantity = (count) => (count > 0 ? number(count) : html`<span class="none"
 const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
-      ${atLeast(count, count >= MOST_COUNTED)}
+      ${atLeast(count, count >= MAX_COUNTED)}
     </a>`
     : quantity(0);
 
 /** Whether a type runs: refused, paused, served by someone, or by no one. */
-function Served({ type }) {
+function TypeWorkers({ type }) {
   const [, tone, words] = SERVED.find(([isSo]) => isSo(type));
   return html`<${Tag} tone=${tone}>${words}<//>`;
 }
@@ -135,7 +135,7 @@ function TypePage({ name, workspace }) {
     <header class="page-head">
       <div>
         <p class="crumb"><a href="/types">Types</a></p>
-        <h1 tabindex="-1" class="wrap">${name} ${type && html`<${Served} type=${type} />`}</h1>
+        <h1 tabindex="-1" class="wrap">${name} ${type && html`<${TypeWorkers} type=${type} />`}</h1>
       </div>
       <span class="spacer"></span>
       <a class="button" href=${`/jobs?job_type=${encodeURIComponent(name)}`}>Its jobs</a>
@@ -167,13 +167,13 @@ function TypePage({ name, workspace }) {
   </div>`;
 }
 
-const MOST_RUNNING = 100;
+const MAX_RUNNING = 100;
 
 /** Who serves it, since when, of which commit, and with which jobs in hand. */
 function Serving({ type, workspace }) {
   const filter = { workspace_id: workspace.id, job_type: type.job_type, state: ["running"] };
   const running = useRead(
-    (signal) => jobs.page(filter, null, MOST_RUNNING, signal),
+    (signal) => jobs.page(filter, null, MAX_RUNNING, signal),
     [workspace.id, type.job_type],
   );
   usePolling(running, EVERY_MS);

@@ -39,9 +39,9 @@ HOOKS = """
 const { url, key, token, workspace_id, type } = VALUES;
 document.body.innerHTML = '<main><h1>Mine</h1><div id="app"></div></main>';
 const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
-const { hooksOf } = await import("/lib/jobs/hooks.js");
+const { createHooks } = await import("/lib/jobs/hooks.js");
 const { h, render } = globalThis.preact;
-const { useEnqueue, useJob } = hooksOf(globalThis.preactHooks, client, {
+const { useEnqueue, useJob } = createHooks(globalThis.preactHooks, client, {
   workspace_id, schema: "public",
 });
 globalThis.renders = [];

@@ -1,4 +1,4 @@
-"""Words on their way from the database to those who read them, over a wire that misbehaves."""
+"""Events and words from the database to those who read them, over a wire that misbehaves."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ class Speaker:
             True
         ):  # as a worker: what was stored of a report that had no answer is known by offset
             try:
-                outcome = self._worker.report(self._lease, output=[{**piece, "text": words}])
+                said = [{**piece, "text": words}]
+                outcome = self._worker.report(self._lease, None, "a line", output=said)
             except httpx.TransportError:
                 continue
             assert outcome == "ok"
@@ -142,6 +143,17 @@ class Speaker:
         start = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
         self.text += " the end"
         self._worker.settle(self._lease, result={}, output=[{**start, "text": " the end"}])
+
+
+def events_of(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
+    """The sequence numbers of the events of jobs in the database."""
+    with stack.connect() as connection:
+        rows = connection.execute(
+            "select job_id::text, array_agg(seq order by seq) from public.job_events"
+            " where job_id = any(%s::uuid[]) group by job_id",
+            [jobs],
+        )
+        return dict(rows.fetchall())
 
 
 @contextmanager
@@ -210,7 +222,7 @@ TROUBLES = (
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_every_reader_has_every_character(
+async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, trouble: str
 ) -> None:
     """Once and in order, whatever the wire does; what an attempt said that died is gone."""
@@ -255,6 +267,9 @@ async def test_every_reader_has_every_character(
     said = {speaker.job_id: speaker.text for speaker in speakers}
     assert trouble not in {"lossy", "half-open"} or wire.dropped + wire.swallowed > 0
     assert [one for one in read if one["text"] != said[one["job"]]] == []
+    events = await asyncio.to_thread(events_of, stack, jobs)
+    watched = [one for one in read + read_late if one["by"] == "watch"]
+    assert [one for one in watched if one["seqs"] != events[one["job"]]] == []
     for one in read_late:
         assert one["text"] == said[one["job"]][7 if one["by"] == "pieces" else 0 :]
     expected = 3 * JOBS * (1 if late is None else 2)

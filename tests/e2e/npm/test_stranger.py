@@ -55,6 +55,8 @@ const said = outputOf(client, "id", "reply", { from: 3, signal: AbortSignal.abor
 for await (const { text, items } of said) console.log(text?.length, items?.[0]);
 watchJob(client, "id", { onOutput: ({ facts }) => console.log(facts[0].at) });
 export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
+// @ts-expect-error a result that no one described may be null
+export const result: {} = ended[0].result;
 document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
 window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
 """
@@ -189,21 +191,19 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
     assert typed.compile(*files, react=react, declarations=True) == ""
 
 
-def test_what_the_engine_would_refuse_does_not_compile(stranger: Stranger) -> None:
-    """Filters by their names, options that may be undefined, the element's events everywhere."""
+@pytest.mark.parametrize(
+    ("file", "text", "jsx"), [("closed.ts", CLOSED, "react"), ("solid.tsx", SOLID, "solid-js")]
+)
+def test_without_declared_job_types_only_what_the_engine_takes_compiles(
+    stranger: Stranger, file: str, text: str, jsx: str
+) -> None:
+    """Any name of a type, filters by theirs, the element's events everywhere and in Solid."""
     (stranger.folder / "none.d.ts").write_text("export {};\n")
-    (stranger.folder / "closed.ts").write_text(CLOSED)
+    (stranger.folder / file).write_text(text)
 
-    said = stranger.compile("closed.ts", types="none.d.ts", declarations=True, library=True)
-
-    assert said == ""
-
-
-def test_the_element_is_one_of_solid_s(stranger: Stranger) -> None:
-    (stranger.folder / "none.d.ts").write_text("export {};\n")
-    (stranger.folder / "solid.tsx").write_text(SOLID)
-
-    said = stranger.compile("solid.tsx", types="none.d.ts", jsx="solid-js", declarations=True)
+    said = stranger.compile(
+        file, types="none.d.ts", jsx=jsx, declarations=True, library=jsx == "react"
+    )
 
     assert said == ""
 
@@ -245,20 +245,6 @@ def test_the_element_is_one_of_svelte_s_and_vue_s(
     assert said.count("Type 'number' is not assignable to type 'string") == 1, said
     assert said.count("rror TS") + said.count("Error:") == 1, said
     assert (wrong in said, right in said) == (True, False), said
-
-
-def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
-    (stranger.folder / "none.d.ts").write_text("export {};\n")
-    (stranger.folder / "loose.ts").write_text(
-        'import { createClient } from "@supabase/supabase-js";\n'
-        'import { enqueue } from "minutehand";\n'
-        'const made = await enqueue(createClient("http://x", "k"), "any", { n: 1 },'
-        ' { workspace_id: "w" });\n'
-        "// @ts-expect-error a result that no one described may be null\n"
-        "export const result: {} = made.job.result;\n"
-    )
-
-    assert stranger.compile("loose.ts", types="none.d.ts") == ""
 
 
 def test_the_readme_s_program_sees_its_job_live_to_completed(

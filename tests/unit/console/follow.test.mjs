@@ -189,26 +189,6 @@ for (const story of cases.stories)
     watch.close();
   });
 
-test("a database that is away while messages come is read after the first answer", async () => {
-  const world = new World({ log: [1] });
-  const delivered = [];
-  const watch = watchJob(world.client, "j", {
-    after: 0,
-    onEvent: ({ seq }) => delivered.push(seq),
-  });
-  await leap(100);
-  world.do({ join: {}, ready: true });
-  await leap(1000);
-  world.do({ database: "away" });
-  await leap(40_000);
-  world.do({ commit: [2], message: [2] });
-  assert.deepEqual([delivered, watch.freshness], [[1, 2], "catching-up"]);
-  world.do({ commit: [3], database: "there" });
-  await leap(5000);
-  assert.deepEqual([delivered, watch.freshness], [[1, 2, 3], "live"]);
-  watch.close();
-});
-
 test("a watch that was closed during a read says no more, and `ended` does not hang", async () => {
   const world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
@@ -237,25 +217,6 @@ test("who reads is asked for as long as any channel lasts, and no longer", async
   await leap(3000);
   assert.equal(listeners, 0);
   await Promise.all(rejected);
-});
-
-test("what was asked for one who reads is not given to the next", async () => {
-  const world = new World({ log: [1], read_takes: 1 });
-  const delivered = [];
-  let say = null;
-  const data = { subscription: { unsubscribe: () => {} } };
-  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
-  const watch = watchJob(world.client, "j", {
-    after: 0,
-    onEvent: ({ seq }) => delivered.push(seq),
-  });
-  await leap(500);
-  say("SIGNED_IN", { user: { id: "another" } });
-  await leap(1000); // its answer has come
-  assert.deepEqual(delivered, []);
-  await leap(2000);
-  assert.deepEqual(delivered, [1]);
-  watch.close();
 });
 
 test("who may no longer read keeps nothing of what they read", async () => {

@@ -1,13 +1,13 @@
 // What a person does to jobs, by the Data API and under their own rights: each once, and repeated
 // only where the refusal says that nothing was done because another transaction has the job.
 
-import { call, QueueError, untilFree } from "./client.js";
+import { call, QueueError, retryWhileLocked } from "./client.js";
 
 const WRITE_MS = 20_000;
 
 async function change(client, schema, name, values, isWhole) {
   refuseUnsendable(values);
-  const options = { ms: WRITE_MS, run: untilFree, isWhole };
+  const options = { ms: WRITE_MS, run: retryWhileLocked, isWhole };
   return call(client, schema, name, values, options);
 }
 

@@ -13,7 +13,8 @@ export function setSchema(client, schema) {
 }
 
 /** Our tables and functions, over a supabase-js client. */
-export const within = (client, schema) => client.schema(schema ?? schemas.get(client) ?? INSTALLED);
+export const inSchema = (client, schema) =>
+  client.schema(schema ?? schemas.get(client) ?? INSTALLED);
 
 /** A call that failed: refused by the queue, or not answered. */
 export class QueueError extends Error {
@@ -48,13 +49,13 @@ export class QueueError extends Error {
 const isThere = (data) => data !== null && data !== undefined;
 
 /** Whether what supabase-js calls a success holds nothing, or only half of what was asked for. */
-export const isCut = ({ data, error, status }, isWhole = isThere) =>
+const isIncomplete = ({ data, error, status }, isWhole = isThere) =>
   status >= 200 && status < 300 && Boolean(error || !isWhole(data));
 
 /** What a supabase-js query gives, or a `QueueError`. */
 async function unwrap(query, isWhole = isThere) {
   const answer = await query;
-  if (isCut(answer, isWhole)) throw new QueueError({}, 0);
+  if (isIncomplete(answer, isWhole)) throw new QueueError({}, 0);
   const { data, error, status } = answer;
   if (error) throw new QueueError(error, status);
   return data;
@@ -64,7 +65,7 @@ async function unwrap(query, isWhole = isThere) {
  * What `run(signal)` gives, or the error of `limit` when that comes first: also of what ignores the
  * signal, as supabase-js while it renews a token.
  */
-export function inTime(run, limit) {
+export function withTimeout(run, limit) {
   const over = new Promise((_, reject) =>
     limit.addEventListener("abort", () => reject(limit.reason), { once: true }),
   );
@@ -75,7 +76,7 @@ export function inTime(run, limit) {
  * What a read answers that is repeated while too many of its workspace run: soon, then each second,
  * never all pages at once. A server that is busy for all of that time is not away.
  */
-export async function patiently(read, signal, ms = READ_MS, isRefused = isTooMany) {
+async function retryWhileBusy(read, signal, ms = READ_MS, isRefused = isTooMany) {
   const until = Date.now() + 0.8 * ms;
   for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
     const answer = await read();
@@ -90,10 +91,13 @@ const BUSY_MS = 4000; // a job is held for milliseconds
 const isBusy = ({ error }) => [error?.hint, error?.code].includes("job_busy");
 
 /** What a write answers that is repeated while another transaction changes its job. */
-export const untilFree = (write, signal) => patiently(write, signal, BUSY_MS, isBusy);
+export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isBusy);
 
 /** One answer within its time, and before `signal`. */
-export async function once(query, { ms = READ_MS, run = patiently, isWhole, signal } = {}) {
+export async function readOnce(
+  query,
+  { ms = READ_MS, run = retryWhileBusy, isWhole, signal } = {},
+) {
   // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
   const single = query.retry ? query.retry(false) : query;
   const send = (limit) => run(() => single.abortSignal(limit), limit, ms);
@@ -102,7 +106,7 @@ export async function once(query, { ms = READ_MS, run = patiently, isWhole, sign
   const timer = setTimeout(end, ms);
   signal?.addEventListener("abort", end, { once: true });
   try {
-    return await inTime((limit) => unwrap(send(limit), isWhole), over.signal);
+    return await withTimeout((limit) => unwrap(send(limit), isWhole), over.signal);
   } catch (error) {
     throw error instanceof QueueError ? error : new QueueError({}, 0);
   } finally {
@@ -113,4 +117,4 @@ export async function once(query, { ms = READ_MS, run = patiently, isWhole, sign
 
 /** What one of our functions answers. */
 export const call = (client, schema, name, values, options) =>
-  once(within(client, schema).rpc(name, values), options);
+  readOnce(inSchema(client, schema).rpc(name, values), options);

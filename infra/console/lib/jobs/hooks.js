@@ -7,7 +7,7 @@ import { stateOf, watchJob } from "./watch-job.js";
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
 /** Make the hooks of `React`, `preact/hooks`, or what keeps their contract. */
-export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) {
+export function createHooks({ useState, useEffect, useRef }, client, defaults = {}) {
   const { schema } = defaults;
   const clientNow = () => (typeof client === "function" ? client() : client);
 

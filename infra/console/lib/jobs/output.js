@@ -2,7 +2,7 @@
 // no I/O, no clock.
 
 /** Pieces of a stream kept back while an earlier one is missing; more are read again instead. */
-const MOST_WAITING = 1000;
+const MAX_WAITING = 1000;
 
 /**
  * Hands out what the streams say: each character and each item once and in order, whatever pieces
@@ -66,7 +66,7 @@ export class Output {
     if (isMessage) known.received = Math.max(known.received, next);
     known.wanted = Math.max(known.wanted, next);
     const content = text ?? items; // what is too long for a message comes without
-    if (content !== undefined && next > known.next && known.waiting.length < MOST_WAITING)
+    if (content !== undefined && next > known.next && known.waiting.length < MAX_WAITING)
       known.waiting.push({ from, next, content });
     const ready = this.#advance(stream, known);
     const isBegun = isAgain && ready.length === 0 && from === 0 && next === 0;
@@ -109,5 +109,5 @@ function behind(content, count) {
 }
 
 /** What a stream said as a text: an item a line. */
-export const wordsOf = (said) =>
+export const outputText = (said) =>
   typeof said === "string" ? said : said.map((item) => JSON.stringify(item)).join("\n");

@@ -4,7 +4,7 @@
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 /** Events kept back while an earlier one is missing; beyond this they are read again instead. */
-const MOST_WAITING = 1000;
+const MAX_WAITING = 1000;
 
 /**
  * Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
@@ -36,7 +36,7 @@ export class Sequence {
     for (const event of events) {
       if (!Number.isSafeInteger(event?.seq) || event.seq < this.#next) continue;
       if (event.seq === this.#next) ready.push(...this.#advance(event));
-      else if (this.#waiting.size < MOST_WAITING) this.#waiting.set(event.seq, event);
+      else if (this.#waiting.size < MAX_WAITING) this.#waiting.set(event.seq, event);
       else this.#dropped = true;
     }
     return ready;

@@ -1,14 +1,14 @@
 // What all watches of one supabase-js client stand on: who reads, the socket, and whether reads are
 // answered. Another user, or a refusal, empties every row that was read; an outage empties none.
 
-import { inTime, QueueError, READ_MS } from "./client.js";
+import { withTimeout, QueueError, READ_MS } from "./client.js";
 import { later, onWake } from "./page.js";
 import { Socket } from "./socket.js";
 
 const AWAY_MS = [500, 1000, 2000]; // while none is answered, between questions, one for all
-const AWAY_MS_MOST = 3000;
+const MAX_AWAY_MS = 3000;
 const HUNG_MS = 3000; // a read that takes longer may never end
-const MOST_ASKED = 2;
+const MAX_ASKED = 2;
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
 const SETTLE_MS = 50; // a page comes back by several events
 
@@ -39,14 +39,15 @@ class Session {
   #question = null; // the last read, asked again to learn whether reads are answered
   #asking = null;
   #asked = [];
-  #hung = stopper(); // ends the reads under way
+  #hung = createStop(); // ends the reads under way
   #waking = null;
   #isBegun = false;
   #end = () => {};
 
   constructor(client) {
     this.#client = client;
-    const authorize = () => inTime(() => client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
+    const authorize = () =>
+      withTimeout(() => client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
     // channels linger in the name of who reads: who that is must be known as long as there is one
     const rest = () => this.#stop();
     this.#socket = new Socket(client, { authorize, rest, wake: () => this.wake() });
@@ -158,7 +159,7 @@ class Session {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
       this.#known ??= this.#who().finally(() => (this.#known = null));
-      const user = await inTime(() => this.#known, AbortSignal.timeout(READ_MS));
+      const user = await withTimeout(() => this.#known, AbortSignal.timeout(READ_MS));
       if (this.#user === undefined) this.#becomes(user);
     } else this.#becomes(await this.#who());
   }
@@ -174,7 +175,7 @@ class Session {
 
   async #isStill(user) {
     try {
-      return (await inTime(() => this.#who(), AbortSignal.timeout(READ_MS))) === user;
+      return (await withTimeout(() => this.#who(), AbortSignal.timeout(READ_MS))) === user;
     } catch {
       return false; // the token could not be renewed
     }
@@ -209,7 +210,7 @@ class Session {
   }
 
   #askAgain() {
-    const wait = AWAY_MS[this.#tries++] ?? AWAY_MS_MOST;
+    const wait = AWAY_MS[this.#tries++] ?? MAX_AWAY_MS;
     this.#asking = later(
       () => {
         this.#askAgain();
@@ -222,7 +223,7 @@ class Session {
   async #ask(question) {
     const asked = new AbortController();
     // what hangs holds its connection; a server that is only slow gets two more
-    if (this.#asked.push(asked) > MOST_ASKED) this.#asked.shift().abort();
+    if (this.#asked.push(asked) > MAX_ASKED) this.#asked.shift().abort();
     try {
       await question(asked.signal);
     } catch (error) {
@@ -230,7 +231,7 @@ class Session {
     }
     if (question !== this.#question) return;
     this.#hung.stop(); // each is asked again at once
-    this.#hung = stopper();
+    this.#hung = createStop();
     this.#answered();
   }
 
@@ -251,7 +252,7 @@ class Session {
 const isAway = (error) => error?.isAway ?? error?.status === 0;
 
 /** What reads race with, so that they can be ended. */
-function stopper() {
+function createStop() {
   const aborter = new AbortController();
   const { signal } = aborter;
   const promise = new Promise((_, reject) => {

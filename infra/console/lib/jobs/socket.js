@@ -1,7 +1,7 @@
 // The private Realtime topics of one supabase-js client: one channel each, shared and counted.
 // supabase-js replaces a dead socket and joins its channels again; what it does late is done here.
 
-import { within } from "./client.js";
+import { inSchema } from "./client.js";
 import { isHidden, later, sleep } from "./page.js";
 import { eventsOf } from "./sequence.js";
 
@@ -9,7 +9,7 @@ import { eventsOf } from "./sequence.js";
 const READY = "Replication connection established";
 const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
 const ENTER_MS = [500, 1000, 2000, 5000, 10_000]; // after the server closed a channel
-const ENTER_MS_MAX = 30_000;
+const MAX_ENTER_MS = 30_000;
 const REPLY_MS = 2500; // a heartbeat that takes longer has no reply
 const TICK_MS = 5000;
 const MAX_SLOW_TICKS = 2;
@@ -126,7 +126,7 @@ export class Socket {
    */
   async #follow(entry) {
     const { id } = entry;
-    const { data, status } = await within(this.#client, entry.schema)
+    const { data, status } = await inSchema(this.#client, entry.schema)
       .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: id })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
@@ -212,7 +212,7 @@ export class Socket {
 
   #reenterLater(entry, reason) {
     this.#leave(entry, reason);
-    const wait = ENTER_MS[entry.failures++] ?? ENTER_MS_MAX;
+    const wait = ENTER_MS[entry.failures++] ?? MAX_ENTER_MS;
     entry.timer = later(() => this.#enter(entry), wait * (0.75 + Math.random() / 2));
   }
 

@@ -2,7 +2,7 @@
 
 import { watchJob } from "./watch-job.js";
 
-const MOST_WAITED = 20; // jobs of one call that are followed at a time
+const MAX_WAITED = 20; // jobs of one call that are followed at a time
 
 /**
  * Wait until all have ended; their rows, in the order of their ids. Rejects where one is gone, or
@@ -28,7 +28,7 @@ export async function waitAll(client, jobIds, { schema, signal } = {}) {
     else signal?.addEventListener("abort", abort, { once: true });
   });
   try {
-    await Promise.race([aborted, Promise.all(Array.from({ length: MOST_WAITED }, follow))]);
+    await Promise.race([aborted, Promise.all(Array.from({ length: MAX_WAITED }, follow))]);
     return rows;
   } finally {
     left.length = 0;

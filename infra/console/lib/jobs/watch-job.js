@@ -1,6 +1,6 @@
 // One job followed: its row, its events and what its streams say.
 
-import { call, once, within } from "./client.js";
+import { call, readOnce, inSchema } from "./client.js";
 import { Follower } from "./follower.js";
 import { Output } from "./output.js";
 import { later, notify } from "./page.js";
@@ -86,7 +86,7 @@ class JobWatch extends Follower {
 
   /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
   get ended() {
-    this.#settled ??= promised();
+    this.#settled ??= deferred();
     this.#settle();
     return this.#settled.promise;
   }
@@ -221,14 +221,14 @@ class JobWatch extends Follower {
       return (await this.#call("guest_job", { ...this.#guest, p_after: seq }, isWhole)).events;
     }
     const page = () =>
-      within(this.#client, this.#options.schema)
+      inSchema(this.#client, this.#options.schema)
         .from("job_events")
         .select("job_id,seq,type,data,created_at")
         .eq("job_id", this.#id)
         .gt("seq", seq)
         .order("seq", { ascending: true })
         .limit(PAGE);
-    return this.read((signal) => once(page(), { isWhole: Array.isArray, signal }));
+    return this.read((signal) => readOnce(page(), { isWhole: Array.isArray, signal }));
   }
 
   /** Read what the streams have said, as far as the row says that there is more; whether it was. */
@@ -305,7 +305,7 @@ class JobWatch extends Follower {
 }
 
 /** A promise with its own ends, as `Promise.withResolvers` of newer runtimes. */
-function promised() {
+function deferred() {
   const made = {};
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
   return made;

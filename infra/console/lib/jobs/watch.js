@@ -8,7 +8,7 @@ import { sessionOf } from "./session.js";
 
 const REORDER_MS = 400; // between reads of a topic where much happens
 const PROGRESS_MS = 2000; // a workspace's topic carries no progress: it is read while jobs run
-const MOST_ENDS = 200; // that one read of a list gives
+const MAX_ENDS = 200; // that one read of a list gives
 
 /** Jobs as they are now, without their histories: each event is a reason to read them again. */
 class JobsWatch extends Follower {
@@ -112,13 +112,13 @@ class JobsWatch extends Follower {
     const listed = new Set(this.#rows.map(({ id }) => id));
     const wanted = new Set([...(this.#running ?? []), ...this.#ended]);
     const gone = [...wanted].filter((id) => !listed.has(id));
-    const asked = gone.slice(0, MOST_ENDS);
+    const asked = gone.slice(0, MAX_ENDS);
     const found =
       asked.length > 0 ? await this.read((signal) => this.#readEnds(asked, signal)) : [];
     const rows = [...this.#rows, ...found];
     const isOver = ({ status }) => ENDED.has(status);
     const alive = rows.filter((row) => !isOver(row)).map(({ id }) => id);
-    this.#running = new Set([...alive, ...gone.slice(MOST_ENDS)]);
+    this.#running = new Set([...alive, ...gone.slice(MAX_ENDS)]);
     for (const id of [...listed, ...asked]) this.#ended.delete(id);
     for (const row of rows) if (wanted.has(row.id) && isOver(row)) notify(this.#options.onEnd, row);
   }

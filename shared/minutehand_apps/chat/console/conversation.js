@@ -2,7 +2,7 @@
 // to write in.
 
 import { callRoute, jobs as api, supabase } from "../../api.js";
-import { hooksOf } from "../../lib/jobs/hooks.js";
+import { createHooks } from "../../lib/jobs/hooks.js";
 import { stateOf } from "../../lib/states.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
@@ -23,7 +23,7 @@ needStyles("/apps/chat/chat.css");
 
 export const title = () => "Conversation";
 
-const { useJob } = hooksOf(hooks, supabase);
+const { useJob } = createHooks(hooks, supabase);
 
 const FOUND_MS = 250;
 /** A piece of work's status as a job's. */

@@ -1,7 +1,7 @@
 // One plan: its report as far as it is made, its stages, and its log.
 
 import { callRoute, supabase } from "../../api.js";
-import { hooksOf } from "../../lib/jobs/hooks.js";
+import { createHooks } from "../../lib/jobs/hooks.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
@@ -22,7 +22,7 @@ needStyles("/apps/plans/plans.css");
 
 export const title = () => "Plan";
 
-const { useJob } = hooksOf(hooks, supabase);
+const { useJob } = createHooks(hooks, supabase);
 
 const JSON_ONLY = { Accept: "application/json" };
 const FORMATS = [

@@ -3,7 +3,7 @@
 // may never be is noted where it happens, in `wrong`.
 const { supabase, preact, preactHooks } = globalThis;
 const { setSchema, watchJob, watchJobs } = await import("/lib/jobs.js");
-const { hooksOf } = await import("/lib/jobs/hooks.js");
+const { createHooks } = await import("/lib/jobs/hooks.js");
 await import("/lib/element.js");
 
 const LOOK_MS = 20;
@@ -202,7 +202,7 @@ class History {
         freshness: element.querySelector(".state").dataset.freshness,
       });
     } else {
-      const { useJob, useJobs } = hooksOf(preactHooks, this.#client, { schema: "public" });
+      const { useJob, useJobs } = createHooks(preactHooks, this.#client, { schema: "public" });
       one.state = () => one.rendered ?? {};
       const Shown = () => {
         const state =

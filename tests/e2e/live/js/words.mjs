@@ -1,6 +1,6 @@
 // Readers of jobs' words through one URL, as the argument says: of each job two that watch it, on two
 // clients, and one that takes it piece by piece. Prints {"live": true} once all watches are live, and
-// at the end {"read": [{job, by, text, status}]}. With a guest session as its key: as no one, by that
+// at the end {"read": [{job, by, text, status, seqs}]}. With a guest session as its key: as no one, by that
 // alone. A line on stdin renews the sessions' tokens, and
 // {"renewed": count} says so.
 import { createInterface } from "node:readline";
@@ -46,16 +46,19 @@ const live = new Set();
 const read = [];
 
 async function watched(client, job) {
+  const seqs = [];
   let text;
   const watch = watchJob(client, job, {
     session_id,
     pollingInterval: 1000,
+    history: true,
+    onEvent: ({ seq }) => seqs.push(seq),
     onOutput: ({ reply }) => (text = reply),
     onChange: ({ freshness }) => freshness === "live" && live.add(watch),
   });
   const { status } = await watch.ended;
   watch.close();
-  read.push({ job, by: "watch", text, status });
+  read.push({ job, by: "watch", text, status, seqs });
 }
 
 async function piece_by_piece(job) {
