@@ -105,7 +105,7 @@ class Project(BaseModel):
         return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
 
 
-def keep_out_of_git(folder: Path) -> None:
+def add_to_gitignore(folder: Path) -> None:
     """Make a folder of ours, whose contents no commit of the project takes up."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"

@@ -12,7 +12,7 @@ import pytest
 from infra.release.catalogue import catalogue, differences, first_rows
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
-from minutehand.install.catalog import find_differences, recorded_facts
+from minutehand.install.catalog import find_drifts, recorded_facts
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
@@ -59,7 +59,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         with psycopg.connect(one.url, autocommit=True) as session:
             recorded = recorded_facts(SCHEMAS, [])
             assert recorded is not None
-            assert find_differences(session, SCHEMAS, recorded) == []
+            assert find_drifts(session, SCHEMAS, recorded) == []
 
         assert project.environment["MINUTEHAND_APPS"] == "jobs,-minutehand.webhooks"
         assert (

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from minutehand.app import find_apps
-from minutehand.install.catalog import Difference, find_differences, recorded_facts
+from minutehand.install.catalog import Drift, find_drifts, recorded_facts
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
 from tests.support.engine import ADA, Engine
@@ -111,8 +111,8 @@ def test_what_differs_from_the_release_is_named(engine: Engine, change: str) -> 
     recorded = recorded_facts(Schemas(), find_apps([]))
     assert recorded is not None
 
-    def differences() -> list[Difference]:
-        return find_differences(engine.connection, Schemas(), recorded)
+    def differences() -> list[Drift]:
+        return find_drifts(engine.connection, Schemas(), recorded)
 
     assert differences() == []
     with engine.connection.transaction(force_rollback=True):

@@ -33,7 +33,7 @@ class Run:
 
 
 @cache
-def verbs() -> dict[str, Any]:
+def commands() -> dict[str, Any]:
     """Every verb as its command; Typer brings a click of its own."""
     group: Any = typer.main.get_command(app)
     return {name: group.get_command(None, name) for name in group.list_commands(None)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.docs.__main__ import ROOT, DeadLink, site_links, write_pages
-from minutehand.cli.docs import find
+from minutehand.cli.docs import find_page
 from minutehand.docs import PAGES
 
 
@@ -76,7 +76,8 @@ def test_an_agent_finds_every_page(site: Path) -> None:
 def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
     """Who moves over types what they come from; a word of several titles is none's."""
     found = {
-        word: find(word) for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")
+        word: find_page(word)
+        for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")
     }
     assert {word: page and page.topic for word, page in found.items()} == {
         "adopt": "adopt",

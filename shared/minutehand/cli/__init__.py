@@ -1,1 +1,1 @@
-"""The `minutehand` command: the same verbs against the local stack and a hosted one."""
+"""The `minutehand` command, which works with the local stack and with a hosted one."""

@@ -1,4 +1,4 @@
-"""Verbs that change jobs and what may start: cancel, retry, replay, answer, pause, resume."""
+"""Commands that change jobs or stop starts: cancel, retry, replay, answer, pause, resume."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.jobs import read_jobs, read_payload, say_enqueued
+from minutehand.cli.jobs import print_enqueued, read_jobs, read_payload
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.ids import whole_id
+from minutehand.terminal.ids import resolve_job_id
 from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
 from minutehand.terminal.output import Output
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-OtherPayload = Annotated[str | None, typer.Option(help="In place of its own: JSON, @file, or -.")]
+OtherPayload = Annotated[
+    str | None, typer.Option(help="Payload that replaces the job's: JSON, @file, or -.")
+]
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
 
 
-#: What an action applies to.
+#: By action, the job statuses that it applies to.
 APPLIES_TO = {"cancel": ["pending", "processing", "waiting"], "retry": ["failed"]}
 
 
@@ -36,7 +38,7 @@ def cancel(
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only in this state.")] = None,
     yes: Yes = False,
 ) -> None:
-    """Cancel a job, or all live jobs that match; a running one stops within five seconds."""
+    """Cancel a job, or all matching live jobs; a running job stops within five seconds."""
     if job_id is not None:
         _act(output, connection, job_id, "cancel", "cancel requested")
         return
@@ -56,12 +58,12 @@ def retry(
     queue: Queue = None,
     tag: Tag = None,
     cause: Annotated[
-        str | None, typer.Option(help="Only those that failed of this, as `failures` names it.")
+        str | None, typer.Option(help="Only jobs with this cause, as `failures` lists it.")
     ] = None,
     every: Everything = False,
     yes: Yes = False,
 ) -> None:
-    """Run a failed or cancelled job again, a delayed one now, or all failed jobs that match."""
+    """Run a failed or cancelled job again, a delayed job now, or all matching failed jobs."""
     if job_id is not None:
         body = None if payload is None else {"payload": read_payload(payload)}
         _act(output, connection, job_id, "retry", "will run again", body)
@@ -79,9 +81,9 @@ def _act_on_all(
     every: bool = False,
     yes: bool,
 ) -> None:
-    """Ask, then act on batch after batch until none matches."""
-    chosen = {name: value for name, value in matching.items() if value is not None}
-    if not chosen and not every:
+    """Ask for confirmation, then apply the action batch by batch until no job matches."""
+    criteria = {name: value for name, value in matching.items() if value is not None}
+    if not criteria and not every:
         raise CommandFailed(
             "a job's id or a criterion must be given",
             code="bad_usage",
@@ -90,9 +92,9 @@ def _act_on_all(
     if not yes:
         if output.as_json or not sys.stdin.isatty():
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
-        many = _counted(connection, action, chosen)
-        typer.confirm(f"{action.capitalize()} {many}?", err=True, abort=True)
-    count, body = 0, {"workspace_id": connection.workspace, "filter": chosen}
+        jobs = _describe_count(connection, action, criteria)
+        typer.confirm(f"{action.capitalize()} {jobs}?", err=True, abort=True)
+    count, body = 0, {"workspace_id": connection.workspace, "filter": criteria}
     while True:
         changed = connection.call("POST", f"/api/jobs/{action}", json=body)
         count += changed["count"]
@@ -102,17 +104,17 @@ def _act_on_all(
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 
-def _counted(connection: Connection, action: str, chosen: dict[str, Any]) -> str:
-    """How many jobs an action touches: up to 1,000 they are looked at one by one."""
-    asked = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **chosen}
-    found = len(read_jobs(connection, asked, 1001))
-    return "1 job" if found == 1 else f"{found} jobs" if found < 1001 else "more than 1,000 jobs"
+def _describe_count(connection: Connection, action: str, criteria: dict[str, Any]) -> str:
+    """Describe the number of jobs that an action affects, which is counted up to 1,000."""
+    filters = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **criteria}
+    count = len(read_jobs(connection, filters, 1001))
+    return "1 job" if count == 1 else f"{count} jobs" if count < 1001 else "more than 1,000 jobs"
 
 
 def _act(
     output: Output, connection: Connection, job_id: str, action: str, done: str, body: Any = None
 ) -> None:
-    path = f"/api/jobs/{whole_id(connection, job_id)}/{action}"
+    path = f"/api/jobs/{resolve_job_id(connection, job_id)}/{action}"
     job = connection.call("POST", path, json=body)
     output.value(job, text=f"{job['id']}  {done}; it is {job['status']}")
 
@@ -126,12 +128,12 @@ def answer(
     *,
     raw: Annotated[bool, typer.Option("--raw", help="ANSWER is JSON.")] = False,
 ) -> None:
-    """Answer the question a job waits with."""
+    """Answer the question that a job is waiting for."""
     try:
-        given = json.loads(value) if raw else value
+        body = {"answer": json.loads(value) if raw else value}
     except ValueError as error:
-        raise CommandFailed(f"ANSWER is not JSON: {error}", code="bad_payload") from error
-    _act(output, connection, job_id, "answer", "answered", {"answer": given})
+        raise CommandFailed(f"ANSWER must be JSON: {error}", code="bad_payload") from error
+    _act(output, connection, job_id, "answer", "answered", body)
 
 
 @verb
@@ -142,19 +144,23 @@ def replay(
     *,
     from_step: Annotated[
         str | None,
-        typer.Option("--from", help="A finished step: those before it are kept. Else its start."),
+        typer.Option(
+            "--from",
+            help="A finished step to start from; the steps before it are kept. "
+            "Default: from the start.",
+        ),
     ] = None,
     payload: OtherPayload = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
 ) -> None:
-    """Run a job again as a new one, from a finished step or from its start."""
+    """Enqueue a copy of a job, from a finished step on or from its start."""
     body = {} if from_step is None else {"from_step": from_step}
     if payload is not None:
         body["payload"] = read_payload(payload)
-    path = f"/api/jobs/{whole_id(connection, job_id)}/replay"
+    path = f"/api/jobs/{resolve_job_id(connection, job_id)}/replay"
     key = {"idempotency-key": str(uuid.uuid4())}
     job = connection.call("POST", path, json=body, headers=key)
-    say_enqueued(output, connection, job, watch=watch)
+    print_enqueued(output, connection, job, watch=watch)
 
 
 @workspace_verb
@@ -165,11 +171,13 @@ def pause(
     job_type: JobType = None,
     queue: Queue = None,
     every: Everything = False,
-    reason: Annotated[str | None, typer.Option(help="Shown to anyone who asks why.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Reason, shown to anyone who asks why jobs wait.")
+    ] = None,
 ) -> None:
-    """Let no job of a type, a queue or the workspace start; running ones continue.
+    """Stop starting jobs of a type, a queue or the workspace; running jobs continue.
 
-    A workspace's managers may pause it; types and queues need the operator's secret key.
+    A workspace's managers may pause it. Types and queues need the operator's secret key.
     """
     _pause(output, connection, (job_type, queue, every), {"paused": True, "reason": reason})
 
@@ -190,35 +198,37 @@ def resume(
 def _pause(
     output: Output,
     connection: Connection,
-    which: tuple[str | None, str | None, bool],
+    target: tuple[str | None, str | None, bool],
     change: dict[str, Any],
 ) -> None:
-    job_type, queue, every = which
-    if sum(map(bool, which)) != 1:
+    job_type, queue, every = target
+    if sum(map(bool, target)) != 1:
         raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
     if every:
         path = connection.path("pause" if change["paused"] else "resume")
         result = connection.call("POST", path, json={"reason": change.get("reason")})
     elif job_type and not change["paused"]:
-        # first the pause of this workspace, then the operator's, where the key to it is at hand
-        here = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
-        result = connection.rpc("pause_jobs", {"p_request": here | change})
-        if any(each["kind"] == "job_type" for each in result.get("left", ())):
-            result = _operate(connection, "job_type", job_type, change) or result
-    else:  # it affects every workspace, so only the operator may: no route offers it
+        # first the pause of this workspace, then the operator's pause if their key is set
+        request = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
+        result = connection.rpc("pause_jobs", {"p_request": request | change})
+        if any(pause["kind"] == "job_type" for pause in result.get("left", ())):
+            result = _pause_as_operator(connection, "job_type", job_type, change) or result
+    else:  # no route offers this, because it affects all workspaces and is the operator's right
         kind = "job_type" if job_type else "queue"
         connection.need("SUPABASE_SECRET_KEY")
-        result = _operate(connection, kind, job_type or queue, change)
-    what = job_type or queue or "the workspace"
-    lines = [f"{what} is {'paused' if result['paused'] else 'running again'}"]
-    for each in () if change["paused"] else result.get("left", ()):
-        steps = " ".join(step["words"] for step in each["next"])
-        lines.append(f"still stopped by a pause of its {each['kind']}. {steps}")
+        result = _pause_as_operator(connection, kind, job_type or queue, change)
+    subject = job_type or queue or "the workspace"
+    lines = [f"{subject} is {'paused' if result['paused'] else 'running again'}"]
+    for pause in () if change["paused"] else result.get("left", ()):
+        steps = " ".join(step["words"] for step in pause["next"])
+        lines.append(f"still stopped by a pause of its {pause['kind']}. {steps}")
     output.value(result, text="\n".join(lines))
 
 
-def _operate(connection: Connection, kind: str, name: str | None, change: dict[str, Any]) -> Any:
-    """Pause or resume as the operator; None without the operator's key."""
+def _pause_as_operator(
+    connection: Connection, kind: str, name: str | None, change: dict[str, Any]
+) -> Any:
+    """Pause or resume as the operator; return None without the operator's key."""
     if not connection.values.get("SUPABASE_SECRET_KEY"):
         return None
     request = {"kind": kind, "name": name} | change

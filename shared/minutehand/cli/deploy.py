@@ -1,7 +1,8 @@
-"""`minutehand deploy`: from a project to a running stack, each step said before it is done.
+"""`minutehand deploy`: turns a project into a running stack and announces each step.
 
-The database is one migration ahead of the code, never behind it. The stack makes the key that
-encrypts the secrets; functions read those at their next cold start, so the first tick comes last.
+Migrations are pushed before the code, so that the schema is never behind it. The stack creates the
+key that encrypts the secrets. The first tick comes last, because functions read their secrets at a
+cold start.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli.stage import Stage, asked_region, aws_refusals
+from minutehand.cli.stage import Stage, resolve_region, translate_aws_errors
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
-from minutehand.deploy.console import console_assets, forget, upload
+from minutehand.deploy.console import console_assets, invalidate, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, write_first_files
 from minutehand.node import NodeMissing, node_binary, node_home
-from minutehand.project import Project, keep_out_of_git
+from minutehand.project import Project, add_to_gitignore
 from minutehand.terminal.connection import CommandFailed, Connection, load_values, refuse_tracked
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: In the names of a template that is compiled without an account.
+#: Region in the names of a template that is compiled without an account.
 ANY_REGION = "us-east-1"
 
 
@@ -44,50 +45,51 @@ ANY_REGION = "us-east-1"
 def package(
     output: Output,
     *,
-    stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
+    stage: Annotated[str, typer.Option(help="Stage to compile.")] = "dev",
     region: Region = "",
 ) -> None:
-    """Build the zip for AWS and compile the stack, without an account."""
-    with refusals(region):
+    """Build the zip for AWS and compile the stack (no account needed)."""
+    with translate_errors(region):
         for path in write_first_files(Project.find()):
             output.note(f"wrote {path.name}")
-        made, template = make_package(Stage(stage, region or ANY_REGION))
+        built, template = build_package(Stage(stage, region or ANY_REGION))
         output.value(
-            {**asdict(made), "template": str(template)}, text=f"{described(made)}\n{template}"
+            {**asdict(built), "template": str(template)},
+            text=f"{describe_build(built)}\n{template}",
         )
 
 
 @contextmanager
-def refusals(region: str) -> Iterator[None]:
-    """What AWS refuses, and what the project lacks, as failures of the command."""
+def translate_errors(region: str) -> Iterator[None]:
+    """Raise `CommandFailed` for errors of AWS, of packaging and of the project's settings."""
     try:
-        with aws_refusals(region):
+        with translate_aws_errors(region):
             yield
     except (PackagingError, ConfigurationError, NodeMissing) as error:
         raise CommandFailed(str(error), code="packaging_failed") from error
 
 
-def described(made: Built) -> str:
-    """A build in a line, with the end of its Python on Lambda."""
-    until = f"Python {made.python}, which Lambda runs until {RUNTIMES[made.python]}"
-    return f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, {until}"
+def describe_build(built: Built) -> str:
+    """Describe a build in a line, with the date when Lambda ends its Python version."""
+    until = f"Python {built.python}, which Lambda runs until {RUNTIMES[built.python]}"
+    return f"{built.archive}: {built.zipped_bytes / 1e6:.1f} MB, {until}"
 
 
-def make_package(stage: Stage) -> tuple[Built, Path]:
-    """Build the zip, then the template that deploys it."""
+def build_package(stage: Stage) -> tuple[Built, Path]:
+    """Build the zip, then compile the template that deploys it."""
     project = Project.find()
     folder = project.root / "build" / "aws"
-    keep_out_of_git(folder)
-    made = build(folder, project)
+    add_to_gitignore(folder)
+    built = build(folder, project)
     compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
-    return made, compiled / TEMPLATE
+    return built, compiled / TEMPLATE
 
 
 @verb
 def deploy(
     output: Output,
     name: Annotated[
-        str, typer.Argument(metavar="STAGE", help="A stage of the project's file of stages.")
+        str, typer.Argument(metavar="STAGE", help="A stage of the project's stages file.")
     ],
     *,
     region: Region = "",
@@ -97,16 +99,16 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and package only.")] = False,
     no_database: Annotated[
         bool,
-        typer.Option("--no-database", help="Skip the migrations: something else applies them."),
+        typer.Option("--no-database", help="Skip the migrations if something else applies them."),
     ] = False,
     secrets_only: Annotated[
         bool, typer.Option("--secrets-only", help="Only write the secrets, e.g. to rotate them.")
     ] = False,
 ) -> None:
     """Deploy a stage to AWS."""
-    with refusals(region):
+    with translate_errors(region):
         secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
-        region = region or ANY_REGION if dry_run else asked_region(region)
+        region = region or ANY_REGION if dry_run else resolve_region(region)
         run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
         for path in write_first_files(Project.find()):
             output.note(f"wrote {path.name}")
@@ -131,17 +133,19 @@ def deploy(
         for step in steps:
             output.note(str(step.__doc__))
             step()
-        made = run.stage.outputs() if done == "deployed" else {}
-        url = made.get("ConsoleUrl") or made.get("HttpApiUrl")
-        output.value({"stage": name, "outputs": made}, text=f"{done}: {url}" if url else done)
+        outputs = run.stage.outputs() if done == "deployed" else {}
+        url = outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl")
+        output.value({"stage": name, "outputs": outputs}, text=f"{done}: {url}" if url else done)
 
 
 def read_secrets(path: Path) -> dict[str, str]:
-    """The secrets file."""
+    """Read a secrets file that only its owner may read and that git does not track."""
     values = load_values(path, {})
     if path.stat().st_mode & 0o077:
         raise CommandFailed(
-            f"others may read {path}", code="secrets_exposed", fix=f"chmod 600 {path}"
+            f"{path} must be readable by its owner only",
+            code="secrets_exposed",
+            fix=f"chmod 600 {path}",
         )
     refuse_tracked(path)
     return values
@@ -149,27 +153,27 @@ def read_secrets(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stage with its secrets, and the steps that bring it to AWS; a docstring says the step."""
+    """A stage with its secrets and the deployment's steps, whose docstrings are printed."""
 
     stage: Stage
     secrets: Mapping[str, str]
     output: Output
-    #: Whether the migrations are pushed, or something else applies them.
+    #: Whether this deployment pushes the migrations.
     migrates: bool
 
     def check(self) -> None:
         """Check that the stage's values and secrets are complete."""
         self.stage.check()
         self.check_secrets()
-        url = self.secrets.get("DATABASE_URL")  # the doctor's, and that of `serve`
-        if url and importlib.util.find_spec("psycopg"):  # of another extra
+        url = self.secrets.get("DATABASE_URL")  # used by the doctor and by `serve`
+        if url and importlib.util.find_spec("psycopg"):  # comes with another extra
             self._note_address(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
             self.output.note(f"     project {ref}, by {program}")
 
     def _note_address(self, url: str) -> None:
-        from minutehand.queue.address import ask  # only here: its driver may be missing
+        from minutehand.queue.address import ask  # imported here because psycopg may be missing
 
         address = asyncio.run(ask(url))
         if address.lacks is not None:
@@ -182,19 +186,19 @@ class Deployment:
             raise CommandFailed(
                 f"secrets are missing: {', '.join(sorted(missing))}",
                 code="secrets_missing",
-                fix="put them into a file for --secrets: `minutehand token secret` makes the "
-                "tokens, `minutehand token worker` the key",
+                fix="put them into a file for --secrets; `minutehand token secret` prints a new "
+                "token, `minutehand token worker` the key",
             )
         functions = needs_of(Project.find()).functions.values()
         declared = {name for needs in functions for name in needs.secrets}
         if absent := sorted(name for name in declared if not self.secrets.get(name)):
-            self.output.note(f"     apps do without {', '.join(absent)}: not among the secrets")
+            self.output.note(f"     optional secrets of apps that are not set: {', '.join(absent)}")
 
     def check_account(self) -> None:
         """Check whose account this is, and that it has room for the stage's workers."""
         stage = self.stage
-        who = stage.client("sts").get_caller_identity()
-        self.output.note(f"     {who['Account']} as {who['Arn']}, {stage.region}")
+        caller = stage.client("sts").get_caller_identity()
+        self.output.note(f"     {caller['Account']} as {caller['Arn']}, {stage.region}")
         limit = concurrency_limit(stage.client("lambda"), stage.stack, stage.region, stage.values)
         if limit.stops:
             raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
@@ -206,30 +210,30 @@ class Deployment:
         stage = self.stage
         client, values = stage.client("lambda"), stage.values
         try:
-            found = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
+            worker = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
         except client.exceptions.ResourceNotFoundException:
             return
-        theirs = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
-        ours = str(values["supabaseUrl"])
-        if theirs not in (ours, f"https://{values.get('supabaseProject')}.supabase.co"):
+        deployed_url = worker.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
+        url = str(values["supabaseUrl"])
+        if deployed_url not in (url, f"https://{values.get('supabaseProject')}.supabase.co"):
             raise CommandFailed(
-                f"the stack {stage.stack} in {stage.region} serves {theirs}, not {ours}",
+                f"the stack {stage.stack} in {stage.region} serves {deployed_url}, not {url}",
                 code="another_project",
                 fix=f'give this project another `name` than "{stage.service}" in minutehand.toml; '
-                f"where it has moved, `minutehand undeploy {stage.name}` first",
+                f"if the project has moved, `minutehand undeploy {stage.name}` first",
             )
 
     def build(self) -> None:
         """Build the zip and compile the stack."""
-        made, _ = make_package(self.stage)
-        self.output.note(f"     {described(made)}")
+        built, _ = build_package(self.stage)
+        self.output.note(f"     {describe_build(built)}")
 
     def create_stack(self) -> None:
-        """Create or update the stack, by osls."""
+        """Create or update the stack with osls."""
         project, stage = Project.find(), self.stage
         built = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
-        # where it was compiled: what osls keeps beside a service is no file of the project's
+        # in the build folder, so that osls writes its own files outside the project's sources
         done = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
             cwd=built / "service",
@@ -242,12 +246,12 @@ class Deployment:
             stdout=sys.stderr,
         )
         if done.returncode:
-            failed = explain_failure(stage.client("cloudformation"), stage.stack)
-            reason, fix = failed or ("see its output above", "")
+            failure = explain_failure(stage.client("cloudformation"), stage.stack)
+            reason, fix = failure or ("see its output above", "")
             raise CommandFailed(
                 f"osls deploy failed; {reason}",
                 code="osls_failed",
-                fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
+                fix=fix or "see CloudFormation's reason in the stack's events in the AWS console",
             )
 
     def put_secrets(self) -> None:
@@ -263,11 +267,11 @@ class Deployment:
 
     def upload_console(self) -> None:
         """Upload the console."""
-        made, values, project = self.stage.outputs(), self.stage.values, Project.find()
-        bucket = made.get("ConsoleBucketName")
+        outputs, values, project = self.stage.outputs(), self.stage.values, Project.find()
+        bucket = outputs.get("ConsoleBucketName")
         if bucket is None:  # the stage has no console
             return
-        config = {  # all of it is public
+        config = {  # all values are public
             "supabaseUrl": values["supabaseUrl"],
             "supabaseKey": values["supabasePublishableKey"],
             "schema": project.schema_,
@@ -275,33 +279,33 @@ class Deployment:
         }
         assets = console_assets(config, find_apps(project.apps))
         upload(self.stage.client("s3"), bucket, assets)
-        if distribution := made.get("ConsoleDistribution"):
-            forget(self.stage.client("cloudfront"), distribution)
+        if distribution := outputs.get("ConsoleDistribution"):
+            invalidate(self.stage.client("cloudfront"), distribution)
 
     def first_tick(self) -> None:
         """Run the first tick, which publishes the job types."""
         function = f"{self.stage.stack}-worker"
         payload = json.dumps({"source": "minutehand.deploy"}).encode()
-        answer = self.stage.client("lambda").invoke(FunctionName=function, Payload=payload)
-        if answer.get("FunctionError"):
-            words = answer["Payload"].read().decode("utf-8", "replace")[:500]
+        response = self.stage.client("lambda").invoke(FunctionName=function, Payload=payload)
+        if response.get("FunctionError"):
+            message = response["Payload"].read().decode("utf-8", "replace")[:500]
             raise CommandFailed(
-                f"the first tick failed: {words}",
+                f"the first tick failed: {message}",
                 code="first_tick_failed",
                 fix=f"aws logs tail {self.stage.stack} --since 10m",
             )
 
     def connect_worker(self) -> None:
-        """Let the database wake the worker, by pg_net."""
+        """Let the database wake the worker through pg_net."""
         url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
         if not self.secrets.get("SUPABASE_SECRET_KEY"):
             schema = Project.find().schema_
             self.output.note(
-                "     SUPABASE_SECRET_KEY is not given, so run this as postgres once:\n"
+                "     SUPABASE_SECRET_KEY is not set, so run this once as postgres:\n"
                 f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')"
             )
             return
         token = self.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
         values = {**self.secrets, "SUPABASE_URL": str(self.stage.values["supabaseUrl"])}
-        asked = {"p_url": url, "p_token": token}
-        Connection(values).rpc("connect_worker", asked, as_operator=True)
+        arguments = {"p_url": url, "p_token": token}
+        Connection(values).rpc("connect_worker", arguments, as_operator=True)

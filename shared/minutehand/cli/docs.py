@@ -1,4 +1,4 @@
-"""`minutehand docs`: the pages, with the names of this project."""
+"""`minutehand docs`: prints the pages with the names of this project."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def docs(
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
-    page = find(topic)
+    page = find_page(topic)
     if page is None:
         raise CommandFailed(
-            f"no page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
+            f"unknown page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
         )
     project = Project.find()
     schemas = Schemas(project.schema_) if project.apps else DEFAULT  # before an install
-    text = render(page.printed, Names(schemas, *own_names(project), tenant_column(project)))
+    text = render(page.printed, Names(schemas, *project_names(project), tenant_column(project)))
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
 
 
-def find(topic: str) -> Page | None:
-    """The page of a topic, or the one page whose title has that word: Inngest is in `adopt`."""
+def find_page(topic: str) -> Page | None:
+    """Find the page of a topic, or the only page with that word in its title."""
     word = topic.replace("_", "-").lower()
     if page := next((page for page in PAGES if page.topic == word), None):
         return page
@@ -52,20 +52,20 @@ def find(topic: str) -> Page | None:
     return titled[0] if len(titled) == 1 else None
 
 
-def own_names(project: Project) -> tuple[str, str, str]:
-    """A tenant of this machine, the processors' package, its job type that the examples fit."""
+def project_names(project: Project) -> tuple[str, str, str]:
+    """Find a local tenant's id, the processors' package, and a job type for the examples."""
     tenant = TENANT
     try:
         values = load_values(None)
-        if default_user.is_possible(values) and (member := default_user.first_member(values)):
+        if default_user.is_available(values) and (member := default_user.find_member(values)):
             tenant = member.tenant
     except (CommandFailed, ConnectionError):
-        pass  # no stack runs here
+        pass  # no local stack is running
     for package in project.packages:
         for root in project.import_roots:
             files = package_folder(root, package).rglob("*.py")
             for file in sorted(files, key=lambda file: (not file.match("*hello.py"), file)):
                 text = file.read_text("utf-8", errors="replace")
-                if found := re.search(r'@(?:registry\.)?processor\(\s*"([^"]+)"', text):
-                    return tenant, package, found[1]
+                if match := re.search(r'@(?:registry\.)?processor\(\s*"([^"]+)"', text):
+                    return tenant, package, match[1]
     return tenant, PACKAGE_NAME, JOB_TYPE

@@ -1,10 +1,10 @@
-"""Where the command `minutehand` begins: it says which extra a plain install lacks."""
+"""Entry point of the command `minutehand`, which names the extra that a plain install lacks."""
 
 from __future__ import annotations
 
 import sys
 
-#: The extras, and the packages of each that may be missing.
+#: By extra, the packages that are missing without it.
 EXTRAS = {
     "cli": ("typer", "rich", "httpx_sse"),
     "deploy": ("yaml", "uv"),
@@ -15,14 +15,14 @@ EXTRAS = {
 
 
 def run() -> None:
-    """Run the command; exit 1 with the extra to install where a package of one is missing."""
+    """Run the command; exit with 1 and the name of the extra if its package is missing."""
     try:
         from minutehand.cli.__main__ import run as command
 
         command()
     except ModuleNotFoundError as missing:
         top = (missing.name or "").partition(".")[0]
-        extra = next((extra for extra, brings in EXTRAS.items() if top in brings), None)
+        extra = next((extra for extra, packages in EXTRAS.items() if top in packages), None)
         if extra is None:
             raise
         print(

@@ -1,4 +1,4 @@
-"""`minutehand install`, `upgrade`, `uninstall`: the engine into a project, and out of it again."""
+"""`minutehand install`, `upgrade`, `uninstall`: add the engine to a project, and remove it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from minutehand.config import ConfigurationError
-from minutehand.install.project import Answers, Plan, Write, plan_install
+from minutehand.install.project import Answers, FileWrite, Plan, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
-from minutehand.install.tenancy import Personal, TenancyError, Tenants, existing
+from minutehand.install.tenancy import PersonalTenants, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade, tenants_of
 from minutehand.node import NodeMissing, node_binary
 from minutehand.project import FILE, Project, Tenancy
@@ -26,14 +26,14 @@ from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
-Folder = Annotated[Path, typer.Argument(help="The project's folder.", show_default="this one")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
+Folder = Annotated[
+    Path, typer.Argument(help="The project's folder.", show_default="the current folder")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files without writing them.")]
 SCHEMA, PACKAGE = "minutehand", "jobs"
 NEXT = """
 Next:
-1. only beside `supabase start`: supabase migration up, once config.toml has its schema
+1. only with `supabase start`: supabase migration up, once config.toml has its schema
 2. minutehand dev
 3. in a second terminal: minutehand enqueue {package}.hello '{{"name": "Ada"}}' --watch
 `minutehand docs` prints the pages with these names."""
@@ -45,13 +45,14 @@ def install(
     folder: Folder = Path(),
     *,
     schema: Annotated[
-        str | None, typer.Option(help="Where clients see jobs; `public` is possible. [minutehand]")
+        str | None,
+        typer.Option(help="Schema of the jobs that clients see; may be `public`. [minutehand]"),
     ] = None,
     tenancy: Annotated[
         Tenancy | None,
         typer.Option(
-            help="workspaces: our tables; existing: your organizations; personal: each user. "
-            "[workspaces; existing with --organizations]"
+            help="A tenant is a row of our tables (workspaces), one of your organizations "
+            "(existing) or a user (personal). [workspaces; existing with --organizations]"
         ),
     ] = None,
     organizations: Annotated[
@@ -62,33 +63,35 @@ def install(
     ] = "",
     package: Annotated[
         str | None,
-        typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
+        typer.Option(
+            help="The Python package of your processors, e.g. backend/jobs, acme.jobs. [jobs]"
+        ),
     ] = None,
     without: Annotated[
         Literal["webhooks"] | None, typer.Option(help="An app of Minutehand to leave out.")
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Put the engine's migrations, a first processor and settings into a project."""
-    with _refusals():
+    """Install the engine's migrations, a first processor and settings into a project."""
+    with _translate_errors():
         folder, source = _project_folder(folder)
         if "/" in (package or ""):
             source, _, package = str(package).rpartition("/")
         tenants: Tenants | None = None
-        taken_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
-        known = Project.at(folder)
-        if known != Project(root=folder):  # it was answered before
-            schema = schema or known.schema_
-            own = (name for name in known.packages if name[-2:] != ".*")
-            package = package or next(own, None)
-            taken_out = taken_out or known.without
-            given = known.source != Project.model_fields["source"].default
-            source = source or (known.source if given else "")
-            if (tenancy or known.tenancy) == known.tenancy and installed(folder):
-                tenants = tenants_of(known)
+        left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
+        project = Project.at(folder)
+        if project != Project(root=folder):  # an earlier install stored its options
+            schema = schema or project.schema_
+            packages = (name for name in project.packages if name[-2:] != ".*")
+            package = package or next(packages, None)
+            left_out = left_out or project.without
+            has_source = project.source != Project.model_fields["source"].default
+            source = source or (project.source if has_source else "")
+            if (tenancy or project.tenancy) == project.tenancy and installed(folder):
+                tenants = tenants_of(project)
         if tenants is None:
             tenants = _tenants(tenancy, organizations, memberships)
-        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, taken_out)
+        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, left_out)
         plan = plan_install(folder, answers, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
@@ -111,32 +114,32 @@ def upgrade(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Add the migrations that this version has and the project lacks."""
-    with _refusals():
+    """Add the migrations of this version that the project lacks."""
+    with _translate_errors():
         folder, _ = _project_folder(folder)
-        found = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
+        plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
-            Plan(found.writes).apply()
-        more = {"since": found.since, "version": VERSION}
-        _report(output, folder, found.writes, dry_run=dry_run, more=more)
-        if found.writes and not dry_run and not output.as_json:
+            Plan(plan.writes).apply()
+        more = {"since": plan.since, "version": VERSION}
+        _report(output, folder, plan.writes, dry_run=dry_run, more=more)
+        if plan.writes and not dry_run and not output.as_json:
             output.text(
-                "\nNext: minutehand deploy <stage>, which pushes them first. Here, start"
-                " `minutehand dev` again, or `supabase migration up` beside `supabase start`."
+                "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
+                " restart `minutehand dev`, or with `supabase start` run: supabase migration up"
             )
 
 
 @verb
 def uninstall(output: Output, folder: Folder = Path()) -> None:
-    """Print the SQL that removes the engine and its jobs; it runs nothing."""
-    with _refusals():
+    """Print the SQL that removes the engine and its jobs, without running it."""
+    with _translate_errors():
         sql = removal_sql(_project_folder(folder)[0])
         if not output.answered({"sql": sql}):
             sys.stdout.write(sql)
 
 
 def _missing_node() -> list[str]:
-    """What the next step would end with."""
+    """Return a note if Node, which the next step needs, is missing."""
     try:
         node_binary()
     except NodeMissing as missing:
@@ -145,7 +148,7 @@ def _missing_node() -> list[str]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except InstallError as error:
@@ -157,16 +160,19 @@ def _refusals() -> Iterator[None]:
 
 
 def _project_folder(folder: Path) -> tuple[Path, str]:
-    """The folder that holds `supabase`, and the given one within it, as of a monorepo's backend."""
+    """Return the folder that contains `supabase`, and the path of `folder` within it.
+
+    They differ in a monorepo whose backend is a folder of its own.
+    """
     folder = folder.resolve()
     if folder == checkout():
         raise InstallError(
-            "this is Minutehand's own checkout, whose migrations are the source",
+            "the folder must not be Minutehand's own checkout, which contains the source",
             code="own_checkout",
             fix="name another folder: minutehand install ../my-app",
         )
     if not folder.is_dir():
-        raise InstallError(f"{folder} is not a folder", code="no_folder", fix=f"mkdir -p {folder}")
+        raise InstallError(f"{folder} must be a folder", code="no_folder", fix=f"mkdir -p {folder}")
     for root in (folder, *folder.parents):
         if (root / "supabase" / "config.toml").is_file() and root != checkout():
             inside = folder.relative_to(root).as_posix()
@@ -178,12 +184,12 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
 
 def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> Tenants:
     if tenancy == "personal":
-        return Personal()
+        return PersonalTenants()
     if tenancy == "workspaces" or not (tenancy or organizations or memberships):
         return Tenants()
     if not (organizations and memberships):
         raise InstallError(
-            "which tables hold organizations and memberships?",
+            "the tables of organizations and memberships must be named",
             code="tables_needed",
             fix="--organizations 'organizations(id,name)'"
             " --memberships 'memberships(organization_id,user_id,role)'",
@@ -192,7 +198,12 @@ def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> T
 
 
 def _report(
-    output: Output, folder: Path, writes: tuple[Write, ...], *, dry_run: bool, more: dict[str, Any]
+    output: Output,
+    folder: Path,
+    writes: tuple[FileWrite, ...],
+    *,
+    dry_run: bool,
+    more: dict[str, Any],
 ) -> None:
     names = [str(write.path.relative_to(folder)) for write in writes]
     done = "would write" if dry_run else "wrote"

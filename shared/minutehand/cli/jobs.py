@@ -1,4 +1,4 @@
-"""Verbs that make and find jobs: enqueue, ls.
+"""Commands that create and find jobs: enqueue, ls.
 
 show.py prints one job, watch.py follows it, and control.py changes it.
 """
@@ -19,16 +19,16 @@ from minutehand.terminal.options import (
     Queue,
     Tag,
     instant_before,
-    seconds_of,
+    parse_seconds,
     workspace_verb,
 )
-from minutehand.terminal.output import Output, ago, by_clock, headed
+from minutehand.terminal.output import Output, ago, localize_times, parse_headings
 
-COLUMNS = headed("id job_type:TYPE state next_run tries created_at error")
+COLUMNS = parse_headings("id job_type:TYPE state next_run tries created_at error")
 
 
 def read_payload(text: str) -> Any:
-    """JSON as given, from `@file`, or from standard input with `-`."""
+    """Parse JSON from the text, from `@file`, or from standard input for `-`."""
     if text == "-" or text.startswith("@"):
         return parse_object(read_text(text.removeprefix("@")), text)
     return parse_object(text, "the payload")
@@ -43,18 +43,20 @@ def enqueue(
     *,
     delay: Annotated[
         float | None,
-        typer.Option("--in", parser=seconds_of, metavar="SPAN", help="Delay: 90s, 5m, 2h."),
+        typer.Option("--in", parser=parse_seconds, metavar="SPAN", help="Delay: 90s, 5m, 2h."),
     ] = None,
     at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
+        list[str] | None, typer.Option("--tag", help="A tag to find the job by; repeatable.")
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Idempotency: one job a key.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Idempotency key: one job per key.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
 ) -> None:
     """Enqueue a job."""
-    body = {
+    options = {
         "workspace_id": connection.workspace,
         "job_type": job_type,
         "payload": read_payload(payload),
@@ -63,20 +65,20 @@ def enqueue(
         "priority": priority,
         "tags": tag or None,
     }
-    given = {name: value for name, value in body.items() if value is not None}
+    body = {name: value for name, value in options.items() if value is not None}
     headers = {"idempotency-key": key or str(uuid.uuid4())}
-    job = connection.call("POST", "/api/jobs", json=given, headers=headers)
+    job = connection.call("POST", "/api/jobs", json=body, headers=headers)
     if job.get("schema_version") == 0:  # no worker has published its type yet
-        found = connection.get(f"/api/jobs/{job['id']}/explain")
-        said = [found["sentence"], *(step["words"] for step in found["next"])]
-        output.note(by_clock(" ".join(said)))
-    say_enqueued(output, connection, job, watch=watch)
+        explained = connection.get(f"/api/jobs/{job['id']}/explain")
+        sentences = [explained["sentence"], *(step["words"] for step in explained["next"])]
+        output.note(localize_times(" ".join(sentences)))
+    print_enqueued(output, connection, job, watch=watch)
 
 
-def say_enqueued(
+def print_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
-    """Print a job that was just made, or follow it until it ends."""
+    """Print a new job, or follow it until it ends."""
     if watch:
         output.note(f"enqueued {job['id']}")
         follow_job(output, connection, job["id"])
@@ -120,7 +122,7 @@ def ls(
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
-    """A job as a line of the table."""
+    """Convert a job to a row of the table."""
     due = job.get("next_run_at")
     return {
         **job,
@@ -130,12 +132,12 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Read jobs page by page; a page may be empty and the list continue."""
+    """Read up to `limit` jobs page by page. A page may be empty without being the last."""
     jobs: list[dict[str, Any]] = []
     cursor = ""
     while cursor is not None and len(jobs) < limit:
-        most = min(200, limit - len(jobs))
-        page = connection.get("/api/jobs", **filters, limit=most, cursor=cursor)
+        page_size = min(200, limit - len(jobs))
+        page = connection.get("/api/jobs", **filters, limit=page_size, cursor=cursor)
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
     return jobs

@@ -1,4 +1,4 @@
-"""`minutehand dev`: the local stack of a project in the foreground, in place of this process."""
+"""`minutehand dev`: replaces this process by the project's local stack, in the foreground."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def dev(
     supabase_url: Annotated[
         str | None,
         typer.Option(
-            help="Run beside this Supabase, as of `supabase start`: worker, API and console only. "
-            "Its keys come from the environment, as `supabase status -o env` prints them."
+            help="Run only the worker, the API and the console, with this Supabase, e.g. of "
+            "`supabase start`. The environment must have its keys, as printed by "
+            "`supabase status -o env`."
         ),
     ] = None,
 ) -> None:
-    """Start the project's local stack, with reload of its processors, until Ctrl-C."""
-    if importlib.util.find_spec("supabase_local") is None:  # of the extra `dev`
+    """Run the project's local stack and reload its processors, until Ctrl-C."""
+    if importlib.util.find_spec("supabase_local") is None:  # comes with the extra `dev`
         raise ModuleNotFoundError(name="supabase_local")
     flags = [] if demo else ["--no-demo"]
     if supabase_url:

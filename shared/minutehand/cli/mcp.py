@@ -1,4 +1,4 @@
-"""`minutehand mcp`: the jobs for an agent, as tools made from the published document."""
+"""`minutehand mcp`: serves the API's operations to an agent as MCP tools."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def mcp(
     connection: Connection,
     *,
     write: Annotated[
-        bool, typer.Option("--write", help="Tools that change jobs too, as enqueue and cancel.")
+        bool,
+        typer.Option("--write", help="Also offer tools that change jobs, e.g. enqueue and cancel."),
     ] = False,
 ) -> None:
-    """Serve the jobs to an agent by the Model Context Protocol, as you; reads alone by default."""
+    """Serve jobs to an agent as MCP tools with your rights; read-only by default."""
     import httpx
     from fastmcp import FastMCP
     from fastmcp.server.providers.openapi import MCPType, RouteMap

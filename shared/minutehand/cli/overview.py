@@ -1,4 +1,4 @@
-"""`minutehand types`, `status`, `failures`: who serves what, what loads it, what fails of what."""
+"""`minutehand types`, `status`, `failures`: job types with their workers, load and failures."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from urllib.parse import quote
 
 import typer
 
-from minutehand.cli.show import say_whole, seen
+from minutehand.cli.show import print_overview, read_overview
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import Output, ago, headed, p95
+from minutehand.terminal.output import Output, ago, p95, parse_headings
 
-SERVED = headed("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
-LOAD = headed("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
-TENANTS = headed("workspace_id:WORKSPACE enqueued failed running")
-GROUPS = headed(
-    "jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST so:AND_SO error_message:ERROR"
+SERVED = parse_headings("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
+LOAD = parse_headings("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
+TENANTS = parse_headings("workspace_id:WORKSPACE enqueued failed running")
+GROUPS = parse_headings(
+    "jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST effects:AND_SO error_message:ERROR"
 )
 
 
@@ -26,38 +26,38 @@ def types(
     connection: Connection,
     job_type: Annotated[str | None, typer.Argument(help="Show one type in full.")] = None,
 ) -> None:
-    """List job types: schema, limits, schedules, who serves them."""
-    where: dict[str, Any] = {"workspace_id": connection.workspace}
+    """List job types: schema, limits, schedules, workers."""
+    filters: dict[str, Any] = {"workspace_id": connection.workspace}
     if job_type is not None:
-        shown = connection.get(f"/api/types/{quote(job_type, safe='')}", **where)
-        if not output.answered(shown):
-            output.facts({name: value for name, value in shown.items() if value not in ([], {})})
+        details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
+        if not output.answered(details):
+            output.facts({name: value for name, value in details.items() if value not in ([], {})})
         return
-    found = connection.get("/api/types", **where)
-    output.table(found["types"], SERVED, row=_served, empty="no types")
-    for line in found["types"]:
-        if line["refusal"]:
-            output.note(f"{line['job_type']} is refused as its code has it: {line['refusal']}")
+    rows = connection.get("/api/types", **filters)["types"]
+    output.table(rows, SERVED, row=_served, empty="no types")
+    for row in rows:
+        if row["refusal"]:
+            output.note(f"{row['job_type']} was rejected as its code declares it: {row['refusal']}")
 
 
 @workspace_verb
 def failures(output: Output, connection: Connection) -> None:
-    """List failed jobs by what went wrong, the most first; `retry --cause` runs a group again."""
-    found = connection.get("/api/jobs/failures", workspace_id=connection.workspace)
-    output.table(found["groups"], GROUPS, row=_with_effects, empty="no failed jobs")
+    """List failed jobs by cause, the largest group first; `retry --cause` retries a group."""
+    groups = connection.get("/api/jobs/failures", workspace_id=connection.workspace)["groups"]
+    output.table(groups, GROUPS, row=_with_effects, empty="no failed jobs")
 
 
 @workspace_verb
 def status(output: Output, connection: Connection) -> None:
-    """Show what is wrong, who holds jobs, and which types load the workspace; as operator, all."""
-    stats = seen(connection, "queue_stats", "/api/status")
-    whole = seen(connection, "explain_queue", "/api/status/explain")
-    if output.answered({**stats, **{name: whole[name] for name in ("findings", "holders")}}):
+    """Show problems, blocked jobs and the workspace's load by job type; the operator sees all."""
+    stats = read_overview(connection, "queue_stats", "/api/status")
+    explained = read_overview(connection, "explain_queue", "/api/status/explain")
+    if output.answered({**stats, **{name: explained[name] for name in ("findings", "holders")}}):
         return
-    say_whole(output, whole)
+    print_overview(output, explained)
     output.text(stats["backlog"]["detail"])
     if stats["late_since"]:
-        output.text(f"The figures below stand still since {ago(stats['late_since'])}.")
+        output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
     load = [{"job_type": name, **line} for name, line in stats["types"].items()]
     load.sort(key=lambda line: -line["enqueued"])
     output.table(load, LOAD, row=_load, empty="no job in the last hour")
@@ -66,9 +66,11 @@ def status(output: Output, connection: Connection) -> None:
 
 
 def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
-    """A group with the jobs that failed since it did."""
-    so = ", ".join(f"{each['jobs']} {each['job_type']}" for each in group["consequences"])
-    return {**group, "so": so or None}
+    """Add the jobs that failed because this group's jobs failed."""
+    effects = ", ".join(
+        f"{effect['jobs']} {effect['job_type']}" for effect in group["consequences"]
+    )
+    return {**group, "effects": effects or None}
 
 
 def _load(line: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Verbs over one person's data: export it, erase it. Both are the operator's."""
+"""Commands that export or erase a person's data; both need the operator's key."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ from minutehand.terminal.output import Output
 UserId = Annotated[str, typer.Argument(help="The user's id in Auth.")]
 Words = Annotated[
     list[str] | None,
-    typer.Option("--word", help="Also what quotes this, a name or an address; may be repeated."),
+    typer.Option("--word", help="Also match this text, e.g. a name or an address; repeatable."),
 ]
 
 
 @verb
 def export(output: Output, connection: Connection, user_id: UserId, *, word: Words = None) -> None:
-    """Print a person's jobs and all that names them, as JSON."""
-    output.line(_ask(connection, "export_person", user_id, word))
+    """Export a person's jobs and all other data that names the person, as JSON."""
+    output.line(_call(connection, "export_person", user_id, word))
 
 
 @verb
 def erase(
     output: Output, connection: Connection, user_id: UserId, *, word: Words = None, yes: Yes = False
 ) -> None:
-    """Delete a person's jobs and all that names them; what it deletes, export prints."""
+    """Delete a person's jobs and all other data that names the person; `export` prints it."""
     if not yes:
         if output.as_json or not sys.stdin.isatty():
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
-        typer.confirm(f"Erase {user_id}? Their jobs are deleted.", err=True, abort=True)
-    done = _ask(connection, "erase_person", user_id, word)
+        typer.confirm(f"Erase {user_id}? Their jobs will be deleted.", err=True, abort=True)
+    result = _call(connection, "erase_person", user_id, word)
     lines = [
-        f"{what} {count} in {table}" for what in done for table, count in sorted(done[what].items())
+        f"{action} {count} in {table}"
+        for action in result
+        for table, count in sorted(result[action].items())
     ]
-    output.value(done, text="\n".join(lines) or "there was nothing of them")
+    output.value(result, text="\n".join(lines) or "no data of this person found")
 
 
-def _ask(connection: Connection, function: str, user_id: str, words: list[str] | None) -> Any:
+def _call(connection: Connection, function: str, user_id: str, words: list[str] | None) -> Any:
     connection.need("SUPABASE_SECRET_KEY")
     arguments = {"p_user_id": user_id, "p_words": words or []}
     return connection.rpc(function, arguments, as_operator=True)

@@ -1,6 +1,6 @@
-"""`minutehand init`: one more processor and its test, ready to run; it overwrites nothing.
+"""`minutehand init`: scaffolds a processor and its test without overwriting a file.
 
-It goes into the package that minutehand.toml names, in the clone into an app of its own.
+They go into the package that minutehand.toml names, or in the clone into a new app.
 """
 
 from __future__ import annotations
@@ -25,18 +25,26 @@ from minutehand.terminal.output import Output
 def init(
     output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
-    reads: Annotated[str, typer.Option(help="Own tables of public, e.g. leads,notes.")] = "",
-    writes: Annotated[str, typer.Option(help="As --reads; what is written is read as well.")] = "",
+    reads: Annotated[
+        str, typer.Option(help="Your tables in `public` that it reads, e.g. leads,notes.")
+    ] = "",
+    writes: Annotated[
+        str, typer.Option(help="Your tables in `public` that it reads and writes.")
+    ] = "",
     tenant: Annotated[
-        str, typer.Option(help="Their column of the tenant's id; default: as in your memberships.")
+        str,
+        typer.Option(
+            help="The column of the tenant's id in these tables; default: the name that your "
+            "memberships use."
+        ),
     ] = "",
 ) -> None:
-    """Scaffold one processor and its test, or with --reads, --writes one over tables of yours."""
+    """Scaffold a processor and its test; with --reads or --writes, one that uses your tables."""
     app, _, name = job_type.partition(".")
-    named = re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type)
-    if not named or keyword.iskeyword(app) or keyword.iskeyword(name):
+    match = re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type)
+    if not match or keyword.iskeyword(app) or keyword.iskeyword(name):
         raise CommandFailed(
-            f"{job_type!r} must be <app>.<verb> in lower case, no words of Python",
+            f"{job_type!r} must be <app>.<verb> in lower case, without Python keywords",
             code="bad_name",
             fix="e.g. greetings.send",
         )
@@ -62,7 +70,7 @@ def init(
     lines = [
         *written,
         f"Its tests: pytest {os.path.relpath(package_folder(source, package))}",
-        "A running local stack finds it within seconds, a deployed one with the next deploy.",
+        "A running local stack loads it within seconds, a deployed stack at the next deploy.",
         f"Run it: minutehand enqueue {job_type} '{plan.notes[0]}' --watch",
     ]
     output.value({"job_type": job_type, "written": written}, text="\n".join(lines))

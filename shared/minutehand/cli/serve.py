@@ -1,4 +1,4 @@
-"""`minutehand serve`: the whole service on a host of your own, with the database as its clock."""
+"""`minutehand serve`: runs the service on your own host, with the schedule in the database."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
-from minutehand.terminal.options import EnvFile, speaking
+from minutehand.terminal.options import EnvFile, command_output
 
-#: One more is answered 503; streams are among them.
-MOST_CONNECTIONS = 800
+#: Maximum connections, event streams included; uvicorn rejects more with 503.
+MAX_CONNECTIONS = 800
 
 
 def serve(
@@ -27,22 +27,23 @@ def serve(
             envvar="MINUTEHAND_CONSOLE",
             exists=True,
             file_okay=False,
-            help="Serve the console from this folder; `python -m minutehand.deploy.console DIR` "
-            "writes one.",
+            help="Serve the console from this folder, which `python -m minutehand.deploy.console "
+            "DIR` writes.",
         ),
     ] = None,
     env_file: EnvFile = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="WORKER_QUEUES", help="Have the worker serve only this queue; may be repeated."
+            envvar="WORKER_QUEUES", help="Queue that the worker serves; repeatable. Default: all."
         ),
     ] = None,
 ) -> None:
     """Serve the API, the console and the worker without AWS.
 
-    TLS is the host's: put it behind a proxy or a platform that ends HTTPS. Then let the database
-    invoke it: minutehand.connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
+    It speaks plain HTTP, so put it behind a proxy or a platform that terminates HTTPS. Then let
+    the database invoke it:
+    minutehand.connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
     """
     import uvicorn
 
@@ -53,7 +54,7 @@ def serve(
     from minutehand.terminal.server import Server
     from minutehand.web.site import written_console
 
-    with speaking(False) as output:
+    with command_output(False) as output:
         project = Project.find()
         environ = {
             "STREAMING": "true",
@@ -79,12 +80,12 @@ def serve(
             service,
             host=host,
             port=port,
-            ws="none",  # an upgrade with a body would wait for ever
+            ws="none",  # otherwise an upgrade request with a body waits forever
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
         )
         Server(config, service.end_streams).run()

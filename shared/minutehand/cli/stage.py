@@ -1,6 +1,6 @@
-"""A stage on AWS: what its file says, what the account holds of it, AWS's refusals as sentences.
+"""A stage on AWS: its parameters, its resources in the account, and AWS's errors as sentences.
 
-boto3 is imported by the first call that needs it: most commands never talk to AWS.
+boto3 is imported by the first call that needs it, because most commands never call AWS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minutehand.terminal.connection import CommandFailed
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
 SIGN_IN = (
     "sign in: `aws configure sso`, AWS_PROFILE or AWS_ACCESS_KEY_ID; "
-    "`aws sts get-caller-identity` must answer"
+    "`aws sts get-caller-identity` must succeed"
 )
 
 
@@ -34,39 +34,39 @@ class Stage:
 
     @property
     def service(self) -> str:
-        """The project's name in the account."""
+        """Name of the project in the account."""
         return Project.find().name
 
     @property
     def stack(self) -> str:
-        """The stack's and the log group's name, with which its functions' names begin."""
+        """Name of the stack and of its log group, and prefix of its functions' names."""
         return f"{self.service}-{self.name}"
 
     @property
     def values(self) -> dict[str, Any]:
-        """The stage's parameters, its own over the defaults."""
+        """Parameters of the stage, with defaults for those it does not set."""
         stages = read_stages(Project.find())
         if self.name not in stages or self.name == "default":
             names = ", ".join(name for name in stages if name != "default")
             raise CommandFailed(
                 f"unknown stage {self.name!r}",
                 code="unknown_stage",
-                fix=f"take one of {names}, or add `{self.name}: {{}}` to {_file()}",
+                fix=f"use one of {names}, or add `{self.name}: {{}}` to {_file()}",
             )
         return {**stages["default"], **stages[self.name]}
 
     def check(self) -> None:
-        """Stop where a placeholder is left, or a value that AWS or the functions refuse."""
+        """Raise if a placeholder is left, or if AWS or the functions would reject a value."""
         values = self.values
-        if left := sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value))):
+        if names := sorted(n for n, value in values.items() if PLACEHOLDER.search(str(value))):
             raise CommandFailed(
-                f"stage {self.name} still has placeholders: {', '.join(left)}",
+                f"stage {self.name} still has placeholders: {', '.join(names)}",
                 code="placeholders",
-                fix=f"fill them in {_file()}",
+                fix=f"replace them in {_file()}",
             )
-        if found := problems(values):
+        if invalid := problems(values):
             raise CommandFailed(
-                f"stage {self.name}: {'; '.join(found)}",
+                f"stage {self.name}: {'; '.join(invalid)}",
                 code="bad_parameter",
                 fix=f"correct it in {_file()}",
             )
@@ -82,77 +82,77 @@ class Stage:
         )
 
     def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name."""
-        with aws_refusals(self.region):
+        """Read the stack's outputs by name."""
+        with translate_aws_errors(self.region):
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
-    def secrets_of(self, function: str) -> dict[str, str]:
-        """What a function may read; empty when nothing was written."""
+    def read_secrets(self, function: str) -> dict[str, str]:
+        """Read a function's secrets from SSM; empty if none were written."""
         ssm = self.client("ssm")
-        with aws_refusals(self.region):
+        with translate_aws_errors(self.region):
             try:
                 name = parameter_name(self.service, self.name, function)
-                found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
+                parameter = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
             except ssm.exceptions.ParameterNotFound:
                 return {}
-        secrets: dict[str, str] = json.loads(found["Value"])
+        secrets: dict[str, str] = json.loads(parameter["Value"])
         return secrets
 
     def environment(self) -> dict[str, str]:
-        """What the stage's functions run with, and where they are reached; shown to no one."""
-        made = self.outputs()
-        values = {"API_URL": made.get("ConsoleUrl") or made.get("HttpApiUrl", "")}
+        """Read the functions' settings and secrets, and the API's address. Never print them."""
+        outputs = self.outputs()
+        values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
         for name in NEEDED:
-            with aws_refusals(self.region):
+            with translate_aws_errors(self.region):
                 function = self.client("lambda").get_function_configuration(
                     FunctionName=f"{self.stack}-{name}"
                 )
             values |= function.get("Environment", {}).get("Variables", {})
-            values |= self.secrets_of(name)
+            values |= self.read_secrets(name)
         return values
 
 
-def asked_region(given: str) -> str:
-    """The region of the option, of AWS_REGION or of the profile; never one that no one named."""
+def resolve_region(option: str) -> str:
+    """Return the region of the option, of AWS_REGION or of the profile; there is no default."""
     import boto3
 
-    if region := given or boto3.Session().region_name:
+    if region := option or boto3.Session().region_name:
         return region
     raise CommandFailed(
-        "which region of AWS?", code="no_region", fix="--region eu-central-1, or AWS_REGION"
+        "an AWS region must be given", code="no_region", fix="--region eu-central-1, or AWS_REGION"
     )
 
 
 def _file() -> str:
-    """The file of stages, as people write its path."""
+    """Return the path of the stages file, relative to the project."""
     project = Project.find()
     return project.stages_file.relative_to(project.root).as_posix()
 
 
 @contextmanager
-def aws_refusals(region: str) -> Iterator[None]:
-    """AWS's refusals, and its silence, as one sentence with one fix."""
+def translate_aws_errors(region: str) -> Iterator[None]:
+    """Raise errors and time-outs of AWS as `CommandFailed` with one sentence and one fix."""
     from botocore import exceptions as aws
 
     try:
         yield
     except aws.ClientError as error:
-        refusal = error.response.get("Error", {})
-        code = str(refusal.get("Code", "unknown"))
+        details = error.response.get("Error", {})
+        code = str(details.get("Code", "unknown"))
         denied = "token" in code.lower() or "denied" in code.lower() or "signature" in code.lower()
         raise CommandFailed(
-            f"{error.operation_name} in {region}: {refusal.get('Message', '')} ({code})",
+            f"{error.operation_name} in {region}: {details.get('Message', '')} ({code})",
             code=code,
             fix=f"{SIGN_IN}; rights: `minutehand docs aws`, Who may deploy" if denied else None,
         ) from error
     except (aws.EndpointConnectionError, aws.HTTPClientError) as error:
         raise CommandFailed(
-            f"AWS in {region} does not answer ({type(error).__name__})",
+            f"AWS in {region} does not respond ({type(error).__name__})",
             code="aws_unreachable",
             fix="check the network, AWS_REGION and AWS_ENDPOINT_URL",
         ) from error
-    except aws.BotoCoreError as error:  # every way of having no usable credentials
+    except aws.BotoCoreError as error:  # e.g. missing, incomplete or expired credentials
         raise CommandFailed(
             f"no AWS credentials: {error}", code="no_credentials", fix=SIGN_IN
         ) from error

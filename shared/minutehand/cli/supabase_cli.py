@@ -1,7 +1,7 @@
-"""The Supabase CLI as deploy uses it: pushes the schema to one project, named by its ref.
+"""The Supabase CLI for `deploy`: pushes the migrations to one project, named by its ref.
 
-From 3.0 on `supabase db push` goes to the local stack unless `--remote` names a project; before, it
-went to whatever the folder is linked to, and is refused here.
+From version 3.0 on, `supabase db push` targets the local stack unless `--remote` names a project.
+Older versions target the project that the folder is linked to, so they are rejected here.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 
-#: https://<ref>.supabase.co; a ref is twenty lower-case letters.
+#: Address https://<ref>.supabase.co of a hosted project; a ref is twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
 GUIDE = "https://supabase.com/docs/guides/cli"
 INSTALL = f"install the Supabase CLI: npm install --global supabase, or {GUIDE}"
-OLDEST = 3
+MIN_VERSION = 3
 
 
 def project_ref(values: Mapping[str, object]) -> str:
-    """Return the ref of a stage's project: in its `supabaseUrl`, else its `supabaseProject`."""
+    """Return the ref of a stage's project, from its `supabaseUrl` or its `supabaseProject`."""
     url = str(values["supabaseUrl"])
-    if found := HOSTED.fullmatch(url):
-        return found[1]
-    if named := values.get("supabaseProject"):
-        return str(named)
+    if match := HOSTED.fullmatch(url):
+        return match[1]
+    if ref := values.get("supabaseProject"):
+        return str(ref)
     raise CommandFailed(
         f"{url} does not show which Supabase project it belongs to",
         code="unknown_project",
-        fix="a domain of your own needs `supabaseProject: <ref>` in the stage; where something "
+        fix="with a custom domain, add `supabaseProject: <ref>` to the stage; if something "
         "else applies the migrations, deploy with --no-database",
     )
 
 
 def how_to_migrate(url: str, stage: str | None = None) -> str:
-    """Return the one line that applies pending migrations to the project at `url`."""
+    """Return the command line that applies pending migrations to the project at `url`."""
     if stage is not None:
         return f"minutehand deploy {stage}"
-    if found := HOSTED.fullmatch(url.rstrip("/")):
-        return f"supabase db push --remote={found[1]}"
-    return "minutehand dev  # or, beside `supabase start`: supabase migration up"
+    if match := HOSTED.fullmatch(url.rstrip("/")):
+        return f"supabase db push --remote={match[1]}"
+    return "minutehand dev  # or, with `supabase start`: supabase migration up"
 
 
 def find_cli() -> Path:
-    """Find a CLI of the search path that knows `--remote`."""
+    """Find a Supabase CLI with the option `--remote` in the search path."""
     program = shutil.which("supabase")
     if program is None:
         raise CommandFailed(
-            "the Supabase CLI is not installed, and the schema goes before the functions",
+            "the Supabase CLI must be installed, because it pushes the migrations",
             code="no_supabase_cli",
             fix=INSTALL,
         )
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"(\d+)\.\d+\.\d+", said.stdout)
-    if found is None or int(found[1]) < OLDEST:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"(\d+)\.\d+\.\d+", done.stdout)
+    if match is None or int(match[1]) < MIN_VERSION:
         raise CommandFailed(
-            f"{program} is version {said.stdout.strip() or 'unknown'}; 3.0 or newer is needed",
+            f"{program} must be version 3.0 or newer, and is {done.stdout.strip() or 'unknown'}",
             code="old_supabase_cli",
             fix=INSTALL,
         )
@@ -72,10 +72,10 @@ def find_cli() -> Path:
 
 
 def push(ref: str, project: Project) -> None:
-    """Apply a project's pending migrations to the hosted project `ref`, and to no other.
+    """Apply a project's pending migrations to the hosted project `ref`.
 
-    Signs in as the CLI does: SUPABASE_ACCESS_TOKEN or `supabase login`; the database's password
-    from SUPABASE_DB_PASSWORD, or a temporary role.
+    The CLI signs in with SUPABASE_ACCESS_TOKEN or `supabase login`, and connects with
+    SUPABASE_DB_PASSWORD or a temporary role.
     """
     with push_folder(project) as folder:
         done = subprocess.run(
@@ -95,7 +95,7 @@ def push(ref: str, project: Project) -> None:
 
 @contextmanager
 def push_folder(project: Project) -> Iterator[Path]:
-    """The folder to push from: a project's own; for a checkout a copy that has its apps' files."""
+    """Yield the folder to push from: the project's, or for a checkout a copy with apps' files."""
     if checkout() != project.root:
         yield project.root
         return

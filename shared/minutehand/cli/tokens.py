@@ -1,6 +1,6 @@
-"""`minutehand token`: an access token for curl, a worker's key, a fresh random secret.
+"""`minutehand token`: prints an access token for curl, a worker's key or a new random secret.
 
-What is printed is a secret: it goes to standard output alone.
+The printed value is a secret, so it goes to standard output only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TokenKind = Literal["user", "worker", "secret"]
 @verb
 def token(
     output: Output,
-    what: Annotated[
+    kind: Annotated[
         TokenKind,
         typer.Argument(help="user: an access token; worker: SUPABASE_WORKER_KEY; secret: random."),
     ] = "user",
@@ -34,16 +34,16 @@ def token(
         Path | None,
         typer.Option(help="For worker: the imported key of `supabase gen signing-key` (JWK)."),
     ] = None,
-    days: Annotated[float, typer.Option(help="For worker: how long it is valid.")] = 365,
-    given: Token = None,
+    days: Annotated[float, typer.Option(help="For worker: days until the key expires.")] = 365,
+    access_token: Token = None,
     env_file: EnvFile = None,
 ) -> None:
-    """Print a token."""
-    if what == "secret":
+    """Print an access token, a worker's key or a random secret."""
+    if kind == "secret":
         name, value = "secret", secrets.token_urlsafe(32)
     else:
-        with connected(env_file, given) as connection:
-            if what == "user":
+        with connected(env_file, access_token) as connection:
+            if kind == "user":
                 name, value = "access_token", connection.token
             else:
                 name, value = "worker_key", new_worker_key(connection, signing_key, days)
@@ -51,15 +51,15 @@ def token(
 
 
 def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
-    """A worker's key, signed by the imported key, else with the project's legacy secret.
+    """Create a worker's key, signed by the imported key or with the project's legacy secret.
 
-    It says a role with a handful of functions, and nothing else.
+    Its only rights are those of a role that may execute a few functions.
     """
     now = int(time.time())
     claims = {
         "role": WORKER_ROLE,
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
-        "jti": secrets.token_hex(8),  # two keys of one second are two keys
+        "jti": secrets.token_hex(8),  # so that two keys of one second differ
         "iat": now,
         "exp": now + int(days * 24 * 3600),
     }
@@ -83,11 +83,11 @@ def _private_key(path: Path) -> jwt.PyJWK:
         document = json.loads(path.read_text("utf-8"))
         key = jwt.PyJWK(document[0] if isinstance(document, list) else document)
         if not hasattr(key.key, "private_bytes"):
-            raise ValueError("its key is a public one")
+            raise ValueError("the key is a public key")
     except (OSError, ValueError, KeyError, IndexError, jwt.PyJWTError) as error:
         raise CommandFailed(
-            f"{path} holds no private key: {error}",
+            f"{path} must contain a private key: {error}",
             code="bad_key",
-            fix="make one with `supabase gen signing-key --algorithm ES256` and import it",
+            fix="create one with `supabase gen signing-key --algorithm ES256` and import it",
         ) from error
     return key

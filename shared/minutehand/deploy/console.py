@@ -102,7 +102,7 @@ def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
         )
 
 
-def forget(cloudfront: Any, distribution: str) -> None:
+def invalidate(cloudfront: Any, distribution: str) -> None:
     """Have every edge drop what it keeps."""
     cloudfront.create_invalidation(
         DistributionId=distribution,

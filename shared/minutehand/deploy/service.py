@@ -16,7 +16,7 @@ import yaml
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
 from minutehand.deploy.apps import Needs, read_needs
-from minutehand.project import Project, keep_out_of_git
+from minutehand.project import Project, add_to_gitignore
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
@@ -79,7 +79,7 @@ def write_service(project: Project, root: Path, stage: str) -> None:
     """Write what serverless.yml in `root` includes for a stage; what was there before goes."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    keep_out_of_git(folder)
+    add_to_gitignore(folder)
     (folder / "aws").mkdir()
     for file in sorted(resource("cloudformation").iterdir()):
         if file.suffix in {".yml", ".cjs", ".js"} and file.name not in OF_THE_PROJECT:

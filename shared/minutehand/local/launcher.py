@@ -108,9 +108,9 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
             ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
             ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
         ]
-    if not default_user.is_possible(values):
+    if not default_user.is_available(values):
         return []
-    member = default_user.first_member(values)
+    member = default_user.find_member(values)
     if member is None:
         return [
             ("Sign in", "no account belongs to a tenant yet: `minutehand docs local` says how to"),

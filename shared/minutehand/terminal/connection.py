@@ -165,7 +165,7 @@ class Connection:
     @cached_property
     def api(self) -> httpx.Client:
         """The service's HTTP API, as the person."""
-        return httpx.Client(base_url=self.need("API_URL"), timeout=TIMEOUT, auth=AsPerson(self))
+        return httpx.Client(base_url=self.need("API_URL"), timeout=TIMEOUT, auth=BearerAuth(self))
 
     def path(self, *parts: str) -> str:
         """The address of what is the workspace's; a part, such as a name, may hold a slash."""
@@ -193,9 +193,9 @@ class Connection:
         raise CommandFailed(f"which workspace? yours: {listed}", code="workspace_needed")
 
     def call(self, method: str, path: str, **more: Any) -> Any:
-        """One call of the service's API; its answer parsed."""
+        """One call of the service's API; its answer parse_response."""
         with reachable(f"the API at {self.need('API_URL')}"):
-            return parsed(self.api.request(method, path, **more))
+            return parse_response(self.api.request(method, path, **more))
 
     def get(self, path: str, **params: Any) -> Any:
         """One read of the service's API; what is None or empty is not asked for."""
@@ -213,7 +213,7 @@ class Connection:
             key = self.need("SUPABASE_PUBLISHABLE_KEY")
             headers = {"apikey": key, "authorization": f"Bearer {self.token}"}
         headers = {**headers, **profile_headers(self.schema)}
-        return parsed(self._supabase(f"/rest/v1/rpc/{name}", arguments, headers))
+        return parse_response(self._supabase(f"/rest/v1/rpc/{name}", arguments, headers))
 
     def close(self) -> None:
         """Close the open link."""
@@ -227,7 +227,7 @@ class Connection:
             from minutehand.terminal import default_user
 
             try:
-                local = default_user.first_token(self.values)
+                local = default_user.make_token(self.values)
             except ConnectionError as error:
                 fix = "start it: `minutehand dev`"
                 raise CommandFailed(str(error), code="unreachable", fix=fix) from error
@@ -255,7 +255,7 @@ class Connection:
             return httpx.post(url + path, json=body, headers=headers, timeout=TIMEOUT)
 
 
-class AsPerson(httpx.Auth):
+class BearerAuth(httpx.Auth):
     """Sends a person's token; one of the command's own that has expired is renewed."""
 
     def __init__(self, connection: Connection) -> None:
@@ -281,7 +281,7 @@ def reachable(what: str) -> Iterator[None]:
         ) from error
 
 
-def parsed(answer: httpx.Response) -> Any:
+def parse_response(answer: httpx.Response) -> Any:
     """The body of a good answer."""
     if answer.status_code == 204:
         return None

@@ -27,7 +27,7 @@ class Member:
     tenant: str
 
 
-def first_member(values: Mapping[str, str]) -> Member | None:
+def find_member(values: Mapping[str, str]) -> Member | None:
     """The oldest account that belongs to a tenant; None where there is none.
 
     Raises:
@@ -48,14 +48,14 @@ def first_member(values: Mapping[str, str]) -> Member | None:
     return None if row is None else Member(*row)
 
 
-def is_possible(values: Mapping[str, str]) -> bool:
+def is_available(values: Mapping[str, str]) -> bool:
     """Whether the stack is one of this machine, and its key is known."""
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
-def first_token(values: Mapping[str, str]) -> str | None:
+def make_token(values: Mapping[str, str]) -> str | None:
     """An access token of the first member, for an hour; None where there is no such person."""
-    member = first_member(values) if is_possible(values) else None
+    member = find_member(values) if is_available(values) else None
     if member is None:
         return None
     now = int(time.time())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
-from minutehand.terminal.connection import CommandFailed, Connection, parsed
+from minutehand.terminal.connection import CommandFailed, Connection, parse_response
 
 ENDED = {"completed", "failed", "cancelled"}
 RETRY_SECONDS = 1.0
@@ -57,5 +57,5 @@ def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[S
             raise httpx.ReadError(f"answered {answer.status_code}")
         if not answer.is_success:
             answer.read()
-            parsed(answer)
+            parse_response(answer)
         yield from (event for event in EventSource(answer).iter_sse() if event.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minutehand.terminal.connection import CommandFailed, Connection
 
 
-def whole_id(connection: Connection, text: str) -> str:
+def resolve_job_id(connection: Connection, text: str) -> str:
     """The id of the one job whose id is, begins or ends with `text`."""
     if len(text) == 36:
         return text

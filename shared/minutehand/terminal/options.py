@@ -49,7 +49,7 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 
 
 @contextmanager
-def speaking(as_json: bool) -> Iterator[Output]:
+def command_output(as_json: bool) -> Iterator[Output]:
     """An output; a failure is printed and ends the command with exit code 1."""
     output = Output(as_json=as_json)
     try:
@@ -100,7 +100,7 @@ def _command(run: Run, link: dict[str, Any]) -> Run:
     def command(*, as_json: bool, **given: Any) -> None:
         linked = {name: given.pop(name) for name in link}
         with ExitStack() as open_until_its_end:
-            given["output"] = open_until_its_end.enter_context(speaking(as_json))
+            given["output"] = open_until_its_end.enter_context(command_output(as_json))
             if connects:
                 given["connection"] = open_until_its_end.enter_context(connected(**linked))
             run(**given)
@@ -121,7 +121,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|min|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
-def seconds_of(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """`90s`, `5m`, `1h30m`, `2d` or plain seconds."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
@@ -133,4 +133,4 @@ def seconds_of(text: str) -> float:
 
 def instant_before(span: str) -> str:
     """The instant so long ago, as the API takes it."""
-    return (datetime.now(UTC) - timedelta(seconds=seconds_of(span))).isoformat()
+    return (datetime.now(UTC) - timedelta(seconds=parse_seconds(span))).isoformat()

@@ -41,10 +41,10 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
-def shown(text: str, *, lines: bool = True) -> str:
+def escape_controls(text: str, *, lines: bool = True) -> str:
     """A text without anything a terminal would act upon, on one line unless `lines`."""
-    shown = text.translate(_PICTURES)
-    return shown if lines else shown.replace("\n", "␊")
+    escape_controls = text.translate(_PICTURES)
+    return escape_controls if lines else escape_controls.replace("\n", "␊")
 
 
 class Output:
@@ -71,7 +71,7 @@ class Output:
     def text(self, text: str | Text, *, lines: bool = True) -> None:
         """Words for a person; only a `Text` brings styles, and brackets are just brackets."""
         words = Text(text) if isinstance(text, str) else text
-        words.plain = shown(words.plain, lines=lines)
+        words.plain = escape_controls(words.plain, lines=lines)
         if self._is_mid_line:
             self.out.print()
             self._is_mid_line = False
@@ -80,7 +80,7 @@ class Output:
     def words(self, text: str) -> None:
         """Words that others follow on the same line."""
         self._is_mid_line = not text.endswith("\n")
-        self.out.print(Text(shown(text)), end="")
+        self.out.print(Text(escape_controls(text)), end="")
 
     def line(self, value: Any) -> None:
         """One JSON document on one line, in ASCII: a terminal obeys U+0080 to U+009F."""
@@ -123,32 +123,32 @@ class Output:
         """Print names and values, without those that are None."""
         for name, value in facts.items():
             if value is not None:
-                own = local(value) if name.endswith("_at") else value
+                own = local_time(value) if name.endswith("_at") else value
                 self.text(Text.assemble(f"{name:<16}  ", cell("value", own)))
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error; programs read failures alone there."""
         if not self.as_json:
-            self.err.print(Text(shown(sentence), style="dim"))
+            self.err.print(Text(escape_controls(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
         """Why the command failed, and what to do."""
         if self.as_json:
             sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
             return
-        self.err.print(Text(shown(message), style="bold red"))
+        self.err.print(Text(escape_controls(message), style="bold red"))
         if fix:
-            self.err.print(Text(shown(f"→ {fix}")))
+            self.err.print(Text(escape_controls(f"→ {fix}")))
 
 
-def headed(columns: str) -> dict[str, str]:
+def parse_headings(columns: str) -> dict[str, str]:
     """Headings by column of `id next_run ran:TOOK`: after the colon, else the name in capitals."""
     named = (column.partition(":") for column in columns.split())
     headings = {name: own or name.removesuffix("_at").upper() for name, _, own in named}
     return {name: heading.replace("_", " ") for name, heading in headings.items()}
 
 
-def lasted(milliseconds: float) -> str:
+def format_duration(milliseconds: float) -> str:
     """A duration as the console has it: 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h."""
     value = max(0.0, milliseconds)
     if value < 1000:
@@ -173,7 +173,7 @@ def _rounded(value: float, digit: str = "1") -> Decimal:
 def p95(times: Mapping[str, Any] | None) -> str | None:
     """The 95th percentile of times as people say it."""
     value = (times or {}).get("p95_ms")
-    return None if value is None else lasted(value)
+    return None if value is None else format_duration(value)
 
 
 def cell(name: str, value: Any) -> Text:
@@ -181,27 +181,29 @@ def cell(name: str, value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
     if name in {"error", "error_message"}:
-        return Text(shown(str(value).partition("\n")[0], lines=False))
+        return Text(escape_controls(str(value).partition("\n")[0], lines=False))
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return Text(shown(", ".join(value)))
+        return Text(escape_controls(", ".join(value)))
     if name.endswith("_at"):
         return Text(ago(str(value)))
     if isinstance(value, Mapping | list):
-        return Text(shown(json.dumps(value, ensure_ascii=False)))
+        return Text(escape_controls(json.dumps(value, ensure_ascii=False)))
     if name == "id":
         return Text(str(value)[-SHORT_ID:])
-    return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name == "state" else "")
+    return Text(
+        escape_controls(str(value)), style=COLOURS.get(str(value), "") if name == "state" else ""
+    )
 
 
-def local(instant: str) -> str:
+def local_time(instant: str) -> str:
     """`2026-11-20 09:36:55.585`, by the reader's clock, as in the console."""
     return datetime.fromisoformat(instant).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
-def by_clock(sentence: str) -> str:
+def localize_times(sentence: str) -> str:
     """The database's words with its instants by the reader's clock: with the day if another."""
-    today = local(datetime.now(UTC).isoformat())[:11]
-    return _INSTANT.sub(lambda found: local(found[0])[:19].removeprefix(today), sentence)
+    today = local_time(datetime.now(UTC).isoformat())[:11]
+    return _INSTANT.sub(lambda found: local_time(found[0])[:19].removeprefix(today), sentence)
 
 
 def ago(instant: str) -> str:

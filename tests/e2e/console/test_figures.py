@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from minutehand.local.users import ADA
-from minutehand.terminal.output import lasted
+from minutehand.terminal.output import format_duration
 from tests.e2e.console.people import Visitor
 from tests.e2e.console.worker import HandWorker, delete
 from tests.support.command import Run
@@ -169,5 +169,5 @@ def check_times(visitor: Visitor, run: Run, job_id: str) -> None:
     expect(page.locator(".sums > span", has_text="Ran").locator(".num")).to_have_text(ran)
     expect(page.locator(f'time[datetime="{created}"]').first).to_be_visible()
     job = run.json("show", job_id)
-    assert lasted(job["times"]["run_ms"]) == ran
+    assert format_duration(job["times"]["run_ms"]) == ran
     assert datetime.fromisoformat(job["created_at"]) == datetime.fromisoformat(created)

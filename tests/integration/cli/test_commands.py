@@ -81,12 +81,13 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
     with stack.connect() as connection:
         connection.execute("select public.register_job_types(%s)", (spec,))
         try:
-            said = run("types")
+            listing = run("types")
         finally:
             connection.execute("delete from queue.job_types where job_type = 'edge.beat'")
 
-    assert re.search(r"edge\.beat +REFUSED", said.stdout)
-    assert re.search(r"edge\.beat is refused as its code has it: .*Europe/Berln", said.stderr)
+    assert re.search(r"edge\.beat +REFUSED", listing.stdout)
+    rejected = r"edge\.beat was rejected as its code declares it: .*Europe/Berln"
+    assert re.search(rejected, listing.stderr)
 
 
 def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
@@ -114,7 +115,7 @@ def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
     assert exported["id"] == job["id"]
     assert run.refused("erase", user)["code"] == "not_confirmed"
     assert "deleted 1 in public.jobs" in run("erase", user, "--yes").stdout
-    assert "nothing of them" in run("erase", user, "--yes").stdout
+    assert "no data of this person" in run("erase", user, "--yes").stdout
     assert run.json("export", user, "--word", user)["tables"] == {}
 
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from minutehand.cli.doctor.findings import Finding, Target
-from minutehand.cli.doctor.runner import examine
+from minutehand.cli.doctor.runner import run_checks
 from tests.support.command import Run
 from tests.support.patience import until
 from tests.support.pgbouncer import pooled
@@ -25,7 +25,7 @@ def planted(stack: RunningStack, changes: Mapping[str, str | None]) -> Target:
 
 def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
     """What one check says with those values planted."""
-    [finding] = examine(planted(stack, changes), [check])
+    [finding] = run_checks(planted(stack, changes), [check])
     return finding
 
 
@@ -33,7 +33,7 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     """A doctor that cries wolf is not asked twice."""
     # on a busy machine a tick may be late, or an answer
     good = {"ok", "skip"}
-    until(lambda: {each.verdict for each in examine(planted(stack, {}))} <= good, every=2)
+    until(lambda: {each.verdict for each in run_checks(planted(stack, {}))} <= good, every=2)
 
 
 REF = "abcdefghijklmnopqrst"
@@ -43,21 +43,21 @@ EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 FAULTS = """\
 settings | SUPABASE_PUBLISHABLE_KEY= | is not set | sb_publishable
 settings | SUPABASE_URL={dashboard} | dashboard's address | SUPABASE_URL={hosted}
-settings | API_URL={hosted} | API_URL is Supabase's address | minutehand deploy
+settings | API_URL={hosted} | not Supabase's address | minutehand deploy
 settings | SUPABASE_PUBLISHABLE_KEY={service_role} | secret key | sb_publishable_
 settings | WORKER_SECRET_TOKEN= | WORKER_SECRET_TOKEN is not set | WORKER_SECRET_TOKEN=
-settings | BACKGROUND_JOB_TOKEN=dev-secret-token | are equal | BACKGROUND_JOB_TOKEN=
+settings | BACKGROUND_JOB_TOKEN=dev-secret-token | must differ | BACKGROUND_JOB_TOKEN=
 settings | CORS_ORIGINS=https://a.test/ | no browser sends https://a.test/ | CORS_ORIGINS=
-settings | STAGE=prod | not encrypted | https://
+settings | STAGE=prod | must be encrypted | https://
 settings | MINUTEHAND_APPS=no_such_app | no_such_app | MINUTEHAND_APPS
 database | DATABASE_URL={wrong_password} | password in DATABASE_URL is wrong | percent-encoded
 queue | DATABASE_URL={read_only} | rejects writes | default_transaction_read_only = off
-database | MINUTEHAND_SCHEMA=minutehnd | its schema is public | MINUTEHAND_SCHEMA=public
-worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | refused | SUPABASE_JWT_SECRET=
-supabase | SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong | refused | API keys
-supabase | SUPABASE_URL=http://127.0.0.1:9 | does not answer | SUPABASE_URL=…
-worker-key | SUPABASE_WORKER_KEY={expired} | the worker is refused | token worker
-api | API_URL=http://127.0.0.1:9 | does not answer | minutehand dev
+database | MINUTEHAND_SCHEMA=minutehnd | the schema is public | MINUTEHAND_SCHEMA=public
+worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | rejected | SUPABASE_JWT_SECRET=
+supabase | SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong | rejected | API keys
+supabase | SUPABASE_URL=http://127.0.0.1:9 | does not respond | SUPABASE_URL=…
+worker-key | SUPABASE_WORKER_KEY={expired} | the worker was rejected | token worker
+api | API_URL=http://127.0.0.1:9 | does not respond | minutehand dev
 """
 
 
@@ -76,7 +76,7 @@ def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: s
     )
     check, change, detail, fix = line.split(" | ")
     name, _, value = change.partition("=")
-    findings = examine(planted(stack, {name: value or None}))
+    findings = run_checks(planted(stack, {name: value or None}))
     failed = [each for each in findings if each.verdict == "fail"]
 
     assert [finding.check for finding in failed] == [check], failed
@@ -121,7 +121,7 @@ def test_a_pooler_is_known_by_what_it_keeps(
 ) -> None:
     """It listens at any port."""
     with pooled(stack.database_url, tmp_path, mode=mode) as url:
-        [found] = examine(planted(stack, {"DATABASE_URL": url}), ["sessions"])
+        [found] = run_checks(planted(stack, {"DATABASE_URL": url}), ["sessions"])
 
     assert found.verdict == verdict
     assert detail in found.detail

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 from minutehand.cli.doctor.findings import Finding, Target
-from minutehand.cli.doctor.runner import examine
+from minutehand.cli.doctor.runner import run_checks
 from supabase_local.migrations import as_user
 from tests.integration.cli.test_doctor import EXPIRED, REF, SERVICE_ROLE
 from tests.support.command import Run
@@ -90,7 +90,7 @@ class World:
     def wrong(self) -> list[Finding]:
         """What doctor says that is not well."""
         values = {name: value for name, value in self.values.items() if value}
-        return [each for each in examine(Target(values)) if each.verdict in ("fail", "warn")]
+        return [each for each in run_checks(Target(values)) if each.verdict in ("fail", "warn")]
 
     def paste(self, fix: str) -> None:
         """Do what a fix says, word for word."""

@@ -15,10 +15,10 @@ from minutehand.terminal.connection import (
     CommandFailed,
     Connection,
     load_values,
-    parsed,
+    parse_response,
     read_env_file,
 )
-from minutehand.terminal.output import Output, lasted
+from minutehand.terminal.output import Output, format_duration
 from tests.support.paths import ROOT
 
 
@@ -45,9 +45,9 @@ def test_what_is_no_answer_is_a_sentence(content: bytes) -> None:
     """A page of a proxy before the API, half of an answer, or none; 204 has none to give."""
     request = httpx.Request("GET", "https://api/api/jobs")
 
-    assert parsed(httpx.Response(204, request=request)) is None
+    assert parse_response(httpx.Response(204, request=request)) is None
     with pytest.raises(CommandFailed, match="https://api/api/jobs answered 200"):
-        parsed(httpx.Response(200, content=content, request=request))
+        parse_response(httpx.Response(200, content=content, request=request))
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
@@ -89,4 +89,4 @@ console.log(JSON.stringify({json.dumps(lengths)}.map(duration)));"""
         [node_binary(), "--input-type=module", "-e", script], check=True, capture_output=True
     )
 
-    assert [lasted(each) for each in lengths] == json.loads(done.stdout)
+    assert [format_duration(each) for each in lengths] == json.loads(done.stdout)

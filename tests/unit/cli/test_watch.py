@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from minutehand.cli.watch import log_line, say
-from minutehand.terminal.output import Output, by_clock
+from minutehand.cli.watch import format_log_line, print_output
+from minutehand.terminal.output import Output, localize_times
 
 
 def page(**more: Any) -> dict[str, Any]:
@@ -18,15 +18,15 @@ def page(**more: Any) -> dict[str, Any]:
 
 
 def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """An attempt that begins again says so; a terminal obeys nothing that a job says."""
+    """An attempt that starts again says so; a terminal obeys nothing that a job says."""
     output = Output()
-    say(output, page(text="Grüße, "))
-    say(output, page(text="We\x1b[2Jlt", **{"from": 7}))
-    say(output, page(text="Hello\n", attempt=2))
-    say(output, page(items=[{"n": 1}, "two"]))
+    print_output(output, page(text="Grüße, "))
+    print_output(output, page(text="We\x1b[2Jlt", **{"from": 7}))
+    print_output(output, page(text="Hello\n", attempt=2))
+    print_output(output, page(items=[{"n": 1}, "two"]))
 
     printed = capsys.readouterr().out
-    assert printed == 'Grüße, We␛[2Jlt\nreply begins again\nHello\n{"n": 1}\n"two"\n'
+    assert printed == 'Grüße, We␛[2Jlt\nreply starts again\nHello\n{"n": 1}\n"two"\n'
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_instants_are_by_the_readers_clock() -> None:
     """As in the console: a sentence has the day where it is another, programs get UTC."""
     line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
-    assert log_line(line).plain == "00:04:05.678  info    x"
-    assert by_clock("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."
+    assert format_log_line(line).plain == "00:04:05.678  info    x"
+    assert localize_times("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."
     now = datetime.now(UTC)
-    said = by_clock(f"expected {now:%Y-%m-%d %H:%M:%S}+00")
+    said = localize_times(f"expected {now:%Y-%m-%d %H:%M:%S}+00")
     assert said == f"expected {(now.hour + 9) % 24:02}:{now:%M:%S}"

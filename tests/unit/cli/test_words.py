@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minutehand.docs import PAGES
-from tests.support.command import verbs
+from tests.support.command import commands
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
@@ -48,7 +48,7 @@ def options_of(command: Any, words: list[str]) -> set[str]:
 
 def test_every_command_that_is_named_exists_with_its_options() -> None:
     """A runbook with a misspelt option costs minutes at three in the morning."""
-    known = verbs()
+    known = commands()
     wrong = []
     seen = 0
     for path, line in lines_to_type():
@@ -71,4 +71,4 @@ def test_the_readme_names_every_verb() -> None:
     """The table is the command's contents page."""
     table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
 
-    assert [name for name in verbs() if f"`{name}" not in table] == []
+    assert [name for name in commands() if f"`{name}" not in table] == []

@@ -1,1 +1,1 @@
-"""`minutehand doctor`: what is misconfigured, and the one line that fixes it."""
+"""`minutehand doctor`: finds misconfiguration and prints a line that fixes each problem."""

@@ -1,4 +1,4 @@
-"""The faults that stop people, each with its cause and the one line that mends it."""
+"""Checks for frequent faults; each finding has the cause and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import jwt
 
 from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
-from minutehand.cli.stage import aws_refusals
+from minutehand.cli.stage import translate_aws_errors
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.install.catalog import find_differences, recorded_facts
+from minutehand.install.catalog import find_drifts, recorded_facts
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
@@ -33,17 +33,17 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
 DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
-# A fix begins with what is pasted as it is, into the settings, a terminal or the SQL editor; what
-# else is to say is a comment there, and … marks a value that only its reader has.
-API = "API_URL=https://…  # which `minutehand deploy` prints, or the local one of .local/env"
-PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # of Project settings → API keys"
+# A fix starts with a text to paste unchanged into the settings, a terminal or the SQL editor. A
+# comment follows if more needs saying, and … marks a value that only the reader has.
+API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
+PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json  # as SUPABASE_WORKER_KEY"
 OWN_KEY = "minutehand token worker  # as SUPABASE_WORKER_KEY"
-LEGACY_SECRET = "SUPABASE_JWT_SECRET=…  # of Project settings → JWT keys"
-SAVE_SECRET = "made just now; `minutehand deploy STAGE --secrets-only` gives it to the functions"
+LEGACY_SECRET = "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys"
+SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
-#: By the name of the check.
+#: Queries by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
     for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-- check ")[1:]
@@ -52,13 +52,13 @@ QUERIES = dict(
 
 @check("aws", staged=True)
 def aws(target: Target) -> Finding:
-    """A stage's values are ones that AWS and the functions take, and no secret is missing."""
+    """Check that AWS and the functions accept the stage's values, and that no secret is missing."""
     stage = target.stage
     if stage is None:
-        return fail("only a deployed stage has AWS settings", "name it: --stage prod")
+        return fail("only a deployed stage has AWS settings", "name a stage: --stage prod")
     stage.check()
     for function in NEEDED:
-        if missing := missing_for(function, stage.secrets_of(function)):
+        if missing := missing_for(function, stage.read_secrets(function)):
             return fail(
                 f"{parameter_name(stage.service, stage.name, function)} lacks {', '.join(missing)}",
                 f"minutehand deploy {stage.name} --secrets-only",
@@ -68,74 +68,85 @@ def aws(target: Target) -> Finding:
 
 @check("settings")
 def settings(target: Target) -> Finding:
-    """Everything the service reads parses, no address is another's, and no secret is public."""
+    """Check that all settings parse, that no addresses are mixed up, and that no secret leaks."""
     values = target.values
     read = Settings.from_env(values)
     try:
         for app in find_apps(read.apps):
             app.has("processors")
     except ConfigurationError as error:
-        own = ",".join(Project.find().apps) or error.example
-        return fail(f"{error.variable} {error.problem}", f"{error.variable}={own}")
+        apps = ",".join(Project.find().apps) or error.example
+        return fail(f"{error.variable} {error.problem}", f"{error.variable}={apps}")
     if page := DASHBOARD.match(values["SUPABASE_URL"]):
         address = f"SUPABASE_URL=https://{page[1]}.supabase.co"
-        return fail("SUPABASE_URL is the dashboard's address", address)
+        return fail(
+            "SUPABASE_URL must be the project's address, not the dashboard's address", address
+        )
     if HOSTED.match(values.get("API_URL", "")):
-        return fail("API_URL is Supabase's address, not the API's", API)
+        return fail("API_URL must be the API's address, not Supabase's address", API)
     key = values["SUPABASE_PUBLISHABLE_KEY"]
-    if key.startswith("sb_secret_") or _role_of(key) == "service_role":
-        return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", PUBLISHABLE)
+    if key.startswith("sb_secret_") or _key_role(key) == "service_role":
+        return fail(
+            "SUPABASE_PUBLISHABLE_KEY must not be a secret key, because browsers get it",
+            PUBLISHABLE,
+        )
     if not read.worker_secret_tokens:
         return fail(
-            "WORKER_SECRET_TOKEN is not set: no schedule may tick",
+            "WORKER_SECRET_TOKEN is not set, so no schedule can invoke the worker",
             f"WORKER_SECRET_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
         )
     if {*read.worker_secret_tokens} & {*read.background_job_tokens}:
         return fail(
-            "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN are equal",
+            "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN must differ",
             f"BACKGROUND_JOB_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
         )
-    if wrong := [one for one in read.cors_origins if origin_of(one) != one]:
-        right = ",".join(dict.fromkeys(map(origin_of, read.cors_origins)))
-        return fail(f"CORS_ORIGINS: no browser sends {wrong[0]}", f"CORS_ORIGINS={right}")
+    if wrong := [origin for origin in read.cors_origins if normalize_origin(origin) != origin]:
+        right = ",".join(dict.fromkeys(map(normalize_origin, read.cors_origins)))
+        return fail(
+            f"CORS_ORIGINS must be origins as browsers send them; no browser sends {wrong[0]}",
+            f"CORS_ORIGINS={right}",
+        )
     if read.stage != "local" and values["SUPABASE_URL"].startswith("http://"):
-        return fail("SUPABASE_URL is not encrypted", "SUPABASE_URL=https://…")
+        return fail("SUPABASE_URL must be encrypted (https)", "SUPABASE_URL=https://…")
     return ok()
 
 
 @check("processors", "settings")
 def processors(target: Target) -> Finding:
-    """Each module of processors can be imported, and no two have one job type."""
+    """Check that all processor modules can be imported, and that their job types are unique."""
     broken: list[tuple[str, Exception]] = []
     for app in find_apps(Settings.from_env(target.values).apps):
         try:
             app.module("processors", lambda name, error: broken.append((name, error)))
-        except Exception as error:  # of the package that holds them
+        except Exception as error:  # raised by the package of these modules
             broken.append((f"{app.package}.processors", error))
     if not broken:
         return ok()
     report = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
-    return fail("; ".join(report), ";\n        ".join(_import_fix(*each) for each in broken))
+    return fail("; ".join(report), ";\n        ".join(_import_fix(*module) for module in broken))
 
 
 def _import_fix(name: str, error: Exception) -> str:
-    """What installs a missing package, or shows where the module fails."""
+    """Return the command that installs a missing package, or shows where the module fails."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"pip install {error.name.partition('.')[0]}  # or correct the name in {name}"
-    return f"python -c 'import {name}'  # shows where; no worker but that of `dev` starts with it"
+    return f"python -c 'import {name}'  # shows the error, with which no deployed worker starts"
 
 
-def origin_of(address: str) -> str:
-    """What a browser sends of an address: no path, a host in lower case, no usual port."""
+def normalize_origin(address: str) -> str:
+    """Return the origin that a browser sends for an address.
+
+    It has no path, its host is in lower case, and the scheme's default port is left out.
+    """
     if address == "*":
         return address
     parts = urlsplit(address if "://" in address else f"https://{address}")
-    usual = {"https": ":443", "http": ":80"}.get(parts.scheme, "")
-    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(usual)}"
+    default_port = {"https": ":443", "http": ":80"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default_port)}"
 
 
-def _role_of(key: str) -> str | None:
-    """The role a key carries, unverified; None when it is not a JWT."""
+def _key_role(key: str) -> str | None:
+    """Return the unverified role in a key, or None if the key is not a JWT."""
     try:
         role: str | None = jwt.decode(key, options={"verify_signature": False}).get("role")
     except jwt.PyJWTError:
@@ -145,92 +156,97 @@ def _role_of(key: str) -> str | None:
 
 @check("database", "settings")
 def database(target: Target) -> Finding:
-    """It is there, lets its owner in, and is the one that the schema was installed in."""
-    ours = "select pronamespace::regnamespace::text from pg_proc where proname = 'lease_jobs'"
-    schemas, wanted = [name for (name,) in target.ask(ours)], target.schemas.clients
-    if schemas and wanted not in schemas:
-        return fail(f"its schema is {schemas[0]}, not {wanted}", f"MINUTEHAND_SCHEMA={schemas[0]}")
+    """Check that the owner can connect, and that the engine is installed in this database."""
+    sql = "select pronamespace::regnamespace::text from pg_proc where proname = 'lease_jobs'"
+    schemas, expected = [name for (name,) in target.query(sql)], target.schemas.clients
+    if schemas and expected not in schemas:
+        return fail(
+            f"the schema is {schemas[0]}, not {expected}", f"MINUTEHAND_SCHEMA={schemas[0]}"
+        )
     if not schemas:
-        other = "DATABASE_URL=…  # of the project that has it; where this is it: "
-        return fail("it has no schema of ours", f"{other}{target.migrate}")
+        other = "DATABASE_URL=…  # of the project that has the engine; to install it here: "
+        return fail("the engine is not installed in this database", f"{other}{target.migrate}")
     return ok()
 
 
 @check("sessions", "database")
 def sessions(target: Target) -> Finding:
-    """Each connection has a session of its own, in which a worker can listen and take its role."""
+    """Check that each connection has a session, in which a worker can listen and set its role."""
     address = asyncio.run(ask(target.person.need("DATABASE_URL")))
     if address.lacks is not None:
         return fail(f"DATABASE_URL {address.lacks}", f"DATABASE_URL=…  # of {address.fix}")
     if not address.notifications:
         return warn(
-            "DATABASE_URL passes no notifications on: workers look each second",
-            "DATABASE_URL=…  # of a direct connection, or the primary in place of a standby",
+            "DATABASE_URL delivers no notifications, so workers poll once a second",
+            "DATABASE_URL=…  # of a direct connection, to the primary and not to a standby",
         )
     return ok()
 
 
 @check("migrations", "database")
 def migrations(target: Target) -> Finding:
-    """Every file is applied, and nothing else."""
-    rows = target.ask("select version from supabase_migrations.schema_migrations")
+    """Check that all migrations are applied, and that the database has no others."""
+    rows = target.query("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
-    files = {version_of(each) for each in find_applied(Project.find(), applied)}
+    files = {version_of(file) for file in find_applied(Project.find(), applied)}
     if missing := sorted(files - applied):
         return fail(f"{len(missing)} not applied, the first is {missing[0]}", target.migrate)
     if unknown := sorted(applied - files):
-        return fail(f"the database is ahead: {unknown[0]} is not here", "git pull, deploy again")
+        return fail(
+            f"the database is ahead: it has {unknown[0]}, which this project lacks",
+            "git pull, deploy again",
+        )
     return ok(f"{len(files)} applied")
 
 
-def _compare(query: str, target: Target) -> Finding:
-    return next((Finding(*row) for row in target.ask(query)), ok())
+def _run_query(query: str, target: Target) -> Finding:
+    return next((Finding(*row) for row in target.query(query)), ok())
 
 
-# an owner's rights look like grants, so that another owner comes before what was granted
-check("roles", "migrations")(partial(_compare, QUERIES["roles"]))
+# before `engine`, because rights of a wrong owner look like wrong grants
+check("roles", "migrations")(partial(_run_query, QUERIES["roles"]))
 
 
 @check("engine", "roles")
 def engine(target: Target) -> Finding:
-    """Functions, grants, policies, indexes and triggers are what the release left."""
-    made = target.ask("select 1 where to_regprocedure('queue.version()') is not null")
-    [(version,)] = target.ask("select queue.version()") if made else [("0.3.0",)]
+    """Compare functions, grants, policies, indexes and triggers with those of the release."""
+    has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
+    [(version,)] = target.query("select queue.version()") if has_version else [("0.3.0",)]
     if version != VERSION:
         return fail(
-            f"it is of {version}, and this command of {VERSION}",
+            f"the engine is of version {version}, but this command of {VERSION}",
             f"minutehand upgrade  # then {target.migrate}"
             if ordinal(version) < ordinal(VERSION)
             else f'pip install "minutehand=={version}"',
         )
     if (recorded := recorded_facts(target.schemas, target.apps)) is None:
-        return skip("this copy of the source has no record to compare with: make dist")
+        return skip("this checkout has no record to compare with; run `make dist`")
     with target.connect() as owner:
-        found = find_differences(owner, target.schemas, recorded)
-    if not found:
-        return ok("as it was released")
-    more = f"; and {len(found) - 5} more, run this again" if len(found) > 5 else ""
-    details = "; ".join(each.detail for each in found[:5])
-    return fail(details + more, ";\n        ".join(each.fix for each in found[:5]) + ";")
+        drifts = find_drifts(owner, target.schemas, recorded)
+    if not drifts:
+        return ok("as released")
+    more = f"; and {len(drifts) - 5} more, run this again" if len(drifts) > 5 else ""
+    details = "; ".join(drift.detail for drift in drifts[:5])
+    return fail(details + more, ";\n        ".join(drift.fix for drift in drifts[:5]) + ";")
 
 
 @check("queue", "migrations")
 def queue(target: Target) -> Finding:
-    """What the database itself says is wrong, of everything; that no worker runs is below."""
-    [(explained,)] = target.ask("select public.explain_queue()")
-    found = [each for each in explained["findings"] if each["reason"] != "no_worker"]
-    return said(found) if found else ok("nothing waits that should not")
+    """Report the database's own findings, except a missing worker, which `schedule` reports."""
+    [(explained,)] = target.query("select public.explain_queue()")
+    findings = [entry for entry in explained["findings"] if entry["reason"] != "no_worker"]
+    return merge_findings(findings) if findings else ok("no job waits without a reason")
 
 
-def said(found: list[dict[str, Any]]) -> Finding:
-    """Findings of the database in its own words: what is wrong, and the first step for each."""
-    words = [each[name] for each in found for name in ("sentence", "cause") if each[name]]
-    lines = [as_fix(step) for each in found for step in each["next"][:1]]
-    return Finding(found[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines)))
+def merge_findings(entries: list[dict[str, Any]]) -> Finding:
+    """Merge findings of the database into one, with the first step of each as its fix."""
+    words = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
+    lines = [format_step(step) for entry in entries for step in entry["next"][:1]]
+    return Finding(entries[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines)))
 
 
-def as_fix(step: dict[str, Any]) -> str:
-    """A step's command with its words behind it; its words where the command is this one."""
+def format_step(step: dict[str, Any]) -> str:
+    """Format a step as its command with a comment, or as words if the command is the doctor's."""
     command = str(step.get("command") or "")
     if not command or command.startswith("minutehand doctor"):
         return str(step["words"])
@@ -238,12 +254,12 @@ def as_fix(step: dict[str, Any]) -> str:
 
 
 for name in ("project", "extensions", "wake-up", "publication"):
-    check(name, "migrations")(partial(_compare, QUERIES[name]))
+    check(name, "migrations")(partial(_run_query, QUERIES[name]))
 
 
 @check("supabase", "settings", "database")
 def supabase(target: Target) -> Finding:
-    """The URL answers, takes the key, and exposes what it should."""
+    """Check that the Data API responds, accepts the key, and exposes the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
     key = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
 
@@ -251,41 +267,43 @@ def supabase(target: Target) -> Finding:
         headers = {**key, **profile_headers(schema)}
         return target.call("GET", "SUPABASE_URL", f"/rest/v1/{table}?limit=1", headers=headers)
 
-    answer = data("jobs", schemas.clients)
-    if "PGRST106" in answer.text:
+    response = data("jobs", schemas.clients)
+    if "PGRST106" in response.text:
         return fail(
             f"the Data API does not expose the schema {schemas.clients}",
             f"add {schemas.clients} under Project settings → Data API → Exposed schemas;"
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
-    if answer.status_code == 401 and "key" in answer.text.lower():  # else anon may not read jobs
-        return fail("SUPABASE_PUBLISHABLE_KEY is refused", PUBLISHABLE)
-    if answer.status_code == 404:
+    # a 401 without "key" only means that anon may not read jobs
+    if response.status_code == 401 and "key" in response.text.lower():
+        return fail("SUPABASE_PUBLISHABLE_KEY was rejected", PUBLISHABLE)
+    if response.status_code == 404:
         return fail(
             f"{url} has no table jobs",
-            f"SUPABASE_URL=https://…  # of this database's project; where it is: {target.migrate}",
+            "SUPABASE_URL=https://…  # of this database's project; if it is, run: "
+            f"{target.migrate}",
         )
-    if answer.status_code >= 500:
+    if response.status_code >= 500:
         return fail(
-            f"{url} answers {answer.status_code}: is the project paused, or its ref misspelt?",
-            "SUPABASE_URL=https://…  # as its dashboard says, where a paused project is restored",
+            f"{url} responded {response.status_code}: is the project paused, or its ref misspelt?",
+            "SUPABASE_URL=https://…  # from the dashboard, which also restores a paused project",
         )
     if data("job_types", schemas.engine).is_success:
         return fail(
-            f"the schema {schemas.engine} is exposed",
-            f"Project settings → Data API: expose {schemas.clients} and yours only",
+            f"the schema {schemas.engine} must not be exposed",
+            f"Project settings → Data API: expose only {schemas.clients} and your schemas",
         )
-    return ok(f"{url} answers, and exposes {schemas.clients}")
+    return ok(f"{url} responds, and exposes {schemas.clients}")
 
 
 @check("clock", "supabase")
 def clock(target: Target) -> Finding:
-    """Tokens are checked by clocks."""
+    """Compare this machine's clock with the server's, because tokens expire by the clock."""
     before = time.time()
-    answer = target.call("GET", "SUPABASE_URL", "/auth/v1/health")
-    if not (date := answer.headers.get("date")):
-        return ok("no other to compare with")
-    # The header names a whole second that has begun; its middle is off by half of one at most.
+    response = target.call("GET", "SUPABASE_URL", "/auth/v1/health")
+    if not (date := response.headers.get("date")):
+        return ok("no other clock to compare with")
+    # The header is cut to a whole second, so that its middle is wrong by at most half a second.
     skew = parsedate_to_datetime(date).timestamp() + 0.5 - (before + time.time()) / 2
     if abs(skew) > 5.0:
         return fail(
@@ -297,61 +315,63 @@ def clock(target: Target) -> Finding:
 
 @check("api", "settings")
 def api(target: Target) -> Finding:
-    """The API is there."""
-    answer = target.call("GET", "API_URL", "/health")
-    if not answer.is_success:
-        return fail(f"{answer.url} answers {answer.status_code}: the API says why in its log", API)
-    return ok(f"alive, {answer.json().get('version')}")
+    """Check that the API responds."""
+    response = target.call("GET", "API_URL", "/health")
+    if not response.is_success:
+        return fail(
+            f"{response.url} responded {response.status_code}; the API's log has the reason", API
+        )
+    return ok(f"alive, {response.json().get('version')}")
 
 
 @check("worker-key", "supabase", "migrations", "engine")
 def worker_key(target: Target) -> Finding:
-    """The worker gets in, with no more rights than it needs."""
-    _health(target)
-    key, new = target.values.get("SUPABASE_WORKER_KEY"), new_key(target)
-    if key and _role_of(key) != WORKER_ROLE:
-        return warn(f"its role is {_role_of(key)}: more rights than needed", new)
+    """Check that the worker can sign in, with no more rights than needed."""
+    _read_health(target)
+    key, fix = target.values.get("SUPABASE_WORKER_KEY"), key_command(target)
+    if key and _key_role(key) != WORKER_ROLE:
+        return warn(f"its role is {_key_role(key)}, with more rights than needed", fix)
     days = days_left(key, datetime.now(UTC))
     if days is not None and days < KEY_WARN_DAYS:
-        return warn(f"it expires in {days:.0f} days, and every worker is refused then", new)
+        return warn(f"it expires in {days:.0f} days, and then every worker is rejected", fix)
     if not key and not target.values.get("SUPABASE_JWT_SECRET"):
-        return warn("it signs in with a secret key: more rights than needed", new)
+        return warn("the worker signs in with a secret key, with more rights than needed", fix)
     return ok(f"signs in as {WORKER_ROLE}")
 
 
-def new_key(target: Target) -> str:
-    """How a worker's key is made: by the legacy secret where there is one."""
+def key_command(target: Target) -> str:
+    """Return the command that creates a worker's key, with the legacy secret if it is set."""
     return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
 
 
-def _health(target: Target) -> dict[str, Any]:
-    """`queue_health` by the worker's own key."""
+def _read_health(target: Target) -> dict[str, Any]:
+    """Call `queue_health` with the worker's key."""
     key = WorkerKey(Settings.from_env(target.values)).headers()
     headers = {**key, **profile_headers(target.schemas.clients)}
     path = "/rest/v1/rpc/queue_health"
-    answer = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
-    if not answer.is_success:
-        fix = new_key(target) if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
-        raise CommandFailed(f"the worker is refused: {answer.text[:200]}", fix=fix)
-    return dict(answer.json())
+    response = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
+    if not response.is_success:
+        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
+        raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
+    return dict(response.json())
 
 
 @check("schedule", "worker-key")
 def schedule(target: Target) -> Finding:
-    """Someone ticks."""
-    health = _health(target)
-    found = [each for each in health["findings"] if each["reason"] == "no_worker"]
-    if not found:
+    """Check that workers run on schedule."""
+    health = _read_health(target)
+    findings = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
+    if not findings:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
     if target.stage is None:
-        return said(found)
-    detail = said(found).detail
+        return merge_findings(findings)
+    detail = merge_findings(findings).detail
     client, stack = target.stage.client("scheduler"), target.stage.stack
-    with aws_refusals(target.stage.region):
+    with translate_aws_errors(target.stage.region):
         state = client.get_schedule(Name=f"{stack}-tick")["State"]
     if state == "ENABLED":
         return fail(detail, f"aws logs tail {stack} --since 10m")
-    return fail(  # a deploy alone does not undo manual changes
+    return fail(  # both, because a deploy does not undo manual changes
         f"{detail}: the schedule is disabled",
-        "enable it in EventBridge → Scheduler, and `tickState: ENABLED` in the file of stages",
+        "enable it in EventBridge → Scheduler, and set `tickState: ENABLED` in the stages file",
     )

@@ -1,4 +1,7 @@
-"""`minutehand doctor`; what it looks with takes half a second to import, and its help does not."""
+"""`minutehand doctor`.
+
+The checks take half a second to import, so they are imported only when the command runs.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,20 @@ def doctor(
     *,
     stage: Annotated[
         str | None,
-        typer.Option(help="Also check this deployed stage, and prove it with a throw-away job."),
+        typer.Option(help="Check this deployed stage, and prove that it works by a temporary job."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
+        list[str] | None, typer.Option("--only", help="Run only this check; repeatable.")
     ] = None,
     workspace: Workspace = None,
     region: Region = "",
     env_file: EnvFile = None,
 ) -> None:
-    """Find what is misconfigured and name its fix; nothing stays changed."""
-    from minutehand.cli.doctor.runner import examine, target_of
+    """Find misconfiguration and print its fix, without changing anything."""
+    from minutehand.cli.doctor.runner import find_target, run_checks
 
     findings = []
-    for finding in examine(target_of(stage, region, env_file, workspace), only or ()):
+    for finding in run_checks(find_target(stage, region, env_file, workspace), only or ()):
         findings.append(asdict(finding))
         if not output.as_json:
             mark = f"{finding.verdict:<4}", STYLES[finding.verdict]

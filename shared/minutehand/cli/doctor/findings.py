@@ -1,7 +1,7 @@
-"""What a check is, what it reports, and what it is given.
+"""Types of the doctor: a check, its target and its finding.
 
-A check reads one part, changes nothing, and returns; that the part cannot be reached, or is not
-set, is for the runner to say, so that each check has one sentence for it less.
+A check reads one part of the stack and changes nothing. The runner reports parts that are
+unreachable or not set, so that checks need not.
 """
 
 from __future__ import annotations
@@ -20,29 +20,33 @@ from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.terminal.connection import Connection
 
-#: `skip` means that there was nothing to check.
+#: Result of a check; `skip` means that there was nothing to check.
 Verdict = Literal["ok", "warn", "fail", "skip"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `fix` is one line a person can act on."""
+    """A line of the report; `fix` is a line that a person can act on."""
 
     verdict: Verdict
     detail: str = ""
     fix: str | None = None
-    #: Its name, which the runner writes.
+    #: Name of the check, set by the runner.
     check: str = ""
 
 
 ok, skip = partial(Finding, "ok"), partial(Finding, "skip")
-#: Works, but should not stay so; does not work, or is not safe. Both take the fix.
+# `warn` is for a part that works but should be changed, `fail` for one that is broken or unsafe;
+# both take the fix.
 warn, fail = partial(Finding, "warn"), partial(Finding, "fail")
 
 
 @dataclass
 class Target:
-    """A stack to check: with `stage` a deployed one. The database only if its address is known."""
+    """A stack to check, deployed if it has a `stage`.
+
+    The database is checked only if its address is known.
+    """
 
     values: Mapping[str, str]
     stage: Stage | None = None
@@ -50,75 +54,75 @@ class Target:
 
     @property
     def migrate(self) -> str:
-        """The one line that brings the database up to date."""
+        """Command line that applies pending migrations."""
         name = None if self.stage is None else self.stage.name
         return how_to_migrate(self.values.get("SUPABASE_URL", ""), name)
 
     @cached_property
     def schemas(self) -> Schemas:
-        """Where the stack keeps what clients see, and the engine."""
+        """Names of the schemas of clients and of the engine."""
         return Schemas(self.person.schema)
 
     @property
     def apps(self) -> list[App]:
-        """The apps of this package that the stack has."""
+        """Apps of this package that the stack uses."""
         return built_in(
             [name.strip() for name in self.values.get("MINUTEHAND_APPS", "").split(",")]
         )
 
     @cached_property
     def person(self) -> Connection:
-        """The stack as a signed-in person sees it."""
+        """Connection of a signed-in person."""
         return Connection(self.values, given_workspace=self.workspace)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection of the database's owner, in which each statement is a transaction."""
+        """Connect as the database's owner, with autocommit."""
         url = self.person.need("DATABASE_URL")
         return psycopg.connect(url, connect_timeout=5, autocommit=True)
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of a query by the database's owner, in a transaction that reads only.
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a query as the database's owner, in a read-only transaction.
 
-        The query names the schemas as the migrations' source does.
+        The query must use the schema names of the migrations' source.
         """
         with self.connect() as owner:
             owner.autocommit = False
-            # of psycopg: it begins the transaction as `begin read only`, and sets nothing that a
-            # pooler would leave to anyone who gets the server's connection next
+            # psycopg starts the transaction with `begin read only`, so that no session setting is
+            # left on a server connection that a pooler gives to someone else
             owner.read_only = True
-            # for this transaction: what someone set for every session is what is looked for
+            # only for this transaction, because the checks read settings of sessions
             owner.execute("select set_config('statement_timeout', '30s', true)")
             return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
 
     def call(self, method: str, name: str, path: str, **more: Any) -> httpx.Response:
-        """One call below the address in a setting, with a short timeout."""
+        """Call a path below the address in the setting `name`, with a short timeout."""
         url = self.person.need(name).rstrip("/") + path
         return httpx.request(method, url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
 
 
-Look = Callable[[Target], Finding]
+CheckFunction = Callable[[Target], Finding]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, itself, and when it is worth running."""
+    """A check with its name and the conditions to run it."""
 
     name: str
-    run: Look
-    #: Checks whose failure would be this one's cause: it is skipped then.
+    run: CheckFunction
+    #: Names of checks whose failure would explain a failure of this check, which is then skipped.
     after: tuple[str, ...]
-    #: Only of a deployed stage, or when it is named.
+    #: Whether the check runs only for a deployed stage, or when --only names it.
     staged: bool
 
 
-#: In the order of the text: causes come before what follows from them.
+#: Checks in the order of their definition, in which causes come before their consequences.
 CHECKS: list[Check] = []
 
 
-def check(name: str, *after: str, staged: bool = False) -> Callable[[Look], Look]:
-    """Make a check of a function."""
+def check(name: str, *after: str, staged: bool = False) -> Callable[[CheckFunction], CheckFunction]:
+    """Register a function as a check."""
 
-    def register(run: Look) -> Look:
+    def register(run: CheckFunction) -> CheckFunction:
         CHECKS.append(Check(name, run, after, staged))
         return run
 
