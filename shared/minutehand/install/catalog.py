@@ -40,7 +40,7 @@ class Fact(NamedTuple):
     undo: str | None
 
 
-class Difference(NamedTuple):
+class Drift(NamedTuple):
     """What differs from the record, and the statement that mends it."""
 
     detail: str
@@ -91,7 +91,7 @@ def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[Fact] | None:
     ]
 
 
-def find_differences(session: Any, schemas: Schemas, recorded: list[Fact]) -> list[Difference]:
+def find_drifts(session: Any, schemas: Schemas, recorded: list[Fact]) -> list[Drift]:
     """Compare a database with the record.
 
     What is not recorded is a difference only where it gives more than was recorded of the same
@@ -107,12 +107,12 @@ def find_differences(session: Any, schemas: Schemas, recorded: list[Fact]) -> li
     now = {fact.statement: fact for fact in read_facts(session, schemas)}
     objects = {fact.object for fact in wanted.values()}
     undone = [
-        Difference(f"undone: {_first_line(each)}", each.replace(OWNER, owner))
+        Drift(f"undone: {_first_line(each)}", each.replace(OWNER, owner))
         for each in wanted
         if each not in now
     ]
     added = [
-        Difference(f"not by the release: {each.statement}", each.undo.replace(OWNER, owner))
+        Drift(f"not by the release: {each.statement}", each.undo.replace(OWNER, owner))
         for each in now.values()
         if each.undo and each.statement not in wanted and each.object in objects
     ]

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from minutehand.install.project import Plan, Write, processor_files, processor_names
+from minutehand.install.project import FileWrite, Plan, processor_files, processor_names
 from minutehand.install.sources import TENANCY_ORIGIN, InstallError, installed, timestamp
 from minutehand.install.tenancy import sql_name
 from minutehand.project import Project
@@ -165,4 +165,4 @@ def own_tables(
         test.path: TEST.format(**names, answers=answers, given=given),
     }
     payload = ", ".join(f'"{one}_id": "…"' for one in functions)
-    return Plan((*made, *(Write(*each) for each in texts.items())), ("{" + payload + "}",))
+    return Plan((*made, *(FileWrite(*each) for each in texts.items())), ("{" + payload + "}",))

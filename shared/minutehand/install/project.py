@@ -120,7 +120,7 @@ def test_{function}_greets_by_name() -> None:
 
 
 @dataclass(frozen=True)
-class Write:
+class FileWrite:
     """One file to be made."""
 
     path: Path
@@ -131,7 +131,7 @@ class Write:
 class Plan:
     """What is to be written, and what only the project's owner can do."""
 
-    writes: tuple[Write, ...]
+    writes: tuple[FileWrite, ...]
     notes: tuple[str, ...] = ()
 
     def apply(self) -> None:
@@ -205,7 +205,7 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     return Plan((*writes, *ignored, *settings_file, *config), (*notes, *config_notes))
 
 
-def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:
+def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[FileWrite]:
     """One migration with all that the project does not have, after its newest; or none."""
     since = installed_release(folder)
     apps = built_in(answers.without)
@@ -218,7 +218,7 @@ def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Writ
         return []
     name, text = migration(missing)
     path = folder / "supabase" / "migrations" / f"{timestamp(folder, now)}_{name}.sql"
-    return [Write(path, text)]
+    return [FileWrite(path, text)]
 
 
 def _known_answers(folder: Path) -> Project | None:
@@ -251,7 +251,7 @@ def _check_same(known: Project, answers: Answers) -> None:
         )
 
 
-def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
+def _first_processor(folder: Path, package: str, *, again: bool) -> list[FileWrite]:
     home = package_folder(folder, package)
     if (home.exists() or home.with_suffix(".py").exists()) and not again:
         raise InstallError(
@@ -267,7 +267,7 @@ def package_folder(source: Path, package: str) -> Path:
     return source.joinpath(*package.split("."))
 
 
-def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
+def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite]:
     """The files of one more processor of a package, imported from `folder`, and of its test.
 
     Raises:
@@ -280,14 +280,14 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     if not home.exists():
         new = [part for part in home.parents[: package.count(".")] if not part.exists()]
         made = [
-            *(Write(part / "__init__.py", "") for part in new),  # else pytest finds no package
-            Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
-            Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
-            Write(home / "tests" / "__init__.py", ""),
+            *(FileWrite(part / "__init__.py", "") for part in new),  # else pytest finds no package
+            FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
+            FileWrite(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
+            FileWrite(home / "tests" / "__init__.py", ""),
         ]
     made += [
-        Write(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
-        Write(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
+        FileWrite(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
+        FileWrite(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
     ]
     for path in (home / "processors.py", *(write.path for write in made)):
         if path.exists():
@@ -313,22 +313,22 @@ def processor_names(package: str, job_type: str) -> dict[str, str]:
     }
 
 
-def _ignored(folder: Path) -> tuple[list[Write], list[str]]:
+def _ignored(folder: Path) -> tuple[list[FileWrite], list[str]]:
     path = folder / ".gitignore"
     if not path.exists():
-        return [Write(path, "\n".join((*OUR_FILES, ".venv/", *CLI_FILES, "")))], []
+        return [FileWrite(path, "\n".join((*OUR_FILES, ".venv/", *CLI_FILES, "")))], []
     lines = [line.strip().strip("/") for line in path.read_text("utf-8", "replace").splitlines()]
     names = (*OUR_FILES, *(() if (folder / "supabase/.gitignore").exists() else CLI_FILES))
     missing = [name for name in names if not any(fnmatchcase(name.strip("/"), x) for x in lines)]
     return [], ["In .gitignore:\n\n    " + "\n    ".join(missing)] if missing else []
 
 
-def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
+def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
     path = folder / "supabase" / "config.toml"
     if not path.exists():
         exposed = EXPOSED if schema == "public" else [*EXPOSED, schema]
         name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
-        return [Write(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
+        return [FileWrite(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
     try:
         known = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -384,8 +384,8 @@ def _answers_file(folder: Path, answers: Answers) -> str:
     )
 
 
-def _new(folder: Path, name: str, text: str) -> list[Write]:
-    return [] if (folder / name).exists() else [Write(folder / name, text)]
+def _new(folder: Path, name: str, text: str) -> list[FileWrite]:
+    return [] if (folder / name).exists() else [FileWrite(folder / name, text)]
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ class Tenants:
 
 
 @dataclass(frozen=True)
-class Existing(Tenants):
+class ExistingTenants(Tenants):
     """An application's own organizations and memberships; `organization` has its schema."""
 
     kind: Tenancy = "existing"
@@ -149,7 +149,7 @@ class Existing(Tenants):
 
 
 @dataclass(frozen=True)
-class Personal(Tenants):
+class PersonalTenants(Tenants):
     """Each user is a tenant, by the same id."""
 
     kind: Tenancy = "personal"
@@ -179,7 +179,7 @@ def _quoted(name: str) -> str:
     return f"'{name}'"
 
 
-def existing(organizations: str, memberships: str) -> Existing:
+def existing(organizations: str, memberships: str) -> ExistingTenants:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
@@ -202,7 +202,7 @@ def existing(organizations: str, memberships: str) -> Existing:
         )
     parts = one.groupdict()
     key = _columns(parts.get("columns") or parts.get("key") or "id")
-    return Existing(
+    return ExistingTenants(
         organization=_table(parts.get("schema"), one["table"]),
         key=key[0],
         name=key[1] if len(key) > 1 else None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from minutehand.install.project import Answers, Write, missing_files
+from minutehand.install.project import Answers, FileWrite, missing_files
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
@@ -15,7 +15,7 @@ from minutehand.install.sources import (
     not_installed,
     ordinal,
 )
-from minutehand.install.tenancy import Existing, Personal, Tenants
+from minutehand.install.tenancy import ExistingTenants, PersonalTenants, Tenants
 from minutehand.project import Project
 from minutehand.version import VERSION
 
@@ -25,7 +25,7 @@ class Upgrade:
     """What an upgrade adds, and what it says."""
 
     since: str
-    writes: tuple[Write, ...]
+    writes: tuple[FileWrite, ...]
 
 
 def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> Upgrade:
@@ -62,5 +62,5 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
 
 def tenants_of(project: Project) -> Tenants:
     """Who the tenants of an installed project are; their own part of it is never written again."""
-    kinds: dict[str, type[Tenants]] = {"existing": Existing, "personal": Personal}
+    kinds: dict[str, type[Tenants]] = {"existing": ExistingTenants, "personal": PersonalTenants}
     return kinds.get(project.tenancy, Tenants)()
