@@ -97,13 +97,26 @@ def test_a_function_of_a_row_is_a_relation(ask: Any) -> None:
     assert [one["scratch_latest"] for one in found] == [{"title": "b"}, {"title": "c"}, None]
 
 
-def test_what_is_spread_is_shown_among_the_columns(ask: Any) -> None:
-    """A row by its columns, several rows as lists in their order."""
-    badges = ask("scratch_people", select="id,...scratch_badges(kind)", order="id", limit="1")
-    order = {"scratch_badges.order": "kind.desc"}
-    turned = ask("scratch_people", select="id,...scratch_badges(kind)", id="eq.1", **order)
-    tasks = ask("scratch_tasks", select="id,...owner(boss:name)", id="eq.3")
+@pytest.mark.parametrize(
+    ("asked", "accept", "code"),
+    [
+        ("id,...scratch_badges(kind)", "*/*", "PGRST000"),
+        ("id", "text/csv", "PGRST000"),
+        ("id", "application/geo+json", "PGRST000"),
+        ("id", "application/vnd.pgrst.plan", "PGRST000"),
+        ("id.count()", "*/*", "PGRST123"),
+        ("count()", "*/*", "PGRST123"),
+    ],
+)
+def test_what_is_left_out_is_refused_by_name(
+    project: Project, asked: str, accept: str, code: str
+) -> None:
+    """The hint names `supabase start`. Aggregates are off on hosted projects too."""
+    response = httpx.get(
+        f"{project.settings.supabase_url}/rest/v1/jobs",
+        params={"select": asked},
+        headers={"apikey": project.settings.supabase_secret_key or "", "accept": accept},
+    )
 
-    assert badges == [{"id": 1, "kind": ["x", "y"]}]
-    assert turned == [{"id": 1, "kind": ["y", "x"]}]
-    assert tasks == [{"id": 3, "boss": "Eve"}]
+    assert response.json()["code"] == code
+    assert (code == "PGRST123") != ("supabase start" in (response.json()["hint"] or ""))

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from minutehand.queue.responses import decode_object
+from minutehand.queue.answers import decode_object
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +111,6 @@ class _JobFields(Model):
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Attempts that do not count, because their process died while it also ran other jobs.
-    deaths: int = 0
     #: What its attempts cost in foreign services, as far as processors counted it.
     cost_usd: float | None = None
     state: JobState | None = None

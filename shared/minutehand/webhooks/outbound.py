@@ -11,7 +11,7 @@ import socket
 
 import httpx
 
-from minutehand.queue.outbound_http import trusted
+from minutehand.queue.foreign import trusted
 
 #: Beyond what `ipaddress` calls not global: ranges that lead to an IPv4 address inside, or nowhere.
 _RANGES = (

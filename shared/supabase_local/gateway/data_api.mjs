@@ -7,7 +7,7 @@ import { createPostgresConnection } from "@supabase/lite/postgres";
 import { answerOf } from "./answers.mjs";
 import { readCatalogue } from "./catalogue.mjs";
 import { changeOf, neededOfCall } from "./changes.mjs";
-import { Refusal, refusalOf } from "./errors.mjs";
+import { Refusal, leftOut, refusalOf } from "./errors.mjs";
 import { described } from "./openapi.mjs";
 import { SIZE, withConnection } from "./pool.mjs";
 import { readPlan } from "./plan.mjs";
@@ -25,8 +25,9 @@ import {
   wholeChange,
   wholeRead,
 } from "./statements.mjs";
-import { nearest } from "./suggestions.mjs";
 
+// Media types that PostgREST answers with and this server does not.
+const LEFT_OUT = ["csv", "geojson", "plan"];
 const PREPARED = { prepare: true };
 const asIs = (value) => value;
 const OPTIONS = {
@@ -109,7 +110,7 @@ async function answeredBy(request, place) {
 
 function tableOf(asked, place) {
   const { catalogue } = place;
-  const table = catalogue.tables.get(`${asked.schema}.${asked.name}`) ?? missing(asked, catalogue);
+  const table = catalogue.tables.get(`${asked.schema}.${asked.name}`) ?? missing(asked);
   const plan = readPlan(table, asked, catalogue);
   const isRead = asked.kind === "read";
   const change = isRead ? null : changeOf(asked, table, plan, catalogue);
@@ -138,17 +139,10 @@ function tableOf(asked, place) {
 const isMerge = ({ kind, prefers }) =>
   kind === "insert" && prefers.resolution === "merge-duplicates";
 
-function missing({ schema, name }, catalogue) {
-  const names = [...catalogue.tables.values()].filter((one) => one.schema === schema);
-  const other = nearest(
-    names.map((one) => one.name),
-    name,
-    0.75,
-  );
+function missing({ schema, name }) {
   throw new Refusal(404, {
     code: "PGRST205",
     message: `Could not find the table '${schema}.${name}' in the schema cache`,
-    hint: other && `Perhaps you meant the table '${schema}.${other}'`,
   });
 }
 
@@ -177,8 +171,10 @@ function callOf(asked, place) {
 function negotiated(accepted) {
   for (const media of accepted) {
     if (["json", "any"].includes(media.kind)) return { kind: "json" };
-    if (["object", "array", "csv", "geojson"].includes(media.kind)) return media;
+    if (["object", "array"].includes(media.kind)) return media;
   }
+  const known = accepted.find(({ kind }) => LEFT_OUT.includes(kind));
+  if (known) throw leftOut(nameOf(known));
   const message = `None of these media types are available: ${accepted.map(nameOf).join(", ")}`;
   throw new Refusal(406, { code: "PGRST107", message });
 }

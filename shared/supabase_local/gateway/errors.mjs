@@ -48,6 +48,14 @@ export class Refusal extends Error {
   }
 }
 
+// Refuse by name what PostgREST does and this server does not.
+export const leftOut = (name) =>
+  new Refusal(501, {
+    code: "PGRST000",
+    message: `the local Data API does not support ${name}`,
+    hint: "Use `supabase start`, which runs PostgREST.",
+  });
+
 // A database's error as PostgREST answers it to `role`. Anything that is not the database's own
 // word is a connection that broke.
 export function refusalOf(error, role) {

@@ -24,8 +24,6 @@ import {
   separated1,
   sequence,
   string,
-  then,
-  zero,
 } from "./parsers.mjs";
 
 const SIMPLE = {
@@ -134,51 +132,23 @@ const embedParameters = map(
 );
 const opens = attempt(lookAhead(string("(")));
 const embed = spaced(
-  then(sequence(alias, fieldName), ([as, name]) =>
-    name === "count"
-      ? zero
-      : map(before(embedParameters, opens), (more) => ({ name, alias: as, ...more })),
-  ),
-);
-const spread = spaced(
-  map(
-    sequence(after(string("..."), fieldName), before(embedParameters, opens)),
-    ([name, more]) => ({ name, alias: null, isSpread: true, ...more }),
-  ),
+  map(sequence(alias, fieldName, before(embedParameters, opens)), ([as, name, more]) => ({
+    name,
+    alias: as,
+    ...more,
+  })),
 );
 const cast = option(after(string("::"), identifier));
-const aggregation = either(
-  string("sum"),
-  string("avg"),
-  string("count"),
-  attempt(string("max")),
-  attempt(string("min")),
-);
 const fieldEnd = isEnd(")", ",");
-const plain = { field: { name: "*", path: [] }, aggregate: null, cast: null, alias: null };
+const all = { field: { name: "*", path: [] }, cast: null, alias: null };
 const selected = spaced(
   either(
-    attempt(map(before(string("*"), fieldEnd), () => plain)),
-    attempt(
-      map(before(sequence(alias, string("count()"), cast), fieldEnd), ([as]) => ({
-        ...plain,
-        aggregate: "count",
-        alias: as,
-      })),
-    ),
-    map(
-      before(
-        sequence(
-          alias,
-          field,
-          cast,
-          option(attempt(before(after(char("."), aggregation), string("()")))),
-          cast,
-        ),
-        fieldEnd,
-      ),
-      ([as, of, type, aggregate]) => ({ field: of, aggregate, cast: type, alias: as }),
-    ),
+    attempt(map(before(string("*"), fieldEnd), () => all)),
+    map(before(sequence(alias, field, cast), fieldEnd), ([as, of, type]) => ({
+      field: of,
+      cast: type,
+      alias: as,
+    })),
   ),
 );
 const inParentheses = (parser) => before(after(char("("), parser), char(")"));
@@ -190,7 +160,7 @@ const tree = (node) =>
     ),
     ([of, items]) => ({ ...of, items }),
   );
-export const select = separated(either(tree(spread), tree(embed), selected), comma);
+export const select = separated(either(tree(embed), selected), comma);
 
 // Filters.
 const element = (inTree) => {

@@ -37,10 +37,7 @@ export function mediaOf(text) {
 
 function vendorOf([, kind, form], parameters, text) {
   const strips = parameters.get("nulls") === "stripped";
-  if (kind === "plan") {
-    const of = mediaOf(parameters.get("for") ?? "application/json");
-    return { kind, form: form ?? "text", of, options: parameters.get("options")?.split("|") ?? [] };
-  }
+  if (kind === "plan") return { kind };
   if (form === "text") return { kind: "other", text };
   if (kind === "object") return { kind, strips };
   return strips ? { kind: "array", strips } : { kind: "json" };
@@ -56,12 +53,6 @@ function parametersOf(rest) {
 export function nameOf(media) {
   const { kind } = media;
   if (kind === "other") return media.text;
-  if (kind === "plan") {
-    const known = ["analyze", "verbose", "settings", "buffers", "wal"];
-    const options = known.filter((one) => media.options.includes(one)).join("|");
-    const said = options && `; options=${options}`;
-    return `application/vnd.pgrst.plan+${media.form}; for="${nameOf(media.of)}"${said}`;
-  }
   const stripped = media.strips ? ";nulls=stripped" : "";
   return NAMES[kind] ?? `application/vnd.pgrst.${kind}+json${stripped}`;
 }

@@ -40,7 +40,6 @@ function shown(text, quote = '"') {
 }
 
 export const pure = (value) => (_, at) => done(value, at, false);
-export const zero = (_, at) => fail(nothing(at));
 
 export const satisfying = (test) => (input, at) => {
   if (at >= input.length) return fail(message(at, [UNEXPECTED, ""]));

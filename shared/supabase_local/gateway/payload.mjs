@@ -1,6 +1,6 @@
 // What a body gives: its text, which Postgres reads, and the names in it.
 
-import { Refusal } from "./errors.mjs";
+import { Refusal, leftOut } from "./errors.mjs";
 import { nameOf } from "./media.mjs";
 
 const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
@@ -15,7 +15,7 @@ export function payloadOf(bytes, media, { isCall, columns }) {
   if (isCall && RAW[kind])
     return { raw: RAW[kind], body: kind === "bytes" ? bytes : decoded(bytes), keys: [] };
   if (kind === "form") return formOf(bytes, isCall);
-  if (kind === "csv") return csvOf(decoded(bytes));
+  if (kind === "csv") throw leftOut("bodies of text/csv");
   if (kind !== "json") throw refused(`Content-Type not acceptable: ${nameOf(media)}`);
   if (columns) return { body: decoded(bytes), keys: columns };
   if (isCall && bytes.length === 0) return { body: "{}", keys: [] };
@@ -42,7 +42,7 @@ function jsonOf(bytes) {
   }
   if (typeof value !== "object" || value === null) return { body: EMPTY, keys: [] };
   const rows = Array.isArray(value) ? value : [value];
-  return { body, keys: keysOf(rows, "All object keys must match") };
+  return { body, keys: keysOf(rows) };
 }
 
 // Half of a surrogate pair is a string in JavaScript alone. Only an escape can write one, and to
@@ -56,7 +56,7 @@ function refuseHalves(key, value) {
   return value;
 }
 
-function keysOf(rows, words) {
+function keysOf(rows) {
   const keys = Object.keys(rows[0] ?? {});
   const isUniform = (row) =>
     row !== null &&
@@ -64,31 +64,6 @@ function keysOf(rows, words) {
     !Array.isArray(row) &&
     Object.keys(row).length === keys.length &&
     keys.every((key) => Object.hasOwn(row, key));
-  if (!rows.every(isUniform)) throw refused(words);
+  if (!rows.every(isUniform)) throw refused("All object keys must match");
   return keys.sort();
-}
-
-// Lines by the names of the first; NULL is null, all else a text.
-function csvOf(text) {
-  const [names = [], ...lines] = linesOf(text).filter(
-    (line) => line.some(Boolean) || line.length > 1,
-  );
-  const rows = lines.map((line) => {
-    const pairs = names.slice(0, line.length).map((name, place) => [name, line[place]]);
-    return Object.fromEntries(pairs.map(([name, one]) => [name, one === "NULL" ? null : one]));
-  });
-  const keys = keysOf(rows, "All lines must have same number of fields");
-  return { body: JSON.stringify(rows), keys };
-}
-
-function linesOf(text) {
-  const cell = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|\r|$)/gy;
-  const lines = [[]];
-  for (const [whole, quoted, plain, end] of text.matchAll(cell)) {
-    if (whole === "" && lines.at(-1).length === 0) break;
-    lines.at(-1).push(quoted?.replaceAll('""', '"') ?? plain);
-    if (end === "") break;
-    if (end !== ",") lines.push([]);
-  }
-  return lines.filter((line) => line.length > 0);
 }

@@ -4,7 +4,6 @@
 import { keyOf } from "./catalogue.mjs";
 import { Refusal } from "./errors.mjs";
 import { ALL, bounded } from "./ranges.mjs";
-import { alike, nearest } from "./suggestions.mjs";
 
 export const SOURCE = "pgrst_source"; // what a call or a change gives back
 
@@ -36,12 +35,10 @@ export function readPlan(of, { query, range, kind }, catalogue) {
   }
   if (kind !== "read") Object.assign(root, { alias_: of.name, from: { name: SOURCE } });
   related(root, of.schema, catalogue);
-  everyNode(root, (node) => withAliases(node, catalogue));
+  everyNode(root, withAliases);
   everyNode(root, orderedByParents);
   everyNode(root, withoutNullEmbeds);
   everyNode(root, withShown);
-  everyNode(root, refuseAggregates);
-  everyNode(root, orderedAsSpread);
   if (!isChange) everyNode(root, (node) => (node.range = bounded(node.range, catalogue.maxRows)));
   return root;
 }
@@ -53,7 +50,6 @@ function nodeOf(of, { schema, items, depth }, catalogue) {
     alias: of.alias ?? null,
     hint: of.hint ?? null,
     join: of.join ?? null,
-    isSpread: Boolean(of.isSpread),
     depth,
     select: [],
     children: [],
@@ -171,7 +167,6 @@ function relationshipOf({ schema, origin, target, hint }, catalogue) {
       details:
         `Searched for a foreign key relationship between '${origin}' and '${target}${using}' in ` +
         `the schema '${schema}', but no matches were found.`,
-      hint: suggested({ schema, origin, target }, here, catalogue),
     },
   );
 }
@@ -214,29 +209,8 @@ function described({ kind, name, from, to, columns, junction }) {
   return { cardinality: kind, embedding: `${from.name} with ${to.name}`, relationship };
 }
 
-function suggested({ schema, origin, target }, here, catalogue) {
-  const parents = [...catalogue.relationships]
-    .filter(([, all]) => all.some(({ from, to }) => from.schema === schema && to.schema === schema))
-    .map(([, all]) => all[0].from.name);
-  if (here.length === 0) {
-    const parent = parents.includes(origin) ? null : nearest(parents, origin);
-    return parent && `Perhaps you meant '${parent}' instead of '${origin}'.`;
-  }
-  const children = [...new Set(here.map(({ to }) => to.name))];
-  const child = alike(children, target).find(({ score }) => score < 1)?.name;
-  return child ? `Perhaps you meant '${child}' instead of '${target}'.` : null;
-}
-
-// A step into JSON is called by its last key. A star of what is spread into lists is its columns.
-function withAliases(node, catalogue) {
-  const columns = catalogue.tables.get(keyOf(node.from))?.columns;
-  if (node.isSpread && node.isMany && columns) {
-    node.select = node.select.flatMap((one) =>
-      one.field.name === "*" && !one.aggregate
-        ? [...columns.keys()].map((name) => ({ ...one, field: { name, path: [] } }))
-        : [one],
-    );
-  }
+// A step into JSON is named after its last key.
+function withAliases(node) {
   node.select = node.select.map((one) => {
     const { name, path } = one.field;
     const last = path.findLast(({ key }) => key !== undefined)?.key ?? name;
@@ -276,30 +250,11 @@ function withoutNullEmbeds(node) {
 
 const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
 
-// What of a node the one above it shows: an object, a list, or columns among its own.
+// The embedded resources of a node, as objects or lists under their names.
 function withShown(node) {
-  node.shown = node.children.map((child) => {
-    if (child.isSpread) {
-      const own = child.select.map(({ alias, field }) => alias ?? field.name);
-      const inner = child.shown.flatMap((one) => one.columns ?? [one.name]);
-      return { child, columns: [...own, ...inner] };
-    }
-    return { child, name: child.alias ?? child.name, isEmpty: isBare(child) };
-  });
-}
-
-function refuseAggregates(node) {
-  // `db-aggregates-enabled` is off, on hosted projects too
-  if (node.select.some(({ aggregate }) => aggregate))
-    throw refused("PGRST123", "Use of aggregate functions is not allowed");
-}
-
-// Rows that become lists are ordered in these, by columns that are read beside them.
-function orderedAsSpread(node) {
-  if (!node.isSpread || !node.isMany) return;
-  node.beside = node.order.map((term, index) => ({
-    ...term,
-    alias: `${node.inner}_${term.field.name}_${index + 1}`,
+  node.shown = node.children.map((child) => ({
+    child,
+    name: child.alias ?? child.name,
+    isEmpty: isBare(child),
   }));
-  node.order = [];
 }

@@ -1,10 +1,12 @@
 // The query of an address, read as a whole: what it selects, filters, orders, and which rows.
 
-import { Refusal } from "./errors.mjs";
+import { Refusal, leftOut } from "./errors.mjs";
 import * as grammar from "./grammar.mjs";
 import { Unreadable, parse } from "./parsers.mjs";
 import { ALL, beyond, isNone, isZero, meeting, none, upTo, zero } from "./ranges.mjs";
 
+const SPREAD = /(^|[,(])\s*\.\.\./;
+const AGGREGATE = /\.(sum|avg|count|max|min)\(\)|(^|[,(:])\s*count\(\)/;
 const NAMES = ["select", "columns", "on_conflict", "apikey"];
 const ENDINGS = ["order", "limit", "offset", "and", "or"];
 
@@ -55,6 +57,12 @@ function read(all, isCall) {
   const columns = first("columns");
   const columnNames = columns === null ? null : namesOf("columns", columns);
   const selected = first("select") ?? "*";
+  if (SPREAD.test(selected)) throw leftOut("spreading (`...`)");
+  if (AGGREGATE.test(selected)) {
+    // `db-aggregates-enabled` is off, on hosted projects too
+    const message = "Use of aggregate functions is not allowed";
+    throw new Refusal(400, { code: "PGRST123", message });
+  }
   const select = parse(grammar.select, `failed to parse select parameter (${selected})`, selected);
   const isFilter = ([name]) => !ENDINGS.includes(lastWord(name)) && !NAMES.includes(name);
   const { filters = [], parameters = [] } = Object.groupBy(

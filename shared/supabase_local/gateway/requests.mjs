@@ -93,6 +93,5 @@ async function givenBy(request, { kind, isCall, isGet, query }) {
   const bytes = Buffer.from(await request.arrayBuffer());
   const media = mediaOf(request.headers.get("content-type") ?? "application/json");
   const columns = kind === "upsert" ? null : query.columns;
-  const given = payloadOf(bytes, media, { isCall, columns });
-  return { isCsv: media.kind === "csv", ...given };
+  return payloadOf(bytes, media, { isCall, columns });
 }

@@ -1,10 +1,6 @@
 // Which function a call means: by its name and the names of its arguments.
 
 import { Refusal } from "./errors.mjs";
-import { nearest } from "./suggestions.mjs";
-
-// of a name or of the names of arguments
-const ALIKE = 0.75;
 
 // `call` is its name, schema, arguments' names, whether it is by GET, and the body's kind.
 export function chooseFunction(call, functions) {
@@ -15,7 +11,7 @@ export function chooseFunction(call, functions) {
   if (found.length === 1) return found[0];
   const whole = overloaded.filter((one) => takesWhole(one, call));
   if (whole.length > 1) throw ambiguous(whole);
-  return whole[0] ?? unknown(call, here, overloaded);
+  return whole[0] ?? unknown(call);
 }
 
 function takes({ params }, { keys, raw }) {
@@ -25,8 +21,8 @@ function takes({ params }, { keys, raw }) {
   return required.every(({ name }) => keys.includes(name)) && keys.every((key) => names.has(key));
 }
 
-function takesWhole({ params: [first, ...more] }, { isGet, fields, isCsv, raw }) {
-  if (first?.name !== "" || more.length > 0 || isGet || fields || isCsv) return false;
+function takesWhole({ params: [first, ...more] }, { isGet, fields, raw }) {
+  if (first?.name !== "" || more.length > 0 || isGet || fields) return false;
   return raw ? first.type === raw : ["json", "jsonb"].includes(first.type);
 }
 
@@ -47,14 +43,14 @@ function ambiguous(found) {
   });
 }
 
-function unknown(call, here, overloaded) {
-  const { schema, name, keys, isGet, raw, fields, isCsv } = call;
+function unknown(call) {
+  const { schema, name, keys, isGet, raw, fields } = call;
   const sorted = [...keys].sort();
   const listed = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
   const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : listed;
   const asked = `${schema}.${name}${raw ? "" : listed}`;
-  const isJson = !isGet && !fields && !isCsv;
+  const isJson = !isGet && !fields;
   const unnamed = ` with a single unnamed ${raw ?? "json/jsonb"} parameter`;
   const searched = raw ? unnamed : parameters + (isJson ? ` or${unnamed}` : "");
   throw new Refusal(404, {
@@ -63,18 +59,5 @@ function unknown(call, here, overloaded) {
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
-    hint: raw ? null : suggested(call, sorted, here, overloaded),
   });
-}
-
-function suggested({ schema, name }, keys, here, overloaded) {
-  const meant = "Perhaps you meant to call the function ";
-  if (overloaded.length === 0) {
-    const other = nearest([...new Set(here.map((one) => one.name))], name, ALIKE);
-    return other && `${meant}${schema}.${other}`;
-  }
-  const listOf = (names) => `(${names.toSorted().join(", ")})`;
-  const lists = overloaded.map(({ params }) => listOf(params.map((one) => one.name)));
-  const other = nearest([...new Set(lists)], listOf(keys));
-  return other && `${meant}${schema}.${name}${other}`;
 }

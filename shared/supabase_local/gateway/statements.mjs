@@ -21,11 +21,7 @@ function readStatement(node) {
   const of = nameOf(node);
   const isAll = node.select.length === 0 && node.children.length === 0;
   const own = isAll ? [columnOf(of, "*")] : node.select.map((one) => selectedOf(of, one));
-  const beside = (node.beside ?? []).map(
-    ({ relation, field, alias }) =>
-      sql`${fieldOf(relation ? { name: relation } : of, field)} as ${ident(alias)}`,
-  );
-  const columns = [...own, ...beside, ...node.shown.flatMap(shownOf)];
+  const columns = [...own, ...node.shown.flatMap(shownOf)];
   const conditions = [...node.where.map((one) => conditionOf(of, one)), ...node.joins.map(joinOf)];
   return sql`select ${list(columns)}${fromOf(node)}${list(node.children.map(joined), "")}${where(
     conditions,
@@ -47,11 +43,8 @@ function fieldOf(of, { name, path, toJson }) {
   return sql`${toJson ? sql`to_jsonb(${column})` : column}${list(steps, "")}`;
 }
 
-function shownOf({ child, name, columns, isEmpty }) {
+function shownOf({ child, name, isEmpty }) {
   const inner = ident(child.inner);
-  if (columns) {
-    return columns.map((one) => (one === "*" ? sql`${inner}.*` : sql`${inner}.${ident(one)}`));
-  }
   if (isEmpty) return [];
   if (child.relationship.isToOne) return [sql`row_to_json(${inner}.*)::jsonb as ${ident(name)}`];
   return [sql`coalesce(${inner}.${inner}, '[]') as ${ident(name)}`];
@@ -63,26 +56,9 @@ function joined(child) {
   const read = readStatement(child);
   const join = raw(isInner ? " inner join lateral (" : " left join lateral (");
   if (child.relationship.isToOne) return sql`${join}${read}) as ${inner} on true`;
-  const lists = (child.isSpread ? shownOfSpread(child) : []).map((one) => sql`, ${one}`);
   const on = isInner ? sql`${inner} is not null` : raw("true");
-  const rows = sql`select json_agg(${inner})::jsonb as ${inner}${list(lists, "")}`;
+  const rows = sql`select json_agg(${inner})::jsonb as ${inner}`;
   return sql`${join}${rows} from (${read}) as ${inner}) as ${inner} on ${on}`;
-}
-
-function shownOfSpread(child) {
-  const inner = ident(child.inner);
-  const terms = child.beside.map((term) => ({
-    ...term,
-    relation: null,
-    field: { name: term.alias, path: [] },
-  }));
-  const order = orderOf({ name: child.inner }, terms);
-  const own = child.select.map(({ alias, field }) => alias ?? field.name);
-  const deeper = child.shown.flatMap((one) => one.columns ?? [one.name]);
-  return [...own, ...deeper].map(
-    (name) =>
-      sql`coalesce(json_agg(${inner}.${ident(name)} ${order}), '[]')::jsonb as ${ident(name)}`,
-  );
 }
 
 function fromOf({ from, alias_: alias, relationship, start }) {
@@ -170,8 +146,6 @@ export function countStatement(node) {
 
 // The body of an answer, of the rows that are called `_postgrest_t`.
 export function bodyOf({ kind, strips }, returned) {
-  if (kind === "csv") return CSV;
-  if (kind === "geojson") return GEOJSON;
   if (kind === "nothing") return raw("''::text");
   const isOne = kind === "object" || (returned && !returned.is_set);
   // of a set of values an object is a row, which has one column
@@ -180,15 +154,6 @@ export function bodyOf({ kind, strips }, returned) {
   const whole = strips ? sql`json_strip_nulls(${rows})` : rows;
   return isOne ? sql`coalesce(${whole}->0, 'null')` : sql`coalesce(${whole}, '[]')`;
 }
-
-const CSV = raw(`(
-  select coalesce(string_agg(a.k, ','), '')
-  from (select json_object_keys(r)::text as k
-    from (select row_to_json(hh) as r from ${SOURCE} as hh limit 1) s) a
-  ) || e'\\n' || coalesce(string_agg(
-    substring(_postgrest_t::text, 2, length(_postgrest_t::text) - 2), e'\\n'), '')`);
-const GEOJSON = raw(`json_build_object('type', 'FeatureCollection', 'features',
-  coalesce(json_agg(ST_AsGeoJSON(_postgrest_t)::json), '[]'))`);
 
 const SAID = sql`${setting("response.headers")} as headers,
   ${setting("response.status")} as status`;
