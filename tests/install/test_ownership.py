@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from minutehand.install.project import Answers, plan_install
+from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
@@ -34,8 +34,8 @@ FUNCTION = "create function app.enqueue_job() returns int language sql as 'selec
 
 def install(folder: Path, schema: str, database: HostedDatabase) -> None:
     """Install into an empty folder, and apply."""
-    answers = Answers(Schemas(schema), Tenants())
-    plan_install(folder, answers, now=datetime.now(UTC)).apply()
+    options = InstallOptions(Schemas(schema), Tenants())
+    plan_install(folder, options, now=datetime.now(UTC)).apply()
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
 
 
@@ -94,7 +94,9 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
     """The script of one project, run in another one's database."""
-    plan_install(tmp_path, Answers(Schemas("public"), Tenants()), now=datetime.now(UTC)).apply()
+    plan_install(
+        tmp_path, InstallOptions(Schemas("public"), Tenants()), now=datetime.now(UTC)
+    ).apply()
     with hosted.database() as database:
         database.as_owner(QUEUE + "create table public.jobs (id int)")
         before = database.everything()

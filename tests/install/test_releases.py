@@ -20,7 +20,7 @@ from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
 from infra.release.texts import apps_of
 from minutehand.app import find_apps
-from minutehand.install.project import Answers, plan_install
+from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import Source, sources_since
@@ -167,7 +167,7 @@ def test_an_upgrade_ends_where_a_first_install_begins(
             if parts:
                 write(project, parts)
             else:
-                plan_install(project, Answers(schemas, tenants), now=NOW).apply()
+                plan_install(project, InstallOptions(schemas, tenants), now=NOW).apply()
             apply(database, project)
             found.append(catalogue(database.url, schemas))
 

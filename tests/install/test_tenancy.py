@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.install.project import Answers, plan_install
+from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import existing
 from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
@@ -36,7 +36,9 @@ def test_an_unknown_role_is_refused_with_the_words_found(
 ) -> None:
     """Before anyone is silently a member of nothing; the view to edit is named."""
     tenants = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
-    plan = plan_install(tmp_path, Answers(Schemas("minutehand"), tenants), now=datetime.now(UTC))
+    plan = plan_install(
+        tmp_path, InstallOptions(Schemas("minutehand"), tenants), now=datetime.now(UTC)
+    )
     plan.apply()
     found = migrations_in(tmp_path / "supabase/migrations")
     with hosted.database() as database:

@@ -13,7 +13,7 @@ from infra.release.catalogue import catalogue, differences, first_rows
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
 from minutehand.install.catalog import find_drifts, recorded_facts
-from minutehand.install.project import Answers, plan_install
+from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError
@@ -30,8 +30,8 @@ PAGE = ROOT / "shared/minutehand/webhooks/README.md"
 
 def install(folder: Path, database: HostedDatabase, *without: str) -> Project:
     """Install into an empty folder, and apply."""
-    answers = Answers(SCHEMAS, Tenants(), without=without)
-    plan_install(folder, answers, now=NOW).apply()
+    options = InstallOptions(SCHEMAS, Tenants(), without=without)
+    plan_install(folder, options, now=NOW).apply()
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
     return Project.at(folder)
 
@@ -64,12 +64,12 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         assert project.environment["MINUTEHAND_APPS"] == "jobs,-minutehand.webhooks"
         assert (
             plan_install(
-                project.root, Answers(SCHEMAS, Tenants(), without=project.without), now=NOW
+                project.root, InstallOptions(SCHEMAS, Tenants(), without=project.without), now=NOW
             ).writes
             == ()
         )
         with pytest.raises(InstallError, match="other apps"):
-            plan_install(project.root, Answers(SCHEMAS, Tenants()), now=NOW)
+            plan_install(project.root, InstallOptions(SCHEMAS, Tenants()), now=NOW)
         one.as_owner(removal_sql(project.root))
         assert one.everything() == before
 

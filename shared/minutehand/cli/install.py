@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from minutehand.config import ConfigurationError
-from minutehand.install.project import Answers, FileWrite, Plan, plan_install
+from minutehand.install.project import FileWrite, InstallOptions, Plan, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
@@ -91,8 +91,10 @@ def install(
                 tenants = tenants_of(project)
         if tenants is None:
             tenants = _tenants(tenancy, organizations, memberships)
-        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, left_out)
-        plan = plan_install(folder, answers, now=datetime.now(UTC))
+        options = InstallOptions(
+            Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, left_out
+        )
+        plan = plan_install(folder, options, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
@@ -101,7 +103,7 @@ def install(
         for note in (*plan.notes, *_missing_node()):
             output.text(f"\n{note}")
         if plan.writes and not dry_run:
-            output.text(NEXT.format(package=answers.package.rpartition(".")[2]))
+            output.text(NEXT.format(package=options.package.rpartition(".")[2]))
 
 
 @verb

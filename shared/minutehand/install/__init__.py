@@ -1,1 +1,1 @@
-"""Puts the engine into someone's Supabase project, keeps it up to date, and takes it out again."""
+"""Installs the engine into a Supabase project, upgrades it, and removes it."""

@@ -1,9 +1,8 @@
-"""What a release leaves in a database, recorded when it is made, and what of it differs there.
+"""A record of the database objects of a release, and their comparison with a database.
 
-The record has the engine and the apps of this package apart, for a project may have taken one out.
-
-The record travels in the wheel; a checkout makes one when it builds a database of its present text.
-Nothing is read from the database about what should be in it.
+The record has a part for the engine and for each app of this package, because a project may leave
+out an app. It is shipped in the wheel. A checkout writes a record when it builds a database from
+its sources. The database itself is never asked for the expected objects.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from minutehand.resources import checkout, resource
 
 QUERY = Path(__file__).with_name("catalog.sql")
 NAME = "facts.json"
-#: Of a checkout, what is recorded.
+#: Folders of a checkout with the recorded SQL, of the engine and of the apps.
 SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
 #: The part of the record that every project has.
 ENGINE = "minutehand"
-#: How the record names the role that owns the engine.
+#: Placeholder in the record for the role that owns the engine.
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
-#: What a database of one's own need not have; a hosted project does.
+#: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
 
 
-class Fact(NamedTuple):
-    """One statement that is true of a database, with what it is about and what takes it back."""
+class CatalogFact(NamedTuple):
+    """A statement that describes a database object, and the statement that reverts it."""
 
     object: str
     statement: str
@@ -41,22 +40,22 @@ class Fact(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """What differs from the record, and the statement that mends it."""
+    """A difference from the record, and the statement that fixes it."""
 
     detail: str
     fix: str
 
 
-def read_facts(session: Any, schemas: Schemas) -> list[Fact]:
+def read_facts(session: Any, schemas: Schemas) -> list[CatalogFact]:
     """Read the facts of a database through a psycopg connection of its owner."""
     with session.transaction():
         session.execute(b"set local search_path = ''")
         query = rewrite(QUERY.read_text("utf-8"), schemas)
-        return [Fact(*row) for row in session.execute(query.encode()).fetchall()]
+        return [CatalogFact(*row) for row in session.execute(query.encode()).fetchall()]
 
 
 def record_file(root: Path | None = None) -> Path:
-    """Where the record is, or is to be: by the text that it records where that may change."""
+    """Return the record's path, which in a checkout contains a hash of the recorded SQL."""
     root = root or checkout()
     if root is None:
         return resource("record") / NAME
@@ -66,59 +65,59 @@ def record_file(root: Path | None = None) -> Path:
     return root / ".local" / "record" / f"{digest}.json"
 
 
-def keep_record(session: Any, path: Path, part: str) -> None:
-    """Record what a part has just added to a database, in the schemas of the source."""
+def record_catalog(session: Any, path: Path, part: str) -> None:
+    """Record the facts that a part added to a database with the schema names of the source."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    known.pop(part, None)
-    before = {tuple(fact) for facts in known.values() for fact in facts}
-    known[part] = [fact for fact in read_facts(session, Schemas()) if fact not in before]
+    record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    record.pop(part, None)
+    recorded = {tuple(fact) for facts in record.values() for fact in facts}
+    record[part] = [fact for fact in read_facts(session, Schemas()) if fact not in recorded]
     new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(known, ensure_ascii=False, indent=0), "utf-8")
-    new.replace(path)  # another process may read or write it
+    new.write_text(json.dumps(record, ensure_ascii=False, indent=0), "utf-8")
+    new.replace(path)  # atomically, because another process may read or write the record
 
 
-def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[Fact] | None:
-    """Read the record of the engine and of some apps; None where this copy has none."""
+def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] | None:
+    """Read the record of the engine and of some apps; return None if this copy has no record."""
     path = record_file()
     if not path.exists():
         return None
     parts: dict[str, list[list[str | None]]] = json.loads(path.read_text("utf-8"))
     return [
-        Fact(*(None if word is None else rewrite(word, schemas) for word in row))  # type: ignore[arg-type]
+        CatalogFact(*(None if word is None else rewrite(word, schemas) for word in row))  # type: ignore[arg-type]
         for part in (ENGINE, *(app.name for app in apps))
         for row in parts.get(part, ())
     ]
 
 
-def find_drifts(session: Any, schemas: Schemas, recorded: list[Fact]) -> list[Drift]:
+def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> list[Drift]:
     """Compare a database with the record.
 
-    What is not recorded is a difference only where it gives more than was recorded of the same
-    object: another grant, policy or role. Whatever else a project added is its own.
+    A fact that is not recorded is a drift only if it adds a grant, a policy or a role to a recorded
+    object. Other additions belong to the project.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
-    wanted = {
+    expected = {
         fact.statement: fact
         for fact in recorded
         if _OPTIONAL in roles or _OPTIONAL not in fact.statement
     }
-    now = {fact.statement: fact for fact in read_facts(session, schemas)}
-    objects = {fact.object for fact in wanted.values()}
-    undone = [
-        Drift(f"undone: {_first_line(each)}", each.replace(OWNER, owner))
-        for each in wanted
-        if each not in now
+    actual = {fact.statement: fact for fact in read_facts(session, schemas)}
+    objects = {fact.object for fact in expected.values()}
+    missing = [
+        Drift(f"undone: {_first_line(statement)}", statement.replace(OWNER, owner))
+        for statement in expected
+        if statement not in actual
     ]
     added = [
-        Drift(f"not by the release: {each.statement}", each.undo.replace(OWNER, owner))
-        for each in now.values()
-        if each.undo and each.statement not in wanted and each.object in objects
+        Drift(f"not by the release: {fact.statement}", fact.undo.replace(OWNER, owner))
+        for fact in actual.values()
+        if fact.undo and fact.statement not in expected and fact.object in objects
     ]
-    # what is in the way goes first, as a policy that was altered; what is made again comes before
-    # what is granted on it
-    return added + sorted(undone, key=lambda each: not each.fix.startswith("CREATE"))
+    # drop unexpected objects first, e.g. an altered policy, then create missing objects, then
+    # grant rights on them
+    return added + sorted(missing, key=lambda drift: not drift.fix.startswith("CREATE"))
 
 
 def _first_line(statement: str) -> str:

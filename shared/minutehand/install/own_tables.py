@@ -1,7 +1,8 @@
-"""`minutehand init … --reads … --writes …`: what lies between a processor and the project's tables.
+"""`minutehand init … --reads … --writes …`: functions between a processor and a project's tables.
 
-One template, for the owner of the tables to edit. It expects `id` and a column that leads to the
-tenant, and never writes these, nor what refers to other rows; whose a row is then is asked again.
+The functions come from one template, for the owner of the tables to edit. It expects a column `id`
+and a column of the tenant's id. It never writes these two columns or foreign keys, and checks after
+a write that the row still belongs to the tenant.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from minutehand.install.tenancy import sql_name
 from minutehand.project import Project
 
 FUNCTION = """
-select id, {tenant} from public.{table} limit 0; -- it has these columns
+select id, {tenant} from public.{table} limit 0; -- fails if the table lacks these columns
 create function public.{name}(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on tables
 set search_path = ''
 as $$
 declare
-  -- the job that is leased to the caller right now; lease_lost for any other caller
+  -- the job that the caller has leased at present; lease_lost for any other caller
   v_job {schema}.jobs := {engine}.held_job(p_request, array['{job_type}'], 'nothing was changed');
   v_id public.{table}.id%type := v_job.payload ->> '{one}_id';
 begin
-  perform {engine}.refuse_revoked(); -- a worker key that was revoked
+  perform {engine}.refuse_revoked(); -- rejects a revoked worker key
 {write}  return (
     select to_jsonb(t) from public.{table} as t
     where t.id = v_id and t.{tenant} = v_job.workspace_id);
@@ -39,7 +40,7 @@ WRITE = """\
   declare
     v_set text := (select string_agg(format('%1$I = r.%1$I', c), ', ')
       from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', '{tenant}')
-        and not exists ( -- nor what refers to a row, which may be another tenant's
+        and not exists ( -- nor foreign keys, which may refer to another tenant's row
           select from pg_catalog.pg_constraint as k join pg_catalog.pg_attribute as a
             on a.attrelid = k.conrelid and a.attnum = any (k.conkey)
           where k.contype = 'f' and k.conrelid = 'public.{table}'::regclass and a.attname = c));
@@ -54,11 +55,11 @@ WRITE = """\
     end if;
     if v_count > 0 and exists (select from public.{table} as t
       where t.id = v_id and t.{tenant} <> v_job.workspace_id) then
-      raise 'the row would be another tenant''s' using errcode = '42501';
+      raise 'the row must stay the tenant''s own' using errcode = '42501';
     end if;
   end;
 """
-PROCESSOR = '''"""`{job_type}`: yours to edit, as the migration of what it may touch."""
+PROCESSOR = '''"""`{job_type}`. Edit it, and the migration with the functions that it calls."""
 
 from __future__ import annotations
 
@@ -76,15 +77,15 @@ class {model}(BaseModel):
 def register(
     registry: Registry, settings: Settings, functions: WorkerFunctions | None = None
 ) -> None:
-    """Called once per worker, with its settings; by a test also with functions."""
+    """Register the processor; called once per worker, and by tests with their own functions."""
     database = functions or WorkerFunctions(settings, schema="public")
 
     @registry.processor("{job_type}", payload={model})
     async def {function}(job: Job[{model}], ctx: JobContext) -> Fail | bool:
-        """Read, work, write as `row` what changes; another tenant's row is not there."""
+        """Read the row, do the work, and write changes as `row`; other tenants' rows are hidden."""
 {calls}        return True
 '''
-TEST = '''"""`{job_type}`, tried without a queue and a database."""
+TEST = '''"""Test of `{job_type}`, without a queue and a database."""
 
 import asyncio
 
@@ -94,8 +95,8 @@ from {package}.processors.{module} import {model}, register
 
 
 def test_{function}_works_on_its_rows() -> None:
-    database = HeldFunctions({answers})
-    run = asyncio.run(ProcessorTest.of(register, {model}({given}), database).run())
+    database = HeldFunctions({results})
+    run = asyncio.run(ProcessorTest.of(register, {model}({arguments}), database).run())
 
     assert (run.outcome, run.result) == ("completed", True)
 '''
@@ -108,12 +109,12 @@ CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row=
 
 
 def tenant_column(project: Project) -> str:
-    """What own tables call their tenant, most likely: as the memberships do."""
+    """Guess the name of the tenant's column in own tables from that of the memberships."""
     if project.tenancy == "personal":
         return "user_id"
     parts = (part for part in installed(project.root) if part.origin.startswith(TENANCY_ORIGIN))
-    found = [re.search(r'm\."?(\w+)"? as workspace_id', part.text) for part in parts][:1]
-    return found[0][1] if found and found[0] else "workspace_id"
+    matches = [re.search(r'm\."?(\w+)"? as workspace_id', part.text) for part in parts][:1]
+    return matches[0][1] if matches and matches[0] else "workspace_id"
 
 
 def own_tables(
@@ -126,43 +127,44 @@ def own_tables(
     writes: str,
     tenant: str = "",
 ) -> Plan:
-    """Decide what is written for a job type over own tables; the note is a payload's form.
+    """Plan the files of a job type that uses own tables; the plan's note is an example payload.
 
     Args:
-        reads: Tables of `public`, with a comma between.
-        writes: Like `reads`; what is written is read as well.
-        tenant: The column of these tables that leads to the tenant; the memberships' when empty.
+        reads: Tables of `public`, separated by commas.
+        writes: Like `reads`; these tables are read as well.
+        tenant: Column of the tenant's id in these tables; default: as in the memberships.
 
     Raises:
-        InstallError: A name is none, or a file is there.
+        InstallError: A name is invalid, or a file already exists.
     """
-    *made, processor, test = processor_files(source, package, job_type)
+    *new_files, processor, test = processor_files(source, package, job_type)
     names = processor_names(package, job_type)
     tenant = sql_name(tenant or tenant_column(project))
-    sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
+    sql = f"-- Functions by which `{job_type}` reads and writes your tables. Edit them as needed.\n"
     calls, functions = "", {}
     for table in dict.fromkeys(filter(None, (*reads.split(","), *writes.split(",")))):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
                 f"{table!r} must be a table of public", code="bad_table", fix="e.g. --writes leads"
             )
-        one = re.sub(r"(ch|sh|ss|x)es$|s$", r"\1", table)
-        name = functions[one] = f"{names['function']}_{one}"
-        here = {**names, "table": table, "one": one, "name": name, "tenant": tenant}
-        write = WRITE.format(**here) if table in writes.split(",") else ""
+        singular = re.sub(r"(ch|sh|ss|x)es$|s$", r"\1", table)
+        name = functions[singular] = f"{names['function']}_{singular}"
+        values = {**names, "table": table, "one": singular, "name": name, "tenant": tenant}
+        write = WRITE.format(**values) if table in writes.split(",") else ""
         sql += FUNCTION.format(
-            **here, schema=project.schema_, engine=project.engine_schema, write=write
+            **values, schema=project.schema_, engine=project.engine_schema, write=write
         )
-        calls += CALL.format(**here) + (CALL_WRITE.format(**here) if write else "")
+        calls += CALL.format(**values) + (CALL_WRITE.format(**values) if write else "")
     stamp = timestamp(project.root, datetime.now(UTC))
     migration = project.root / "supabase/migrations" / f"{stamp}_minutehand_{names['function']}.sql"
-    ids = "".join(f"    {one}_id: int | str\n" for one in functions)
-    answers = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())
-    given = ", ".join(f"{one}_id=1" for one in functions)
+    ids = "".join(f"    {singular}_id: int | str\n" for singular in functions)
+    results = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())
+    arguments = ", ".join(f"{singular}_id=1" for singular in functions)
     texts = {
         migration: sql,
         processor.path: PROCESSOR.format(**names, ids=ids, calls=calls),
-        test.path: TEST.format(**names, answers=answers, given=given),
+        test.path: TEST.format(**names, results=results, arguments=arguments),
     }
-    payload = ", ".join(f'"{one}_id": "…"' for one in functions)
-    return Plan((*made, *(FileWrite(*each) for each in texts.items())), ("{" + payload + "}",))
+    payload = ", ".join(f'"{singular}_id": "…"' for singular in functions)
+    files = (FileWrite(path, text) for path, text in texts.items())
+    return Plan((*new_files, *files), ("{" + payload + "}",))

@@ -1,7 +1,7 @@
-"""What an install writes beside the migrations: settings, the first processor.
+"""The files of an install: migrations, settings, the first processor.
 
-Every write is planned first, so that `--dry-run` says exactly what would happen, and none replaces
-a file that is there.
+Every write is planned first, so that `--dry-run` lists exactly the files, and no write replaces an
+existing file.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: What the pages of deployment let one write beside the code.
+#: Files with secrets or builds that the pages about deployment have people write.
 SECRET_FILES = (".env", "*.env", "key.json", "build/")
-#: With what a run of the processors leaves there.
+#: All files to ignore that Minutehand and its users write.
 OUR_FILES = (*SECRET_FILES, "__pycache__/")
-#: What the Supabase CLI keeps beside the code; `supabase init` makes a .gitignore of its own.
+#: Folders to ignore that the Supabase CLI writes, unless `supabase init` wrote a .gitignore.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
-#: Our migrations, as a project that declares its schema lists them.
+#: Pattern of our migrations, for a project that declares its schema.
 OURS = "./migrations/*_minutehand_*.sql"
-#: What the CLI exposes where config.toml does not say.
+#: Schemas that the CLI exposes by default.
 EXPOSED = ["public", "graphql_public"]
 
-ANSWERS = """\
+PROJECT_FILE = """\
 # Written by `minutehand install`; read by the command, the local stack and the packager.
-name = "{name}" # of its stack on AWS
+name = "{name}" # name of its stack on AWS
 apps = [{apps}]
-schema = "{schema}" # where clients see jobs
+schema = "{schema}" # schema of the jobs that clients see
 tenancy = "{tenancy}"
 {source}"""
 
 SETTINGS = """\
-# What the worker and the functions read; copy to .env and fill in. Keep the copy out of git.
+# Settings of the worker and the functions. Copy to .env and fill in. Keep the copy out of git.
 SUPABASE_URL=https://abcdefghijkl.supabase.co
 SUPABASE_PUBLISHABLE_KEY=sb_publishable_…
 # signs the worker in: Project settings → JWT keys (legacy secret), or SUPABASE_WORKER_KEY
 SUPABASE_JWT_SECRET=
-# of your own making; callers of POST /api/jobs/worker present it
+# random secret of yours that callers of POST /api/jobs/worker send
 WORKER_SECRET_TOKEN=
 MINUTEHAND_APPS={apps}
 MINUTEHAND_SCHEMA={schema}
 """
 
 CONFIG = """\
-# For the Supabase CLI; see https://supabase.com/docs/guides/local-development/cli/config
+# Settings of the Supabase CLI: https://supabase.com/docs/guides/local-development/cli/config
 project_id = "{name}"
 
 [api]
@@ -81,7 +81,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class {model}(BaseModel):
-    """The payload of `{job_type}`; the queue refuses what does not fit."""
+    """The payload of `{job_type}`; the queue rejects an invalid payload."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,7 +102,7 @@ async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, str]:
     return {{"greeting": greeting}}
 '''
 
-PROCESSOR_TEST = '''"""`{job_type}`, tried without a queue."""
+PROCESSOR_TEST = '''"""Test of `{job_type}`, without a queue."""
 
 import asyncio
 
@@ -121,7 +121,7 @@ def test_{function}_greets_by_name() -> None:
 
 @dataclass(frozen=True)
 class FileWrite:
-    """One file to be made."""
+    """A file to write."""
 
     path: Path
     text: str
@@ -129,16 +129,16 @@ class FileWrite:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written, and what only the project's owner can do."""
+    """Files to write, and notes about changes that the project's owner must make."""
 
     writes: tuple[FileWrite, ...]
     notes: tuple[str, ...] = ()
 
     def apply(self) -> None:
-        """Make the files, each whole or not at all.
+        """Write the files.
 
         Raises:
-            InstallError: A file has appeared meanwhile.
+            InstallError: A file was created since the plan was made.
         """
         for write in self.writes:
             write.path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,72 +147,75 @@ class Plan:
                     file.write(write.text)
             except FileExistsError as error:
                 raise InstallError(
-                    f"{write.path} exists by now", code="exists", fix="run the command again"
+                    f"{write.path} was created meanwhile",
+                    code="exists",
+                    fix="run the command again",
                 ) from error
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers given to an install."""
+class InstallOptions:
+    """Options of an install."""
 
     schemas: Schemas
     tenants: Tenants
     package: str = "jobs"
-    #: The folder of the package within the project, as of a backend in a monorepo.
+    #: Folder of the package within the project, e.g. the backend of a monorepo.
     source: str = ""
-    #: Apps of Minutehand that are taken out, by their names in `apps` of the project's answers.
+    #: Names in `apps` of minutehand.toml that leave out an app of Minutehand.
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (self.schemas.clients, self.schemas.engine):
             if not re.fullmatch(r"[a-z_][a-z0-9_]{0,50}", name) or name.startswith("pg_"):
                 raise InstallError(
-                    f"{name!r} must be of a-z, 0-9 and _, and begin with no digit or pg_",
+                    f"{name!r} must consist of a-z, 0-9 and _, and not start with a digit or pg_",
                     code="bad_schema",
                     fix="e.g. --schema minutehand",
                 )
-        taken = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
+        reserved = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
         names = self.package.split(".")
-        if not all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in names) or taken & set(names):
+        are_valid = all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in names)
+        if not are_valid or reserved & set(names):
             raise InstallError(
-                f"{self.package!r} cannot be the name of a package",
+                f"{self.package!r} must be the name of a package that Python does not reserve",
                 code="bad_package",
                 fix="e.g. --package jobs",
             )
 
 
-def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
-    """Decide what an install writes into `folder`; nothing where it has everything already.
+def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
+    """Plan the files of an install into `folder`; none if the folder has all of them.
 
     Raises:
-        InstallError: Something in the folder conflicts with it.
+        InstallError: A file or an earlier install in the folder conflicts with the options.
     """
-    known = _known_answers(folder)
-    if known is not None:
-        _check_same(known, answers)
-    writes = missing_files(folder, answers, now=now)
-    writes += _new(folder, FILE, _answers_file(folder, answers)) if known is None else []
-    if known is None or answers.package in known.packages:
+    project = _find_project(folder)
+    if project is not None:
+        _check_same(project, options)
+    writes = missing_files(folder, options, now=now)
+    writes += _new(folder, FILE, _project_file(folder, options)) if project is None else []
+    if project is None or options.package in project.packages:
         writes += _first_processor(
-            folder / answers.source, answers.package, again=known is not None
+            folder / options.source, options.package, again=project is not None
         )
     ignored, notes = _ignored(folder)
     settings = SETTINGS.format(
-        apps=",".join([answers.package, *answers.without]), schema=answers.schemas.clients
+        apps=",".join([options.package, *options.without]), schema=options.schemas.clients
     )
     settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
-    config, config_notes = _config(folder, answers.schemas.clients)
+    config, config_notes = _config(folder, options.schemas.clients)
     return Plan((*writes, *ignored, *settings_file, *config), (*notes, *config_notes))
 
 
-def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[FileWrite]:
-    """One migration with all that the project does not have, after its newest; or none."""
+def missing_files(folder: Path, options: InstallOptions, *, now: datetime) -> list[FileWrite]:
+    """Plan one migration with the SQL that the project lacks, or none if it lacks nothing."""
     since = installed_release(folder)
-    apps = built_in(answers.without)
+    apps = built_in(options.without)
     missing = (
-        sources(answers.schemas, answers.tenants, apps)
+        sources(options.schemas, options.tenants, apps)
         if since is None
-        else sources_since(since, answers.schemas, apps)
+        else sources_since(since, options.schemas, apps)
     )
     if not missing:
         return []
@@ -221,28 +224,28 @@ def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[File
     return [FileWrite(path, text)]
 
 
-def _known_answers(folder: Path) -> Project | None:
+def _find_project(folder: Path) -> Project | None:
     project = Project.at(folder)
-    # the defaults alone mean that nothing was answered
+    # a project with only default values has no project file
     return None if project == Project(root=folder) else project
 
 
-def _check_same(known: Project, answers: Answers) -> None:
-    own = known.packages
-    if own and answers.package not in own and not own[0].endswith(".*"):
+def _check_same(project: Project, options: InstallOptions) -> None:
+    packages = project.packages
+    if packages and options.package not in packages and not packages[0].endswith(".*"):
         raise InstallError(
-            f"the package of this project is {own[0]}",
+            f"the package of this project is {packages[0]}",
             code="installed_otherwise",
-            fix=f'for one more, make it and add "{answers.package}" to apps in {FILE}',
+            fix=f'to add a package, create it and add "{options.package}" to apps in {FILE}',
         )
-    if answers.without != known.without:
+    if options.without != project.without:
         raise InstallError(
-            f"Minutehand is installed here with other apps: {FILE} names those that are taken out",
+            f"Minutehand is installed here with other apps; {FILE} names those that are left out",
             code="installed_otherwise",
-            fix="minutehand docs webhooks  # says how to take them out of a project that has them",
+            fix="minutehand docs webhooks  # how to remove an app from a project that has it",
         )
-    now = (answers.schemas.clients, answers.tenants.kind)
-    before = (known.schema_, known.tenancy)
+    now = (options.schemas.clients, options.tenants.kind)
+    before = (project.schema_, project.tenancy)
     if now != before:
         raise InstallError(
             f"Minutehand is installed here with --schema {before[0]} --tenancy {before[1]}",
@@ -263,47 +266,50 @@ def _first_processor(folder: Path, package: str, *, again: bool) -> list[FileWri
 
 
 def package_folder(source: Path, package: str) -> Path:
-    """Where a package lies below the folder that it is imported from."""
+    """Return the folder of a package, below the folder that it is imported from."""
     return source.joinpath(*package.split("."))
 
 
 def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite]:
-    """The files of one more processor of a package, imported from `folder`, and of its test.
+    """Plan the files of a new processor and its test in a package imported from `folder`.
 
     Raises:
-        InstallError: One of them is there, or the package has its processors in one module.
+        InstallError: A file already exists, or the package has all processors in one module.
     """
     names = processor_names(package, job_type)
     module = names["module"]
     home = package_folder(folder, package)
-    made = []
+    writes = []
     if not home.exists():
-        new = [part for part in home.parents[: package.count(".")] if not part.exists()]
-        made = [
-            *(FileWrite(part / "__init__.py", "") for part in new),  # else pytest finds no package
+        parents = [part for part in home.parents[: package.count(".")] if not part.exists()]
+        writes = [
+            # without these files, pytest finds no package
+            *(FileWrite(part / "__init__.py", "") for part in parents),
             FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
-            FileWrite(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
+            FileWrite(
+                home / "processors" / "__init__.py", '"""A module for each job type or two."""\n'
+            ),
             FileWrite(home / "tests" / "__init__.py", ""),
         ]
-    made += [
+    writes += [
         FileWrite(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
         FileWrite(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
     ]
-    for path in (home / "processors.py", *(write.path for write in made)):
+    for path in (home / "processors.py", *(write.path for write in writes)):
         if path.exists():
             raise InstallError(
                 f"{path.relative_to(folder)} already exists",
                 code="exists",
                 fix="choose another name, or add the processor yourself",
             )
-    return made
+    return writes
 
 
 def processor_names(package: str, job_type: str) -> dict[str, str]:
-    """What a processor's module, function and payload are called."""
+    """Derive the names of a processor's module, function and payload class."""
     app, _, verb = job_type.partition(".")
-    named = package.rpartition(".")[2]
-    module, function = (verb, verb) if app == named else (f"{app}_{verb}", f"{verb}_{app}")
+    package_name = package.rpartition(".")[2]
+    module, function = (verb, verb) if app == package_name else (f"{app}_{verb}", f"{verb}_{app}")
     return {
         "package": package,
         "module": module,
@@ -330,13 +336,14 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
         name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
         return [FileWrite(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
     try:
-        known = tomllib.loads(path.read_text("utf-8"))
+        config = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InstallError(
-            f"supabase/config.toml is not TOML: {error}", code="bad_config", fix="correct it"
+            f"supabase/config.toml must be TOML: {error}", code="bad_config", fix="correct it"
         ) from error
-    notes = _declared(folder, known.get("db", {}).get("migrations", {}).get("schema_paths", []))
-    exposed = known.get("api", {}).get("schemas", EXPOSED)
+    paths = config.get("db", {}).get("migrations", {}).get("schema_paths", [])
+    notes = _schema_path_notes(folder, paths)
+    exposed = config.get("api", {}).get("schemas", EXPOSED)
     if schema not in exposed:
         line = f"schemas = [{_quoted([*exposed, schema])}]"
         notes = [
@@ -347,40 +354,43 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
     return [], notes
 
 
-def _declared(folder: Path, listed: list[str]) -> list[str]:
-    """What a project that declares its schema must list, or its next diff drops what is ours."""
-    listed = listed or _schema_patterns(folder / "supabase")
+def _schema_path_notes(folder: Path, paths: list[str]) -> list[str]:
+    """Tell a project that declares its schema to list our migrations.
+
+    Otherwise its next diff drops the engine.
+    """
+    paths = paths or _schema_patterns(folder / "supabase")
     example = OURS.replace("*", "0")
-    if not listed or any(fnmatchcase(example, f"./{each.removeprefix('./')}") for each in listed):
+    if not paths or any(fnmatchcase(example, f"./{path.removeprefix('./')}") for path in paths):
         return []
-    line = f"schema_paths = [{_quoted([*listed, OURS])}]"
+    line = f"schema_paths = [{_quoted([*paths, OURS])}]"
     return [
         f"In supabase/config.toml, under [db.migrations]:\n\n    {line}\n\n"
-        "or the next `supabase db diff` drops what was installed, which your schema does not "
+        "Otherwise the next `supabase db diff` drops the engine, which your schema does not "
         "declare."
     ]
 
 
 def _schema_patterns(home: Path) -> list[str]:
-    """What the CLI reads where no path is listed, in its order; its patterns know no `**`."""
+    """Return patterns of the files that the CLI reads by default, in its order, without `**`."""
     files = sorted(path.relative_to(home).as_posix() for path in (home / "schemas").rglob("*.sql"))
-    found = []
+    patterns = []
     for folder, group in groupby(files, posixpath.dirname):
         names = list(group)
         is_whole = names == [name for name in files if posixpath.dirname(name) == folder]
-        found += [f"{folder}/*.sql"] if is_whole else names
-    return [f"./{name}" for name in found]
+        patterns += [f"{folder}/*.sql"] if is_whole else names
+    return [f"./{pattern}" for pattern in patterns]
 
 
-def _answers_file(folder: Path, answers: Answers) -> str:
-    # of a role, and of a bucket with the account's number: short, and of few characters
+def _project_file(folder: Path, options: InstallOptions) -> str:
+    # short and of few characters, because names of roles and buckets contain it
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
-    return ANSWERS.format(
+    return PROJECT_FILE.format(
         name=name.rstrip("-") or "app",
-        apps=_quoted([answers.package, *answers.without]),
-        schema=answers.schemas.clients,
-        tenancy=answers.tenants.kind,
-        source=f'source = "{answers.source}"\n' if answers.source else "",
+        apps=_quoted([options.package, *options.without]),
+        schema=options.schemas.clients,
+        tenancy=options.tenants.kind,
+        source=f'source = "{options.source}"\n' if options.source else "",
     )
 
 

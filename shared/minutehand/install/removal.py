@@ -1,4 +1,4 @@
-"""The SQL that takes an installed engine out of a database, and nothing else with it."""
+"""The SQL that removes an installed engine from a database, and nothing that the project owns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from minutehand.install.sources import FILE_NAME, installed, not_installed
 from minutehand.project import Project
 
 _SQL = """\
--- Removes Minutehand and every job with it. Written by `minutehand uninstall`. Stop the worker,
--- then run this once, in the dashboard's SQL editor or with psql, and delete the files listed at
--- its end.
+-- Removes Minutehand and all jobs. Written by `minutehand uninstall`. Stop the worker, then run
+-- this once, in the dashboard's SQL editor or with psql, and delete the files listed at its end.
 begin;
-set local client_min_messages = warning; -- nothing for each object that goes with its schema
+set local client_min_messages = warning; -- no notice for each object that is dropped in cascade
 
--- a schema without Minutehand's mark is someone else's; what of yours uses Minutehand would be
--- dropped with it, or fail from now on
+-- stop if the schema lacks Minutehand's mark, because then it is someone else's, or if your own
+-- objects use Minutehand, because they would be dropped or fail from now on
 do $$
 declare
   c_ours constant text := '{pattern}';
@@ -64,7 +63,7 @@ begin
       and c.relname not in ({tables})
   ) as found;
   if v_theirs is not null then
-    raise exception 'these of yours use Minutehand: %', v_theirs
+    raise exception 'objects of yours use Minutehand: %', v_theirs
       using hint = 'Change or drop them, then run this again. Nothing was removed.';
   end if;
 end;
@@ -75,7 +74,7 @@ declare
   v_job bigint;
 begin
   if to_regprocedure('cron.unschedule(bigint)') is not null then
-    -- by number: by name only the role that made a schedule finds it
+    -- by number, because by name only the role that created a schedule can find it
     for v_job in execute 'select jobid from cron.job where jobname like ''minutehand-%''' loop
       execute 'select cron.unschedule($1)' using v_job;
     end loop;
@@ -87,12 +86,12 @@ $$;
 {drops}
 do $$
 begin
-  -- a schema of yours, or one in which you have made something, stays
+  -- keep the schema if it is yours or contains objects of yours
   if obj_description(to_regnamespace('{clients}'), 'pg_namespace') ~ '^Minutehand:' then
     drop schema {clients};
   end if;
 exception when dependent_objects_still_exist then
-  raise warning 'the schema {clients} holds something of yours and stays';
+  raise warning 'the schema {clients} contains objects of yours and is kept';
 end;
 $$;
 
@@ -101,7 +100,7 @@ begin
   if to_regclass('vault.secrets') is not null then
     execute 'delete from vault.secrets where name = ''minutehand_worker_token''';
   end if;
-  -- where the Supabase CLI applied them
+  -- forget the migrations if the Supabase CLI applied them
   if to_regclass('supabase_migrations.schema_migrations') is not null then
     delete from supabase_migrations.schema_migrations where version in (
   {versions});
@@ -116,7 +115,7 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     return;
   end if;
-  -- functions of yours that the worker might call stay, for yourself
+  -- keep functions of yours that the worker could call, but revoke its rights
   for v_granted in
     select 'function ' || p.oid::regprocedure
       from pg_catalog.pg_proc as p, aclexplode(p.proacl) as a
@@ -130,7 +129,7 @@ begin
   begin
     drop role job_worker;
   exception when dependent_objects_still_exist then
-    raise warning 'the role job_worker is used elsewhere and stays';
+    raise warning 'the role job_worker is used elsewhere and is kept';
   end;
 end;
 $$;
@@ -139,7 +138,7 @@ commit;
 
 {files}
 """
-#: In the order in which they go; triggers, policies and indexes go with their table.
+#: Kinds of objects in the order of their drops, which include a table's triggers and policies.
 _KINDS = ("view", "table", "function")
 
 
@@ -156,15 +155,15 @@ def removal_sql(folder: Path) -> str:
     schemas = Schemas(project.schema_)
     paths = sorted({file.path for file in files})
     texts = "\n".join(path.read_text("utf-8") for path in paths)
-    found = _objects(texts, schemas.clients)
-    names = {kind: sorted(name for one, name in found if one == kind) for kind in _KINDS}
+    objects = _objects(texts, schemas.clients)
+    names = {kind: sorted(name for k, name in objects if k == kind) for kind in _KINDS}
     relations = [*names["view"], *names["table"]]
     tables = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
-    lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in found]
+    lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in objects]
     lines.append(_drop("schema", schemas.engine))
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
-        pattern=_calls(schemas, relations, names["function"]),
+        pattern=_usage_pattern(schemas, relations, names["function"]),
         engine=schemas.engine,
         clients=schemas.clients,
         tables=_quoted(tables),
@@ -176,21 +175,23 @@ def removal_sql(folder: Path) -> str:
     )
 
 
-def _calls(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
-    """The pattern of SQL that names something of ours."""
-    either = "|".join(functions)
-    named = rf"\m{schemas.engine}\.|\m{schemas.clients}\.({'|'.join(relations)}|{either})\M"
-    # in public they need not be named with their schema
-    return rf"{named}|\m({either})\s*\(" if schemas.clients == CLIENTS else named
+def _usage_pattern(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
+    """Return a regular expression for SQL that names our objects."""
+    function = "|".join(functions)
+    qualified = rf"\m{schemas.engine}\.|\m{schemas.clients}\.({'|'.join(relations)}|{function})\M"
+    # functions in public may be named without their schema
+    return rf"{qualified}|\m({function})\s*\(" if schemas.clients == CLIENTS else qualified
 
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
-    # each by its name, for others may use the schema too; functions have no overloads
+    # by name, because others may use the schema too; functions have no overloads
     pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
-    # the last counts: where the tenants are yours, a view takes the place of a table
+    # the last kind of a name is valid, because a view replaces a table if the tenants are yours
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
-    found = [(kind, name) for name, kind in kinds.items()]
-    return sorted(found, key=lambda each: (_KINDS.index(each[0]), each[1]))
+    return sorted(
+        ((kind, name) for name, kind in kinds.items()),
+        key=lambda entry: (_KINDS.index(entry[0]), entry[1]),
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""Gives the SQL other schema names than the two it is written with.
+"""Replaces the two schema names of the SQL sources by those of a project.
 
-The source says `public.` for what clients see and `queue.` for the engine; an install elsewhere
-replaces these words where a schema is written, and reads nothing else of the text.
+The sources use `public.` for the objects that clients see and `queue.` for the engine. Only these
+words are replaced, and only in positions where a schema name stands.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: The names in the source.
+#: Schema names in the sources.
 CLIENTS, ENGINE = "public", "queue"
 _NAME = "(?P<name>public|queue)"
 _WRITTEN = tuple(
@@ -27,19 +27,19 @@ _WRITTEN = tuple(
 
 @dataclass(frozen=True)
 class Schemas:
-    """Where clients see jobs; the engine is in a schema of its own beside it."""
+    """Schemas of a project: the one that clients see, and the engine's."""
 
     clients: str = CLIENTS
 
     @property
     def engine(self) -> str:
-        """Where the engine keeps its own."""
+        """Schema of the engine."""
         return ENGINE if self.clients == CLIENTS else f"{self.clients}_engine"
 
 
 def rewrite(sql: str, schemas: Schemas) -> str:
-    """Return `sql` with the schemas' names."""
+    """Replace the source's schema names in `sql`."""
     names = {CLIENTS: schemas.clients, ENGINE: schemas.engine}
     for pattern in _WRITTEN if schemas.clients != CLIENTS else ():
-        sql = pattern.sub(lambda found: found["before"] + names[found["name"]], sql)
+        sql = pattern.sub(lambda match: match["before"] + names[match["name"]], sql)
     return sql

@@ -1,7 +1,8 @@
-"""The SQL of this version, and what of it a project has installed; how the two are compared.
+"""The SQL of this version, and the parts of it that a project has installed.
 
-A first install writes the engine as it is; an upgrade the migrations of the releases since. Each
-writes one file, whose parts say their origin and the hash of their text:
+A first install writes the present engine. An upgrade writes the migrations of the releases since
+the installed release. Each writes one file, whose parts name their origin and the hash of their
+text:
 
     -- Installed by minutehand 0.4.0. …
 
@@ -26,9 +27,9 @@ from minutehand.resources import resource
 from minutehand.version import VERSION
 
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
-#: As the Supabase CLI reads a file's name.
+#: Name of a migration as the Supabase CLI parses it.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: What `python -m infra.release` names a release's migration of the engine or an app.
+#: Name that `python -m infra.release` gives to a release's migration of the engine or an app.
 RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(
@@ -36,12 +37,12 @@ _PART = re.compile(
 )
 _FIRST_LINES = f"""\
 -- Installed by minutehand {VERSION}. `minutehand upgrade` adds the next release as another file.
--- A part with a hash is never edited: put a change into a migration of your own.
+-- Do not edit a part with a hash; put changes into a migration of your own.
 """
 
 
 class InstallError(Exception):
-    """The project cannot be changed as asked; `fix` says what to do, `code` is a stable word."""
+    """The project cannot be changed as requested; `fix` is the remedy, `code` a stable word."""
 
     def __init__(self, message: str, *, code: str, fix: str) -> None:
         super().__init__(message)
@@ -50,7 +51,7 @@ class InstallError(Exception):
 
 
 def not_installed(folder: Path, *, fix: str) -> InstallError:
-    """The refusal of a folder whose migrations are all its own."""
+    """Return the error for a folder without a migration of Minutehand."""
     return InstallError(
         f"no migration of {folder} was installed by Minutehand", code="not_installed", fix=fix
     )
@@ -58,39 +59,39 @@ def not_installed(folder: Path, *, fix: str) -> InstallError:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of this version, a part of what an install writes."""
+    """A file of this version, which becomes a part of an install's migration."""
 
     origin: str
     text: str
-    #: For the project to edit, so never compared.
+    #: Whether the project may edit the part, which is then never compared.
     editable: bool = False
 
     @property
     def digest(self) -> str:
-        """The hash of the text."""
+        """Hash of the text."""
         return _digest(self.text)
 
     @property
     def part(self) -> str:
-        """The text below the line that says what it is."""
+        """Text with a first line that has its origin and hash."""
         mark = "" if self.editable else f" sha256 {self.digest}"
         return f"-- minutehand: {self.origin}{mark}\n{self.text.strip()}\n"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """One part of a file that an install or upgrade wrote into a project."""
+    """A part of a file that an install or upgrade wrote into a project."""
 
     path: Path
     version: str
     origin: str
-    #: None where the part is the project's to edit.
+    #: Hash of the text as installed; None if the project may edit the part.
     expected: str | None
     text: str
 
     @property
-    def edited(self) -> bool:
-        """Whether it was changed after it was written."""
+    def is_edited(self) -> bool:
+        """Whether the part was changed after it was written."""
         return self.expected not in (None, _digest(self.text))
 
 
@@ -99,44 +100,44 @@ def _digest(text: str) -> str:
 
 
 def migration(parts: list[Source]) -> tuple[str, str]:
-    """One migration of some parts: its name without a timestamp, and its text."""
+    """Join parts into one migration; return its name without a timestamp, and its text."""
     name = "_".join(["minutehand", *VERSION.split(".")])
     return name, "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
 def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[App]) -> list[Source]:
-    """List the engine's files and the apps' in the order in which they apply, and the tenants."""
-    found = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
-    found += [_source(path, schemas, app.name) for app in apps for path in app.files("schemas")]
-    # the project's own tenants take the place of ours
-    if own := tenants.migration(schemas):
-        found.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", own, editable=True))
-    return found
+    """List the engine's files, the apps' files and the tenancy, in the order of application."""
+    parts = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
+    parts += [_source(path, schemas, app.name) for app in apps for path in app.files("schemas")]
+    # the project's own tenants replace ours
+    if sql := tenants.migration(schemas):
+        parts.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", sql, editable=True))
+    return parts
 
 
 def sources_since(release: str, schemas: Schemas, apps: Iterable[App]) -> list[Source]:
     """List the migrations of the releases after `release`, up to this version.
 
     Raises:
-        InstallError: This version has none of its own: it was built before its release.
+        InstallError: This version has no migration, because it was built before its release.
     """
     files = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
     files += [(path, app.name) for app in apps for path in app.files("migrations")]
-    found = [
+    migrations = [
         (match["release"].replace("_", "."), path, origin)
         for path, origin in sorted(files, key=lambda file: file[0].name)
         if (match := RELEASE_NAME.match(path.name))
     ]
-    released = {name for name, _, origin in found if origin == ENGINE_ORIGIN}
-    if ordinal(release) < ordinal(VERSION) and VERSION not in released:
+    releases = {name for name, _, origin in migrations if origin == ENGINE_ORIGIN}
+    if ordinal(release) < ordinal(VERSION) and VERSION not in releases:
         raise InstallError(
-            f"this copy of {VERSION} was built before its release: it cannot upgrade {release}",
+            f"this copy of {VERSION} was built before its release and cannot upgrade {release}",
             code="not_released",
-            fix=f"install a released one; in a clone: python -m infra.release {VERSION}",
+            fix=f"install a released version; in a clone: python -m infra.release {VERSION}",
         )
     return [
         _source(path, schemas, origin)
-        for name, path, origin in found
+        for name, path, origin in migrations
         if ordinal(name) > ordinal(release)
     ]
 
@@ -146,14 +147,14 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 
 
 def migration_files(folder: Path) -> list[Path]:
-    """List the files in supabase/migrations of `folder`; like the CLI, without folders."""
-    found = (folder / "supabase" / "migrations").glob("*.sql")
-    return sorted(path for path in found if path.is_file())
+    """List the files in supabase/migrations of `folder`, without subfolders, as the CLI does."""
+    paths = (folder / "supabase" / "migrations").glob("*.sql")
+    return sorted(path for path in paths if path.is_file())
 
 
 def installed(folder: Path) -> list[Installed]:
-    """List the parts of the files in supabase/migrations of `folder` that were installed."""
-    found = []
+    """List the installed parts of the files in supabase/migrations of `folder`."""
+    parts = []
     for path in migration_files(folder):
         text = path.read_text("utf-8-sig", errors="replace")
         if (header := _HEADER.match(text)) is None:
@@ -161,12 +162,12 @@ def installed(folder: Path) -> list[Installed]:
         marks = list(_PART.finditer(text))
         for mark, end in itertools.zip_longest(marks, [mark.start() for mark in marks[1:]]):
             part = text[mark.end() : end]
-            found.append(Installed(path, header["version"], mark["origin"], mark["hash"], part))
-    return found
+            parts.append(Installed(path, header["version"], mark["origin"], mark["hash"], part))
+    return parts
 
 
 def installed_release(folder: Path) -> str | None:
-    """The newest release of which a project has the engine; None where it has none."""
+    """Find the newest release of the engine in a project; None if it is not installed."""
     releases = [
         part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
     ]
@@ -174,7 +175,7 @@ def installed_release(folder: Path) -> str | None:
 
 
 def timestamp(folder: Path, now: datetime) -> str:
-    """The version of a new file: `now`, or one more than the newest file's where that is later."""
+    """Return the version of a new file: `now`, or one more than the newest version if later."""
     names = [path.name for path in migration_files(folder)]
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
@@ -185,5 +186,5 @@ def timestamp(folder: Path, now: datetime) -> str:
 
 
 def ordinal(version: str) -> tuple[int, ...]:
-    """Order versions by their numbers: 0.10.0 after 0.9.1."""
+    """Return a version's numbers as a sort key, so that 0.10.0 is after 0.9.1."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

@@ -1,7 +1,7 @@
-"""Who the tenants are: tables of ours, an application's own tables, or each user for themselves.
+"""The kinds of tenants: rows of our tables, rows of an application's tables, or single users.
 
-The engine asks two views, `tenants` and `tenant_members`, and its migrations make them over tables
-of ours. For the other answers the SQL written here comes last and takes the place of those tables.
+The engine reads two views, `tenants` and `tenant_members`, which its migrations create over our
+tables. For the other kinds, the SQL of this module comes last and replaces those views.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ MANAGERS = ("owner", "admin", "manager")
 MEMBERS = ("member",)
 
 _VIEWS = """\
--- Yours to edit: `minutehand upgrade` never compares or changes this part.
+-- Edit this part as needed, because `minutehand upgrade` never compares or changes it.
 -- {reason}
 {check}
--- every tenant: what jobs.workspace_id holds, a uuid, and the name people see
+-- all tenants: id as in jobs.workspace_id, a uuid, and the name that people see
 create or replace view {engine}.tenants as
   {tenants};
 
--- who belongs to which tenant, and as what: manager or member
+-- members of each tenant, with the role manager or member
 create or replace view {engine}.tenant_members as
   {members};
 
--- a tenant's jobs go with it
+-- delete a tenant's jobs with the tenant
 create trigger minutehand_before_delete before delete on {table}
   for each row execute function {engine}.tenant_deleted('{key}');
 
--- what clients read in place of tables of ours: their own tenants, and who shares them
+-- replace our tables by views in which clients see their own tenants and those tenants' members
 drop table {clients}.workspace_members, {clients}.workspaces;
 create view {clients}.workspaces with (security_barrier = true) as
   select t.id, t.name, null::timestamptz as created_at from {engine}.tenants as t
@@ -46,12 +46,12 @@ revoke all on {clients}.workspaces, {clients}.workspace_members
   from public, anon, authenticated, service_role;
 grant select on {clients}.workspaces, {clients}.workspace_members
   to authenticated, service_role;
--- as of the tables they replace; erase_person changes tables alone, those that say so themselves
+-- same comments as on the replaced tables; erase_person changes only tables with such comments
 comment on column {clients}.workspaces.name is 'Person: words to clear';
 comment on column {clients}.workspace_members.user_id is 'Person: owner';
 """
 
-#: Stops where someone would silently be a member of nothing.
+#: Check that stops the migration if a role is unknown, because its users would be no members.
 _ROLES = """
 do $$
 declare
@@ -71,38 +71,38 @@ begin
   where w.word not in ({known});
   if v_type::text like '%[]' or v_words is not null then
     raise exception 'roles of {table} (%) that are neither a manager''s nor a member''s: %',
-      v_type, coalesce(v_words, 'none yet') using hint = 'Let the view tenant_members below say '
-        'who is what, and take this block out of the file.';
+      v_type, coalesce(v_words, 'none yet') using hint = 'Map these roles in the view '
+        'tenant_members below, and delete this block from the file.';
   end if;
 end;
 $$;
 """
 
-# exact letters, as ORMs write them; quotes are for shells and people
+# letters keep their case, as ORMs write names; quotes are optional
 _NAME = r'"?[A-Za-z_][A-Za-z0-9_]*"?'
 _TABLE = rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})"
 _COLUMNS = r'\((?P<columns>[A-Za-z0-9_",\s]+)\)'
 
 
 class TenancyError(Exception):
-    """The tables cannot be derived from what was given; the message says what must be."""
+    """The options do not name the tables; the message has the expected form."""
 
 
 @dataclass(frozen=True)
 class Tenants:
-    """Tables of ours; the other kinds say more."""
+    """Tenants in our tables."""
 
     kind: Tenancy = "workspaces"
 
     def migration(self, schemas: Schemas) -> str | None:
-        """The SQL that takes the place of the engine's own tables; None where those are used."""
+        """Return the SQL that replaces the engine's tables; None if they are used."""
         del schemas
         return None
 
 
 @dataclass(frozen=True)
 class ExistingTenants(Tenants):
-    """An application's own organizations and memberships; `organization` has its schema."""
+    """Organizations and memberships of an application; `organization` includes the schema."""
 
     kind: Tenancy = "existing"
     organization: str = "public.organizations"
@@ -114,19 +114,19 @@ class ExistingTenants(Tenants):
     role: str | None = None
 
     def migration(self, schemas: Schemas) -> str:
-        """Views over their tables, and two triggers."""
+        """Return views over the application's tables, and a trigger."""
         key = sql_name(self.key)
         label = f"o.{sql_name(self.name or self.key)}::text"
         role, where, check = "'member'::text", "", ""
         tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
         if self.role:
-            said = f"m.{sql_name(self.role)}"
+            column = f"m.{sql_name(self.role)}"
             managers, members = (
-                f"{said}::text in ({', '.join(map(_quoted, names))})"
+                f"{column}::text in ({', '.join(map(_quoted, names))})"
                 for names in (MANAGERS, MEMBERS)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
-            # a role that was never named here, as a guest's, gets nothing
+            # any other role, e.g. a guest's, makes no member
             where = f"\n  where {managers} or {members}"
             check = _ROLES.format(
                 table=self.membership,
@@ -135,8 +135,8 @@ class ExistingTenants(Tenants):
                 known=", ".join(map(_quoted, MANAGERS + MEMBERS)),
             )
         return _VIEWS.format(
-            reason="Who belongs where, answered from this project's own tables. For organizations"
-            " that are closed,\n-- members that have left or other words for roles, edit it.",
+            reason="It reads members from this project's own tables. Edit it for closed"
+            " organizations,\n-- former members or other names of roles.",
             engine=schemas.engine,
             clients=schemas.clients,
             tenants=f"select o.{key} as id, {label} as name\n  from {self.organization} as o",
@@ -155,7 +155,7 @@ class PersonalTenants(Tenants):
     kind: Tenancy = "personal"
 
     def migration(self, schemas: Schemas) -> str:
-        """Views over Auth's users, and two triggers."""
+        """Return views over Auth's users, and a trigger."""
         return _VIEWS.format(
             reason="Each user is a tenant of their own: jobs.workspace_id holds the user's id.",
             engine=schemas.engine,
@@ -171,7 +171,7 @@ class PersonalTenants(Tenants):
 
 
 def sql_name(name: str) -> str:
-    """A column, or a table within its schema, as SQL reads it."""
+    """Quote the name of a column or table if it has capital letters."""
     return name if name == name.lower() else f'"{name}"'
 
 
@@ -183,30 +183,30 @@ def existing(organizations: str, memberships: str) -> ExistingTenants:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
-        TenancyError: One of them is neither; the message shows an example.
+        TenancyError: One of them has another form; the message has an example.
     """
-    one = re.fullmatch(
+    organization = re.fullmatch(
         rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organizations.strip()
     ) or re.fullmatch(rf"(?P<table>{_NAME})", organizations.strip())
-    if one is None:
+    if organization is None:
         raise TenancyError(
-            f"{organizations!r} must name the table and its key: organizations.id, or with the"
-            " column of the name organizations(id,name)"
+            f"{organizations!r} must name the table and its key, e.g. organizations.id, or also"
+            " the column of the name, e.g. organizations(id,name)"
         )
-    many = re.fullmatch(rf"{_TABLE}{_COLUMNS}", memberships.strip())
-    columns = _columns(many["columns"]) if many else []
-    if many is None or not 2 <= len(columns) <= 3:
+    membership = re.fullmatch(rf"{_TABLE}{_COLUMNS}", memberships.strip())
+    columns = _columns(membership["columns"]) if membership else []
+    if membership is None or not 2 <= len(columns) <= 3:
         raise TenancyError(
             f"{memberships!r} must name the table, and the columns of the organization, the user"
-            " and, where there is one, the role: memberships(organization_id,user_id,role)"
+            " and optionally the role, e.g. memberships(organization_id,user_id,role)"
         )
-    parts = one.groupdict()
+    parts = organization.groupdict()
     key = _columns(parts.get("columns") or parts.get("key") or "id")
     return ExistingTenants(
-        organization=_table(parts.get("schema"), one["table"]),
+        organization=_table(parts.get("schema"), organization["table"]),
         key=key[0],
         name=key[1] if len(key) > 1 else None,
-        membership=_table(many["schema"], many["table"]),
+        membership=_table(membership["schema"], membership["table"]),
         member_of=columns[0],
         user=columns[1],
         role=columns[2] if len(columns) == 3 else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from minutehand.install.catalog import keep_record, record_file
+from minutehand.install.catalog import record_catalog, record_file
 from minutehand.local.migrations import find_migrations, find_recorded, seeds_of_apps
 from minutehand.project import Project
 from minutehand.resources import checkout
@@ -36,7 +36,7 @@ def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) 
     for name, files in parts.items():
         if applied := apply_migrations(url, files):
             with psycopg.connect(url, autocommit=True) as connection:
-                keep_record(connection, record, name)
+                record_catalog(connection, record, name)
         done += applied
     return done
 

@@ -20,7 +20,7 @@ from minutehand.aws.sigv4 import AwsRefused, address_of, call
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 
 
-class Answers(HTTPServer):
+class InstallOptions(HTTPServer):
     """A service that gives these answers, one after another."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Answers(HTTPServer):
 
 
 class _Asked(BaseHTTPRequestHandler):
-    server: Answers
+    server: InstallOptions
 
     def do_POST(self) -> None:
         self.server.signed.append(self.headers)
@@ -45,7 +45,7 @@ class _Asked(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def ask(service: Answers, attempts: int = 1) -> bytes:
+def ask(service: InstallOptions, attempts: int = 1) -> bytes:
     """Call it as SSM is called."""
     address = f"http://127.0.0.1:{service.server_port}"
     return call(
@@ -61,8 +61,8 @@ def ask(service: Answers, attempts: int = 1) -> bytes:
 
 
 @pytest.fixture
-def service() -> Iterator[Answers]:
-    with Answers() as made:
+def service() -> Iterator[InstallOptions]:
+    with InstallOptions() as made:
         yield made
         made.shutdown()
 
@@ -77,7 +77,7 @@ def service() -> Iterator[Answers]:
     ],
 )
 def test_what_may_pass_is_asked_again_once(
-    aws: str, service: Answers, answers: list[tuple[int, bytes]], left: int, said: str | None
+    aws: str, service: InstallOptions, answers: list[tuple[int, bytes]], left: int, said: str | None
 ) -> None:
     """Many functions start at once, and SSM bounds how often it is asked."""
     service.left = answers
@@ -90,7 +90,7 @@ def test_what_may_pass_is_asked_again_once(
 
 
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
-    aws: str, service: Answers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    aws: str, service: InstallOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A host has a profile, and a function that was restored an address that gives some."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -106,7 +106,7 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 
 
 def test_a_function_s_session_token_is_sent_and_signed(
-    aws: str, service: Answers, monkeypatch: pytest.MonkeyPatch
+    aws: str, service: InstallOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AWS knows the keys of a role by it, and refuses them without."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
