@@ -1,7 +1,7 @@
 """Thin AWS adapters: wake-up invoke, sealing under KMS, secrets from SSM.
 
-boto3 is imported by the first call that needs it, never by importing this package, and not by what
-each cold start asks.
+boto3 is imported by the first call that needs it, never by importing this package. The calls of
+each cold start do without it.
 """
 
 from __future__ import annotations

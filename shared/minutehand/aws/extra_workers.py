@@ -1,4 +1,4 @@
-"""More workers for a long queue: a tick invokes its own function again."""
+"""Extra workers for a long queue, which a tick starts by invoking its own function."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Marks such an invocation; it makes none of its own.
+#: Source of an extra worker's event; an extra worker starts no further workers.
 EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 
 
 async def start_extra_workers(settings: Settings, count: int) -> int:
-    """Invoke the worker `count` times; a 429 is normal, the next tick takes the rest."""
+    """Invoke the worker `count` times and return the number of accepted invocations.
+
+    A 429 is normal, because the next tick starts the rest.
+    """
     if not settings.worker_function_name:
         return 0
     call = partial(invoke, settings, {"source": EXTRA_WORKER_SOURCE}, read_seconds=2.0)
     calls = (asyncio.to_thread(call) for _ in range(count))
     results = await asyncio.gather(*calls, return_exceptions=True)
-    refused = [result for result in results if isinstance(result, BaseException)]
-    if refused:
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:
         logger.warning(
-            "Extra workers were refused",
+            "Extra workers could not be started",
             extra={
                 "event": "fanout.refused",
-                "refused": len(refused),
-                "reason": f"{type(refused[0]).__name__}: {refused[0]}",
+                "refused": len(errors),
+                "reason": f"{type(errors[0]).__name__}: {errors[0]}",
             },
         )
-    return count - len(refused)
+    return count - len(errors)

@@ -1,4 +1,4 @@
-"""CloudWatch's embedded metric format: a JSON line in the log carries metrics, with no API call."""
+"""Metrics in CloudWatch's embedded format: JSON lines of the log, without an API call."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ Metrics = dict[str, tuple[float, str]]
 
 
 class JobMetrics:
-    """What the alarms of infra/aws/alarms.yml read; the other numbers of jobs are in `/metrics`."""
+    """Metrics for the alarms of infra/aws/alarms.yml; `/metrics` has all others."""
 
     def __init__(self, settings: Settings, queue: WorkerQueue) -> None:
         self._settings = settings
         self._queue = queue
 
     def count_dead_letters(self, count: int) -> None:
-        """Write how many jobs a tick gave up."""
+        """Write the number of jobs that became dead letters in a tick."""
         if count:
             self._write({"DeadLetters": (count, "Count")})
 
     async def report_oldest_due(self, due_left: int) -> None:
-        """Write the one metric that notices jobs which no tick takes; idle costs no query."""
+        """Write the age of the oldest due job, the only metric that shows jobs no tick leases.
+
+        Without due jobs this needs no query.
+        """
         oldest = 0.0
         if due_left:
             try:
@@ -52,37 +55,37 @@ class JobMetrics:
         self._write(gauges)
 
     def _write(self, metrics: Metrics) -> None:
-        # two projects of an account may have stages of one name
+        # by stack, because two projects of an account may have stages of the same name
         worker = self._settings.worker_function_name or self._settings.stage
         stack, at_ms = {"stack": worker.removesuffix("-worker")}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")
 
 
 def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> str:
-    """One line of embedded metrics.
+    """Format metrics as a line of the embedded format.
 
     Args:
         metrics: Value and CloudWatch unit by name.
-        dimensions: Keep them few: each combination is a metric that is paid for.
+        dimensions: Dimensions by name. Keep them few, because AWS charges for each combination.
         at_ms: Milliseconds since 1970.
     """
-    said = {
+    directive = {
         "Namespace": NAMESPACE,
         "Dimensions": [list(dimensions)],
         "Metrics": [{"Name": name, "Unit": unit} for name, (_, unit) in metrics.items()],
     }
-    head = {"Timestamp": at_ms, "CloudWatchMetrics": [said]}
+    head = {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}
     values = {name: value for name, (value, _) in metrics.items()}
     body = {"_aws": head, **dimensions, **values}
     return json.dumps(body, separators=(",", ":"))
 
 
 def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
-    """Where Lambda writes this environment's log, as CloudWatch names it."""
+    """Return the group, stream and region of this Lambda environment's log, or None elsewhere."""
     names = {
         "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
         "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",
         "region": "AWS_REGION",
     }
-    found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
-    return found or None
+    origin = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    return origin or None

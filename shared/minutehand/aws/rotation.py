@@ -1,6 +1,7 @@
-"""A Lambda handler that is replaced when its secrets were rotated: no deploy, no stale token.
+"""A Lambda handler that is replaced when its secrets change, so that a rotation needs no deploy.
 
-What is made is left to the functions; an environment that was frozen for long checks first.
+The functions create the handler. An environment that was frozen for long reads its secrets before
+it handles an invocation.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ MAX_AGE = timedelta(minutes=5)
 
 
 class Handler(Protocol):
-    """What Lambda calls."""
+    """Handler of a Lambda function."""
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Answer one invocation."""
+        """Handle an invocation."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...
 
 
 class RotatingHandler:
-    """Builds its handler from the environment and its secrets; again when those have changed.
+    """Builds a handler from the environment and the secrets, and rebuilds it when secrets change.
 
     Args:
-        environ: Plain settings; they win over a secret of the same name.
-        build: Makes the handler from both.
-        wall_clock: Seconds that also pass while the environment is frozen.
+        environ: Plain settings, which take precedence over a secret of the same name.
+        build: Function that builds the handler from settings and secrets.
+        wall_clock: Clock in seconds that also runs while the environment is frozen.
     """
 
     def __init__(
@@ -51,33 +52,33 @@ class RotatingHandler:
         self._now = wall_clock
         self._secrets = read_secrets(self._environ)
         self._read_at = wall_clock()
-        self._handler = self._make()
+        self._handler = self._build_handler()
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Answer one invocation with secrets of at most `MAX_AGE`."""
+        """Handle an invocation with secrets that are at most `MAX_AGE` old."""
         if self._secrets and self._now() - self._read_at > MAX_AGE.total_seconds():
             self._refresh()
         return self._handler(event, context)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         self._handler.close()
 
     def _refresh(self) -> None:
         self._read_at = self._now()
         try:
             secrets = read_secrets(self._environ)
-        except Exception as error:  # the old ones are most likely still good
+        except Exception as error:  # the previous secrets are most likely still valid
             logger.warning(
-                "secrets could not be read again; the old ones stay in use",
+                "secrets could not be read; the previous secrets stay in use",
                 extra={"event": "secrets.stale", "reason": type(error).__name__},
             )
             return
         if secrets != self._secrets:
             self._secrets = secrets
-            old, self._handler = self._handler, self._make()
-            old.close()
+            previous, self._handler = self._handler, self._build_handler()
+            previous.close()
             logger.info("secrets were rotated", extra={"event": "secrets.rotated"})
 
-    def _make(self) -> Handler:
+    def _build_handler(self) -> Handler:
         return self._build({**self._secrets, **self._environ})

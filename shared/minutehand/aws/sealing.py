@@ -1,7 +1,7 @@
 """Sealing of small secrets, such as a workspace's vendor key, for storage in a table.
 
-Each value has a data key of its own, wrapped by KMS or, in development, by a key file. The
-row it belongs to is authenticated with it, so a sealed value copied to another row stays shut.
+Each value has its own data key, wrapped by KMS or, in development, by a key file. The row is part
+of the authenticated data, so that a sealed value copied to another row cannot be opened.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any, Protocol
 from minutehand.aws.clients import client
 from minutehand.config import ConfigurationError, JobServiceError, Settings
 
-#: The encryption context's `purpose`; the functions' roles may use the key for nothing else.
+#: `purpose` in the encryption context, the only one for which the functions may use the key.
 PURPOSE = "vendor-key"
 _VERSION = "mh1"
 _NONCE_BYTES = 12
 _CACHED_KEYS = 256
-#: What KMS answers to a value that will never open, however often it is asked.
-_UNOPENABLE = {
+#: Error codes of KMS for a value that can never be opened, so that a retry is useless.
+_PERMANENT_CODES = {
     "InvalidCiphertextException",
     "IncorrectKeyException",
     "NotFoundException",
@@ -37,17 +37,17 @@ _UNOPENABLE = {
 
 
 def row_context(**row: str) -> dict[str, str]:
-    """The context of a row, e.g. `row_context(workspace_id=…)`; what it was sealed for."""
+    """Return the encryption context of a row, e.g. `row_context(workspace_id=…)`."""
     return {"purpose": PURPOSE, **row}
 
 
 class SealBroken(JobServiceError):
-    """A sealed value does not open: wrong row, unknown key, or altered. It says no more."""
+    """A sealed value cannot be opened: wrong row, unknown key, or altered value."""
 
 
 @dataclass(frozen=True)
 class DataKey:
-    """A fresh AES-256 key, plain and as only its wrapping key can read it."""
+    """A new AES-256 key, in plain and wrapped by another key."""
 
     key_id: str
     plain: bytes
@@ -58,19 +58,19 @@ class DataKey:
 
 
 class DataKeys(Protocol):
-    """Where data keys come from. Calls may block; `Sealer` keeps them off the event loop."""
+    """Source of data keys. Calls may block, so `Sealer` runs them in a thread."""
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """A new data key under the current wrapping key."""
+        """Generate a data key under the current wrapping key."""
         ...
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """The plain data key; raises SealBroken."""
+        """Unwrap a data key, or raise `SealBroken`."""
         ...
 
 
 class KmsDataKeys:
-    """Data keys wrapped by a KMS key; `key` is its id, ARN or alias."""
+    """Data keys wrapped by a KMS key, whose id, ARN or alias is `key`."""
 
     def __init__(self, settings: Settings, key: str, *, kms: Any = None) -> None:
         self._settings = settings
@@ -84,32 +84,32 @@ class KmsDataKeys:
         return self._client
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """A new data key under the current wrapping key."""
-        made = self._kms.generate_data_key(
+        """Generate a data key under the current wrapping key."""
+        response = self._kms.generate_data_key(
             KeyId=self._key, KeySpec="AES_256", EncryptionContext=dict(context)
         )
-        return DataKey(made["KeyId"], made["Plaintext"], made["CiphertextBlob"])
+        return DataKey(response["KeyId"], response["Plaintext"], response["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """The plain data key; raises SealBroken."""
+        """Unwrap a data key, or raise `SealBroken`."""
         from botocore.exceptions import ClientError, ParamValidationError
 
         try:
-            opened = self._kms.decrypt(
+            response = self._kms.decrypt(
                 KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=dict(context)
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] in _UNOPENABLE:
+            if error.response["Error"]["Code"] in _PERMANENT_CODES:
                 raise SealBroken("the data key cannot be unwrapped") from error
             raise
         except ParamValidationError as error:
             raise SealBroken("not a sealed value") from error
-        plain: bytes = opened["Plaintext"]
+        plain: bytes = response["Plaintext"]
         return plain
 
 
 class FileDataKeys:
-    """Data keys wrapped by the key in a local file, made by the first who asks; for development."""
+    """Data keys for development, wrapped by a key in a local file that the first call creates."""
 
     KEY_ID = "file"
 
@@ -117,13 +117,13 @@ class FileDataKeys:
         self._path = path
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """A new data key under the wrapping key."""
+        """Generate a data key under the wrapping key."""
         plain = secrets.token_bytes(32)
         wrapped = _encrypt(self._key(), plain, _aad(self.KEY_ID, context))
         return DataKey(self.KEY_ID, plain, wrapped)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """The plain data key; raises SealBroken."""
+        """Unwrap a data key, or raise `SealBroken`."""
         return _decrypt(self._key(), wrapped, _aad(key_id, context))
 
     def _key(self) -> bytes:
@@ -133,7 +133,7 @@ class FileDataKeys:
             handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(_b64(secrets.token_bytes(32)))
-            # link fails where another process was first, and then its key is the one
+            # the link fails if another process was first, and then that process's key is used
             with contextlib.suppress(FileExistsError):
                 os.link(scratch, self._path)
             scratch.unlink()
@@ -141,14 +141,14 @@ class FileDataKeys:
 
 
 class Sealer:
-    """AES-256-GCM under a data key of its own for each value."""
+    """Seals each value with AES-256-GCM under its own data key."""
 
     def __init__(self, keys: DataKeys) -> None:
         self._keys = keys
         self._opened: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
 
     async def seal(self, secret: str, *, context: Mapping[str, str]) -> str:
-        """Seal `secret` for the row that `context` names; see `row_context`."""
+        """Seal a secret for the row in `context`; see `row_context`."""
         key = await asyncio.to_thread(self._keys.generate, context)
         parts = [
             key.key_id.encode(),
@@ -158,10 +158,10 @@ class Sealer:
         return ".".join([_VERSION, *(_b64(part) for part in parts)])
 
     async def open(self, sealed: str, *, context: Mapping[str, str]) -> str:
-        """What was sealed for the same context.
+        """Open a value that was sealed for the same context.
 
         Raises:
-            SealBroken: It was sealed for another row, or altered, or its key was deleted.
+            SealBroken: The value was sealed for another row or altered, or its key was deleted.
         """
         key_id, wrapped, body = _split(sealed)
         aad = _aad(key_id, context)
@@ -176,7 +176,7 @@ class Sealer:
 
 
 def make_sealer(settings: Settings) -> Sealer:
-    """The sealer of this deployment: KMS where a key is named, else the local key file.
+    """Return this deployment's sealer, with the KMS key or the local key file of the settings.
 
     Raises:
         ConfigurationError: Neither is set.

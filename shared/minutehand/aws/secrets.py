@@ -1,6 +1,6 @@
-"""Secrets from SSM Parameter Store, beside the plain settings of a function's environment.
+"""Secrets of a function from SSM Parameter Store, which are never logged.
 
-Nothing is written here, and no value is ever logged; reading them again is left to rotation.py.
+rotation.py reads them again when they may have changed.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from minutehand.aws.sigv4 import address_of, call
+from minutehand.aws.sigv4 import call, find_endpoint
 from minutehand.config import ConfigurationError
 
 _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 
 
 def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The secrets named by SECRETS_PARAMETER; none where it is unset.
+    """Read the secrets in the parameter SECRETS_PARAMETER; empty if that is not set.
 
-    The template holds only the parameter's name, so that no secret appears in CloudFormation or
-    the console.
+    CloudFormation templates contain only the parameter's name and never a secret.
 
     Raises:
         ConfigurationError: The parameter is not a JSON object of strings.
@@ -26,25 +25,26 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
         return {}
-    answer = call(
+    response = call(
         "ssm",
         "/",
         json.dumps({"Name": parameter, "WithDecryption": True}).encode(),
         headers=_HEADERS,
         region=environ["AWS_REGION"],
-        address=address_of("ssm", environ["AWS_REGION"], environ),
-        # less than an invocation in all, so that one whose SSM hangs keeps the old ones
+        address=find_endpoint("ssm", environ["AWS_REGION"], environ),
+        # shorter than an invocation in total, so that it continues with the previous secrets if
+        # SSM hangs
         read_seconds=2.0,
         attempts=2,
     )
-    return _strings(parameter, json.loads(answer)["Parameter"]["Value"])
+    return _parse_strings(parameter, json.loads(response)["Parameter"]["Value"])
 
 
-def _strings(parameter: str, text: str) -> Mapping[str, str]:
+def _parse_strings(parameter: str, text: str) -> Mapping[str, str]:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(parameter, "is not JSON", '{"NAME":"value"}') from error
+        raise ConfigurationError(parameter, "must be JSON", '{"NAME":"value"}') from error
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
         raise ConfigurationError(parameter, "must be an object of strings", '{"NAME":"value"}')
     return values

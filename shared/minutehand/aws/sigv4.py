@@ -1,8 +1,8 @@
-"""What every cold start asks of AWS, signed by botocore but without a client of boto3.
+"""AWS calls of every cold start, signed by botocore but without a client of boto3.
 
-A client costs 220 ms of CPU before its first call, since it reads the model of its service; the
-signature alone is a fifth of that, and is imported by the first call that needs one. What is asked
-later, by those who need it, is asked by `minutehand.aws.clients`.
+A client takes 220 ms of CPU before its first call, because it reads the model of its service. A
+signature takes a fifth of that, and the first call imports it. Calls that only some functions need
+use `minutehand.aws.clients`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from minutehand.config import JobServiceError, Settings
 from minutehand.queue.foreign import trusted
 
 
-class AwsRefused(JobServiceError):
-    """AWS answered with an error."""
+class AwsError(JobServiceError):
+    """AWS responded with an error."""
 
     def __init__(self, service: str, status: int, text: str) -> None:
-        self.passes = status >= 500 or "Throttl" in text
-        super().__init__(f"{service} answered {status}: {text[:300]}")
+        self.is_transient = status >= 500 or "Throttl" in text
+        super().__init__(f"{service} responded {status}: {text[:300]}")
 
 
-class _Keys(NamedTuple):
-    """What signs, with botocore's names."""
+class _Credentials(NamedTuple):
+    """Keys of a signature, with botocore's names."""
 
     access_key: str
     secret_key: str
@@ -43,10 +43,10 @@ def _connections() -> httpx.Client:
 
 
 def _credentials() -> Any:
-    """Those of the environment, where Lambda puts them, else of wherever boto3 finds some."""
+    """Return credentials of the environment, where Lambda puts them, or those that boto3 finds."""
     if "AWS_ACCESS_KEY_ID" not in os.environ:
-        return _found()
-    return _Keys(
+        return _boto3_credentials()
+    return _Credentials(
         os.environ["AWS_ACCESS_KEY_ID"],
         os.environ["AWS_SECRET_ACCESS_KEY"],
         os.environ.get("AWS_SESSION_TOKEN"),
@@ -54,37 +54,37 @@ def _credentials() -> Any:
 
 
 @cache
-def _found() -> Any:
-    """Of a profile, a container or a function that was restored; they renew themselves."""
+def _boto3_credentials() -> Any:
+    """Find credentials of a profile, a container or a restored function; they renew themselves."""
     import boto3
     from botocore.exceptions import NoCredentialsError
 
-    found = boto3.Session().get_credentials()
-    if found is None:
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
         raise NoCredentialsError
-    return found
+    return credentials
 
 
-def configured(service: str, environ: Mapping[str, str]) -> str | None:
-    """The address that `environ` names for a service, for it alone or for all; None for AWS's own.
+def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
+    """Return the endpoint that the environment sets for a service or for all; None for AWS's own.
 
     References:
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
     if _is_true(environ, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"):
         return None
-    own = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}")
-    return own or environ.get("AWS_ENDPOINT_URL") or None
+    endpoint = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}")
+    return endpoint or environ.get("AWS_ENDPOINT_URL") or None
 
 
-def address_of(service: str, region: str, environ: Mapping[str, str]) -> str:
-    """Where a service is, as boto3 would find it by these variables."""
-    if (named := configured(service, environ)) is not None:
-        return named
+def find_endpoint(service: str, region: str, environ: Mapping[str, str]) -> str:
+    """Return the endpoint of a service that boto3 would use with these variables."""
+    if (endpoint := configured_endpoint(service, environ)) is not None:
+        return endpoint
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    # in GovCloud the one address of SSM is that of FIPS
-    has_one = service == "ssm" and region.startswith("us-gov-")
-    is_fips = _is_true(environ, "AWS_USE_FIPS_ENDPOINT") and not has_one
+    # in GovCloud the usual endpoint of SSM complies with FIPS
+    is_always_fips = service == "ssm" and region.startswith("us-gov-")
+    is_fips = _is_true(environ, "AWS_USE_FIPS_ENDPOINT") and not is_always_fips
     return f"https://{service}{'-fips' if is_fips else ''}.{region}.{domain}"
 
 
@@ -103,50 +103,50 @@ def call(
     read_seconds: float,
     attempts: int = 1,
 ) -> bytes:
-    """Post to a service at an address, and return what it answers.
+    """Send a signed POST to a service and return the response's body.
 
     Raises:
-        AwsRefused: It refused.
-        httpx.TransportError: It did not answer.
-        NoCredentialsError: There is nothing to sign with.
+        AwsError: The service responded with an error.
+        httpx.TransportError: The service did not respond.
+        NoCredentialsError: No credentials were found.
     """
     url = address + path
 
-    def once() -> bytes:
-        signed = _signed(url, body, headers=headers, service=service, region=region)
+    def post() -> bytes:
+        signed = _sign(url, body, headers=headers, service=service, region=region)
         timeout = httpx.Timeout(read_seconds, connect=1.0)
-        answer = _connections().post(url, content=body, headers=signed, timeout=timeout)
-        if not answer.is_success:
-            raise AwsRefused(service, answer.status_code, answer.text)
-        return answer.content
+        response = _connections().post(url, content=body, headers=signed, timeout=timeout)
+        if not response.is_success:
+            raise AwsError(service, response.status_code, response.text)
+        return response.content
 
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_passes),
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_transient),
         stop=tenacity.stop_after_attempt(attempts),
         wait=tenacity.wait_random(0, 1),
         reraise=True,
     )
-    return again(once)
+    return retrying(post)
 
 
-def _passes(error: BaseException) -> bool:
-    return getattr(error, "passes", isinstance(error, httpx.TransportError))
+def _is_transient(error: BaseException) -> bool:
+    return getattr(error, "is_transient", isinstance(error, httpx.TransportError))
 
 
-def _signed(
+def _sign(
     url: str, body: bytes, *, headers: Mapping[str, str], service: str, region: str
 ) -> dict[str, str]:
-    """The headers of a post to `url`, with its signature."""
+    """Return the headers of a POST with its signature."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
 
-    asked = AWSRequest("POST", url, headers=headers, data=body)
-    SigV4Auth(_credentials(), service, region).add_auth(asked)
-    return dict(asked.headers)
+    request = AWSRequest("POST", url, headers=headers, data=body)
+    SigV4Auth(_credentials(), service, region).add_auth(request)
+    return dict(request.headers)
 
 
 def invoke(settings: Settings, event: Mapping[str, str | None], *, read_seconds: float) -> None:
-    """Invoke the worker's function, and do not wait for its end."""
+    """Invoke the worker's function asynchronously."""
     function = quote(settings.worker_function_name or "", safe="")
     environ = {**settings.environ, "AWS_ENDPOINT_URL": settings.aws_endpoint_url or ""}
     call(
@@ -155,6 +155,6 @@ def invoke(settings: Settings, event: Mapping[str, str | None], *, read_seconds:
         json.dumps(event).encode(),
         headers={"x-amz-invocation-type": "Event"},
         region=settings.aws_region,
-        address=address_of("lambda", settings.aws_region, environ),
+        address=find_endpoint("lambda", settings.aws_region, environ),
         read_seconds=read_seconds,
     )

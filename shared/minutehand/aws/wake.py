@@ -1,7 +1,7 @@
 """The wake-up hint: an asynchronous invoke of the worker function after an enqueue.
 
-Losing one is harmless, because the minute tick finds the job; whether one is due at all is
-decided by the database, which answers `wake` to an enqueue.
+A lost hint is harmless, because the minute tick finds the job. The database decides whether a hint
+is needed, by `wake` in its response to an enqueue.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# a first call opens TLS on a small, cold function; 0.3 s lost the hint there
+# with 0.3 s, the hint of a small cold function was lost, because its first call opens TLS
 TIMEOUT_SECONDS = 1.0
 SOURCE = "minutehand.wake"
 
 
 class LambdaWaker:
-    """Invokes the worker with InvocationType=Event; never raises, never holds a request long.
+    """Invokes the worker with InvocationType=Event, never raises, and delays a request briefly.
 
-    Calls that arrive while an invoke is under way share one that starts after it: the worker it
-    wakes leases only after all of their commits, so none of them is forgotten.
+    Calls that arrive during an invoke share the next one, whose worker leases after all of their
+    commits and so finds their jobs.
     """
 
     def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -35,7 +35,7 @@ class LambdaWaker:
         self._next: asyncio.Task[None] | None = None
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Ask for a tick soon. Returns when the hint was sent or dropped."""
+        """Request a tick soon. Returns when the hint was sent or dropped."""
         if self._running is not None and not self._running.done():
             if self._next is None or self._next.done():
                 self._next = asyncio.ensure_future(self._after(self._running, reason))
@@ -56,7 +56,7 @@ class LambdaWaker:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 seconds = self._timeout_seconds
                 await asyncio.to_thread(invoke, self._settings, event, read_seconds=seconds)
-        except Exception as error:  # a lost hint must not fail an enqueue that is committed
+        except Exception as error:  # a lost hint must not fail a committed enqueue
             logger.warning(
                 "wake-up was lost; the minute tick will find the job",
                 extra={

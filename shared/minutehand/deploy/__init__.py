@@ -1,1 +1,1 @@
-"""What is deployed to AWS: the packager of the functions and the parts serverless.yml includes."""
+"""Deployment to AWS: the packager of the functions, and the files that serverless.yml includes."""

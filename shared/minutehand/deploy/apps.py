@@ -1,16 +1,18 @@
-"""What the apps' `lambda.yml` ask for, checked and merged: one answer for packager, stack, doctor.
+"""Requirements of the apps in `lambda.yml`, validated and merged.
+
+The packager, the local stack and the doctor read them here.
 
 All keys are optional:
 
 ==============================  ==================================================================
 `parameters`                    parameters of a stage with their defaults
 `functions.<f>.environment`     variables of the function `jobs`, `status`, `worker` or `health`
-`functions.<f>.secrets`         names of secrets that the function may read, when they are there
-`functions.<f>.statements`      IAM statements of the function's role, intrinsic functions written
-                                long: `{'Fn::Sub': …}`
+`functions.<f>.secrets`         names of optional secrets that the function may read
+`functions.<f>.statements`      IAM statements of the function's role, with intrinsic functions in
+                                the long form: `{'Fn::Sub': …}`
 `uploads`                       true for a bucket of uploads, and the rights of `jobs` and `worker`
-`local`                         variables of the local stack by their value there; a developer's own
-                                value of these and of all above wins, an empty one is none
+`local`                         values of variables on the local stack; a developer's environment
+                                takes precedence over these and all above, unless it is empty
 ==============================  ==================================================================
 """
 
@@ -27,7 +29,7 @@ from minutehand.config import ConfigurationError
 
 FILE = "lambda.yml"
 Function = Literal["jobs", "status", "worker", "health"]
-#: From where the console's pages load and to where they send uploads.
+#: Origins from which the console's pages load, and to which they send, uploads.
 UPLOAD_ORIGINS = (
     "https://${self:custom.uploadsBucket}.s3.${AWS::Region}.${AWS::URLSuffix}",
     "https://${self:custom.uploadsBucket}.s3.${AWS::URLSuffix}",
@@ -35,7 +37,7 @@ UPLOAD_ORIGINS = (
 
 
 class FunctionNeeds(BaseModel):
-    """What an app needs of one function."""
+    """Requirements of an app on one function."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +47,7 @@ class FunctionNeeds(BaseModel):
 
 
 class Needs(BaseModel):
-    """What one app needs, or all of them."""
+    """Requirements of one app, or of all apps."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,33 +57,33 @@ class Needs(BaseModel):
     uploads: bool = False
 
     def secrets(self, function: str) -> tuple[str, ...]:
-        """The names of the secrets that `function` takes for the apps."""
-        return tuple(self._of(function).secrets)
+        """Return the names of the apps' secrets that a function reads."""
+        return tuple(self._function_needs(function).secrets)
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The variables of the local stack, the caller's own values over the apps'."""
-        named = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
-        found = {name: inherited.get(name) for name in named} | self.local
-        return {name: v for name, value in found.items() if (v := inherited.get(name) or value)}
+        """Return the variables of the local stack; `inherited` takes precedence over the apps."""
+        names = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
+        defaults = {name: inherited.get(name) for name in names} | self.local
+        return {name: v for name, value in defaults.items() if (v := inherited.get(name) or value)}
 
     def unset(self, inherited: Mapping[str, str]) -> list[str]:
-        """Variables with a plain value on AWS, and none in the local stack."""
-        here = self.variables(inherited).keys() | self.local.keys()
-        values = [each for f in self.functions.values() for each in f.environment.items()]
+        """List variables that have a plain value on AWS but no value on the local stack."""
+        local = self.variables(inherited).keys() | self.local.keys()
+        values = [item for f in self.functions.values() for item in f.environment.items()]
         unset = {
             name
             for name, value in values
-            if name not in here and not isinstance(value, dict) and "${" not in str(value)
+            if name not in local and not isinstance(value, dict) and "${" not in str(value)
         }
         return sorted(unset)
 
     def service(self) -> dict[str, Any]:
-        """What serverless.yml includes: functions' variables, and a policy per role."""
+        """Return the data that serverless.yml includes: variables of functions, roles' policies."""
         bucket = {"UPLOADS_BUCKET": {"Ref": "UploadsBucket"}} if self.uploads else {}
-        wanted = {name: needs.environment for name, needs in self.functions.items()}
+        variables = {name: needs.environment for name, needs in self.functions.items()}
         for name in ("jobs", "worker"):
-            wanted[name] = bucket | wanted.get(name, {})
-        functions = {name: {"environment": values} for name, values in wanted.items() if values}
+            variables[name] = bucket | variables.get(name, {})
+        functions = {name: {"environment": values} for name, values in variables.items() if values}
         policies = {
             f"{name.capitalize()}PolicyOfApps": {
                 "Type": "AWS::IAM::Policy",
@@ -98,7 +100,7 @@ class Needs(BaseModel):
         resources = {"Resources": policies}
         return {"functions": functions, "resources": resources, "uploadOrigins": origins}
 
-    def _of(self, function: str) -> FunctionNeeds:
+    def _function_needs(self, function: str) -> FunctionNeeds:
         return next((needs for name, needs in self.functions.items() if name == function), _NOTHING)
 
 
@@ -109,9 +111,9 @@ def read_needs(apps: Iterable[App]) -> Needs:
     """Merge the files of `apps`.
 
     Raises:
-        ConfigurationError: A file is not as described above, or two apps give a name two meanings.
+        ConfigurationError: A file is invalid, or two apps give a name different values.
     """
-    whole = Needs()
+    merged = Needs()
     for app in apps:
         file = app.folder / FILE
         if not file.is_file():
@@ -120,22 +122,23 @@ def read_needs(apps: Iterable[App]) -> Needs:
             needs = Needs.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
         except (yaml.YAMLError, ValidationError) as error:
             raise ConfigurationError(
-                str(file), f"is not valid: {error}", "parameters: {}"
+                str(file), f"must be valid: {error}", "parameters: {}"
             ) from error
-        _add(str(file), whole.parameters, needs.parameters)
-        _add(str(file), whole.local, needs.local)
-        whole.uploads = whole.uploads or needs.uploads
+        _add(str(file), merged.parameters, needs.parameters)
+        _add(str(file), merged.local, needs.local)
+        merged.uploads = merged.uploads or needs.uploads
         for name, more in needs.functions.items():
-            known = whole.functions.setdefault(name, FunctionNeeds())
-            _add(str(file), known.environment, more.environment)
-            known.secrets += [secret for secret in more.secrets if secret not in known.secrets]
-            known.statements += more.statements
-    return whole
+            function = merged.functions.setdefault(name, FunctionNeeds())
+            _add(str(file), function.environment, more.environment)
+            secrets = [secret for secret in more.secrets if secret not in function.secrets]
+            function.secrets += secrets
+            function.statements += more.statements
+    return merged
 
 
-def _add(file: str, known: dict[str, Any], more: Mapping[str, Any]) -> None:
+def _add(file: str, values: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
-        if known.setdefault(name, value) != value:
+        if values.setdefault(name, value) != value:
             raise ConfigurationError(
-                file, f"gives {name} the value {value!r}; another app gives {known[name]!r}", name
+                file, f"gives {name} the value {value!r}; another app gives {values[name]!r}", name
             )

@@ -1,6 +1,6 @@
-"""The console as it lies in its bucket: which files, as what, and for how long they may be kept.
+"""The console's files in their bucket, with their content types and cache times.
 
-Which path is which file is CloudFront's business: console.yml and pages.js.
+CloudFront maps paths to files, by console.yml and pages.js.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import resource
 
-#: Not `mimetypes`: it asks the machine, and with `nosniff` a browser accepts nothing else.
+#: Content types by suffix. `mimetypes` depends on the machine, and with `nosniff` a browser needs
+#: the exact type.
 CONTENT_TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -34,21 +35,21 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-#: Types are for editors, not for browsers.
+#: Suffix of type declarations, which are only for editors.
 TYPES = ".ts"
-#: For people who read the checkout, not for browsers.
-LEFT_OUT = frozenset({"npm", "screenshots", "vendor.json", "README.md"})
-#: Names carry no hash, so a browser asks each time (and gets 304); an edge may keep a file for a
-#: day, and every upload invalidates all edges.
-KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: The way back from a wrong upload must not wait for any cache.
-NEVER_KEPT = "no-store"
-NEVER_KEPT_FILES = frozenset({"config.json", "index.html"})
+#: Files that are only for readers of the checkout.
+EXCLUDED = frozenset({"npm", "screenshots", "vendor.json", "README.md"})
+#: Cache header of most files. Their names have no hash, so a browser revalidates each time. An
+#: edge may cache a file for a day, and every upload invalidates all edges.
+CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
+#: Cache header of the first files, so that no cache delays the fix of a wrong upload.
+NO_STORE = "no-store"
+NO_STORE_FILES = frozenset({"config.json", "index.html"})
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One file as its bucket serves it."""
+    """A file of the bucket with its headers."""
 
     body: bytes
     content_type: str
@@ -56,10 +57,10 @@ class Asset:
 
 
 def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, Asset]:
-    """Every file of the console by its key, vendored packages and `config` included.
+    """Return all files of the console by key, including vendored packages and `config`.
 
     Raises:
-        PackagingError: A vendored file differs from its checksum, or a type is unknown.
+        PackagingError: A vendored file differs from its checksum, or a suffix is unknown.
     """
     console = resource("console")
     vendored = json.loads((console / "vendor.json").read_text("utf-8"))["files"]
@@ -67,7 +68,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         path.relative_to(console).as_posix(): path.read_bytes()
         for path in sorted(console.rglob("*"))
         if path.is_file()
-        and path.relative_to(console).parts[0] not in LEFT_OUT
+        and path.relative_to(console).parts[0] not in EXCLUDED
         and path.suffix != TYPES
     }
     names = []
@@ -75,23 +76,23 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         files = app.files("console", "**/*")
         pages = [path for path in files if path.is_file() and path.suffix != TYPES]
         for path in pages:
-            inside = path.relative_to(app.folder / "console").as_posix()
-            bodies[f"apps/{app.name}/{inside}"] = path.read_bytes()
+            name = path.relative_to(app.folder / "console").as_posix()
+            bodies[f"apps/{app.name}/{name}"] = path.read_bytes()
         names += [app.name] if pages else []
     bodies["apps/index.json"] = json.dumps(names).encode()
     for name, checksum in sorted(vendored.items()):
         path = node_home() / "node_modules" / name
-        bodies[f"vendor/{name}"] = _vendored(path, name, checksum)
+        bodies[f"vendor/{name}"] = _read_vendored(path, name, checksum)
     bodies["config.json"] = json.dumps(config).encode()
     return {key: _asset(key, body) for key, body in bodies.items()}
 
 
 def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
-    """Put every file, the page last: until then no one is sent to what is not there yet.
+    """Upload all files, the page last, so that it never refers to a file that is missing yet.
 
-    Nothing is deleted, so a tab opened before still finds the modules it has not loaded yet.
+    No file is deleted, so that a tab that is already open still finds its modules.
     """
-    for key in sorted(assets, key=lambda key: (key in NEVER_KEPT_FILES, key)):
+    for key in sorted(assets, key=lambda key: (key in NO_STORE_FILES, key)):
         asset = assets[key]
         s3.put_object(
             Bucket=bucket,
@@ -103,7 +104,7 @@ def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
 
 
 def invalidate(cloudfront: Any, distribution: str) -> None:
-    """Have every edge drop what it keeps."""
+    """Invalidate all files in all edge caches."""
     cloudfront.create_invalidation(
         DistributionId=distribution,
         InvalidationBatch={
@@ -114,7 +115,7 @@ def invalidate(cloudfront: Any, distribution: str) -> None:
 
 
 def write(folder: Path, assets: Mapping[str, Asset]) -> None:
-    """Write every file below `folder`, for a server of static files."""
+    """Write all files below `folder`, for a server of static files."""
     for key, asset in assets.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def write(folder: Path, assets: Mapping[str, Asset]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the console with this project's apps; the server answers /config.json."""
+    """Write the console with this project's apps, without config.json, which the server renders."""
     if len(arguments) != 1:
         print("usage: python -m minutehand.deploy.console FOLDER", file=sys.stderr)
         return 2
@@ -133,12 +134,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _vendored(path: Path, name: str, checksum: str) -> bytes:
+def _read_vendored(path: Path, name: str, checksum: str) -> bytes:
     body = path.read_bytes() if path.is_file() else b""
     if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
         raise PackagingError(
-            f"{name} is not what the console's vendor.json says; delete node_modules, or its copy"
-            " in the cache, and build again"
+            f"{name} must have the checksum in the console's vendor.json; delete node_modules, or"
+            " its copy in the cache, and build again"
         )
     return body
 
@@ -146,9 +147,9 @@ def _vendored(path: Path, name: str, checksum: str) -> bytes:
 def _asset(key: str, body: bytes) -> Asset:
     suffix = PurePosixPath(key).suffix
     if suffix not in CONTENT_TYPES:
-        raise PackagingError(f"{key}: no content type is known; add it to CONTENT_TYPES")
-    kept = NEVER_KEPT if key in NEVER_KEPT_FILES else KEPT_AT_THE_EDGE
-    return Asset(body, CONTENT_TYPES[suffix], kept)
+        raise PackagingError(f"{key} has no known content type; add it to CONTENT_TYPES")
+    cache_control = NO_STORE if key in NO_STORE_FILES else CDN_CACHED
+    return Asset(body, CONTENT_TYPES[suffix], cache_control)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an AWS account allows: asked before a deploy, or read from a failed stack's events."""
+"""Limits of an AWS account, checked before a deploy or read from a failed stack's events."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Service Quotas' code of functions at once.
+#: Code of Service Quotas for concurrent executions of functions.
 CONCURRENCY = "L-B99A9384"
-#: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html: what must stay
-#: unreserved; an account with less than that has nothing to reserve.
-UNRESERVED = 100
+#: Concurrency that must stay unreserved, so that a smaller account cannot reserve any:
+#: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
+MIN_UNRESERVED = 100
 USUAL_CONCURRENCY = 1000
-#: When neither the stage nor a reservation says how many workers may run at once.
+#: Maximum concurrent workers, unless the stage or a reservation sets it.
 WORKERS_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit: whether the stage fits, what is so, and what to do; a `warn` does not stop."""
+    """A limit, and whether the stage stays below it: `ok`, `warn` or `fail`, and the remedy."""
 
     verdict: str
     detail: str
@@ -26,49 +26,51 @@ class Limit:
 
     @property
     def stops(self) -> bool:
-        """Whether CloudFormation would refuse, or the stack could not work."""
+        """Whether CloudFormation would reject the stack, or the stack could not work."""
         return self.verdict == "fail"
 
 
-def request_quota(wanted: int, region: str) -> str:
-    """The request to file, as a command."""
+def quota_command(concurrency: int, region: str) -> str:
+    """Return the command that requests a quota."""
     return (
         f"aws service-quotas request-service-quota-increase --service-code lambda "
-        f"--quota-code {CONCURRENCY} --desired-value {wanted} --region {region}"
+        f"--quota-code {CONCURRENCY} --desired-value {concurrency} --region {region}"
     )
 
 
 def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str, Any]) -> Limit:
-    """What the stage reserves leaves enough, and its workers leave the API room."""
+    """Check that the stage's reservation is possible, and that its workers leave the API enough."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
-    more = request_quota(USUAL_CONCURRENCY, region)
-    wanted = _number(values, "workerReservedConcurrency")
-    if wanted:
-        kept = min(UNRESERVED, limit)
-        free = unreserved + _held(client, stack) - kept
-        if wanted > free:
+    command = quota_command(USUAL_CONCURRENCY, region)
+    reserved = _number(values, "workerReservedConcurrency")
+    if reserved:
+        minimum = min(MIN_UNRESERVED, limit)
+        available = unreserved + _current_reservation(client, stack) - minimum
+        if reserved > available:
             return Limit(
                 "fail",
-                f"this account runs {limit} functions at once in {region} and {kept} must stay "
-                f"unreserved: of workerReservedConcurrency: {wanted} it can give {max(0, free)}",
-                f"omit workerReservedConcurrency, or request more: {more}",
+                f"workerReservedConcurrency must be at most {max(0, available)}, not {reserved}: "
+                f"this account runs {limit} functions at once in {region}, and {minimum} must stay "
+                "unreserved",
+                f"omit workerReservedConcurrency, or request more: {command}",
             )
-        return Limit("ok", f"{wanted} of {limit} reserved for workers")
+        return Limit("ok", f"{reserved} of {limit} reserved for workers")
     workers = _number(values, "workersAtOnce") or WORKERS_AT_ONCE
-    most = max(1, unreserved // 2)
-    if workers > most:
+    max_workers = max(1, unreserved // 2)
+    if workers > max_workers:
         return Limit(
             "fail",
-            f"{workers} workers at once of the {unreserved} functions that this account runs in "
-            f"{region} leave the API too little: it would answer 503",
-            f"workersAtOnce: '{most}' in the stage, or request more: {more}",
+            f"{workers} workers at once would take too many of the {unreserved} functions that "
+            f"this account runs in {region}, so that the API would respond 503",
+            f"workersAtOnce: '{max_workers}' in the stage, or request more: {command}",
         )
-    if limit < UNRESERVED:
+    if limit < MIN_UNRESERVED:
         return Limit(
             "warn",
-            f"this account runs {limit} functions at once in {region}; {workers} are workers'",
-            f"enough to begin with; before real traffic: {more}",
+            f"this account runs {limit} functions at once in {region}, of which {workers} may be "
+            "workers",
+            f"enough to start with; before real traffic: {command}",
         )
     return Limit("ok", f"{workers} workers of {unreserved} at once")
 
@@ -78,21 +80,22 @@ def _number(values: Mapping[str, Any], name: str) -> int:
     return int(value) if value.isdigit() else 0
 
 
-def _held(client: Any, stack: str) -> int:
-    """What the stack's worker has reserved already, which an update may use again."""
+def _current_reservation(client: Any, stack: str) -> int:
+    """Read the present reservation of the stack's worker, which an update may use again."""
     try:
-        found = client.get_function_concurrency(FunctionName=f"{stack}-worker")
+        response = client.get_function_concurrency(FunctionName=f"{stack}-worker")
     except client.exceptions.ResourceNotFoundException:
         return 0
-    return int(found.get("ReservedConcurrentExecutions") or 0)
+    return int(response.get("ReservedConcurrentExecutions") or 0)
 
 
-#: What CloudFormation says of an account's limits, and what to do about it.
+#: Parts of CloudFormation's messages about limits, with their remedies.
 REASONS: tuple[tuple[str, str], ...] = (
     (
         "must be verified before you can add new CloudFront",
         "AWS has not verified this account for CloudFront: set console: 'false' in the stage and "
-        "deploy again; open a case in Support Center, Account and billing, to have it later",
+        "deploy again; to get the console later, open a case in Support Center, Account and "
+        "billing",
     ),
     (
         "UnreservedConcurrentExecution below its minimum",
@@ -100,13 +103,13 @@ REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "already exists",
-        "an earlier stack left it behind: import it into this stack, or delete it first",
+        "import the resource, which an earlier stack left, into this stack, or delete it first",
     ),
 )
 
 
 def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
-    """The first refusal among a stack's newest events, and what to do; None when there is none."""
+    """Return the first failure in a stack's newest events, and its remedy; None without one."""
     from botocore.exceptions import ClientError
 
     try:
@@ -121,7 +124,7 @@ def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
     ]
     if not failed:
         return None
-    first = failed[-1]  # newest first
+    first = failed[-1]  # events are sorted from new to old
     reason = str(first.get("ResourceStatusReason", ""))
-    fix = next((fix for sign, fix in REASONS if sign in reason), "")
+    fix = next((fix for text, fix in REASONS if text in reason), "")
     return f"{first['LogicalResourceId']}: {reason}", fix

@@ -1,4 +1,4 @@
-"""The zip, then the CloudFormation that deploys it, without an account."""
+"""The CloudFormation template that deploys the zip, compiled without an account."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.version import VERSION
 
-#: What osls names the whole stack; the other file only creates its bucket.
+#: Name of osls' template for the stack; its other template only creates the bucket.
 TEMPLATE = "cloudformation-template-update-stack.json"
 OSLS = Path("node_modules", "osls", "bin", "serverless.js")
-#: Of a project's folder, what no serverless.yml includes.
+#: Names in a project's folder that no serverless.yml includes.
 NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
 def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "us-east-1") -> Path:
-    """Run osls over a copy of serverless.yml and return the folder with the CloudFormation.
+    """Run osls on a copy of serverless.yml and return the folder with the template.
 
     Args:
-        stage: Which of the project's stages.
-        out: Where the templates go.
-        artifacts: The folder of the zip, which osls hashes.
-        region: Becomes part of names only.
+        stage: Name of the stage.
+        out: Folder for the templates.
+        artifacts: Folder of the zip, which osls hashes.
+        region: Region in names of resources.
 
     Raises:
-        PackagingError: osls refused the service.
+        PackagingError: osls rejected the service.
     """
     project = Project.find()
-    # in a folder of its own: osls keeps state beside the service, which two runs would share
+    # in its own folder, because osls writes its state there and two runs would share it
     service = out / "service"
     _mirror(project.root, service)
     write_service(project, service, stage)
-    # no profile, no keys, no update check: the output must not depend on the machine
+    # no profile, keys or update check, so that the output does not depend on the machine
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
     } | {
@@ -59,14 +59,14 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
         command, cwd=service, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise PackagingError(f"osls refused serverless.yml:\n{done.stdout}{done.stderr}")
+        raise PackagingError(f"osls rejected serverless.yml:\n{done.stdout}{done.stderr}")
     return out / "stack"
 
 
 def service_environment(project: Project) -> dict[str, str]:
-    """What serverless.yml reads of the environment, beside its parameters.
+    """Return the environment variables that serverless.yml reads.
 
-    A deploy is of now, also that of an older commit.
+    The time of the deploy is now, also if the commit is older.
     """
     handlers = "functions" if checkout() == project.root else "minutehand.functions"
     return {
@@ -82,15 +82,15 @@ def service_environment(project: Project) -> dict[str, str]:
 
 
 def _mirror(root: Path, service: Path) -> None:
-    """Link to what a project's serverless.yml may include: no hidden file, build or secret."""
+    """Link files that a project's serverless.yml may include: no hidden files, builds, secrets."""
     if not (root / "serverless.yml").is_file():
         raise PackagingError(
-            f"{root} has no serverless.yml; the first `minutehand deploy` writes one"
+            f"{root} must have a serverless.yml; the first `minutehand deploy` writes one"
         )
     shutil.rmtree(service, ignore_errors=True)
     service.mkdir(parents=True)
     for path in root.iterdir():
-        unwanted = path.name in NOT_INCLUDED or path.name.startswith(".")
-        if not unwanted and not any(fnmatchcase(path.name, name) for name in SECRET_FILES):
+        is_excluded = path.name in NOT_INCLUDED or path.name.startswith(".")
+        if not is_excluded and not any(fnmatchcase(path.name, name) for name in SECRET_FILES):
             (service / path.name).symlink_to(path)
     shutil.copyfile(root / "serverless.yml", service / "serverless.yml")

@@ -1,7 +1,7 @@
-"""Which secrets which function may read: one SSM parameter per function, written by people's hands.
+"""Secrets of the functions, in one SSM parameter per function.
 
-CloudFormation cannot make a SecureString, and its templates must not hold a secret; so these are
-written beside it. Reading them at init is shared/minutehand/aws/secrets.py.
+`minutehand deploy` writes them apart from the stack, because CloudFormation cannot create a
+SecureString and its templates must not contain a secret. minutehand/aws/secrets.py reads them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from typing import Any, Protocol
 
 from minutehand.deploy.apps import Needs
 
-#: How the worker signs in to the Data API: the first of these that is set is used.
+#: Secrets with which the worker can sign in to the Data API; the first that is set is used.
 WORKER_SIGN_IN = ("SUPABASE_WORKER_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_SECRET_KEY")
 
-#: Per function: what it cannot do its work without, and what it takes when it is there.
+#: Required secrets by function.
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "jobs": (),
     "status": ("WORKER_SECRET_TOKEN",),
     "worker": ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"),
     "health": (),
 }
-TAKEN: Mapping[str, tuple[str, ...]] = {
+#: Optional secrets by function.
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
     "worker": (*WORKER_SIGN_IN, "LANGUAGE_MODEL_KEY", "SPEECH_KEY"),
@@ -31,7 +32,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
 
 
 class Ssm(Protocol):
-    """The one call of boto3's SSM client that is used."""
+    """The method of boto3's SSM client that is used."""
 
     def put_parameter(self, **arguments: Any) -> Any:
         """Create or replace a parameter."""
@@ -39,21 +40,21 @@ class Ssm(Protocol):
 
 
 def parameter_name(service: str, stage: str, function: str) -> str:
-    """Where a function's secrets lie; functions.yml says the same."""
+    """Return the name of a function's parameter, as in functions.yml."""
     return f"/{service}/{stage}/{function}"
 
 
-def secrets_of(
+def select_secrets(
     function: str, values: Mapping[str, str], needs: Needs | None = None
 ) -> dict[str, str]:
-    """The part of `values` that `function` may read, the apps' own secrets among them."""
-    of_apps = () if needs is None else needs.secrets(function)
-    names = dict.fromkeys((*NEEDED[function], *TAKEN[function], *of_apps))
+    """Select the secrets that a function may read, including secrets of apps."""
+    app_secrets = () if needs is None else needs.secrets(function)
+    names = dict.fromkeys((*NEEDED[function], *OPTIONAL[function], *app_secrets))
     return {name: values[name] for name in names if values.get(name)}
 
 
 def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
-    """What `function` cannot work without and `values` lacks."""
+    """List required secrets of a function that `values` lacks."""
     missing = [name for name in NEEDED[function] if not values.get(name)]
     if function != "jobs" and not any(values.get(name) for name in WORKER_SIGN_IN):
         missing.append(" or ".join(WORKER_SIGN_IN))
@@ -69,27 +70,29 @@ def write_parameters(
     key_id: str | None = None,
     needs: Needs | None = None,
 ) -> list[str]:
-    """Write every function's parameter, return their names; running functions follow in minutes.
+    """Write the parameters of all functions and return their names.
+
+    Running functions use the new values within minutes.
 
     Args:
         ssm: boto3's SSM client.
-        service: The project's name.
-        stage: Whose parameters.
-        values: Secrets by name, more than needed is fine.
-        needs: What the apps ask for beside it.
-        key_id: The KMS key to encrypt with; the account's default for SSM when None.
+        service: Name of the project.
+        stage: Name of the stage.
+        values: Secrets by name; surplus ones are ignored.
+        needs: Requirements of the apps.
+        key_id: KMS key to encrypt with; None for the account's default key of SSM.
     """
-    written = []
+    names = []
     for function in NEEDED:
         name = parameter_name(service, stage, function)
         key = {"KeyId": key_id} if key_id else {}
         ssm.put_parameter(
             Name=name,
-            Value=json.dumps(secrets_of(function, values, needs)),
+            Value=json.dumps(select_secrets(function, values, needs)),
             Type="SecureString",
             Overwrite=True,
             Description=f"Secrets of {service}-{stage}-{function}",
             **key,
         )
-        written.append(name)
-    return written
+        names.append(name)
+    return names

@@ -1,7 +1,7 @@
-"""What serverless.yml includes: CloudFormation of this package, stages, and the apps' requests.
+"""The files that serverless.yml includes: CloudFormation, stages, and requirements of the apps.
 
-All of it is written to `build/minutehand` beside serverless.yml, so that the file itself is the
-same for a checkout and for a project that installed the package.
+They are written to `build/minutehand` next to serverless.yml, so that serverless.yml is the same
+for a checkout and for a project that installed the package.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from minutehand.project import Project, add_to_gitignore
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
-#: Not included: a project has copies of its own, to edit.
-OF_THE_PROJECT = frozenset({"serverless.yml", "stages.yml"})
+#: Files of which a project has its own copies, to edit.
+PROJECT_FILES = frozenset({"serverless.yml", "stages.yml"})
 
 
 def needs_of(project: Project) -> Needs:
-    """What the project's apps ask for."""
+    """Read the requirements of the project's apps."""
     return read_needs(find_apps(project.apps))
 
 
 def write_first_files(project: Project) -> list[Path]:
-    """Write serverless.yml and the file of stages where the project has none yet.
+    """Write serverless.yml and the stages file if the project lacks them; return new paths.
 
     Raises:
-        ConfigurationError: There is a serverless.yml of another service.
+        ConfigurationError: The folder has a serverless.yml of another service.
     """
-    own = project.root / "serverless.yml"
-    ours = resource("cloudformation")
-    if own.exists() and "minutehand" not in own.read_text("utf-8", errors="replace"):
+    service = project.root / "serverless.yml"
+    resources = resource("cloudformation")
+    if service.exists() and "minutehand" not in service.read_text("utf-8", errors="replace"):
         raise ConfigurationError(
-            str(own),
-            f"is another service's: deploy from a folder with {ours / own.name}",
+            str(service),
+            f"is of another service: deploy from a folder with {resources / service.name}",
             "service: ${env:MINUTEHAND_NAME}",
         )
-    templates = {own: ours / own.name, project.stages_file: ours / "stages.yml"}
-    made = [path for path in templates if not path.exists()]
-    for path in made:
+    templates = {service: resources / service.name, project.stages_file: resources / "stages.yml"}
+    missing = [path for path in templates if not path.exists()]
+    for path in missing:
         shutil.copyfile(templates[path], path)
-    return made
+    return missing
 
 
 def read_stages(project: Project) -> dict[str, dict[str, Any]]:
-    """Every stage's own parameters; `default` holds those that all start from.
+    """Read the parameters of all stages; `default` has the defaults of every stage.
 
     Raises:
-        ConfigurationError: The project has no file of stages, or it is not a mapping of mappings.
+        ConfigurationError: The project has no stages file, or the file is invalid.
     """
     path = project.stages_file
     try:
@@ -64,33 +64,33 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
             str(path), "does not exist; the first `minutehand deploy` writes one", "prod: {}"
         ) from missing
     except yaml.YAMLError as error:
-        raise ConfigurationError(str(path), f"is not YAML: {error}", "prod: {}") from error
+        raise ConfigurationError(str(path), f"must be YAML: {error}", "prod: {}") from error
     if not isinstance(stages, dict) or not all(
         isinstance(values, dict | None) for values in stages.values()
     ):
         raise ConfigurationError(str(path), "must map stages to their parameters", "prod: {}")
-    found = {str(name): dict(values or {}) for name, values in stages.items()}
+    result = {str(name): dict(values or {}) for name, values in stages.items()}
     defaults = yaml.safe_load((resource("cloudformation") / "parameters.yml").read_text("utf-8"))
-    found["default"] = {**defaults, **needs_of(project).parameters, **found.get("default", {})}
-    return found
+    result["default"] = {**defaults, **needs_of(project).parameters, **result.get("default", {})}
+    return result
 
 
 def write_service(project: Project, root: Path, stage: str) -> None:
-    """Write what serverless.yml in `root` includes for a stage; what was there before goes."""
+    """Write the files that serverless.yml in `root` includes for a stage, and delete old ones."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     add_to_gitignore(folder)
     (folder / "aws").mkdir()
     for file in sorted(resource("cloudformation").iterdir()):
-        if file.suffix in {".yml", ".cjs", ".js"} and file.name not in OF_THE_PROJECT:
+        if file.suffix in {".yml", ".cjs", ".js"} and file.name not in PROJECT_FILES:
             shutil.copyfile(file, folder / "aws" / file.name)
     stages, needs = read_stages(project), needs_of(project)
     console = {**stages["default"], **stages.get(stage, {})}["console"]
-    for name, wanted in (
+    for name, is_used in (
         ("console.yml", str(console).lower() == "true"),
         ("storage.yml", needs.uploads),
     ):
-        if not wanted:
+        if not is_used:
             (folder / "aws" / name).write_text("Resources: {}\n", "utf-8")
     (folder / "stages.json").write_text(json.dumps(stages, indent=2), "utf-8")
     (folder / "apps.json").write_text(json.dumps(needs.service(), indent=2), "utf-8")

@@ -1,6 +1,6 @@
-"""Values of a stage that CloudFormation refuses after minutes, or that break every function.
+"""Checks for stage values that CloudFormation rejects after minutes or that break functions.
 
-What a placeholder is and which secrets are missing is said elsewhere.
+Placeholders and missing secrets are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Every word for a level; environment.cjs has what the functions' LOG_LEVEL says for it.
+#: Names of log levels; environment.cjs maps them to the functions' LOG_LEVEL.
 LEVELS = "TRACE DEBUG INFO WARN WARNING ERROR FATAL CRITICAL"
+#: Retention times that CloudWatch accepts, in days:
 #: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTION_DAYS = (
     "1 3 5 7 14 30 60 90 120 150 180 365 400 545 731 1096 1827 2192 2557 2922 3288 3653"
@@ -19,11 +20,11 @@ RETENTION_DAYS = (
 Rule = tuple[Callable[[str], bool], str]
 
 
-def _number(least: float, most: float) -> Rule:
-    def fits(value: str) -> bool:
-        return value.isascii() and value.isdigit() and least <= int(value) <= most
+def _number(minimum: float, maximum: float) -> Rule:
+    def is_valid(value: str) -> bool:
+        return value.isascii() and value.isdigit() and minimum <= int(value) <= maximum
 
-    return fits, f"a whole number from {least} to {most}"
+    return is_valid, f"a whole number from {minimum} to {maximum}"
 
 
 def _one_of(*words: str) -> Rule:
@@ -31,8 +32,8 @@ def _one_of(*words: str) -> Rule:
 
 
 def _optional(rule: Rule) -> Rule:
-    fits, said = rule
-    return (lambda value: not value or fits(value)), f"{said}, or ''"
+    is_valid, description = rule
+    return (lambda value: not value or is_valid(value)), f"{description}, or ''"
 
 
 RULES: Mapping[str, Rule] = {
@@ -61,18 +62,18 @@ RULES: Mapping[str, Rule] = {
 
 
 def problems(values: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each value that would break the stack; empty when none would."""
-    found = []
-    for name, (fits, said) in RULES.items():
+    """Return a sentence for each invalid value."""
+    sentences = []
+    for name, (is_valid, description) in RULES.items():
         value = values.get(name)
         text = (
             str(value).lower() if isinstance(value, bool) else str("" if value is None else value)
         )
-        if name in values and not fits(text):
-            found.append(f"{name} must be {said}, not {text!r}")
+        if name in values and not is_valid(text):
+            sentences.append(f"{name} must be {description}, not {text!r}")
     origins = values.get("corsOrigins", [])
     if not isinstance(origins, list):
-        found.append("corsOrigins must be a list, as ['https://app.example.com']")
+        sentences.append("corsOrigins must be a list, e.g. ['https://app.example.com']")
     elif wrong := [o for o in origins if not re.fullmatch(r"https?://[^/*\s]+", str(o))]:
-        found.append(f"corsOrigins must be origins without a path or *, not {wrong[0]!r}")
-    return found
+        sentences.append(f"corsOrigins must be origins without a path or *, not {wrong[0]!r}")
+    return sentences

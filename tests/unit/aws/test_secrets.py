@@ -111,7 +111,7 @@ def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> Non
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("not json", "is not JSON"),
+        ("not json", "must be JSON"),
         ("[]", "must be an object of strings"),
         ('{"a": 1, "b": "x"}', "must be an object of strings"),
     ],

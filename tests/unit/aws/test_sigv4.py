@@ -15,7 +15,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from minutehand.aws.sigv4 import AwsRefused, address_of, call
+from minutehand.aws.sigv4 import AwsError, call, find_endpoint
 
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 
@@ -72,7 +72,7 @@ def service() -> Iterator[InstallOptions]:
     [
         ([(400, b'{"__type":"ThrottlingException"}'), (200, b"{}")], 0, None),
         ([(503, b""), (200, b"{}")], 0, None),
-        ([(500, b"first"), (500, b"second"), (200, b"{}")], 1, "ssm answered 500: second"),
+        ([(500, b"first"), (500, b"second"), (200, b"{}")], 1, "ssm responded 500: second"),
         ([(400, b'{"__type":"ParameterNotFound"}'), (200, b"{}")], 1, "400.*ParameterNotFound"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_may_pass_is_asked_again_once(
     if said is None:
         assert ask(service, attempts=2) == b"{}"
     else:
-        with pytest.raises(AwsRefused, match=said):
+        with pytest.raises(AwsError, match=said):
             ask(service, attempts=2)
     assert len(service.left) == left
 
@@ -161,4 +161,4 @@ def test_an_address_is_where_boto3_asks(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
 
-    assert address_of(service, region, environ) == asked_by_boto3(service, region)
+    assert find_endpoint(service, region, environ) == asked_by_boto3(service, region)

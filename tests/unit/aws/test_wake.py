@@ -141,5 +141,5 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     [record] = caplog.records
     assert record.__dict__["event"] == "wake.lost"
     assert record.__dict__["worker_function"] == "minutehand-test-worker"
-    assert record.__dict__["reason"].startswith(f"AwsRefused: lambda answered {status}")
+    assert record.__dict__["reason"].startswith(f"AwsError: lambda responded {status}")
     assert len(lambda_api.invokes) == 1
