@@ -1,12 +1,14 @@
 """Jobs that one call of their processor runs together; each is an attempt of its own.
 
 An attempt joins with its job, and gets what that job came to. So limits, fences, deadlines,
-cancels, middleware and settlement are an attempt's as ever: only the call is shared.
+cancels, middleware and settlement are an attempt's as ever: only the call is shared. A call that
+raises is run again in halves, until each job that makes it raise is alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,9 +16,13 @@ from typing import Any, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId
-from minutehand.worker.context import Suspended
+from minutehand.worker.context import Suspended, TurnEnded, begin_again
+from minutehand.worker.errors import first_of
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.middleware import calling
+from minutehand.worker.outcomes import retry_after_of
+
+logger = logging.getLogger(__name__)
 
 
 class _End(NamedTuple):
@@ -37,7 +43,7 @@ class _Member:
 
 
 class Batch:
-    """One call of a processor for several jobs of a tenant.
+    """One call of a processor for several jobs of a tenant, or calls for parts of them in turn.
 
     Args:
         job_ids: Of its attempts, of which each joins or ends.
@@ -50,10 +56,13 @@ class Batch:
         self._in_thread = in_thread
         #: Of the thread of a plain function.
         self.thread_name = f"batch:{next(iter(job_ids))}"
-        #: The call; it begins when each attempt has joined or ended.
+        #: The call in progress; the first begins when each attempt has joined or ended.
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
+        #: Those of the call in progress; all that have joined, before the first call.
         self._members: list[_Member] = []
+        #: Parts whose calls come later, the next one last.
+        self._parts: list[Sequence[_Member]] = []
         self._awaited = set(job_ids)
         self._alive = len(job_ids)
 
@@ -65,8 +74,8 @@ class Batch:
     async def join(self, job: BatchedJob[Any], is_stopped: Callable[[], bool]) -> Any:
         """Run this job with the others, and return or raise what it came to.
 
-        One that is stopped leaves, and the call for the others is not disturbed. Once all are
-        stopped the call is cancelled, and they wait for what it still returns.
+        One that is stopped leaves, and the call for the others is not disturbed. Once all of a
+        call are stopped it is cancelled, and they wait for what it still returns.
         """
         member = _Member(job, is_stopped, asyncio.get_running_loop().create_future())
         self._members.append(member)
@@ -76,15 +85,16 @@ class Batch:
             end = await asyncio.shield(member.end)
         except asyncio.CancelledError:
             member.has_left = True
+            call = self.task
             is_last = all(each.has_left or each.is_stopped() for each in self._members)
-            if self.task is None or member not in self._members or not is_last:
+            if call is None or member not in self._members or not is_last:
                 raise
             if not self._is_cancelled:
-                self._is_cancelled = self.task.cancel()
+                self._is_cancelled = call.cancel()
             try:
                 end = await asyncio.shield(member.end)
             except asyncio.CancelledError:
-                self.task.cancel()  # it is abandoned
+                call.cancel()  # it is abandoned
                 raise
         if end.error is not None:
             raise end.error.with_traceback(end.frames)
@@ -97,22 +107,40 @@ class Batch:
         self._begin()
 
     def _begin(self) -> None:
-        if self._awaited or self.task is not None:
-            return
-        self._members = [each for each in self._members if not (each.has_left or each.is_stopped())]
-        if self._members:
-            self.task = asyncio.get_running_loop().create_task(self._call())
+        if not self._awaited and self.task is None:
+            self._call_next([self._members])
 
-    async def _call(self) -> None:
-        members, ends = self._members, []
+    def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
+        """Call the processor for the first of these parts, then for those that wait."""
+        self._parts += reversed(parts)
+        while self._parts:
+            part = [each for each in self._parts.pop() if not (each.has_left or each.is_stopped())]
+            self._members = part
+            if part:
+                self._is_cancelled = False
+                self.task = asyncio.get_running_loop().create_task(self._call(part))
+                return
+
+    async def _call(self, members: Sequence[_Member]) -> None:
         jobs = [each.job for each in members]
         run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
+        has_returned = False
         try:
-            ends = [_end(value) for value in _one_each(await run(), jobs)]
+            returned = await run()
+            has_returned = True
+            ends = [_end(value) for value in _one_each(returned, jobs)]
         except BaseException as error:
+            # a list of the wrong length is the processor's defect, whatever the jobs are
+            may_be_one = not (has_returned or self._is_cancelled or _concerns_all(error))
+            if may_be_one and len(jobs) > 1:
+                _note_halves(jobs, error)
+                middle = (len(jobs) + 1) // 2
+                self._call_next([members[:middle], members[middle:]])
+                return
             ends = [_end(_of_all(error))] * len(jobs)
         for member, end in zip(members, ends, strict=True):
             member.end.set_result(end)
+        self._call_next([])
 
 
 def _one_each(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
@@ -130,6 +158,25 @@ def _end(value: Any) -> _End:
     if isinstance(value, BaseException):
         return _End(error=value, frames=value.__traceback__)
     return _End(value)
+
+
+def _concerns_all(error: BaseException) -> bool:
+    """Whether an error of a call is that of all its jobs, and not maybe of one of them.
+
+    An ending that the processor chose is, and an error that names a delay, as a rate limit does.
+    """
+    first = first_of(error)
+    # by its type: an object may lie about its class
+    is_chosen = issubclass(type(first), (Suspended, TurnEnded, asyncio.CancelledError))
+    return is_chosen or retry_after_of(first) is not None
+
+
+def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
+    """Log the error, which no job may end with, and have each job begin again."""
+    extra = {"event": "batch.halved", "job_type": jobs[0].job_type, "jobs": len(jobs)}
+    logger.warning("A batch raised and is run again in halves", extra=extra, exc_info=error)
+    for job in jobs:
+        begin_again(job.ctx)
 
 
 def _of_all(error: BaseException) -> BaseException:

@@ -157,6 +157,18 @@ def forget_notes(context: JobContext, outcome: str, *, is_last: bool) -> None:
             notes.end()
 
 
+def begin_again(context: JobContext) -> None:
+    """Prepare for another call of the processor in this attempt, which finds finished steps.
+
+    What an earlier call left running writes into no stream any more.
+    """
+    context._names.clear()
+    for stream in context._open_streams():
+        stream.is_open = False
+    if context.calls is not None:
+        context.calls.end()
+
+
 class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 

@@ -107,7 +107,12 @@ class Stream:
     @property
     def said(self) -> Said:
         """What the next opening has to know of it."""
-        return Said(self.attempt, self._kept)
+        by_step: dict[str, list[Any]] = {}
+        for step, piece in self._said:
+            if step is not None:
+                by_step.setdefault(step, []).append(piece)
+        own = {step: "".join(said) if self._is_text else said for step, said in by_step.items()}
+        return Said(self.attempt, {**self._kept, **own})
 
     def pass_step(self, step: str) -> None:
         """Say again what a finished step of an earlier attempt said, since it does not run."""

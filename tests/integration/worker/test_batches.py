@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ def worker_of(gateway: str, database: str, run: Callable[[Jobs], Any], **options
 
 @asynccontextmanager
 async def working(
-    engine: Engine, run: Callable[[Jobs], Awaitable[Any]], **options: Any
+    engine: Engine, run: Callable[[Jobs], Any], **options: Any
 ) -> AsyncIterator[Worker]:
     """A worker whose types are published; it looks as often as it can."""
     assert isinstance(engine.database, Renewed)
@@ -129,6 +129,27 @@ async def test_two_tenants_never_share_a_call_and_each_job_has_its_own_end(engin
         assert lines == [f"number {number}"] * attempts
 
 
+async def test_one_that_makes_the_call_raise_spends_its_own_attempts_alone(engine: Engine) -> None:
+    """Retried, it meets its neighbours of the first call no more; a plain function alike."""
+
+    def embed(jobs: Jobs) -> list[str]:
+        if any(job.payload.text == "7" for job in jobs):
+            raise ValueError("broken")
+        return [job.payload.text for job in jobs]
+
+    hour = Backoff(first=3600)
+    async with working(engine, embed, batch=16, max_attempts=3, backoff=hour) as worker:
+        ids = enqueue(engine, 16)
+        for _ in range(4):
+            await drain(worker)
+            engine.advance(2 * 3600)
+            engine.maintain()
+
+    ends = [(job["status"], job["attempts"]) for job in map(engine.job, ids)]
+    assert ends == [("failed", 3) if n == 7 else ("completed", 1) for n in range(16)]
+    assert engine.job(ids[7])["error_message"] == "broken"
+
+
 async def test_a_process_dies_in_mid_batch_and_each_job_still_ends_once(engine: Engine) -> None:
     """By SIGKILL; its jobs are offered again when their leases are over."""
     assert isinstance(engine.database, Renewed)
@@ -159,7 +180,7 @@ async def test_a_process_dies_in_mid_batch_and_each_job_still_ends_once(engine: 
         await task
 
     assert sum(calls) == 30
-    assert engine.one("select array_agg(distinct attempts) from public.jobs") == [2]
+    assert engine.one("select array_agg(distinct attempts) from public.jobs") == [1], "suspects"
     assert {engine.job(each)["result"] for each in ids} == {str(n) for n in range(25)}
 
 

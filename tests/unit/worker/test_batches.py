@@ -138,17 +138,37 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
     assert all(message in str(item.error) for item in world.ends.values())
 
 
+@pytest.mark.parametrize("poison", ["a", "c", "e"])
+def test_a_call_that_raises_is_run_again_in_halves(poison: str) -> None:
+    """Until the job that makes it raise is alone: it alone ends with the error."""
+
+    async def run(jobs: Jobs) -> Any:
+        if any(job.id == poison for job in jobs):
+            raise ProcessorError("broken", retryable=False)  # or the model offers it again at once
+        return [str(job.id) for job in jobs]
+
+    world = World(rows(*"abcde"), run)
+    world.tick(budget=0.9, batch=5)
+
+    expected: dict[str, Any] = {name: ("completed", name) for name in "abcde"}
+    assert {name: (item.outcome, item.result) for name, item in world.ends.items()} == expected | {
+        poison: ("failed", None)
+    }
+    assert [poison] in world.calls
+    assert len(world.calls) <= 7
+    assert {row.fence for row in world.queue.rows.values()} == {1}, "no other attempt was spent"
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
         (ValueError("broken"), "retry"),
         (ProcessorError("final", retryable=False), "failed"),
-        (ProcessorError("busy", retry_after=77), "retry"),
         (SystemExit(1), "retry"),
         (StopIteration(), "retry"),
     ],
 )
-def test_an_exception_of_the_call_is_each_jobs(error: BaseException, outcome: str) -> None:
+def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: str) -> None:
     """With the frames of the processor alone, however many jobs it failed."""
 
     async def run(jobs: Jobs) -> Any:
@@ -157,10 +177,92 @@ def test_an_exception_of_the_call_is_each_jobs(error: BaseException, outcome: st
     world = World(rows(*"abc"), run)
     world.tick(budget=0.9)
 
+    assert world.calls[:5] == [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
     assert world.outcomes == dict.fromkeys("abc", outcome)
-    assert {item.retry_after_seconds for item in world.ends.values()} <= {None, 77}
     traces = [item.error.traceback for item in world.ends.values() if item.error]
     assert all(trace == traces[0] for trace in traces)
+
+
+def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
+    """A rate limit: more calls would only meet it again."""
+
+    async def run(jobs: Jobs) -> Any:
+        raise ProcessorError("busy", retry_after=77)
+
+    world = World(rows(*"abc"), run)
+    world.tick(budget=0.9)
+
+    assert world.calls[0] == ["a", "b", "c"]
+    assert {item.outcome for item in world.ends.values()} == {"retry"}
+    assert {item.retry_after_seconds for item in world.ends.values()} == {77}
+
+
+def test_one_that_is_stopped_is_in_no_later_call() -> None:
+    """Cancelled while its half waits, or at work in the other one."""
+
+    async def run(jobs: Jobs) -> Any:
+        if len(jobs) == 4:
+            raise ValueError("broken")
+        if len(world.calls) == 2:
+            world.queue.cancel("d")
+            await asyncio.sleep(10)
+        return [str(job.id) for job in jobs]
+
+    world = World(rows(*"abcd"), run)
+    world.tick(batch=4)
+
+    assert world.calls == [["a", "b", "c", "d"], ["a", "b"], ["c"]]
+    assert world.outcomes == dict.fromkeys("abc", "completed") | {"d": "cancelled"}
+
+
+def test_a_half_that_is_stopped_leaves_its_time_to_the_other() -> None:
+    """A timeout of all in one call cancels that call alone."""
+
+    async def run(jobs: Jobs) -> Any:
+        if len(jobs) == 4:
+            raise ValueError("broken")
+        if jobs[0].id == "a":
+            await asyncio.sleep(50)
+        return [str(job.id) for job in jobs]
+
+    world = World([*rows(*"ab", timeout=5), *rows(*"cd", timeout=30)], run)
+    world.tick(budget=45, batch=4)
+
+    assert world.calls[:3] == [["a", "b", "c", "d"], ["a", "b"], ["c", "d"]]
+    assert world.outcomes == {"a": "retry", "b": "retry", "c": "completed", "d": "completed"}
+
+
+async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> None:
+    """What is done stays done, and what the first call left running disturbs no other."""
+    paid: list[int] = []
+
+    async def pay(number: int, ctx: JobContext) -> str:
+        async with ctx.stream("reply") as reply:
+
+            async def say() -> str:
+                paid.append(number)
+                reply.write(f"paid {number}. ")
+                return f"r-{number}"
+
+            receipt: str = await ctx.step("pay", say)
+            if number == 2:
+                raise ValueError("broken")
+            reply.write("Thanks.")
+            return receipt
+
+    async def run(jobs: list[BatchedJob[int]]) -> list[str]:
+        unused = [job.ctx.step("later", lambda: asyncio.sleep(0)) for job in jobs]
+        receipts = [await pay(job.payload, job.ctx) for job in reversed(jobs)][::-1]
+        for each in unused:
+            await each
+        return receipts
+
+    ran = await run_batch([ProcessorTest(run, n) for n in range(3)])
+
+    assert [each.outcome for each in ran] == ["completed", "completed", "retry"]
+    assert [each.result for each in ran[:2]] == ["r-0", "r-1"]
+    assert [each.output["reply"] for each in ran[:2]] == ["paid 0. Thanks.", "paid 1. Thanks."]
+    assert sorted(paid) == [0, 1, 2]
 
 
 def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
