@@ -73,7 +73,7 @@ export const string = (text) => (input, at) => {
   return done(text, at + [...text].length, true);
 };
 
-export const then = (parser, next) => (input, at) => {
+const then = (parser, next) => (input, at) => {
   const first = parser(input, at);
   if (!first.ok) return first;
   const second = next(first.value)(input, first.at);
