@@ -1986,7 +1986,7 @@ begin
       p_mode := case when p_request.suspects then 'nothing' else 'others' end;
     end if;
   end if;
-  is_alone := p_mode in ('suspects', 'nothing');
+  is_alone := coalesce(p_mode in ('suspects', 'nothing'), false);
   if is_alone then
     v_pools := '{}';
     is_short := true;
@@ -2239,7 +2239,10 @@ begin
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
   if v_asked.free_slots < 0 then
     v_ignored := queue.count_on_no_worker(v_now);
-  elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0 then
+  elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
+    -- a run that leases suspects alone has no slot for other jobs
+    and not v_given.is_alone
+  then
     if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
       v_ignored := setval('queue.slots_ms', v_ms);
     end if;
@@ -2297,7 +2300,9 @@ begin
     'due', coalesce(v_due, v_given.is_full::integer),
     'next_due_in_ms', v_next_ms,
     'alone', v_given.is_alone,
-    'suspects', case when v_tick.has_suspects then queue.count_companies(v_asked.job_types) end
+    'suspects', case
+      when v_tick.has_suspects then queue.count_companies(v_asked.job_types, v_asked.queues)
+    end
   );
 end;
 $$;

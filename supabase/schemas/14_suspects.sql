@@ -226,14 +226,15 @@ where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 revoke execute on function queue.ready_suspects from public;
 
--- Return the number of companies of suspects that are ready, of these job types.
-create function queue.count_companies(p_job_types text[])
+-- Return the number of companies of suspects that a worker with these job types and queues may run.
+create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
 set search_path = ''
 as $$
 select count(distinct s.company)
 from queue.ready_suspects(p_job_types) as s
+where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 revoke execute on function queue.count_companies from public;
 

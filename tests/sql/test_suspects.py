@@ -112,11 +112,16 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
     alone, first = workers.lease()
     more = engine.lease_call(worker=alone)
     second = workers.lease()[1]
-    third = workers.lease()[1]
 
     assert len(first) == len(second) == 2
+    # this run has free slots, but not for other jobs, so an enqueue starts another worker
+    woken = engine.rpc(
+        "enqueue_job", p_workspace_id=ACME, p_job_type="work", p_payload={}, p_options={}
+    )
+    assert woken["wake"]
+    others.append(woken["job"]["id"])
     assert (more["leases"], more["alone"]) == ([], True)
-    assert set(ids_of(third)) == set(others)
+    assert set(ids_of(workers.lease()[1])) == set(others)
     engine.settle(first[0])
     assert engine.lease(worker=alone) == []
     engine.settle(first[1])
