@@ -21,11 +21,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: A subscription says once a minute that it is still there.
 KEPT = "/rpc/follow_topic"
-STEP_MS = 2000  # of the page's time: shorter than a heartbeat is waited for
-STEPS_TO_REST = 5
+STEP_MS = 2000  # of the page's time: shorter than a reply is waited for
+STEPS_TO_REST = 8  # longer than until a heartbeat, whose reply comes after what was sent before
 STEPS = 45  # for all pages less than until a token is renewed
 
 
+ASKS, REPLY = {"heartbeat", "phx_join"}, {"phx_reply"}
 HIDE = """() => {
   Object.defineProperty(document, "visibilityState", { value: "hidden" });
   document.dispatchEvent(new Event("visibilitychange"));
@@ -33,22 +34,32 @@ HIDE = """() => {
 
 
 class _Heart:
-    """The heartbeats of a page's sockets: one that is not answered in time ends its socket."""
+    """What a page asks of its sockets and of the Data API: in its time, replies would be late."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        self._waiting: set[str] = set()
+        self._waiting: set[Any] = set()
         page.on("websocket", self._listen)
+        page.on("request", self._ask)
+        page.on("requestfinished", self._end)
+        page.on("requestfailed", self._end)
 
     def _listen(self, socket: WebSocket) -> None:
-        socket.on("framesent", lambda frame: self._note(frame, self._waiting.add))
-        socket.on("framereceived", lambda frame: self._note(frame, self._waiting.discard))
+        socket.on("framesent", lambda frame: self._note(frame, ASKS, self._waiting.add))
+        socket.on("framereceived", lambda frame: self._note(frame, REPLY, self._waiting.discard))
         socket.on("close", lambda _: self._waiting.clear())
 
-    def _note(self, frame: Any, noted: Callable[[str], None]) -> None:
-        parts = json.loads(frame)
-        if parts[2] == "phoenix":
-            noted(str(parts[1]))
+    def _ask(self, request: Request) -> None:
+        if "/rest/" in request.url:
+            self._waiting.add(request)
+
+    def _end(self, request: Request) -> None:
+        self._waiting.discard(request)
+
+    def _note(self, frame: Any, events: set[str], noted: Callable[[Any], None]) -> None:
+        _, ref, _, event, _ = json.loads(frame)
+        if event in events:
+            noted(str(ref))
 
     def beat(self) -> None:
         """Let a step of the page's time pass, and the server answer what was sent in it."""
