@@ -43,6 +43,9 @@ CAPS = {
     "a place whose job is gone": "select job_id from (select job_id from queue.ready union all"
     " select job_id from queue.gated where not ended) as p where not exists (select from"
     " public.jobs as j where j.id = p.job_id and j.finished_at is null)",
+    "a suspect in company": "select 1 from queue.leases as l"
+    " join queue.suspects as s using (job_id) join queue.leases as o on o.worker = l.worker"
+    " left join queue.suspects as t on t.job_id = o.job_id where t.company is distinct from s.company",
     "started late": "select 1 from public.jobs where started_at >= start_by_at",
     "started, and cancelled for not starting": "select 1 from public.jobs where started_at"
     " is not null and start_by_at is not null and error_data ->> 'type' = 'StartByPassed'",
@@ -139,6 +142,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.fences: dict[str, int] = {}
         self.answers: dict[tuple[str, int], dict[str, Any]] = {}
         self.calls: list[tuple[dict[str, Any], set[tuple[str, int]]]] = []
+        self.workers = [f"w{index} of {self.run_id}" for index in range(3)]
         self.keys: dict[str, tuple[str, int]] = {}
         self.not_before: dict[str, float] = {}
         self.results: dict[str, Any] = {}
@@ -364,7 +368,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(**CALLS, limit=st.integers(1, 6), types=st.sampled_from([None, ["few", "rated"]]))
     def lease(self, index: int, hold: bool, limit: int, types: list[str] | None) -> None:
-        tick = {"worker_id": f"w{index}", "tick_id": str(uuid.uuid4()), "call": 1 + limit % 2}
+        worker = self.workers[index]
+        tick = {"worker_id": worker, "tick_id": str(uuid.uuid4()), "call": 1 + limit % 2}
         request = {**tick, "limit": limit, "job_types": types}
 
         def act(session: Engine) -> Any:
@@ -383,7 +388,9 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.not_before.get(job_id, -1) <= self.instant() + 30, "leased before its time"
             self.fences[job_id] = fence
             at = self.instant()
-            self.held[job_id, fence] = {"lease": lease, "renewed": at, "state": "held"}
+            worker = request["worker_id"]
+            entry = {"lease": lease, "renewed": at, "state": "held", "worker": worker}
+            self.held[job_id, fence] = entry
         assert len(given) <= request["limit"]
         self.calls.append((request, given))
 
@@ -397,6 +404,18 @@ class QueueMachine(RuleBasedStateMachine):
             assert again <= given, "a repeated call got new leases"
 
         self.rpc(index, False, note, "lease_jobs", p_request=request)
+
+    @precondition(lambda self: self.held)
+    @rule(index=SESSIONS, is_reported=st.booleans())
+    def kill(self, index: int, is_reported: bool) -> None:
+        """A worker's process ends, with its jobs; its host may report it, or be gone as well."""
+        worker, self.workers[index] = self.workers[index], f"{self.workers[index]}+"
+        for entry in self.held.values():
+            if entry["worker"] == worker:
+                entry["renewed"] = -LEASE_SECONDS
+        if is_reported:
+            request = {"worker_id": worker, "evidence": {"signal": "SIGKILL"}}
+            self.rpc(index, False, IGNORED, "tick_finished", p_request=request)
 
     def some_lease(self, pick: float) -> dict[str, Any]:
         known = list(self.held.values())
