@@ -45,7 +45,8 @@ CAPS = {
     " public.jobs as j where j.id = p.job_id and j.finished_at is null)",
     "a suspect in company": "select 1 from queue.leases as l"
     " join queue.suspects as s using (job_id) join queue.leases as o on o.worker = l.worker"
-    " left join queue.suspects as t on t.job_id = o.job_id where t.company is distinct from s.company",
+    " left join queue.suspects as t on t.job_id = o.job_id"
+    " where t.company is distinct from s.company",
     "started late": "select 1 from public.jobs where started_at >= start_by_at",
     "started, and cancelled for not starting": "select 1 from public.jobs where started_at"
     " is not null and start_by_at is not null and error_data ->> 'type' = 'StartByPassed'",
