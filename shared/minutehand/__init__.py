@@ -1,6 +1,6 @@
-"""Durable background jobs for Supabase: what a processor is written with.
+"""Durable background jobs for Supabase: the names with which processors are written.
 
-The names are loaded on first use: a function that only enqueues need not load the worker.
+They are loaded on first use, so that a function that only enqueues need not load the worker.
 """
 
 from __future__ import annotations

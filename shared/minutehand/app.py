@@ -1,28 +1,28 @@
-"""An app: a package that brings processors, routes, pages and the like; the engine names none.
+"""An app: a package with processors, routes, pages and other parts.
 
-Those of this package are part of every project that does not take them out:
-`-minutehand.webhooks`.
+Apps of this package are part of every project, unless its `apps` leave them out, e.g. by
+`-minutehand.webhooks`. The engine depends on no app.
 
-What an app brings is found by name, and all of it is optional:
+The parts of an app are optional and found by name:
 
 ==============  ==================================================================================
 `processors`    functions with `@processor`, or `register(registry, settings)`; a module, or a
                 package of modules
 `routes`        `router(services)`, a FastAPI router
-`verbs`         `app`, a Typer group of commands; `FIXES`, what to do next by an error's code
+`verbs`         `app`, a Typer group of commands; `FIXES`, next steps by error code
 `health`        `async checks(settings)`, the app's lines in `/api/v1/health`: by name, each
-                `{verdict: pass|warn|fail, value, unit, detail}`; fail is for what stops all work
+                `{verdict: pass|warn|fail, value, unit, detail}`; fail means that all work stops
 `demo`          `enqueue(api, data, workspace_id)`, the demo jobs of the local stack
-`local`         processes of the local stack beside the functions, for services the app calls:
-                `PROCESSES`, name to module and variables; `READY`, the path that says 200;
-                `environment(urls)`, the variables that say where they are
-`schemas/`      SQL files, its tables and functions as they are; `migrations/` is what a hosted
-                project applies
+`local`         extra processes of the local stack, for services that the app calls:
+                `PROCESSES`, module and variables by name; `READY`, the path that returns 200 when
+                the process is ready; `environment(urls)`, the variables with their addresses
+`schemas/`      SQL files with the present tables and functions; a hosted project applies
+                `migrations/`
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
-`examples/`     what it makes, to be read here; no function carries it
+`examples/`     example results for readers, which are not deployed
 `lambda.yml`    parameters, variables, secrets and rights of the functions on AWS, and variables of
-                the local stack; its keys are those of `minutehand.deploy.apps`
+                the local stack, with the keys of `minutehand.deploy.apps`
 ==============  ==================================================================================
 """
 
@@ -40,43 +40,43 @@ from types import ModuleType
 
 from minutehand.config import ConfigurationError
 
-#: The apps of this package.
+#: Apps of this package.
 BUILT_IN = ("minutehand.webhooks",)
-#: Called with the name of a module, and why it cannot be used.
+#: Function that is called with the name of a module and the reason why it cannot be used.
 OnError = Callable[[str, Exception], None]
 
 
 @dataclass(frozen=True)
 class App:
-    """One app by the import name of its package."""
+    """An app, identified by the import name of its package."""
 
     package: str
 
     @property
     def name(self) -> str:
-        """The last part of the package's name: its folder in the console, its verb."""
+        """Last part of the package's name, also of the app's folder in the console and command."""
         return self.package.rpartition(".")[2]
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is one of this package's, and not of the project's own."""
+        """Whether this package contains the app."""
         return self.package in BUILT_IN
 
     @cached_property
     def folder(self) -> Path:
-        """The package's folder.
+        """Folder of the package.
 
         Raises:
-            ConfigurationError: No such package can be imported.
+            ConfigurationError: The package cannot be imported.
         """
         return Path(_locations(self.package)[0])
 
     def module(self, part: str, on_error: OnError | None = None) -> ModuleType | None:
-        """The app's module `part`, imported with what is in it; None where the app has none.
+        """Import the app's module `part` with its inner modules; return None if it has none.
 
         Args:
-            on_error: Called with the name of each inner module that cannot be imported and why;
-                without it the first such error is raised.
+            on_error: Function that is called for each inner module that cannot be imported.
+                Without it, the first such error is raised.
         """
         if not self.has(part):
             return None
@@ -97,48 +97,50 @@ class App:
         return file.is_file() or package.is_file()
 
     def files(self, part: str, pattern: str = "*.sql") -> list[Path]:
-        """The files of the app's folder `part`, by name."""
+        """List the files of the app's folder `part`, sorted by name."""
         return sorted((self.folder / part).glob(pattern))
 
 
 def built_in(packages: Collection[str]) -> list[App]:
-    """The apps of this package, without those that a setting takes out."""
+    """List the apps of this package, except those that a setting leaves out."""
     return [App(name) for name in BUILT_IN if f"-{name}" not in packages]
 
 
 def find_apps(packages: Iterable[str]) -> list[App]:
-    """The apps of a setting and of this package, each once, by name.
+    """List the apps of a setting and of this package, sorted by name.
 
     Args:
-        packages: Import names; `package.*` means every package inside `package`, `-name` takes that
-            one out.
+        packages: Import names. `package.*` stands for every package inside `package`, and `-name`
+            leaves out an app.
 
     Raises:
-        ConfigurationError: A package cannot be imported, an app that is taken out is none, or two
-            apps have the same name, so one's pages would hide the other's.
+        ConfigurationError: A package cannot be imported, an app to leave out is unknown, or two
+            apps have the same name, so that the pages of one would hide those of the other.
     """
-    asked = [name for name in packages if name]
-    without = {name[1:] for name in asked if name.startswith("-")}
-    given = [*(name for name in asked if not name.startswith("-")), *BUILT_IN]
-    named = {App(name) for package in given for name in _expanded(package)}
-    if unknown := sorted(without - {app.package for app in named}):
+    names = [name for name in packages if name]
+    without = {name[1:] for name in names if name.startswith("-")}
+    included = [*(name for name in names if not name.startswith("-")), *BUILT_IN]
+    candidates = {App(name) for package in included for name in _expand(package)}
+    if unknown := sorted(without - {app.package for app in candidates}):
         raise ConfigurationError(
             "MINUTEHAND_APPS",
-            f"takes out {unknown[0]!r}, which is not among the apps",
+            f"leaves out {unknown[0]!r}, which is not among the apps",
             "jobs,-minutehand.webhooks",
         )
-    apps = sorted((app for app in named if app.package not in without), key=lambda app: app.name)
-    for one, other in pairwise(apps):
-        if one.name == other.name:
+    apps = sorted(
+        (app for app in candidates if app.package not in without), key=lambda app: app.name
+    )
+    for app, following in pairwise(apps):
+        if app.name == following.name:
             raise ConfigurationError(
                 "MINUTEHAND_APPS",
-                f"names {one.package!r} and {other.package!r}; the last parts must differ",
+                f"names {app.package!r} and {following.package!r}; the last parts must differ",
                 "jobs,billing.tasks",
             )
     return apps
 
 
-def _expanded(package: str) -> list[str]:
+def _expand(package: str) -> list[str]:
     if not package.endswith(".*"):
         return [package]
     parent = package.removesuffix(".*")

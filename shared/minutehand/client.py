@@ -1,4 +1,4 @@
-"""Enqueue, read and steer jobs from any Python code, on the official `supabase` client."""
+"""Enqueue, read and control jobs from any Python code, with the official `supabase` client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Client(UserQueue):
     """Jobs for the user of a `supabase.AsyncClient`, or of `token`; keep one open per process.
 
     Raises:
-        TypeError: It is supabase's synchronous client.
+        TypeError: The client is supabase's synchronous client.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Client(UserQueue):
     ) -> None:
         if isinstance(supabase, SyncClient):
             raise TypeError(
-                f"Client takes a supabase.AsyncClient, as `await acreate_client(url, key)` makes, "
-                f"not {type(supabase).__name__}; synchronous code calls "
+                f"supabase must be a supabase.AsyncClient of `await acreate_client(url, key)`, "
+                f"not {type(supabase).__name__}; synchronous code can call "
                 f'`supabase.schema("{schema}").rpc("enqueue_job", …).execute()`'
             )
         self._connections = DataApi(str(supabase.supabase_url), schema=schema)
@@ -57,7 +57,7 @@ class Client(UserQueue):
         await self._connections.aclose()
 
     async def _authorization(self) -> Mapping[str, str]:
-        """What a call carries: the session's token, which supabase-py renews, or the key."""
+        """Return headers with the session's token, which supabase-py renews, or with the key."""
         token = self._token
         if token is None:
             session = await self._supabase.auth.get_session()

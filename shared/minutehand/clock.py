@@ -1,6 +1,6 @@
-"""The clock that every part is given instead of reading the time itself.
+"""The clock that is passed to every part that reads the time.
 
-Only the worker's own timeouts are measured here; leases expire on the database's clock alone.
+It measures only the worker's own timeouts. Leases expire by the database's clock.
 """
 
 from __future__ import annotations
@@ -11,46 +11,47 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for people and a steady time for durations."""
+    """A clock with wall time for people and monotonic time for durations."""
 
     def now(self) -> datetime:
-        """The present instant, aware, in UTC."""
+        """Return the present time, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never runs backwards."""
+        """Return seconds since an arbitrary start, which never decrease."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
-    #: Seconds from an arbitrary start; never runs backwards. Read some times for each job.
+    #: Function that returns seconds since an arbitrary start; static, because each job calls it
+    #: several times.
     monotonic = staticmethod(time.monotonic)
 
     def now(self) -> datetime:
-        """The present instant, aware, in UTC."""
+        """Return the present time, aware, in UTC."""
         return datetime.now(UTC)
 
 
 class FrozenClock:
-    """A clock for tests: it does not move until it is advanced."""
+    """A clock for tests, which moves only when it is advanced."""
 
     def __init__(self) -> None:
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
         self._monotonic = 0.0
 
     def now(self) -> datetime:
-        """The clock's present instant."""
+        """Return the clock's present time."""
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds this clock was advanced by in all."""
+        """Return the total of seconds by which the clock was advanced."""
         return self._monotonic
 
     def advance(self, *, seconds: float) -> None:
         """Move both times forward."""
         if seconds < 0:
-            raise ValueError(f"a clock cannot be advanced by {seconds} seconds")
+            raise ValueError(f"seconds must be at least 0, not {seconds}")
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds

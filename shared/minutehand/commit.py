@@ -1,4 +1,4 @@
-"""Which commit a project's code is, and since when, as git says."""
+"""The commit of a project's code and the time of its deploy, read from git."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ COMMIT, DEPLOYED_AT = "MINUTEHAND_COMMIT", "MINUTEHAND_DEPLOYED_AT"
 
 
 def code_environment(project: Project, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables by which workers say what they run; none that is set, and none without git.
+    """Return the variables with which workers report their commit and the time of its deploy.
 
-    A commit with changes that are not committed ends in `-dirty`; untracked files do not count. It
-    was deployed when the checkout came to it, by a pull, a commit or a roll-back: no start of a
-    process changes that.
+    Variables that are already set are left out, and so are all without git. A commit with
+    uncommitted changes of tracked files ends in `-dirty`. The time of the deploy is that of the
+    checkout's last move to the commit, by a pull, a commit or a roll-back, so that a restart of a
+    process does not change it.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     if not environ.get(COMMIT) and (commit := _git(project.root, "rev-parse", "HEAD")):
         changed = _git(project.root, "status", "--porcelain", "--untracked-files=no")
-        found[COMMIT] = f"{commit}-dirty" if changed else commit
+        variables[COMMIT] = f"{commit}-dirty" if changed else commit
     if not environ.get(DEPLOYED_AT):
         moved = _git(project.root, "log", "-g", "-1", "--date=iso-strict", "--format=%gd", "HEAD")
         if moved and (instant := re.search(r"@\{(.+)\}", moved)):
-            found[DEPLOYED_AT] = instant[1]
-    return found
+            variables[DEPLOYED_AT] = instant[1]
+    return variables
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, without blanks around it; None where it refuses or is missing."""
+    """Return git's output without surrounding blanks; None if it fails or is missing."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10

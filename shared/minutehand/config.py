@@ -1,6 +1,6 @@
-"""Settings: every environment variable the service reads, parsed and checked once.
+"""Settings: the environment variables of the service, parsed and validated once.
 
-What only one app needs, its own `settings` module reads from `Settings.environ`.
+The `settings` module of an app reads the app's own variables from `Settings.environ`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from minutehand.version import VERSION
 
 
 class JobServiceError(Exception):
-    """Root of every error this service raises on purpose; see shared/minutehand/queue/errors.py."""
+    """Base class of all errors that this service raises; see shared/minutehand/queue/errors.py."""
 
 
 class ConfigurationError(JobServiceError):
-    """A setting is missing or unusable; `variable` names it and `example` shows a valid value."""
+    """The setting `variable` is missing or invalid; `example` is a valid value."""
 
     def __init__(self, variable: str, problem: str, example: str) -> None:
         self.variable = variable
@@ -51,7 +51,7 @@ def _list(value: str) -> tuple[str, ...]:
 def _tokens(value: str) -> tuple[str, ...]:
     tokens = _list(value)
     if len(tokens) > 2:
-        raise ValueError(f"holds {len(tokens)} tokens; at most two are valid at once")
+        raise ValueError(f"must have at most two tokens, not {len(tokens)}")
     return tokens
 
 
@@ -61,10 +61,10 @@ def _flag(value: str) -> bool:
     return value.lower() in _TRUE
 
 
-def _count(least: int, most: int) -> Callable[[str], int]:
+def _count(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}, not {value!r}")
+        if not value.isascii() or not value.isdigit() or not minimum <= int(value) <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}, not {value!r}")
         return int(value)
 
     return parse
@@ -103,26 +103,26 @@ def _schema(value: str) -> str:
 
 def _prices(value: str) -> tuple[float, float]:
     try:
-        read, written = (float(part) for part in value.split(","))
+        input_price, output_price = (float(part) for part in value.split(","))
     except ValueError:
-        read = written = -1
-    if not (0 <= read < 1e6 and 0 <= written < 1e6):
+        input_price = output_price = -1
+    if not (0 <= input_price < 1e6 and 0 <= output_price < 1e6):
         raise ValueError(f"must be a pair of prices, not {value!r}")
-    return read, written
+    return input_price, output_price
 
 
 def _jwks(value: str) -> dict[str, Any]:
     try:
         parsed = json.loads(value)
     except ValueError as error:
-        raise ValueError(f"is not JSON ({error})") from error
+        raise ValueError(f"must be JSON ({error})") from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("keys"), list):
         raise ValueError("must be a JSON Web Key Set")
     return parsed
 
 
 def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
-    """Parse what the environment says; a value that code gives is of the field's type already."""
+    """Parse a value of the environment; a value of code already has the field's type."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
@@ -136,7 +136,7 @@ Prices = Annotated[tuple[float, float], _parsing(_prices)]
 Jwks = Annotated[dict[str, Any], _parsing(_jwks)]
 From1To1000 = Annotated[int, _parsing(_count(1, 1000))]
 
-#: Fields that are not called as their variable.
+#: Variables by field, if their names differ.
 _VARIABLES: Final = {
     "worker_secret_tokens": "WORKER_SECRET_TOKEN",
     "background_job_tokens": "BACKGROUND_JOB_TOKEN",
@@ -146,8 +146,8 @@ _VARIABLES: Final = {
     },
     "schema_name": "MINUTEHAND_SCHEMA",
 }
-#: What else a field is read from.
-OTHERWISE: Final = {
+#: Alternative variables by field.
+ALIASES: Final = {
     "version": "AWS_LAMBDA_FUNCTION_VERSION",
     "language_model_key": "OPENAI_API_KEY",
     "supabase_url": "NEXT_PUBLIC_SUPABASE_URL",
@@ -157,10 +157,10 @@ OTHERWISE: Final = {
 
 
 class Settings(BaseModel):
-    """The environment, read once; secrets are kept out of `repr`.
+    """The parsed environment, whose `repr` contains no secrets.
 
-    Only `supabase_url` and `supabase_publishable_key` are always required. A function that
-    cannot work without another one asks for it with `require`.
+    Only `supabase_url` and `supabase_publishable_key` are always required. A function that needs
+    another setting calls `require`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,7 +176,7 @@ class Settings(BaseModel):
     worker_function_name: str | None = Field(None, examples=["minutehand-prod-worker"])
     aws_endpoint_url: Url | None = Field(None, examples=["http://127.0.0.1:5000"])
     aws_region: str = "us-east-1"
-    #: The KMS key that seals vendor keys; without one, development's key file.
+    #: KMS key that seals vendor keys; without it, the key file for development is used.
     kms_key_id: str | None = None
     sealing_key_file: str | None = None
     uploads_bucket: str | None = Field(None, examples=["minutehand-prod-uploads"])
@@ -184,68 +184,71 @@ class Settings(BaseModel):
     cors_origins: Words = ()
     allow_anonymous: Flag = Field(False, examples=["false"])
     streaming: Flag = Field(False, examples=["false"])
-    #: Longest wait for a first event where answers are buffered, 0 to 20 s; each holds a function.
+    #: Maximum seconds, 0 to 20, to wait for a first event if responses are buffered; each wait
+    #: occupies a function.
     stream_wait_seconds: Annotated[int, _parsing(_count(0, 20))] = 20
     log_level: Level = "INFO"
-    #: Where an OpenAI-compatible language model answers; unset: the offline one works.
+    #: Address of an OpenAI-compatible language model; if unset, the offline model is used.
     language_model_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     language_model_key: str | None = Field(None, repr=False)
     language_model: str | None = Field(None, examples=["gpt-4o-mini"])
-    #: US dollars per million tokens read and written; unset: costs are not known.
+    #: US dollars per million input tokens and output tokens; if unset, costs are unknown.
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
-    #: Most tokens of an answer that is asked for again because it was cut off.
+    #: Maximum output tokens of the repeated call after an output was truncated.
     language_model_most_tokens: Annotated[int, _parsing(_count(1, 1_000_000))] = 16_000
-    #: Longest silence of a language model: before its answer, and between two pieces of it.
+    #: Maximum seconds without data from a language model, before its response and within it.
     language_model_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
-    #: Where OpenAI-compatible speech to text answers; unset: the offline one works.
+    #: Address of an OpenAI-compatible speech-to-text service; if unset, the offline one is used.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
-    #: Longest wait for the answer to one chunk of sound.
+    #: Maximum seconds to wait for the response to a chunk of audio.
     speech_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
-    #: Coroutine processors at work at once, and plain functions, each in a thread of its own.
+    #: Maximum asynchronous processors that run at once.
     worker_concurrency: From1To1000 = 50
+    #: Maximum synchronous processors that run at once, each in its own thread.
     worker_threads: From1To1000 = 5
-    #: The named queues that a worker serves alone, see `serve --queue`; all when empty.
+    #: Names of the queues that a worker serves, see `serve --queue`; empty for all.
     worker_queues: Words = ()
-    #: Most workers one tick starts beside itself for a backlog.
+    #: Maximum extra workers that a tick starts for a backlog.
     extra_workers: From1To1000 = 10
-    #: Most runs of workers at once, over all invocations; None for no bound.
+    #: Maximum concurrent worker runs of all invocations; None for no limit.
     workers_at_once: Annotated[int, _parsing(_count(1, 10_000))] | None = Field(
         None, examples=["5"]
     )
-    #: Packages that bring processors, routes and pages, see `minutehand.app`.
+    #: Packages with processors, routes and pages, see `minutehand.app`.
     apps: Words = ()
-    #: The schema in which clients see jobs; `public` as the migrations are written.
+    #: Schema of the jobs that clients see; the migrations' source uses `public`.
     schema_name: Schema = "public"
-    #: What a tick reports about itself, so that two versions side by side can be distinguished.
+    #: Version in the reports of a tick, to distinguish two versions that run at once.
     version: str = VERSION
-    #: The commit that the code was made of, and where its files can be read: a path is appended.
+    #: Commit of the code.
     commit: str | None = None
-    #: When that was deployed, which no start of a process changes: of two deploys the younger wins.
+    #: Time of the commit's deploy, which a restart does not change; the newer deploy wins.
     deployed_at: AwareDatetime | None = Field(None, examples=["2026-11-26T12:00:00Z"])
+    #: Address of the commit's files, to which a path is appended.
     source: Url | None = Field(None, examples=["https://github.com/acme/app/blob/0a1b2c3/src"])
-    #: The whole environment, for the settings of apps.
+    #: All environment variables, for the settings of apps.
     environ: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Parse `environ`; an empty variable counts as unset.
+        """Parse the environment; an empty variable is treated as unset.
 
         Raises:
-            ConfigurationError: A variable is missing or malformed; it is named in the message.
+            ConfigurationError: A variable is missing or invalid.
         """
-        given: dict[str, Any] = {
+        values: dict[str, Any] = {
             name: text
             for name in cls.model_fields
-            for variable in (OTHERWISE.get(name, ""), _variable(name))
+            for variable in (ALIASES.get(name, ""), _variable(name))
             if name != "environ" and (text := read_text(environ, variable))
         }
-        # OpenAI's own name does as well, where a model is named
-        if "language_model" in given and (url := read_text(environ, "OPENAI_BASE_URL")):
-            given.setdefault("language_model_url", url)
+        # OpenAI's own variable is read only if a model is named
+        if "language_model" in values and (url := read_text(environ, "OPENAI_BASE_URL")):
+            values.setdefault("language_model_url", url)
         try:
-            return cls(**given, environ=dict(environ))
+            return cls(**values, environ=dict(environ))
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
@@ -253,14 +256,14 @@ class Settings(BaseModel):
             raise ConfigurationError(_variable(name), problem, _example(name)) from error
 
     def with_environ(self, **values: str) -> Self:
-        """The same settings, with these variables for the settings of apps."""
+        """Return a copy of the settings with these variables for the settings of apps."""
         return self.model_copy(update={"environ": {**self.environ, **values}})
 
     def require(self, variable: str) -> None:
-        """Refuse to start without `variable`, e.g. `require("WORKER_SECRET_TOKEN")`.
+        """Raise unless a variable is set, e.g. `require("WORKER_SECRET_TOKEN")`.
 
         Raises:
-            ConfigurationError: The variable is unset.
+            ConfigurationError: The variable is not set.
         """
         name = next(name for name in type(self).model_fields if _variable(name) == variable)
         if not getattr(self, name):
@@ -277,35 +280,35 @@ def _example(name: str) -> str:
 
 
 def read_text(environ: Mapping[str, str], name: str) -> str | None:
-    """The value of `name` without blanks around it; None when it is unset or empty."""
+    """Read a variable without surrounding blanks; None if it is unset or empty."""
     return environ.get(name, "").strip() or None
 
 
 def read_url(environ: Mapping[str, str], name: str) -> str | None:
-    """An http(s) URL without its last slash; None when it is unset."""
+    """Read an http(s) URL without its last slash; None if it is unset."""
     return _read(environ, name, _url, example="https://api.example.com")
 
 
 def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """The parts between commas, without blanks around them."""
+    """Read a list separated by commas, without surrounding blanks."""
     return _list(environ.get(name, ""))
 
 
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
-    """Whether `name` is true; false when unset."""
+    """Read a boolean; False if it is unset."""
     return _read(environ, name, _flag, example="true") or False
 
 
 def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    """A whole number from 1 to `most`."""
-    found = _read(environ, name, _count(1, most), example=str(default))
-    return default if found is None else found
+    """Read a whole number from 1 to `most`."""
+    value = _read(environ, name, _count(1, most), example=str(default))
+    return default if value is None else value
 
 
 def read_seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
-    """A number of seconds, at most a week."""
-    found = _read(environ, name, _seconds, example=f"{default:g}")
-    return default if found is None else found
+    """Read a number of seconds, at most a week."""
+    value = _read(environ, name, _seconds, example=f"{default:g}")
+    return default if value is None else value
 
 
 def _read(

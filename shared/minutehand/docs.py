@@ -1,6 +1,6 @@
-"""The pages for users: where each is, and its examples in a project's own names.
+"""The pages for users: their files, and their examples with a project's own names.
 
-Pages speak the default install's names, its first job type and the demo's workspace. The site
+Pages use the names of the default install, its first job type and the demo's workspace. The site
 (`make docs`) and `minutehand docs` show the same files.
 """
 
@@ -24,7 +24,8 @@ PACKAGE_NAME: Final = "jobs"
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
-#: The clients' schema outside of SQL: a call, a table, `.schema("minutehand")`, `-n minutehand`.
+#: Clients' schema outside of SQL, e.g. in a call, a table, `.schema("minutehand")`,
+#: `-n minutehand`.
 _CLIENTS: Final = re.compile(
     r'(?<![\w.])minutehand(?=\.(?:\w+\(|job|workspace))|(?<=chema\(")minutehand(?=")'
     r'|(?<=chema\(supabase, ")minutehand(?=")|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)'
@@ -34,19 +35,19 @@ _CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
 
 @dataclass(frozen=True)
 class Names:
-    """What a project calls what the pages speak of."""
+    """A project's names for the examples of the pages."""
 
     schemas: Schemas = DEFAULT
     tenant: str = TENANT
     package: str = PACKAGE_NAME
     job_type: str = JOB_TYPE
-    #: What tables of the project's own call their tenant.
+    #: Column of the tenant's id in the project's own tables.
     tenant_column: str = "tenant_id"
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page: the word by which `minutehand docs` prints it, and its file in the checkout."""
+    """A page with its topic in `minutehand docs` and its path in the checkout."""
 
     topic: str
     section: str
@@ -55,23 +56,23 @@ class Page:
 
     @cached_property
     def file(self) -> Path:
-        """Where it is: in the checkout, or in the wheel."""
+        """File of the page in the checkout or in the wheel."""
         if (root := checkout()) is not None:
             return root / self.path
-        inside = self.path.removeprefix("shared/minutehand/")
-        if inside != self.path:
-            return PACKAGE / inside
+        path_in_package = self.path.removeprefix("shared/minutehand/")
+        if path_in_package != self.path:
+            return PACKAGE / path_in_package
         return PACKAGE / "resources" / "docs" / f"{self.topic}.md"
 
     @property
     def text(self) -> str:
-        """Without what concerns the checkout alone."""
-        whole = self.file.read_text("utf-8")
-        return re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", whole, flags=re.DOTALL)
+        """Text of the page without the sections that concern only a checkout."""
+        text = self.file.read_text("utf-8")
+        return re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", text, flags=re.DOTALL)
 
     @property
     def printed(self) -> str:
-        """For a terminal: without pictures, and with topics in place of links to pages."""
+        """Text for a terminal, without pictures, and with topics instead of links to pages."""
         text = re.sub(r"^!\[.*\n", "", self.text, flags=re.MULTILINE)
         return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", self._by_topic, text)
 
@@ -82,7 +83,7 @@ class Page:
 
 
 _HERE = "shared/minutehand"
-#: In the order of the site; a file outside of the package is named in `infra/release/resources.py`.
+#: Pages in the order of the site. `infra/release/resources.py` lists files outside the package.
 PAGES: Final[tuple[Page, ...]] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_HERE}/install/README.md"),
@@ -114,19 +115,19 @@ PAGES: Final[tuple[Page, ...]] = (
 
 
 def render(text: str, names: Names) -> str:
-    """Give a page's examples the names of a project."""
+    """Replace the names in a page's examples by those of a project."""
     folder = names.package.replace(".", "/")
 
-    def named(found: re.Match[str]) -> str:
-        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", names.schemas.engine, found[0])
+    def rename_in_sql(match: re.Match[str]) -> str:
+        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", names.schemas.engine, match[0])
         return re.sub(r"(?<![\w.])minutehand(?=\.\w)", names.schemas.clients, sql)
 
-    def own(found: re.Match[str]) -> str:
-        code = re.sub(r"\bminutehand_engine\b", names.schemas.engine, found[0])
+    def rename_in_code(match: re.Match[str]) -> str:
+        code = re.sub(r"\bminutehand_engine\b", names.schemas.engine, match[0])
         code = _CLIENTS.sub(names.schemas.clients, code)
         code = code.replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
         code = code.replace("tenant_id", names.tenant_column)
-        of_package = r"\bjobs(?=/(?:processors|tests|`))|(?<=COPY |test )jobs|(?<=COPY jobs )jobs"
-        return re.sub(of_package, folder, code)
+        package = r"\bjobs(?=/(?:processors|tests|`))|(?<=COPY |test )jobs|(?<=COPY jobs )jobs"
+        return re.sub(package, folder, code)
 
-    return _CODE.sub(own, _SQL.sub(named, text))
+    return _CODE.sub(rename_in_code, _SQL.sub(rename_in_sql, text))

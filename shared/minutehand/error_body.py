@@ -1,13 +1,13 @@
-"""The body of every answer of 400 and above, the same in each function.
+"""The body of every response of status 400 and above, the same in all functions.
 
-Standard library only: the worker and the shallow probe load no web framework.
+It uses only the standard library, because the worker and the shallow probe load no web framework.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-#: Code and sentence of the errors that every function may return.
+# code and sentence of errors that every function may return
 ROUTE_NOT_FOUND: Final = ("route_not_found", "Route not found")
 METHOD_NOT_ALLOWED: Final = ("method_not_allowed", "This route does not take that method")
 INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")
@@ -16,5 +16,5 @@ INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")
 def error_body(
     code: str, error: str, *, request_id: str | None, detail: Any = None
 ) -> dict[str, Any]:
-    """Four keys, always; `code` is stable, `error` is for people."""
+    """Build the body, which always has four keys; `code` is stable, `error` is for people."""
     return {"error": error, "code": code, "detail": detail, "request_id": request_id}

@@ -1,4 +1,4 @@
-"""Public names of a package, each loaded from its module on first use."""
+"""Public names of a package, loaded from its modules on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package, so that who uses one name loads no other module.
+    """Return a package's `__getattr__`, which imports the module of a name on first use.
 
     Args:
-        modules: The package's modules, each with its public names, separated by spaces.
+        modules: Public names by module, separated by spaces.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 

@@ -1,7 +1,7 @@
-"""JSON log lines: one object per line, with the request they belong to.
+"""JSON log lines, one object per line, with the id of their request.
 
-Standard library only, because every handler imports it. An exception's text is filtered: what a
-processor raises may quote a key.
+The module uses only the standard library, because every handler imports it. The text of an
+exception is redacted, because it may quote a key.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from minutehand.redaction import without_secrets
 
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
-#: Attributes every LogRecord has; every other one came through `extra`.
+#: Attributes of every LogRecord; all others come from `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 def current_request_id() -> str | None:
-    """The id of the request or tick this code runs for, if any."""
+    """Return the id of the present request or tick, if any."""
     return _request_id.get()
 
 
 @contextlib.contextmanager
 def request_context(request_id: str | None) -> Iterator[None]:
-    """Stamp `request_id` on every line logged inside the block, tasks started in it included."""
+    """Add `request_id` to every line logged in the block or in tasks that it starts."""
     token = _request_id.set(request_id)
     try:
         yield
@@ -39,10 +39,10 @@ def request_context(request_id: str | None) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Render a record as one JSON object: fixed keys first, then `extra`, then the traceback."""
+    """Formats a record as a JSON object with fixed keys first, then `extra`, then the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a value JSON cannot hold is written as its `str`."""
+        """Format a line; a value that JSON cannot represent is written as its `str`."""
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "timestamp": f"{at}.{int(record.msecs):03d}Z",
@@ -59,15 +59,15 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = without_secrets(self.formatException(record.exc_info))
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
-        # a lone surrogate, as a text cut in an emoji has, would lose the whole line
+        # a lone surrogate, e.g. of a text cut within an emoji, would lose the whole line
         return text.encode("utf-8", "replace").decode()
 
 
 def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:
-    """Send every logger's lines to `stream` (stdout when None) as JSON.
+    """Send all loggers' lines to `stream` (default: stdout) as JSON.
 
-    Replaces the handlers that a runtime put on the root logger, AWS Lambda's among them, so that
-    no line appears twice. Safe to call again.
+    Replaces handlers that a runtime such as AWS Lambda added to the root logger, so that no line
+    appears twice. Safe to call again.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stdout)
     handler.setFormatter(JsonFormatter())
@@ -76,6 +76,6 @@ def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> N
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # one line per HTTP call of the worker would drown its own; they return at DEBUG
+    # httpx logs a line per HTTP call, which would hide the worker's own lines, except at DEBUG
     logging.getLogger("httpx").setLevel(logging.WARNING if level != "DEBUG" else logging.DEBUG)
     logging.getLogger("httpcore").setLevel(logging.WARNING)

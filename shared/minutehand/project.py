@@ -1,6 +1,6 @@
-"""The project that the command, the local stack and the packager work for: its folder and answers.
+"""The project of the command, the local stack and the packager: its folder and its options.
 
-The answers are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`. Functions on
+The options are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`. Functions on
 Lambda read the same values from the environment, see `minutehand.config`.
 """
 
@@ -19,55 +19,58 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from minutehand.config import ConfigurationError
 
 FILE = "minutehand.toml"
-#: Names the project's folder for a command that runs elsewhere.
+#: Variable with the project's folder, for a command that runs elsewhere.
 VARIABLE = "MINUTEHAND_PROJECT"
 
 Tenancy = Literal["workspaces", "existing", "personal"]
 
 
 class Project(BaseModel):
-    """One project's answers; what is absent has its default."""
+    """A project's folder and options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
-    #: With which its stack, roles, parameters and log group on AWS begin.
+    #: Prefix of the names of stack, roles, parameters and log group on AWS.
     name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{0,19}$")
-    #: Packages that bring processors, routes, pages and the like, as import names; `-name` takes an
-    #: app of Minutehand's out.
+    #: Import names of packages with processors, routes, pages and other parts; `-name` leaves out
+    #: an app of Minutehand.
     apps: tuple[str, ...] = ()
-    #: Where clients see jobs.
-    #: Without a file nothing was installed: the names are those of the migrations as written.
+    #: Schema of the jobs that clients see. The default is that of the migrations' source, for a
+    #: folder without an installation.
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
-    #: The folder with the project's packages where they are not in the root, as in a monorepo.
+    #: Folder with the project's packages, if they are not in the root, e.g. in a monorepo.
     source: str = "src"
 
     @property
     def engine_schema(self) -> str:
-        """Where the engine keeps its own tables and functions."""
+        """Schema of the engine's tables and functions."""
         return "queue" if self.schema_ == "public" else f"{self.schema_}_engine"
 
     @classmethod
     def at(cls, root: Path) -> Self:
-        """Read the answers in `root`.
+        """Read the options in `root`.
 
         Raises:
-            ConfigurationError: The file is not TOML or holds something else than answers.
+            ConfigurationError: The file is not TOML, or an option is invalid.
         """
-        path, found = _read(root)
+        path, options = _read(root)
         try:
-            return cls(root=root, **found)
+            return cls(root=root, **options)
         except (ValidationError, TypeError) as error:
             raise ConfigurationError(
-                str(path), f"is not valid: {error}", 'schema = "minutehand"'
+                str(path), f"must be valid: {error}", 'schema = "minutehand"'
             ) from error
 
     @classmethod
     def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
-        """The project around `start`, the working folder when None; without one, that folder."""
-        if start is None and (named := environ.get(VARIABLE)):
-            return cls.at(Path(named).resolve())
+        """Find the project of a folder or its parents (default: of the working folder).
+
+        Without a project, return the folder with the default options.
+        """
+        if start is None and (path := environ.get(VARIABLE)):
+            return cls.at(Path(path).resolve())
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if _read(folder)[1]:
@@ -76,37 +79,37 @@ class Project(BaseModel):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The import names among `apps`."""
+        """Import names in `apps`."""
         return tuple(name for name in self.apps if not name.startswith("-"))
 
     @property
     def without(self) -> tuple[str, ...]:
-        """The apps of Minutehand that are taken out, as `apps` names them."""
+        """Entries of `apps` that leave out an app of Minutehand."""
         return tuple(name for name in self.apps if name.startswith("-"))
 
     @property
     def import_roots(self) -> tuple[Path, ...]:
-        """The folders from which the project's own packages are imported."""
+        """Folders from which the project's packages are imported."""
         return tuple(folder for folder in (self.root, self.root / self.source) if folder.is_dir())
 
     def make_importable(self) -> None:
-        """Import the project's packages as `python -m` in its folder would: before all others."""
+        """Put the project's folders first in the import path, as `python -m` there would."""
         sys.path[:0] = [str(root) for root in self.import_roots if str(root) not in sys.path]
 
     @property
     def stages_file(self) -> Path:
-        """What differs between the stages on AWS; `minutehand.stages.yml` unless kept apart."""
-        apart = self.root / "infra" / "aws" / "stages.yml"
-        return apart if apart.is_file() else self.root / "minutehand.stages.yml"
+        """File of the stages on AWS: infra/aws/stages.yml, or if missing minutehand.stages.yml."""
+        file = self.root / "infra" / "aws" / "stages.yml"
+        return file if file.is_file() else self.root / "minutehand.stages.yml"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a process of this project learns its answers."""
+        """Environment variables with the project's options for its processes."""
         return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
 
 
 def add_to_gitignore(folder: Path) -> None:
-    """Make a folder of ours, whose contents no commit of the project takes up."""
+    """Create a folder whose contents git ignores."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
     if not ignore.exists():
@@ -114,7 +117,7 @@ def add_to_gitignore(folder: Path) -> None:
 
 
 def is_tracked(file: Path) -> bool:
-    """Whether git has the file, so that its contents are in the history or soon will be."""
+    """Whether git tracks the file, so that the history has or will have its contents."""
     try:
         done = subprocess.run(
             ["git", "ls-files", "--error-unmatch", "--", file.name],
@@ -122,7 +125,7 @@ def is_tracked(file: Path) -> bool:
             capture_output=True,
             check=False,
         )
-    except FileNotFoundError:  # no git here
+    except FileNotFoundError:  # git is not installed
         return False
     return done.returncode == 0
 
@@ -132,13 +135,13 @@ def _read(root: Path) -> tuple[Path, dict[str, Any]]:
         if not path.is_file():
             continue
         try:
-            found: Any = tomllib.loads(path.read_text("utf-8"))
+            options: Any = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             if keys:
-                continue  # another tool's file, and another tool's complaint
-            raise ConfigurationError(str(path), f"is not TOML: {error}", "") from error
+                continue  # an invalid pyproject.toml is for other tools to report
+            raise ConfigurationError(str(path), f"must be TOML: {error}", "") from error
         for key in keys:
-            found = found.get(key, {})
-        if found:
-            return path, found
+            options = options.get(key, {})
+        if options:
+            return path, options
     return root / FILE, {}

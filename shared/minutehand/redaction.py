@@ -1,7 +1,7 @@
-"""Hides what looks like a key, a token or a password in what a failed attempt keeps.
+"""Redacts texts that look like keys, tokens or passwords in the stored errors of attempts.
 
-One list for messages, data and lines of code; what is kept of an attempt is settlement's. Linear in
-its input: the patterns see at most `_WINDOW` characters at once.
+One list of patterns is for messages, data and lines of code. The time is linear in the input,
+because a pattern is matched against at most `_WINDOW` characters.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from functools import cache
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
-#: Most characters that are looked through of one error: far more than is kept of any.
-MOST_READ: Final = 20_000
-#: Longest piece of a text that is matched at once; pieces end at line breaks and spaces.
+#: Maximum characters of an error that are read, which is far more than is stored.
+MAX_READ: Final = 20_000
+#: Maximum characters of a text that are matched at once; pieces end at line breaks and spaces.
 _WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
-#: Names that are never before an ordinary word, as `key: name` does.
+#: Names whose value is a secret, unlike `key`, which may be before an ordinary word (`key: name`).
 _TELLING = (
     r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
-#: Secrets of several lines: a PEM file, what pydantic quotes of a field.
-_OF_LINES = (
+#: Patterns of secrets with several lines: a PEM file, and the value of a field in pydantic's error.
+_MULTILINE_PATTERNS = (
     (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?", "{}"),
     (
         rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.{{0,500}}\binput_value=).{{0,500}}"
@@ -39,27 +39,27 @@ _PARAMETER = (
     r"|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)|jwt|session|code|auth"
 )
 _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
-_OF_PIECES = (
-    # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
+_PIECE_PATTERNS = (
+    # a literal that is assigned to or compared with such a name: token = "…", {"api_key": '…'}
     (
         rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
         r"\1\2{}\2",
     ),
     (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),
     (r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*", r"\1 {}"),
-    # addresses that are secrets themselves: webhooks of chat services, Telegram's bots
+    # addresses that are secrets: webhooks of chat services, Telegram's bots
     (
         r"(https://(?:hooks\.[\w.]{1,40}|[\w.]{0,40}discord\w*\.com/api/webhooks)/)[^\s\"'<>]+",
         r"\1{}",
     ),
     (r"(/bot\d{5,12}:)[\w-]{20,}", r"\1{}"),
-    # what Postgres quotes of a row, and a command's option
+    # a row in an error of Postgres, and an option of a command
     (rf"(?i)(\b{_TELLING}\)=\()[^)]*\)", r"\1{})"),
     (rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}", r"\1{}"),
-    # a password in an address, also one with @ or / in it; digits before a path are a port
+    # a password in an address, which may contain @ or /; digits before a path are a port
     (r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@""", r"\1{}@"),
     (r"(\b\w+://)[^\s:/@]{16,}@", r"\1{}@"),
-    # parameters of an address: those with telling names, and long opaque values
+    # parameters of an address with such names or with long opaque values
     (rf"""(?i)([?&](?:{_PARAMETER})=)[^&\s"'#<>]+""", r"\1{}"),
     (r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}", r"\1{}"),
     (r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*", "{}"),
@@ -67,13 +67,13 @@ _OF_PIECES = (
     (r"\bSG\.[\w-]{16,}\.[\w-]{16,}", "{}"),
     (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}", "{}"),
     (r"\b[0-9a-fA-F]{40,}\b", "{}"),
-    # in a sentence, where digits show that it is not a word: the API key 3kF9… was refused
+    # a value with digits in a sentence, which is not a word: the API key 3kF9… was rejected
     (
         r"""(?i)\b((?:api[ _-]?key|token|password|secret)(?:,? (?:is|provided|given))?:?\s["'`]?)"""
         r"(?=[\w~+/.-]{0,40}\d)(?=[\w~+/.-]{0,40}[a-z])[\w~+/-]{10,}=*",
         r"\1{}",
     ),
-    # without quotes: password=…, x-api-key: …; a call or a look-up in a line of code is not a value
+    # values without quotes, e.g. password=… or x-api-key: …, but no calls in a line of code
     (
         rf"(?i)(\b{_TELLING}\s?(?:=\s?|:\s?(?=\S*\d)))(?![\w.]*[(\[])"
         r"""[^\s"',;&(){}\[\]]{4,}""",
@@ -84,26 +84,26 @@ _OF_PIECES = (
 
 @cache
 def _compiled(patterns: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str], str]]:
-    """The patterns, made with the first error: a process that starts has none yet."""
-    return [(re.compile(pattern), instead.format(HIDDEN)) for pattern, instead in patterns]
+    """Compile the patterns on first use, so that a process starts without them."""
+    return [(re.compile(pattern), template.format(HIDDEN)) for pattern, template in patterns]
 
 
 def without_secrets(text: str) -> str:
-    """`text`, of `MOST_READ` characters at most, with what looks like a secret replaced."""
-    text = text[:MOST_READ]
-    for pattern, instead in _compiled(_OF_LINES):
-        text = pattern.sub(instead, text)
-    return "".join(_filtered(piece) for piece in _pieces(text))
+    """Return the first `MAX_READ` characters of a text, with likely secrets replaced."""
+    text = text[:MAX_READ]
+    for pattern, replacement in _compiled(_MULTILINE_PATTERNS):
+        text = pattern.sub(replacement, text)
+    return "".join(_redact_piece(piece) for piece in _pieces(text))
 
 
-def _filtered(piece: str) -> str:
-    for pattern, instead in _compiled(_OF_PIECES):
-        piece = pattern.sub(instead, piece)
+def _redact_piece(piece: str) -> str:
+    for pattern, replacement in _compiled(_PIECE_PATTERNS):
+        piece = pattern.sub(replacement, piece)
     return piece
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut a text at line breaks and spaces; the rest of a longer word is hidden."""
+    """Split a text at line breaks and spaces, and hide the rest of a longer word."""
     for line in text.splitlines(keepends=True):
         while len(line) > _WINDOW:
             end = line.rfind(" ", 0, _WINDOW) + 1
@@ -118,19 +118,19 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 class Redactor:
-    """Filters the parts of one error, `MOST_READ` characters in all; what is beyond is omitted."""
+    """Redacts the parts of an error, of which it returns at most `MAX_READ` characters in total."""
 
     def __init__(self) -> None:
-        self._left = MOST_READ
+        self._remaining = MAX_READ
 
     def text(self, text: str) -> str:
-        """Filter a text."""
-        text = text[: self._left]
-        self._left -= len(text)
+        """Redact a text."""
+        text = text[: self._remaining]
+        self._remaining -= len(text)
         return without_secrets(text)
 
     def data(self, value: Any) -> Any:
-        """Filter the texts in plain JSON, and hide those that a telling name holds."""
+        """Redact the texts in JSON data, and hide all texts under the name of a secret."""
         match value:
             case str():
                 return self.text(value)
@@ -145,7 +145,7 @@ class Redactor:
 
 
 def _hidden(value: Any) -> Any:
-    """What a telling name holds: its texts are hidden at every level; numbers, as counts, stay."""
+    """Hide the texts in the value of a secret's name; numbers, such as counts, are kept."""
     match value:
         case str():
             return value and HIDDEN

@@ -1,6 +1,6 @@
-"""Where the files lie that travel with the package: the engine, the console, CloudFormation.
+"""Folders of the files that are shipped with the package: engine, console, CloudFormation.
 
-A wheel holds them beside the modules; a checkout keeps them in the folders named after them.
+A wheel has them in `resources`, a checkout in its own folders.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 Resource = Literal["schemas", "migrations", "record", "seed", "console", "cloudformation", "node"]
 
-#: Folder in the wheel → folder in the checkout; pyproject.toml copies the one to the other.
+#: Folders of the checkout by folder of the wheel; pyproject.toml copies them.
 IN_CHECKOUT: dict[Resource, str] = {
     "schemas": "supabase/schemas",
     "migrations": "supabase/migrations",
@@ -25,12 +25,12 @@ IN_CHECKOUT: dict[Resource, str] = {
 
 
 def checkout() -> Path | None:
-    """The repository that this package is imported from; None for an installed wheel."""
+    """Return the checkout from which this package is imported; None for an installed wheel."""
     root = PACKAGE.parents[1]
     return root if PACKAGE.parent.name == "shared" and (root / "supabase").is_dir() else None
 
 
 def resource(name: Resource) -> Path:
-    """The folder of `name`; `node` holds package.json and its lock, `seed` the seed.sql."""
+    """Return the folder of a resource; `node` has package.json and its lock, `seed` seed.sql."""
     root = checkout()
     return PACKAGE / "resources" / name if root is None else root / IN_CHECKOUT[name]

@@ -1,4 +1,4 @@
-"""The end of background tasks, for all who start some."""
+"""Cancellation of background tasks."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-#: Seconds until a task that still runs is cancelled again; cleaning up takes less.
-AGAIN_SECONDS = 5.0
+#: Seconds until a task that still runs is cancelled again; longer than clean-up takes.
+RECANCEL_SECONDS = 5.0
 
 
 async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until all have ended; their errors are ignored.
 
-    A cancellation can get lost: code may catch it, and `asyncio.wait_for` before Python 3.12 drops
-    one that comes together with what it waits for. A task that still runs is cancelled again.
+    A cancellation can get lost, because code may catch it, and because `asyncio.wait_for` before
+    Python 3.12 drops it if the awaited result arrives at the same time. Therefore a task that still
+    runs is cancelled again.
     """
-    ending = list(tasks)
-    left = {task for task in ending if not task.done()}
-    while left:
-        for task in left:
+    all_tasks = list(tasks)
+    running = {task for task in all_tasks if not task.done()}
+    while running:
+        for task in running:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
-    await asyncio.gather(*ending, return_exceptions=True)  # else asyncio logs their errors
+        _, running = await asyncio.wait(running, timeout=RECANCEL_SECONDS)
+    await asyncio.gather(*all_tasks, return_exceptions=True)  # otherwise asyncio logs their errors
 
 
-async def first_of(*work: Awaitable[Any]) -> Any:
-    """Return or raise as the first of them that ends; the others are cancelled."""
-    tasks = {asyncio.ensure_future(each) for each in work}
+async def first_of(*awaitables: Awaitable[Any]) -> Any:
+    """Return the result or raise the error of the first that ends, and cancel the others."""
+    tasks = {asyncio.ensure_future(awaitable) for awaitable in awaitables}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,8 +1,8 @@
 """Traces: W3C context from a request through its jobs to their calls, exported by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns the export on, with a flush that has a bound; without it nothing
-of OpenTelemetry is imported here.
-Spans of requests are FastAPI's, those of attempts and steps are in `minutehand.worker.otel`.
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns on the export, with a time limit for flushes. Without it,
+OpenTelemetry is not imported here. FastAPI creates the spans of requests, and
+`minutehand.worker.otel` those of attempts and steps.
 
 References:
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-_TURN_ON: Final = [f"OTEL_EXPORTER_OTLP{of}_ENDPOINT" for of in ("", "_TRACES", "_METRICS")]
-#: The longest that one answer waits for a collector, and the end of a process.
+_ENDPOINTS: Final = [f"OTEL_EXPORTER_OTLP{kind}_ENDPOINT" for kind in ("", "_TRACES", "_METRICS")]
+#: Maximum seconds that a response or the end of a process waits for a collector.
 FLUSH_SECONDS: Final = 0.5
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
-#: Of the request that is served, and of the attempt that runs.
+#: Trace context of the present request.
 _received: ContextVar[str | None] = ContextVar("received", default=None)
+#: Trace context of the present attempt.
 _current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _started = False
 _flushing: Thread | None = None
@@ -41,20 +42,20 @@ _flushing: Thread | None = None
 def start(environ: Mapping[str, str], *, version: str) -> None:
     """Export traces and metrics if `environ` names a collector.
 
-    A provider that is there already stays: that of `opentelemetry-instrument` or of AWS's layer.
+    An existing provider is kept, e.g. that of `opentelemetry-instrument` or of AWS's layer.
     """
     global _started
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if _started or is_off or not any(environ.get(name) for name in _TURN_ON):
+    if _started or is_off or not any(environ.get(name) for name in _ENDPOINTS):
         return
     for name, value in environ.items():
         if name.startswith("OTEL_"):
             os.environ.setdefault(name, value)  # a header with a token may come from a secret
     try:
         _provide(version)
-    except Exception as error:  # a user's exporter may raise anything; no request fails for it
+    except Exception as error:  # a user's exporter may raise anything, which must fail no request
         logging.getLogger(__name__).warning(
-            "Nothing is exported by OpenTelemetry: pip install 'minutehand[otel]', or unset "
+            "OpenTelemetry exports nothing: pip install 'minutehand[otel]', or unset "
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             extra={"event": "telemetry.off", "reason": f"{type(error).__name__}: {error}"},
         )
@@ -63,7 +64,7 @@ def start(environ: Mapping[str, str], *, version: str) -> None:
 
 
 def is_started() -> bool:
-    """Whether this process exports."""
+    """Return whether this process exports."""
     return _started
 
 
@@ -82,12 +83,12 @@ def _provide(version: str) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    own = {"service.name": "minutehand", "service.version": version}
-    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
+    defaults = {"service.name": "minutehand", "service.version": version}
+    has_name = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
-    resource = Resource.create({} if named else own)
-    # the process's end waits no longer than an answer does
+    resource = Resource.create({} if has_name else defaults)
+    # instead of the providers' own shutdown, which waits longer
     atexit.register(flush)
     if os.environ.get("OTEL_TRACES_EXPORTER") != "none":
         traces = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -101,10 +102,10 @@ def _provide(version: str) -> None:
 
 
 def flush() -> None:
-    """Send what is left, for at most `FLUSH_SECONDS`: Lambda freezes what comes after an answer.
+    """Send all pending data within `FLUSH_SECONDS`, because Lambda freezes after a response.
 
-    While an earlier flush still waits for the collector, this one does not: a collector that is
-    down delays one answer in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`), the others not at all.
+    If an earlier flush still waits for the collector, this call returns immediately. So a collector
+    that is down delays only one response in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`).
     """
     global _flushing
     if not _started or (_flushing is not None and _flushing.is_alive()):
@@ -123,7 +124,7 @@ def flush() -> None:
 
 
 def request_span() -> Span | None:
-    """The span of the request that is being served; None where none is recorded."""
+    """Return the recorded span of the present request, or None."""
     if "opentelemetry.sdk.trace" not in sys.modules:
         return None
     from opentelemetry import trace
@@ -133,7 +134,7 @@ def request_span() -> Span | None:
 
 
 def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None:
-    """Set a span's path to its route's template: path and query may carry a token."""
+    """Set a span's path to its route's template, because path and query may contain a token."""
     if span is not None:
         span.set_attribute("url.path", path)
         if has_query:
@@ -141,8 +142,8 @@ def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None
 
 
 @contextmanager
-def following(traceparent: str | None) -> Iterator[None]:
-    """Note the trace context a request came with, unless malformed, for calls made inside."""
+def received_trace(traceparent: str | None) -> Iterator[None]:
+    """Use a request's trace context, unless invalid, for calls in the block."""
     is_valid = traceparent is not None and _TRACEPARENT.fullmatch(traceparent)
     token = _received.set(traceparent if is_valid else None)
     try:
@@ -152,7 +153,7 @@ def following(traceparent: str | None) -> Iterator[None]:
 
 
 def current_traceparent() -> str | None:
-    """The W3C trace context of the span that is current, or else the one that was received."""
+    """Return the W3C trace context of the current span, or of the request."""
     if "opentelemetry" not in sys.modules:
         return _received.get()
     from opentelemetry import trace
@@ -163,9 +164,9 @@ def current_traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def child_of(traceparent: str | None) -> str:
-    """A new span's header in the same trace; a new trace when there is none."""
-    # not secrets: each job has one, and the system's generator is a call of the system
+def child_traceparent(traceparent: str | None) -> str:
+    """Return the header of a new span in the same trace, or in a new trace without one."""
+    # not from `secrets`, whose system call would be too slow for each job
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
         return f"00-{match[1]}-{digits[32:]}-{match[2]}"
@@ -173,21 +174,21 @@ def child_of(traceparent: str | None) -> str:
 
 
 def trace_headers() -> dict[str, str]:
-    """The headers an outgoing call should carry: `traceparent`, or none outside an attempt."""
+    """Return headers for an outgoing call: `traceparent`, or none outside an attempt."""
     traceparent = _current.get()
     return {} if traceparent is None else {"traceparent": traceparent}
 
 
 def follow(traceparent: str) -> None:
-    """Make `traceparent` current for outgoing calls: that of a span which a tracer made."""
+    """Use the trace context of a tracer's span for outgoing calls."""
     _current.set(traceparent)
 
 
 def enter(traceparent: str) -> None:
-    """Make `traceparent` current for the rest of this context, for OpenTelemetry too."""
+    """Use a trace context for the rest of this context, also in OpenTelemetry."""
     follow(traceparent)
     if "opentelemetry" not in sys.modules:
-        return  # no one here traces; importing it would cost every cold start
+        return  # nothing traces here, and the import would slow down every cold start
     from opentelemetry import context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

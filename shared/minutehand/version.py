@@ -1,4 +1,4 @@
-"""The version of everything here: the wheel, the npm archive, the migrations and a worker run."""
+"""The version of the wheel, the npm archive, the migrations and a worker run."""
 
 from __future__ import annotations
 

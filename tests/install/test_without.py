@@ -80,5 +80,5 @@ def test_an_app_of_the_package_is_found_unless_it_is_taken_out() -> None:
     assert find_apps(["-minutehand.webhooks"]) == []
     chat = "minutehand_apps.chat"
     assert chat not in [app.package for app in find_apps(["minutehand_apps.*", f"-{chat}"])]
-    with pytest.raises(ConfigurationError, match="takes out 'webhooks'"):
+    with pytest.raises(ConfigurationError, match="leaves out 'webhooks'"):
         find_apps(["-webhooks"])

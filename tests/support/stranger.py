@@ -132,7 +132,9 @@ def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment
     def make(folder: Path) -> None:
         made = Environment.make(folder / "venv", wheels)
         made.cache.mkdir()
-        home = "import os; from minutehand.node import _cached; print(_cached(os.environ, '{}'))"
+        home = (
+            "import os; from minutehand.node import _cache_folder as f; print(f(os.environ, '{}'))"
+        )
         for kind in ("dev", "deploy"):
             asked = made.run(folder, "-c", home.format(kind)).stdout.strip()
             Path(asked).mkdir(parents=True)

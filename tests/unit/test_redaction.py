@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from minutehand.log import JsonFormatter
-from minutehand.redaction import HIDDEN, MOST_READ, Redactor, _pieces, without_secrets
+from minutehand.redaction import HIDDEN, MAX_READ, Redactor, _pieces, without_secrets
 
 SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd")
 
@@ -112,7 +112,7 @@ def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(p
 
     kept = Redactor().data([piece * 5_000] * 50)
 
-    assert sum(map(len, kept)) < 2 * MOST_READ
+    assert sum(map(len, kept)) < 2 * MAX_READ
     # a cut would show the tail of a secret
     assert without_secrets("z" * 1_200 + " b") == "z" * 400 + HIDDEN + " b"
 

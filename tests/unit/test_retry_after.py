@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from minutehand.retry_after import LONGEST_WAIT, asked_to_wait, retry_after
+from minutehand.retry_after import MAX_WAIT, requested_wait, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,10 +26,10 @@ RESET, LEFT = "x-ratelimit-reset", "x-ratelimit-remaining"
         ("²", None),
         ("Thu, 01 Jan 2026 00:00:30 GMT", timedelta(seconds=30)),
         ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta(0)),
-        ("9" * 5000, LONGEST_WAIT),
+        ("9" * 5000, MAX_WAIT),
         ("0000000000060", timedelta(seconds=60)),
         ("0" * 5000, timedelta(0)),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_WAIT),
         (f"Fri, 31 Dec {'9' * 20} 23:59:59 GMT", None),
         (f"Fri, 31 Dec 2026 23:59:59 +{'9' * 20}", None),
     ],
@@ -55,11 +55,11 @@ def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | Non
         ({f"{RESET}-tokens": "7"}, 7),
         ({RESET: str(int(NOW.timestamp()) + 30)}, 30),
         ({RESET: str(int(NOW.timestamp() + 30) * 1000)}, 30),
-        ({RESET: "99h"}, LONGEST_WAIT.total_seconds()),
+        ({RESET: "99h"}, MAX_WAIT.total_seconds()),
         ({RESET: "m"}, None),
     ],
 )
 def test_a_wait_is_read(headers: dict[str, str], seconds: float | None) -> None:
     """The most exact header comes first."""
     wait = None if seconds is None else timedelta(seconds=seconds)
-    assert asked_to_wait(headers, now=NOW) == wait
+    assert requested_wait(headers, now=NOW) == wait

@@ -24,7 +24,7 @@ from minutehand.queue.foreign import (
     timeouts,
 )
 from minutehand.redaction import HIDDEN, without_secrets
-from minutehand.retry_after import asked_to_wait
+from minutehand.retry_after import requested_wait
 from minutehand.worker.vendor import Verdict, no_answer, verdict
 
 MAX_ANSWER_BYTES: Final = 2_000_000
@@ -195,7 +195,7 @@ class Endpoint:
         error = error if isinstance(error, dict) else {"message": error}
         said = self._hidden(str(error.get("message") or "it says no more"))
         what = f"{self._title} answered {status}: {said}"
-        wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+        wait = requested_wait(answer.headers, now=datetime.now(UTC))
         # not all of what it says: a limit's words may lead to where one pays
         named = f"{error.get('code')} {error.get('type')} {said if status == 400 else ''}"
         is_empty = status in {400, 403, 429} and _NO_CREDIT.search(named)

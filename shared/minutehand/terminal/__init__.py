@@ -1,4 +1,4 @@
-"""Building blocks of verbs, the command's own and those of apps."""
+"""Building blocks for commands of `minutehand` and of apps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who the command is on a stack of this machine without a sign-in: a tenant's first member.
+"""The default user of a local stack, for commands without a sign-in: a tenant's first member.
 
-The stack's own key signs the token, as it signs those of Auth.
+The stack's key signs the token, as it signs Auth's tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
 @dataclass(frozen=True)
 class Member:
-    """Someone who belongs to a tenant."""
+    """A member of a tenant."""
 
     user_id: str
     email: str
@@ -28,33 +28,33 @@ class Member:
 
 
 def find_member(values: Mapping[str, str]) -> Member | None:
-    """The oldest account that belongs to a tenant; None where there is none.
+    """Find the oldest account that is a member of a tenant; None without one.
 
     Raises:
-        ConnectionError: The database does not answer.
+        ConnectionError: The database does not respond.
     """
-    import psycopg  # of the extra `dev`, as the stack is
+    import psycopg  # comes with the extra `dev`, as the local stack does
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
-    found = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
+    sql = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
       from {schema}.tenant_members as m join auth.users as u on u.id = m.user_id
       where not coalesce(u.is_anonymous, false) order by u.created_at, u.id, 3 limit 1"""
     try:
         with psycopg.connect(values["DATABASE_URL"], connect_timeout=5) as connection:
-            row = connection.execute(found.encode()).fetchone()
+            row = connection.execute(sql.encode()).fetchone()
     except psycopg.Error as error:
-        said = f"the local database does not answer: {str(error).splitlines()[0]}"
-        raise ConnectionError(said) from error
+        message = f"the local database does not respond: {str(error).splitlines()[0]}"
+        raise ConnectionError(message) from error
     return None if row is None else Member(*row)
 
 
 def is_available(values: Mapping[str, str]) -> bool:
-    """Whether the stack is one of this machine, and its key is known."""
+    """Whether the stack is on this machine and its key is known."""
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
 def make_token(values: Mapping[str, str]) -> str | None:
-    """An access token of the first member, for an hour; None where there is no such person."""
+    """Make an access token of the first member, valid for an hour; None without a member."""
     member = find_member(values) if is_available(values) else None
     if member is None:
         return None

@@ -1,6 +1,6 @@
-"""A feed of the service as server-sent events, read with a cursor so that a cut loses nothing.
+"""A feed of the service as server-sent events, read with a cursor so that no event is lost.
 
-Behind a buffering gateway each answer ends early, and the next one continues where it stopped.
+A gateway that buffers ends each response early, and the next request continues at the cursor.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from minutehand.terminal.connection import CommandFailed, Connection, parse_resp
 
 ENDED = {"completed", "failed", "cancelled"}
 RETRY_SECONDS = 1.0
-#: Failures in a row after which a feed is given up.
-TRIES = 30
+#: Maximum consecutive failures.
+MAX_FAILURES = 30
 
 
 def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
-    """Events of a feed until the server says that there are no more, by `end` or by 204.
+    """Yield events of a feed until the server ends it, by an event `end` or by 204.
 
-    An access token lives an hour; a watch that signed in itself does so again and continues.
+    An access token is valid for an hour. If it came from a sign-in, it is renewed.
     """
     cursor, failures = None, 0
     while True:
         try:
-            for event in _answer(connection, path, cursor):
+            for event in _read_response(connection, path, cursor):
                 failures, cursor = 0, event.id or cursor
                 if event.event == "end" and event.json().get("reason") == "token_expired":
                     if connection.renew():
@@ -38,24 +38,26 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
                 yield event
         except httpx.HTTPError as error:
             failures += 1
-            if failures >= TRIES:
+            if failures >= MAX_FAILURES:
                 raise CommandFailed(
-                    f"the feed does not answer ({type(error).__name__})", code="unreachable"
+                    f"the feed does not respond ({type(error).__name__})", code="unreachable"
                 ) from error
             time.sleep(RETRY_SECONDS)
 
 
-def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[ServerSentEvent]:
-    """One answer's events, without comments and retry hints; an `end` for 204."""
+def _read_response(
+    connection: Connection, path: str, cursor: str | None
+) -> Iterator[ServerSentEvent]:
+    """Yield the events of a response, without comments and retry hints; `end` for 204."""
     headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
     timeout = httpx.Timeout(60.0, connect=5.0)
-    with connection.api.stream("GET", path, headers=headers, timeout=timeout) as answer:
-        if answer.status_code == 204:
+    with connection.api.stream("GET", path, headers=headers, timeout=timeout) as response:
+        if response.status_code == 204:
             yield ServerSentEvent("end", "{}")
             return
-        if answer.status_code >= 500:
-            raise httpx.ReadError(f"answered {answer.status_code}")
-        if not answer.is_success:
-            answer.read()
-            parse_response(answer)
-        yield from (event for event in EventSource(answer).iter_sse() if event.data)
+        if response.status_code >= 500:
+            raise httpx.ReadError(f"responded {response.status_code}")
+        if not response.is_success:
+            response.read()
+            parse_response(response)
+        yield from (event for event in EventSource(response).iter_sse() if event.data)

@@ -1,4 +1,4 @@
-"""What a person names on the command line: a file, or `-` for standard input."""
+"""Inputs that the command line names: a file, or `-` for standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.terminal.connection import CommandFailed
 
 
 def read_text(source: str) -> str:
-    """The text of a file, or of standard input for `-`."""
+    """Read the text of a file, or of standard input for `-`."""
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -19,27 +19,27 @@ def read_text(source: str) -> str:
 
 
 def loads(text: str) -> Any:
-    """JSON in which no object has a name twice: of two values the last would win without a word.
+    """Parse JSON and reject duplicate names, of which the last would win silently.
 
     Raises:
-        ValueError: It is not JSON, or an object has a name twice.
+        ValueError: The text is not JSON, or an object has a duplicate name.
     """
-    return json.loads(text, object_pairs_hook=_once)
+    return json.loads(text, object_pairs_hook=_reject_duplicates)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise ValueError("a name occurs twice in one object")
-    return found
+    return value
 
 
 def parse_object(text: str, source: str) -> dict[str, Any]:
-    """A JSON object from `text`, which came from `source`."""
+    """Parse a JSON object; `source` names its origin in errors."""
     try:
         value = loads(text)
     except ValueError as error:
-        raise CommandFailed(f"{source} is not JSON: {error}", code="unreadable") from error
+        raise CommandFailed(f"{source} must be JSON: {error}", code="unreadable") from error
     if not isinstance(value, dict):
         raise CommandFailed(f"{source} must be a JSON object", code="unreadable")
     return value

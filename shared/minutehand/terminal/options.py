@@ -1,4 +1,4 @@
-"""How a function becomes a verb: the options all take; connect, run, say why it failed."""
+"""Commands from functions: common options, the connection, and the report of errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EnvFile = Annotated[
         "--env-file",
         "-e",
         envvar="MINUTEHAND_ENV_FILE",
-        help="Addresses and keys; default: the environment, else .local/env.",
+        help="File with addresses and keys; default: the environment, otherwise .local/env.",
     ),
 ]
 Token = Annotated[
@@ -31,7 +31,9 @@ Token = Annotated[
 ]
 Workspace = Annotated[
     str | None,
-    typer.Option("--workspace", "-w", help="The workspace's id; `system` for no tenant's."),
+    typer.Option(
+        "--workspace", "-w", help="The workspace's id; `system` for jobs without a tenant."
+    ),
 ]
 
 
@@ -50,7 +52,7 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 
 @contextmanager
 def command_output(as_json: bool) -> Iterator[Output]:
-    """An output; a failure is printed and ends the command with exit code 1."""
+    """Yield an output; print an error and exit with 1."""
     output = Output(as_json=as_json)
     try:
         yield output
@@ -65,7 +67,7 @@ def command_output(as_json: bool) -> Iterator[Output]:
 def connected(
     env_file: Path | None, token: str | None = None, workspace: str | None = None
 ) -> Iterator[Connection]:
-    """A connection, closed at the end."""
+    """Yield a connection and close it at the end."""
     connection = Connection(load_values(env_file), token, workspace)
     try:
         yield connection
@@ -77,43 +79,44 @@ Run = Callable[..., None]
 
 
 def verb(run: Run) -> Run:
-    """The command of a function that takes an `output`, and perhaps a `connection`.
+    """Make a command of a function that takes an `output` and optionally a `connection`.
 
-    Both are given to it. The command has the function's options and --json, and with a connection
-    --token and --env-file; what fails is printed and ends it with exit code 1.
+    Both are passed to the function. The command has the function's options and --json, and with a
+    connection also --token and --env-file. An error is printed, and the exit code is 1.
     """
-    return _command(run, {"token": Token, "env_file": EnvFile})
+    return _make_command(run, {"token": Token, "env_file": EnvFile})
 
 
 def workspace_verb(run: Run) -> Run:
-    """As `verb`, with --workspace as well: for what one workspace holds."""
-    return _command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
+    """Make a command like `verb`, with --workspace as well."""
+    return _make_command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
 
 
-def _command(run: Run, link: dict[str, Any]) -> Run:
+def _make_command(run: Run, connection_options: dict[str, Any]) -> Run:
     own = dict(signature(run, eval_str=True).parameters)
     del own["output"]
     connects = own.pop("connection", None) is not None
-    link = link if connects else {}
+    options = connection_options if connects else {}
 
     @wraps(run)
-    def command(*, as_json: bool, **given: Any) -> None:
-        linked = {name: given.pop(name) for name in link}
-        with ExitStack() as open_until_its_end:
-            given["output"] = open_until_its_end.enter_context(command_output(as_json))
+    def command(*, as_json: bool, **arguments: Any) -> None:
+        connection_arguments = {name: arguments.pop(name) for name in options}
+        with ExitStack() as stack:
+            arguments["output"] = stack.enter_context(command_output(as_json))
             if connects:
-                given["connection"] = open_until_its_end.enter_context(connected(**linked))
-            run(**given)
+                connection = stack.enter_context(connected(**connection_arguments))
+                arguments["connection"] = connection
+            run(**arguments)
 
     common = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in link.items()
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in options.items()
     ]
     as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    parameters = [*own.values(), *common, as_json]  # which Typer sees, and not the function's own
-    shown = signature(lambda: None).replace(parameters=parameters)
-    command.__dict__["__signature__"] = shown
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    # Typer reads these parameters instead of the function's own
+    parameters = [*own.values(), *common, as_json]
+    command.__dict__["__signature__"] = signature(lambda: None).replace(parameters=parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
@@ -122,7 +125,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def parse_seconds(text: str) -> float:
-    """`90s`, `5m`, `1h30m`, `2d` or plain seconds."""
+    """Parse `90s`, `5m`, `1h30m`, `2d` or plain seconds."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     parts = _SPAN.findall(text)
@@ -132,5 +135,5 @@ def parse_seconds(text: str) -> float:
 
 
 def instant_before(span: str) -> str:
-    """The instant so long ago, as the API takes it."""
+    """Return the time that lies a span before now, in ISO 8601."""
     return (datetime.now(UTC) - timedelta(seconds=parse_seconds(span))).isoformat()

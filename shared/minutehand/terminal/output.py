@@ -1,6 +1,6 @@
-"""What a command prints: a table for people, JSON for programs, never both.
+"""Output of a command: a table for people or JSON for programs.
 
-Results go to standard output, everything else to standard error, so that pipes stay clean.
+Only results go to standard output, so that a pipe reads nothing else.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ COLOURS = {
     "running": "blue",
     "suspended": "magenta",
 }
-#: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-# what has the rest of a line shown in another order than it is written, or on another line
-_PICTURES |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
-#: A table shows the end of an id, as the console does; every verb takes it.
+#: Visible replacements, one character each, for control characters in strangers' texts, which a
+#: terminal would obey.
+_REPLACEMENTS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_REPLACEMENTS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+# characters that reorder or break the rest of a line
+_REPLACEMENTS |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
+#: Last characters of an id that a table shows, as the console does; every command accepts them.
 SHORT_ID = 8
-#: An instant as a sentence of the database's has it.
+#: Time in a sentence of the database.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
-#: In seconds, the longest first, as the console's ages have them.
+#: Units of an age in seconds, the longest first, as in the console.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def escape_controls(text: str, *, lines: bool = True) -> str:
-    """A text without anything a terminal would act upon, on one line unless `lines`."""
-    escape_controls = text.translate(_PICTURES)
-    return escape_controls if lines else escape_controls.replace("\n", "␊")
+    """Replace control characters in a text, and line breaks as well unless `lines`."""
+    escaped = text.translate(_REPLACEMENTS)
+    return escaped if lines else escaped.replace("\n", "␊")
 
 
 class Output:
-    """One command's way to speak; `json` decides the form."""
+    """Output of a command, as JSON or as text."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -58,32 +59,32 @@ class Output:
         self._is_mid_line = False
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
-        """One result: as JSON, or as `text`."""
+        """Print a result as JSON, or as `text`."""
         if not self.answered(value) and text is not None:
             self.text(text)
 
     def answered(self, value: Any) -> bool:
-        """Print a value where JSON is asked for; whether it was."""
+        """Print a value if JSON was requested, and return whether it was."""
         if self.as_json:
             self.line(value)
         return self.as_json
 
     def text(self, text: str | Text, *, lines: bool = True) -> None:
-        """Words for a person; only a `Text` brings styles, and brackets are just brackets."""
-        words = Text(text) if isinstance(text, str) else text
-        words.plain = escape_controls(words.plain, lines=lines)
+        """Print a line for a person. Only a `Text` has styles; brackets in a `str` are text."""
+        styled = Text(text) if isinstance(text, str) else text
+        styled.plain = escape_controls(styled.plain, lines=lines)
         if self._is_mid_line:
             self.out.print()
             self._is_mid_line = False
-        self.out.print(words)
+        self.out.print(styled)
 
     def words(self, text: str) -> None:
-        """Words that others follow on the same line."""
+        """Print a text without a line break after it."""
         self._is_mid_line = not text.endswith("\n")
         self.out.print(Text(escape_controls(text)), end="")
 
     def line(self, value: Any) -> None:
-        """One JSON document on one line, in ASCII: a terminal obeys U+0080 to U+009F."""
+        """Print a JSON document on one line, in ASCII, because terminals obey U+0080 to U+009F."""
         sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
 
@@ -95,24 +96,24 @@ class Output:
         empty: str = "",
         row: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        """Print rows by column name → heading, or `empty` on standard error.
+        """Print rows as a table with headings by column name, or `empty` on standard error.
 
-        People see a row as `row` shows it; programs get it as it is.
+        `row` converts a row for people. Programs get the row itself.
         """
         if self.answered(list(rows)):
             return
         if not rows:
             self.note(empty)
             return
-        heads = [Text(heading, style="dim") for heading in columns.values()]
-        lines = [[cell(name, row(each).get(name)) for name in columns] for each in rows]
+        headings = [Text(heading, style="dim") for heading in columns.values()]
+        lines = [[cell(name, row(record).get(name)) for name in columns] for record in rows]
         if any(columns.values()):
-            lines.insert(0, heads)
-        widths = [max(len(line[nth]) for line in lines) for nth in range(len(columns))]
+            lines.insert(0, headings)
+        widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
         for line in lines:
-            words = zip(line, widths, strict=True)
+            cells = zip(line, widths, strict=True)
             text = Text("  ").join(
-                Text.assemble(word, " " * (wide - len(word))) for word, wide in words
+                Text.assemble(content, " " * (width - len(content))) for content, width in cells
             )
             text.rstrip()
             if not self.is_piped:
@@ -120,19 +121,19 @@ class Output:
             self.text(text, lines=False)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
-        """Print names and values, without those that are None."""
+        """Print names and values, except values that are None."""
         for name, value in facts.items():
             if value is not None:
-                own = local_time(value) if name.endswith("_at") else value
-                self.text(Text.assemble(f"{name:<16}  ", cell("value", own)))
+                content = local_time(value) if name.endswith("_at") else value
+                self.text(Text.assemble(f"{name:<16}  ", cell("value", content)))
 
     def note(self, sentence: str) -> None:
-        """A remark for a person, on standard error; programs read failures alone there."""
+        """Print a remark for a person on standard error; with JSON, only failures go there."""
         if not self.as_json:
             self.err.print(Text(escape_controls(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
-        """Why the command failed, and what to do."""
+        """Print the command's error and its remedy."""
         if self.as_json:
             sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
             return
@@ -142,14 +143,14 @@ class Output:
 
 
 def parse_headings(columns: str) -> dict[str, str]:
-    """Headings by column of `id next_run ran:TOOK`: after the colon, else the name in capitals."""
-    named = (column.partition(":") for column in columns.split())
-    headings = {name: own or name.removesuffix("_at").upper() for name, _, own in named}
+    """Parse headings by column from e.g. `id ran:TOOK`; the default is the name in capitals."""
+    parts = (column.partition(":") for column in columns.split())
+    headings = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
     return {name: heading.replace("_", " ") for name, heading in headings.items()}
 
 
 def format_duration(milliseconds: float) -> str:
-    """A duration as the console has it: 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h."""
+    """Format a duration as the console does: 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h."""
     value = max(0.0, milliseconds)
     if value < 1000:
         return f"{_rounded(value)} ms"
@@ -166,18 +167,18 @@ def format_duration(milliseconds: float) -> str:
 
 
 def _rounded(value: float, digit: str = "1") -> Decimal:
-    """Halves go up, as in JavaScript; Python's own format takes the even one."""
+    """Round halves up, as JavaScript does; Python rounds them to even digits."""
     return Decimal(value).quantize(Decimal(digit), ROUND_HALF_UP)
 
 
 def p95(times: Mapping[str, Any] | None) -> str | None:
-    """The 95th percentile of times as people say it."""
+    """Format the 95th percentile of times."""
     value = (times or {}).get("p95_ms")
     return None if value is None else format_duration(value)
 
 
 def cell(name: str, value: Any) -> Text:
-    """A value as a person reads it."""
+    """Format a value for a person."""
     if value is None:
         return Text("-", style="dim")
     if name in {"error", "error_message"}:
@@ -196,18 +197,18 @@ def cell(name: str, value: Any) -> Text:
 
 
 def local_time(instant: str) -> str:
-    """`2026-11-20 09:36:55.585`, by the reader's clock, as in the console."""
+    """Format a time in the local time zone, as the console does: `2026-11-20 09:36:55.585`."""
     return datetime.fromisoformat(instant).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
 def localize_times(sentence: str) -> str:
-    """The database's words with its instants by the reader's clock: with the day if another."""
+    """Convert times in a sentence of the database to local time, without the date if today."""
     today = local_time(datetime.now(UTC).isoformat())[:11]
-    return _INSTANT.sub(lambda found: local_time(found[0])[:19].removeprefix(today), sentence)
+    return _INSTANT.sub(lambda match: local_time(match[0])[:19].removeprefix(today), sentence)
 
 
 def ago(instant: str) -> str:
-    """How long ago, or how far ahead, an ISO 8601 instant is, as the console has it."""
+    """Format the distance of an ISO 8601 time from now, as the console does."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds()
     except ValueError:
@@ -215,6 +216,6 @@ def ago(instant: str) -> str:
     size = int(_rounded(abs(seconds)))
     if size < 2:
         return "now"
-    unit, length = next(each for each in _UNITS.items() if size >= each[1])
-    words = f"{size // length} {unit}"
-    return f"{words} ago" if seconds >= 0 else f"in {words}"
+    unit, length = next(item for item in _UNITS.items() if size >= item[1])
+    text = f"{size // length} {unit}"
+    return f"{text} ago" if seconds >= 0 else f"in {text}"

@@ -1,4 +1,4 @@
-"""A uvicorn server that ends event streams first when it stops: they would hold that up."""
+"""A uvicorn server that first ends event streams when it stops, because they would delay it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import uvicorn
 
 
 class Server(uvicorn.Server):
-    """Calls `end_streams`, safe in a signal handler, before it waits for its connections."""
+    """A server that calls `end_streams`, which is safe in a signal handler, before it stops."""
 
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
         self._end_streams = end_streams
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown that a signal asks for."""
+        """Start the shutdown after a signal."""
         self._end_streams()
         super().handle_exit(sig, frame)

@@ -142,7 +142,7 @@ class RequestContext:
         with (
             request_context(request_id),
             calling_from(client[0] if client else None),
-            telemetry.following(Headers(scope=scope).get("traceparent")),
+            telemetry.received_trace(Headers(scope=scope).get("traceparent")),
         ):
             try:
                 await self._app(scope, receive, send_named)

@@ -24,7 +24,7 @@ from minutehand.config import Settings
 from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
 from minutehand.redaction import without_secrets
-from minutehand.retry_after import asked_to_wait
+from minutehand.retry_after import requested_wait
 from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.worker.backoff import Backoff
@@ -205,7 +205,7 @@ def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent
         message += f" to {place}; redirects are not followed"
     if said:
         message += f": {said}"
-    wait = asked_to_wait(headers, now=now)
+    wait = requested_wait(headers, now=now)
     return Sent(ok=False, message=message, status=status, retry_after=wait)
 
 

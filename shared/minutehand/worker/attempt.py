@@ -106,7 +106,7 @@ class Attempt:
         self.fence = lease.fence
         self.key: LeaseKey = (self.job_id, self.fence)
         self.lease_until = sent_at + lease.lease_seconds
-        self.traceparent = telemetry.child_of(job.traceparent)
+        self.traceparent = telemetry.child_traceparent(job.traceparent)
         self._around = around
         self._type = around.run.registry.find(job.job_type)
         self._renewed_at = self._asked_at = sent_at

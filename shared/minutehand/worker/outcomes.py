@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from minutehand.retry_after import asked_to_wait
+from minutehand.retry_after import requested_wait
 
 _CENTURY: Final = 3_155_760_000.0
 #: A length of time: seconds, or a timedelta.
@@ -78,7 +78,7 @@ def retry_after_of(error: BaseException) -> float | None:
             headers = getattr(getattr(error, "response", error), "headers", None)
             if isinstance(headers, Mapping):
                 said = {str(name).lower(): str(each) for name, each in headers.items()}
-                value = asked_to_wait(said, now=datetime.now(UTC))
+                value = requested_wait(said, now=datetime.now(UTC))
         if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
             return None
         return min(seconds(value), 604_800.0)

@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from minutehand.queue import foreign
-from minutehand.retry_after import asked_to_wait
+from minutehand.retry_after import requested_wait
 from minutehand.telemetry import trace_headers
 from minutehand.worker import clean_text, is_blank, no_answer, verdict
 from minutehand_apps.enrichment.apollo import (
@@ -141,7 +141,7 @@ def _refusal(path: str, answer: foreign.Answer, said: str) -> ApolloError:
     status, found = answer.status, verdict(answer.status)
     what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
     if found.code == "rate_limited":
-        wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+        wait = requested_wait(answer.headers, now=datetime.now(UTC))
         return ApolloRateLimited(what, status=status, retry_after=wait)
     # Apollo reports an empty balance as 402, on some plans as 403 or 422 in words
     if status == 402 or (status in (403, 422) and "credit" in said.lower()):
@@ -154,7 +154,7 @@ def _refusal(path: str, answer: foreign.Answer, said: str) -> ApolloError:
         return ApolloKeyRejected(what, status=status, said=said)
     if found.hope == "none":
         return ApolloRequestRefused(what, status=status, said="Apollo refused the request")
-    wait = asked_to_wait(answer.headers, now=datetime.now(UTC))
+    wait = requested_wait(answer.headers, now=datetime.now(UTC))
     return ApolloUnavailable(what, status=status, charged=found.charged, retry_after=wait)
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from minutehand.queue import foreign
 from minutehand.redaction import without_secrets
-from minutehand.retry_after import asked_to_wait
+from minutehand.retry_after import requested_wait
 from minutehand.worker import VendorError, no_answer, verdict
 from minutehand_apps.training.models import Lenient
 
@@ -192,5 +192,5 @@ def _refusal(response: foreign.Answer) -> HostError:
         code=found.code,
         hope=found.hope,
         status=response.status,
-        retry_after=asked_to_wait(response.headers, now=datetime.now(UTC)),
+        retry_after=requested_wait(response.headers, now=datetime.now(UTC)),
     )
