@@ -29,7 +29,7 @@ $$;
 revoke execute on function queue.error_line from public;
 
 -- Return a fingerprint that is equal for errors that differ only in numbers and ids. For a lost
--- worker, the fingerprint includes how the process ended.
+-- worker, the fingerprint is how the process ended, because the message names the worker.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -44,12 +44,13 @@ begin
         case
           when p_error ->> 'type' = 'WorkerLost' then concat_ws(
             ' ',
+            p_error ->> 'reason',
             p_error #>> '{evidence,signal}',
             p_error #>> '{evidence,line}',
             p_error #>> '{evidence,guilty_type}'
           )
-        end,
-        p_message
+          else p_message
+        end
       )),
       '[0-9a-f-]*[0-9][0-9a-f-]*',
       '#',
@@ -1101,6 +1102,14 @@ from (
     ),
     ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
     ('start_by', 'It will be cancelled if it has not started by {start_by_at}.', null, null, null),
+    ('worker_lost', 'It ended its process {ended_times}{alone}.', null, null, null),
+    (
+      'worker_lost',
+      'Its worker was lost {lost_times} while it ran nothing else.',
+      null,
+      null,
+      null
+    ),
     (
       'failed',
       'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
@@ -1133,8 +1142,9 @@ from (
     (
       'failed:lost',
       null,
-      'SIGKILL usually means the memory limit, and SIGSEGV a library in C. Without a signal, code '
-        'blocked the event loop. Fix the cause, then retry the job.',
+      'SIGKILL usually means the memory limit, SIGSEGV a library in C, and exit code 1 a blocked '
+        'event loop. Another exit code comes from a call that ended the process. Fix the cause, '
+        'then retry the job.',
       'retry {job_id}',
       null
     ),
@@ -1266,6 +1276,14 @@ from (
         'next report, at the latest at {expires_at}.',
       'Nothing to do until {expires_at}. It ends by then.',
       'watch {job_id}',
+      null
+    ),
+    (
+      'running',
+      'Worker {worker_id} has been running it since {leased_at}. It runs alone, because its '
+        'process died{process_end} with {died_with}.',
+      null,
+      null,
       null
     ),
     (
@@ -1485,6 +1503,23 @@ from (
       '/types/{job_type}'
     ),
     (
+      'suspect',
+      'Its process died{process_end} with {died_with}. It runs next, with {beside} of them '
+        'and nothing else.',
+      'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'suspect',
+      'Its process died{process_end} with {died_with}. It runs alone next.',
+      'It has been ready since {late_since}. Start another worker, because the workers that serve '
+        'it run other jobs.',
+      'doctor',
+      '/overview'
+    ),
+    ('suspect', 'It runs alone next, in a process of its own.', null, null, null),
+    (
       'next_in_line',
       'It is the next of its workspace and starts with the next lease call that has a '
         'slot.',
@@ -1678,6 +1713,70 @@ from lines as l
 $$;
 revoke execute on function queue.words_of from public;
 
+-- Return the facts about a suspect that readers may see: {suspect_since, process_end, died_with,
+-- beside}. Return null if the job is no suspect.
+-- died_with: number of other jobs in the process that died, in words
+-- beside: number of other suspects of its company, null if there are none
+create function queue.suspicion_of(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'suspect_since', s.since,
+  'process_end', queue.process_end(p_job.error_data -> 'evidence'),
+  'died_with', case p_job.error_data ->> 'company'
+    when '1' then '1 other job'
+    else (p_job.error_data ->> 'company') || ' other jobs'
+  end,
+  'beside', (
+    select nullif(count(*), 0)
+    from queue.suspects as o
+    where o.company = s.company and o.job_id <> s.job_id
+  )
+)
+from queue.suspects as s
+where s.job_id = p_job.id
+$$;
+revoke execute on function queue.suspicion_of from public;
+
+-- Return a number of times in words, for example 'twice'. Return null for 0.
+create function queue.times_in_words(p_times bigint)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select case p_times
+  when 0 then null
+  when 1 then 'once'
+  when 2 then 'twice'
+  else p_times || ' times'
+end
+$$;
+revoke execute on function queue.times_in_words from public;
+
+-- Return how often a job lost its worker while no other job was to blame: {ended_times, alone,
+-- lost_times}. ended_times is null if nothing is known of the ends.
+create function queue.losses_of(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'ended_times', queue.times_in_words(count(*) filter (where a.error_data ? 'evidence')),
+  'alone', case
+    when bool_and(a.error_data #>> '{evidence,running}' = '1')
+        filter (where a.error_data ? 'evidence')
+      then ', alone'
+    else ''
+  end,
+  'lost_times', queue.times_in_words(count(*))
+)
+from queue.attempts as a
+where a.job_id = p_job.id and a.outcome = 'lost'
+$$;
+revoke execute on function queue.losses_of from public;
+
 -- Return the reason that keeps a job from starting. The job may have ended, run, wait or be
 -- delayed. A trigger of the project may reject a change of the job. Or the type of the job is
 -- unpublished, a pause stops the job, or no worker serves the job. Return null if the job may
@@ -1738,7 +1837,7 @@ begin
     where l.job_id = p_job.id;
     return jsonb_build_object(
       'since', v_found.leased_at,
-      'data', to_jsonb(v_found),
+      'data', to_jsonb(v_found) || coalesce(queue.suspicion_of(p_job), '{}'),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -1826,7 +1925,7 @@ $$;
 revoke execute on function queue.explain_row from public;
 
 -- Return the reason why a job that may start has not started. The reason is the narrowest limit
--- that is used up, the rate limit, or the jobs ahead of this job.
+-- that is used up, the rate limit, the end of its last process, or the jobs ahead of this job.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -1836,6 +1935,7 @@ declare
   v_type queue.job_types;
   v_full record;
   v_free_at timestamptz;
+  v_suspicion jsonb;
   v_ready_at timestamptz;
   v_ahead integer;
 begin
@@ -1896,6 +1996,19 @@ begin
       )
     );
   end if;
+  v_suspicion := queue.suspicion_of(p_job);
+  if v_suspicion is not null then
+    v_ready_at := (v_suspicion ->> 'suspect_since')::timestamptz;
+    return jsonb_build_object(
+      'reason', 'suspect',
+      'since', v_ready_at,
+      'data', v_suspicion || case
+        when v_ready_at <= p_now - interval '1 minute'
+          then jsonb_build_object('late_since', v_ready_at)
+        else jsonb_build_object('patience_until', v_ready_at + interval '1 minute')
+      end
+    );
+  end if;
   select count(*) into v_ahead
   from (
     select from queue.ready as r
@@ -1913,6 +2026,10 @@ begin
       )
       and coalesce(j.deadline_at > p_now, true)
       and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
+      and (
+        not exists (select from queue.suspects) -- read once, so the usual case reads no more
+        or not exists (select from queue.suspects as s where s.job_id = r.job_id)
+      )
     limit 1000
   ) as a;
   v_ready_at := (
@@ -2328,16 +2445,23 @@ begin
       || jsonb_strip_nulls(v_found -> 'data'),
     v_error.kind
   );
-  if p_job.status = 'pending' and p_job.started_at is null and p_job.start_by_at is not null then
-    v_found := v_found || jsonb_build_object(
-      'sentence', concat_ws(
-        ' ',
-        v_found ->> 'sentence',
-        queue.words_of('start_by', jsonb_build_object('start_by_at', p_job.start_by_at))
-          ->> 'sentence'
-      )
-    );
-  end if;
+  v_found := v_found || jsonb_build_object(
+    'sentence', concat_ws(
+      ' ',
+      -- before the error, from which on the console omits the sentence
+      case
+        when p_job.error_data ->> 'type' = 'WorkerLost'
+          then queue.words_of('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
+      end,
+      v_found ->> 'sentence',
+      case
+        when p_job.status = 'pending' and p_job.started_at is null
+            and p_job.start_by_at is not null
+          then queue.words_of('start_by', jsonb_build_object('start_by_at', p_job.start_by_at))
+            ->> 'sentence'
+      end
+    )
+  );
   return v_found || jsonb_build_object(
     'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
   );
@@ -2482,6 +2606,7 @@ late as materialized (
     from queue.ready as o
     where o.lane = l.lane
       and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and not exists (select from queue.suspects as s where s.job_id = o.job_id)
     order by o.lane, o.workspace_id, o.ord
     limit 1
   ) as f

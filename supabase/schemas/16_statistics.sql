@@ -233,8 +233,8 @@ cross join lateral (
 $$;
 revoke execute on function queue.type_numbers from public;
 
--- Return due jobs by the cause that delays them. The cause is paused, unserved (a warning),
--- at_limit, blocked (by a key) or ready.
+-- Return due jobs by the cause that delays them. The cause is paused, unserved (a warning), suspect
+-- (they run alone), at_limit, blocked (by a key) or ready.
 -- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
 --   change them
 create function queue.backlog(
@@ -278,6 +278,7 @@ due as (
         )
       ) then 'paused'
       when l.unserved then 'unserved'
+      when r.is_suspect then 'suspect'
       when l.is_full
           or exists (
             select from queue.turns as t
@@ -291,7 +292,12 @@ due as (
     end as cause
   from lanes as l
   cross join lateral (
-    select o.workspace_id, min(o.ready_at) as ready_at, count(*) as jobs
+    select
+      o.workspace_id,
+      exists (select from queue.suspects) -- read once, so the usual case reads no more
+        and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
+      min(o.ready_at) as ready_at,
+      count(*) as jobs
     from (
       select *
       from queue.ready as q
@@ -299,7 +305,7 @@ due as (
         and (p_workspace_id is null or q.workspace_id = p_workspace_id)
       limit l.most
     ) as o
-    group by 1
+    group by 1, 2
   ) as r
   union all
   select
@@ -349,9 +355,10 @@ causes as (
     values
       (1, 'unserved', 'wait: no worker serves'),
       (2, 'paused', 'are paused:'),
-      (3, 'at_limit', 'wait for a limit:'),
-      (4, 'blocked', 'wait for a job of their key:'),
-      (5, 'ready', 'start next:')
+      (3, 'suspect', 'run alone, because their process died:'),
+      (4, 'at_limit', 'wait for a limit:'),
+      (5, 'blocked', 'wait for a job of their key:'),
+      (6, 'ready', 'start next:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
   group by 1, 2, 3

@@ -203,7 +203,7 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
             for step in words["next"]:
                 assert not re.search(r"\{\w+\}", " ".join(step.values()))
     without = "select reason from queue.guidance group by 1 having count(words) = 0"
-    assert set(engine.rows(without)) == {"completed", "cancelled", "start_by"}
+    assert set(engine.rows(without)) == {"completed", "cancelled", "start_by", "worker_lost"}
     # who is to wait reads until when
     nothing = (
         "select words from queue.guidance where words like 'Nothing%%' and words !~ 'until \\{'"
@@ -356,9 +356,6 @@ def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) 
     evidence |= {"guilty": [guilty], "guilty_type": "bad"}
 
     engine.rpc("tick_finished", p_request={"worker_id": "w1", "evidence": evidence})
-    assert explain(engine, beside)["held_by"]["kind"] == "dead_worker"
-    engine.advance(1)
-    engine.maintain()
 
     attempts = "select attempts::text || lost_attempts from public.jobs where id = %s"
     assert [engine.one(attempts, each) for each in (guilty, beside, foreign)] == ["11", "00", "00"]

@@ -233,3 +233,68 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
     engine.enqueue()
     assert ids_of(workers.lease()[1]) == [poison]
     assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
+
+
+def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
+    """Why a suspect waits and runs alone, and how often the one that did it ended its process."""
+    engine.register("work")
+    poison, *others = engine.enqueue_many(4, max_attempts=2)
+    workers = Workers(engine, [poison])
+
+    def explain(job_id: str) -> dict[str, Any]:
+        return dict(engine.rpc("explain_job", p_job_id=job_id))
+
+    workers.run(limit=2)
+    said = explain(poison)
+    died = "Its process died (SIGKILL) with 1 other job."
+    assert (said["reason"], said["sentence"]) == ("suspect", f"{died} It runs alone next.")
+    assert said["next"][0]["words"].startswith("Nothing to do until ")
+    behind = explain(others[-1])
+    assert (behind["reason"], behind["data"]["ahead"]) == ("behind_others", 1)  # and no suspect
+    backlog = engine.rpc("queue_health")["backlog"]
+    assert (backlog["suspect"]["jobs"], backlog["ready"]["jobs"]) == (2, 2)
+    engine.advance(61)
+    assert "Start another worker" in explain(poison)["next"][0]["words"]
+
+    alone = {lease["job"]["id"]: worker for worker, [lease] in (workers.lease(), workers.lease())}
+    worker = alone[poison]
+    running = explain(poison)
+    assert running["reason"] == "running"
+    assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
+    for times, reason in (("once", "backing_off"), ("twice", "failed")):
+        workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
+        said = explain(poison)
+        assert said["reason"] == reason
+        assert said["sentence"].startswith(f"It ended its process {times}, alone. ")
+        assert "(SIGKILL, 1900 MB)" in said["sentence"]
+        engine.advance(3600)
+        worker, _ = workers.lease()
+    [group] = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
+    assert group["latest_id"] == poison
+
+
+def test_a_company_is_told_how_many_run_together(engine: Engine) -> None:
+    engine.register("work")
+    first, *_ = engine.enqueue_many(6)
+    workers = Workers(engine)
+    dying, _ = workers.lease()
+    workers.die(dying)
+
+    said = engine.rpc("explain_job", p_job_id=first)["sentence"]
+    assert said == (
+        "Its process died (SIGKILL) with 5 other jobs."
+        " It runs next, with 2 of them and nothing else."
+    )
+
+
+def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:
+    """Whatever worker ran them, and with how much memory."""
+    engine.register("work")
+    workers = Workers(engine)
+    for name, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
+        engine.enqueue(max_attempts=1)
+        engine.lease_one(worker=f"host-{name}xyz")
+        workers.die(f"host-{name}xyz", jobs=[], running=1, signal=signal, memory_mb=ord(name))
+
+    groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
+    assert [group["jobs"] for group in groups] == [2, 1]
