@@ -85,6 +85,20 @@ for (const [name, none] of Object.entries(NONE)) {
     });
 }
 
+test("where no socket may be opened, reads go on", async () => {
+  class Forbidden {
+    constructor() {
+      throw new Error("SecurityError");
+    }
+  }
+  const options = { accessToken: async () => null, realtime: { transport: Forbidden } };
+  const deaf = createClient(client.supabaseUrl, "key", options);
+  answers.push({ body: JSON.stringify({ ...JOB, status: "processing" }) });
+  const watch = watchJob(deaf, ID, { schema: "public", pollingInterval: 100 });
+  assert.equal((await watch.ended).status, "completed");
+  watch.close();
+});
+
 test("a message that overtakes a read of what was said leaves none of the rest unread", async () => {
   const page = (from, next, text) => ({ stream: "reply", attempt: 1, from, next, text });
   const first = page(0, 5, "first");

@@ -73,7 +73,7 @@ export class Socket {
     const isConnected = realtime.isConnected();
     if (isConnected) this.prove();
     else if (realtime.isConnecting() && this.#slowTicks > 0) this.#reconnect();
-    else realtime.connect();
+    else this.#connect();
     for (const entry of this.#entries.values()) {
       // supabase-js does not notice every socket that a sleeping page has lost
       const isStale = isConnected ? entry.channel?.state === "errored" : entry.isJoined;
@@ -149,13 +149,12 @@ export class Socket {
       await (this.#authorizing ??= this.#session.authorize().finally(() => {
         this.#authorizing = null;
       }));
+      while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // supabase-js would not connect
+      if (attempt === entry.attempts) this.#subscribe(entry);
     } catch {
-      // no token can be had: in the name of no one it would be refused
-      if (attempt === entry.attempts) this.#reenterLater(entry, "no token");
-      return;
+      // no token can be had, without which it would be refused; or no socket may be opened
+      if (attempt === entry.attempts) this.#reenterLater(entry, "unavailable");
     }
-    while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // supabase-js would not connect
-    if (attempt === entry.attempts) this.#subscribe(entry);
   }
 
   #subscribe(entry) {
@@ -240,15 +239,22 @@ export class Socket {
       this.#slowTicks = realtime.isConnecting() ? this.#slowTicks + 1 : 0;
       if (Date.now() - due > SLEPT_MS) this.#session.wake();
       else if (this.#slowTicks > MAX_SLOW_TICKS) this.#reconnect();
-      else if (!isHidden()) realtime.connect(); // sooner than supabase-js would by itself
+      else if (!isHidden()) this.#connect(); // sooner than supabase-js would by itself
     }, TICK_MS);
   }
 
   /** Give up an attempt to connect, which a browser continues for minutes. */
   async #reconnect() {
     this.#slowTicks = 0;
-    const { realtime } = this.#client;
-    await realtime.disconnect();
-    realtime.connect();
+    await this.#client.realtime.disconnect();
+    this.#connect();
+  }
+
+  #connect() {
+    try {
+      this.#client.realtime.connect();
+    } catch {
+      // no socket may be opened here: reads go on
+    }
   }
 }
