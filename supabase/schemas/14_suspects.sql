@@ -150,7 +150,8 @@ revoke execute on function queue.process_end from public;
 
 -- Turn the expired leases of jobs into items that queue.settle applies. A guilty job has lost its
 -- attempt. A suspect and an innocent job are released, and spend no attempt. A guilty job whose
--- process left evidence is retried after its backoff.
+-- process left evidence is retried after its backoff. The reason of a guilty job is worker_lost, and
+-- the reason of the others process_died.
 create function queue.lost_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql
@@ -176,7 +177,7 @@ select coalesce(array_agg(
       ) * 1000,
       'error', jsonb_strip_nulls(jsonb_build_object(
         'type', 'WorkerLost',
-        'reason', case b.verdict when 'suspect' then 'process_died' else 'worker_lost' end,
+        'reason', case b.verdict when 'guilty' then 'worker_lost' else 'process_died' end,
         'worker_id', w.worker_id,
         'company', case when b.verdict = 'suspect' then b.company - 1 end,
         'evidence', queue.evidence_for(l.workspace_id, w.evidence),

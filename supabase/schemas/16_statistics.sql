@@ -6,7 +6,8 @@ create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost does not count jobs that
+  -- another job of their process may have ended.
   counts jsonb not null,
   -- Histograms of the queue and run times of jobs that ended, {bucket: jobs}. Bucket n begins at
   -- 1.25^n - 1 milliseconds.
@@ -91,7 +92,8 @@ begin
           ('job.retried', 'retried'),
           ('job.reclaimed', 'lost'),
           ('job.redriven', 'redriven')
-      ) as k (type, count) on k.type = l.type
+      ) as k (type, count)
+        on k.type = l.type and l.data ->> 'reason' is distinct from 'process_died'
       cross join lateral unnest(l.job_ids) as i (id)
       join public.jobs as j on j.id = any (array[i.id])
       left join lateral (

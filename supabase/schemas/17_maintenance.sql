@@ -76,6 +76,7 @@ as $$
 declare
   v_half constant integer := cardinality(p_ids) / 2;
   v_done integer := cardinality(p_ids);
+  v_items queue.worker_item[];
 begin
   begin
     if p_task = 'retention' then
@@ -88,15 +89,18 @@ begin
         for update skip locked
       ));
       get diagnostics v_done = row_count;
-    elsif p_task = 'reclaim' then -- settle expired leases as lost, and retry their jobs at once
+    elsif p_task = 'reclaim' then -- settle expired leases by who ended their process
+      v_items := queue.lost_items(p_ids, p_now);
       perform queue.append_event(
-        p_ids,
+        array_agg(i.job_id),
         'job.reclaimed',
-        '{"status": "pending"}',
+        jsonb_build_object('status', 'pending', 'reason', i.error -> 'reason'),
         p_now
-      );
+      )
+      from unnest(v_items) as i
+      group by i.error -> 'reason';
       perform queue.publish(s.changes, p_now)
-      from queue.settle(queue.lost_items(p_ids, p_now), false) as s;
+      from queue.settle(v_items, false) as s;
     else
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)

@@ -256,8 +256,10 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     engine.advance(61)
     assert "Start another worker" in explain(poison)["next"][0]["words"]
 
-    alone = {lease["job"]["id"]: worker for worker, [lease] in (workers.lease(), workers.lease())}
-    worker = alone[poison]
+    alone = {lease["job"]["id"]: (worker, lease) for worker, [lease] in map(workers.lease, (1, 1))}
+    worker, _ = alone.pop(poison)
+    [(_, innocent)] = alone.values()
+    engine.settle(innocent)
     running = explain(poison)
     assert running["reason"] == "running"
     assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
@@ -272,8 +274,17 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     [group] = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
     assert group["latest_id"] == poison
 
+    # its own losses are counted, and each event of the feed says whether an attempt was spent
+    reasons = (
+        "select data ->> 'reason' from public.job_events"
+        " where job_id = %s and type = 'job.reclaimed' order by seq"
+    )
+    assert engine.rows(reasons, poison) == ["process_died", "worker_lost", "worker_lost"]
+    engine.maintain()
+    assert engine.rpc("queue_stats", p_minutes=1440)["types"]["work"]["lost"] == 2
 
-def test_a_company_is_told_how_many_run_together(engine: Engine) -> None:
+
+def test_a_suspect_shows_how_many_run_with_it(engine: Engine) -> None:
     engine.register("work")
     first, *_ = engine.enqueue_many(6)
     workers = Workers(engine)

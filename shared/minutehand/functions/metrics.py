@@ -66,6 +66,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
+    deaths = gauge("process_deaths", f"Attempts that lost their own worker {hour}.", "job_type")
     spans = {
         "queue": gauge("queue_seconds", f"From due to start, {hour}.", "job_type", "quantile"),
         "run": gauge("run_seconds", f"The processor itself, {hour}.", "job_type", "quantile"),
@@ -73,6 +74,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for job_type, line in stats["types"].items():
         for outcome in _OUTCOMES:
             ended.labels(job_type, outcome).set(line[outcome])
+        deaths.labels(job_type).set(line["lost"])
         for what, span in spans.items():
             for quantile, name in _QUANTILES.items():
                 if line[what][name] is not None:

@@ -198,6 +198,7 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
     assert said.headers["content-type"].startswith("application/openmetrics-text")
     assert samples[counted] >= 1
     assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
+    assert samples["minutehand_process_deaths", "served.greet"] == 0
     assert samples["minutehand_due_jobs", "unserved"] >= 0
     assert ("minutehand_oldest_due_seconds",) in samples
     assert ("minutehand_worker_seen_seconds",) in samples
