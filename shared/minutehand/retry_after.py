@@ -37,11 +37,8 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
         return min(timedelta(seconds=seconds), MAX_WAIT)
     if duration := _parse_duration(value, now=now):
         return duration
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
+    if (at := _parse_date(value)) is None:
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return min(max(at - now, timedelta(0)), MAX_WAIT)
 
 
@@ -50,11 +47,13 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
 
     The order is `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A service sends one of the
     last for each of its limits. The longest is used whose `x-ratelimit-remaining…` is 0. If none
-    is 0, the shortest is used, because another error costs nothing.
+    is 0, the shortest is used, because another error costs nothing. A time is compared with the
+    `date` of the same response, because `now` is the time of another clock.
 
     References:
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
+    now = _parse_date(headers.get("date", "")) or now
     milliseconds = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(milliseconds):
         return min(timedelta(milliseconds=float(milliseconds)), MAX_WAIT)
@@ -69,6 +68,15 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
             if wait is not None:
                 (exhausted if remaining == "0" else others).append(wait)
     return max(exhausted) if exhausted else min(others, default=None)
+
+
+def _parse_date(value: str) -> datetime | None:
+    """Parse a date of HTTP; None for other texts."""
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _parse_duration(value: str, *, now: datetime) -> timedelta | None:

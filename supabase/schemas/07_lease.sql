@@ -2204,7 +2204,8 @@ begin
     perform queue.publish(p_changes, v_now);
     return json_build_object(
       'leases', queue.repeat_leases(v_asked.tick_id, v_asked.call),
-      'next_due_in_ms', 0
+      'next_due_in_ms', 0,
+      'now', v_now
     );
   elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
     v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
@@ -2302,7 +2303,8 @@ begin
     'alone', v_given.is_alone,
     'suspects', case
       when v_tick.has_suspects then queue.count_companies(v_asked.job_types, v_asked.queues)
-    end
+    end,
+    'now', v_now
   );
 end;
 $$;
@@ -2328,7 +2330,7 @@ begin
 end;
 $$;
 comment on function public.lease_jobs is
-  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, run?}.\n\n'
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?}.\n\n'
   'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
   'queues, lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, '
   'maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) that got '

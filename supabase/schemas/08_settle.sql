@@ -252,7 +252,7 @@ begin
         'question', left(p_item.wait ->> 'question', 2000),
         'options', p_item.wait -> 'options',
         'event', p_item.wait -> 'event',
-        'until', coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until')
+        'until', queue.wait_until(p_item.wait, p_now)
       )
     end
   ));

@@ -71,6 +71,24 @@ alter table queue.named_events enable row level security;
 revoke all on queue.named_events from public, anon, authenticated, service_role;
 create index named_events_by_time on queue.named_events (emitted_at);
 
+-- Return the time when a wait ends by itself, or null. A worker sends a length of time, which is
+-- added here, because its clock may be wrong. An absolute time is one that the user named, or the
+-- end that a worker of 0.4.4 computed.
+create function queue.wait_until(p_wait jsonb, p_now timestamptz)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(
+    p_now + make_interval(
+      secs => coalesce(p_wait ->> 'timeout_seconds', p_wait ->> 'delay_seconds')::double precision
+    ),
+    (p_wait ->> 'timeout_at')::timestamptz,
+    (p_wait ->> 'until')::timestamptz
+  );
+$$;
+revoke execute on function queue.wait_until from public;
+
 -- Begin the wait of a job that is being settled as waiting. Return null, or the error if the wait
 -- is invalid.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
@@ -82,7 +100,7 @@ declare
   v_kind constant text := p_wait ->> 'kind';
   v_until timestamptz;
 begin
-  v_until := coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until');
+  v_until := queue.wait_until(p_wait, p_now);
   if v_kind = 'children'
     and exists (
       select from jsonb_array_elements_text(p_wait -> 'job_ids') as c (id)

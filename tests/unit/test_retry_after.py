@@ -63,3 +63,16 @@ def test_a_wait_is_read(headers: dict[str, str], seconds: float | None) -> None:
     """The most exact header comes first."""
     wait = None if seconds is None else timedelta(seconds=seconds)
     assert requested_wait(headers, now=NOW) == wait
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "Thu, 01 Jan 2026 03:00:30 GMT"},
+        {f"{RESET}-requests": str((NOW + timedelta(hours=3, seconds=30)).timestamp())},
+    ],
+)
+def test_an_instant_is_by_the_clock_of_its_service(headers: dict[str, str]) -> None:
+    """The reader's may be three hours behind."""
+    headers |= {"date": "Thu, 01 Jan 2026 03:00:00 GMT"}
+    assert requested_wait(headers, now=NOW) == timedelta(seconds=30)

@@ -416,6 +416,8 @@ class LeaseResponse(Model):
     alone: bool | None = None
     #: Number of companies of suspects that are ready; None if there are no suspects.
     suspects: int | None = None
+    #: Time by the database's clock; None of a database of 0.4.4.
+    now: datetime | None = None
     #: Of the whole answer, in bytes; the client says it.
     size: int = Field(default=0, exclude=True)
 

@@ -496,14 +496,12 @@ class JobContext:
         key = self._unique(name or "sleep")
         if key in self._steps:
             return
-        until = (
-            duration
-            if isinstance(duration, datetime)
-            else self.clock.now() + timedelta(seconds=seconds(duration))
-        )
-        if until.tzinfo is None:
-            raise ValueError(f"{until.isoformat()} has no time zone")
-        raise Suspended({"kind": "sleep", "name": key, "until": until.astimezone(UTC).isoformat()})
+        wait: dict[str, Any] = {"kind": "sleep", "name": key}
+        if not isinstance(duration, datetime):
+            raise Suspended(wait | self._length(duration, "delay_seconds", "until"))
+        if duration.tzinfo is None:
+            raise ValueError(f"{duration.isoformat()} has no time zone")
+        raise Suspended(wait | {"until": duration.astimezone(UTC).isoformat()})
 
     @to_be_awaited
     async def ask(
@@ -526,8 +524,8 @@ class JobContext:
         wait: dict[str, Any] = {"kind": "ask", "name": key, "question": question}
         if options is not None:
             wait["options"] = list(options)
-        wait |= self._limit(timeout)
         if timeout is not None:
+            wait |= self._length(timeout, "timeout_seconds", "timeout_at")
             wait["default"] = {"answer": default}
         raise Suspended(wait)
 
@@ -545,7 +543,9 @@ class JobContext:
         if key in self._steps:
             return _given(self._steps[key], "event", default)
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
-        raise Suspended(wait | self._limit(timeout))
+        if timeout is not None:
+            wait |= self._length(timeout, "timeout_seconds", "timeout_at")
+        raise Suspended(wait)
 
     @to_be_awaited
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
@@ -657,11 +657,10 @@ class JobContext:
             raise ValueError(f"step name {key[:40]!r}… is longer than {MAX_STEP_NAME} characters")
         return key
 
-    def _limit(self, timeout: Seconds | None) -> dict[str, Any]:
-        if timeout is None:
-            return {}
-        at = self.clock.now() + timedelta(seconds=seconds(timeout))
-        return {"timeout_at": at.astimezone(UTC).isoformat()}
+    def _length(self, length: Seconds, name: str, end: str) -> dict[str, Any]:
+        """A length of time, which the database adds to its clock; one of 0.4.4 reads its end."""
+        at = self.clock.now() + timedelta(seconds=seconds(length))
+        return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 
 
 def _begun(step: str, run: StepCall) -> Awaitable[Any]:

@@ -131,6 +131,7 @@ class LeaseRequests:
         """Record what an answer says besides its leases."""
         self.unanswered = None
         self._unanswered = 0
+        self._clock.receive(response.now)
         self.due = response.due
         due_in_ms = self._summary.next_due_in_ms = response.next_due_in_ms
         self._agenda.answer(

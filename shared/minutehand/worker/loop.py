@@ -22,6 +22,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
+from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions
 from minutehand.worker.registry import Registry, default_registry
 from minutehand.worker.run import LeaseId, Run, Vain
@@ -84,7 +85,7 @@ class Worker:
         code = {"commit": settings.commit, "source": settings.source}
         origin = {name: value for name, value in code.items() if value} | (options.origin or {})
         self.options = replace(options, origin=origin or None)
-        self.clock = clock or SystemClock()
+        self.clock = DatabaseClock(clock or SystemClock())
         #: Set by `stop`.
         self.stopping = asyncio.Event()
         self._fan_out = fan_out

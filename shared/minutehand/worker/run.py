@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from minutehand.clock import Clock
 from minutehand.queue.models import JobId
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
@@ -75,7 +75,7 @@ class Run:
     """
 
     queue: WorkerQueue
-    clock: Clock
+    clock: DatabaseClock
     registry: Registry
     options: TickOptions
     deadlines: Deadlines

@@ -1,0 +1,51 @@
+"""The database's clock as a worker knows it, which alone decides when anything of a job is due."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from minutehand.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+#: Difference in seconds between the two clocks that is logged.
+SKEW_SECONDS: Final = 5.0
+
+
+class DatabaseClock:
+    """Time by the latest response of the database, and by the steady clock since.
+
+    Until the first response, and with a database of 0.4.4 that sends no time, it is `own`.
+    """
+
+    def __init__(self, own: Clock) -> None:
+        self._own = own
+        self.monotonic = own.monotonic
+        self._received: datetime | None = None
+        self._received_at = 0.0
+
+    def now(self) -> datetime:
+        """The present instant of the database, late by the time that its response took."""
+        if self._received is None:
+            return self._own.now()
+        return self._received + timedelta(seconds=self.monotonic() - self._received_at)
+
+    def receive(self, now: datetime | None) -> None:
+        """Set the time to that of a response that has just arrived."""
+        if now is None:
+            return
+        if self._received is None:
+            self._compare(now)
+        self._received, self._received_at = now, self.monotonic()
+
+    def _compare(self, now: datetime) -> None:
+        skew = (self._own.now() - now).total_seconds()
+        if abs(skew) > SKEW_SECONDS:
+            logger.warning(
+                "This machine's clock is %.0f s %s the database's, by which jobs run",
+                abs(skew),
+                "ahead of" if skew > 0 else "behind",
+                extra={"event": "worker.clock_skew", "skew_seconds": round(skew, 1)},
+            )

@@ -1,0 +1,171 @@
+"""A worker whose machine has the wrong time: lengths of time are by the database's clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from infra.bench.scratch import scratch_settings
+from minutehand.clock import SystemClock
+from minutehand.queue.direct import DirectApi
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import Job, JobContext, Registry, Worker
+from minutehand.worker.remote import RemoteFailed, RemoteTask
+from minutehand.worker.testing import drain
+from tests.contract.observed import breaches
+from tests.support.engine import Engine
+from tests.support.renewed import Renewed
+
+WRONG = (timedelta(hours=1), timedelta(days=-3))
+
+
+class WrongClock(SystemClock):
+    """The machine's clock, set wrong."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        """A wrong instant."""
+        return super().now() + self._ahead
+
+
+@pytest.fixture
+def engine(renewed: Renewed) -> Iterator[Engine]:
+    """A service session; when the test is over every promise must hold of what it leaves."""
+    made = Engine(renewed, renewed.session())
+    yield made
+    assert breaches(made.connection) == {}
+
+
+@asynccontextmanager
+async def working(engine: Engine, registry: Registry, ahead: timedelta) -> AsyncIterator[Worker]:
+    """A worker with a direct connection, which no token with a time in it has to admit."""
+    assert isinstance(engine.database, Renewed)
+    settings = scratch_settings(engine.database.gateway.url)
+    queue = WorkerQueue(settings, api=DirectApi(engine.database.url, schema="public"))
+    worker = Worker(settings, registry=registry, queue=queue, clock=WrongClock(ahead))
+    await worker.register()
+    try:
+        yield worker
+    finally:
+        await worker.aclose()
+
+
+@pytest.mark.parametrize("ahead", WRONG)
+@pytest.mark.parametrize("how", ["sleep", "ask", "wait_for_event"])
+async def test_a_wait_lasts_as_long_as_it_was_to_last(
+    engine: Engine, ahead: timedelta, how: str
+) -> None:
+    registry = Registry()
+
+    @registry.processor("naps", payload=dict)
+    async def nap(job: Job[dict[str, Any]], ctx: JobContext) -> str:
+        if how == "sleep":
+            await ctx.sleep(2)
+            return "over"
+        call = ctx.ask if how == "ask" else ctx.wait_for_event
+        return str(await call("ready", timeout=timedelta(seconds=2), default="over"))
+
+    async with working(engine, registry, ahead) as worker:
+        job_id = engine.enqueue(job_type="naps")
+        await worker.tick(budget_seconds=1)
+        length = engine.one(
+            "select timeout_at - created_at from queue.waits where job_id = %s", job_id
+        )
+        shown = engine.one(
+            "select (data -> 'wait' ->> 'until')::timestamptz - created_at"
+            " from public.job_events where job_id = %s and type = 'job.waiting'",
+            job_id,
+        )
+        engine.advance(2)
+        await drain(worker)
+
+    assert length == shown == timedelta(seconds=2)
+    assert (engine.job(job_id)["status"], engine.job(job_id)["result"]) == ("completed", "over")
+
+
+@pytest.mark.parametrize("ahead", WRONG)
+async def test_a_job_has_its_time_until_its_deadline(engine: Engine, ahead: timedelta) -> None:
+    registry = Registry()
+
+    @registry.processor("works", payload=dict, timeout=7200)
+    async def work(job: Job[dict[str, Any]], ctx: JobContext) -> float:
+        ctx.log("info", "at work")
+        return ctx.remaining
+
+    async with working(engine, registry, ahead) as worker:
+        until = engine.one("select (queue.clock() + interval '30 minutes')::text")
+        job_id = engine.enqueue(job_type="works", deadline_at=until)
+        await worker.tick()
+
+    assert engine.job(job_id)["status"] == "completed"
+    assert 1700 < engine.job(job_id)["result"] <= 1800
+    late = engine.one(
+        "select queue.clock() - created_at from public.job_logs where job_id = %s", job_id
+    )
+    assert abs(late) < timedelta(minutes=5), "its log has the database's time"
+
+
+async def test_remote_work_has_one_deadline_for_workers_of_different_times(engine: Engine) -> None:
+    left_of: list[float] = []
+    registry = Registry()
+
+    class Service:
+        """Refuses all work."""
+
+        name = "vendor"
+
+        async def submit(self, *, left: float) -> str:
+            left_of.append(left)
+            raise RemoteFailed("down")
+
+        async def poll(self, task_id: str) -> RemoteTask:
+            raise AssertionError
+
+        async def result(self, task_id: str) -> str:
+            raise AssertionError
+
+        async def cancel(self, task_id: str) -> None:
+            raise AssertionError
+
+    @registry.processor("remote", payload=dict)
+    async def run(job: Job[dict[str, Any]], ctx: JobContext) -> str:
+        services: Sequence[Any] = [Service()]
+        return str(await ctx.remote("work", services, within=1000))
+
+    job_id = ""
+    for ahead in WRONG:
+        async with working(engine, registry, ahead) as worker:
+            job_id = job_id or engine.enqueue(job_type="remote")
+            await worker.tick(budget_seconds=1)
+        engine.advance(100)
+        engine.maintain()
+
+    first, second = left_of
+    assert 990 < first <= 1000
+    assert 700 < second <= 900
+
+
+async def test_a_worker_logs_once_that_its_clock_is_wrong(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+    registry.processor("nothing", payload=dict)(_nothing)
+    for ahead in (timedelta(seconds=2), *WRONG):
+        async with working(engine, registry, ahead) as worker:
+            for _ in range(2):
+                await worker.tick(budget_seconds=1)
+
+    said = [each for each in caplog.records if getattr(each, "event", "") == "worker.clock_skew"]
+    assert [each.levelno for each in said] == [logging.WARNING] * 2
+    assert ["ahead of" in said[0].getMessage(), "behind" in said[1].getMessage()] == [True, True]
+
+
+async def _nothing(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+    """Serve a type."""
