@@ -120,3 +120,18 @@ def test_what_is_left_out_is_refused_by_name(
 
     assert response.json()["code"] == code
     assert (code == "PGRST123") != ("supabase start" in (response.json()["hint"] or ""))
+
+
+@pytest.mark.parametrize(("offset", "status"), [(2, 206), (3, 206), (4, 416)])
+def test_a_range_may_begin_behind_the_last_row_and_not_later(
+    project: Project, offset: int, status: int
+) -> None:
+    """As PostgREST counts: three rows, so that row number three is the first that is missing."""
+    project.sql(TABLES)
+    url = f"{project.settings.supabase_url}/rest/v1/scratch_people"
+    headers = {"apikey": project.settings.supabase_secret_key or "", "prefer": "count=exact"}
+    until(lambda: httpx.get(url, headers=headers).is_success)
+
+    response = httpx.get(url, params={"offset": offset}, headers=headers)
+
+    assert response.status_code == status
