@@ -3,10 +3,10 @@
 
 import { setClock } from "./lib/format.js";
 import { withTimeout, readOnce, READ_MS, setSchema, retryWhileLocked } from "./lib/jobs/client.js";
-import { createStore, isPassing } from "./lib/store.js";
+import { createStore, isTransient } from "./lib/store.js";
 
 const WRITE_MS = 20_000;
-const HUNG_MS = 5000;
+const UNRESPONSIVE_MS = 5000;
 const RETRY_MS = 5000;
 
 /** A refusal by the API, with what people and code need to act on it. */
@@ -34,15 +34,15 @@ const unreachable = (why = undefined) =>
   });
 
 /** Since when a server has not answered, in ms; null for one that does. */
-export const silence = createStore({ data: null, api: null });
+export const outages = createStore({ data: null, api: null });
 
 /** What a server is asked for, within its time; its silence is known before that is over. */
-async function ask(server, run, signal) {
-  const began = Date.now();
+async function callServer(server, run, signal) {
+  const startedAt = Date.now();
   const note = (since) =>
-    silence.set((now) => (now[server] === since ? now : { ...now, [server]: since }));
-  const hangs = () => note(silence.get()[server] ?? began);
-  const hung = setTimeout(hangs, HUNG_MS);
+    outages.set((now) => (now[server] === since ? now : { ...now, [server]: since }));
+  const markOutage = () => note(outages.get()[server] ?? startedAt);
+  const slowTimer = setTimeout(markOutage, UNRESPONSIVE_MS);
   const limit = AbortSignal.timeout(READ_MS);
   try {
     const answer = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
@@ -50,12 +50,12 @@ async function ask(server, run, signal) {
     return answer;
   } catch (error) {
     if (signal?.aborted) throw error;
-    const said = error.status === undefined ? unreachable(error) : error;
-    if (said.status === 0) hangs();
+    const failure = error.status === undefined ? unreachable(error) : error;
+    if (failure.status === 0) markOutage();
     else note(null);
-    throw said;
+    throw failure;
   } finally {
-    clearTimeout(hung);
+    clearTimeout(slowTimer);
   }
 }
 
@@ -91,7 +91,7 @@ export async function start() {
   hadSession = localStorage.getItem(SESSION_KEY) !== null;
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
-    global: { fetch: fetchInTime },
+    global: { fetch: fetchWithTimeout },
     auth: { storageKey: SESSION_KEY },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
@@ -106,7 +106,7 @@ export async function start() {
 }
 
 /** Auth's own calls have no limit otherwise. */
-function fetchInTime(input, init = {}) {
+function fetchWithTimeout(input, init = {}) {
   const limit = AbortSignal.timeout(WRITE_MS);
   const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
   return fetch(input, { ...init, signal });
@@ -145,7 +145,7 @@ async function signedIn(user) {
     });
   } catch (error) {
     session.set({ ...SIGNED_OUT, status: "failed", error });
-    if (isPassing(error)) setTimeout(() => signedIn(user), RETRY_MS);
+    if (isTransient(error)) setTimeout(() => signedIn(user), RETRY_MS);
   }
 }
 
@@ -255,7 +255,7 @@ async function errorBody(answer) {
 
 /** The rows of a supabase-js query, or an error like the API's; an empty answer is none. */
 export const unwrap = (query, signal = undefined) =>
-  ask("data", (limited) => readOnce(query, { signal: limited }), signal);
+  callServer("data", (limited) => readOnce(query, { signal: limited }), signal);
 
 /** What one of the functions of the Data API answers, under the signed-in person's rights. */
 export async function rpc(name, values = {}, signal = undefined) {
@@ -265,9 +265,9 @@ export async function rpc(name, values = {}, signal = undefined) {
 }
 
 /** Calls a route by its method and template; `places` fills the names in braces. */
-export function callRoute(name, { places = {}, ...options } = {}) {
+export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
-  const path = template.replace(/\{(\w+)\}/g, (_, place) => encodeURIComponent(places[place]));
+  const path = template.replace(/\{(\w+)\}/g, (_, param) => encodeURIComponent(params[param]));
   return request(method, path, options);
 }
 
@@ -276,15 +276,18 @@ export const route =
   (name) =>
   (...given) => {
     const names = name.match(/(?<=\{)\w+/g) ?? [];
-    const places = Object.fromEntries(names.map((place, at) => [place, given[at]]));
-    return callRoute(name, { places, ...given[names.length] });
+    const params = Object.fromEntries(names.map((param, at) => [param, given[at]]));
+    return callRoute(name, { params, ...given[names.length] });
   };
 
 /** A body that is acted on once, however often it is sent. */
-export const once = (body) => ({ body, headers: { "Idempotency-Key": crypto.randomUUID() } });
+export const withIdempotencyKey = (body) => ({
+  body,
+  headers: { "Idempotency-Key": crypto.randomUUID() },
+});
 
 /** What is of one workspace. */
-export const OF = "/api/workspaces/{workspace_id}";
+export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
@@ -320,7 +323,7 @@ export const types = {
   },
 };
 
-export const whole = {
+export const engine = {
   stats: (workspaceId, minutes, signal) =>
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
@@ -329,7 +332,7 @@ export const whole = {
   explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
   /** Readiness; "not ready" is an answer as well. */
   health: (signal) =>
-    ask(
+    callServer(
       "api",
       async (limited) => {
         const asked = { cache: "no-store", signal: limited };
@@ -337,6 +340,6 @@ export const whole = {
       },
       signal,
     ),
-  pause: route(`POST ${OF}/pause`),
-  resume: route(`POST ${OF}/resume`),
+  pause: route(`POST ${WORKSPACE_PATH}/pause`),
+  resume: route(`POST ${WORKSPACE_PATH}/resume`),
 };

@@ -1,15 +1,15 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
-import { question } from "./lib/ask.js";
+import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
-import { followLinks, match, navigate, place } from "./lib/router.js";
+import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
 import {
   classes,
   html,
-  quiet,
+  quietButton,
   render,
   useEffect,
   useLayoutEffect,
@@ -60,7 +60,7 @@ async function findApps() {
     .map((result) => result.value.default);
 }
 
-const notStarted = (error, what) =>
+const startFailure = (error, what) =>
   html`<main class="sign-in" id="main">
     <h1>Minutehand</h1>
     <${Failed} error=${error} retry=${reload} what=${what} />
@@ -69,16 +69,18 @@ const notStarted = (error, what) =>
 function Console({ apps }) {
   const { status, error, user, workspace, workspaces } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
-  if (status === "failed") return notStarted(error, "Your workspaces could not be read");
+  if (status === "failed") return startFailure(error, "Your workspaces could not be read");
   if (status === "out") return html`<${SignIn} />`;
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace}
     workspaces=${workspaces} />`;
 }
 
 const ThemeButton = () =>
-  quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
+  quietButton(`Theme: ${useStore(theme)}`, nextTheme, {
+    title: "Switch between system, light and dark",
+  });
 
-function firstWorkspace(email) {
+function firstWorkspaceSql(email) {
   const schema = settings().schema ?? "public";
   return `with made as (insert into ${schema}.workspaces (name) values ('Mine') returning id)
 insert into ${schema}.workspace_members (workspace_id, user_id, role)
@@ -87,7 +89,7 @@ where u.email = '${email.replaceAll("'", "''")}';`;
 }
 
 function Shell({ apps, user, workspace, workspaces }) {
-  const { path } = useStore(place);
+  const { path } = useStore(currentLocation);
   const mode = useStore(theme);
   const asked = useStore(question);
   const [menu, setMenu] = useState(false);
@@ -122,12 +124,12 @@ function Shell({ apps, user, workspace, workspaces }) {
     [apps, workspaces, workspace, mode, user],
   );
   const navOf = (which) => apps.filter((app) => app.menu === which).flatMap((app) => app.nav);
-  const ofQueue = [...CORE.nav, ...navOf("main")];
-  const ofApps = navOf(undefined);
-  const isHere = (to) => path === to || path.startsWith(`${to}/`);
+  const queueLinks = [...CORE.nav, ...navOf("main")];
+  const appLinks = navOf(undefined);
+  const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
   // who uses an app sees nothing of what it is made of
-  const isApp = ofApps.some(({ path: to }) => isHere(to));
-  const looksAfter = user.isOperator || workspace?.role === "manager";
+  const isApp = appLinks.some(({ path: to }) => isCurrent(to));
+  const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
     <a
       class="skip"
@@ -177,25 +179,25 @@ function Shell({ apps, user, workspace, workspaces }) {
       <nav aria-label="Main">
         ${
           isApp
-            ? html`<${Links} nav=${ofApps} isHere=${isHere} />`
+            ? html`<${Links} nav=${appLinks} isCurrent=${isCurrent} />`
             : html`
-              <${Links} nav=${ofQueue} isHere=${isHere} />
+              <${Links} nav=${queueLinks} isCurrent=${isCurrent} />
               ${
-                ofApps.length > 0 &&
+                appLinks.length > 0 &&
                 html`<details class="nav-apps">
                   <summary>Apps</summary>
-                  <${Links} nav=${ofApps} isHere=${isHere} />
+                  <${Links} nav=${appLinks} isCurrent=${isCurrent} />
                 </details>`
               }
             `
         }
       </nav>
       <div class="rail-foot">
-        ${isApp && looksAfter && html`<a class="small" href="/jobs">Jobs and queues</a>`}
+        ${isApp && isManager && html`<a class="small" href="/jobs">Jobs and queues</a>`}
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
           <${ThemeButton} />
-          ${quiet("Sign out", signOut)}
+          ${quietButton("Sign out", signOut)}
         </div>
       </div>
     </aside>
@@ -220,7 +222,7 @@ function Shell({ apps, user, workspace, workspaces }) {
             </p>
             <p
               class="muted">A project's first one is made in SQL, by the person who deployed it:</p>
-            <div class="json"><pre>${firstWorkspace(user.email)}</pre></div>
+            <div class="json"><pre>${firstWorkspaceSql(user.email)}</pre></div>
           </div>`
       }
     </main>
@@ -231,11 +233,11 @@ function Shell({ apps, user, workspace, workspaces }) {
   </div>`;
 }
 
-const Links = ({ nav, isHere }) =>
+const Links = ({ nav, isCurrent }) =>
   html`<ul>
     ${nav.map(
       ({ path: to, label, icon }) => html`<li key=${to}>
-        <a href=${to} aria-current=${isHere(to) ? "page" : undefined}>
+        <a href=${to} aria-current=${isCurrent(to) ? "page" : undefined}>
           <${Icon} name=${icon} />
           ${label}
         </a>
@@ -295,7 +297,7 @@ async function main() {
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";
-    render(notStarted(error, "The console could not start"), root);
+    render(startFailure(error, "The console could not start"), root);
   }
 }
 

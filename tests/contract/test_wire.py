@@ -234,7 +234,7 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
     replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
     replayed = {name for name in fields if f"'{name}', v_job.{name}" in replay}
     source = (ROOT / "infra/console/parts/enqueue.js").read_text()
-    [copied] = re.findall(r"const COPIED = \[(.*?)\];", source, re.DOTALL)
+    [copied] = re.findall(r"const COPIED_FIELDS = \[(.*?)\];", source, re.DOTALL)
 
     of_one = {
         "save_schedule": OF_ONE_JOB | {"schema_version"},

@@ -25,7 +25,7 @@ export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
 /** `1 job`, `12 jobs`. */
-export const counted = (count, one, many = `${one}s`) =>
+export const pluralize = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
 /** 98.3 %, from a share between 0 and 1. */

@@ -2,17 +2,17 @@
 
 import { useLayoutEffect } from "./ui.js";
 
-const WRITTEN = "input:not([type=checkbox]), textarea, select, dialog";
+const TEXT_INPUTS = "input:not([type=checkbox]), textarea, select, dialog";
 
 /** Whether a key is pressed where it is written or answers a dialog. */
-export const isTyped = (event) => Boolean(event.target.closest(WRITTEN));
+export const isTyping = (event) => Boolean(event.target.closest(TEXT_INPUTS));
 
 /** Do something on a key, in place of what the browser does. */
-export function useKey(isMeant, run) {
+export function useKey(isMatch, run) {
   // before painting: the next key may follow at once
   useLayoutEffect(() => {
     const onKey = (event) => {
-      if (!isMeant(event)) return;
+      if (!isMatch(event)) return;
       event.preventDefault();
       run(event);
     };

@@ -2,20 +2,20 @@
 
 import { createStore, useStore } from "./store.js";
 
-const here = () => ({
+const readLocation = () => ({
   path: location.pathname.replace(/(.)\/+$/, "$1"),
   query: new URLSearchParams(location.search),
 });
 
 /** Where the console is: `{path, query}`. */
-export const place = createStore(here());
+export const currentLocation = createStore(readLocation());
 
 /** Go to an address of the console. */
 export function navigate(address, { replace = false } = {}) {
   const target = new URL(address, location.href);
   if (target.href === location.href) return;
   history[replace ? "replaceState" : "pushState"](null, "", target);
-  place.set(here());
+  currentLocation.set(readLocation());
 }
 
 /** Change some query parameters of the present address; empty values disappear. */
@@ -30,7 +30,7 @@ export function setQuery(changes) {
 }
 
 /** The query, drawn again when it changes. */
-export const useQuery = () => useStore(place).query;
+export const useQuery = () => useStore(currentLocation).query;
 
 /** The first route that fits a path. */
 export function match(routes, path) {
@@ -59,7 +59,7 @@ function safeDecode(text) {
 
 /** Links within the console change the address without loading the page again. */
 export function followLinks() {
-  addEventListener("popstate", () => place.set(here()));
+  addEventListener("popstate", () => currentLocation.set(readLocation()));
   document.addEventListener("click", (event) => {
     if (
       event.defaultPrevented ||

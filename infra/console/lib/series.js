@@ -2,11 +2,11 @@
 
 import { RANGES as ALL } from "./format.js";
 
-const KEPT_MINUTES = 11_520;
+const RETENTION_MINUTES = 11_520;
 
 /** The ranges that the database keeps statistics for. */
 export const RANGES = Object.fromEntries(
-  Object.entries(ALL).filter(([, [minutes]]) => minutes <= KEPT_MINUTES),
+  Object.entries(ALL).filter(([, [minutes]]) => minutes <= RETENTION_MINUTES),
 );
 
 /** The range an address names; `otherwise` for any other word. */

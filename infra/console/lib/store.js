@@ -36,10 +36,10 @@ export function useStore(store) {
 
 const RETRY_MS = 5000;
 
-const NOTHING_READ = { value: undefined, error: null, isLoading: true };
+const INITIAL_STATE = { value: undefined, error: null, isLoading: true };
 
 /** Whether repeating may help: no server answered, it failed, or asks to wait. */
-export const isPassing = ({ status }) => status === 0 || status === 429 || status >= 500;
+export const isTransient = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
@@ -47,10 +47,10 @@ export const isPassing = ({ status }) => status === 0 || status === 429 || statu
  *
  * A server that was unavailable is asked again by itself.
  */
-export function useRead(read, inputs) {
-  const [state, setState] = useState(NOTHING_READ);
+export function useFetch(read, inputs) {
+  const [state, setState] = useState(INITIAL_STATE);
   const [turn, setTurn] = useState(0);
-  useLayoutEffect(() => setState(NOTHING_READ), inputs);
+  useLayoutEffect(() => setState(INITIAL_STATE), inputs);
   useEffect(() => {
     const controller = new AbortController();
     let again = 0;
@@ -60,7 +60,7 @@ export function useRead(read, inputs) {
       (error) => {
         if (controller.signal.aborted) return;
         setState((before) => ({ ...before, error, isLoading: false }));
-        if (isPassing(error)) again = setTimeout(() => setTurn((value) => value + 1), RETRY_MS);
+        if (isTransient(error)) again = setTimeout(() => setTurn((value) => value + 1), RETRY_MS);
       },
     );
     return () => {

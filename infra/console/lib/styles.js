@@ -1,6 +1,6 @@
 // Style sheets of parts that few pages draw: loaded with the part.
 
-export function needStyles(href) {
+export function loadStyles(href) {
   if (document.querySelector(`link[href="${href}"]`)) return;
   const sheet = document.createElement("link");
   sheet.rel = "stylesheet";

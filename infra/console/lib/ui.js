@@ -16,5 +16,5 @@ export const html = htm.bind(h);
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
 /** A button beside the point. */
-export const quiet = (words, onClick, more) =>
+export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

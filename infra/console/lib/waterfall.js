@@ -44,7 +44,7 @@ function groupByParent(jobs) {
   return groups;
 }
 
-const MAX_WHOLE = 40;
+const MAX_EXPANDED = 40;
 
 /**
  * The rows of a trace, parents before what is in them, in order of time; of a large family the
@@ -53,7 +53,7 @@ const MAX_WHOLE = 40;
 export function rowsOf(trace, now) {
   const childrenOf = groupByParent(trace.jobs);
   const rows = [];
-  const isLarge = trace.jobs.length > MAX_WHOLE;
+  const isLarge = trace.jobs.length > MAX_EXPANDED;
   const add = (job, level) => {
     const { word, tone } = stateOf(job.status);
     rows.push({

@@ -1,11 +1,11 @@
 // A job's attempts: where each failed, the user's own frames first.
 
 import { codeOf, safeUrl } from "../lib/format.js";
-import { html, quiet } from "../lib/ui.js";
+import { html, quietButton } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/job.css");
+loadStyles("/styles/job.css");
 
 /** One of several attempts: its error and where, its worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`
@@ -19,7 +19,7 @@ export const AttemptDetails = ({ attempt }) => html`
 `;
 
 const ShowLog = ({ attempt }) =>
-  quiet("Show log", () => {
+  quietButton("Show log", () => {
     document.getElementById("h-log")?.scrollIntoView();
     document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: attempt.attempt }));
   });
@@ -63,7 +63,7 @@ export function LastFailure({ job, attempts }) {
     ${
       last &&
       html`<div class="actions start">
-        ${last.traceback && quiet("Copy the traceback", copyTraceback)}
+        ${last.traceback && quietButton("Copy the traceback", copyTraceback)}
         <${ShowLog} attempt=${last} />
       </div>`
     }
@@ -83,14 +83,14 @@ const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : t
 function cloudWatchOf(origin) {
   // the region goes into the host of the link
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
-  const twice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
+  const encodeTwice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const { region, log_group: group, log_stream: stream, request_id: request } = origin;
   return safeUrl(
     [
       `https://${region}.console.aws.amazon.com/cloudwatch/home?region=${region}`,
-      `#logsV2:log-groups/log-group/${twice(group)}/log-events`,
-      stream ? `/${twice(stream)}` : "",
-      request ? `$3FfilterPattern$3D${twice(`"${request}"`)}` : "",
+      `#logsV2:log-groups/log-group/${encodeTwice(group)}/log-events`,
+      stream ? `/${encodeTwice(stream)}` : "",
+      request ? `$3FfilterPattern$3D${encodeTwice(`"${request}"`)}` : "",
     ].join(""),
   );
 }
@@ -114,7 +114,7 @@ const commitOf = (frame, origin) =>
   );
 
 /** Frames of which each comes once: how often one is repeated is its `times`. */
-function folded(frames) {
+function mergeRepeats(frames) {
   const all = [];
   for (const frame of frames) {
     const last = all.at(-1);
@@ -127,7 +127,7 @@ function folded(frames) {
 }
 
 function Traceback({ traceback, origin }) {
-  const frames = folded(traceback.frames ?? []);
+  const frames = mergeRepeats(traceback.frames ?? []);
   return html`<div class="traceback">
     <ol aria-label="Traceback">
       ${frames.map(

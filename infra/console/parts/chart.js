@@ -2,7 +2,7 @@
 
 import { clock, local, number } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef } from "../lib/ui.js";
 
@@ -12,7 +12,7 @@ let loading = null;
 
 function loadUPlot() {
   loading ??= new Promise((resolve, reject) => {
-    needStyles("/vendor/uplot/dist/uPlot.min.css");
+    loadStyles("/vendor/uplot/dist/uPlot.min.css");
     const script = document.createElement("script");
     script.src = "/vendor/uplot/dist/uPlot.iife.min.js";
     script.addEventListener("load", () => resolve(globalThis.uPlot));
@@ -24,7 +24,7 @@ function loadUPlot() {
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
-const isValue = (value) => value !== null && value !== undefined;
+const hasValue = (value) => value !== null && value !== undefined;
 
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
 const shortTime = (seconds, span) =>
@@ -38,7 +38,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const latest = useRef(data);
   latest.current = data;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
-  const said = (value) => (isValue(value) ? format(value) : "–");
+  const formatValue = (value) => (hasValue(value) ? format(value) : "–");
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
@@ -65,10 +65,11 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         width: 2,
         dash,
         spanGaps: true,
-        value: (drawn, value, nth, point) => said(point === null ? drawn.data[nth].at(-1) : value),
+        value: (drawn, value, nth, point) =>
+          formatValue(point === null ? drawn.data[nth].at(-1) : value),
         // a value alone is not a line: a young project's charts would look empty
         points: {
-          show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
+          show: (drawn, nth) => drawn.data[nth].filter(hasValue).length === 1,
           fill: colour(variable),
         },
       }));
@@ -109,7 +110,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
     };
   }, [mode, shape, span > DAY]);
   useEffect(() => plot.current?.setData(data), [at, lines]);
-  const last = ({ name, values }) => `${name} ${said(values.findLast(isValue))}`;
+  const last = ({ name, values }) => `${name} ${formatValue(values.findLast(hasValue))}`;
   return html`<div
     class="plot"
     ref=${box}

@@ -1,12 +1,12 @@
 // Values as text: ids that copy on click, JSON to read, downloads made in the browser.
 
 import { bytes, pretty, shortId } from "../lib/format.js";
-import { html, quiet, useMemo, useState } from "../lib/ui.js";
+import { html, quietButton, useMemo, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/more.css");
+loadStyles("/styles/more.css");
 
 /** Put text on the clipboard and say so. */
 export async function copy(text, what = "Copied") {
@@ -57,19 +57,19 @@ export function download(name, content, type = "text/plain;charset=utf-8") {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const MOST = 20_000;
+const MAX_CHARACTERS = 20_000;
 
 export function JsonView({ value, label }) {
   const [whole, setWhole] = useState(false);
   const text = useMemo(() => pretty(value), [value]);
-  const cut = !whole && text.length > MOST;
-  const shown = cut ? `${text.slice(0, MOST)}…` : text;
+  const cut = !whole && text.length > MAX_CHARACTERS;
+  const shown = cut ? `${text.slice(0, MAX_CHARACTERS)}…` : text;
   return html`<div class="json">
     <div class="json-bar">
       <span class="muted small num">${bytes(new Blob([text]).size)}</span>
-      ${quiet("Copy", () => copy(text, `Copied ${label.toLowerCase()}`))}
+      ${quietButton("Copy", () => copy(text, `Copied ${label.toLowerCase()}`))}
     </div>
     <pre tabindex="0" aria-label=${label}><code>${shown}</code></pre>
-    ${cut && quiet(`Show all ${bytes(text.length)}`, () => setWhole(true))}
+    ${cut && quietButton(`Show all ${bytes(text.length)}`, () => setWhole(true))}
   </div>`;
 }

@@ -1,11 +1,11 @@
 // Dialogs over the browser's own <dialog>: focus is kept inside and given back.
 
-import { question } from "../lib/ask.js";
+import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/more.css");
+loadStyles("/styles/more.css");
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
@@ -73,7 +73,7 @@ export function Confirmations() {
 /**
  * A box whose focus stays in it: when what has it goes, the first button that can be takes it.
  */
-export function useKeptFocus() {
+export function useFocusKeeper() {
   const box = useRef(null);
   const held = box.current?.contains(document.activeElement);
   useLayoutEffect(() => {

@@ -4,13 +4,13 @@ import { jobs as api, types } from "../api.js";
 import { payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
-import { useRead } from "../lib/store.js";
-import { html, quiet, useEffect, useId, useState } from "../lib/ui.js";
+import { useFetch } from "../lib/store.js";
+import { html, quietButton, useEffect, useId, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area, field as line } from "./field.js";
 
-const A_NAME = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
-const COPIED = [
+const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
+const COPIED_FIELDS = [
   "queue",
   "priority",
   "max_attempts",
@@ -23,9 +23,9 @@ const COPIED = [
 ];
 
 /** What a duplicate takes over: how it runs, but neither its keys nor its family. */
-const ofLike = (job) =>
+const copiedOptions = (job) =>
   Object.fromEntries(
-    COPIED.filter(
+    COPIED_FIELDS.filter(
       (name) => job[name] !== null && job[name] !== undefined && job[name].length !== 0,
     ).map((name) => [name, job[name]]),
   );
@@ -39,10 +39,10 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
   const [problems, setProblems] = useState({});
   const listId = useId();
-  const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
+  const known = useFetch((signal) => types.list(workspaceId, signal), [workspaceId]);
   const names = (known.value ?? []).filter((one) => !one.internal).map((one) => one.job_type);
   const chosen = names.includes(type.trim()) ? type.trim() : null;
-  const one = useRead(
+  const one = useFetch(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
   );
@@ -55,7 +55,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setText(pretty(payloadOf(fields, draft ?? {}).payload));
     setAsText(true);
   };
-  const payloadNow = () => {
+  const readPayload = () => {
     if (!isForm) return payloadIn(text);
     const made = payloadOf(fields, draft ?? {});
     setProblems(made.problems);
@@ -68,16 +68,16 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     const body = {
       workspace_id: workspaceId,
       job_type: type.trim(),
-      payload: payloadNow(),
+      payload: readPayload(),
       ...(delay && { delay_seconds: Number(delay) }),
-      ...(like && ofLike(like)),
+      ...(like && copiedOptions(like)),
       tags: words.filter(Boolean),
     };
     const job = await api.create({ body });
     onClose();
     navigate(`/jobs/${job.id}`);
   };
-  const typeOptions = { ...A_NAME, list: listId, autofocus: !like && !given };
+  const typeOptions = { ...NAME_ATTRIBUTES, list: listId, autofocus: !like && !given };
   return html`<${DialogForm}
     title=${like ? "Duplicate job" : "Enqueue a job"}
     action="Enqueue"
@@ -100,7 +100,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         isForm
           ? html`<fieldset class="payload-fields">
             <legend>
-              Payload ${quiet("as JSON", toText)}
+              Payload ${quietButton("as JSON", toText)}
             </legend>
             ${
               draft &&

@@ -2,16 +2,16 @@
 
 import { jobs as api } from "../api.js";
 import { atLeast, number } from "../lib/format.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useFetch } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
 import { Tabs } from "./job-monitor.js";
-import { actOnMany } from "./many.js";
+import { actOnMany } from "./bulk-actions.js";
 import { Empty } from "./states-of-view.js";
-import { column, listed } from "./table.js";
+import { column, dataTable } from "./table.js";
 import { When } from "./when.js";
 
-const EVERY_MS = 5000; // a retry of many continues after its button was pressed
+const POLL_MS = 5000; // a retry of many continues after its button was pressed
 
 const HOURS = 24;
 
@@ -36,7 +36,7 @@ function HourChart({ byHour = {} }) {
 }
 
 /** What went wrong, how often, and when last; of the Overview, too. */
-export const FAILURE = [
+export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column("Type", (group) => group.job_type),
   column(
@@ -58,9 +58,9 @@ export const failureKey = (group) => `${group.job_type} ${group.error_fingerprin
 
 /** Failed jobs by what went wrong, each group with the count it is out of, retried together. */
 export function Failures({ workspace }) {
-  const read = useRead((signal) => api.failures(workspace.id, signal), [workspace.id]);
-  const counts = useRead(() => api.counts(workspace.id), [workspace.id]);
-  usePolling(read, EVERY_MS);
+  const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
+  const counts = useFetch(() => api.counts(workspace.id), [workspace.id]);
+  usePolling(read, POLL_MS);
   const retry = async (group) => {
     const { job_type, error_fingerprint: print } = group;
     await actOnMany({
@@ -74,7 +74,7 @@ export function Failures({ workspace }) {
   return html`<div class="monitor">
     <${Tabs} counts=${counts.value} grouped />
     <section class="card" aria-label="Failures">
-      ${listed(
+      ${dataTable(
         {
           of: read,
           label: "Failed jobs",
@@ -87,7 +87,7 @@ export function Failures({ workspace }) {
           <//>`,
         },
         [
-          ...FAILURE,
+          ...FAILURE_COLUMNS,
           column("First", "phone-less", (group) => html`<${When} at=${group.first_at} />`),
           column(
             "Actions",

@@ -1,24 +1,24 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { session, silence, supabase, whole } from "../api.js";
+import { session, outages, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
-import { usePolling, useRead, useStore } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Sentence } from "./when.js";
 
-const EVERY_MS = 10_000;
-const PHONE = 700; // pixels: there the first line is all that has room
+const POLL_MS = 10_000;
+const PHONE_WIDTH = 700; // pixels: there the first line is all that has room
 
 /** A cause ends its sentence, unless it has an end of its own. */
-const end = (cause) => (/[?!]$/.test(cause) ? "" : ".");
+const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
 /** Read the findings about the engine: `[text, address, words of the link]`. */
-async function read(workspace, isOperator, signal) {
-  const { findings } = await whole.explain(isOperator ? null : workspace.id, signal);
+async function readFindings(workspace, isOperator, signal) {
+  const { findings } = await engine.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
     const text = cause
-      ? `${sentence.slice(0, -1)}: ${cause.replace(/\.?$/, end(cause))}`
+      ? `${sentence.slice(0, -1)}: ${cause.replace(/\.?$/, periodFor(cause))}`
       : sentence;
     return [text, path, words];
   });
@@ -28,7 +28,7 @@ const SERVERS = { data: "The Data API", api: "The API" };
 
 /** Which server does not answer, and since when. */
 function useOutages() {
-  const since = useStore(silence);
+  const since = useStore(outages);
   const from = (server) => clock(new Date(since[server]).toISOString()).slice(0, 8);
   return Object.keys(SERVERS)
     .filter((server) => since[server])
@@ -42,21 +42,21 @@ const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></
 /** Of the engine, for those who look after it; of servers that do not answer, for all. */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
-  const found = useRead(
-    async (signal) => (isApp ? [] : read(workspace, user?.isOperator, signal)),
+  const found = useFetch(
+    async (signal) => (isApp ? [] : readFindings(workspace, user?.isOperator, signal)),
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  usePolling(found, isApp ? null : EVERY_MS);
+  usePolling(found, isApp ? null : POLL_MS);
   useEffect(() => {
     if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id, isApp]);
-  const silences = useOutages();
-  const lines = [...silences, ...(found.value ?? [])];
-  if (freshness === "polling" && silences.length === 0)
+  const outageLines = useOutages();
+  const lines = [...outageLines, ...(found.value ?? [])];
+  if (freshness === "polling" && outageLines.length === 0)
     lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
@@ -67,7 +67,7 @@ export function Incidents({ workspace, isApp }) {
     ${first}
     ${
       rest.length > 0 &&
-      html`<details open=${innerWidth > PHONE}>
+      html`<details open=${innerWidth > PHONE_WIDTH}>
         <summary>${rest.length} more</summary>
         ${rest}
       </details>`

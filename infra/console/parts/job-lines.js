@@ -2,7 +2,7 @@
 // events report them. Events alone would not do: they are cut short, and some types send none.
 
 import { data, unwrap } from "../api.js";
-import { isPassing } from "../lib/store.js";
+import { isTransient } from "../lib/store.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
 const PAGE = 1000;
@@ -99,7 +99,7 @@ class JobLines {
       this.#error = null;
     } catch (error) {
       this.#error = error;
-      if (isPassing(error) && !this.#closed) setTimeout(() => this.notify(), RETRY_MS);
+      if (isTransient(error) && !this.#closed) setTimeout(() => this.notify(), RETRY_MS);
     }
     if (!this.#closed)
       this.#changed({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });

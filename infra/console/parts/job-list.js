@@ -2,10 +2,10 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
-import { isPassing } from "../lib/store.js";
+import { isTransient } from "../lib/store.js";
 import { useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-const UNREAD = {
+const INITIAL_STATE = {
   rows: [],
   counts: null,
   isLoading: true,
@@ -17,7 +17,7 @@ const UNREAD = {
 
 const PAGE = 100;
 const RETRY_MS = 5000;
-const MAX_AGAIN = 200; // ids that one call reads again
+const MAX_REFRESHED = 200; // ids that one call reads again
 
 /** One list's state and its moves; drawn by `JobMonitor`. */
 class JobList {
@@ -31,7 +31,7 @@ class JobList {
   #visible = () => [];
   #retry = 0;
 
-  state = UNREAD;
+  state = INITIAL_STATE;
 
   constructor(workspaceId, filter, changed) {
     this.#workspaceId = workspaceId;
@@ -76,8 +76,8 @@ class JobList {
   /** The top and what is on screen again, keeping the place; the first time, the first page. */
   async refresh() {
     await this.#attempt(async () => {
-      const counted = api.counts(this.#workspaceId, this.#plain());
-      counted.catch(() => {}); // reported below
+      const counting = api.counts(this.#workspaceId, this.#plain());
+      counting.catch(() => {}); // reported below
       const page = await this.#page(this.#filter, null);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // without a match: unknown
@@ -90,19 +90,19 @@ class JobList {
       const ids = below()
         .map((row) => row.id)
         .filter((id) => seen.has(id));
-      const again = new Set(ids.slice(0, MAX_AGAIN));
-      const fresh = await this.#again([...again]);
+      const refreshed = new Set(ids.slice(0, MAX_REFRESHED));
+      const fresh = await this.#refreshed([...refreshed]);
       const kept = below()
-        .filter((row) => !again.has(row.id) || fresh.has(row.id))
+        .filter((row) => !refreshed.has(row.id) || fresh.has(row.id))
         .map((row) => fresh.get(row.id) ?? row);
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       if (kept.length === 0) this.#end(page.next);
-      this.#set({ counts: await counted });
+      this.#set({ counts: await counting });
     });
   }
 
   /** Those of some rows that still match. */
-  async #again(ids) {
+  async #refreshed(ids) {
     if (ids.length === 0) return new Map();
     const { jobs } = await this.#page({ ...this.#filter, ids }, null);
     return new Map(jobs.map((row) => [row.id, row]));
@@ -129,7 +129,7 @@ class JobList {
     } catch (error) {
       this.#set({ error, isLoading: false });
       clearTimeout(this.#retry);
-      if (isPassing(error)) this.#retry = setTimeout(() => this.#watch.refresh(), RETRY_MS);
+      if (isTransient(error)) this.#retry = setTimeout(() => this.#watch.refresh(), RETRY_MS);
     }
   }
 
@@ -152,5 +152,5 @@ export function useJobList(workspaceId, filter) {
     made.start();
     return () => made.close();
   }, [JSON.stringify([workspaceId, filter])]);
-  return { list, state: state ?? UNREAD };
+  return { list, state: state ?? INITIAL_STATE };
 }

@@ -1,16 +1,16 @@
 // JobLog: a job's log lines, live: virtualised, filtered by level and text, downloadable.
 
-import { clock, counted, pretty, utc } from "../lib/format.js";
-import { html, quiet, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { clock, pluralize, pretty, utc } from "../lib/format.js";
+import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { act } from "./toasts.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/job.css");
+loadStyles("/styles/job.css");
 
 const ROW = 24;
 /** Levels from which on lines are shown. */
@@ -92,7 +92,7 @@ export function JobLog({
         </button>`
       }
       <span class="muted small num">
-        ${earlier && "the latest "}${part}${counted(lines.length, "line")}
+        ${earlier && "the latest "}${part}${pluralize(lines.length, "line")}
       </span>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
@@ -145,7 +145,7 @@ export function JobLog({
       html`<div class="log-open">
         <div class="bar">
           <span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
-          ${quiet("Close", () => setOpen(null))}
+          ${quietButton("Close", () => setOpen(null))}
         </div>
         <pre tabindex="0" aria-label="Log line">
           ${chosen.message}

@@ -1,9 +1,9 @@
 // JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
-import { types, whole } from "../api.js";
+import { types, engine } from "../api.js";
 import {
   atLeast,
-  counted,
+  pluralize,
   duration,
   percentage,
   RANGES,
@@ -12,10 +12,10 @@ import {
 } from "../lib/format.js";
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
-import { isTyped, useKey } from "../lib/keys.js";
+import { isTyping, useKey } from "../lib/keys.js";
 import { lazy } from "./lazy.js";
 import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
@@ -23,11 +23,11 @@ import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
-const Selection = lazy(() => import("./many.js"), "Selection");
-const Nothing = lazy(() => import("./no-jobs.js"), "Nothing");
+const Selection = lazy(() => import("./bulk-actions.js"), "Selection");
+const EmptyState = lazy(() => import("./no-jobs.js"), "EmptyState");
 const ROW = 36;
 /** The instant a range begins, to the minute; an instant is itself. */
-const beginOf = (since) =>
+const rangeStart = (since) =>
   Object.hasOwn(RANGES, since)
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
@@ -50,7 +50,7 @@ function queryOf({ state, since, payload, ...rest }) {
   return {
     ...Object.fromEntries(named),
     ...(state && { state: [state] }),
-    ...(since && { created_after: beginOf(since) }),
+    ...(since && { created_after: rangeStart(since) }),
     ...(payload && { payload: JSON.parse(payload) }),
   };
 }
@@ -81,7 +81,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
-  useKey(isMove, moveByKey);
+  useKey(isMoveKey, moveByKey);
   const spacer = (height, name) =>
     height > 0 &&
     html`<tr class="spacer-row" aria-hidden="true" key=${name}>
@@ -96,13 +96,13 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
-    ${(filter.state ?? "queued") === "queued" && html`<${Held} holders=${holders} />`}
+    ${(filter.state ?? "queued") === "queued" && html`<${HolderList} holders=${holders} />`}
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
     ${
       rows.length === 0 &&
       (state.isLoading && !state.error
         ? html`<${Loading} what="Reading jobs" />`
-        : html`<${Nothing}
+        : html`<${EmptyState}
         workspaceId=${workspaceId}
         state=${state}
         filter=${filter}
@@ -170,7 +170,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     ${
       rows.length > 0 &&
       html`<p class="muted small foot num">
-        ${counted(rows.length, "job")}${!state.isAll && " loaded, more below"}
+        ${pluralize(rows.length, "job")}${!state.isAll && " loaded, more below"}
       </p>`
     }
   </div>`;
@@ -201,20 +201,20 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-const wordsOfFilters = () => import("./filters.js");
+const loadFilters = () => import("./filters.js");
 
 /** The filters that are on, each removed by a click, and a field that adds one. */
 function Filters({ workspaceId, filter, onFilter, rows }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState(null);
   const [words, setWords] = useState(null); // once the field is used
-  const known = useRead(
+  const known = useFetch(
     (signal) => (words ? types.list(workspaceId, signal) : Promise.resolve([])),
     [workspaceId, Boolean(words)],
   );
   const add = async (given) => {
     try {
-      const found = (await wordsOfFilters()).read(given, FILTERS, beginOf);
+      const found = (await loadFilters()).parseFilter(given, FILTERS, rangeStart);
       setProblem(null);
       setText("");
       onFilter(found);
@@ -250,7 +250,7 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           placeholder="Add a filter"
           value=${text}
           aria-invalid=${Boolean(problem)}
-          onFocus=${async () => setWords(await wordsOfFilters())}
+          onFocus=${async () => setWords(await loadFilters())}
           onInput=${({ target, inputType }) => {
             setText(target.value);
             // chosen from the list, with its value
@@ -295,7 +295,7 @@ function Row({ row, index, held, isChosen, toggle }) {
         <span class="job-type">${row.job_type}</span>
         ${
           isQueued
-            ? html`<${Queued} held=${held} note=${note} />`
+            ? html`<${QueuedNote} held=${held} note=${note} />`
             : note &&
               html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`
         }
@@ -321,22 +321,22 @@ function Row({ row, index, held, isChosen, toggle }) {
   </tr>`;
 }
 
-const MAX_HELD = 4;
-const DUE_MS = 10_000;
+const MAX_HOLDERS = 4;
+const LATE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
 
 const isLate = (row) =>
   stateOfJob(row) === "queued" &&
-  serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > DUE_MS;
+  serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
 /** Who holds what waits here, once something has waited for a while: one read for all rows. */
 function useHolders(workspaceId, rows) {
-  const isAsked = useNow() && rows.some(isLate);
-  const read = useRead(
-    (signal) => (isAsked ? whole.explain(workspaceId, signal) : Promise.resolve(null)),
-    [workspaceId, isAsked],
+  const hasLateRows = useNow() && rows.some(isLate);
+  const read = useFetch(
+    (signal) => (hasLateRows ? engine.explain(workspaceId, signal) : Promise.resolve(null)),
+    [workspaceId, hasLateRows],
   );
-  usePolling(read, isAsked ? EXPLAIN_MS : null);
+  usePolling(read, hasLateRows ? EXPLAIN_MS : null);
   return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
 }
 
@@ -352,10 +352,10 @@ const holderOf = (row, holders) =>
 const SUSPENDING = new Set(["answer", "event"]);
 
 /** The holders of what waits, the largest first: each opens its first job. */
-const Held = ({ holders }) =>
+const HolderList = ({ holders }) =>
   holders.length > 0 &&
   html`<ul class="held" aria-label="Held jobs">
-    ${holders.slice(0, MAX_HELD).map(
+    ${holders.slice(0, MAX_HOLDERS).map(
       ({
         jobs,
         more,
@@ -370,7 +370,7 @@ const Held = ({ holders }) =>
   </ul>`;
 
 /** A job that is due says who holds it. */
-function Queued({ held, note }) {
+function QueuedNote({ held, note }) {
   const { sentence, holder } = held || {};
   if (!sentence && !note) return null;
   return html`<span class=${classes("job-note", sentence && "why")} title=${sentence}>
@@ -386,18 +386,20 @@ function Queued({ held, note }) {
 
 /** How long it ran, over all its runs; of a running one until now. */
 function RunTime({ row }) {
-  const ran = Number(row.times?.run_ms ?? Number.NaN);
+  const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
     return html`<${Elapsed} from=${row.running_since} before=${row.times?.earlier_ms} />`;
-  return row.started_at && Number.isFinite(ran) ? duration(ran) : html`<span class="none">–</span>`;
+  return row.started_at && Number.isFinite(runMs)
+    ? duration(runMs)
+    : html`<span class="none">–</span>`;
 }
 
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
 /** J and K wherever one is; arrows in a row, elsewhere they scroll. */
-const isMove = (event) =>
+const isMoveKey = (event) =>
   event.key in STEPS &&
-  !isTyped(event) &&
+  !isTyping(event) &&
   !(event.ctrlKey || event.metaKey || event.altKey) &&
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 

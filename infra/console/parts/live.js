@@ -3,11 +3,11 @@
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
 import { watchTopic } from "../lib/jobs/watch.js";
-import { useRead } from "../lib/store.js";
-import { needStyles } from "../lib/styles.js";
+import { useFetch } from "../lib/store.js";
+import { loadStyles } from "../lib/styles.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
-needStyles("/styles/apps.css");
+loadStyles("/styles/apps.css");
 
 /** Reads again, but not amid a read: events that come faster than answers would show nothing. */
 function useReload(read) {
@@ -28,24 +28,24 @@ function useReload(read) {
 
 /** Whether someone sees this page. */
 function usePageVisible() {
-  const [isSeen, setIsSeen] = useState(!isHidden());
+  const [isVisible, setIsVisible] = useState(!isHidden());
   useEffect(() => {
-    const look = () => setIsSeen(!isHidden());
+    const look = () => setIsVisible(!isHidden());
     document.addEventListener("visibilitychange", look);
     return () => document.removeEventListener("visibilitychange", look);
   }, []);
-  return isSeen;
+  return isVisible;
 }
 
 /**
  * Read again whenever something happens of these topics (`workspace:…`, `session:…`, `job:…`); how
  * fresh it is. What is not live changes by a message alone, and is not followed where no one looks.
  */
-export function useFollowed(read, topics, isLive = true) {
+export function useTopicRefresh(read, topics, isLive = true) {
   const [freshness, setFreshness] = useState("catching-up");
   const again = useReload(read);
-  const isSeen = usePageVisible();
-  const wanted = topics.filter((topic) => topic && (isLive || isSeen));
+  const isVisible = usePageVisible();
+  const wanted = topics.filter((topic) => topic && (isLive || isVisible));
   useEffect(() => {
     if (wanted.length === 0) return onWake(again);
     const watches = wanted.map((topic, at) => {
@@ -81,12 +81,12 @@ export function useLivePages(
   const of = `${workspaceId} ${search}`;
   // another workspace, or search, begins with its first page
   const cursors = shown?.of === of ? shown.after : [undefined];
-  const read = useRead(
+  const read = useFetch(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
     [of, cursors.length],
   );
   const pages = read.value ?? [];
-  const freshness = useFollowed(read, topicsOf(workspaceId, liveOf(pages)), isLive(pages));
+  const freshness = useTopicRefresh(read, topicsOf(workspaceId, liveOf(pages)), isLive(pages));
   const next = read.value?.at(-1)?.next;
   const isRead = read.value !== undefined && read.error === null;
   return {
@@ -101,7 +101,7 @@ export function useLivePages(
 export function useLatest(table, workspaceId, column, isLive = () => false) {
   const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);
   const latest = () => rows().order(column, { ascending: false }).limit(100);
-  const read = useRead((signal) => unwrap(latest(), signal), [workspaceId]);
-  useFollowed(read, topicsOf(workspaceId, []), read.value?.some(isLive));
+  const read = useFetch((signal) => unwrap(latest(), signal), [workspaceId]);
+  useTopicRefresh(read, topicsOf(workspaceId, []), read.value?.some(isLive));
   return read;
 }

@@ -2,25 +2,26 @@
 
 import { lexer } from "/vendor/marked/lib/marked.esm.js";
 import { safeUrl } from "../lib/format.js";
-import { needStyles } from "../lib/styles.js";
-import { html, quiet, useMemo } from "../lib/ui.js";
+import { loadStyles } from "../lib/styles.js";
+import { html, quietButton, useMemo } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
-needStyles("/styles/markdown.css");
+loadStyles("/styles/markdown.css");
 
 /** A text that a model or a person wrote, also while it is being written. */
 export function Markdown({ text }) {
   const tokens = useMemo(() => lexer(text), [text]);
-  return html`<div class="markdown">${drawn(tokens)}</div>`;
+  return html`<div class="markdown">${renderTokens(tokens)}</div>`;
 }
 
 // what is not known, as HTML, is shown as it was written
-const drawn = (tokens = []) => tokens.map((token) => (DRAW[token.type] ?? asWritten)(token));
-const asWritten = ({ raw }) => raw;
-const words = ({ text, tokens }) => (tokens ? drawn(tokens) : text);
-const cells = (Cell, row) => row.map((cell) => html`<${Cell}>${drawn(cell.tokens)}<//>`);
+const renderTokens = (tokens = []) =>
+  tokens.map((token) => (RENDERERS[token.type] ?? rawText)(token));
+const rawText = ({ raw }) => raw;
+const words = ({ text, tokens }) => (tokens ? renderTokens(tokens) : text);
+const cells = (Cell, row) => row.map((cell) => html`<${Cell}>${renderTokens(cell.tokens)}<//>`);
 
-const DRAW = {
+const RENDERERS = {
   text: words,
   escape: words,
   space: () => null,
@@ -33,14 +34,14 @@ const DRAW = {
   codespan: ({ text }) => html`<code>${text}</code>`,
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
-  blockquote: (token) => html`<blockquote>${drawn(token.tokens)}</blockquote>`,
+  blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
   // who loads a picture is seen by its server
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {
     const lines = items.map(
       ({ tokens, task, checked }) =>
-        html`<li>${task && (checked ? "☑ " : "☐ ")}${drawn(tokens)}</li>`,
+        html`<li>${task && (checked ? "☑ " : "☐ ")}${renderTokens(tokens)}</li>`,
     );
     return ordered ? html`<ol start=${start}>${lines}</ol>` : html`<ul>${lines}</ul>`;
   },
@@ -49,7 +50,7 @@ const DRAW = {
       <figcaption class="bar">
         <span class="muted small">${lang}</span>
         <span class="spacer"></span>
-        ${quiet("Copy", () => copy(text, "Copied the code"), { "aria-label": "Copy the code" })}
+        ${quietButton("Copy", () => copy(text, "Copied the code"), { "aria-label": "Copy the code" })}
       </figcaption>
       <pre tabindex="0"><code>${text}</code></pre>
     </figure>`,

@@ -1,7 +1,7 @@
 // An address that leads nowhere, or to what is not yours: the two look alike.
 
 import { html } from "../lib/ui.js";
-import { Unread } from "./states-of-view.js";
+import { Placeholder } from "./states-of-view.js";
 
 export const title = () => "Not found";
 
@@ -21,11 +21,11 @@ export default function NotFound({ what = "page" }) {
 }
 
 /** The page of something that is being read, could not be, or is not there; else nothing. */
-export const unreadPage = (name, read, what) =>
+export const placeholderPage = (name, read, what) =>
   [404, 422].includes(read.error?.status)
     ? html`<${NotFound} what=${what} />`
     : read.value === undefined &&
       html`<div class="page">
       <h1 tabindex="-1">${name}</h1>
-      <${Unread} of=${read} what=${`the ${what}`} />
+      <${Placeholder} of=${read} what=${`the ${what}`} />
     </div>`;

@@ -1,6 +1,6 @@
 // The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
 
-import { isTyped, useKey } from "../lib/keys.js";
+import { isTyping, useKey } from "../lib/keys.js";
 import { lazy } from "./lazy.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
@@ -30,6 +30,6 @@ export const openShortcuts = () => isHelpOpen.set(true);
 
 /** What the keyboard does, on `?`. */
 export function Shortcuts() {
-  useKey((event) => event.key === "?" && !isTyped(event), openShortcuts);
+  useKey((event) => event.key === "?" && !isTyping(event), openShortcuts);
   return useStore(isHelpOpen) && html`<${Keys} close=${() => isHelpOpen.set(false)} />`;
 }

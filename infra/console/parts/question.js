@@ -4,11 +4,11 @@ import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
-import { actionsOn } from "./toasts.js";
+import { createAction } from "./toasts.js";
 import { When } from "./when.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/job.css");
+loadStyles("/styles/job.css");
 
 const label = (option) =>
   typeof option === "object" && option !== null
@@ -20,7 +20,7 @@ const valueOf = (option) =>
 /** The question of a job, answered as its waits are. */
 export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
-    actionsOn(onAnswered)(
+    createAction(onAnswered)(
       "Could not answer",
       () => jobs.answer(jobId, { body: { answer } }),
       "Answered: the job continues",
@@ -28,7 +28,7 @@ export function Question({ jobId, wait, onAnswered }) {
   const options = Array.isArray(wait.options) ? wait.options : [];
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">
-    <${Answering}
+    <${AnswerForm}
       question=${question}
       options=${options}
       isFree=${options.length === 0}
@@ -42,7 +42,7 @@ export function Question({ jobId, wait, onAnswered }) {
   </section>`;
 }
 
-export function Answering({ question, options, isFree, most, send }) {
+export function AnswerForm({ question, options, isFree, most, send }) {
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (event) => {

@@ -1,6 +1,6 @@
 // Another payload for a job: run again from a step as a new one, or the failed one again.
 
-import { jobs as api, once } from "../api.js";
+import { jobs as api, withIdempotencyKey } from "../api.js";
 import { payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
@@ -14,7 +14,7 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
   const run = async () => {
     const changed = text === first ? {} : { payload: payloadIn(text) };
     if (from) {
-      const made = await api.replay(job.id, once({ from_step: from, ...changed }));
+      const made = await api.replay(job.id, withIdempotencyKey({ from_step: from, ...changed }));
       navigate(`/jobs/${made.id}`);
     } else {
       await api.retry(job.id, { body: changed });

@@ -1,14 +1,14 @@
 // ResourceView: a page that lists one kind of thing, kept fresh, with what can be done to each.
 
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
 import { pageHead, Stale } from "./states-of-view.js";
-import { column, listed } from "./table.js";
-import { actionsOn } from "./toasts.js";
+import { column, dataTable } from "./table.js";
+import { createAction } from "./toasts.js";
 
-const EVERY_MS = 10_000;
+const POLL_MS = 10_000;
 
 /** On, off, or what is wrong with it. */
 export const OnOff = ({ isOn, problem = null }) =>
@@ -33,10 +33,10 @@ export function ResourceView({
   empty,
   children,
 }) {
-  const rows = useRead(read, inputs);
+  const rows = useFetch(read, inputs);
   const [editing, setEditing] = useState(null);
-  usePolling(rows, EVERY_MS);
-  const act = actionsOn(rows.refresh);
+  usePolling(rows, POLL_MS);
+  const act = createAction(rows.refresh);
   const [words, Editor] = add || [];
   const button = ([verb, run], row) =>
     html`<${ActionButton} key=${verb} className="quiet" run=${run}
@@ -62,7 +62,7 @@ export function ResourceView({
     )}
     ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
     <section class="card" aria-label=${name}>
-      ${listed(shown, all)}
+      ${dataTable(shown, all)}
     </section>
     ${children}
     ${

@@ -1,6 +1,6 @@
 // The search field of a list.
 
-import { isTyped, useKey } from "../lib/keys.js";
+import { isTyping, useKey } from "../lib/keys.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
@@ -22,7 +22,7 @@ export function SearchBox({
     return () => clearTimeout(timer);
   }, [text]);
   useKey(
-    (event) => event.key === "/" && !isTyped(event),
+    (event) => event.key === "/" && !isTyping(event),
     () => input.current?.focus(),
   );
   return html`<label class="search">

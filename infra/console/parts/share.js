@@ -3,7 +3,7 @@
 import { html, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
 import { ActionButton, Dialog } from "./dialog.js";
-import { actionsOn } from "./toasts.js";
+import { createAction } from "./toasts.js";
 
 /**
  * A button whose dialog makes and ends a link; `share(isShared)` answers `{url}`, and `address` is
@@ -11,7 +11,7 @@ import { actionsOn } from "./toasts.js";
  */
 export function ShareButton({ what, address, share, refresh }) {
   const [isOpen, setIsOpen] = useState(false);
-  const act = actionsOn(refresh);
+  const act = createAction(refresh);
   const link = address && new URL(address, location.href).href;
   const set = (isShared) => () => act("Could not change the link", () => share(isShared));
   return html`

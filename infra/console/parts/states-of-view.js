@@ -1,6 +1,6 @@
 // The states every view has besides being loaded: loading, empty, failed, stale.
 
-import { html, quiet } from "../lib/ui.js";
+import { html, quietButton } from "../lib/ui.js";
 
 /** Something is being read for the first time. */
 export const Loading = ({ what = "Loading" }) =>
@@ -32,7 +32,7 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>Shown as last read. ${error?.message}</span>
-    ${quiet("Try again", retry)}
+    ${quietButton("Try again", retry)}
   </div>`;
 
 /** The head of a page: its title, whose it is, and what can be done there. */
@@ -44,7 +44,7 @@ export const pageHead = (title, of, ...actions) =>
   </header>`;
 
 /** Nothing is shown yet: it is being read, or could not be. */
-export const Unread = ({ of: read, what }) =>
+export const Placeholder = ({ of: read, what }) =>
   read.error
     ? html`<${Failed}
       error=${read.error}

@@ -1,11 +1,11 @@
 // Rows under named columns: one way to draw a table, for eyes, screen readers and phones.
 
-import { html, quiet } from "../lib/ui.js";
-import { Stale, Unread } from "./states-of-view.js";
+import { html, quietButton } from "../lib/ui.js";
+import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/more.css");
+loadStyles("/styles/more.css");
 
 /** A column, whose `head` may be more than its name; the classes `num` and `phone-less` are of its head, too. */
 export function column(name, ...rest) {
@@ -15,7 +15,7 @@ export function column(name, ...rest) {
 /** The column that names the row. */
 export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
-const ofHead = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
+const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
 /** A table that scrolls sideways where it is too wide. */
 export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
@@ -26,7 +26,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
           ${columns.map(({ name, head, className: of }) =>
             name === "Actions"
               ? html`<th scope="col" key=${name}><span class="hidden">${name}</span></th>`
-              : html`<th scope="col" key=${name} class=${ofHead(of)}>${head ?? name}</th>`,
+              : html`<th scope="col" key=${name} class=${headClasses(of)}>${head ?? name}</th>`,
           )}
         </tr>
       </thead>
@@ -73,9 +73,9 @@ export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
 
 /** The rows of a read as a table, once it was read. */
-export const listed = ({ of, rows = [], empty, ...options }, columns) =>
+export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
   !of.value
-    ? html`<${Unread} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
+    ? html`<${Placeholder} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
     : rows.length === 0
       ? empty
       : table({ rows, ...options }, columns);
@@ -84,11 +84,11 @@ export const listed = ({ of, rows = [], empty, ...options }, columns) =>
 export const liveList = ({ of, what, ...options }, columns) =>
   html`<section class="card list" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
-    ${listed({ of, cards: true, ...options }, columns)}
+    ${dataTable({ of, cards: true, ...options }, columns)}
     ${
       of.more &&
       html`<div class="actions start">
-        ${quiet(`Older ${what}`, of.more)}
+        ${quietButton(`Older ${what}`, of.more)}
       </div>`
     }
   </section>`;

@@ -1,7 +1,7 @@
 // What is said of an action: asked before, reported after, refused with its reason.
 
-import { html, quiet } from "../lib/ui.js";
-import { confirm } from "../lib/ask.js";
+import { html, quietButton } from "../lib/ui.js";
+import { confirm } from "../lib/prompt.js";
 import { createStore, useStore } from "../lib/store.js";
 
 const toasts = createStore([]);
@@ -24,7 +24,7 @@ export function notifyFailure(what, error) {
 }
 
 /** Actions on what a read shows: each says that it is done or why not, and reads again. */
-export const actionsOn = (refresh) => async (failure, run, done, question) => {
+export const createAction = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
   try {
     const made = await run();
@@ -39,10 +39,10 @@ export const actionsOn = (refresh) => async (failure, run, done, question) => {
 };
 
 /** An action that changes nothing which is shown. */
-export const act = actionsOn(() => {});
+export const act = createAction(() => {});
 
 /** Says the state after a pause is lifted: another may stop the same jobs. */
-export const resumed = (name) => (answer) =>
+export const describeResume = (name) => (answer) =>
   [
     `${name} is ${answer.paused ? "still paused" : "resumed"}`,
     ...(answer.left ?? []).flatMap(({ next }) => next.map(({ words }) => words)),
@@ -57,7 +57,7 @@ export function Toasts() {
     ${list.map(
       ({ id, text, tone, href, label }) => html`<div class="toast" key=${id} data-tone=${tone}>
         <p>${text}${href && html` <a href=${href}>${label}</a>`}</p>
-        ${quiet("Dismiss", () => dismiss(id), { "aria-label": "Dismiss message" })}
+        ${quietButton("Dismiss", () => dismiss(id), { "aria-label": "Dismiss message" })}
       </div>`,
     )}
   </div>`;

@@ -1,12 +1,12 @@
 // Waterfall: the steps and children of a job in order of time, each with its bars and its duration.
 
-import { counted, duration, relative, utc } from "../lib/format.js";
+import { pluralize, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 import { html, useMemo, useState } from "../lib/ui.js";
 import { extentOf, placeOf, rowsOf, spansOf } from "../lib/waterfall.js";
 
-needStyles("/styles/waterfall.css");
+loadStyles("/styles/waterfall.css");
 
 const MAX_ROWS = 400;
 const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };
@@ -42,7 +42,7 @@ export function Waterfall({ trace, now, detailsOf }) {
     </ol>
     ${
       (all.length > MAX_ROWS || trace.more) &&
-      html`<p class="muted small num">The first ${counted(rows.length, "row")}; ${others}.</p>`
+      html`<p class="muted small num">The first ${pluralize(rows.length, "row")}; ${others}.</p>`
     }
     <p class="muted small waterfall-legend">
       <span class="bar"><i class="key-queued" aria-hidden="true"></i> Queued or backing off</span>

@@ -8,26 +8,34 @@ import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { nextRunOf } from "../lib/states.js";
-import { usePolling, useRead } from "../lib/store.js";
-import { hooks, html, quiet, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { usePolling, useFetch } from "../lib/store.js";
+import {
+  hooks,
+  html,
+  quietButton,
+  useEffect,
+  useLayoutEffect,
+  useRef,
+  useState,
+} from "../lib/ui.js";
 import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
-import { ActionButton, useKeptFocus } from "../parts/dialog.js";
-import { Steps } from "../parts/held.js";
+import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
+import { Steps } from "../parts/holders.js";
 import { JobLog } from "../parts/job-log.js";
 import { EnqueueDialog, ReplayDialog } from "../parts/lazy.js";
 import { Question } from "../parts/question.js";
-import { Stale, Unread } from "../parts/states-of-view.js";
+import { Stale, Placeholder } from "../parts/states-of-view.js";
 import { fact, jobLink } from "../parts/table.js";
-import { actionsOn } from "../parts/toasts.js";
+import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
-import NotFound, { unreadPage } from "../parts/not-found.js";
+import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
 
-const EVERY_MS = 2000;
+const POLL_MS = 2000;
 const EXPLAIN_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
@@ -36,13 +44,13 @@ export const title = ({ id }) => `Job ${id.slice(-8)}`;
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const { id } = job;
-  const attempts = useRead((signal) => api.attempts(id, signal), [id]);
-  const steps = useRead((signal) => api.steps(id, null, signal), [id]);
-  const explained = useRead((signal) => api.explain(id, signal), [id]);
-  const trace = useRead((signal) => api.trace(id, signal), [id]);
+  const attempts = useFetch((signal) => api.attempts(id, signal), [id]);
+  const steps = useFetch((signal) => api.steps(id, null, signal), [id]);
+  const explained = useFetch((signal) => api.explain(id, signal), [id]);
+  const trace = useFetch((signal) => api.trace(id, signal), [id]);
   const isMoving = trace.value?.jobs.some((one) => !ENDED.has(one.status));
   // steps and children are not events of this job
-  usePolling(trace, isMoving ? EVERY_MS : null);
+  usePolling(trace, isMoving ? POLL_MS : null);
   // why it does not run depends on others, whose changes are not events of this job
   usePolling(explained, job.status === "pending" || job.status === "waiting" ? EXPLAIN_MS : null);
   const seen = useRef(stamp);
@@ -58,11 +66,11 @@ export default function JobPage({ id }) {
   const watch = useJob(id);
   const { job, missing, problem } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
-  if (!job) return unreadPage("Job", { error: problem, refresh: watch.refresh }, "job");
-  return html`<${Loaded} watch=${watch} job=${job} key=${job.id} />`;
+  if (!job) return placeholderPage("Job", { error: problem, refresh: watch.refresh }, "job");
+  return html`<${JobDetails} watch=${watch} job=${job} key=${job.id} />`;
 }
 
-function Loaded({ watch, job }) {
+function JobDetails({ watch, job }) {
   const [duplicating, setDuplicating] = useState(false);
   const [replaying, setReplaying] = useState(null); // {from}: a step; {}: the whole
   const { attempts, steps, explained, trace } = useDetails(job);
@@ -117,9 +125,9 @@ function Loaded({ watch, job }) {
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         ${Object.entries(watch.output).map(
-          ([name, said]) => html`<${Words} key=${name} name=${name} said=${said} />`,
+          ([name, said]) => html`<${StreamOutput} key=${name} name=${name} said=${said} />`,
         )}
-        <${Data} job=${job} />
+        <${JobData} job=${job} />
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
@@ -204,8 +212,8 @@ function withoutError(sentence, job) {
 }
 
 function Actions({ job, watch, duplicate, edit }) {
-  const act = actionsOn(watch.refresh);
-  const box = useKeptFocus();
+  const act = createAction(watch.refresh);
+  const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
   const cancel = () =>
     act("Could not cancel", () => api.cancel(job.id), undefined, {
@@ -239,12 +247,12 @@ function Actions({ job, watch, duplicate, edit }) {
       </button>`
     }
     <button type="button" onClick=${duplicate}>Duplicate</button>
-    ${quiet("Copy link", () => copy(location.href, "Copied the link"))}
+    ${quietButton("Copy link", () => copy(location.href, "Copied the link"))}
   </div>`;
 }
 
 /** What went in and what came out. */
-function Data({ job }) {
+function JobData({ job }) {
   const { payload, result } = job;
   const part = (id, name, value) =>
     html`<section class="card" aria-labelledby=${id}>
@@ -258,7 +266,7 @@ function Data({ job }) {
 }
 
 /** What it says in a stream, as it comes: who reads the end of it stays there. */
-function Words({ name, said }) {
+function StreamOutput({ name, said }) {
   const words = useRef(null);
   const text = outputText(said);
   useLayoutEffect(() => {
@@ -271,7 +279,7 @@ function Words({ name, said }) {
     <div class="bar">
       <h2>Output: ${name}</h2>
       <span class="spacer"></span>
-      ${quiet("Copy", () => copy(text, "Copied output"))}
+      ${quietButton("Copy", () => copy(text, "Copied output"))}
     </div>
     <p class="words" ref=${words} tabindex="0"></p>
   </section>`;
@@ -294,7 +302,7 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
     ${
       trace.value
         ? html`<${Waterfall} trace=${trace.value} now=${now} detailsOf=${detailsOf} />`
-        : html`<${Unread} of=${trace} what="the timeline" />`
+        : html`<${Placeholder} of=${trace} what="the timeline" />`
     }
   </section>`;
 }
@@ -321,8 +329,8 @@ function RowDetails({ row, job, steps, attempts, onReplay }) {
 }
 
 function Child({ id }) {
-  const read = useRead((signal) => rpc("get_job", { p_job_id: id }, signal), [id]);
-  if (!read.value) return html`<${Unread} of=${read} what="the child job" />`;
+  const read = useFetch((signal) => rpc("get_job", { p_job_id: id }, signal), [id]);
+  if (!read.value) return html`<${Placeholder} of=${read} what="the child job" />`;
   const { error_message: message, payload, result } = read.value;
   return html`<p>
       <a href=${`/jobs/${id}`}>Open the child job</a>

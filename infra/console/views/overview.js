@@ -1,39 +1,39 @@
 // How the whole is doing: what is wrong, what is live, throughput, queue time and load.
 
-import { jobs, session, whole } from "../api.js";
+import { jobs, session, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
 import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
-import { usePolling, useRead, useStore } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
-import { askFor } from "../lib/ask.js";
+import { promptText } from "../lib/prompt.js";
 import { ActionButton } from "../parts/dialog.js";
-import { FAILURE, failureKey } from "../parts/failures.js";
-import { Holders } from "../parts/held.js";
+import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
+import { Holders } from "../parts/holders.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
 import { breakable, column, figure, heading, table } from "../parts/table.js";
-import { actionsOn, resumed } from "../parts/toasts.js";
+import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Overview";
 
-const EVERY_MS = 5000;
-const DEFAULT = "1h";
+const POLL_MS = 5000;
+const DEFAULT_RANGE = "1h";
 const MAX_FAILURES = 5;
-const MAX_LOADED = 8;
+const MAX_TYPES = 8;
 
 export default function Overview({ workspace, user }) {
-  const range = rangeOf(useQuery().get("range"), DEFAULT);
+  const range = rangeOf(useQuery().get("range"), DEFAULT_RANGE);
   const [minutes, words] = RANGES[range];
   const scope = workspace.id;
-  const stats = useRead((signal) => whole.stats(scope, minutes, signal), [scope, minutes]);
-  const series = useRead((signal) => whole.series(scope, minutes, signal), [scope, minutes]);
-  const held = useRead((signal) => whole.explain(scope, signal), [scope]);
-  const failures = useRead((signal) => jobs.failures(scope, signal), [scope]);
-  const health = useRead((signal) => whole.health(signal), []);
-  for (const read of [stats, series, failures, held, health]) usePolling(read, EVERY_MS);
+  const stats = useFetch((signal) => engine.stats(scope, minutes, signal), [scope, minutes]);
+  const series = useFetch((signal) => engine.series(scope, minutes, signal), [scope, minutes]);
+  const held = useFetch((signal) => engine.explain(scope, signal), [scope]);
+  const failures = useFetch((signal) => jobs.failures(scope, signal), [scope]);
+  const health = useFetch((signal) => engine.health(signal), []);
+  for (const read of [stats, series, failures, held, health]) usePolling(read, POLL_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     ${pageHead(
@@ -77,12 +77,12 @@ export default function Overview({ workspace, user }) {
 
 /** Stops the workspace's jobs from starting, or lets them start again. */
 function Pause({ stats, workspace }) {
-  const act = actionsOn(stats.refresh);
+  const act = createAction(stats.refresh);
   if (!stats.value || workspace.role === "member") return null;
   const { name, id } = workspace;
   const isPaused = stats.value.pauses?.some((one) => one.kind === "workspace" && one.name === id);
   const pause = async () => {
-    const reason = await askFor({
+    const reason = await promptText({
       title: `Pause ${name}?`,
       text: `No job of ${name} starts until you resume. Running jobs continue, new ones wait.`,
       field: "Reason, if any",
@@ -92,11 +92,12 @@ function Pause({ stats, workspace }) {
     if (reason === null) return;
     await act(
       "Could not pause",
-      () => whole.pause(id, { body: { reason: reason || null } }),
+      () => engine.pause(id, { body: { reason: reason || null } }),
       `${name} is paused`,
     );
   };
-  const resume = () => act("Could not resume", () => whole.resume(id, { body: {} }), resumed(name));
+  const resume = () =>
+    act("Could not resume", () => engine.resume(id, { body: {} }), describeResume(name));
   return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"}
     run=${isPaused ? resume : pause}>
     ${isPaused ? "Resume" : "Pause jobs"}
@@ -150,7 +151,7 @@ function Stats({ stats, series, words }) {
       ${figure("Running", atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
       ${figure("Failed", number(sums.failed), lost, sums.failed > 0)}
-      ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < WELL)}
+      ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < HEALTHY_SUCCESS)}
     </section>
     ${
       types.size === 0
@@ -185,7 +186,7 @@ function Stats({ stats, series, words }) {
   `;
 }
 
-const WELL = 0.95; // a share of jobs that completed below which someone should look
+const HEALTHY_SUCCESS = 0.95; // a share of jobs that completed below which someone should look
 
 const chart = (id, name, more) =>
   html`<section class="card" aria-labelledby=${id}>
@@ -199,7 +200,7 @@ function Failures({ groups }) {
   const most = groups.slice(0, MAX_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">What fails</h2>
-    ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE)}
+    ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }
@@ -218,7 +219,7 @@ function ByType({ types, stats }) {
     .sort((a, b) => b.jobs - a.jobs || b.failed - a.failed);
   const most = Math.max(1, rows[0]?.jobs);
   return html`${table(
-    { label: "Load by type", rows: rows.slice(0, MAX_LOADED), key: (row) => row.type },
+    { label: "Load by type", rows: rows.slice(0, MAX_TYPES), key: (row) => row.type },
     [
       heading(
         "Type",
@@ -230,7 +231,7 @@ function ByType({ types, stats }) {
       column("Run p95", "num phone-less", (row) => duration(row.run?.p95_ms)),
     ],
   )}
-    ${rows.length > MAX_LOADED && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
+    ${rows.length > MAX_TYPES && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
 }
 
 const loadColumns = (most) => [
@@ -248,8 +249,8 @@ const loadColumns = (most) => [
 /** Which tenants make the work, for staff. */
 function ByTenant({ minutes }) {
   const { workspaces } = useStore(session);
-  const read = useRead((signal) => whole.stats(null, minutes, signal), [minutes]);
-  usePolling(read, 3 * EVERY_MS);
+  const read = useFetch((signal) => engine.stats(null, minutes, signal), [minutes]);
+  usePolling(read, 3 * POLL_MS);
   const rows = (read.value?.tenants ?? []).map((one) => ({ ...one, jobs: one.enqueued }));
   if (rows.length === 0) return null;
   const nameOf = (id) => workspaces.find((one) => one.id === id)?.name ?? id;

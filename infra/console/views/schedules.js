@@ -1,9 +1,9 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
-import { jobs, OF, once, route, rpc } from "../api.js";
+import { jobs, WORKSPACE_PATH, withIdempotencyKey, route, rpc } from "../api.js";
 import { local, payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
-import { useRead } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { StateBadge } from "../parts/badge.js";
 import { DialogForm } from "../parts/dialog.js";
@@ -11,12 +11,12 @@ import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
 import { breakable, column, heading, jobLink } from "../parts/table.js";
-import { WHEN } from "../parts/when-due.js";
+import { SCHEDULE_COLUMNS } from "../parts/schedule-columns.js";
 
 export const title = () => "Schedules";
 
-const put = route(`PUT ${OF}/schedules/{name}`);
-const remove = route(`DELETE ${OF}/schedules/{name}`);
+const put = route(`PUT ${WORKSPACE_PATH}/schedules/{name}`);
+const remove = route(`DELETE ${WORKSPACE_PATH}/schedules/{name}`);
 const MAX_READ = 200; // jobs in one call
 
 /** Each with the last job that it made, as `last`. */
@@ -42,7 +42,7 @@ export default function Schedules({ workspace }) {
   const mayManage = workspace.role === "manager";
   const runNow = async ({ job_type, payload, options }) => {
     const body = { workspace_id: workspace.id, job_type, payload, ...options };
-    navigate(`/jobs/${(await jobs.create(once(body))).id}`);
+    navigate(`/jobs/${(await jobs.create(withIdempotencyKey(body))).id}`);
   };
   return html`<${ResourceView}
     name="Schedules"
@@ -60,7 +60,7 @@ export default function Schedules({ workspace }) {
             ${breakable(one.job_type)}
           </a>`,
       ),
-      ...WHEN,
+      ...SCHEDULE_COLUMNS,
       column(
         "Last run",
         (one) =>
@@ -113,7 +113,7 @@ function NextRuns({ workspaceId, cron, timezone }) {
     const timer = setTimeout(() => setWanted({ cron, timezone }), TYPING_MS);
     return () => clearTimeout(timer);
   }, [cron, timezone]);
-  const runs = useRead(
+  const runs = useFetch(
     (signal) =>
       rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: wanted, p_count: 3 }, signal),
     [workspaceId, wanted.cron, wanted.timezone],

@@ -1,29 +1,29 @@
 // Job types, what is broken first; the page of one has who serves it and with which jobs in hand,
 // its schema, limits, pause and schedules.
 
-import { jobs, rpc, session, types as api, whole } from "../api.js";
-import { atLeast, counted, duration, number, percent } from "../lib/format.js";
+import { jobs, rpc, session, types as api, engine } from "../api.js";
+import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
-import { usePolling, useRead, useStore } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag, WorkerState } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
-import { Holders } from "../parts/held.js";
+import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
-import { Empty, Unread } from "../parts/states-of-view.js";
+import { Empty, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, jobLink, table } from "../parts/table.js";
-import { actionsOn, resumed } from "../parts/toasts.js";
+import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { WHEN } from "../parts/when-due.js";
+import { SCHEDULE_COLUMNS } from "../parts/schedule-columns.js";
 
 export const title = ({ name }) => name ?? "Types";
 
-const EVERY_MS = 10_000;
+const POLL_MS = 10_000;
 const MAX_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
-const alive = ({ serving }) => serving.filter(isAlive).length;
+const countAlive = ({ serving }) => serving.filter(isAlive).length;
 
 /** Refused, unserved, paused, with a backlog, failing, in use, the rest: who needs someone first. */
 const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
@@ -59,7 +59,7 @@ export default function Types({ name, workspace }) {
       column("State", (type) => html`<${TypeWorkers} type=${type} />`),
       column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
-      column("Workers", "num phone-less", (type) => quantity(alive(type))),
+      column("Workers", "num phone-less", (type) => quantity(countAlive(type))),
       column("Completed", "num phone-less", (type) => quantity(type.day.completed ?? 0)),
       column("Failed", "num", (type) =>
         type.day.failed > 0
@@ -92,29 +92,29 @@ const listOf = ({ job_type: name }, state, count) =>
 
 /** Whether a type runs: refused, paused, served by someone, or by no one. */
 function TypeWorkers({ type }) {
-  const [, tone, words] = SERVED.find(([isSo]) => isSo(type));
+  const [, tone, words] = WORKER_STATES.find(([matches]) => matches(type));
   return html`<${Tag} tone=${tone}>${words}<//>`;
 }
 
 /** The first that is so. */
-const SERVED = [
+const WORKER_STATES = [
   [(type) => type.refusal, "failed", "Refused"],
   [(type) => type.paused_at, "waiting", "Paused"],
   [(type) => !type.served, "failed", "No worker"],
-  [(type) => alive(type) === 0, "waiting", "No worker now"],
+  [(type) => countAlive(type) === 0, "waiting", "No worker now"],
   [() => true, "completed", "Served"],
 ];
 
 function TypePage({ name, workspace }) {
-  const read = useRead((signal) => api.get(workspace.id, name, signal), [workspace.id, name]);
+  const read = useFetch((signal) => api.get(workspace.id, name, signal), [workspace.id, name]);
   const [enqueuing, setEnqueuing] = useState(false);
-  usePolling(read, EVERY_MS);
+  usePolling(read, POLL_MS);
   const type = read.value;
-  const act = actionsOn(read.refresh);
+  const act = createAction(read.refresh);
   const isPaused = Boolean(type?.paused_at);
   const { user } = useStore(session);
   const resume = async () => {
-    const answer = await whole.resume(workspace.id, { body: { job_type: name } });
+    const answer = await engine.resume(workspace.id, { body: { job_type: name } });
     const isOfOperator = answer.left?.some(({ kind }) => kind === "job_type");
     if (!isOfOperator || !user.isOperator) return answer;
     return rpc("pause_jobs", { p_request: { kind: "job_type", name, paused: false } });
@@ -122,8 +122,8 @@ function TypePage({ name, workspace }) {
   const pause = () =>
     act(
       "Could not change",
-      isPaused ? resume : () => whole.pause(workspace.id, { body: { job_type: name } }),
-      isPaused ? resumed(name) : `${name} is paused`,
+      isPaused ? resume : () => engine.pause(workspace.id, { body: { job_type: name } }),
+      isPaused ? describeResume(name) : `${name} is paused`,
       !isPaused && {
         title: `Pause ${name}?`,
         text: `No job of this type starts in ${workspace.name} until you resume.`,
@@ -154,8 +154,8 @@ function TypePage({ name, workspace }) {
     </header>
     ${
       type
-        ? html`<${Loaded} type=${type} workspace=${workspace} />`
-        : html`<${Unread} of=${read} what="the type" />`
+        ? html`<${TypeDetails} type=${type} workspace=${workspace} />`
+        : html`<${Placeholder} of=${read} what="the type" />`
     }
     ${
       enqueuing &&
@@ -170,14 +170,14 @@ function TypePage({ name, workspace }) {
 const MAX_RUNNING = 100;
 
 /** Who serves it, since when, of which commit, and with which jobs in hand. */
-function Serving({ type, workspace }) {
+function Workers({ type, workspace }) {
   const filter = { workspace_id: workspace.id, job_type: type.job_type, state: ["running"] };
-  const running = useRead(
+  const running = useFetch(
     (signal) => jobs.page(filter, null, MAX_RUNNING, signal),
     [workspace.id, type.job_type],
   );
-  usePolling(running, EVERY_MS);
-  const inHand = ({ worker_id: id }) =>
+  usePolling(running, POLL_MS);
+  const jobsOfWorker = ({ worker_id: id }) =>
     (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
   const columns = [
     heading("Worker", "mono small wrap", (one) => one.worker_id),
@@ -186,7 +186,7 @@ function Serving({ type, workspace }) {
     column("Since", (one) => html`<${When} at=${one.started_at} />`),
     column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
     column("Jobs in hand", (one) => {
-      const held = inHand(one);
+      const held = jobsOfWorker(one);
       return held.length === 0
         ? "–"
         : html`${held.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
@@ -214,7 +214,7 @@ function Serving({ type, workspace }) {
           ${
             gone.length > 0 &&
             html`<details class="more" open=${here.length === 0}>
-              <summary>${counted(gone.length, "worker")} not seen lately</summary>
+              <summary>${pluralize(gone.length, "worker")} not seen lately</summary>
               ${workers(gone, "Workers not seen lately")}
             </details>`
           }`
@@ -222,7 +222,7 @@ function Serving({ type, workspace }) {
   </section>`;
 }
 
-function Loaded({ type, workspace }) {
+function TypeDetails({ type, workspace }) {
   const { day } = type;
   const seconds = (value) => duration(value * 1000);
   const bad = `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`;
@@ -240,7 +240,7 @@ function Loaded({ type, workspace }) {
     </section>
     <div class="columns">
       <div class="column main">
-        <${Serving} type=${type} workspace=${workspace} />
+        <${Workers} type=${type} workspace=${workspace} />
         <section class="card" aria-labelledby="h-schema">
           <h2 id="h-schema">Payload schema</h2>
           ${
@@ -256,7 +256,7 @@ function Loaded({ type, workspace }) {
               ? html`<${Empty} title="No schedules" />`
               : table({ label: "Schedules", rows: type.schedules, key: (one) => one.name }, [
                   heading("Name", (one) => one.name),
-                  ...WHEN,
+                  ...SCHEDULE_COLUMNS,
                   column(
                     "State",
                     (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,

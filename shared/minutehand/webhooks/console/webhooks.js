@@ -1,7 +1,7 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { jobs, OF, route, rpc } from "../../api.js";
-import { counted } from "../../lib/format.js";
+import { jobs, WORKSPACE_PATH, route, rpc } from "../../api.js";
+import { pluralize } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
 import { CopyId } from "../../parts/copy.js";
@@ -15,11 +15,11 @@ import { When } from "../../parts/when.js";
 
 export const title = () => "Webhooks";
 
-const add = route(`POST ${OF}/webhooks`);
-const change = route(`PATCH ${OF}/webhooks/{webhook_id}`);
-const remove = route(`DELETE ${OF}/webhooks/{webhook_id}`);
-const rotate = route(`POST ${OF}/webhooks/{webhook_id}/rotate-secret`);
-const sendTest = route(`POST ${OF}/webhooks/{webhook_id}/test`);
+const add = route(`POST ${WORKSPACE_PATH}/webhooks`);
+const change = route(`PATCH ${WORKSPACE_PATH}/webhooks/{webhook_id}`);
+const remove = route(`DELETE ${WORKSPACE_PATH}/webhooks/{webhook_id}`);
+const rotate = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/rotate-secret`);
+const sendTest = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/test`);
 
 const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
@@ -144,7 +144,7 @@ export default function Webhooks({ workspace }) {
             ${
               one.failures > 0 &&
               html`<p class="problem">
-                ${counted(one.failures, "failure")} in a row, the first <${When}
+                ${pluralize(one.failures, "failure")} in a row, the first <${When}
                   at=${one.failing_since} />
               </p>`
             }

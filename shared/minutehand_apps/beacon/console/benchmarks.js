@@ -1,20 +1,20 @@
 // Benchmarks: the jobs of a workspace, newest first, and what of them could not be queued.
 
-import { counted } from "../../lib/format.js";
+import { pluralize } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
-import { needStyles } from "../../lib/styles.js";
+import { loadStyles } from "../../lib/styles.js";
 import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { actionsOn, notify } from "../../parts/toasts.js";
+import { createAction, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
-needStyles("/apps/beacon/beacon.css");
+loadStyles("/apps/beacon/beacon.css");
 
 export const title = () => "Benchmarks";
 
@@ -44,9 +44,9 @@ export default function Benchmarks({ workspace }) {
   const dead = rows.filter((job) => job.outbox_status === "dead");
   const [writing, setWriting] = useState(false);
   const retry = () =>
-    actionsOn(jobs.refresh)("Could not retry", async () => {
+    createAction(jobs.refresh)("Could not retry", async () => {
       const { count } = await beacon.redrive(workspace.id);
-      notify(`${counted(count, "message")} will be published again`);
+      notify(`${pluralize(count, "message")} will be published again`);
     });
   return html`<div class="page">
     <header class="page-head">
@@ -61,7 +61,7 @@ export default function Benchmarks({ workspace }) {
         <div class="bar">
           <h2 id="h-dead">Not queued</h2>
           <span class="spacer"></span>
-          <${ActionButton} run=${retry}>Retry ${counted(dead.length, "job")}<//>
+          <${ActionButton} run=${retry}>Retry ${pluralize(dead.length, "job")}<//>
         </div>
         <ul class="stack">
           ${dead.map(

@@ -8,10 +8,10 @@ const call = callRoute;
 export const beacon = {
   jobs: (workspaceId, cursor, signal) =>
     call("GET /api/v1/jobs", { query: { workspace_id: workspaceId, limit: 25, cursor }, signal }),
-  job: (id, signal) => call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
+  job: (id, signal) => call("GET /api/v1/jobs/{id}", { params: { id }, signal }),
   submit: (body) => call("POST /api/v1/jobs", { body }),
-  cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
-  bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { places: { id } }),
+  cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { params: { id } }),
+  bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { params: { id } }),
   redrive: (workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => call("GET /api/v1/keys"),

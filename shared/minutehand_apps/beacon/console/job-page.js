@@ -1,33 +1,33 @@
 // One job: each region's state while it runs, then the answers side by side, and the receipts.
 
-import { counted } from "../../lib/format.js";
-import { useFollowed } from "../../parts/live.js";
-import { useRead } from "../../lib/store.js";
+import { pluralize } from "../../lib/format.js";
+import { useTopicRefresh } from "../../parts/live.js";
+import { useFetch } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
-import { actionsOn } from "../../parts/toasts.js";
+import { createAction } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Answers } from "./answers.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
-import { unreadPage } from "../../parts/not-found.js";
+import { placeholderPage } from "../../parts/not-found.js";
 
 export const title = () => "Benchmark";
 
 export default function JobPage({ id, workspace }) {
-  const found = useRead((signal) => beacon.job(id, signal), [id]);
+  const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
   // the job and its executions share a session, which begins with its job of the queue
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
-  const freshness = useFollowed(found, [topic], isLive ?? true);
-  const unread = unreadPage("Benchmark", found, "job");
+  const freshness = useTopicRefresh(found, [topic], isLive ?? true);
+  const unread = placeholderPage("Benchmark", found, "job");
   if (unread) return unread;
-  const executions = counted(job.executions.length, "execution");
-  const act = actionsOn(found.refresh);
+  const executions = pluralize(job.executions.length, "execution");
+  const act = createAction(found.refresh);
   const cancel = () =>
     act("Could not cancel", () => beacon.cancel(job.id), undefined, {
       title: "Cancel this job?",
@@ -36,8 +36,8 @@ export default function JobPage({ id, workspace }) {
       danger: true,
     });
   const { constraints } = job.spec;
-  const asked = counted(job.spec.questions.length, "question");
-  const regions = counted(constraints.regions.length, "region");
+  const asked = pluralize(job.spec.questions.length, "question");
+  const regions = pluralize(constraints.regions.length, "region");
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">

@@ -1,11 +1,11 @@
 // A job's receipts, taken along to be verified anywhere; and the page of one.
 
 import { shortId } from "../../lib/format.js";
-import { useRead } from "../../lib/store.js";
+import { useFetch } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { copy, download, JsonView } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
-import NotFound, { unreadPage } from "../../parts/not-found.js";
+import NotFound, { placeholderPage } from "../../parts/not-found.js";
 import { fact } from "../../parts/table.js";
 import { act } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
@@ -37,8 +37,8 @@ export function Receipts({ id }) {
 
 /** One receipt at an address of its own. */
 export default function ReceiptPage({ id, receipt }) {
-  const read = useRead(() => beacon.bundle(id), [id]);
-  const unread = unreadPage("Receipt", read, "receipt");
+  const read = useFetch(() => beacon.bundle(id), [id]);
+  const unread = placeholderPage("Receipt", read, "receipt");
   if (unread) return unread;
   const one = read.value.receipts.find((each) => each.id === receipt);
   if (!one) return html`<${NotFound} what="receipt" />`;

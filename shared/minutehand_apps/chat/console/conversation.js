@@ -4,22 +4,22 @@
 import { callRoute, jobs as api, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
 import { stateOf } from "../../lib/states.js";
-import { useRead } from "../../lib/store.js";
-import { needStyles } from "../../lib/styles.js";
+import { useFetch } from "../../lib/store.js";
+import { loadStyles } from "../../lib/styles.js";
 import { classes, hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { copy } from "../../parts/copy.js";
 import { Icon } from "../../parts/icons.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { useFollowed } from "../../parts/live.js";
+import { useTopicRefresh } from "../../parts/live.js";
 import { Markdown } from "../../parts/markdown.js";
-import NotFound, { unreadPage } from "../../parts/not-found.js";
-import { Answering } from "../../parts/question.js";
+import NotFound, { placeholderPage } from "../../parts/not-found.js";
+import { AnswerForm } from "../../parts/question.js";
 import { Stale } from "../../parts/states-of-view.js";
-import { actionsOn } from "../../parts/toasts.js";
+import { createAction } from "../../parts/toasts.js";
 import { Sentence, When } from "../../parts/when.js";
 
-needStyles("/apps/chat/chat.css");
+loadStyles("/apps/chat/chat.css");
 
 export const title = () => "Conversation";
 
@@ -86,7 +86,7 @@ export default function ConversationPage({ workspace }) {
 }
 
 function Conversation({ id, workspaceId }) {
-  const found = useRead((signal) => readSession(id, signal), [id]);
+  const found = useFetch((signal) => readSession(id, signal), [id]);
   const session = found.value;
   const [sending, setSending] = useState(0);
   const [stopped, setStopped] = useState([]);
@@ -94,7 +94,7 @@ function Conversation({ id, workspaceId }) {
   const box = useRef(null);
   const hasBegun = Boolean(session?.title);
   const messages = session?.messages ?? [];
-  useFollowed(
+  useTopicRefresh(
     found,
     [hasBegun && `session:${id}`],
     messages.some((one) => LIVE.includes(one.status)),
@@ -105,9 +105,9 @@ function Conversation({ id, workspaceId }) {
     return () => clearTimeout(timer);
   }, [sending, hasBegun, found.isLoading]);
   const { log, end, isAway, goThere } = useEndInSight(Boolean(session));
-  const unread = unreadPage("Conversation", found, "conversation");
+  const unread = placeholderPage("Conversation", found, "conversation");
   if (unread) return unread;
-  const act = actionsOn(found.refresh);
+  const act = createAction(found.refresh);
   const headers = { "X-Session-Id": id };
   const send = async (content, key = crypto.randomUUID()) => {
     goThere();
@@ -325,7 +325,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
     ${
       question &&
       html`
-        <${Answering}
+        <${AnswerForm}
           key=${question.id}
           question=${question.content}
           options=${question.options ?? []}

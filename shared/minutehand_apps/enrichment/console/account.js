@@ -2,23 +2,23 @@
 
 import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
-import { useFollowed } from "../../parts/live.js";
-import { useRead } from "../../lib/store.js";
+import { useTopicRefresh } from "../../parts/live.js";
+import { useFetch } from "../../lib/store.js";
 import { html, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { Stale } from "../../parts/states-of-view.js";
-import { actionsOn, notify } from "../../parts/toasts.js";
+import { createAction, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { EnrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
-import NotFound, { unreadPage } from "../../parts/not-found.js";
+import NotFound, { placeholderPage } from "../../parts/not-found.js";
 
 export const title = () => "Account";
 
 export default function AccountPage({ id, workspace }) {
-  const found = useRead(
+  const found = useFetch(
     async (signal) => {
       const [account, contacts, history] = await Promise.all(
         [accountOf, contactsOf, jobsOf].map((read) => read(id, signal)),
@@ -29,8 +29,8 @@ export default function AccountPage({ id, workspace }) {
   );
   const job = found.value?.history.find((one) => !ENDED.has(one.status));
   // enrichment may be asked for elsewhere: by a colleague, another tab
-  useFollowed(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
-  const unread = unreadPage("Account", found, "account");
+  useTopicRefresh(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
+  const unread = placeholderPage("Account", found, "account");
   if (unread) return unread;
   if (found.value.account === null) return html`<${NotFound} what="account" />`;
   return html`<${Loaded} ...${found.value} ...${found} job=${job} />`;
@@ -153,7 +153,8 @@ const FIELDS = [
 function Beside({ account, name, label, kind, onSaved }) {
   const said = account.metadata?.apollo_fields?.[name] ?? null;
   if (said === null || String(said) === String(account[name] ?? "")) return null;
-  const use = () => actionsOn(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
+  const use = () =>
+    createAction(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
   const says = `Use what Apollo says for ${label.toLowerCase()}`;
   return html`<div class="bar muted small">
     ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:

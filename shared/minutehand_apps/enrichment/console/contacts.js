@@ -1,7 +1,7 @@
 // Contacts: the people of the accounts, each with its own enrichment; and a form for another.
 
 import { safeUrl } from "../../lib/format.js";
-import { useRead } from "../../lib/store.js";
+import { useFetch } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
 import { choice, field } from "../../parts/field.js";
@@ -62,7 +62,7 @@ function NewContact({ workspaceId, onClose, onAdded }) {
   const [name, setName] = useState("");
   const [email, setEmail] = useState("");
   const [account, setAccount] = useState("");
-  const accounts = useRead((signal) => page("accounts", workspaceId, { signal }), [workspaceId]);
+  const accounts = useFetch((signal) => page("accounts", workspaceId, { signal }), [workspaceId]);
   const options = (accounts.value?.rows ?? []).map((one) => [one.id, one.name]);
   const save = async () => {
     await add("contacts", {

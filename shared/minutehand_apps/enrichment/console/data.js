@@ -1,7 +1,7 @@
 // What the enrichment pages read and do: records under row level security, writes by the API.
 
 import { callRoute, supabase, unwrap } from "../../api.js";
-import { counted } from "../../lib/format.js";
+import { pluralize } from "../../lib/format.js";
 
 const call = callRoute;
 
@@ -70,25 +70,25 @@ export const edit = (id, changes) =>
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
 
 /** What Apollo may charge for so many. */
-export const costOf = (count) => `at most ${counted(count, "credit")}`;
+export const costOf = (count) => `at most ${pluralize(count, "credit")}`;
 
 export const enrichment = (kind, id) =>
   kind === "account"
-    ? call("POST /api/accounts/{account_id}/enrich", { places: { account_id: id } })
-    : call("POST /api/contacts/{contact_id}/enrich", { places: { contact_id: id } });
+    ? call("POST /api/accounts/{account_id}/enrich", { params: { account_id: id } })
+    : call("POST /api/contacts/{contact_id}/enrich", { params: { contact_id: id } });
 
 const of = (workspaceId) => ({ workspace_id: workspaceId });
 
 export const apiSettings = {
   get: (workspaceId, signal) =>
-    call("GET /api/workspaces/{workspace_id}/settings", { places: of(workspaceId), signal }),
+    call("GET /api/workspaces/{workspace_id}/settings", { params: of(workspaceId), signal }),
   put: (workspaceId, changes) =>
-    call("PUT /api/workspaces/{workspace_id}/settings", { places: of(workspaceId), body: changes }),
+    call("PUT /api/workspaces/{workspace_id}/settings", { params: of(workspaceId), body: changes }),
   removeKey: (workspaceId) =>
-    call("DELETE /api/workspaces/{workspace_id}/settings", { places: of(workspaceId) }),
+    call("DELETE /api/workspaces/{workspace_id}/settings", { params: of(workspaceId) }),
   test: (workspaceId, key) =>
     call("POST /api/workspaces/{workspace_id}/settings/test-connection", {
-      places: of(workspaceId),
+      params: of(workspaceId),
       body: key ? { apollo_api_key: key } : {},
     }),
 };

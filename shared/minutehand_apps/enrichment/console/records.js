@@ -2,23 +2,23 @@
 
 import { useLivePages } from "../../parts/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
-import { needStyles } from "../../lib/styles.js";
-import { html, quiet } from "../../lib/ui.js";
+import { loadStyles } from "../../lib/styles.js";
+import { html, quietButton } from "../../lib/ui.js";
 import { Freshness, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/search.js";
 import { Icon } from "../../parts/icons.js";
 import { column, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { actionsOn } from "../../parts/toasts.js";
+import { createAction } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { costOf, enrichment, page, running } from "./data.js";
 
-needStyles("/apps/enrichment/enrichment.css");
+loadStyles("/apps/enrichment/enrichment.css");
 
 /** The button of a record; what it may cost is said before it is pressed. */
 export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
-  const run = () => actionsOn(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
+  const run = () => createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
   return html`<${ActionButton}
     className=${className}
     run=${run}
@@ -94,7 +94,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
         attributes: (row) => ({ "data-record": row.id }),
         empty: search
           ? html`<${Empty} title=${`No ${kind} matches “${search}”`}>
-              ${quiet(`Show all ${kind}s`, () => setQuery({ search: "" }))}
+              ${quietButton(`Show all ${kind}s`, () => setQuery({ search: "" }))}
             <//>`
           : html`<${Empty} title=${`No ${kind}s yet`}>
               <p>${hint}</p>

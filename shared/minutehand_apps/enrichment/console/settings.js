@@ -1,25 +1,25 @@
 // A workspace's Apollo key: it goes in, is tested and removed, and never comes out again.
 
 import { number } from "../../lib/format.js";
-import { useRead } from "../../lib/store.js";
-import { needStyles } from "../../lib/styles.js";
+import { useFetch } from "../../lib/store.js";
+import { loadStyles } from "../../lib/styles.js";
 import { html, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Icon } from "../../parts/icons.js";
 import { figure } from "../../parts/table.js";
-import { actionsOn, notify } from "../../parts/toasts.js";
+import { createAction, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/states-of-view.js";
+import { Placeholder } from "../../parts/states-of-view.js";
 import { apiSettings, SOURCES } from "./data.js";
 
-needStyles("/styles/apps.css");
-needStyles("/apps/enrichment/enrichment.css");
+loadStyles("/styles/apps.css");
+loadStyles("/apps/enrichment/enrichment.css");
 
 export const title = () => "API settings";
 
 export default function Settings({ workspace }) {
-  const found = useRead((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
+  const found = useFetch((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
   return html`<div class="page narrow">
     <header class="page-head"><h1 tabindex="-1">API settings</h1></header>
     ${
@@ -28,7 +28,7 @@ export default function Settings({ workspace }) {
           settings=${found.value}
           workspace=${workspace}
           refresh=${found.refresh} />`
-        : html`<${Unread} of=${found} what="the settings" />`
+        : html`<${Placeholder} of=${found} what="the settings" />`
     }
   </div>`;
 }
@@ -62,7 +62,7 @@ function Loaded({ settings, workspace, refresh }) {
   };
   const gone = () => apiSettings.removeKey(workspace.id);
   const remove = () =>
-    actionsOn(refresh)("Could not remove", gone, "The key is removed", {
+    createAction(refresh)("Could not remove", gone, "The key is removed", {
       title: "Remove the Apollo key?",
       text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
       action: "Remove the key",

@@ -3,8 +3,8 @@
 import { callRoute, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
 import { navigate } from "../../lib/router.js";
-import { useRead } from "../../lib/store.js";
-import { needStyles } from "../../lib/styles.js";
+import { useFetch } from "../../lib/store.js";
+import { loadStyles } from "../../lib/styles.js";
 import { hooks, html, useState } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
@@ -12,13 +12,13 @@ import { ActionButton } from "../../parts/dialog.js";
 import { Icon } from "../../parts/icons.js";
 import { ShareButton } from "../../parts/share.js";
 import { Stale } from "../../parts/states-of-view.js";
-import { useFollowed } from "../../parts/live.js";
-import { actionsOn } from "../../parts/toasts.js";
+import { useTopicRefresh } from "../../parts/live.js";
+import { createAction } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { isLive, toneOf } from "./plans.js";
-import { unreadPage } from "../../parts/not-found.js";
+import { placeholderPage } from "../../parts/not-found.js";
 
-needStyles("/apps/plans/plans.css");
+loadStyles("/apps/plans/plans.css");
 
 export const title = () => "Plan";
 
@@ -32,27 +32,27 @@ const FORMATS = [
 
 /** A plan and its report. */
 async function readPlan(id, signal) {
-  const places = { plan_id: id };
+  const params = { plan_id: id };
   const [plan, report] = await Promise.all([
-    callRoute("GET /api/plans/{plan_id}", { places, signal }),
-    callRoute("GET /api/plans/{plan_id}/report", { places, headers: JSON_ONLY, signal }),
+    callRoute("GET /api/plans/{plan_id}", { params, signal }),
+    callRoute("GET /api/plans/{plan_id}/report", { params, headers: JSON_ONLY, signal }),
   ]);
   return { ...plan, report };
 }
 
 export default function PlanPage({ id }) {
-  const found = useRead((signal) => readPlan(id, signal), [id]);
+  const found = useFetch((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
   const live = isLive(plan?.status);
   const session = plan?.session_id; // of a guest's, whose job is no one's to follow
-  useFollowed(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
+  useTopicRefresh(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
   const { output } = useJob(live ? plan.job_id : null, { session_id: session });
-  const unread = unreadPage("Plan", found, "plan");
+  const unread = placeholderPage("Plan", found, "plan");
   if (unread) return unread;
-  const act = actionsOn(found.refresh);
-  const places = { plan_id: id };
+  const act = createAction(found.refresh);
+  const params = { plan_id: id };
   const gone = async () => {
-    await callRoute("DELETE /api/plans/{plan_id}", { places });
+    await callRoute("DELETE /api/plans/{plan_id}", { params });
     navigate("/plans");
   };
   const remove = () =>
@@ -63,21 +63,21 @@ export default function PlanPage({ id }) {
       danger: true,
     });
   const post = (problem, what) =>
-    act(problem, () => callRoute(`POST /api/plans/{plan_id}/${what}`, { places }));
+    act(problem, () => callRoute(`POST /api/plans/{plan_id}/${what}`, { params }));
   const save = (type, file) =>
     act("Could not read the report", async () => {
       const headers = { Accept: type };
       const route = "GET /api/plans/{plan_id}/report";
-      download(file, await callRoute(route, { places, headers, as: "blob" }));
+      download(file, await callRoute(route, { params, headers, as: "blob" }));
     });
   const redo = (stage) =>
     act("Could not make it again", () =>
       callRoute("POST /api/plans/{plan_id}/chapters/{stage}/retry", {
-        places: { ...places, stage },
+        params: { ...params, stage },
       }),
     );
   const share = (shared) =>
-    callRoute("PUT /api/plans/{plan_id}/share", { places, body: { shared } });
+    callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
   const { tone, word } = toneOf(plan.status);
   return html`<article class="page reading">
     <header class="page-head">
@@ -141,10 +141,10 @@ export default function PlanPage({ id }) {
 function Log({ plan }) {
   const [isOpen, setIsOpen] = useState(false);
   const read = async (signal) => {
-    const asked = { places: { plan_id: plan.plan_id }, headers: JSON_ONLY, signal };
+    const asked = { params: { plan_id: plan.plan_id }, headers: JSON_ONLY, signal };
     return isOpen ? (await callRoute("GET /api/plans/{plan_id}/stream", asked)).events : [];
   };
-  const found = useRead(read, [isOpen, plan.percentage, plan.status]);
+  const found = useFetch(read, [isOpen, plan.percentage, plan.status]);
   return html`<details class="card" onToggle=${(event) => setIsOpen(event.target.open)}>
     <summary>Log</summary>
     <ol aria-label="Log">

@@ -1,7 +1,7 @@
 // What the pages of training read and do, and how a training is shown while it is processed.
 
 import { callRoute as call, request, supabase, unwrap } from "../../api.js";
-import { counted } from "../../lib/format.js";
+import { pluralize } from "../../lib/format.js";
 import { trainingClient } from "./client.js";
 
 const at = (id) => ({ training_id: id });
@@ -11,15 +11,15 @@ export const { createTranscriptionJob } = trainingClient(request);
 export const trainings = {
   list: (workspaceId, after, signal) =>
     call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  read: (id, signal) => call("GET /api/trainings/{training_id}", { places: at(id), signal }),
+  read: (id, signal) => call("GET /api/trainings/{training_id}", { params: at(id), signal }),
   transcript: (id, signal) =>
-    call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
-  video: (id, signal) => call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
-  cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
-  retry: (id) => call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+    call("GET /api/trainings/{training_id}/transcript", { params: at(id), signal }),
+  video: (id, signal) => call("GET /api/trainings/{training_id}/video", { params: at(id), signal }),
+  cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { params: at(id) }),
+  retry: (id) => call("POST /api/trainings/{training_id}/retry", { params: at(id) }),
   share: (id, shared) =>
-    call("PUT /api/trainings/{training_id}/share", { places: at(id), body: { shared } }),
-  remove: (id) => call("DELETE /api/trainings/{training_id}", { places: at(id) }),
+    call("PUT /api/trainings/{training_id}/share", { params: at(id), body: { shared } }),
+  remove: (id) => call("DELETE /api/trainings/{training_id}", { params: at(id) }),
 };
 
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
@@ -92,7 +92,7 @@ export function aboutOf(training) {
   const steps = training.procedure?.procedure?.steps.length;
   const parts = [
     training.media?.seconds && clock(training.media.seconds),
-    steps ? `procedure of ${counted(steps, "step")}` : training.transcript && "transcript",
+    steps ? `procedure of ${pluralize(steps, "step")}` : training.transcript && "transcript",
     training.share_id && "shared",
   ];
   return parts.filter(Boolean).join(" · ");

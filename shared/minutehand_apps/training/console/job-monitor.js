@@ -1,12 +1,12 @@
 // The jobs that trainings are made of, as rows of a list: what each makes, how it is, why it failed.
 
 import { jobs as api } from "../../api.js";
-import { counted, duration, serverNow } from "../../lib/format.js";
+import { pluralize, duration, serverNow } from "../../lib/format.js";
 import { html } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { column, heading } from "../../parts/table.js";
-import { actionsOn } from "../../parts/toasts.js";
+import { createAction } from "../../parts/toasts.js";
 import { Elapsed, Sentence, When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { isLiveJob, MAKES } from "./data.js";
@@ -38,7 +38,7 @@ const SAYS = column("Message", "wrap bare", (job) => {
   if (why)
     return html`<span class=${status === "failed" ? "problem" : undefined}>${why}</span>
       <span class="under">
-        ${status === "failed" && retries > 0 && `after ${counted(retries + 1, "attempt")}`}
+        ${status === "failed" && retries > 0 && `after ${pluralize(retries + 1, "attempt")}`}
         ${status === "pending" && Date.parse(next) > serverNow() && html`next try <${When} at=${next} />`}
       </span>`;
   if (status === "pending")
@@ -61,7 +61,7 @@ const DURATION = column("Duration", "num", ({ status, started_at: from, complete
 
 /** The columns of jobs; `refresh` after one was cancelled or retried. */
 export function columnsOf(refresh, isOfOne = false) {
-  const act = actionsOn(refresh);
+  const act = createAction(refresh);
   const button = (job, word, run) =>
     html`<${ActionButton}
       className="quiet"

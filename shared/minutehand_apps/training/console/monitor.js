@@ -3,7 +3,7 @@
 import { atLeast } from "../../lib/format.js";
 import { setQuery, useQuery } from "../../lib/router.js";
 import { stateOf } from "../../lib/states.js";
-import { html, quiet, useRef } from "../../lib/ui.js";
+import { html, quietButton, useRef } from "../../lib/ui.js";
 import { Freshness } from "../../parts/badge.js";
 import { choice } from "../../parts/field.js";
 import { useLivePages } from "../../parts/live.js";
@@ -88,7 +88,7 @@ export default function Monitor({ workspace }) {
         empty:
           status || type
             ? html`<${Empty} title="No such job">
-                ${quiet("Show all jobs", () => setQuery({ status: "", type: "" }))}
+                ${quietButton("Show all jobs", () => setQuery({ status: "", type: "" }))}
               <//>`
             : html`<${Empty} title="No jobs yet">
                 <p>Upload a video in <a href="/trainings">Training</a>, and its jobs are listed here.</p>

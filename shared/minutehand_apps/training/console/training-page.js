@@ -1,13 +1,13 @@
 // One training: its jobs while they run, the video, and the procedure or the transcript beside it.
 
-import { useFollowed } from "../../parts/live.js";
+import { useTopicRefresh } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
-import { useRead } from "../../lib/store.js";
-import { needStyles } from "../../lib/styles.js";
+import { useFetch } from "../../lib/store.js";
+import { loadStyles } from "../../lib/styles.js";
 import { classes, html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { actionsOn, notify } from "../../parts/toasts.js";
+import { createAction, notify } from "../../parts/toasts.js";
 import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
 import { table } from "../../parts/table.js";
@@ -15,15 +15,15 @@ import { When } from "../../parts/when.js";
 import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
 import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
 import { Picture, useVideo, Video } from "./video.js";
-import { unreadPage } from "../../parts/not-found.js";
+import { placeholderPage } from "../../parts/not-found.js";
 
-needStyles("/apps/training/training.css");
+loadStyles("/apps/training/training.css");
 
 export const title = () => "Training";
 
 export default function TrainingPage({ id }) {
   const [isGoing, setIsGoing] = useState(false);
-  const act = actionsOn(() => setIsGoing(false));
+  const act = createAction(() => setIsGoing(false));
   const go = () => {
     setIsGoing(true);
     return trainings.remove(id).then(() => navigate("/trainings"));
@@ -42,20 +42,20 @@ export default function TrainingPage({ id }) {
 function Training({ id, remove }) {
   const player = useRef(null);
   const [at, setAt] = useState(null); // of the video, once it plays
-  const found = useRead((signal) => trainings.read(id, signal), [id]);
+  const found = useFetch((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
-  useFollowed(found, [`session:training:${id}`], isLive);
+  useTopicRefresh(found, [`session:training:${id}`], isLive);
   useNotice(training);
   const video = useVideo(training?.media ? id : null);
   const transcribed = training?.transcribed ?? 0;
-  const transcript = useRead(
+  const transcript = useFetch(
     async (signal) => (transcribed > 0 ? trainings.transcript(id, signal) : null),
     [id, transcribed, training?.status],
   );
-  const unread = unreadPage("Training", found, "training");
+  const unread = placeholderPage("Training", found, "training");
   if (unread) return unread;
-  const act = actionsOn(found.refresh);
+  const act = createAction(found.refresh);
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);

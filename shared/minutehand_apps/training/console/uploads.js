@@ -6,7 +6,7 @@
  */
 
 import { request } from "../../api.js";
-import { createStore, isPassing } from "../../lib/store.js";
+import { createStore, isTransient } from "../../lib/store.js";
 
 const ROUTE = "/api/uploads";
 const PREFIX = "minutehand.uploads "; // with the upload's id, so that each tab keeps its own
@@ -140,7 +140,7 @@ async function repeat(run, signal) {
     try {
       return await run();
     } catch (error) {
-      if (signal.aborted || !isPassing(error) || attempt === MAX_TRIES) throw error;
+      if (signal.aborted || !isTransient(error) || attempt === MAX_TRIES) throw error;
       const seconds = error.retryAfter ?? Math.min(MAX_DELAY_SECONDS, 2 ** attempt / 2);
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }

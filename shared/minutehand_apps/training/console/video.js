@@ -1,13 +1,13 @@
 // The video, played from an address that is signed for an hour and asked for again when it expires.
 
-import { useRead } from "../../lib/store.js";
+import { useFetch } from "../../lib/store.js";
 import { html, useRef } from "../../lib/ui.js";
-import { Unread } from "../../parts/states-of-view.js";
+import { Placeholder } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
 /** The address of a training's video, once it has one. */
 export const useVideo = (id) =>
-  useRead(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
+  useFetch(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
 
 /** The picture at a place of the video; pressed, the video plays from there. */
 export const Picture = ({ address, seconds, title, jump }) =>
@@ -70,7 +70,7 @@ export function Video({ of: found, title, handle, onTime }) {
             </p>`
           }
         `
-        : html`<${Unread} of=${found} what="the video" />`
+        : html`<${Placeholder} of=${found} what="the video" />`
     }
   </section>`;
 }

@@ -7,7 +7,7 @@ import { When } from "./when.js";
 const DAY = "Mon ".length;
 
 /** The next run by the clock of its zone, which is beside it, and where it differs of the reader. */
-function clocks({ next_at: at, timezone }) {
+function describeTimes({ next_at: at, timezone }) {
   const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
   const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
   const [there, here] = [time(timezone), time(undefined)];
@@ -16,7 +16,7 @@ function clocks({ next_at: at, timezone }) {
   return `${there} there, ${isSameDay ? here.slice(DAY) : here} your time`;
 }
 
-export const WHEN = [
+export const SCHEDULE_COLUMNS = [
   column(
     "When",
     "mono small nowrap",
@@ -26,7 +26,7 @@ export const WHEN = [
     !one.enabled
       ? "–"
       : one.next_at
-        ? html`<${When} at=${one.next_at} /> <br /><span class="muted small">${clocks(one)}</span>`
+        ? html`<${When} at=${one.next_at} /> <br /><span class="muted small">${describeTimes(one)}</span>`
         : "never",
   ),
 ];

@@ -1,10 +1,10 @@
 // What is done to many jobs at once: the chosen ones, or all that match.
 
 import { jobs as api } from "../api.js";
-import { counted, number } from "../lib/format.js";
+import { pluralize, number } from "../lib/format.js";
 import { STATES, statusOf } from "../lib/states.js";
-import { html, quiet } from "../lib/ui.js";
-import { confirm } from "../lib/ask.js";
+import { html, quietButton } from "../lib/ui.js";
+import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];
@@ -32,7 +32,7 @@ async function countOf(filter, action) {
     count += page.jobs.length;
     cursor = page.next;
   } while (cursor && count < 1000);
-  return cursor ? `${number(count)}+ jobs` : counted(count, "job");
+  return cursor ? `${number(count)}+ jobs` : pluralize(count, "job");
 }
 
 /** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
@@ -41,7 +41,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   const many =
     known === undefined
       ? await countOf({ ...filter, workspace_id: workspaceId }, action)
-      : counted(known, "job");
+      : pluralize(known, "job");
   const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
   if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
   let count = 0;
@@ -51,7 +51,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
       count += done.count;
       ({ more, cursor } = done);
     }
-    notify(`${did} ${counted(count, "job")}`);
+    notify(`${did} ${pluralize(count, "job")}`);
     return true;
   } catch (error) {
     notifyFailure(`Could not ${action}`, error);
@@ -78,10 +78,10 @@ export function Selection({ picked, counts, filter, query, workspaceId, done }) 
   if (actions.length === 0) return null;
   const word = state ? STATES[state].word.toLowerCase() : "";
   const matching =
-    sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`;
+    sure === undefined ? `All ${word} jobs that match` : `${pluralize(sure, "job")} ${word}`;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">
-      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : matching}
+      ${picked.length > 0 ? `${pluralize(picked.length, "job")} selected` : matching}
     </span>
     <span class="spacer"></span>
     ${actions.map((action) =>
@@ -93,12 +93,12 @@ export function Selection({ picked, counts, filter, query, workspaceId, done }) 
           onClick=${() => onPicked(action)}>
           ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
         </button>`
-        : quiet(
+        : quietButton(
             `${ACTIONS[action].verb} all${sure === undefined ? "" : ` ${number(sure)}`}`,
             () => act({ action, filter: query, known: sure }),
             { key: action },
           ),
     )}
-    ${picked.length > 0 && quiet("Clear", done)}
+    ${picked.length > 0 && quietButton("Clear", done)}
   </div>`;
 }

@@ -1,13 +1,13 @@
 // Who holds jobs, by how many; and what is to be done about something, each step with its command.
 
-import { atLeast, counted } from "../lib/format.js";
+import { atLeast, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
-import { needStyles } from "../lib/styles.js";
+import { loadStyles } from "../lib/styles.js";
 
-needStyles("/styles/job.css");
+loadStyles("/styles/job.css");
 
 /** The page behind a path, by what it shows. */
 const PAGES = {
@@ -33,7 +33,7 @@ export const Steps = ({ next, here }) =>
     </p>`,
   );
 
-const HELD = [
+const HOLDER_COLUMNS = [
   column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
   heading(
     "Of type",
@@ -57,7 +57,7 @@ export function Holders({ holders, title = "Held jobs" }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
   return html`<section class="card holders" aria-labelledby="h-held">
-    <h2 id="h-held">${title} <span class="muted">${counted(holders.length, "holder")}</span></h2>
-    ${table({ label: title, rows: holders, key, cards: true }, HELD)}
+    <h2 id="h-held">${title} <span class="muted">${pluralize(holders.length, "holder")}</span></h2>
+    ${table({ label: title, rows: holders, key, cards: true }, HOLDER_COLUMNS)}
   </section>`;
 }

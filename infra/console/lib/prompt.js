@@ -6,10 +6,10 @@ import { createStore } from "./store.js";
 export const question = createStore(null);
 
 /** Ask before doing something that is hard to undo. */
-export const confirm = async (what) => (await askFor(what)) !== null;
+export const confirm = async (what) => (await promptText(what)) !== null;
 
 /** Ask, and for a line of text with it: null for no. */
-export function askFor(what) {
+export function promptText(what) {
   return new Promise((resolve) => {
     question.set({
       ...what,
