@@ -1,1 +1,1 @@
-"""Webhooks: job events are posted to the endpoints workspaces subscribed, signed and in order."""
+"""Webhooks: signed POST requests with job events, in order, to endpoints of workspaces."""

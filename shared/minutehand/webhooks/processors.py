@@ -1,6 +1,6 @@
-"""The processor of `webhook_delivery`: post one event to one endpoint and say how it went.
+"""The processor of `webhook_delivery`, which posts an event to an endpoint and records the result.
 
-What is sent to whom, in which order, and when an endpoint is disabled is decided in SQL.
+SQL decides the events, their order, and when an endpoint is disabled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
-from minutehand.webhooks.outbound import AddressRefused, PublicTransport
+from minutehand.webhooks.outbound import AddressRejected, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
@@ -33,16 +33,16 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
-#: Longest time for one endpoint, from its name to its answer.
-ANSWER_SECONDS = 10.0
-#: How much is kept of what an endpoint says when it refuses.
-MOST_SAID_BYTES = 300
+#: Maximum seconds for a request, from the look-up of the name to the response.
+REQUEST_SECONDS = 10.0
+#: Maximum bytes of an error's body that are stored.
+MAX_BODY_BYTES = 300
 HEADERS = {
     "accept-encoding": "identity",
     "content-type": "application/json",
     "user-agent": "Minutehand",
 }
-#: Why a delivery ends without having been sent, by what SQL says.
+#: Messages of deliveries that were not sent, by the reason from SQL.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
     "webhook_disabled": "not sent: the webhook is switched off",
@@ -51,7 +51,7 @@ NOT_SENT = {
 
 
 class Delivery(BaseModel):
-    """Which event goes to which endpoint."""
+    """Payload of a delivery: the endpoint and the event."""
 
     webhook_id: UUID
     job_id: UUID
@@ -59,8 +59,8 @@ class Delivery(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """How one try went; `status` is None when there was no answer."""
+class SendResult:
+    """Result of a request; `status` is None without a response."""
 
     ok: bool
     message: str
@@ -69,28 +69,28 @@ class Sent:
 
 
 class WebhookStore(FunctionStore):
-    """The engine's functions for a delivery, as `job_worker`."""
+    """Functions of the engine for a delivery, called as `job_worker`."""
 
-    async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
-        """What a leased delivery is to send."""
-        found: dict[str, Any] = await self._functions.call_held(
+    async def read_message(self, job_id: str, fence: int) -> dict[str, Any]:
+        """Read the message of a leased delivery."""
+        message: dict[str, Any] = await self._functions.call_held(
             "webhook_to_send", job_id, fence, parse=decode_object
         )
-        return found
+        return message
 
-    async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
-        """Record the outcome; return whether the webhook is still enabled."""
-        given = {name: value for name, value in asdict(sent).items() if name != "retry_after"}
-        request = {"job_id": job_id, "fence": fence, **given}
-        # a failure that is reported twice counts twice
-        noted: dict[str, Any] = await self._functions.call(
-            "webhook_sent", {"p_request": request}, repeatable=sent.ok, parse=decode_object
+    async def record(self, job_id: str, fence: int, result: SendResult) -> dict[str, Any]:
+        """Record the result; return whether the webhook is still enabled, and its failures."""
+        fields = {name: value for name, value in asdict(result).items() if name != "retry_after"}
+        request = {"job_id": job_id, "fence": fence, **fields}
+        # a failure must not be reported twice, because it would be counted twice
+        state: dict[str, Any] = await self._functions.call(
+            "webhook_sent", {"p_request": request}, repeatable=result.ok, parse=decode_object
         )
-        return noted
+        return state
 
 
 class Webhooks:
-    """Dependencies of one process."""
+    """Dependencies of the processor in one process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -99,32 +99,32 @@ class Webhooks:
 
     @cached_property
     def store(self) -> WebhookStore:
-        """The engine's functions."""
+        """Functions of the engine."""
         return WebhookStore(self._settings)
 
     async def deliver(
         self, job: Job[Delivery], ctx: JobContext
     ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
-        """Send the event; anything but a 2xx is tried again until SQL gives the endpoint up."""
-        message = await self.store.to_send(job.id, job.fence)
+        """Send the event, and retry any response but 2xx until SQL disables the webhook."""
+        message = await self.store.read_message(job.id, job.fence)
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
-        sent = await self.post(message)
-        noted = await self.store.sent(job.id, job.fence, sent)
-        if sent.ok:
-            return {"sent": True, "status": sent.status}
-        data = {"status": sent.status, "failures": noted["failures"]}
-        if not noted["enabled"]:
-            return Fail(f"{sent.message}; the webhook is disabled", data=data)
-        return Retry(sent.message, after=sent.retry_after, data=data)
+        result = await self.post(message)
+        state = await self.store.record(job.id, job.fence, result)
+        if result.ok:
+            return {"sent": True, "status": result.status}
+        data = {"status": result.status, "failures": state["failures"]}
+        if not state["enabled"]:
+            return Fail(f"{result.message}; the webhook is disabled", data=data)
+        return Retry(result.message, after=result.retry_after, data=data)
 
-    async def post(self, message: Mapping[str, Any]) -> Sent:
-        """Sign and post one message; of a refusal's body the beginning is kept."""
+    async def post(self, message: Mapping[str, Any]) -> SendResult:
+        """Sign and post a message; the result has the beginning of an error's body."""
         body = to_json(message["body"])
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
         except SealBroken:
-            return Sent(
+            return SendResult(
                 ok=False, message="the signing secret cannot be decrypted: create a new one"
             )
         message_id, now = message["message_id"], datetime.now(UTC)
@@ -135,29 +135,31 @@ class Webhooks:
                 Webhook(secret).sign(message_id, now, body.decode()) for secret in secrets
             ),
         }
-        private = message["private_addresses"] is True
-        return await self._send(message["url"], body, {**HEADERS, **signature}, private)
+        allows_private = message["private_addresses"] is True
+        return await self._send(message["url"], body, {**HEADERS, **signature}, allows_private)
 
-    async def _send(self, url: str, body: bytes, headers: Mapping[str, str], private: bool) -> Sent:
-        # development needs both: the stage, and the engine's own setting
-        loopback = self._settings.stage == "local" and private
+    async def _send(
+        self, url: str, body: bytes, headers: Mapping[str, str], allows_private: bool
+    ) -> SendResult:
+        # private addresses need both the local stage and the engine's setting
+        loopback = self._settings.stage == "local" and allows_private
         try:
             async with (
-                asyncio.timeout(ANSWER_SECONDS),
+                asyncio.timeout(REQUEST_SECONDS),
                 self._client(loopback).stream(
                     "POST", url, content=body, headers=headers
                 ) as response,
             ):
-                said = "" if response.is_success else await _beginning_of(response)
-                return _sent(response.status_code, response.headers, said, datetime.now(UTC))
+                text = "" if response.is_success else await _read_beginning(response)
+                return _to_result(response.status_code, response.headers, text, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
-            return Sent(ok=False, message="the endpoint did not answer in time")
-        except (AddressRefused, httpx.InvalidURL) as error:
-            return Sent(ok=False, message=str(error))
-        except UnicodeError:  # httpx reads xn-- names when they are used only
-            return Sent(ok=False, message="the endpoint's host must be a domain name")
+            return SendResult(ok=False, message="the endpoint did not answer in time")
+        except (AddressRejected, httpx.InvalidURL) as error:
+            return SendResult(ok=False, message=str(error))
+        except UnicodeError:  # httpx decodes xn-- names only when it uses them
+            return SendResult(ok=False, message="the endpoint's host must be a domain name")
         except httpx.HTTPError as error:
-            return Sent(
+            return SendResult(
                 ok=False, message=f"the endpoint could not be reached: {type(error).__name__}"
             )
 
@@ -169,50 +171,51 @@ class Webhooks:
             await self.store.aclose()
 
     def _client(self, loopback: bool) -> httpx.AsyncClient:
-        # made when needed: it reads every root certificate
+        # created on first use, because a client reads all root certificates
         if loopback not in self._clients:
             self._clients[loopback] = httpx.AsyncClient(
                 transport=PublicTransport(loopback=loopback),
-                timeout=ANSWER_SECONDS,
+                timeout=REQUEST_SECONDS,
                 follow_redirects=False,
-                trust_env=False,  # a proxy would resolve the name again
+                trust_env=False,  # a proxy would resolve the name once more
             )
         return self._clients[loopback]
 
 
-async def _beginning_of(response: httpx.Response) -> str:
-    """What the endpoint says of its refusal, on one line.
+async def _read_beginning(response: httpx.Response) -> str:
+    """Read the beginning of an error's body, on one line.
 
-    It is read as it was sent: what a stranger has packed becomes a thousand times as large.
+    A compressed body is ignored, because it may become a thousand times as large.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         return ""
     body = b""
-    with contextlib.suppress(httpx.HTTPError):  # the status was there before
+    with contextlib.suppress(httpx.HTTPError):  # the status is enough without the body
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) >= MOST_SAID_BYTES:
+            if len(body) >= MAX_BODY_BYTES:
                 break
-    return without_secrets(" ".join(body[:MOST_SAID_BYTES].decode(errors="replace").split()))
+    return without_secrets(" ".join(body[:MAX_BODY_BYTES].decode(errors="replace").split()))
 
 
-def _sent(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent:
+def _to_result(status: int, headers: httpx.Headers, text: str, now: datetime) -> SendResult:
     if 200 <= status < 300:
-        return Sent(ok=True, message="delivered", status=status)
+        return SendResult(ok=True, message="delivered", status=status)
     message = f"the endpoint answered {status}"
     if 300 <= status < 400:
-        place = without_secrets(headers.get("location", "nowhere")[:300])
-        message += f" to {place}; redirects are not followed"
-    if said:
-        message += f": {said}"
+        location = without_secrets(headers.get("location", "nowhere")[:300])
+        message += f" to {location}; redirects are not followed"
+    if text:
+        message += f": {text}"
     wait = requested_wait(headers, now=now)
-    return Sent(ok=False, message=message, status=status, retry_after=wait)
+    return SendResult(ok=False, message=message, status=status, retry_after=wait)
 
 
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
-    """Add the processor to `registry`; returns what it holds, to be closed at the end."""
+    """Add the processor to the registry and return its dependencies, to be closed at the end."""
     app = app or Webhooks(settings)
-    # a job's events go one by one, and endpoints that never answer hold three slots of a tenant
+    # The events of a job are sent one by one, and a tenant's endpoints that never respond occupy
+    # at most three slots.
     registry.processor(
         "webhook_delivery",
         payload=Delivery,

@@ -1,6 +1,7 @@
 """The routes of `/api/workspaces/{workspace_id}/webhooks`.
 
-Each is one call of the queue under the caller's token; what managers alone may do is decided there.
+Each calls one function of the queue with the caller's token. The queue decides which calls need a
+manager.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _routes = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}/webhooks", tags=
 
 
 def router(_: Services) -> APIRouter:
-    """What the API serves of webhooks."""
+    """Return the routes of webhooks."""
     return _routes
 
 
 class WebhookChanges(Body):
-    """What to change of a webhook; null for a list means all, omitted fields keep their values."""
+    """Changes of a webhook; null for a list means all, and omitted fields keep their values."""
 
     url: str | None = None
     description: str | None = None
@@ -35,17 +36,17 @@ class WebhookChanges(Body):
 
 
 class WebhookBody(WebhookChanges):
-    """A webhook to make; without lists it receives every state change of every job."""
+    """A new webhook; without lists it receives every state change of every job."""
 
     url: str
     enabled: bool = True
 
 
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
-    """A signing secret, sealed for the workspace."""
+    """Create a signing secret, sealed for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
     with standing_on("the key service"):
-        return await secrets.make(str(workspace_id))
+        return await secrets.create(str(workspace_id))
 
 
 Secret = Annotated[NewSecret, Depends(_new_secret)]
@@ -53,7 +54,7 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 @_routes.get("")
 async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
-    """The webhooks without their secrets, with failures and why one was switched off."""
+    """List the webhooks with their failures and the reasons of disabled ones, without secrets."""
     return await queue("list_webhooks")
 
 
@@ -61,41 +62,41 @@ async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
 async def create_webhook(
     body: WebhookBody, queue: WorkspaceQueue, secret: Secret, request: Request, response: Response
 ) -> dict[str, Any]:
-    """Make a webhook; its signing secret is in this answer and in no other."""
+    """Create a webhook; only this response contains its signing secret."""
     webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
-    made = await queue("put_webhook", repeatable=False, webhook=webhook)
-    response.headers["Location"] = f"{request.scope['path']}/{made['id']}"
-    return {**made, "secret": secret.plain}
+    created = await queue("put_webhook", repeatable=False, webhook=webhook)
+    response.headers["Location"] = f"{request.scope['path']}/{created['id']}"
+    return {**created, "secret": secret.plain}
 
 
 @_routes.patch("/{webhook_id:uuid}")
 async def change_webhook(
     webhook_id: UUID, body: WebhookChanges, queue: WorkspaceQueue
 ) -> dict[str, Any]:
-    """Change what the body names; `enabled: true` also forgives earlier failures."""
+    """Change the fields in the body; `enabled: true` also resets the failures."""
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
     return await queue("put_webhook", webhook=webhook)
 
 
 @_routes.post("/{webhook_id:uuid}/rotate-secret")
 async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret) -> dict[str, Any]:
-    """Make a new signing secret; the old one signs too for a day."""
+    """Create a new signing secret; for a day, messages are also signed with the old one."""
     webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
-    made = await queue("put_webhook", repeatable=False, webhook=webhook)
-    return {**made, "secret": secret.plain}
+    changed = await queue("put_webhook", repeatable=False, webhook=webhook)
+    return {**changed, "secret": secret.plain}
 
 
 @_routes.post("/{webhook_id:uuid}/test", status_code=202)
 async def test_webhook(
     webhook_id: UUID, queue: WorkspaceQueue, services: Provided
 ) -> dict[str, Any]:
-    """Send the workspace's latest event to it now; `job_id` is the delivery's."""
-    made = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
+    """Send the workspace's latest event to the webhook; `job_id` is the id of the delivery."""
+    delivery = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
     await services.waker.wake(reason="enqueue")
-    return made
+    return delivery
 
 
 @_routes.delete("/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, queue: WorkspaceQueue) -> None:
-    """Remove a webhook; deliveries not yet sent are dropped."""
+    """Delete a webhook; pending deliveries are dropped."""
     await queue("delete_webhook", repeatable=False, webhook_id=str(webhook_id))

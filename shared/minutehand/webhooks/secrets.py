@@ -1,6 +1,6 @@
-"""Signing secrets of webhooks: made and sealed where one is asked for, opened where one is used.
+"""Signing secrets of webhooks, created and sealed by the API, and opened by the processor.
 
-The database keeps them sealed, so that neither a dump nor a worker's key alone gives them away.
+The database stores them sealed, so that neither a dump nor a worker's key alone reveals them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _BYTES = 32
 
 @dataclass(frozen=True)
 class NewSecret:
-    """A fresh secret: as its owner sees it once, and as the database keeps it."""
+    """A new secret, in plain for its owner, and sealed for the database."""
 
     plain: str = field(repr=False)
     sealed: str
 
 
 class WebhookSecrets:
-    """Makes and opens signing secrets; keep one per process."""
+    """Creates and opens signing secrets; keep one instance per process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -37,17 +37,17 @@ class WebhookSecrets:
     def _sealer(self) -> Sealer:
         return make_sealer(self._settings)
 
-    async def make(self, workspace_id: str) -> NewSecret:
-        """A secret of 32 random bytes, sealed for this workspace alone."""
+    async def create(self, workspace_id: str) -> NewSecret:
+        """Create a secret of 32 random bytes, sealed for this workspace."""
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
         return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
     async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
-        """What was sealed for the workspace, in the same order."""
+        """Open secrets that were sealed for the workspace, in the same order."""
         context = _context(workspace_id)
-        return [await self._sealer.open(one, context=context) for one in sealed]
+        return [await self._sealer.open(value, context=context) for value in sealed]
 
 
 def _context(workspace_id: str) -> dict[str, str]:
-    # not a vendor's key of the same workspace either
+    # `secret`, so that a vendor's key of the same workspace cannot be used instead
     return row_context(workspace_id=str(workspace_id), secret="webhook")

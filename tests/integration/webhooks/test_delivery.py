@@ -66,7 +66,7 @@ class Post:
 
     async def subscribe(self, url: str, **webhook: Any) -> str:
         """Make a webhook of Acme's; returns its secret."""
-        secret = await self.secrets.make(ACME)
+        secret = await self.secrets.create(ACME)
         webhook |= {"url": url, "sealed_secret": secret.sealed}
         self.engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
         return secret.plain

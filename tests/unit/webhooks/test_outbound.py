@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.webhooks.outbound import AddressRefused, PublicTransport, is_public, resolve
+from minutehand.webhooks.outbound import AddressRejected, PublicTransport, is_public, resolve
 
 NAME = "hook.example"
 #: Private, shared, loopback, link-local, multicast, reserved, and IPv4 wrapped in IPv6.
@@ -34,7 +34,7 @@ def test_what_is_not_public_is_refused(address: str) -> None:
 async def test_odd_spellings_lead_nowhere(url: str) -> None:
     """The resolver's reading counts, not the spelling."""
     async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
-        with pytest.raises((AddressRefused, httpx.ConnectError)):
+        with pytest.raises((AddressRejected, httpx.ConnectError)):
             await http.post(url)
 
 
@@ -44,7 +44,7 @@ async def test_one_private_address_among_public_ones_is_enough(
     """One who answers so has something in mind."""
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
-    with pytest.raises(AddressRefused, match=NAME):
+    with pytest.raises(AddressRejected, match=NAME):
         await resolve(NAME, 443, loopback=True)
 
 
