@@ -1,6 +1,6 @@
-"""Find definitions that no other line names: SQL, Python, JavaScript and CSS.
+"""Find definitions in SQL, Python, JavaScript and CSS that no other line uses.
 
-Tests are no readers, except of the tools in `infra`.
+Uses in tests do not count, except of the tools in `infra`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 WORD = re.compile(r"[\w$]+")
 SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css", ".sql"}
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
-#: An import of names or of a whole module, with its file; an import by an expression.
+#: Import of names or of a module, with its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
-WHOLE = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
+#: Import by an expression.
+DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
 STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
 CREATED = re.compile(
@@ -27,12 +28,13 @@ CREATED = re.compile(
 )
 INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
-#: Columns that a statement writes.
+#: Columns that a statement writes, which is no use of them.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow)")
-#: Titles of pages, exports of the npm package, classes of uPlot, methods that Python, a build,
-#: Click, httpx and botocore call, functions whose names are composed, a column in a row's JSON.
-CALLED_BY_OTHERS = re.compile(
+#: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot,
+#: methods that Python, a build, Click, httpx and botocore call, functions whose names are composed,
+#: and a column in a row's JSON.
+USED_BY_OTHERS = re.compile(
     r" title$| __\w+__$|infra/console/npm/| u-|ResourcesHook$|resources.py: initialize$"
     r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"
     r"|public\.enrichment_|sessions\.opened_at$"
@@ -57,7 +59,7 @@ imported: defaultdict[str, set[str]] = defaultdict(set)
 for path, text in texts.items():
     for names, source in IMPORT.findall(text):
         imported[Path(source).name].update(words[path] if "*" in names else WORD.findall(names))
-    for source in WHOLE.findall(text):
+    for source in DYNAMIC_IMPORT.findall(text):
         imported[Path(source).name].update(words[path])
 pages = [text for path, text in texts.items() if path.suffix in {".js", ".html"}]
 named = {name for text in pages for name in re.findall(r"[\w-]+", text)}
@@ -74,17 +76,17 @@ others = {name for path in words.keys() - statements for name in words[path]}
 
 
 def has_reader(created: str, *names: str) -> bool:
-    """Return whether a statement reads all names, or another language a name that is alone."""
+    """Return whether a statement uses all names, or another language a single name."""
     return (len(names) == 1 and names[0] in others) or any(
-        set(names) <= found
-        for several in statements.values()
-        for statement, found in several
+        set(names) <= words_read
+        for parsed in statements.values()
+        for statement, words_read in parsed
         if statement != created and not INDEX.match(statement)
     )
 
 
 def created(path: Path) -> Iterator[str]:
-    """Yield functions and relations that nothing calls, their columns, and indexes."""
+    """Yield functions, relations, columns and indexes that nothing uses."""
     for statement, _ in statements[path] if "schemas" in path.parts else ():
         if not (match := CREATED.match(statement)):
             continue
@@ -104,19 +106,19 @@ def created(path: Path) -> Iterator[str]:
 
 
 def exported(path: Path) -> Iterator[str]:
-    """Yield exports of a script that nothing imports."""
+    """Yield exports of a script that no other script imports."""
     yield from sorted(set(EXPORT.findall(texts[path])) - imported[path.name])
 
 
 def defined(path: Path) -> Iterator[str]:
-    """Yield definitions that nothing names; a decorator registers a function or class."""
+    """Yield definitions that nothing uses, without decorated ones, which a decorator registers."""
     shared = tested if path.is_relative_to("infra") else set()
     for node in ast.walk(ast.parse(texts[path])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [] if node.decorator_list else [node.name]
         else:
             targets = getattr(node, "targets", [getattr(node, "target", None)])
-            names = [each.id for each in targets if isinstance(each, ast.Name)]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
         yield from (name for name in names if everywhere[name] == 1 and name not in shared)
 
 
@@ -126,13 +128,13 @@ def drawn(path: Path) -> Iterator[str]:
 
 
 FINDERS = {".js": exported, ".mjs": exported, ".py": defined, ".css": drawn, ".sql": created}
-found = [
+lines = [
     line
     for path in texts
     if path.suffix in FINDERS
     for name in FINDERS[path.suffix](path)
-    if not CALLED_BY_OTHERS.search(line := f"{path}: {name}")
+    if not USED_BY_OTHERS.search(line := f"{path}: {name}")
 ]
-for line in found:
-    print(f"{line} has no reader")
-sys.exit(bool(found))
+for line in lines:
+    print(f"{line} is not used")
+sys.exit(bool(lines))

@@ -1,4 +1,4 @@
-"""Finds words that this project does not use: names file and line, and the word to use."""
+"""Find words that this project does not use, and print each place with the word to use."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ DROPPED = {
     "kind: JobType": "job_type",
     "(?<!t)is no (?:level|list|number|option|string|table)": "must be",
 }
-#: Not inside another word; `heardAt` and `HEARD` are the word.
+#: Pattern for a whole word, also as a part of a name such as `heardAt` or `HEARD`.
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
-#: History, other people's text, and this list.
-LEFT_OUT = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|vendor/|/recorded/|fixtures/|infra/words"
-found = False
+#: Files with history or with texts of others, and this list.
+EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|vendor/|/recorded/|fixtures/|infra/words"
+has_matches = False
 for path in map(Path, subprocess.check_output(["git", "ls-files"], text=True).splitlines()):
-    if path.is_file() and not re.search(LEFT_OUT, path.as_posix()):
+    if path.is_file() and not re.search(EXCLUDED, path.as_posix()):
         text = path.read_bytes().decode(errors="ignore")
-        for words, use in DROPPED.items():
-            for match in re.finditer(WORD.format(words), text):
+        for pattern, replacement in DROPPED.items():
+            for match in re.finditer(WORD.format(pattern), text):
                 line = text.count("\n", 0, match.start()) + 1
-                print(f"{path}:{line}: {match[0]!r}: {use}")
-                found = True
-sys.exit(found)
+                print(f"{path}:{line}: {match[0]!r}: {replacement}")
+                has_matches = True
+sys.exit(has_matches)

@@ -1,9 +1,9 @@
 """Make a release: `python -m infra.release 0.4.0`.
 
-Writes the migration of the engine, and of webhooks where it changed, from what differs between
-the last release and the present text (`schemas/`), with the steps that a person wrote for it
-(`steps/0.4.0.sql`); then adds every file's hash to `supabase/RELEASES.json`. Refuses, and writes
-nothing, where a step is missing or a released file has changed.
+Writes a migration of the engine, and of webhooks if they changed, from the differences between the
+last release and the present sources (`schemas/`) and from the steps that a person wrote
+(`steps/0.4.0.sql`). Then adds the hash of every file to `supabase/RELEASES.json`. Writes nothing if
+a step is missing or a released file has changed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from minutehand.version import VERSION
 
 
 def main() -> int:
-    """Print what was written, or what prevents the release; 1 then."""
+    """Print the written files, or print what prevents the release and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
     version = parser.parse_args().version
     if version != VERSION:
-        print(f"shared/minutehand/version.py says {VERSION}", file=sys.stderr)
+        print(f"version must be {VERSION}, as in shared/minutehand/version.py", file=sys.stderr)
         return 1
     try:
-        written = release(version, now=datetime.now(UTC))
-    except CannotRelease as refused:
-        print(refused, file=sys.stderr)
+        paths = release(version, now=datetime.now(UTC))
+    except CannotRelease as error:
+        print(error, file=sys.stderr)
         return 1
-    for path in written:
+    for path in paths:
         print(path)
     return 0
 

@@ -1,8 +1,8 @@
 """Write each app's one migration from its schemas: `python -m infra.release.apps`.
 
-An app is copied, not upgraded, so it has no history: its migration is its present text. The file
-keeps its name. An app without one gets the next version after the newest migration; delete a file
-to have it written after a release of the engine that it needs.
+An app is copied and not upgraded, so its migration is its present schema, without a history. The
+file keeps its name. The migration of a new app gets the version after the newest migration. To move
+a migration after a release of the engine that it needs, delete the file first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAD = "-- Written by `python -m infra.release.apps` from schemas: do not edit it.\n"
 
 
-def text_of(app: Part) -> str:
+def migration_text(app: Part) -> str:
     """Return the migration of an app's schemas."""
     return "\n".join([HEAD, *(path.read_text("utf-8") for path in app.schemas)])
 
@@ -28,10 +28,10 @@ def main() -> None:
     for app in apps_of(ROOT):
         folder = app.home / "migrations"
         folder.mkdir(exist_ok=True)
-        newest = max(int(version_of(each)) for each in history(Project.at(ROOT)))
-        new = folder / f"{newest + 1}_{app.name}.sql"
-        path = next(iter(migrations_in(folder)), new)
-        path.write_text(text_of(app), "utf-8")
+        newest = max(int(version_of(path)) for path in history(Project.at(ROOT)))
+        new_path = folder / f"{newest + 1}_{app.name}.sql"
+        path = next(iter(migrations_in(folder)), new_path)
+        path.write_text(migration_text(app), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a database's schemas hold, as sorted lines: the same lines mean the same schema.
+"""The objects of a database's schemas as sorted lines, to compare databases.
 
-For comparing databases that came by different ways. Object ids are left out, and so is the order
-of creation, but for columns: `insert` without names and `select *` see theirs. What is granted and
-which policies there are is written as the statements that make it so.
+Equal lines mean equal schemas. Object ids are left out, and so is the order of creation, except of
+columns, which `insert` without names and `select *` depend on. Grants and policies are listed as
+the statements that create them.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ from (
 ) as lines
 order by line collate "C"
 """
-#: Tables of which a new install has rows that rules read.
+#: Tables with rows in a new install.
 ROWS = ("settings", "tasks", "job_types")
 _ROWS = """
 select format('row {table} %s', to_jsonb(t) - array(
@@ -168,7 +168,7 @@ def catalogue(
     *,
     others: Collection[str] = (),
 ) -> list[str]:
-    """List what the clients' and the engine's schema hold, and `others`."""
+    """List the objects of the clients' schema, the engine's schema and `others`."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set search_path = ''")
         names = [schemas.clients, schemas.engine, *others]
@@ -176,21 +176,21 @@ def catalogue(
 
 
 def first_rows(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
-    """List the rows with which an engine begins, without their instants."""
+    """List the rows of a new install, without their timestamps."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set search_path = ''")
-        found = [
+        rows = [
             row[0]
             for table in ROWS
             for row in connection.execute(
                 _ROWS.format(table=f"{schemas.engine}.{table}").encode()
             ).fetchall()
         ]
-    return sorted(found)
+    return sorted(rows)
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:
-    """Print what only one of two catalogues holds, `-` for the left one."""
+    """List the lines of only one of two catalogues, with `-` for the left and `+` for the right."""
     return sorted(
         [f"- {line}" for line in set(left) - set(right)]
         + [f"+ {line}" for line in set(right) - set(left)],

@@ -1,8 +1,8 @@
-"""What a release changes in a database, as the statements that make it so.
+"""Changes of a release in a database, as statements.
 
-Two catalogues are compared, of the last release and of the present text. Functions, views,
-triggers, policies, rights and comments follow from the difference, and so does whatever is new or
-gone. What an existing table or type needs, and what rows need, is a person's to write: a step.
+The catalogues of the last release and of the present sources are compared. The difference
+determines the statements for functions, views, triggers, policies, rights and comments, and for
+new or deleted objects. For changes of existing tables, types or rows, a person writes a step.
 """
 
 from __future__ import annotations
@@ -13,71 +13,71 @@ from dataclasses import dataclass
 
 from infra.release.texts import Piece, without_comments
 
-#: What a project may have replaced by its own, so that no release may change it.
+#: Objects that a project may have replaced by its own, so that no release may change them.
 EDITABLE = frozenset(
     {"queue.tenants", "queue.tenant_members", "public.workspaces", "public.workspace_members"}
 )
-#: What the present text makes as a whole, new or changed.
-_WHOLE = frozenset({"function", "view", "trigger"})
-#: What it makes where it is new; a change is a step's.
-_NEW = frozenset({"table", "type", "sequence"})
-#: In the order in which what is gone can go.
-_GONE = ("trigger", "view", "table", "function", "type", "sequence")
+#: Kinds of objects that the present sources create again when they have changed.
+_RECREATED = frozenset({"function", "view", "trigger"})
+#: Kinds of objects that the present sources create; a step changes an existing one.
+_CREATED = frozenset({"table", "type", "sequence"})
+#: Kinds of objects in an order in which they can be dropped.
+_DROPPED = ("trigger", "view", "table", "function", "type", "sequence")
 
 
 class CannotRelease(Exception):
-    """The release cannot be made; the message says what to write or to undo."""
+    """The release cannot be made; the message has the statements to write or to undo."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a catalogue."""
+    """A line of a catalogue."""
 
     text: str
     kind: str
-    #: `schema.name`; of a policy or a trigger with the table: `name on schema.table`.
+    #: `schema.name`, or `name on schema.table` for a policy or a trigger.
     name: str
 
     @classmethod
     def read(cls, text: str) -> Line:
-        """Take the kind and the name from a line."""
+        """Parse the kind and the name of a line."""
         kind, _, rest = text.partition(" ")
         if kind == "trigger":
             return cls(text, kind, rest.partition(":")[0])
         if kind == "policy" and (
-            found := re.match(r'\S+ create policy ("[^"]+"|\S+) on (\S+)', rest)
+            match := re.match(r'\S+ create policy ("[^"]+"|\S+) on (\S+)', rest)
         ):
-            return cls(text, kind, f"{found[1]} on {found[2]}")
-        if kind == "grant" and (found := re.search(r" on \w+ ([\w.]+)(?:\(.*\))? to ", rest)):
-            return cls(text, kind, found[1])
+            return cls(text, kind, f"{match[1]} on {match[2]}")
+        if kind == "grant" and (match := re.search(r" on \w+ ([\w.]+)(?:\(.*\))? to ", rest)):
+            return cls(text, kind, match[1])
         if kind == "comment":
-            return cls(text, kind, _commented(rest))
-        found = re.match(r"[\w.]+", rest)
-        return cls(text, kind, found[0] if found else "")
+            return cls(text, kind, _commented_object(rest))
+        match = re.match(r"[\w.]+", rest)
+        return cls(text, kind, match[0] if match else "")
 
     @property
     def object(self) -> str:
-        """As the present text's pieces name it."""
+        """Name of the object as in the pieces of the present sources."""
         if self.kind == "comment":
             return self.name if self.name.startswith("function ") else f"comment {self.name}"
         return f"{self.kind} {self.name}"
 
     @property
     def signature(self) -> str:
-        """The name that a `drop` takes: of a function with its arguments."""
+        """Name of the object for `drop`, with the arguments of a function."""
         if self.kind == "function":
             return self.text.removeprefix("function ").partition(" owner=")[0]
         return self.name
 
     @property
     def head(self) -> str:
-        """What `create or replace function` cannot change: arguments and result."""
+        """Arguments and result, which `create or replace function` cannot change."""
         return self.text.partition("CREATE OR REPLACE")[2].partition("\n LANGUAGE ")[0]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a migration, and the object that decides whose migration it is in."""
+    """A statement of a migration, and the object that decides which part's migration has it."""
 
     about: str
     text: str
@@ -85,71 +85,73 @@ class Statement:
 
 @dataclass(frozen=True)
 class Change:
-    """What turns one catalogue into another, but for what needs a step."""
+    """The statements that turn one catalogue into another, except for steps."""
 
-    #: Objects of the present text that are new or changed, as its pieces name them.
-    made: frozenset[str]
-    #: What must go before it is made again, by object.
+    #: New or changed objects of the present sources, as the pieces name them.
+    created: frozenset[str]
+    #: Drops of objects that must be created again, by object.
     replaced: dict[str, Statement]
-    #: Policies and rights.
-    settled: tuple[Statement, ...]
-    gone: tuple[Statement, ...]
+    #: Statements for policies and rights.
+    rights: tuple[Statement, ...]
+    dropped: tuple[Statement, ...]
 
 
 def compare(before: Collection[str], after: Collection[str]) -> Change:
-    """Say what changes.
+    """Compare two catalogues.
 
     Raises:
-        CannotRelease: What a project may have replaced by its own has changed.
+        CannotRelease: An object that a project may have replaced by its own has changed.
     """
     old = [Line.read(text) for text in sorted(set(before) - set(after))]
     new = [Line.read(text) for text in sorted(set(after) - set(before))]
-    had = {line.object: line for line in map(Line.read, before)}
-    has = {line.object: line for line in map(Line.read, after)}
-    made = {
+    objects_before = {line.object: line for line in map(Line.read, before)}
+    objects_after = {line.object: line for line in map(Line.read, after)}
+    created = {
         line.object
         for line in new
-        if line.kind in _WHOLE | {"comment"} or (line.kind in _NEW and line.object not in had)
+        if line.kind in _RECREATED | {"comment"}
+        or (line.kind in _CREATED and line.object not in objects_before)
     }
-    if theirs := sorted(EDITABLE & {line.name for line in (*old, *new) if line.kind != "grant"}):
+    changed = {line.name for line in (*old, *new) if line.kind != "grant"}
+    if editable := sorted(EDITABLE & changed):
         raise CannotRelease(
-            f"{', '.join(theirs)} may be a project's own by now: leave it as it was released"
+            f"{', '.join(editable)} must stay as released, because a project may have replaced it"
         )
     replaced = {
         line.object: Statement(line.name, _drop(line))
         for line in old
-        if line.object in has
+        if line.object in objects_after
         and (
             line.kind == "trigger"
-            or (line.kind == "function" and line.head != has[line.object].head)
+            or (line.kind == "function" and line.head != objects_after[line.object].head)
         )
     }
-    gone = sorted(
-        (line for line in old if line.kind in _GONE and line.object not in has),
-        key=lambda line: (_GONE.index(line.kind), line.name),
+    dropped = sorted(
+        (line for line in old if line.kind in _DROPPED and line.object not in objects_after),
+        key=lambda line: (_DROPPED.index(line.kind), line.name),
     )
     return Change(
-        frozenset(made),
+        frozenset(created),
         replaced,
-        (*_policies(old, new), *_rights(old, new, had, has)),
-        tuple(Statement(line.name, _drop(line)) for line in gone),
+        (*_policies(old, new), *_rights(old, new, objects_before, objects_after)),
+        tuple(Statement(line.name, _drop(line)) for line in dropped),
     )
 
 
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
-    """The statements of a part's present text that make what is new or changed, in its order."""
-    begun = set()
+    """Yield the statements of a part's sources that create new or changed objects, in order."""
+    dropped = set()
     for piece in pieces:
-        if piece.object not in change.made:
+        if piece.object not in change.created:
             continue
-        if piece.object in change.replaced and piece.object not in begun:
+        if piece.object in change.replaced and piece.object not in dropped:
             yield change.replaced[piece.object].text
-        begun.add(piece.object)
+        dropped.add(piece.object)
         yield _repeatable(piece)
 
 
 def _repeatable(piece: Piece) -> str:
-    """A statement that may find the object as it was."""
+    """Return the statement in a form that also works if the object exists."""
     if not piece.is_creation or not piece.object.startswith(("function ", "view ")):
         return piece.text
     code = without_comments(piece.text)
@@ -158,22 +160,25 @@ def _repeatable(piece: Piece) -> str:
 
 
 def _drop(line: Line) -> str:
-    # an identity's sequence goes with its table
-    given = " if exists" if line.kind == "sequence" else ""
-    return f"drop {line.kind}{given} {line.signature};"
+    # the sequence of an identity may be dropped already with its table
+    condition = " if exists" if line.kind == "sequence" else ""
+    return f"drop {line.kind}{condition} {line.signature};"
 
 
 def _policies(old: list[Line], new: list[Line]) -> Iterator[Statement]:
     for line in old:
         if line.kind == "policy":
-            yield _where_ours(line.name, f"drop policy {line.name};")
+            yield _if_table(line.name, f"drop policy {line.name};")
     for line in new:
         if line.kind == "policy":
-            yield _where_ours(line.name, line.text.split(" ", 2)[2] + ";")
+            yield _if_table(line.name, line.text.split(" ", 2)[2] + ";")
 
 
-def _where_ours(name: str, text: str) -> Statement:
-    """A statement about a policy: a table that a project may have replaced by a view has none."""
+def _if_table(name: str, text: str) -> Statement:
+    """Return a statement about a policy, which runs only if a project keeps the table.
+
+    A view, by which a project may have replaced the table, has no policies.
+    """
     table = name.rpartition(" on ")[2]
     if table not in EDITABLE:
         return Statement(name, text)
@@ -185,11 +190,16 @@ def _where_ours(name: str, text: str) -> Statement:
 
 
 def _rights(
-    old: list[Line], new: list[Line], had: dict[str, Line], has: dict[str, Line]
+    old: list[Line],
+    new: list[Line],
+    objects_before: dict[str, Line],
+    objects_after: dict[str, Line],
 ) -> Iterator[Statement]:
-    """Rights on what was there before and still is; what is new brings its own."""
+    """Yield changes of rights on existing objects; the sources grant rights on new objects."""
     kept = {
-        line.name for key, line in had.items() if key in has and line.kind in (*_GONE, "schema")
+        line.name
+        for key, line in objects_before.items()
+        if key in objects_after and line.kind in (*_DROPPED, "schema")
     }
     for line in old:
         if line.kind == "grant" and line.name in kept:
@@ -200,15 +210,15 @@ def _rights(
             yield Statement(line.name, f"{line.text};")
 
 
-def _commented(rest: str) -> str:
-    """`kind name` of a comment, as `comment on` has it."""
-    # how Postgres names a kind of object → how SQL does
-    for known, word in {
+def _commented_object(rest: str) -> str:
+    """Return `kind name` of a comment's object, as `comment on` names it."""
+    # kinds of objects in Postgres' catalogue, and in SQL
+    for catalogue_kind, sql_kind in {
         "table column": "column",
         "view column": "column",
         "composite type": "type",
     }.items():
-        if rest.startswith(f"{known} "):
-            rest = f"{word} {rest.removeprefix(known).strip()}"
-    found = re.match(r"\w+ [\w.]+", rest)
-    return found[0] if found else rest
+        if rest.startswith(f"{catalogue_kind} "):
+            rest = f"{sql_kind} {rest.removeprefix(catalogue_kind).strip()}"
+    match = re.match(r"\w+ [\w.]+", rest)
+    return match[0] if match else rest

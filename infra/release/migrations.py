@@ -1,4 +1,4 @@
-"""Writes a release's migrations, and sees that they lead from the last release to the present."""
+"""Writes a release's migrations, and checks that they lead from the last release to the present."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
-#: In a file of steps: what follows is done after everything that is generated.
+#: Line in a file of steps; statements below it are placed after all generated statements.
 AFTERWARDS = "-- afterwards\n"
 
 
 @dataclass(frozen=True)
-class Made:
-    """One migration that a release is to write."""
+class NewMigration:
+    """A migration that a release writes."""
 
     path: Path
     text: str
 
 
-def write_migrations(root: Path, version: str, *, now: datetime) -> list[Made]:
-    """Write what a release changes, a migration for the engine and one for webhooks.
+def write_migrations(root: Path, version: str, *, now: datetime) -> list[NewMigration]:
+    """Return a release's migrations, for the engine and for webhooks.
 
     Raises:
-        CannotRelease: They do not lead to the present text; the message lists what is missing.
+        CannotRelease: They do not lead to the present sources; the message lists the differences.
     """
     with scratch() as server:
         return Release(root, version, server).make(now)
 
 
 def differs_from_release(root: Path) -> bool:
-    """Whether the present text makes another database than the migrations of all releases."""
+    """Return whether the present sources and the migrations of all releases differ in effect."""
     with scratch() as server:
         release = Release(root, "", server)
         return release.state(release.released()) != release.state(release.present())
@@ -51,7 +51,7 @@ def differs_from_release(root: Path) -> bool:
 
 @contextmanager
 def scratch() -> Iterator[Postgres]:
-    """A server for the length of the block."""
+    """Run a server during the block."""
     with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
         server = Postgres(Path(folder), scratch=True)
         server.start()
@@ -62,7 +62,7 @@ def scratch() -> Iterator[Postgres]:
 
 
 class Release:
-    """A release of a checkout that is being made, and a server to try it on."""
+    """A release of a checkout in progress, with a server for its tests."""
 
     def __init__(self, root: Path, version: str, server: Postgres) -> None:
         self.root = root
@@ -70,43 +70,44 @@ class Release:
         self.server = server
         self.parts = parts_of(root)
 
-    def make(self, now: datetime) -> list[Made]:
-        """Write the migrations, and apply them to a database of the last release."""
+    def make(self, now: datetime) -> list[NewMigration]:
+        """Return the migrations, after applying them to a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(catalogue(released), catalogue(present))
-        tried = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
-        whose = {name: part for part in self.parts for name in names_of(part)}
-        every = released_files([*self.parts, *apps_of(self.root)])
-        newest = max((migrations.version_of(each) for each in every), default="0")
-        at = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
-        made: list[Made] = []
+        trial = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
+        owners = {name: part for part in self.parts for name in names_of(part)}
+        paths = released_files([*self.parts, *apps_of(self.root)])
+        newest = max((migrations.version_of(path) for path in paths), default="0")
+        first_version = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
+        new: list[NewMigration] = []
         for part in self.parts:
-            if text := self.text(part, change, whose, tried):
+            if text := self.text(part, change, owners, trial):
                 name = "_".join([part.name, *self.version.split(".")])
-                path = part.home / "migrations" / f"{at + len(made)}_{name}.sql"
-                made.append(Made(path, text))
-        self.apply(released, made)
+                path = part.home / "migrations" / f"{first_version + len(new)}_{name}.sql"
+                new.append(NewMigration(path, text))
+        self.apply(released, new)
         self.expect_equal(released, present)
-        return made
+        return new
 
-    def text(self, part: Part, change: Change, whose: dict[str, Part], tried: str) -> str:
-        """One part's migration; empty where nothing of it changes.
+    def text(self, part: Part, change: Change, owners: dict[str, Part], trial: str) -> str:
+        """Return a part's migration; empty if nothing of the part changes.
 
-        It is tried on the database `tried`, where the parts before it were.
+        The statements are executed in the database `trial`, after those of earlier parts.
 
         Raises:
-            CannotRelease: A statement is refused.
+            CannotRelease: Postgres rejects a statement.
         """
 
-        def of_part(about: str) -> bool:
+        def is_of_part(about: str) -> bool:
             name = about.rpartition(" on ")[2]
-            return whose.get(name, self.parts[0]) == part
+            return owners.get(name, self.parts[0]) == part
 
         first, _, last = self.step(part).partition(AFTERWARDS)
+        statements = (*change.rights, *change.dropped)
         generated = [
             *creations(pieces_of(part), change),
-            *(each.text for each in (*change.settled, *change.gone) if of_part(each.about)),
+            *(statement.text for statement in statements if is_of_part(statement.about)),
         ]
         texts = [text.strip() for text in (first, *generated, last) if text.strip()]
         if not texts:
@@ -118,56 +119,56 @@ class Release:
             f" from {sources}.\n-- Do not edit it, and do not read it: read the schemas."
         )
         try:
-            locked = locks(tried, "\n\n".join(texts))
-        except psycopg.Error as refused:
-            raise self.refusal(refused) from refused
-        return "\n\n".join(text for text in (head, locked, *texts) if text) + "\n"
+            lock_statement = locks(trial, "\n\n".join(texts))
+        except psycopg.Error as error:
+            raise self.failure(error) from error
+        return "\n\n".join(text for text in (head, lock_statement, *texts) if text) + "\n"
 
     def step(self, part: Part) -> str:
-        """What a person wrote for this release."""
+        """Read the statements that a person wrote for this release."""
         path = part.steps(self.version)
         return path.read_text("utf-8") if path.exists() else ""
 
-    def apply(self, url: str, made: Iterable[Made]) -> None:
-        """Apply what is to be written to a database.
+    def apply(self, url: str, new: Iterable[NewMigration]) -> None:
+        """Apply new migrations to a database.
 
         Raises:
-            CannotRelease: A statement is refused.
+            CannotRelease: Postgres rejects a statement.
         """
         owner = migrations.as_user(url, "postgres")
         with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
-            for one in made:
-                Path(folder, one.path.name).write_text(one.text, "utf-8")
+            for migration in new:
+                Path(folder, migration.path.name).write_text(migration.text, "utf-8")
             try:
                 migrations.apply_migrations(owner, migrations.migrations_in(Path(folder)))
-            except migrations.MigrationFailed as failed:
-                raise self.refusal(failed) from failed
+            except migrations.MigrationFailed as error:
+                raise self.failure(error) from error
 
-    def refusal(self, error: Exception) -> CannotRelease:
-        """What to do about a statement that Postgres refuses."""
+    def failure(self, error: Exception) -> CannotRelease:
+        """Return the error for a statement that Postgres rejects, with the remedy."""
         return CannotRelease(
-            f"the migration of {self.version} is refused: {error}\n"
+            f"Postgres rejects the migration of {self.version}: {error}\n"
             f"{self.where}, what this statement needs"
         )
 
     def expect_version(self, present: str) -> None:
-        """See that the engine names the release that it is.
+        """Check that the engine returns the version of the release.
 
         Raises:
-            CannotRelease: It names another.
+            CannotRelease: It returns another version.
         """
         with psycopg.connect(present) as connection:
             row = connection.execute("select queue.version()").fetchone()
         if row != (self.version,):
             raise CannotRelease(
-                f"queue.version() must say {self.version}: supabase/schemas/01_foundation.sql"
+                f"queue.version() must return {self.version}: supabase/schemas/01_foundation.sql"
             )
 
     def expect_equal(self, released: str, present: str) -> None:
-        """See that two databases are the same.
+        """Check that two databases are equal.
 
         Raises:
-            CannotRelease: Naming what no step brings about.
+            CannotRelease: They differ; the message lists the differences that need a step.
         """
         left, right = self.state(released), self.state(present)
         lines = [
@@ -177,45 +178,45 @@ class Release:
         if lines:
             raise CannotRelease(
                 f"a step is missing: {len(lines)} differences are left after the migration.\n"
-                f"{self.where}, the statements that bring them about:\n" + "\n".join(lines[:40])
+                f"{self.where}, the statements that remove them:\n" + "\n".join(lines[:40])
             )
 
     @property
     def where(self) -> str:
-        """Where a step is written."""
-        return f"Write into steps/{self.version}.sql, beside the schemas that it is for"
+        """Instruction where to write a step."""
+        return f"Write into steps/{self.version}.sql, next to the schemas that it is for"
 
     def state(self, url: str) -> list[str]:
-        """List all that a database holds of the release, and the rows with which it begins."""
+        """List the objects of a database and the rows of a new install."""
         return [*catalogue(url), *first_rows(url)]
 
     def released(self) -> str:
-        """Make a database of all releases; return its address."""
+        """Create a database from all releases and return its address."""
         return self.build("released", released_files(self.parts))
 
     def present(self) -> str:
-        """Make a database of the present text; return its address."""
+        """Create a database from the present sources and return its address."""
         return self.build("present", present_files(self.parts))
 
     def build(self, name: str, files: list[Path]) -> str:
-        """Make a database of some files; return its address."""
+        """Create a database from files and return its address."""
         url = empty_database(self.server, name)
         migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
         return url
 
 
 def released_files(parts: Iterable[Part]) -> list[Path]:
-    """The migrations of all releases."""
+    """List the migrations of all releases."""
     return migrations.migrations_in(*(part.home / "migrations" for part in parts))
 
 
 def present_files(parts: Iterable[Part]) -> list[Path]:
-    """The present text."""
+    """List the present sources."""
     return migrations.migrations_in(*(part.home / "schemas" for part in parts))
 
 
 def empty_database(server: Postgres, name: str) -> str:
-    """Make a database as a hosted project is before its first migration; return its address."""
+    """Create a database like a new hosted project's and return its address."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"create database {name}".encode())
     url = server.url(database=name)
@@ -225,18 +226,18 @@ def empty_database(server: Postgres, name: str) -> str:
 
 
 def names_of(part: Part) -> set[str]:
-    """Every name that the part's present text or a release of it has made."""
-    made = re.compile(
+    """Return all names that the part's present sources or its releases have created."""
+    pattern = re.compile(
         r"^create (?:or replace |unlogged |unique |constraint )*"
         r"(?:table|view|function|type|sequence|schema) (?:if not exists )?([\w.]+)",
         re.MULTILINE,
     )
     files = [*part.schemas, *part.migrations]
-    return {name for path in files for name in made.findall(path.read_text("utf-8"))}
+    return {name for path in files for name in pattern.findall(path.read_text("utf-8"))}
 
 
 def version_of(path: Path) -> str:
-    """The version in a migration's name; empty where it has none."""
+    """Return the version in a migration's name; empty if it has none."""
     match = FILE_NAME.match(path.name)
     return match["version"] if match else ""
 

@@ -1,4 +1,4 @@
-"""The npm package `minutehand`: the console's own modules, unchanged, into `dist/`.
+"""The npm package `minutehand`, built from the console's unchanged modules into `dist/`.
 
 package.json, README and the types are in infra/console/npm.
 """
@@ -22,7 +22,7 @@ FACE = ROOT / "infra" / "console" / "npm"
 def build_npm_archive(target: Path) -> Path:
     """Build the archive into the folder `target` and return its path.
 
-    Needs npm, no network. The same sources give the same bytes.
+    A build needs npm, but no network. The same sources give the same bytes.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -35,9 +35,9 @@ def build_npm_archive(target: Path) -> Path:
 
 def stage_package(folder: Path) -> None:
     """Write the package's files into the empty `folder`."""
-    faces = [SOURCES / name for name in ("jobs.js", "element.js")]
+    entry_points = [SOURCES / name for name in ("jobs.js", "element.js")]
     (folder / "jobs").mkdir()
-    for path in (*faces, *sorted((SOURCES / "jobs").glob("*.js"))):
+    for path in (*entry_points, *sorted((SOURCES / "jobs").glob("*.js"))):
         shutil.copyfile(path, folder / path.relative_to(SOURCES))
     for path in (*sorted(FACE.glob("*.?s")), FACE / "README.md", ROOT / "LICENSE"):
         shutil.copyfile(path, folder / path.name)

@@ -1,4 +1,4 @@
-"""What was released: a hash per migration and release. A released file never changes."""
+"""The list of released migrations with their hashes. A released file never changes."""
 
 from __future__ import annotations
 
@@ -22,82 +22,84 @@ STAMP = re.compile(r"20\d{12}")
 
 
 def migrations(root: Path = ROOT) -> dict[str, str]:
-    """Hash every migration of the engine and of webhooks, by path."""
-    found = [
+    """Hash all migrations of the engine and of webhooks, by path."""
+    paths = [
         *root.glob("supabase/migrations/*.sql"),
         *root.glob("shared/minutehand/*/migrations/*.sql"),
     ]
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(found)
+        for path in sorted(paths)
     }
 
 
 def read(root: Path = ROOT) -> Releases:
     """Read the list."""
-    found: Releases = json.loads((root / LIST).read_text("utf-8"))
-    return found
+    releases: Releases = json.loads((root / LIST).read_text("utf-8"))
+    return releases
 
 
 def problems(root: Path = ROOT) -> list[str]:
-    """Say which released file was changed or removed, and which new one would not be pushed."""
+    """List released files that were changed or removed, and new ones that would not be pushed."""
     releases, now = read(root), migrations(root)
-    found = []
+    sentences = []
     for version, files in sorted(releases.items(), key=lambda item: ordinal(item[0])):
         for path, digest in files.items():
             if path not in now:
-                found.append(f"{path} was released with {version} and is missing")
+                sentences.append(f"{path} was released with {version} and is missing")
             elif now[path] != digest:
-                found.append(f"{path} was released with {version} and has changed")
+                sentences.append(f"{path} was released with {version} and has changed")
     released = {path for files in releases.values() for path in files}
-    # as the CLI refuses a file before the newest applied one, of any folder
+    # because the CLI rejects a file that sorts before the newest applied file
     newest = max((version_of(Path(path)) for path in released), default="")
     for path in sorted(set(now) - released):
         if version_of(Path(path)) <= newest:
-            found.append(f"{path} is new and must sort after {newest}, the newest released")
+            sentences.append(f"{path} is new and must sort after {newest}, the newest released")
         elif newest and not STAMP.fullmatch(version_of(Path(path))):
-            found.append(f"{path} must begin with a timestamp of 14 digits")
-    return found
+            sentences.append(f"{path} must begin with a timestamp of 14 digits")
+    return sentences
 
 
 def check_present(root: Path = ROOT, version: str = VERSION) -> None:
-    """See that the present text is what its version says: a release, or what a release can bring.
+    """Check that the present sources are those of their version, or that a release can be made.
 
     Raises:
-        CannotRelease: The engine has changed and its version has not, or a step is missing.
+        CannotRelease: The engine has changed without its version, or a step is missing.
     """
     if version not in read(root):
         write_migrations(root, version, now=datetime.now(UTC))
     elif differs_from_release(root):
         raise CannotRelease(
-            f"the schemas differ from {version}, which is released: set the next version in"
-            " shared/minutehand/version.py and in queue.version()"
+            f"the schemas must be those of {version}, which is released, or the version must be"
+            " raised in shared/minutehand/version.py and in queue.version()"
         )
 
 
 def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
-    """Write what a release changes, and add every new file to the list; return what was written.
+    """Write a release's migrations, add all new files to the list, and return the new paths.
 
     Raises:
-        CannotRelease: Nothing was written; the message says what to do.
+        CannotRelease: Nothing was written; the message has the remedy.
     """
     releases = dict(read(root))
-    found = problems(root)
+    sentences = problems(root)
     if version in releases:
-        found.append(f"{version} is released already: set the next version in version.py")
+        sentences.append(f"{version} is released already: set the next version in version.py")
     if any(ordinal(version) <= ordinal(older) for older in releases):
-        found.append(f"{version} must come after {max(releases, key=ordinal)}")
-    changes = (root / "CHANGELOG.md").read_text("utf-8")
-    if not re.search(rf"^## \[{re.escape(version)}\]", changes, re.MULTILINE):
-        found.append(f"CHANGELOG.md must have a section ## [{version}]")
-    if found:
-        raise CannotRelease("\n".join(found))
-    made = write_migrations(root, version, now=now)
-    for one in made:
-        one.path.parent.mkdir(exist_ok=True)
-        one.path.write_text(one.text, "utf-8")
+        sentences.append(f"{version} must come after {max(releases, key=ordinal)}")
+    changelog = (root / "CHANGELOG.md").read_text("utf-8")
+    if not re.search(rf"^## \[{re.escape(version)}\]", changelog, re.MULTILINE):
+        sentences.append(f"CHANGELOG.md must have a section ## [{version}]")
+    if sentences:
+        raise CannotRelease("\n".join(sentences))
+    new = write_migrations(root, version, now=now)
+    for migration in new:
+        migration.path.parent.mkdir(exist_ok=True)
+        migration.path.write_text(migration.text, "utf-8")
     known = {path for files in releases.values() for path in files}
     added = {path: digest for path, digest in migrations(root).items() if path not in known}
-    lines = (f'"{name}": {json.dumps(one)}' for name, one in {**releases, version: added}.items())
-    (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")  # a line a release
-    return [one.path for one in made]
+    all_releases = {**releases, version: added}
+    # one line per release
+    lines = (f'"{name}": {json.dumps(files)}' for name, files in all_releases.items())
+    (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    return [migration.path for migration in new]

@@ -11,8 +11,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Folder or file in the checkout → where it goes; `resources.py` has the other way round.
-TRAVELS = {
+#: Paths in the wheel by path in the checkout; `minutehand/resources.py` has the reverse.
+SHIPPED = {
     "functions/README.md": "docs/http.md",
     "infra/aws/README.md": "docs/aws.md",
     "infra/console/README.md": "docs/browser.md",
@@ -30,34 +30,34 @@ TRAVELS = {
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: For people who read the checkout.
-LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md"})
-#: Of a folder, what travels; the first release's files are in no upgrade.
-ONLY = {"supabase/migrations": "*_minutehand_*.sql"}
-#: Where `make dist` has put the record of what the engine leaves in a database.
+#: Files for readers of the checkout.
+EXCLUDED = frozenset({"screenshots", "README.md", "DECISIONS.md"})
+#: Patterns of files to ship, by folder; no upgrade needs the files of the first release.
+PATTERNS = {"supabase/migrations": "*_minutehand_*.sql"}
+#: Variable with the path of the record of the engine's database objects, set by `make dist`.
 RECORD = "MINUTEHAND_RECORD"
 
 
 def resource_files(root: Path) -> dict[str, str]:
-    """Every file that travels, by its path, with its place in the wheel."""
-    found: dict[str, str] = {}
-    for source, target in TRAVELS.items():
-        whole = root / source
-        files = sorted(whole.rglob(ONLY.get(source, "*"))) if whole.is_dir() else [whole]
+    """Return all files to ship, with their paths in the wheel."""
+    paths: dict[str, str] = {}
+    for source, target in SHIPPED.items():
+        top = root / source
+        files = sorted(top.rglob(PATTERNS.get(source, "*"))) if top.is_dir() else [top]
         for file in files:
-            inside = file.relative_to(whole)
-            if file.is_file() and not LEFT_OUT & set(inside.parts):
-                place = Path("minutehand", "resources", target, inside)
-                found[str(file)] = place.as_posix()
+            relative = file.relative_to(top)
+            if file.is_file() and not EXCLUDED & set(relative.parts):
+                path_in_wheel = Path("minutehand", "resources", target, relative)
+                paths[str(file)] = path_in_wheel.as_posix()
     if record := os.environ.get(RECORD):
-        found[record] = "minutehand/resources/record/facts.json"
-    return found
+        paths[record] = "minutehand/resources/record/facts.json"
+    return paths
 
 
 class ResourcesHook(BuildHookInterface[Any]):
-    """Adds the resources to the wheel; an editable install finds them in the checkout."""
+    """A build hook that adds the resources to the wheel, but not to an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Name the files before anything is built."""
+        """Add the files before the build."""
         if version == "standard":
             build_data["force_include"].update(resource_files(Path(self.root)))

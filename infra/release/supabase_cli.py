@@ -1,4 +1,4 @@
-"""The Supabase CLI from npm, and other programs that npm has; kept from run to run."""
+"""The Supabase CLI and other programs from npm, cached between runs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ SYSTEM: Final = f"{sys.platform}-{MACHINE}"
 CACHE: Final = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
-class PushRefused(Exception):
-    """`supabase db push` ended with an error; the message holds its words."""
+class PushFailed(Exception):
+    """`supabase db push` failed; the message is its output."""
 
 
 def supabase_cli() -> Path:
-    """Fetch the CLI unless it is there; return the program."""
+    """Install the CLI if missing and return the path of the program."""
     return fetch("cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
 
 
 def fetch(name: str, *packages: str) -> Path:
-    """Install npm packages into a folder of their own, unless it is there; return node_modules.
+    """Install npm packages into their own folder if missing and return its node_modules.
 
-    Of several processes that ask at once one installs it and the others wait.
+    If several processes call at once, one installs the packages and the others wait.
     """
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes this file last: without it an install was cut off, and is done again
+        # npm writes this file last, so that without it an install was interrupted
         if not (folder / "node_modules" / ".package-lock.json").exists():
             (folder / "package.json").write_text('{"private": true}')
             binaries = Path(sys.executable).parent
@@ -51,10 +51,10 @@ def fetch(name: str, *packages: str) -> Path:
 
 
 def push(cli: Path, project: Path, url: str, *flags: str) -> str:
-    """Run `supabase db push` in a project's folder; return what it printed.
+    """Run `supabase db push` in a project's folder and return its output.
 
     Raises:
-        PushRefused: It ended with an error.
+        PushFailed: The command failed.
     """
     done = subprocess.run(
         [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes", *flags],
@@ -66,5 +66,5 @@ def push(cli: Path, project: Path, url: str, *flags: str) -> str:
         env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
     )
     if done.returncode:
-        raise PushRefused(f"{done.stdout}{done.stderr}")
+        raise PushFailed(f"{done.stdout}{done.stderr}")
     return done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The present text of the engine and the apps, cut into the statements that make each object."""
+"""The present sources of the engine and the apps, split into statements by object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from minutehand.install.catalog import ENGINE
 from supabase_local.statements import split_statements
 
-#: What a statement makes or says something of, by its first words.
+# patterns for the object that a statement creates or describes
 _NAME = r'(?P<name>"[^"]+"|[\w.]+)'
 _ON = r'(?P<name>"[^"]+"|\w+)\b.*? on (?P<on>[\w.]+)'
 _FORMS = tuple(
@@ -38,28 +38,28 @@ _FORMS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """What has a migration of its own: the engine, or an app with tables."""
+    """A part with its own migration: the engine, or an app with tables."""
 
     name: str
     home: Path
 
     @property
     def schemas(self) -> list[Path]:
-        """Its present text, in the order in which it is read and applied."""
+        """Present sources, in the order of application."""
         return sorted((self.home / "schemas").glob("*.sql"))
 
     @property
     def migrations(self) -> list[Path]:
-        """What its releases wrote, the oldest first."""
+        """Migrations of the releases, the oldest first."""
         return sorted((self.home / "migrations").glob("*.sql"))
 
     def steps(self, release: str) -> Path:
-        """What a person writes for a release: the statements that no text of the present has."""
+        """Return the path of the statements that a person writes for a release."""
         return self.home / "steps" / f"{release}.sql"
 
 
 def parts_of(root: Path) -> list[Part]:
-    """List what a release installs: the engine, then the package's own apps."""
+    """List the parts that a release installs: the engine, then the package's apps."""
     return [Part(ENGINE, root / "supabase"), *_apps_in(root / "shared" / "minutehand")]
 
 
@@ -74,19 +74,19 @@ def _apps_in(folder: Path) -> list[Part]:
 
 @dataclass(frozen=True)
 class Piece:
-    """One statement, and the object that it makes; an object is `kind name`."""
+    """A statement, and the object that it creates or describes, as `kind name`."""
 
     object: str
     text: str
 
     @property
     def is_creation(self) -> bool:
-        """Whether it makes the object, rather than saying something of it."""
+        """Whether the statement creates the object."""
         return without_comments(self.text).startswith("create ")
 
 
 def pieces_of(part: Part) -> list[Piece]:
-    """Cut a part's present text; what makes no object, as a `do` block, is left out."""
+    """Split a part's present sources, without statements of no object, such as `do` blocks."""
     return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
 
 
@@ -94,14 +94,14 @@ def _pieces(text: str) -> Iterator[Piece]:
     for statement in split_statements(text):
         code = without_comments(statement)
         for kind, form in _FORMS:
-            if found := form.match(code):
-                name = found["name"]
-                if "on" in found.groupdict():
-                    name = f"{name} on {found['on']}"
+            if match := form.match(code):
+                name = match["name"]
+                if "on" in match.groupdict():
+                    name = f"{name} on {match['on']}"
                 yield Piece(f"{kind} {name}", f"{statement};")
                 break
 
 
 def without_comments(statement: str) -> str:
-    """Drop the lines of comment above a statement."""
+    """Remove the comment lines above a statement."""
     return re.sub(r"\A(?:\s*--[^\n]*\n)+", "", statement).lstrip()

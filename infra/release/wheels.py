@@ -1,6 +1,6 @@
-"""`make dist`: both wheels and the npm archive, into `dist/`; the same bytes each time.
+"""`make dist`: reproducible builds of both wheels and the npm archive in `dist/`.
 
-And an environment that has the wheels and nothing of the checkout, for tests.
+For tests, the module has an environment with the wheels and without the checkout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
 from infra.release.releases import read as read_releases
-from infra.release.resources import RECORD, TRAVELS
+from infra.release.resources import RECORD, SHIPPED
 from infra.release.texts import parts_of
 from minutehand.install.catalog import record_file
 from minutehand.local.database import apply_recorded
@@ -27,33 +27,40 @@ from minutehand.version import VERSION
 from supabase_local import migrations
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the wheel is made of, beside what travels in its resources.
-OWN = ("shared", "supabase", "infra/release/resources.py", "pyproject.toml", "README.md", "LICENSE")
+#: Sources of the wheel besides its resources.
+SOURCES = (
+    "shared",
+    "supabase",
+    "infra/release/resources.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 
 
 def checkout_copy(folder: Path) -> Path:
-    """Copy what a wheel is made of, to change it."""
-    unwanted = shutil.ignore_patterns("__pycache__", ".temp")
-    for part in (*OWN, *TRAVELS):
+    """Copy the sources of a wheel, so that a test can change them."""
+    ignore = shutil.ignore_patterns("__pycache__", ".temp")
+    for part in (*SOURCES, *SHIPPED):
         source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=unwanted, dirs_exist_ok=True)
+            shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True)
         else:
             shutil.copy(source, target)
     return folder
 
 
 def commit_instant() -> str:
-    """The seconds since 1970 of the last commit: what an archive says its files are of."""
+    """Return the time of the last commit in seconds since 1970, for the files of an archive."""
     command = ["git", "log", "-1", "--format=%ct"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "315532800"  # the earliest instant a zip can hold
+    return done.stdout.strip() or "315532800"  # the earliest time in a zip
 
 
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build the wheels of both packages into a folder; the same bytes each time."""
-    os.environ[RECORD] = str(record_of(source))
+    """Build the wheels of both packages into a folder; the builds are reproducible."""
+    os.environ[RECORD] = str(find_record(source))
     for root in (source, source / "shared" / "supabase_local"):
         build_wheel(root, folder)
     return folder
@@ -61,15 +68,15 @@ def build_wheels(source: Path, folder: Path) -> Path:
 
 def build_wheel(root: Path, folder: Path) -> None:
     """Build the wheel of the package whose pyproject.toml is in `root`."""
-    from hatchling.builders.wheel import WheelBuilder  # slow, and needed here alone
+    from hatchling.builders.wheel import WheelBuilder  # slow, and needed only here
 
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     folder.mkdir(parents=True, exist_ok=True)
     list(WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"]))
 
 
-def record_of(source: Path) -> Path:
-    """The record of what a checkout leaves in a database; made unless it is there."""
+def find_record(source: Path) -> Path:
+    """Return the record of a checkout's database objects, which is written if missing."""
     path = record_file(source)
     if not path.exists():
         with scratch() as server:
@@ -82,34 +89,34 @@ def record_of(source: Path) -> Path:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheels; their dependencies are those of the tests' own."""
+    """A virtual environment with the wheels, and the dependencies of the tests' environment."""
 
     folder: Path
 
     @property
     def python(self) -> Path:
-        """The interpreter."""
+        """Path of the interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def cache(self) -> Path:
-        """The cache of what runs in it."""
+        """Cache folder of programs in the environment."""
         return self.folder.with_name("cache")
 
     @classmethod
     def make(cls, folder: Path, wheels: Path) -> Environment:
-        """Make one with what is in the folder `wheels`; no package is fetched."""
+        """Create an environment with the wheels in a folder, without downloads."""
         venv.create(folder, symlinks=True)
-        made = cls(folder)
+        environment = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # all of them: an environment may build on another's
-        ours = [path for path in sys.path if path.endswith("site-packages")]
-        (packages / "dependencies.pth").write_text("\n".join(ours))
-        made.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
-        return made
+        # all of them, because an environment may extend another one
+        paths = [path for path in sys.path if path.endswith("site-packages")]
+        (packages / "dependencies.pth").write_text("\n".join(paths))
+        environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
+        return environment
 
     def pip(self, command: str, *arguments: str) -> None:
-        """Install into it or uninstall from it, by uv."""
+        """Install or uninstall packages with uv."""
         subprocess.run(
             [sys.executable, "-m", "uv", "pip", command, "-q", "--python", self.python, *arguments],
             check=True,
@@ -122,17 +129,17 @@ class Environment:
         env: dict[str, str] | None = None,
         code: int | None = 0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python in a project's folder, with nothing of the checkout in its path.
+        """Run Python in a project's folder, without the checkout in its path.
 
         Args:
-            code: How it must end; None for any way.
+            code: Expected exit code; None for any.
         """
-        known = ("PATH", "HOME", "NODE_COMPILE_CACHE")
-        passed = {name: os.environ[name] for name in known if name in os.environ}
+        names = ("PATH", "HOME", "NODE_COMPILE_CACHE")
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
         done = subprocess.run(
             [self.python, *arguments],
             cwd=project,
-            env={**passed, "XDG_CACHE_HOME": str(self.cache), **(env or {})},
+            env={**inherited, "XDG_CACHE_HOME": str(self.cache), **(env or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -142,16 +149,16 @@ class Environment:
         return done
 
     def minutehand(self, project: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """Run the command in a project's folder and read its JSON."""
+        """Run the command in a project's folder and return its JSON."""
         done = self.run(project, "-m", "minutehand.cli", *arguments, "--json", code=code)
-        answer: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr)
-        return answer
+        output: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr)
+        return output
 
 
 def main() -> None:
-    """Build all, print their names and SHA-256."""
+    """Build all archives and print their names and SHA-256."""
     if VERSION not in read_releases():
-        print(f"{VERSION} is not released: this wheel upgrades no project", file=sys.stderr)
+        print(f"{VERSION} is not released, so this wheel cannot upgrade", file=sys.stderr)
     out = ROOT / "dist"
     build_wheels(ROOT, out)
     build_npm_archive(out)
