@@ -1,1 +1,1 @@
-"""Measurements of the engine beside other queues, of live updates and of age; no test asserts."""
+"""Measurements of the engine and of other queues; no test asserts their results."""

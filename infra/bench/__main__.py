@@ -1,4 +1,4 @@
-"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; `queues` without a name."""
+"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; the default is `queues`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main() -> int:
     has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     name, *rest = sys.argv[1:] if has_name else ["queues", *sys.argv[1:]]
     if name not in MEASUREMENTS:
-        print(f"unknown measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
+        print(f"measurement must be one of {', '.join(MEASUREMENTS)}, not {name!r}")
         return 2
     sys.argv = [f"python -m infra.bench {name}", *rest]
     return int(import_module(f"infra.bench.{name}").main() or 0)

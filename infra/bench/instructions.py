@@ -1,11 +1,10 @@
-"""What a call of the engine costs by instructions, which no other work on the machine blurs.
+"""Cost of the engine's calls in CPU instructions, which other work on the machine does not affect.
 
-`python -m infra.bench.instructions` runs Postgres as a single process under valgrind (which must be
-installed), a short and a long run of each case; their difference, without the start, is the table.
-WAL and transaction ids, of which each subtransaction that writes takes one, are of the same runs;
-statements are those within a call, as auto_explain reports them. Beside each figure is what it is
-of the last release's, and the last line says what rose. An argument names the cases: those that
-contain it.
+`python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
+installed. The table has the difference of a short and a long run of each case, so that the start is
+not counted. WAL and transaction ids (one per subtransaction that writes) are from the same runs,
+and statements within a call from auto_explain. After each figure is its ratio to the last release,
+and the last line lists the increases. Arguments select the cases that contain all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from infra.bench.scratch import prepared
+from infra.bench.scratch import prepare_database
 from minutehand.local.users import ACME
 from supabase_local.postgres import Postgres
 
@@ -43,8 +42,8 @@ STATE = """select 'wal ' || (pg_current_wal_insert_lsn() - '0/0')
 
 
 ITEM = "jsonb_build_object('job_type', 'bench', 'payload', '{}'::jsonb)"
-MADE = f"(select jsonb_agg({ITEM}) from generate_series(1, 1000))"
-BULK = f"select public.enqueue_jobs('{ACME}', {MADE}, 'ids') is null"
+ITEMS = f"(select jsonb_agg({ITEM}) from generate_series(1, 1000))"
+BULK = f"select public.enqueue_jobs('{ACME}', {ITEMS}, 'ids') is null"
 INSERT = (
     "insert into public.jobs (workspace_id, job_type) "
     f"select '{ACME}', 'bench' from generate_series(1, 1000)"
@@ -58,7 +57,8 @@ TENANTS = (
     f"select count(public.enqueue_jobs(w.id, (select jsonb_agg({ITEM}) from generate_series(1, 5)),"
     " 'ids')::text) from public.workspaces as w where w.name = 'T'",
 )
-#: A call by its name, how often it is made, jobs of each, and what makes those that wait before.
+#: Cases by name: the call, the number of calls, jobs per call, and statements that create jobs
+#: before.
 CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, ()),
     "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, ()),
@@ -67,13 +67,13 @@ CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "settle and lease of one": (ONE, 50, 1, (BULK,)),
     "settle and lease of 500, a job": (MANY, 3, 500, (BULK,) * 6),
     "a lease that finds nothing": (ONE, 20, 1, ()),
-    # last: it leaves its tenants' turns
+    # last, because the turns of its tenants stay
     "settle and lease of 500 of 1,000 tenants, a job": (MANY, 3, 500, TENANTS),
 }
 
 
 def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
-    """Instructions, bytes of WAL and transaction ids of statements, over a copy of the data."""
+    """Count instructions, bytes of WAL and transaction ids of statements, on a copy of the data."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(server.data_dir, copy)
     user = server.user
@@ -89,15 +89,15 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
         check=True,
         **as_user,
     )
-    counted = re.findall(r"Collected : (\d+)", done.stderr)
-    if not counted or "ERROR" in done.stderr:
+    counts = re.findall(r"Collected : (\d+)", done.stderr)
+    if not counts or "ERROR" in done.stderr:
         raise RuntimeError(done.stderr[-2000:])
-    states = [list(map(int, found)) for found in re.findall(r"wal (\d+) xid (\d+)", done.stdout)]
-    return [int(counted[-1]), *(b - a for a, b in zip(states[0], states[-1], strict=True))]
+    states = [list(map(int, match)) for match in re.findall(r"wal (\d+) xid (\d+)", done.stdout)]
+    return [int(counts[-1]), *(b - a for a, b in zip(states[0], states[-1], strict=True))]
 
 
 class Figures(NamedTuple):
-    """What a call costs; instructions and bytes of WAL a job."""
+    """Cost of a call, with instructions and bytes of WAL per job."""
 
     statements: float
     instructions: float
@@ -106,10 +106,10 @@ class Figures(NamedTuple):
 
 
 def statements(url: str, call: str) -> int:
-    """How many statements a call makes once its session is warm, but for itself and the bench's."""
-    said: list[str] = []
+    """Count the statements within a call of a warm session, without the bench's own."""
+    notices: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
         for _ in range(3):
             connection.execute(call.encode())
         for line in (
@@ -119,64 +119,66 @@ def statements(url: str, call: str) -> int:
             "set client_min_messages = log",
         ):
             connection.execute(line.encode())
-        said.clear()
+        notices.clear()
         connection.execute(f"{call} /* own */".encode())
-    return sum("Query Text" in one and "/* own */" not in one for one in said)
+    return sum("Query Text" in notice and "/* own */" not in notice for notice in notices)
 
 
 class Engine:
-    """A server with the engine's present text, or with that of the last release."""
+    """A server with the engine's present sources, or with the last release."""
 
     def __init__(self, folder: Path, *, is_released: bool) -> None:
         self.copy = folder / "copy"
         self.server = Postgres(folder / "server", scratch=True)
         self.server.start()
-        self.url = prepared(self.server, "bench", is_released=is_released)
+        self.url = prepare_database(self.server, "bench", is_released=is_released)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(SETUP.encode())
 
-    def measure(self, call: str, calls: int, jobs: int, made: tuple[str, ...]) -> Figures:
+    def measure(self, call: str, calls: int, jobs: int, setup: tuple[str, ...]) -> Figures:
         """Measure a case."""
         if self.server.process is None:
             self.server.start()
-        gone = "delete from public.jobs; delete from queue.ticks"
+        clear = "delete from public.jobs; delete from queue.ticks"
         with psycopg.connect(self.url, autocommit=True) as connection:
-            for statement in (gone, *made, "vacuum analyze", "checkpoint"):
+            for statement in (clear, *setup, "vacuum analyze", "checkpoint"):
                 connection.execute(statement.encode())
-        made_of = statements(self.url, call)
+        statement_count = statements(self.url, call)
         self.server.stop()
-        before = [f"select public.bench_step({jobs})"] * 2 if made else []
+        before = [f"select public.bench_step({jobs})"] * 2 if setup else []
         short, long = (
             count(self.server, self.copy, [*before, STATE, *[call] * number, STATE])
             for number in (calls, 2 * calls)
         )
         code, wal, ids = ((b - a) / calls for a, b in zip(short, long, strict=True))
-        return Figures(made_of, code / jobs, wal / jobs, ids)
+        return Figures(statement_count, code / jobs, wal / jobs, ids)
 
 
 def main() -> None:
-    """Print the table, and what rose by more than 5 %."""
-    rose: list[str] = []
+    """Print the table, and all figures that increased by more than 5 %."""
+    increases: list[str] = []
     columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
     print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="minutehand-instructions-", dir="/dev/shm") as name:
         Path(name).chmod(0o755)
         present = Engine(Path(name, "present"), is_released=False)
         released = Engine(Path(name, "released"), is_released=True)
-        for case, (call, calls, jobs, made) in CASES.items():
+        engines = (present, released)
+        for case, (call, calls, jobs, setup) in CASES.items():
             if not all(word in case for word in sys.argv[1:]):
                 continue
-            now, then = (one.measure(call, calls, jobs, made) for one in (present, released))
+            now, then = (engine.measure(call, calls, jobs, setup) for engine in engines)
             cells = []
             for kind, new, old in zip(columns[1:], now, then, strict=True):
                 ratio = f"{new / old:.2f}" if old else "new" if new else "0"
                 cells.append(f"{new:,.{'1f' if kind == columns[-1] else '0f'}} ({ratio})")
                 if new > 1.05 * old:
-                    rose.append(f"{case}: {kind} {ratio}")
+                    increases.append(f"{case}: {kind} {ratio}")
             print(f"| {case} | {' | '.join(cells)} |", flush=True)
-        for one in (present, released):
-            one.server.destroy()
-    print(f"\nRose by more than 5 % since the last release: {'; '.join(rose) or 'nothing'}.")
+        for engine in engines:
+            engine.server.destroy()
+    text = "; ".join(increases) or "none"
+    print(f"\nIncreases by more than 5 % since the last release: {text}.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""PgQueuer and Procrastinate by their own means, and single calls of ours over the same driver.
+"""Workers of PgQueuer and Procrastinate, and single calls of ours over the same driver.
 
-Runs where only they are installed, as peers.mjs does: `python peers.py drain QUEUE URL JOBS MS WAY`
-and `python peers.py single QUEUE URL CALLS CLIENTS`.
+It runs in an environment with only these packages, as peers.mjs does:
+`python peers.py drain QUEUE URL JOBS MS WAY` and `python peers.py single QUEUE URL CALLS CLIENTS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORKSPACE = uuid.UUID("11111111-1111-4111-8111-111111111111")
 
 
 async def pgqueuer_worker(url: str, job, is_tuned: bool):
-    """What enqueues a thousand, and its worker, which ends when nothing is left."""
+    """Return functions that enqueue 1,000 jobs, and that work until the queue is empty."""
     driver = AsyncpgDriver(await asyncpg.connect(url))
     queries = Queries(driver)
     await queries.install()
@@ -42,7 +42,7 @@ async def pgqueuer_worker(url: str, job, is_tuned: bool):
 
 
 async def procrastinate_worker(url: str, job, is_tuned: bool):
-    """The same of Procrastinate."""
+    """Return the same functions for Procrastinate."""
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
     await app.open_async()
     await app.schema_manager.apply_schema_async()
@@ -59,7 +59,7 @@ async def procrastinate_worker(url: str, job, is_tuned: bool):
 
 
 async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None:
-    """Bulk enqueue, then one worker."""
+    """Enqueue in bulk, then run one worker."""
     done = 0
 
     async def job() -> None:
@@ -70,49 +70,50 @@ async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None
 
     workers = {"pgqueuer": pgqueuer_worker, "procrastinate": procrastinate_worker}
     fill, run = await workers[name](url, job, is_tuned)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(0, jobs, 1000):
         await fill()
-    filled = time.perf_counter() - began
+    fill_seconds = time.perf_counter() - started
     print("FILLED", flush=True)
-    cpu, began = time.process_time(), time.perf_counter()
+    cpu, started = time.process_time(), time.perf_counter()
     await asyncio.wait([asyncio.ensure_future(run())], timeout=10)
-    seen = {"fill": filled, "drain": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-    print("SEEN" + json.dumps({**seen, "done": done}), flush=True)
-    await asyncio.sleep(0.3)  # anyone who reads this looks at the session's CPU now
+    drain_seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    result = {"fill": fill_seconds, "drain": drain_seconds, "cpu": cpu_seconds, "done": done}
+    print("SEEN" + json.dumps(result), flush=True)
+    await asyncio.sleep(0.3)  # the reader of this line now reads the session's CPU
 
 
 async def pgqueuer(url: str, clients: int):
-    """An insert by its Queries, a connection each."""
+    """Return functions that enqueue one job, each on its own connection."""
     drivers = [AsyncpgDriver(await asyncpg.connect(url)) for _ in range(clients)]
     await Queries(drivers[0]).install()
     queries = [Queries(driver) for driver in drivers]
-    return [lambda q=one: q.enqueue("noop", None) for one in queries]
+    return [lambda q=query: q.enqueue("noop", None) for query in queries]
 
 
 async def minutehand(url: str, clients: int):
-    """`enqueue_job`, a connection each."""
+    """Return functions that call `enqueue_job`, each on its own connection."""
     statement = "select public.enqueue_job($1, 'bench', '{}')"
     connections = [await asyncpg.connect(url) for _ in range(clients)]
-    return [lambda c=one: c.fetchval(statement, WORKSPACE) for one in connections]
+    return [lambda c=connection: c.fetchval(statement, WORKSPACE) for connection in connections]
 
 
 async def single(name: str, url: str, calls: int, clients: int) -> None:
     """Warm up, then make the calls."""
     actions = await {"minutehand": minutehand, "pgqueuer": pgqueuer}[name](url, clients)
 
-    async def some(action, count: int) -> None:
+    async def repeat(action, count: int) -> None:
         for _ in range(count):
             await action()
 
-    await asyncio.gather(*(some(action, 20) for action in actions))
-    began = time.perf_counter()
-    await asyncio.gather(*(some(action, calls // clients) for action in actions))
-    print(f"SEEN{calls // clients * clients / (time.perf_counter() - began)}", flush=True)
+    await asyncio.gather(*(repeat(action, 20) for action in actions))
+    started = time.perf_counter()
+    await asyncio.gather(*(repeat(action, calls // clients) for action in actions))
+    print(f"SEEN{calls // clients * clients / (time.perf_counter() - started)}", flush=True)
 
 
-what, name, url, *rest = sys.argv[1:]
-if what == "drain":
+measurement, name, url, *rest = sys.argv[1:]
+if measurement == "drain":
     asyncio.run(drain(name, url, int(rest[0]), int(rest[1]), rest[2] == "tuned"))
 else:
     asyncio.run(single(name, url, *map(int, rest)))

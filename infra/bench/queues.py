@@ -1,9 +1,9 @@
-"""The queue's SQL functions beside other queues: one Postgres, rounds in turns, medians, ratios.
+"""Comparison of the queue's SQL functions with other queues, in rounds on one Postgres.
 
-`make bench` fetches the others into a folder of their own under the system's temporary folder. One
-connection each, no-op jobs, every queue by its own bulk call of 1,000; drained in batches of 500.
-Beside the rate is the CPU of a drained job, worker and Postgres together: on a busy machine
-that is the figure to trust. Postgres has its defaults; ours has events and messages on.
+`make bench` installs the others into the system's temporary folder. Each queue has one connection
+and no-op jobs, enqueues in bulk calls of 1,000, and drains in batches of 500. The tables have
+medians and ratios. The CPU time per drained job, of worker and Postgres together, is more reliable
+on a busy machine than the rate. Postgres has its default settings. Ours has events and messages on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import psycopg
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 from pydantic_core import from_json, to_json
 
-from infra.bench.scratch import prepared
+from infra.bench.scratch import prepare_database
 from minutehand.local.users import ACME
 from minutehand.node import node_binary
 from supabase_local.postgres import Postgres
@@ -42,8 +42,8 @@ PGQUEUER = ("pgqueuer[asyncpg]==1.6.0", "psycopg[binary]", "procrastinate==3.10.
 NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0", "pg@8")
 NODE_PEERS = ("pg-boss", "graphile-worker")
 QUEUES = ("minutehand", "minutehand, two workers", "pgqueuer", *NODE_PEERS)
-#: What a completed job keeps: all tables and their indexes, apart from the feed of some hours.
-KEPT = """
+#: Query for the bytes of all tables with their indexes, except the feed, and of the feed.
+SIZE = """
   select sum(pg_total_relation_size(c.oid)) filter (where c.relname <> 'feed'),
     sum(pg_total_relation_size(c.oid)) filter (where c.relname = 'feed')
   from pg_class as c
@@ -51,8 +51,8 @@ KEPT = """
 """
 
 
-class Seen(NamedTuple):
-    """Jobs enqueued and drained a second, and CPU microseconds of a drained job."""
+class Result(NamedTuple):
+    """Jobs enqueued and drained per second, and CPU microseconds per drained job."""
 
     fill: float
     drain: float
@@ -60,50 +60,50 @@ class Seen(NamedTuple):
 
 
 class Meter:
-    """CPU seconds of a Postgres: its living processes, and those that have ended."""
+    """CPU seconds of a Postgres, including its ended processes."""
 
     def __init__(self, server: Postgres) -> None:
         assert server.process is not None
         self.postmaster = psutil.Process(server.process.pid)
 
     def read(self) -> float:
-        """CPU seconds so far."""
-        own = self.postmaster.cpu_times()
-        total: float = own.user + own.system + own.children_user + own.children_system
+        """Return the CPU seconds so far."""
+        times = self.postmaster.cpu_times()
+        total: float = times.user + times.system + times.children_user + times.children_system
         for child in self.postmaster.children():
             with suppress(psutil.NoSuchProcess):
                 total += sum(child.cpu_times()[:2])
         return total
 
 
-def ours(meter: Meter, url: str, jobs: int, *, workers: int = 1) -> Seen:
-    """Fill and drain through the SQL functions, each worker on a connection of its own."""
-    with ExitStack() as held:
-        opened = (psycopg.connect(url, autocommit=True) for _ in range(workers))
-        sessions = [held.enter_context(session) for session in opened]
+def measure_engine(meter: Meter, url: str, jobs: int, *, workers: int = 1) -> Result:
+    """Fill and drain through the SQL functions, with a connection per worker."""
+    with ExitStack() as stack:
+        connections = (psycopg.connect(url, autocommit=True) for _ in range(workers))
+        sessions = [stack.enter_context(connection) for connection in connections]
         for session in sessions:
-            set_json_loads(from_json, session)  # as `minutehand.queue` reads and writes
+            set_json_loads(from_json, session)  # the functions that `minutehand.queue` uses
             set_json_dumps(to_json, session)
-        began = time.perf_counter()
+        started = time.perf_counter()
         fill(sessions[0], jobs)
-        filled = time.perf_counter() - began
-        before, cpu, began = meter.read(), time.process_time(), time.perf_counter()
+        fill_seconds = time.perf_counter() - started
+        before, cpu, started = meter.read(), time.process_time(), time.perf_counter()
         with ThreadPoolExecutor(workers) as pool:
             done = sum(pool.map(work, sessions, [BATCH] * workers))
-        seconds = time.perf_counter() - began
-        spent = time.process_time() - cpu + meter.read() - before
-        return Seen(jobs / filled, done / seconds, spent / done * 1e6)
+        seconds = time.perf_counter() - started
+        cpu_seconds = time.process_time() - cpu + meter.read() - before
+        return Result(jobs / fill_seconds, done / seconds, cpu_seconds / done * 1e6)
 
 
 def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME) -> None:
-    """Enqueue by bulks of 1,000."""
+    """Enqueue jobs in bulks of 1,000."""
     items = Jsonb([{"job_type": "bench", "payload": {}}] * 1000)
     for _ in range(0, jobs, 1000):
         session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (workspace, items))
 
 
 def work(session: psycopg.Connection[Any], batch: int) -> int:
-    """Settle what the last call leased and lease the next, until nothing is left."""
+    """Settle the jobs of the last call and lease more, until the queue is empty."""
     request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": batch}
     items: list[dict[str, Any]] = []
     call = done = 0
@@ -115,19 +115,19 @@ def work(session: psycopg.Connection[Any], batch: int) -> int:
         ).fetchone()
         done += len(items)
         items = [
-            {"job_id": one["job"]["id"], "fence": one["fence"], "outcome": "completed"}
-            for one in (row[0]["lease"]["leases"] if row else [])
+            {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
+            for lease in (row[0]["lease"]["leases"] if row else [])
         ]
     return done
 
 
 class Peers(NamedTuple):
-    """Where the other queues are installed."""
+    """Installations of the other queues."""
 
     folder: Path
 
     def python(self) -> Path:
-        """An interpreter with PgQueuer and its driver, installed at the first call."""
+        """Return an interpreter with PgQueuer and its driver, installed on first use."""
         interpreter = self.folder / "pgqueuer" / "bin" / "python"
         if not interpreter.exists():
             uv = str(Path(sys.executable).with_name("uv"))
@@ -136,7 +136,7 @@ class Peers(NamedTuple):
         return interpreter
 
     def node(self) -> Path:
-        """A folder with the npm packages."""
+        """Return a folder with the npm packages, installed on first use."""
         home = self.folder / "node"
         if not (home / "node_modules" / "pg-boss").exists():
             home.mkdir(parents=True, exist_ok=True)
@@ -145,16 +145,20 @@ class Peers(NamedTuple):
             _run([npm, "install", "--ignore-scripts", "--loglevel=error", *NODE_PACKAGES], cwd=home)
         return home
 
-    def program(self, what: str, name: str) -> tuple[list[str], Path | None]:
-        """The command that drains or makes single calls, and where it runs."""
+    def program(self, measurement: str, name: str) -> tuple[list[str], Path | None]:
+        """Return the command of a measurement and its working folder."""
         if name in NODE_PEERS:
-            return [str(node_binary()), str(HERE / "peers.mjs"), what, name], self.node()
-        return [str(self.python()), str(HERE / "peers.py"), what, name], None
+            return [str(node_binary()), str(HERE / "peers.mjs"), measurement, name], self.node()
+        return [str(self.python()), str(HERE / "peers.py"), measurement, name], None
 
-    def drain(self, meter: Meter, name: str, url: str, jobs: int, *how: str) -> Seen:
-        """Fill and drain with a peer's program; RuntimeError with its last line if it failed."""
+    def drain(self, meter: Meter, name: str, url: str, jobs: int, *options: str) -> Result:
+        """Fill and drain with a peer's program.
+
+        Raises:
+            RuntimeError: The program failed; the message is its last line.
+        """
         command, cwd = self.program("drain", name)
-        command += [url, str(jobs), *(how or ("0", "tuned"))]
+        command += [url, str(jobs), *(options or ("0", "tuned"))]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd) as process:
             assert process.stdout is not None
@@ -164,16 +168,16 @@ class Peers(NamedTuple):
                 if line.startswith("FILLED"):
                     before = meter.read()
                 elif line.startswith("SEEN"):
-                    spent, seen = meter.read() - before, json.loads(line.removeprefix("SEEN"))
-                    cost = (spent + seen["cpu"]) / seen["done"] * 1e6
-                    return Seen(jobs / seen["fill"], seen["done"] / seen["drain"], cost)
+                    cpu, result = meter.read() - before, json.loads(line.removeprefix("SEEN"))
+                    cost = (cpu + result["cpu"]) / result["done"] * 1e6
+                    return Result(jobs / result["fill"], result["done"] / result["drain"], cost)
             raise RuntimeError((process.stderr.read().strip() or "failed").splitlines()[-1])
 
     def single(self, name: str, url: str, calls: int, clients: int) -> float:
-        """Enqueue calls a second, one job each; ours over PgQueuer's driver."""
+        """Return enqueue calls per second, one job each; ours use PgQueuer's driver."""
         command, cwd = self.program("single", name)
-        said = _run([*command, url, str(calls), str(clients)], cwd=cwd)
-        return float(said.split("SEEN")[1])
+        output = _run([*command, url, str(calls), str(clients)], cwd=cwd)
+        return float(output.split("SEEN")[1])
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
@@ -188,13 +192,13 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
 
 
 class Bench:
-    """One server; every measurement gets a fresh database on it."""
+    """A server with a new database for every measurement."""
 
     def __init__(self, folder: Path) -> None:
         self.server = Postgres(folder)
         self.server.start()
         self.number = 0
-        url = prepared(self.server, "bench_template")
+        url = prepare_database(self.server, "bench_template")
         with psycopg.connect(url, autocommit=True) as connection:
             types = Jsonb([{"job_type": "bench"}])
             connection.execute("select public.register_job_types(%s)", (types,))
@@ -202,7 +206,7 @@ class Bench:
 
     @contextmanager
     def database(self, name: str) -> Iterator[str]:
-        """A new database for one queue: with our migrations where it is ours, else empty."""
+        """Create a database for a queue, with our migrations for ours and empty for others."""
         self.number += 1
         database = f"bench_{self.number}"
         template = "template bench_template" if name.startswith("minutehand") else ""
@@ -211,22 +215,22 @@ class Bench:
             yield self.server.url(database=database)
             connection.execute(f"drop database {database} with (force)".encode())
 
-    def drain(self, peers: Peers, jobs: int, name: str) -> Seen:
-        """One round of one queue."""
+    def drain(self, peers: Peers, jobs: int, name: str) -> Result:
+        """Fill and drain a queue once."""
         with self.database(name) as url:
             if name.startswith("minutehand"):
-                return ours(self.meter, url, jobs, workers=2 if "two" in name else 1)
+                return measure_engine(self.meter, url, jobs, workers=2 if "two" in name else 1)
             return peers.drain(self.meter, name, url, jobs)
 
-    def kept(self, jobs: int = 10_000) -> tuple[float, float]:
-        """Bytes of a completed job in steady state, and in the feed beside them."""
+    def size_per_job(self, jobs: int = 10_000) -> tuple[float, float]:
+        """Return the bytes of a completed job in steady state, and its bytes in the feed."""
         sizes, connect = [], psycopg.connect
         with self.database("minutehand") as url, connect(url, autocommit=True) as connection:
             for _ in range(3):
                 fill(connection, jobs)
                 work(connection, BATCH)
                 connection.execute("vacuum")
-                row = connection.execute(KEPT).fetchone() or (0, 0)
+                row = connection.execute(SIZE).fetchone() or (0, 0)
                 sizes.append((int(row[0]), int(row[1] or 0)))
             return (sizes[2][0] - sizes[1][0]) / jobs, (sizes[2][1] - sizes[1][1]) / jobs
 
@@ -234,16 +238,16 @@ class Bench:
 def _rounds(
     number: int, names: tuple[str, ...], measure: Callable[[str], object]
 ) -> dict[str, list[Any]]:
-    """Each queue's measurements, in turns; a queue that fails is omitted, with its reason."""
-    seen: dict[str, list[Any]] = {name: [] for name in names}
+    """Measure the queues in rounds; omit a queue that fails and print the reason."""
+    results: dict[str, list[Any]] = {name: [] for name in names}
     for _ in range(number):
-        for name in list(seen):
+        for name in list(results):
             try:
-                seen[name].append(measure(name))
+                results[name].append(measure(name))
             except (RuntimeError, subprocess.TimeoutExpired) as error:
-                del seen[name]
+                del results[name]
                 print(f"{name}: not measured: {str(error)[:200]}", flush=True)
-    return seen
+    return results
 
 
 def main() -> int:
@@ -262,27 +266,27 @@ def main() -> int:
             print(f"{'':<26}{'bulk/s':>16}{'drain/s':>16}{'CPU µs a job':>16}")
             drain = partial(bench.drain, peers, options.jobs)
             rows = _rounds(options.rounds, names, drain)
-            for name, seen in rows.items():
-                pairs = zip(columns(*seen), columns(*rows.get("pgqueuer", seen)), strict=True)
+            for name, row in rows.items():
+                pairs = zip(columns(*row), columns(*rows.get("pgqueuer", row)), strict=True)
                 cells = [f"{median(a):,.0f} ({median(a) / median(b):.2f})" for a, b in pairs]
                 print(f"{name:<26}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
 
-            print("\nenqueue calls a second, one job each: one client, sixteen")
+            print("\nenqueue calls per second, one job each: one client, sixteen")
             singles = tuple(name for name in names if "two" not in name)
 
             def single(name: str) -> list[float]:
-                found = []
+                rates = []
                 for clients, calls in ((1, options.calls // 4), (16, options.calls)):
                     with bench.database(name) as url:
-                        found.append(peers.single(name, url, calls, clients))
-                return found
+                        rates.append(peers.single(name, url, calls, clients))
+                return rates
 
-            for name, both in _rounds(options.rounds, singles, single).items():
-                one, many = (median(found) for found in zip(*both, strict=True))
-                print(f"{name:<26}{one:>16,.0f}{many:>16,.0f}", flush=True)
+            for name, rates in _rounds(options.rounds, singles, single).items():
+                single_rate, parallel_rate = (median(column) for column in columns(*rates))
+                print(f"{name:<26}{single_rate:>16,.0f}{parallel_rate:>16,.0f}", flush=True)
 
-            job, feed = bench.kept()
-            print(f"\na completed job keeps {job:,.0f} bytes, {feed:,.0f} of feed for hours")
+            job, feed = bench.size_per_job()
+            print(f"\na completed job takes {job:,.0f} bytes, and {feed:,.0f} of feed for hours")
         finally:
             bench.server.destroy()
     return 0

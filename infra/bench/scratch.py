@@ -1,6 +1,6 @@
-"""A scratch project: Postgres and a Data API of its own, thrown away at the end.
+"""A scratch project with its own Postgres and Data API, deleted at the end.
 
-Also used by the worker's tests; nothing here touches `.local`.
+The worker's tests use it too. It does not use `.local`.
 """
 
 from __future__ import annotations
@@ -38,22 +38,26 @@ USER = str(ADA.id)
 
 @dataclass
 class Gateway:
-    """A Data API process that can be stopped and started again on the same port."""
+    """A Data API process that can be restarted on the same port."""
 
     database_url: str
     port: int
     process: subprocess.Popen[bytes] | None = None
     jwt_secret: str = JWT_SECRET
-    #: Exposed beside `public`.
+    #: Schema that is exposed besides `public`.
     schema: str = "public"
 
     @property
     def url(self) -> str:
-        """The project's address."""
+        """Address of the project."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers; RuntimeError if it ended or takes too long."""
+        """Start the process and wait until it responds.
+
+        Raises:
+            RuntimeError: It ended or did not respond within 90 seconds.
+        """
         self.process = spawn(
             [node_binary(), gateway_script()],
             env={
@@ -64,27 +68,27 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
-                # no kinder to a caller than PostgREST: what is measured and tested here holds there
+                # as strict as PostgREST, so that measurements and tests are valid for it
                 "DATA_API_STRICT": "1",
                 "DATA_API_SCHEMAS": self.schema,
                 "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
             },
             output=subprocess.DEVNULL,
         )
-        give_up = time.monotonic() + 90
-        while not self._answers():
+        deadline = time.monotonic() + 90
+        while not self._responds():
             time.sleep(0.03)
-            if (ended := self.process.poll()) is not None or time.monotonic() > give_up:
+            if (code := self.process.poll()) is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"the Data API on port {self.port} did not come up; {ended}")
+                raise RuntimeError(f"the Data API on port {self.port} did not start; {code}")
 
     def stop(self) -> None:
-        """End it; calls on their way are lost."""
+        """Stop the process; calls in flight are lost."""
         if self.process is not None:
             stop(self.process)
             self.process = None
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             return httpx.get(f"{self.url}/_ready", timeout=20, trust_env=False).is_success
         except httpx.HTTPError:
@@ -100,12 +104,12 @@ class Scratch:
 
     @property
     def database_url(self) -> str:
-        """The superuser's."""
+        """Address of the database, as the superuser."""
         return self.gateway.database_url
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The same for a child process, with DATABASE_URL."""
+        """Settings for a child process, with DATABASE_URL."""
         return {
             "SUPABASE_URL": self.gateway.url,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
@@ -121,7 +125,7 @@ class Scratch:
 
 
 def scratch_settings(url: str, *, schema: str = "public") -> Settings:
-    """Settings for a scratch project at `url`."""
+    """Return settings for a scratch project at `url`."""
     return Settings(
         supabase_url=url,
         supabase_publishable_key=PUBLISHABLE_KEY,
@@ -135,19 +139,19 @@ def scratch_settings(url: str, *, schema: str = "public") -> Settings:
 
 
 def user_token(user_id: str = USER, *, secret: str = JWT_SECRET) -> str:
-    """A user's JWT, as Auth would sign it."""
+    """Sign a user's JWT as Auth would."""
     now = int(time.time())
     claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
     return jwt.encode({**claims, "exp": now + 36_000}, secret, algorithm="HS256")
 
 
-def prepared(server: Postgres, database: str, *, is_released: bool = False) -> str:
-    """Give a database of a server that runs our migrations, users and seed; return its address.
+def prepare_database(server: Postgres, database: str, *, is_released: bool = False) -> str:
+    """Create a database with our migrations, users and seed, and return its address.
 
     Args:
-        server: Which runs.
-        database: Its name.
-        is_released: As the last release left it; else the present text.
+        server: A running server.
+        database: Name of the database.
+        is_released: Whether to install the last release instead of the present sources.
     """
     if database != "postgres":
         with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -167,11 +171,11 @@ def prepared(server: Postgres, database: str, *, is_released: bool = False) -> s
 
 @contextmanager
 def scratch_project(folder: Path) -> Iterator[Scratch]:
-    """Start a project in `folder` for the length of the block."""
+    """Run a project in `folder` during the block."""
     server = Postgres(folder)
     try:
         server.start()
-        gateway = Gateway(prepared(server, "postgres"), reserve_port())
+        gateway = Gateway(prepare_database(server, "postgres"), reserve_port())
         gateway.start()
         try:
             yield Scratch(server, gateway)

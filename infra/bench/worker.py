@@ -1,9 +1,15 @@
-"""The Worker that a user runs beside other queues' workers: jobs a second, CPU of a job by part.
+"""Comparison of our worker with other queues' workers: jobs per second, CPU per job by part.
 
-Run as a module it is that worker: `minutehand serve`'s loop with one processor. Over HTTPS by the
-local gateway, and directly; as shipped and tuned, ours by 200 slots; jobs of nothing, of 5 ms and
-of 100 ms; of two tenants; by a plain function; by several processes. Then what a user waits for:
-from an enqueue to the processor's first line, and the memory that a worker has in the end.
+The cases differ in these respects:
+
+- over HTTPS by the local gateway, or directly
+- as shipped, or tuned (ours with 200 slots)
+- jobs that do nothing, or take 5 ms or 100 ms
+- two tenants, a synchronous processor, several processes
+
+Then it measures the time from an enqueue to the processor's first line, and the worker's memory at
+the end. Run as a module, this file is the worker, with the loop of `minutehand serve` and one
+processor.
 """
 
 from __future__ import annotations
@@ -42,11 +48,11 @@ from minutehand.worker.loop import collect_seldom
 PEERS = ("pgqueuer", "procrastinate", "pg-boss", "graphile-worker")
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 WAL = "select pg_current_wal_insert_lsn() - '0/0'"
-#: As shipped, its rate is its pause between two looks.
-PAUSES: Final = {"pg-boss": "looks each 2 s"}
+#: Polling interval of queues whose rate as shipped depends only on it.
+PAUSES: Final = {"pg-boss": "polls every 2 s"}
 ENQUEUE = "select public.enqueue_job(%s, 'bench', '{}')"
 
-Seen = dict[str, float]
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it is printed."""
+        """Name of the case in the output."""
         more = [", two tenants"] * (self.tenants > 1) + [", one def"] * self.is_plain
         more += [f", {self.processes} processes"] * (self.processes > 1)
         return f"{self.how}, {self.way}, {self.ms} ms{''.join(more)}"
@@ -70,34 +76,34 @@ class Case:
 
 @contextmanager
 def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Its processes, which wait for a line."""
+    """Start the processes of a case, which wait for a line before they work."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(case.ms)}
     environment["WORKER_CONCURRENCY"] = "200" if case.way == "tuned" else ""
     environment |= {"MINUTEHAND_APPS": "", "BENCH_PLAIN": "yes" * case.is_plain}
     if case.how == "HTTPS":
         environment.pop("DATABASE_URL", None)
     command, pipe = [sys.executable, "-m", "infra.bench.worker"], subprocess.PIPE
-    with ExitStack() as held:
-        found = []
+    with ExitStack() as stack:
+        processes = []
         for _ in range(case.processes):
-            made = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe)
-            found.append(held.enter_context(made))
-            held.callback(made.kill)
-        for each in found:
-            assert each.stdout is not None
-            each.stdout.readline()
-        yield found
+            process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe)
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield processes
 
 
-def go(process: subprocess.Popen[bytes], *, says: bool = False) -> None:
-    """Let it work, and maybe say when each job begins."""
+def go(process: subprocess.Popen[bytes], *, prints_starts: bool = False) -> None:
+    """Let a process work, and optionally print the start of each job."""
     assert process.stdin is not None
-    process.stdin.write(b"say\n" if says else b"go\n")
+    process.stdin.write(b"print\n" if prints_starts else b"go\n")
     process.stdin.flush()
 
 
-def measure(project: Scratch, jobs: int, case: Case) -> Seen:
-    """Drain `jobs` by its processes."""
+def measure(project: Scratch, jobs: int, case: Case) -> Figures:
+    """Drain jobs with the processes of a case."""
     with project.connect() as session, workers(project, case) as processes:
         for workspace in (ACME, GLOBEX)[: case.tenants]:
             fill(session, jobs // case.tenants, workspace=workspace)
@@ -106,50 +112,50 @@ def measure(project: Scratch, jobs: int, case: Case) -> Seen:
         meter, gateway = Meter(project.postgres), project.gateway.process.pid
 
         def read() -> tuple[float, float, float]:
-            return meter.read(), _cpu(gateway), sum(_cpu(each.pid) for each in processes)
+            return meter.read(), _cpu(gateway), sum(_cpu(process.pid) for process in processes)
 
-        before, wal, began = read(), _one(session, WAL), time.perf_counter()
-        for each in processes:
-            go(each)
+        before, wal, started = read(), _query(session, WAL), time.perf_counter()
+        for process in processes:
+            go(process)
         while session.execute(LEFT).fetchall() != [(False,)]:
             time.sleep(0.02)
-        seconds, after = time.perf_counter() - began, read()
-        wal = _one(session, WAL) - wal
-        memory = max(psutil.Process(each.pid).memory_info().rss for each in processes) / 1e6
+        seconds, after = time.perf_counter() - started, read()
+        wal = _query(session, WAL) - wal
+        memory = max(psutil.Process(process.pid).memory_info().rss for process in processes) / 1e6
     parts = zip(("postgres", "gateway", "worker"), before, after, strict=True)
-    spent = {name: (end - start) / jobs * 1e6 for name, start, end in parts}
-    more = {"all": sum(spent.values()), "wal": float(wal) / jobs, "memory": memory}
-    return {"jobs a second": jobs / seconds, **spent, **more}
+    cpu = {name: (end - start) / jobs * 1e6 for name, start, end in parts}
+    more = {"all": sum(cpu.values()), "wal": float(wal) / jobs, "memory": memory}
+    return {"jobs per second": jobs / seconds, **cpu, **more}
 
 
-def measure_peer(project: Scratch, jobs: int, name: str, way: str, ms: int) -> Seen:
-    """Drain by a peer's own worker, in a database of its own on the same server."""
+def measure_peer(project: Scratch, jobs: int, name: str, way: str, ms: int) -> Figures:
+    """Drain with a peer's own worker, in its own database on the same server."""
     with psycopg.connect(project.postgres.url(), autocommit=True) as session:
         session.execute("drop database if exists peer with (force)")
         session.execute("create database peer")
     url = project.postgres.url(database="peer")
-    seen = Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, str(ms), way)
-    return {"jobs a second": seen.drain, "all": seen.cost}
+    result = Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, str(ms), way)
+    return {"jobs per second": result.drain, "all": result.cost}
 
 
-def measure_wait(project: Scratch, count: int, how: str) -> Seen:
-    """Milliseconds from an enqueue to the processor's first line, of an idle worker."""
+def measure_wait(project: Scratch, count: int, how: str) -> Figures:
+    """Measure milliseconds from an enqueue to the processor's first line, of an idle worker."""
     waits = []
     with project.connect() as session, workers(project, Case(how)) as [process]:
         assert process.stdout is not None
-        go(process, says=True)
-        time.sleep(1)  # it listens
+        go(process, prints_starts=True)
+        time.sleep(1)  # until it listens
         for _ in range(count):
-            began = time.time()
+            started = time.time()
             session.execute(ENQUEUE, (ACME,))
-            waits.append((float(process.stdout.readline()) - began) * 1000)
+            waits.append((float(process.stdout.readline()) - started) * 1000)
             while session.execute(LEFT).fetchall() != [(False,)]:
                 time.sleep(0.02)
     cuts = statistics.quantiles(waits, n=20)
     return {"p50": statistics.median(waits), "p95": cuts[-1]}
 
 
-def _one(session: psycopg.Connection[Any], query: str) -> Any:
+def _query(session: psycopg.Connection[Any], query: str) -> Any:
     return session.execute(query.encode()).fetchall()[0][0]
 
 
@@ -158,14 +164,14 @@ def _cpu(process: int) -> float:
 
 
 async def work() -> None:
-    """Be the worker."""
+    """Run the worker."""
     settings = Settings.from_env(os.environ)
     configure_logging("INFO", stream=io.StringIO())
-    seconds, says = int(os.environ["BENCH_MS"]) / 1000, False
+    seconds, prints_starts = int(os.environ["BENCH_MS"]) / 1000, False
     registry = Registry()
 
     async def bench(job: Job[Any], ctx: JobContext) -> None:
-        if says:
+        if prints_starts:
             print(time.time(), flush=True)
         if seconds:
             await asyncio.sleep(seconds)
@@ -183,7 +189,7 @@ async def work() -> None:
     collect_seldom()
     await worker.register()
     print("ready", flush=True)
-    says = await asyncio.to_thread(sys.stdin.readline) == "say\n"
+    prints_starts = await asyncio.to_thread(sys.stdin.readline) == "print\n"
     wakeups = asyncio.Event()
     listener = asyncio.create_task(listen(url, wakeups.set)) if url else None
     await worker.run_forever(wakeups)
@@ -191,9 +197,9 @@ async def work() -> None:
         listener.cancel()
 
 
-def runs_of(project: Scratch, jobs: int) -> dict[str, Callable[[], Seen]]:
-    """What is measured in turns, by name; jobs of 100 ms are a tenth as many."""
-    runs: dict[str, Callable[[], Seen]] = {}
+def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
+    """Return the measurements of a round by name; with 100 ms, there are a tenth of the jobs."""
+    runs: dict[str, Callable[[], Figures]] = {}
     cases = []
     for way in ("shipped", "tuned"):
         for ms in (0, 5, 100):
@@ -209,47 +215,48 @@ def runs_of(project: Scratch, jobs: int) -> dict[str, Callable[[], Seen]]:
     return {case.name: partial(measure, project, count, case) for count, case in cases} | runs
 
 
-def table(seen: dict[str, Seen]) -> Iterator[str]:
-    """The rows of the pages' table, from the medians."""
-    yield "| One process, jobs a second (CPU a job) | Shipped | 5 ms | 100 ms | Tuned | 5 ms |"
+def table(medians: dict[str, Figures]) -> Iterator[str]:
+    """Yield the rows of the pages' table from the medians."""
+    yield "| One process, jobs per second (CPU per job) | Shipped | 5 ms | 100 ms | Tuned | 5 ms |"
     yield "|---|--:|--:|--:|--:|--:|"
     cells = (("shipped", 0), ("shipped", 5), ("shipped", 100), ("tuned", 0), ("tuned", 5))
     for name in ("HTTPS", "direct", *PEERS):
         row = []
         for way, ms in cells:
-            found = seen[f"{name}, {way}, {ms} ms"]
-            said = f"{found['jobs a second']:,.0f} ({found['all']:,.0f} µs)"
-            row.append(PAUSES.get(name, said) if way == "shipped" else said)
+            figures = medians[f"{name}, {way}, {ms} ms"]
+            text = f"{figures['jobs per second']:,.0f} ({figures['all']:,.0f} µs)"
+            row.append(PAUSES.get(name, text) if way == "shipped" else text)
         yield f"| {name} | {' | '.join(row)} |"
 
 
 def main() -> None:
-    """Print the medians of rounds in turns, and the table; arguments: jobs a round, rounds."""
-    jobs, rounds = (int(each) for each in (*sys.argv[1:], *("10000", "3")[len(sys.argv) - 1 :]))
+    """Print the medians of the rounds and the table; arguments: jobs per round, rounds."""
+    defaults = ("10000", "3")[len(sys.argv) - 1 :]
+    jobs, rounds = (int(argument) for argument in (*sys.argv[1:], *defaults))
     logging.disable(logging.INFO)
-    seen: dict[str, list[Seen]] = defaultdict(list)
+    results: dict[str, list[Figures]] = defaultdict(list)
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as project:
-        runs = runs_of(project, jobs)
+        runs = list_runs(project, jobs)
         for how in ("HTTPS", "direct"):
             runs[f"{how}, first line, ms"] = partial(measure_wait, project, 40, how)
         for _ in range(rounds):
             for name, run in runs.items():
-                seen[name].append(run())
-                print(name, json.dumps(seen[name][-1]), flush=True)
+                results[name].append(run())
+                print(name, json.dumps(results[name][-1]), flush=True)
                 load.append(os.getloadavg()[0])
         last = measure(project, 10 * jobs, Case("direct"))
     medians = {
-        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
-        for name, found in seen.items()
+        name: {key: statistics.median(figures[key] for figures in rows) for key in rows[0]}
+        for name, rows in results.items()
     }
     print()
-    for name, found in medians.items():
-        print(f"{name}: {json.dumps({key: round(value) for key, value in found.items()})}")
+    for name, figures in medians.items():
+        print(f"{name}: {json.dumps({key: round(value) for key, value in figures.items()})}")
     print(
-        f"memory after {10 * jobs:,} jobs: {last['memory']:.0f} MB; WAL {last['wal']:.0f} B a job"
+        f"memory after {10 * jobs:,} jobs: {last['memory']:.0f} MB; WAL {last['wal']:.0f} B per job"
     )
-    print(f"load of the machine: {min(load):.1f} to {max(load):.1f} (ours included)\n")
+    print(f"load of the machine: {min(load):.1f} to {max(load):.1f} (including ours)\n")
     print("\n".join(table(medians)))
 
 

@@ -1,7 +1,7 @@
-"""`make docs`: the site of the pages that are there; what is for maintainers is apart.
+"""`make docs`: builds the site of all pages, with a section for maintainers.
 
-A link that leads nowhere ends it, in the pages by this program, in the site by MkDocs; so does a
-site that would fetch anything from elsewhere.
+The build fails on a dead link, which this program finds in the pages and MkDocs in the site, and
+if the site would fetch anything from another host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).parent
 OUT: Final = ROOT / "build" / "docs"
 SCREENSHOTS: Final = ROOT / "infra" / "console" / "screenshots"
-#: Pages for maintainers beside the DECISIONS.md: name on the site, file.
+#: Files of pages for maintainers, except DECISIONS.md, by name on the site.
 MAINTAINERS: Final[Mapping[str, str]] = {
     "contributing": ".github/CONTRIBUTING.md",
     "tests": "tests/README.md",
@@ -44,14 +44,14 @@ _COMMENT: Final = re.compile(
 
 
 class DeadLink(Exception):
-    """A page links to what is not there."""
+    """A page has a link to a missing file."""
 
 
 def main() -> int:
     """Write the pages, then the site."""
     shutil.rmtree(OUT, ignore_errors=True)
     number = write_pages(OUT / "pages")
-    # not --quiet: what is not logged does not count as a warning, and a dead link is one
+    # without --quiet, because it hides warnings, and a dead link is a warning
     built = subprocess.run(
         ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -62,21 +62,25 @@ def main() -> int:
     if built.returncode:
         print(*(line for line in built.stderr.splitlines() if "INFO" not in line), sep="\n")
         return built.returncode
-    if fetched := sorted(elsewhere(OUT / "site")):
-        print("the site fetches from elsewhere:", *fetched, sep="\n  ")
+    if addresses := sorted(foreign_addresses(OUT / "site")):
+        print("the site fetches from other hosts:", *addresses, sep="\n  ")
         return 1
     print(f"{number} pages: {OUT / 'site' / 'index.html'}")
     return 0
 
 
 def write_pages(folder: Path) -> int:
-    """Write the site's pages and configuration; returns how many, or raises DeadLink."""
+    """Write the site's pages and configuration, and return the number of pages.
+
+    Raises:
+        DeadLink: A page has a link to a missing file.
+    """
     folder.mkdir(parents=True)
     shutil.copytree(SCREENSHOTS, folder / "img")
     names = {ROOT / page.path: f"{page.topic}.md" for page in PAGES}
-    inside = {**MAINTAINERS}
-    inside |= {f"decisions-{Path(file).parent.name}": file for file in decisions()}
-    names |= {ROOT / file: f"{name}.md" for name, file in inside.items()}
+    maintainers = {**MAINTAINERS}
+    maintainers |= {f"decisions-{Path(file).parent.name}": file for file in decisions()}
+    names |= {ROOT / file: f"{name}.md" for name, file in maintainers.items()}
     nav: dict[str, list[str]] = {}
     for page in PAGES:
         _write(folder, f"{page.topic}.md", site_links(page.text, ROOT / page.path, names))
@@ -87,10 +91,10 @@ def write_pages(folder: Path) -> int:
     for module in MODULES:
         _write(folder, f"{module}.md", f"# {module}\n\n::: {module}\n")
     nav["Reference"] += ["SQL functions: sql-functions.md", *(f"{m}: {m}.md" for m in MODULES)]
-    for name, file in inside.items():
+    for name, file in maintainers.items():
         path = ROOT / file
         _write(folder, f"{name}.md", site_links(path.read_text("utf-8"), path, names))
-    nav["For maintainers"] = [f"{name}.md" for name in inside]
+    nav["For maintainers"] = [f"{name}.md" for name in maintainers]
     lines = [f"  - {part}:\n" + "".join(f"    - {page}\n" for page in nav[part]) for part in nav]
     configuration = (HERE / "mkdocs.yml").read_text("utf-8").replace("../../build/docs/", "")
     configuration = configuration.replace("../../shared", str(ROOT / "shared"))
@@ -99,7 +103,7 @@ def write_pages(folder: Path) -> int:
 
 
 def decisions() -> Iterator[str]:
-    """The engine's pages of decisions; an app's stay beside it."""
+    """Yield the files of decisions, except those of apps."""
     for path in sorted([*ROOT.glob("shared/**/DECISIONS.md"), *ROOT.glob("infra/*/DECISIONS.md")]):
         if "minutehand_apps" not in path.parts:
             yield path.relative_to(ROOT).as_posix()
@@ -111,54 +115,54 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
-    """A page's links as the site has them; others become plain words."""
+    """Rewrite a page's links for the site, and replace links to other files by their text."""
 
-    def link(found: re.Match[str]) -> str:
-        target, _, anchor = found["target"].partition("#")
+    def link(match: re.Match[str]) -> str:
+        target, _, anchor = match["target"].partition("#")
         if re.match(r"[a-z]+:", target) or not target:
-            return found[0]
+            return match[0]
         path = (page.parent / target).resolve()
         if not path.exists():
-            raise DeadLink(f"{page.relative_to(ROOT)}: {found['target']}")
+            raise DeadLink(f"{page.relative_to(ROOT)}: {match['target']}")
         if path.parent == SCREENSHOTS:
-            return f"{found['open']}(img/{path.name})"
+            return f"{match['open']}(img/{path.name})"
         if path not in names:
-            return found["open"].strip("![]")
-        return f"{found['open']}({names[path]}{'#' + anchor if anchor else ''})"
+            return match["open"].strip("![]")
+        return f"{match['open']}({names[path]}{'#' + anchor if anchor else ''})"
 
     return _LINK.sub(link, text)
 
 
 def sql_reference() -> str:
-    """Every function that clients, workers and operators call, by its comment in the database."""
+    """Render the functions for clients, workers and operators with their comments."""
     sources = sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
     text = "\n".join(path.read_text("utf-8") for path in sources)
-    signatures = {found["name"]: found for found in _FUNCTION.finditer(text)}
-    comments = {name: _unquoted(said) for name, said in _COMMENT.findall(text)}
+    signatures = {match["name"]: match for match in _FUNCTION.finditer(text)}
+    comments = {name: _unquote(literals) for name, literals in _COMMENT.findall(text)}
     parts = ["# SQL functions\n\nIn the clients' schema, `minutehand` unless you chose another.\n"]
     for name in sorted(comments.keys() & signatures.keys()):
-        found = signatures[name]
-        arguments = " ".join(found["arguments"].split()).replace("public.", "minutehand.")
-        signature = f"`{name}({arguments}) → {found['returns']}`"
+        match = signatures[name]
+        arguments = " ".join(match["arguments"].split()).replace("public.", "minutehand.")
+        signature = f"`{name}({arguments}) → {match['returns']}`"
         parts.append(f"\n## {name}\n\n{signature}\n\n{comments[name]}\n")
     return "".join(parts)
 
 
-def _unquoted(said: str) -> str:
-    """The text of string literals that Postgres joins."""
-    parts = re.findall(r"(E?)'((?:[^']|'')*)'", said)
-    escaped = any(mark for mark, _ in parts)
+def _unquote(literals: str) -> str:
+    """Return the text of string literals that Postgres joins."""
+    parts = re.findall(r"(E?)'((?:[^']|'')*)'", literals)
+    has_escapes = any(mark for mark, _ in parts)
     text = "".join(part for _, part in parts).replace("''", "'").replace("<", "&lt;")
-    return text.replace("\\n", "\n") if escaped else text
+    return text.replace("\\n", "\n") if has_escapes else text
 
 
-def elsewhere(site: Path) -> Iterator[str]:
-    """What the site's pages would fetch from another host."""
+def foreign_addresses(site: Path) -> Iterator[str]:
+    """Yield addresses of other hosts from which the site's pages would fetch."""
     for page in site.rglob("*.html"):
         for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text("utf-8")):
-            found = re.search(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag)
-            if found and 'rel="canonical"' not in tag:
-                yield f"{page.name}: {found[1]}"
+            match = re.search(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag)
+            if match and 'rel="canonical"' not in tag:
+                yield f"{page.name}: {match[1]}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""`make truth`: hold what runs locally against real servers of Supabase.
+"""`make truth`: compare the local stack with real servers of Supabase.
 
-With an address and keys any project is asked: `requests` writes nothing but a guest session and one
-row. The other parts need a project for trying, also one that was tried before, with DATABASE_URL a
-superuser's. Without, the Supabase CLI starts the images of compose.yml, for which Docker is needed.
-`--write` records what the real server answers.
+With an address and keys, any project can be compared. The part `requests` writes only a guest
+session and a row. The other parts need a project for tests, which may be used repeatedly, and a
+superuser's DATABASE_URL. Without an address, the Supabase CLI starts the images of compose.yml,
+which needs Docker. `--write` records the responses of the real server.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters
-from infra.truth.product import wrong_reads
-from infra.truth.requests import Place, Wrong, compare, reason_of, record
+from infra.truth.product import compare_reads
+from infra.truth.requests import DataApi, Difference, compare, find_reason, record
 from minutehand.local.database import apply_project, seed_files
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.users import create_demo_users
@@ -38,35 +38,35 @@ from supabase_local import migrations
 
 ROOT: Final = PACKAGE.parents[1]
 IMAGES: Final = Path(__file__).with_name("compose.yml")
-#: Parts of Supabase that nothing here asks.
-LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
+#: Parts of Supabase that are not needed here.
+EXCLUDED: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = "tests/supabase_local/realtime"
-#: A part of the run → what pytest is given; what is asked of any server.
+#: Arguments of pytest, by part of the run.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
     "clients": ["tests/e2e/live/test_hostile_wire.py"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
-#: A test of pytest's summary, or a job of the demo.
+#: Failures in the output: a test in pytest's summary, or a job of the demo.
 FAILURES: Final = re.compile(
     r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the parts; 0 when nothing differs but what is listed, 3 where no Docker is."""
+    """Run the parts; return 0 if only listed responses differ, and 3 without Docker."""
     parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
-    parser.add_argument("--url", help="the address of a project; its keys are in the environment")
-    parser.add_argument("--write", action="store_true", help="record the answers instead")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
+    parser.add_argument("--url", help="address of a project whose keys are in the environment")
+    parser.add_argument("--write", action="store_true", help="record the responses instead")
+    parser.add_argument("--part", action="append", choices=PARTS, help="run only this; repeatable")
     options = parser.parse_args(arguments)
     if options.url:
         return _run(remote_values(options.url, os.environ), options)
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "info"], capture_output=True).returncode:
         print(
-            "make truth: the real servers run in containers, and there is no Docker here.\n"
-            "Ask a project instead: make truth URL=https://….supabase.co, with its keys in\n"
+            "make truth: the real servers run in containers, and Docker is not available.\n"
+            "Use a project instead: make truth URL=https://….supabase.co, with its keys in\n"
             "SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_JWT_SECRET."
         )
         return 3
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
-    place = Place(
+    api = DataApi(
         rest_url=f"{values['SUPABASE_URL']}/rest/v1",
         jwt_secret=values["SUPABASE_JWT_SECRET"],
         publishable_key=values["SUPABASE_PUBLISHABLE_KEY"],
@@ -83,23 +83,23 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
         schema=os.environ.get("MINUTEHAND_SCHEMA", "public"),
     )
     if options.write:
-        record(place)
-        print("recorded; `git diff infra/truth/recorded` shows what is new")
+        record(api)
+        print("recorded; `git diff infra/truth/recorded` shows the changes")
         return 0
-    # what the others write would be in the answers
+    # `requests` comes first, because its responses would contain rows of the other parts
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
-    found = {part: _differing(part, place, values) for part in PARTS if part in parts}
-    for part, lines in found.items():
-        print(f"{part}: {'differs: ' + ', '.join(lines) if lines else 'nothing unexpected'}")
-    return 1 if any(found.values()) else 0
+    results = {part: _differences(part, api, values) for part in PARTS if part in parts}
+    for part, names in results.items():
+        print(f"{part}: {'differs: ' + ', '.join(names) if names else 'nothing unexpected'}")
+    return 1 if any(results.values()) else 0
 
 
-def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
-    """What of a part differs and may not, each by its name."""
+def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str]:
+    """Run a part and return the names of its unexpected differences."""
     if part == "requests":
-        return _unlisted(compare(place))
+        return _unlisted(compare(api))
     if part == "filters":
-        return _filters(place, values["DATABASE_URL"])
+        return _filters(api, values["DATABASE_URL"])
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
@@ -108,92 +108,92 @@ def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
             migrations.apply_seed(owner, seed)
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
-            return _ran([*command, "--state", state], values)
+            return _run_command([*command, "--state", state], values)
     command = ["pytest", "-q", "-n", "0"]
-    return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
+    return _run_command([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
 
 
-def _unlisted(found: Sequence[Wrong]) -> list[str]:
-    """Print what differs; the names of those that differ for no listed reason."""
-    _print(found)
-    unlisted = [each.name for each in found if reason_of(each.name) is None]
-    print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
-    return unlisted
+def _unlisted(differences: Sequence[Difference]) -> list[str]:
+    """Print the differences, and return the names of those without a listed reason."""
+    _print(differences)
+    names = [entry.name for entry in differences if find_reason(entry.name) is None]
+    print(f"{len(differences)} responses differ, {len(names)} of them for no listed reason")
+    return names
 
 
-def _ran(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Pass on what a command prints; the tests or jobs that failed in it."""
-    found: list[str] = []
+def _run_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Run a command, print its output, and return the names of failed tests or jobs."""
+    names: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
         env={**os.environ, **values, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
-    ) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
             print(line, end="", flush=True)
-            found += FAILURES.findall(line)
-    return (found or ["see above"]) if running.returncode else []
+            names += FAILURES.findall(line)
+    return (names or ["see above"]) if process.returncode else []
 
 
-def _filters(place: Place, database_url: str) -> list[str]:
-    """Compare over two tables of its own, which it drops again."""
+def _filters(api: DataApi, database_url: str) -> list[str]:
+    """Compare filters on two new tables, which are dropped at the end."""
 
     def sql(statement: str, *args: Any) -> list[dict[str, Any]]:
         cursor = connection.execute(statement.encode(), args or None)
         return cursor.fetchall() if cursor.description else []
 
-    found: list[Wrong] = []
-    service = httpx.Client(base_url=place.rest_url, headers=place.headers("service"))
+    differences: list[Difference] = []
+    service = httpx.Client(base_url=api.rest_url, headers=api.headers("service"))
     owner = psycopg.connect(database_url, autocommit=True, row_factory=dict_row)
     with owner as connection, service as client:
         sql(filters.DROP + filters.TABLES)
         try:
             while client.get("/scratch_names").status_code == 404:
-                time.sleep(0.2)  # until the Data API has read the schema again
-            found = [*filters.wrong_answers(client, sql), *wrong_reads(client, sql)]
+                time.sleep(0.2)  # until the Data API has reloaded the schema
+            differences = [*filters.compare_filters(client, sql), *compare_reads(client, sql)]
         finally:
             sql(filters.DROP)
-    _print(found)
-    return [each.name for each in found]
+    _print(differences)
+    return [entry.name for entry in differences]
 
 
-def _print(found: Sequence[Wrong]) -> None:
-    for name, expected, given in found:
-        why = reason_of(name) or "NOT LISTED"
-        print(f"{name}: {why}\n  expected {expected}\n  given    {given}")
+def _print(differences: Sequence[Difference]) -> None:
+    for name, expected, actual in differences:
+        reason = find_reason(name) or "NOT LISTED"
+        print(f"{name}: {reason}\n  expected {expected}\n  actual   {actual}")
 
 
 @contextmanager
 def _containers() -> Iterator[dict[str, str]]:
-    """A project of its own on this machine, migrated and with the demo's users."""
+    """Run a new project in containers, with our migrations and the demo's users."""
     with tempfile.TemporaryDirectory() as folder:
         cli = [str(supabase_cli()), "--workdir", folder]
         subprocess.run([*cli, "init", "--yes"], check=True, capture_output=True)
         for name, version in versions().items():
             Path(folder, "supabase", ".temp", f"{name}-version").write_text(version)
         try:
-            subprocess.run([*cli, "start", "--exclude", LEFT_OUT], check=True)
-            status = subprocess.check_output([*cli, "status", "-o", "json"])
-            known: dict[str, str] = json.loads(status)
-            owner = known["DB_URL"]
+            subprocess.run([*cli, "start", "--exclude", EXCLUDED], check=True)
+            output = subprocess.check_output([*cli, "status", "-o", "json"])
+            status: dict[str, str] = json.loads(output)
+            owner = status["DB_URL"]
             apply_project(owner)
-            # of the images' superuser: tests look where a project's owner may not
-            known["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
-            create_demo_users(known["DB_URL"])
+            # as the images' superuser, because tests read tables that a project's owner may not
+            status["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
+            create_demo_users(status["DB_URL"])
             for seed in seed_files():
                 migrations.apply_seed(owner, seed)
-            yield remote_values(known["API_URL"], known)
+            yield remote_values(status["API_URL"], status)
         finally:
             subprocess.run([*cli, "stop", "--no-backup"], check=False)
 
 
 def versions() -> dict[str, str]:
-    """The images' versions by the names that the CLI gives the parts."""
-    found = re.findall(r"image: \S+/(\w+):(v\S+)", IMAGES.read_text())
-    return {{"postgrest": "rest"}.get(name, name): version for name, version in found}
+    """Read the images' versions by the CLI's names of the parts."""
+    images = re.findall(r"image: \S+/(\w+):(v\S+)", IMAGES.read_text())
+    return {{"postgrest": "rest"}.get(name, name): version for name, version in images}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Filters of each operator over each type, and what Postgres and PostgREST make of them.
+"""Comparison of filters of each operator and type with Postgres and PostgREST.
 
-Of texts the answers are PostgREST's, recorded where its reading surprised us. All others are what
-Postgres answers to the condition that a filter is by PostgREST's grammar (`pOpExpr`, `pListVal` and
-`pLogicTree` of its QueryParams.hs, 14.17), which hands a value on as a parameter of unknown type.
+Expected results of filters on texts are PostgREST's, recorded where its parsing is surprising. All
+others are the rows that Postgres returns for the filter's condition by PostgREST's grammar
+(`pOpExpr`, `pListVal` and `pLogicTree` of its QueryParams.hs, 14.17), which passes a value on as a
+parameter of unknown type.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any, Final
 import httpx
 import psycopg
 
-from infra.truth.requests import RECORDED, Wrong
+from infra.truth.requests import RECORDED, Difference
 
-#: What may be written of each type, beside what may not.
+#: Valid and invalid values by column of each type.
 VALUES: Final = {
     "word": ["plain", '"quoted"', "a,b", "back\\slash", "null", "true", "1.0", " lead", "{x}", ""],
     "number": ["1", "12345678901234567", "-1", "1.0", "null", "x", ""],
@@ -34,7 +35,7 @@ _SIGNS: Final = (
     "sr >>, nxr &<, nxl &>, adj -|-, isdistinct is distinct from, eq(any) = any, lt(all) < all"
 )
 OPERATORS: Final = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
-#: A filter, and the condition that it is.
+#: Conditions by filter.
 OTHERS: Final = {
     "word=is.null": "word is null",
     "flag=not.is.true": "not flag is true",
@@ -61,9 +62,9 @@ OTHERS: Final = {
         "to_tsvector('english', word) @@ plainto_tsquery('english', 'quoted')"
     ),
 }
-#: The writes of our pages, which show what was written: method, filter, name.
+#: Writes as our pages make them, which return the written rows: method, filter, name.
 WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
-SHOWN: Final = {"prefer": "return=representation"}
+RETURN_ROWS: Final = {"prefer": "return=representation"}
 TABLES: Final = """
 create table public.scratch_types (
   id int primary key, word text, number bigint, price numeric, at timestamptz, flag boolean,
@@ -86,39 +87,39 @@ _LITERAL: Final = re.compile(r"'([^']*)'")
 Sql = Callable[..., list[dict[str, Any]]]
 
 
-def wrong_answers(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
-    """Compare every filter over the tables of `TABLES`.
+def compare_filters(client: httpx.Client, sql: Sql) -> Iterator[Difference]:
+    """Compare all filters on the tables of `TABLES`.
 
     Args:
-        client: Of the Data API, with the secret key.
-        sql: Runs a statement as an owner of the database.
+        client: Client of the Data API with the secret key.
+        sql: Function that runs a statement as an owner of the database.
     """
     recorded = json.loads((RECORDED / "filters.json").read_text())
     sql("insert into public.scratch_names select unnest(%s::text[])", recorded["names"])
     for filter, answer in recorded["answers"].items():
-        given = _asked(client, "scratch_names", "name", filter)
-        begin = answer.get("begins")
-        if given[: len(begin)] != begin if begin else given != answer["is"]:
-            yield Wrong(filter, answer, given)
-    for filter, condition in {**generated(), **OTHERS}.items():
+        actual = _read(client, "scratch_names", "name", filter)
+        beginning = answer.get("begins")
+        if actual[: len(beginning)] != beginning if beginning else actual != answer["is"]:
+            yield Difference(filter, answer, actual)
+    for filter, condition in {**generate_filters(), **OTHERS}.items():
         try:
             where, values = _with_parameters(condition)
             rows = sql(f"select id from public.scratch_types where {where} order by id", *values)
             expected: Any = [row["id"] for row in rows]
         except psycopg.Error as error:
             expected = error.sqlstate
-        given = _asked(client, "scratch_types", "id", filter)
-        if given != expected:
-            yield Wrong(filter, expected, given)
+        actual = _read(client, "scratch_types", "id", filter)
+        if actual != expected:
+            yield Difference(filter, expected, actual)
     for method, filter, name in WRITES:
-        asked = f"/scratch_names?select=*{filter}"
-        answer = client.request(method, asked, json={"name": name}, headers=SHOWN).json()
-        if answer != [{"name": name}]:
-            yield Wrong(f"{method} {asked}", [{"name": name}], answer)
+        path = f"/scratch_names?select=*{filter}"
+        rows = client.request(method, path, json={"name": name}, headers=RETURN_ROWS).json()
+        if rows != [{"name": name}]:
+            yield Difference(f"{method} {path}", [{"name": name}], rows)
 
 
-def generated() -> dict[str, str]:
-    """Every value of every type by every operator, each with its condition."""
+def generate_filters() -> dict[str, str]:
+    """Return the filters of all values and operators, with their conditions."""
     return {
         f"{column}={sign}.{value}": f"{column} {operator} ('{value}')"
         for column, (sign, operator) in itertools.product(VALUES, OPERATORS.items())
@@ -127,16 +128,16 @@ def generated() -> dict[str, str]:
 
 
 def _with_parameters(condition: str) -> tuple[str, list[str]]:
-    """A condition as PostgREST sends it: each text in it a parameter of no type.
+    """Replace the texts in a condition by parameters of unknown type, as PostgREST does.
 
-    As a literal Postgres reads it while it parses, and so before it looks for the operator.
+    Postgres would parse a literal before it finds the operator.
     """
     return _LITERAL.sub("%s", condition), _LITERAL.findall(condition)
 
 
-def _asked(client: httpx.Client, table: str, column: str, filter: str) -> Any:
-    """What the rows of a filter have in a column, or the code of the error."""
+def _read(client: httpx.Client, table: str, column: str, filter: str) -> Any:
+    """Read a column of the rows of a filter, or the code of the error."""
     name, _, value = filter.partition("=")
-    answer = client.get(f"/{table}", params={"select": column, "order": column, name: value})
-    body = answer.json()
+    response = client.get(f"/{table}", params={"select": column, "order": column, name: value})
+    body = response.json()
     return [row[column] for row in body] if isinstance(body, list) else body["code"]

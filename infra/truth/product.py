@@ -1,7 +1,8 @@
-"""The reads that the product's code sends, found in its text, and what Postgres makes of them.
+"""Comparison of the product's reads with the rows that Postgres returns.
 
-Over-counted: each parameter that a file names, of each table that it names. By PostgREST's grammar
-a parameter is a clause of SQL, so no server need have recorded it to hold one to it.
+The reads are found in the source code, each parameter of a file with each table of the file, which
+are too many. In PostgREST's grammar a parameter is a clause of SQL, so no recorded response of a
+server is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 import httpx
 
 from infra.truth.filters import OPERATORS, Sql
-from infra.truth.requests import Wrong
+from infra.truth.requests import Difference
 from minutehand.resources import PACKAGE
 
 ROOT: Final = PACKAGE.parents[1]
@@ -40,47 +41,47 @@ from information_schema.columns where table_schema = 'public' group by 1
 
 
 class Read(NamedTuple):
-    """A request to a table, and the query that it is by PostgREST's grammar."""
+    """A request to a table, and its query by PostgREST's grammar."""
 
     table: str
     params: tuple[tuple[str, str], ...]
     query: str
 
 
-def wrong_reads(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
-    """Compare every read with the tables' rows; the arguments are those of `wrong_answers`."""
+def compare_reads(client: httpx.Client, sql: Sql) -> Iterator[Difference]:
+    """Compare all reads with the tables' rows; the arguments are those of `compare_filters`."""
     for table, params, query in sorted(reads(sql)):
         [row] = sql(f"select coalesce(json_agg(one), '[]') as rows from ({query}) as one")
-        given = client.get(f"/{table}", params=params).json()
-        if given != row["rows"]:
-            yield Wrong(f"{table}?{httpx.QueryParams(params)}", row["rows"], given)
+        actual = client.get(f"/{table}", params=params).json()
+        if actual != row["rows"]:
+            yield Difference(f"{table}?{httpx.QueryParams(params)}", row["rows"], actual)
 
 
 def reads(sql: Sql) -> set[Read]:
-    """List what the code reads of the tables that are there."""
+    """List the reads in the code from existing tables."""
     types = {row["table"]: row["types"] for row in sql(COLUMNS)}
-    found: set[Read] = set()
+    result: set[Read] = set()
     for text in texts():
         words = {"".join(word) for word in LITERAL.findall(text)}
         for table in words & types.keys():
-            found |= {*_of_table(table, types[table], text, words, sql)}
-    return found
+            result |= {*_reads_of_table(table, types[table], text, words, sql)}
+    return result
 
 
 def texts() -> list[str]:
-    """The files of the product that ask the Data API."""
-    paths = {path for one in SOURCES for path in ROOT.glob(one)}
+    """Return the texts of the product's files that use the Data API."""
+    paths = {path for pattern in SOURCES for path in ROOT.glob(pattern)}
     return [text for path in paths if READS.search(text := path.read_text("utf-8"))]
 
 
-def _of_table(
+def _reads_of_table(
     table: str, types: dict[str, str], text: str, words: set[str], sql: Sql
 ) -> Iterator[Read]:
     key, last = ["id", "id"] if "id" in types else [*types][:2]
 
     def value_of(field: str) -> str:
-        nothing = "00000000-0000-4000-8000-000000000000" if types.get(field) == "uuid" else "0"
-        return str(sql(f"select min(({field})::text) as value from {table}")[0]["value"] or nothing)
+        default = "00000000-0000-4000-8000-000000000000" if types.get(field) == "uuid" else "0"
+        return str(sql(f"select min(({field})::text) as value from {table}")[0]["value"] or default)
 
     def read(where: str, select: str, columns: str, order: str, *params: tuple[str, str]) -> Read:
         page = (("select", select), ("order", order.replace(" ", ".")), ("limit", "99"))
@@ -88,26 +89,26 @@ def _of_table(
         return Read(table, (*params, *page), query.replace("%", "%%"))
 
     for a, b, c, d, e, f, g in FILTER.findall(text):
-        # a field that is a variable may be any text
-        named = [a + c + f] if a + c + f else [name for name in types if types[name] == "text"]
-        for field, operator in ((one, b + d + e + g) for one in named):
+        # a field in a variable may be any column of type text
+        fields = [a + c + f] if a + c + f else [name for name in types if types[name] == "text"]
+        for field, operator in ((name, b + d + e + g) for name in fields):
             column, _, path = field.partition("->>")
             if column in types:
                 left = f"{column}->>'{path}'" if path else column
                 value = value_of(left)
-                written, meant = value, f"{OPERATORS.get(operator)} '{value}'"
+                parameter, condition = value, f"{OPERATORS.get(operator)} '{value}'"
                 if operator == "in":
-                    written, meant = f"({value})", f"in ('{value}')"
+                    parameter, condition = f"({value})", f"in ('{value}')"
                 elif operator == "ilike":
-                    written, meant = f"*{value[1:4]}*", f"ilike '%{value[1:4]}%'"
-                yield read(f"{left} {meant}", key, key, key, (field, f"{operator}.{written}"))
-    for a, way, c, ascending, latest, e in ORDER.findall(text):
+                    parameter, condition = f"*{value[1:4]}*", f"ilike '%{value[1:4]}%'"
+                yield read(f"{left} {condition}", key, key, key, (field, f"{operator}.{parameter}"))
+    for a, direction, c, ascending, latest, e in ORDER.findall(text):
         if (column := a + c + e) in types:
-            way = way or ("desc" if latest or ascending == "false" else "asc")
-            yield read("true", column, column, f"{column} {way}")
+            default = "desc" if latest or ascending == "false" else "asc"
+            yield read("true", column, column, f"{column} {direction or default}")
     value = value_of(key)
     for word in words:
-        chosen = {*EMBED.sub(r"\1_id", word).split(",")}
-        if chosen - {"*"} <= types.keys():
+        selected = {*EMBED.sub(r"\1_id", word).split(",")}
+        if selected - {"*"} <= types.keys():
             columns = EMBED.sub(EMBEDDED, word)
             yield read(f"{key} = '{value}'", word, columns, last, (key, f"eq.{value}"))

@@ -1,6 +1,6 @@
-"""Sends the recorded requests to a project and compares the answers with PostgREST's own.
+"""Sends the recorded requests to a project and compares its responses with those of PostgREST.
 
-What differs and why is in `recorded/differences.json`; nothing else may.
+`recorded/differences.json` lists the responses that may differ, with the reasons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
 _NAMES = "content-range content-type preference-applied proxy-status www-authenticate"
 HEADERS: Final = tuple(_NAMES.split())
-#: Claims of those who ask, with times relative to now.
+#: Claims by caller, with times relative to now.
 CALLERS: Final[dict[str, dict[str, Any]]] = {
     "ada": {"sub": ADA, "role": "authenticated"},
     "nearexp": {"sub": ADA, "role": "authenticated", "exp": -10},
@@ -34,8 +34,8 @@ _GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A Data API: its address, and the keys that a gateway before it asks for, if any."""
+class DataApi:
+    """A Data API: its address, and the keys for a gateway before it, if any."""
 
     rest_url: str
     jwt_secret: str
@@ -44,7 +44,7 @@ class Place:
     schema: str = "public"
 
     def headers(self, caller: str) -> dict[str, str]:
-        """What one of CALLERS sends, or `anon`, `service` or `garbage`."""
+        """Return the headers of a caller in CALLERS, or of `anon`, `service` or `garbage`."""
         headers = {
             "apikey": self.secret_key if caller == "service" else self.publishable_key,
             "accept-profile": self.schema,
@@ -60,70 +60,74 @@ class Place:
 
     def _token(self, claims: dict[str, Any]) -> str:
         now = int(time.time())
-        given = {**_TIMES, **claims}
-        times = {k: now + v for k, v in given.items() if k in ("iat", "exp", "nbf")}
+        relative = {**_TIMES, **claims}
+        times = {k: now + v for k, v in relative.items() if k in ("iat", "exp", "nbf")}
         return jwt.encode(
-            {"aud": "authenticated", **given, **times}, self.jwt_secret, algorithm="HS256"
+            {"aud": "authenticated", **relative, **times}, self.jwt_secret, algorithm="HS256"
         )
 
 
-class Wrong(NamedTuple):
-    """A request that is not answered as PostgREST answers it."""
+class Difference(NamedTuple):
+    """A request whose response differs from PostgREST's."""
 
     name: str
     expected: Any
-    given: Any
+    actual: Any
 
 
-def allowed() -> dict[str, str]:
-    """Why an answer may differ, by the request's name or a pattern of names."""
+def listed_reasons() -> dict[str, str]:
+    """Read the reasons why responses may differ, by name or pattern of names of requests."""
     reasons: dict[str, str] = json.loads((RECORDED / "differences.json").read_text())
     return reasons
 
 
-def reason_of(name: str) -> str | None:
-    """Why this one may differ; None where it may not."""
-    return next((why for of, why in allowed().items() if fnmatch.fnmatchcase(name, of)), None)
+def find_reason(name: str) -> str | None:
+    """Return the reason why a request's response may differ; None if it may not."""
+    reasons = listed_reasons().items()
+    return next((text for names, text in reasons if fnmatch.fnmatchcase(name, names)), None)
 
 
-def compare(place: Place) -> list[Wrong]:
-    """Every request whose answer is another one here."""
+def compare(api: DataApi) -> list[Difference]:
+    """Send all requests and list those whose responses differ."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
-    with httpx.Client(base_url=place.rest_url, timeout=30) as client:
-        given = [(pair, _answer(client, place, pair["request"])) for pair in pairs]
-    wrong = ((pair, answer) for pair, answer in given if answer != pair["answer"])
-    return [Wrong(pair["name"], pair["answer"], answer) for pair, answer in wrong]
+    with httpx.Client(base_url=api.rest_url, timeout=30) as client:
+        results = [(pair, _send(client, api, pair["request"])) for pair in pairs]
+    return [
+        Difference(pair["name"], pair["answer"], response)
+        for pair, response in results
+        if response != pair["answer"]
+    ]
 
 
-def record(place: Place) -> None:
-    """Write the answers of this project as those that are expected of every other one."""
+def record(api: DataApi) -> None:
+    """Record the responses of this project as the expected ones."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
-    with httpx.Client(base_url=place.rest_url, timeout=30) as client:
+    with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         for pair in pairs:
-            pair["answer"] = _answer(client, place, pair["request"])
-    # one line a pair, so that a change of one answer is a change of one line
+            pair["answer"] = _send(client, api, pair["request"])
+    # one line per pair, so that a changed response is a changed line
     lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
     (RECORDED / "answers.json").write_text(f"[\n{lines}\n]\n")
 
 
-def _answer(client: httpx.Client, place: Place, request: dict[str, Any]) -> dict[str, Any]:
+def _send(client: httpx.Client, api: DataApi, request: dict[str, Any]) -> dict[str, Any]:
     body = request.get("body")
     response = client.request(
         request["method"],
         request["path"],
-        headers={**place.headers(request["as"]), **request.get("headers", {})},
+        headers={**api.headers(request["as"]), **request.get("headers", {})},
         content=None if body is None else body.encode(request.get("encoding", "utf-8")),
     )
     headers = {name: response.headers[name] for name in HEADERS if name in response.headers}
     return {
         "status": response.status_code,
-        "body": masked(response.text, place.schema),
+        "body": mask_body(response.text, api.schema),
         "headers": headers,
     }
 
 
-def masked(text: str, schema: str) -> Any:
-    """A body without what differs from run to run: instants, keys to guest sessions, a schema."""
+def mask_body(text: str, schema: str) -> Any:
+    """Replace the parts of a body that differ between runs: times, guest sessions, the schema."""
     text = _GUEST.sub("guest_KEY", _INSTANT.sub('"INSTANT"', text))
     if schema != "public":
         text = re.sub(rf"\b{re.escape(schema)}(?=[.'])", "public", text)
@@ -131,7 +135,7 @@ def masked(text: str, schema: str) -> Any:
         body = json.loads(text)
     except ValueError:
         return text
-    if isinstance(body, dict) and "workspaces" in body:  # others are of those who used it before
-        return {"workspaces": [one for one in body["workspaces"] if one["id"] == ACME]}
-    # of a description, that it is one: what it describes is the project's
+    if isinstance(body, dict) and "workspaces" in body:  # without workspaces of earlier users
+        return {"workspaces": [row for row in body["workspaces"] if row["id"] == ACME]}
+    # without the contents of an API description, which depend on the project
     return {"swagger": body["swagger"]} if isinstance(body, dict) and "swagger" in body else body

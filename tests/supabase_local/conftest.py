@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.bench.scratch import scratch_settings
-from infra.truth.requests import Place
+from infra.truth.requests import DataApi
 from tests.support.project import Project
 from tests.support.renewed import Renewed
 
@@ -17,10 +17,10 @@ def project(renewed: Renewed) -> Project:
 
 
 @pytest.fixture
-def place(project: Project) -> Place:
+def place(project: Project) -> DataApi:
     """The project, as `make truth` knows one."""
     settings = project.settings
-    return Place(
+    return DataApi(
         rest_url=f"{settings.supabase_url}/rest/v1",
         jwt_secret=settings.supabase_jwt_secret or "",
         publishable_key=settings.supabase_publishable_key,

@@ -40,8 +40,8 @@ def rest(project: Project) -> Iterator[httpx.Client]:
 
 def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx.Client) -> None:
     """A text is the text that it is, and unquoted in a list; all else is what its column is."""
-    assert len(filters.generated()) > 784
-    assert list(filters.wrong_answers(rest, project.sql)) == []
+    assert len(filters.generate_filters()) > 784
+    assert list(filters.compare_filters(rest, project.sql)) == []
 
 
 def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx.Client) -> None:
@@ -53,7 +53,7 @@ def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx
 
     assert {"jobs", "job_events", "accounts", "plan_states"} <= {read.table for read in asked}
     assert any("accounts(id,name)" in dict(read.params)["select"] for read in asked)
-    assert list(product.wrong_reads(rest, project.sql)) == []
+    assert list(product.compare_reads(rest, project.sql)) == []
 
 
 def test_the_code_writes_and_calls_in_the_forms_that_are_held() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from infra.truth.requests import Place, allowed, compare, reason_of
+from infra.truth.requests import DataApi, compare, find_reason, listed_reasons
 
 
-def test_only_listed_answers_differ_and_each_of_them_does(place: Place) -> None:
+def test_only_listed_answers_differ_and_each_of_them_does(place: DataApi) -> None:
     """An answer of ours that is not PostgREST's hides a defect until the first hosted project."""
     found = compare(place)
 
-    assert [each for each in found if reason_of(each.name) is None] == []
-    assert {reason_of(each.name) for each in found} == set(allowed().values())
+    assert [each for each in found if find_reason(each.name) is None] == []
+    assert {find_reason(each.name) for each in found} == set(listed_reasons().values())

@@ -355,9 +355,9 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
 
 
 def _schema_path_notes(folder: Path, paths: list[str]) -> list[str]:
-    """Tell a project that declares its schema to list our migrations.
+    """Return a note for a project that declares its schema without our migrations.
 
-    Otherwise its next diff drops the engine.
+    Its next diff would drop the engine.
     """
     paths = paths or _schema_patterns(folder / "supabase")
     example = OURS.replace("*", "0")

@@ -1,7 +1,7 @@
 """Replaces the two schema names of the SQL sources by those of a project.
 
 The sources use `public.` for the objects that clients see and `queue.` for the engine. Only these
-words are replaced, and only in positions where a schema name stands.
+words are replaced, and only as names of schemas.
 """
 
 from __future__ import annotations
