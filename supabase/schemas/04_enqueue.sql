@@ -912,7 +912,7 @@ declare
   v_unsent boolean; -- true if the message was not sent, otherwise null
   -- fields that have the same value for all simple jobs
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
-    "generation": 1, "lost_attempts": 0, "state": "queued", "tags": [],
+    "generation": 1, "lost_attempts": 0, "deaths": 0, "state": "queued", "tags": [],
     "progress": {"percentage": 0, "stage": null, "message": null},
     "times": {"queue_ms": 0, "run_ms": 0, "runs": 0},
     "user_id": null, "session_id": null, "result": null, "error": null, "error_message": null,

@@ -92,6 +92,14 @@ begin
         p_job.fence,
         p_job.generation,
         p_job.lost_attempts,
+        case
+          when p_job.fence > p_job.attempts then ( -- an attempt was not counted
+            select count(*)
+            from queue.attempts as a
+            where a.job_id = p_job.id and a.outcome = 'died'
+          )
+          else 0
+        end as deaths,
         p_job.last_seq,
         p_job.schema_version,
         p_job.timeout_seconds,

@@ -54,7 +54,7 @@ LEFT_OUT = {
     "new job": {"streams"},
     "new job of many": {
         *("error", "next_run_at", "running_since", "state"),
-        *("streams", "times", "waiting_for", "worker_id"),
+        *("deaths", "streams", "times", "waiting_for", "worker_id"),
     },
     "run": {"ended", "refused"},
     "lease_jobs": {"size"},

@@ -52,11 +52,13 @@ def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def deaths(engine: Engine, job_id: str) -> int:
-    return int(
-        engine.one(
-            "select count(*) from queue.attempts where job_id = %s and outcome = 'died'", job_id
-        )
-    )
+    """The number that readers see: the same in a job, in a list and among its attempts."""
+    [listed] = engine.rpc("list_jobs", p_filter={"ids": [job_id]})["jobs"]
+    attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    died = [each for each in attempts if each["outcome"] == "died"]
+    assert all("does not count: the process of worker" in each["error"] for each in died)
+    assert engine.rpc("get_job", p_job_id=job_id)["deaths"] == listed["deaths"] == len(died)
+    return len(died)
 
 
 @pytest.mark.parametrize("count", [2, 30, 249])
@@ -84,6 +86,7 @@ def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
     while workers.run(limit=1000):
         pass
     assert states(engine, neighbours) == {("completed", 1, 0)}
+    assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
     assert "ended the process" in engine.job(poison)["error_message"]
 

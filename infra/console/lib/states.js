@@ -49,6 +49,7 @@ const ATTEMPT_OUTCOMES = {
   retry: { word: "Failed, retried", tone: "failed" },
   failed: { word: "Failed", tone: "failed" },
   lost: { word: "Worker lost", tone: "failed" },
+  died: { word: "Process died", tone: "pending" },
   snoozed: { word: "Snoozed", tone: "pending" },
   released: { word: "Released", tone: "pending" },
   waiting: { word: "Suspended", tone: "waiting" },
@@ -57,7 +58,9 @@ const ATTEMPT_OUTCOMES = {
 
 /** How an attempt ended, in a word with its tone; without an outcome it runs. */
 export const outcomeOf = (outcome) =>
-  ATTEMPT_OUTCOMES[outcome ?? ""] ?? { word: "Running", tone: "processing" };
+  outcome
+    ? (ATTEMPT_OUTCOMES[outcome] ?? { word: outcome, tone: "pending" })
+    : { word: "Running", tone: "processing" };
 
 export const FRESHNESS = {
   live: {

@@ -113,6 +113,8 @@ export type Job<T extends JobType = JobType> = {
   running_since?: string | null;
   worker_id?: string | null;
   lost_attempts: number;
+  /** Attempts that do not count, because their process died while it also ran other jobs. */
+  deaths?: number;
   schema_version: number;
   traceparent: string | null;
   /** The job that it runs again, and from which step. */

@@ -64,7 +64,7 @@ function Totals({ job, now }) {
     [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms, true],
     ["Waited", sum(({ kind }) => kind === "wait")],
     ["Backing off", sum(({ kind }) => kind === "backoff")],
-    ["Lost with its worker", sum(({ attempt }) => attempt?.outcome === "lost")],
+    ["Lost with its worker", sum(({ attempt }) => ["lost", "died"].includes(attempt?.outcome))],
     [to ? "Total" : "So far", whole, true],
   ].filter(([, ms, isShown]) => ms > 0 || isShown);
   return html`<p class="sums">

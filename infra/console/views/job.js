@@ -356,6 +356,7 @@ function Facts({ job, last }) {
     ${fact("Worker", mono(job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
     ${fact("Lost workers", job.lost_attempts > 0 && number(job.lost_attempts))}
+    ${fact("Deaths", job.deaths > 0 && number(job.deaths))}
     ${fact(
       "Tags",
       job.tags?.length > 0 &&

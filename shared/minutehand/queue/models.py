@@ -111,6 +111,8 @@ class _JobFields(Model):
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
+    #: Attempts that do not count, because their process died while it also ran other jobs.
+    deaths: int = 0
     #: What its attempts cost in foreign services, as far as processors counted it.
     cost_usd: float | None = None
     state: JobState | None = None
