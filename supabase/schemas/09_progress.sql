@@ -432,29 +432,44 @@ select
 $$;
 revoke execute on function queue.step_page from public;
 
-create function public.read_steps(p_request jsonb)
-returns jsonb
+-- Return the id of the job in a request that only reads. Reject the request if the lease of the
+-- job, named by its fence, is lost.
+-- p_undone: End of the message, such as "its steps are not shown".
+create function queue.leased_id(p_request jsonb, p_undone text)
+returns uuid
 language plpgsql stable
-security definer
 set search_path = ''
 as $$
 declare
   v_id constant uuid := p_request ->> 'job_id';
 begin
-  perform queue.refuse_revoked();
   perform from queue.leases as l
   where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
   if not found then
     perform queue.refuse(
       409,
       'lease_lost',
-      'the lease on the job is lost; its steps are not shown',
+      'the lease on the job is lost; ' || p_undone,
       v_id::text
     );
   end if;
+  return v_id;
+end;
+$$;
+revoke execute on function queue.leased_id from public;
+
+create function public.read_steps(p_request jsonb)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform queue.refuse_revoked();
   return (
     select to_jsonb(p) - 'results'
-    from queue.step_page(v_id, p_request -> 'after', 1000000) as p
+    from queue.leased_id(p_request, 'its steps are not shown') as l (id)
+    cross join lateral queue.step_page(l.id, p_request -> 'after', 1000000) as p
   );
 end;
 $$;

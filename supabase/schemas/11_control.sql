@@ -1,8 +1,6 @@
 -- Actions of people on jobs. A person can cancel a job with its children, retry a job, replay a job
 -- from a step, and pause jobs. Cancel and retry also exist in bulk.
 
-create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
-
 -- Cancel jobs. A running job is asked to stop, and any other job ends now. If the caller has not
 -- locked the jobs, also cancel their first 100 live descendants. Signals make maintenance cancel
 -- the other descendants in slices. Return the number of jobs in the family, with up to 5,000

@@ -294,20 +294,11 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_id constant uuid := p_request ->> 'job_id';
   v_stream constant text := p_request ->> 'stream';
+  v_id uuid;
 begin
   perform queue.refuse_revoked();
-  perform from queue.leases as l
-  where l.job_id = v_id and l.fence::text = p_request ->> 'fence';
-  if not found then
-    perform queue.refuse(
-      409,
-      'lease_lost',
-      'the lease on the job is lost; its output is not shown',
-      v_id::text
-    );
-  end if;
+  v_id := queue.leased_id(p_request, 'its output is not shown');
   return jsonb_build_object(
     'attempt', (
       select coalesce(max(o.attempt), 0)

@@ -38,3 +38,6 @@ delete from queue.settings where name = 'silenced';
 alter type queue.lease_request
   add attribute suspects boolean,
   add attribute job_ids uuid[];
+
+-- No query looks for the replays of a job.
+drop index public.jobs_by_replay;
