@@ -15,7 +15,7 @@ from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.queue.data_api import DataApi, encode
-from minutehand.queue.foreign import trusted
+from minutehand.queue.outbound_http import trusted
 from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from minutehand.ai.engines import SAMPLE as SAMPLE
     from minutehand.ai.engines import make_language_model as make_language_model
     from minutehand.ai.engines import make_speech_to_text as make_speech_to_text
-    from minutehand.ai.growing import Words as Words
     from minutehand.ai.in_job import ask_for as ask_for
     from minutehand.ai.language_model import LanguageModel as LanguageModel
     from minutehand.ai.language_model import Material as Material
     from minutehand.ai.language_model import Prompt as Prompt
+    from minutehand.ai.partial_json import Words as Words
     from minutehand.ai.speech import BYTES_PER_SECOND as BYTES_PER_SECOND
     from minutehand.ai.speech import SAMPLES_PER_SECOND as SAMPLES_PER_SECOND
     from minutehand.ai.speech import SpeechToText as SpeechToText
@@ -26,7 +26,7 @@ else:
         __name__,
         {
             "engines": "SAMPLE make_language_model make_speech_to_text",
-            "growing": "Words",
+            "partial_json": "Words",
             "in_job": "ask_for",
             "language_model": "LanguageModel Material Prompt",
             "speech": "BYTES_PER_SECOND SAMPLES_PER_SECOND SpeechToText",

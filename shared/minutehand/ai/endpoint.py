@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.ai.errors import AnswerUnusable, InputRefused, LanguageModelError
-from minutehand.ai.server_sent import ServerSent
-from minutehand.queue.foreign import (
+from minutehand.ai.sse import ServerSent
+from minutehand.queue.outbound_http import (
     Answer,
     NoAnswer,
     OpenAnswer,

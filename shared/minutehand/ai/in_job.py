@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 
 from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, LanguageModelError
-from minutehand.ai.growing import GrowingField, Words
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
-from minutehand.ai.reading import Unreadable, is_prose, only_text, read_shape
+from minutehand.ai.parsing import Unreadable, is_prose, only_text, read_shape
+from minutehand.ai.partial_json import GrowingField, Words
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.vendor import VendorCalls, VendorError

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from minutehand.ai.endpoint import MAX_ANSWER_BYTES, Endpoint
 from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, InputRefused, LanguageModelError
 from minutehand.ai.language_model import Answering, Completion, Prompt
-from minutehand.worker.plain import clean_text
+from minutehand.worker.serialization import clean_text
 
 logger = logging.getLogger(__name__)
 

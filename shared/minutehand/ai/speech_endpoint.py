@@ -14,7 +14,7 @@ from typing import Any, Final
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import InputRefused
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
-from minutehand.worker.plain import says_something
+from minutehand.worker.serialization import says_something
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.own_process import own_environment
 from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
+from minutehand.ai.subprocess_env import own_environment
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"

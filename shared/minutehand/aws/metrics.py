@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from minutehand.config import Settings
+from minutehand.queue.credentials import days_left
 from minutehand.queue.errors import QueueError
-from minutehand.queue.keys import days_left
 from minutehand.queue.worker_client import WorkerQueue
 
 logger = logging.getLogger(__name__)

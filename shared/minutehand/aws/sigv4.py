@@ -18,7 +18,7 @@ import httpx
 import tenacity
 
 from minutehand.config import JobServiceError, Settings
-from minutehand.queue.foreign import trusted
+from minutehand.queue.outbound_http import trusted
 
 
 class AwsError(JobServiceError):

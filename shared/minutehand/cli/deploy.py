@@ -173,7 +173,9 @@ class Deployment:
             self.output.note(f"     project {ref}, by {program}")
 
     def _note_address(self, url: str) -> None:
-        from minutehand.queue.address import ask  # imported here because psycopg may be missing
+        from minutehand.queue.connection_probe import (
+            ask,  # imported here because psycopg may be missing
+        )
 
         address = asyncio.run(ask(url))
         if address.lacks is not None:

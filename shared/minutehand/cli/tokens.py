@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import jwt
 import typer
 
-from minutehand.queue.keys import WORKER_ROLE
+from minutehand.queue.credentials import WORKER_ROLE
 from minutehand.terminal.connection import CommandFailed, Connection, refuse_tracked
 from minutehand.terminal.options import EnvFile, Token, connected, verb
 from minutehand.terminal.output import Output

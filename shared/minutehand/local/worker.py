@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.database_access import find_reach
 from minutehand.functions.worker.process import serve_worker
-from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
 from minutehand.log import configure_logging

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from minutehand.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from minutehand.queue import foreign as foreign
-    from minutehand.queue.answers import decode_object as decode_object
-    from minutehand.queue.answers import reading as reading
+    from minutehand.queue import outbound_http as outbound_http
     from minutehand.queue.dependencies import Dependencies as Dependencies
     from minutehand.queue.errors import InvalidState as InvalidState
     from minutehand.queue.errors import ProcessorError as ProcessorError
@@ -22,11 +20,13 @@ if TYPE_CHECKING:
     from minutehand.queue.models import Job as Job
     from minutehand.queue.models import JobEvent as JobEvent
     from minutehand.queue.models import NewJob as NewJob
+    from minutehand.queue.responses import decode_object as decode_object
+    from minutehand.queue.responses import reading as reading
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "answers": "decode_object reading",
+            "responses": "decode_object reading",
             "dependencies": "Dependencies",
             "errors": "InvalidState ProcessorError QueueError",
             "functions": "CallerFunctions FunctionStore WorkerFunctions",

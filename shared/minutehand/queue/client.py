@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from minutehand.config import Settings
-from minutehand.queue.answers import reading
+from minutehand.queue.credentials import caller_headers
 from minutehand.queue.data_api import DEFAULT_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
-from minutehand.queue.keys import caller_headers
 from minutehand.queue.models import (
     Enqueued,
     EnqueuedBatch,
@@ -24,6 +23,7 @@ from minutehand.queue.models import (
     NewJob,
     WorkspaceId,
 )
+from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):

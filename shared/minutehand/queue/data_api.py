@@ -11,7 +11,6 @@ import httpx
 from pydantic_core import to_json
 from tenacity import AsyncRetrying
 
-from minutehand.queue.answers import Parse, T, decode, decode_any, decode_rows, read
 from minutehand.queue.errors import (
     JobBusy,
     QueueUnavailable,
@@ -19,7 +18,8 @@ from minutehand.queue.errors import (
     TokenRefused,
     error_from_response,
 )
-from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
+from minutehand.queue.outbound_http import UNSENT, is_local, repeating, trusted
+from minutehand.queue.responses import Parse, T, decode, decode_any, decode_rows, read
 from minutehand.tasks import end_tasks
 
 #: How often a call is sent at most, where no one says otherwise.

@@ -12,11 +12,11 @@ from typing import Final
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.answers import decode_object
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import CallerFunctions, WorkerFunctions
+from minutehand.queue.responses import decode_object
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
-from minutehand.queue.answers import Parse, decode_any, read
+from minutehand.queue.credentials import WORKER_ROLE
 from minutehand.queue.data_api import ATTEMPTS, encode, repeated
 from minutehand.queue.errors import QueueUnavailable, error_from_response
-from minutehand.queue.keys import WORKER_ROLE
+from minutehand.queue.responses import Parse, decode_any, read
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.answers import Parse, T, decode_any, decode_object, decode_rows
+from minutehand.queue.credentials import WorkerKey
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import WorkerKey
+from minutehand.queue.responses import Parse, T, decode_any, decode_object, decode_rows
 
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi

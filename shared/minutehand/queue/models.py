@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from minutehand.queue.answers import decode_object
+from minutehand.queue.responses import decode_object
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.answers import Parse, decode_object, reading
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
@@ -25,6 +24,7 @@ from minutehand.queue.models import (
     SettleItem,
     SettleResponse,
 )
+from minutehand.queue.responses import Parse, decode_object, reading
 
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi

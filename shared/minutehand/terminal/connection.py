@@ -207,8 +207,8 @@ class Connection:
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
         """Call a SQL function as the person, or as the operator with the secret key."""
+        from minutehand.queue.credentials import secret_headers
         from minutehand.queue.data_api import profile_headers
-        from minutehand.queue.keys import secret_headers
 
         if as_operator:
             headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))

@@ -13,7 +13,7 @@ import jwt
 
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
-from minutehand.queue.foreign import is_local
+from minutehand.queue.outbound_http import is_local
 
 NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from minutehand.web.auth import SignedIn as SignedIn
     from minutehand.web.auth import UserOrGuest as UserOrGuest
     from minutehand.web.auth import WaitingUserOrGuest as WaitingUserOrGuest
-    from minutehand.web.bodies import Body as Body
     from minutehand.web.caller import Caller as Caller
     from minutehand.web.caller import token_of as token_of
     from minutehand.web.errors import ApiError as ApiError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from minutehand.web.errors import validation_failed as validation_failed
     from minutehand.web.idempotency import IdempotencyHeader as IdempotencyHeader
     from minutehand.web.idempotency import parse_key as parse_key
+    from minutehand.web.request_bodies import Body as Body
     from minutehand.web.services import Provided as Provided
     from minutehand.web.services import Services as Services
 else:
@@ -33,7 +33,7 @@ else:
         __name__,
         {
             "auth": "SignedIn UserOrGuest WaitingUserOrGuest",
-            "bodies": "Body",
+            "request_bodies": "Body",
             "caller": "Caller token_of",
             "errors": "ApiError FieldProblem invalid_argument not_found standing_on unavailable"
             " validation_failed",

@@ -23,8 +23,8 @@ from minutehand import telemetry
 from minutehand.log import request_context
 from minutehand.queue.dependencies import calling_from
 from minutehand.web import handlers
-from minutehand.web.bodies import BoundedBody
 from minutehand.web.errors import ApiError, response_of
+from minutehand.web.request_bodies import BoundedBody
 from minutehand.web.services import Services
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from minutehand.queue.keys import SECRET_PREFIX, is_guest_session
+from minutehand.queue.credentials import SECRET_PREFIX, is_guest_session
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import token_missing, unauthorized
 from minutehand.web.services import Provided, services_of

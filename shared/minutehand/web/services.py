@@ -25,7 +25,7 @@ from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, holder_of, token_of
 from minutehand.web.errors import RETRY_AFTER_SECONDS, ApiError, unavailable
-from minutehand.web.news import News
+from minutehand.web.listener import News
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier

@@ -24,14 +24,14 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from minutehand.queue.client import UserQueue
+from minutehand.queue.credentials import redacted
 from minutehand.queue.data_api import patiently
 from minutehand.queue.errors import QueueError, QueueUnavailable, RateLimited, TokenRefused
-from minutehand.queue.keys import redacted
 from minutehand.queue.models import ENDED, FeedPage, JobEvent
 from minutehand.tasks import first_of
 from minutehand.web.caller import Caller, holder_of
 from minutehand.web.errors import ApiError, invalid_argument
-from minutehand.web.news import News
+from minutehand.web.listener import News
 from minutehand.web.services import Pace, Services
 
 logger = logging.getLogger(__name__)

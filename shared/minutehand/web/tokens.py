@@ -20,7 +20,7 @@ import jwt
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.keys import SECRET_PREFIX
+from minutehand.queue.credentials import SECRET_PREFIX
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import unavailable
 

@@ -12,7 +12,7 @@ import socket
 
 import httpx
 
-from minutehand.queue.foreign import trusted
+from minutehand.queue.outbound_http import trusted
 
 #: Ranges that `ipaddress` calls global although they contain an IPv4 address or lead nowhere.
 _RANGES = (

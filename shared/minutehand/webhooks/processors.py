@@ -21,8 +21,8 @@ from standardwebhooks import Webhook
 
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
-from minutehand.queue.answers import decode_object
 from minutehand.queue.functions import FunctionStore
+from minutehand.queue.responses import decode_object
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
 from minutehand.webhooks.outbound import AddressRejected, PublicTransport

@@ -12,8 +12,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from minutehand.web.auth import SignedIn, WorkspaceQueue
-from minutehand.web.bodies import Body
 from minutehand.web.errors import standing_on
+from minutehand.web.request_bodies import Body
 from minutehand.web.services import Provided, Services
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 

@@ -28,8 +28,6 @@ from minutehand.worker.outcomes import Outcome as Outcome
 from minutehand.worker.outcomes import Retry as Retry
 from minutehand.worker.outcomes import Returned as Returned
 from minutehand.worker.outcomes import Snooze as Snooze
-from minutehand.worker.plain import clean_text as clean_text
-from minutehand.worker.plain import is_blank as is_blank
 from minutehand.worker.registry import JobType as JobType
 from minutehand.worker.registry import Registry as Registry
 from minutehand.worker.registry import around as around
@@ -38,6 +36,8 @@ from minutehand.worker.registry import processor as processor
 from minutehand.worker.remote import RemoteFailed as RemoteFailed
 from minutehand.worker.remote import RemoteTask as RemoteTask
 from minutehand.worker.schedules import Schedule as Schedule
+from minutehand.worker.serialization import clean_text as clean_text
+from minutehand.worker.serialization import is_blank as is_blank
 from minutehand.worker.streams import OutputRefused as OutputRefused
 from minutehand.worker.streams import Stream as Stream
 from minutehand.worker.summary import TickSummary as TickSummary

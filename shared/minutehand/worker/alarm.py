@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.held import Held
+from minutehand.worker.in_flight import Held
 from minutehand.worker.run import Run
 
 #: The variable that names the file in which a worker's process keeps what it is at; beside it is

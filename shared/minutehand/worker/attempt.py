@@ -17,12 +17,12 @@ from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_notes
-from minutehand.worker.evidence import stack_of
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Ending, StopReason, settle_item, with_calls
+from minutehand.worker.stacks import stack_of
 from minutehand.worker.streams import Said
 from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 

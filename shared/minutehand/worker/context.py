@@ -17,11 +17,10 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import EnqueueOptions, JobId, LogLine, NewJob, Progress, StepResult
 from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
-from minutehand.worker.calls import Calls, noted, to_be_awaited
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
-from minutehand.worker.plain import clean_text, decoration, edge, text
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
+from minutehand.worker.serialization import clean_text, decoration, edge, text
 from minutehand.worker.streams import (
     MAX_STREAM_NAME,
     MAX_STREAMS,
@@ -30,6 +29,7 @@ from minutehand.worker.streams import (
     Said,
     Stream,
 )
+from minutehand.worker.unawaited import Calls, noted, to_be_awaited
 from minutehand.worker.updates import Updates
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from typing import Any, Final
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
-from minutehand.worker.plain import clean_text, edge, text
+from minutehand.worker.serialization import clean_text, edge, text
 
 MAX_MESSAGE: Final = 2_000
 #: Of an error's data, in bytes of JSON; and of what a vendor answered, in characters.

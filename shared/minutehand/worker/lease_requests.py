@@ -6,7 +6,7 @@ import uuid
 
 from minutehand.queue.models import LeasePool, LeaseRequest, LeaseResponse, RunEnd
 from minutehand.worker.agenda import Agenda
-from minutehand.worker.beside import Maintenance
+from minutehand.worker.background import Maintenance
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import LeaseId, Run
 from minutehand.worker.summary import TickSummary

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from minutehand.queue.models import JobId
-from minutehand.worker.calls import noted
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Returned
 from minutehand.worker.threads import run_in_thread
+from minutehand.worker.unawaited import noted
 
 #: Runs the processor, or the next middleware, and returns what it returned.
 Call = Callable[[], Awaitable[Returned]]

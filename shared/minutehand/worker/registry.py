@@ -20,8 +20,8 @@ from minutehand.worker.middleware import Middleware, is_async
 from minutehand.worker.option_checks import Name, check_options
 from minutehand.worker.options import TypeOptions
 from minutehand.worker.outcomes import Returned, Seconds, seconds
-from minutehand.worker.plain import text
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
+from minutehand.worker.serialization import text
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import ReportItem, ReportResult
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.held import Held
+from minutehand.worker.in_flight import Held
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.updates import Taken
 

@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
-from minutehand.worker.calls import NotAwaited
 from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.errors import attribute, error_info, first_of, said
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
-from minutehand.worker.plain import Edged, edge, text
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
+from minutehand.worker.serialization import Edged, edge, text
+from minutehand.worker.unawaited import NotAwaited
 
 #: Outcomes with a reason in the processor's words.
 _REASONED: Final = (Retry, Fail, Cancel)

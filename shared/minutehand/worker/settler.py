@@ -20,8 +20,8 @@ from minutehand.queue.models import (
 )
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.deadlines import in_time
-from minutehand.worker.plain import text
 from minutehand.worker.run import LeaseKey, Run
+from minutehand.worker.serialization import text
 
 logger = logging.getLogger(__name__)
 

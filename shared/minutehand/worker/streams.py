@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import Piece
-from minutehand.worker.plain import clean_text, edge
+from minutehand.worker.serialization import clean_text, edge
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
 #: Streams that one job may have, and characters of a stream's name.

@@ -20,10 +20,10 @@ from minutehand.tasks import end_tasks
 from minutehand.worker.agenda import Act, Agenda, AtHand, Entry, Reason
 from minutehand.worker.alarm import MOST_NAMED, Alarm
 from minutehand.worker.attempt import Attempt, Surroundings
+from minutehand.worker.background import Maintenance, Publishing
 from minutehand.worker.batch import Batch
-from minutehand.worker.beside import Maintenance, Publishing
 from minutehand.worker.deadlines import SIDE_CALL_SECONDS, FanOut, StartExtraWorkers, in_time
-from minutehand.worker.held import Held
+from minutehand.worker.in_flight import Held
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.run import Run

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from minutehand.config import JobServiceError
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.foreign import NoAnswer
+from minutehand.queue.outbound_http import NoAnswer
 from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze

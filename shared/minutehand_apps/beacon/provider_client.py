@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import httpx
 from pydantic import StringConstraints, ValidationError
 
-from minutehand.queue import foreign
+from minutehand.queue import outbound_http
 from minutehand.worker import RemoteFailed, RemoteTask, is_blank, no_answer, sentence, verdict
 from minutehand_apps.beacon.models import (
     Asked,
@@ -60,7 +60,7 @@ A = TypeVar("A", bound=Row)
 
 def connections(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """One process's connections to all providers."""
-    return foreign.connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
+    return outbound_http.connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,10 @@ class AtProvider:
             sent["headers"] = {**sent.get("headers", {}), **bearer}
         url = f"{self.provider.url}/v1/executions{path}"
         try:
-            answer = await foreign.exchange(
+            answer = await outbound_http.exchange(
                 self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent
             )
-        except foreign.NoAnswer as error:
+        except outbound_http.NoAnswer as error:
             raise self._failed(str(error), no_answer(error).code) from error
         if answer.status not in {200, 201, 202}:
             problem = f"answered with status {answer.status}"

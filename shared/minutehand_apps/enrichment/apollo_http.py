@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from minutehand.queue import foreign
+from minutehand.queue import outbound_http
 from minutehand.retry_after import requested_wait
 from minutehand.telemetry import trace_headers
 from minutehand.worker import clean_text, is_blank, no_answer, verdict
@@ -61,7 +61,7 @@ class HttpApollo:
     ) -> None:
         self._http = http
         self._base_url = base_url
-        self._timeout = foreign.timeouts(answer_seconds)
+        self._timeout = outbound_http.timeouts(answer_seconds)
         self._key = api_key
         self._headers = {
             "x-api-key": api_key,
@@ -69,8 +69,8 @@ class HttpApollo:
             "cache-control": "no-cache",
         }
         # A connection that was never made carried no request: nothing was charged.
-        self._connecting = foreign.repeating(
-            lambda error: isinstance(error, foreign.NoAnswer) and error.unsent, attempts=3
+        self._connecting = outbound_http.repeating(
+            lambda error: isinstance(error, outbound_http.NoAnswer) and error.unsent, attempts=3
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -109,8 +109,8 @@ class HttpApollo:
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            answer: foreign.Answer = await self._connecting(
-                foreign.exchange,
+            answer: outbound_http.Answer = await self._connecting(
+                outbound_http.exchange,
                 self._http,
                 method,
                 self._base_url + path,
@@ -119,7 +119,7 @@ class HttpApollo:
                 headers=self._headers | trace_headers(),
                 timeout=self._timeout,
             )
-        except foreign.NoAnswer as error:
+        except outbound_http.NoAnswer as error:
             found = no_answer(error)
             kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
             what = f"Apollo {error} ({path})"
@@ -127,7 +127,7 @@ class HttpApollo:
         return _body(path, answer, key=self._key)
 
 
-def _body(path: str, answer: foreign.Answer, *, key: str) -> dict[str, Any]:
+def _body(path: str, answer: outbound_http.Answer, *, key: str) -> dict[str, Any]:
     given = answer.object()
     if answer.status != 200:
         raise _refusal(path, answer, _sentence(given or {}, key))
@@ -137,7 +137,7 @@ def _body(path: str, answer: foreign.Answer, *, key: str) -> dict[str, Any]:
     return given
 
 
-def _refusal(path: str, answer: foreign.Answer, said: str) -> ApolloError:
+def _refusal(path: str, answer: outbound_http.Answer, said: str) -> ApolloError:
     status, found = answer.status, verdict(answer.status)
     what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
     if found.code == "rate_limited":

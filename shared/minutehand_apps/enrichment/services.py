@@ -66,9 +66,9 @@ class Enrichment(Dependencies):
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
         # one for all keys: making one reads every root certificate, and connections are kept
-        from minutehand.queue import foreign
+        from minutehand.queue import outbound_http
 
-        return foreign.connect()
+        return outbound_http.connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
         """Seal a key for this workspace alone."""

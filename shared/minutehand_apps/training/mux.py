@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from minutehand.queue import foreign
+from minutehand.queue import outbound_http
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
 from minutehand.worker import VendorError, no_answer, verdict
@@ -82,7 +82,7 @@ class Mux:
         self._base = f"{base_url.rstrip('/')}/video/v1"
         token = base64.b64encode(f"{token_id}:{token_secret}".encode()).decode()
         self._headers = {"authorization": f"Basic {token}"}
-        self._http = foreign.connect(timeout=foreign.timeouts(30.0))
+        self._http = outbound_http.connect(timeout=outbound_http.timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
@@ -166,25 +166,27 @@ class Mux:
             what = f"The video host's answer is not as documented: {error}"
             raise HostError(what[:500], code="failed") from error
 
-    async def _send(self, method: str, url: str, **options: Any) -> foreign.Answer:
+    async def _send(self, method: str, url: str, **options: Any) -> outbound_http.Answer:
         given = {name: value for name, value in options.items() if value}
         # what was never made carried no request, and asking again does no harm
-        retrying = foreign.repeating(
-            lambda error: isinstance(error, foreign.NoAnswer) and (error.unsent or method == "GET"),
+        retrying = outbound_http.repeating(
+            lambda error: (
+                isinstance(error, outbound_http.NoAnswer) and (error.unsent or method == "GET")
+            ),
             attempts=3,
         )
         ask = functools.partial(
-            foreign.exchange, self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given
+            outbound_http.exchange, self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given
         )
         try:
-            answer: foreign.Answer = await retrying(ask)
-        except foreign.NoAnswer as error:
+            answer: outbound_http.Answer = await retrying(ask)
+        except outbound_http.NoAnswer as error:
             code = no_answer(error).code
             raise HostError(f"The video host {error}", code=code) from error
         return answer
 
 
-def _refusal(response: foreign.Answer) -> HostError:
+def _refusal(response: outbound_http.Answer) -> HostError:
     found = verdict(response.status)
     said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
     return HostError(

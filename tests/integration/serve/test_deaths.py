@@ -83,7 +83,9 @@ def test_thirty_jobs_beside_one_that_ends_its_process_complete_with_one_attempt(
     assert "the job ended the process" in message
     assert "exit code 7" in message
     assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
-    lines = [json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line]
+    lines = [
+        json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
+    ]
     assert [guilty] in [line.get("guilty") for line in lines]
 
 

@@ -37,7 +37,7 @@ class Titled(BaseModel):
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Server and client share one loop: on a busy machine it takes more than 5 s to connect."""
-    monkeypatch.setattr("minutehand.queue.foreign.CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr("minutehand.queue.outbound_http.CONNECT_SECONDS", 60.0)
 
 
 def client(server: ModelServer, **options: Any) -> OpenAICompatible:

@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI, Request
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.web.application import create_app
-from minutehand.web.bodies import MAX_BODY_BYTES, Body, Payload
 from minutehand.web.errors import ApiError
+from minutehand.web.request_bodies import MAX_BODY_BYTES, Body, Payload
 from minutehand.web.services import Services
 from tests.integration.api.conftest import error_of
 from tests.unit.web.conftest import calling

@@ -26,9 +26,9 @@ from minutehand.install.catalog import find_drifts, recorded_facts
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
-from minutehand.queue.address import ask
+from minutehand.queue.connection_probe import ask
+from minutehand.queue.credentials import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.queue.data_api import profile_headers
-from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 

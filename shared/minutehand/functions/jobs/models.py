@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from minutehand.queue.models import EnqueuedBatch, Job, JobRequest
-from minutehand.web.bodies import Body, Payload
+from minutehand.web.request_bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
 

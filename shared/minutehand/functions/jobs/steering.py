@@ -13,7 +13,7 @@ from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
 from minutehand.web.auth import SignedIn, WorkspaceQueue
-from minutehand.web.bodies import Body, Payload
+from minutehand.web.request_bodies import Body, Payload
 from minutehand.web.services import Provided
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])

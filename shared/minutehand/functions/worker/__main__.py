@@ -11,8 +11,8 @@ from typing import Final
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.database_access import find_reach
 from minutehand.functions.worker.process import serve_worker
-from minutehand.functions.worker.reach import find_reach
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.log import configure_logging
 from minutehand.tasks import end_tasks

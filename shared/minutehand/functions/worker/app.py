@@ -19,9 +19,9 @@ from starlette.routing import Route
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
+from minutehand.functions.worker.database_access import Reach
 from minutehand.functions.worker.host_channel import HostChannel
 from minutehand.functions.worker.processors import load_processors
-from minutehand.functions.worker.reach import Reach
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.worker_client import WorkerQueue

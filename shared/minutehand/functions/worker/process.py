@@ -27,8 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
+from minutehand.functions.worker.exit_report import LastProcess
 from minutehand.functions.worker.host_channel import PIPE, SUSPECTS_ONLY
-from minutehand.functions.worker.last_process import LastProcess
 from minutehand.tasks import end_tasks
 from minutehand.worker.loop import collect_seldom, run_to_end
 

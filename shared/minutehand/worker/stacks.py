@@ -1,4 +1,4 @@
-"""Where an attempt is that hangs; what ended a process its host knows, see `last_process.py`."""
+"""Where an attempt is that hangs; what ended a process its host knows, see `exit_report.py`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from minutehand.queue.errors import QueueError
 from minutehand.worker.deadlines import in_time
-from minutehand.worker.held import Held
+from minutehand.worker.in_flight import Held
 from minutehand.worker.registry import Publisher
 from minutehand.worker.run import Run
 

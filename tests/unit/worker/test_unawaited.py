@@ -10,8 +10,8 @@ from unittest.mock import AsyncMock
 import pytest
 
 from minutehand.worker import Call, Job, JobContext, NewJob, Registry, Stage, TickOptions, Worker
-from minutehand.worker.calls import FEW, Calls
 from minutehand.worker.testing import ProcessorTest
+from minutehand.worker.unawaited import FEW, Calls
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 
 

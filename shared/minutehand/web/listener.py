@@ -75,7 +75,7 @@ class News:
             logger.warning("event streams poll: the database notifies no one", extra=extra)
 
     async def _listen(self) -> None:
-        from minutehand.queue.address import ask_again  # only here: its driver is an extra
+        from minutehand.queue.connection_probe import ask_again  # only here: its driver is an extra
         from minutehand.queue.direct import notifications
 
         address = await ask_again(self._url)

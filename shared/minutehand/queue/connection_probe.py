@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from minutehand.queue.keys import WORKER_ROLE
+from minutehand.queue.credentials import WORKER_ROLE
 
 #: Longest time for all questions, and for a notification to arrive.
 ASK_SECONDS: Final = 5.0

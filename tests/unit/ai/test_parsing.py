@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from minutehand.ai.growing import MOST_SHOWN, GrowingField
-from minutehand.ai.reading import Unreadable, is_prose, read_shape
+from minutehand.ai.parsing import Unreadable, is_prose, read_shape
+from minutehand.ai.partial_json import MOST_SHOWN, GrowingField
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
 

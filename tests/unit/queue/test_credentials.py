@@ -10,9 +10,9 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.credentials import WorkerKey
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.dependencies import HEADER, AddressSigner, calling_from
-from minutehand.queue.keys import WorkerKey
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from minutehand.config import Settings
 
 if TYPE_CHECKING:
-    from minutehand.queue.address import Address
+    from minutehand.queue.connection_probe import Address
     from minutehand.queue.direct import DirectApi
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ async def find_reach(settings: Settings) -> Reach:
     url = settings.environ.get("DATABASE_URL", "")
     reach = Reach()
     if url:
-        from minutehand.queue.address import ask_again  # only here: its driver is an extra
+        from minutehand.queue.connection_probe import ask_again  # only here: its driver is an extra
 
         reach = Reach(url, await ask_again(url, within=PATIENCE_SECONDS))
     reach.say()

@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from minutehand.queue.foreign import NoAnswer, connect, exchange, repeating
+from minutehand.queue.outbound_http import NoAnswer, connect, exchange, repeating
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from minutehand.queue.address import Address, ask
+from minutehand.queue.connection_probe import Address, ask
 from minutehand.queue.direct import DirectApi
 from supabase_local.ports import reserve_port
 from tests.integration.serve.test_serve import served

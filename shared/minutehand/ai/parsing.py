@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from minutehand.ai.own_process import own_environment
-from minutehand.worker.plain import edge, is_blank, says_something
+from minutehand.ai.subprocess_env import own_environment
+from minutehand.worker.serialization import edge, is_blank, says_something
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Where an object may begin in a text.
@@ -121,7 +121,7 @@ def _values(text: str, *, whole: bool) -> list[Any]:
         raise Unreadable("it breaks off before its end", cut_off=True)
     if "{" not in text:
         return []
-    command = [sys.executable, str(Path(__file__).with_name("mending_process.py"))]
+    command = [sys.executable, str(Path(__file__).with_name("repair_process.py"))]
     try:
         done = subprocess.run(
             command,
