@@ -634,7 +634,7 @@ create table queue.tasks (
   -- to the id read_id. For the task live, read_to is the end of the deleted rows.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
-  after_id uuid, -- last job of a pass over all jobs
+  after_id uuid, -- last job or schedule of an unfinished pass over all of them
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 alter table queue.tasks enable row level security;

@@ -228,6 +228,58 @@ revoke all on queue.withdrawn_schedules from public, anon, authenticated, servic
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
+-- Reset the next run of schedules whose next run was computed while the clock was ahead. Otherwise a
+-- clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over all
+-- schedules when the latest run of the task is in the future, and continue an unfinished pass.
+create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_after uuid := (
+    select case
+      -- A second maintenance may have read the clock a little earlier than the first.
+      when t.done_at > p_now + interval '1 minute' then '00000000-0000-0000-0000-000000000000'
+      else t.after_id
+    end
+    from queue.tasks as t
+    where t.name = 'schedules'
+  );
+  v_one queue.schedules;
+  v_next timestamptz;
+  v_done integer := 0;
+begin
+  while v_after is not null loop
+    select * into v_one
+    from queue.schedules as s
+    where s.id > v_after and s.enabled
+    order by s.id
+    limit 1
+    for update skip locked;
+    v_after := v_one.id;
+    exit when v_after is null;
+    begin
+      v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
+      if v_one.next_at > v_next then
+        update queue.schedules
+        set next_at = v_next
+        where id = v_one.id;
+        v_done := v_done + 1;
+      end if;
+    exception when others then
+      null; -- The schedule's own run stores the error, for example of an unknown time zone.
+    end;
+    exit when clock_timestamp() > p_until;
+  end loop;
+  update queue.tasks
+  set after_id = v_after
+  where name = 'schedules' and after_id is distinct from v_after;
+  return v_done;
+end;
+$$;
+revoke execute on function queue.reset_schedules from public;
+
 -- Enqueue the runs that are due. The first due run of each tenant comes first, then the second run
 -- of each, and so on. If a schedule skips missed runs, a run that is more than five minutes late
 -- counts as missed. A schedule declared in code enqueues no job while no worker serves its type,
@@ -251,7 +303,7 @@ declare
   v_one queue.schedules;
   v_next timestamptz;
   v_job_id uuid;
-  v_done integer := 0;
+  v_done integer := queue.reset_schedules(p_now, p_until);
 begin
   foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the remaining schedules stay due

@@ -600,7 +600,8 @@ begin
         t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
         or (t.name, true) in (
-          ('retention', t.after_id is not null), -- a pass is in progress
+          -- a pass is in progress, or the clock was set back
+          (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
           ('reclaim', exists (select from queue.leases)), -- any of them may have expired
           ('announcements', exists (select from queue.feed as f where f.unsent)),
           (

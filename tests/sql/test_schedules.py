@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -154,3 +154,47 @@ def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -
 
     assert engine.one("select count(*) from public.jobs") == 0
     assert "no worker serves" in engine.one("select problem from queue.schedules")
+
+
+NEXT = "select next_at - queue.clock() from queue.schedules where name = %s"
+SET_BACK = "update queue.tasks set done_at = queue.clock() + interval '1 day'"
+
+
+@pytest.mark.parametrize("days", [1.0, 1 / 24])
+def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, days: float) -> None:
+    """A schedule whose zone is unknown meanwhile stops the others neither."""
+    for name, cron in (("minute", "* * * * *"), ("hour", "0 * * * *"), ("odd", "* * * * *")):
+        put(engine, name=name, cron=cron)
+    to_next_minute(engine)
+    engine.maintain()
+    engine.advance(86400 * days)
+    engine.maintain()
+    engine.run("update queue.schedules set timezone = 'Mars/Base' where name = 'odd'")
+    engine.advance(-86400 * days)
+    assert engine.one("select queue.maintenance_is_due(queue.clock(), false)")
+    before = engine.one("select count(*) from public.jobs")
+
+    engine.maintain()
+
+    assert engine.one(NEXT, "minute") <= timedelta(minutes=1)
+    assert engine.one(NEXT, "hour") <= timedelta(hours=1)
+    for _ in range(3):
+        to_next_minute(engine)
+        engine.maintain()
+    assert engine.one("select count(*) from public.jobs") - before >= 3
+
+
+def test_a_pass_over_schedules_continues_where_its_time_was_over(engine: Engine) -> None:
+    for name in "abc":
+        put(engine, name=name)
+    engine.run("update queue.schedules set next_at = next_at + interval '1 day'")
+    engine.run(SET_BACK)
+    ahead = "select count(*) from queue.schedules where next_at > queue.clock() + interval '1 hour'"
+    left = []
+    for _ in range(4):
+        engine.run("select queue.do_schedules(queue.clock(), '-infinity')")
+        engine.run("update queue.tasks set done_at = queue.clock()")
+        left.append(engine.one(ahead))
+
+    assert left == [2, 1, 0, 0]
+    assert engine.one("select after_id from queue.tasks where name = 'schedules'") is None
