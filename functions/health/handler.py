@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the `health` function; the package holds what it does."""
+"""The AWS Lambda handler of the `health` function, which `minutehand.functions` defines."""
 
 from minutehand.functions.health.handler import handler
 

@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the `jobs` function; the package holds what it does."""
+"""The AWS Lambda handler of the `jobs` function, which `minutehand.functions` defines."""
 
 from minutehand.functions.jobs.handler import handler
 

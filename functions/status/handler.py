@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the `status` function; the package holds what it does."""
+"""The AWS Lambda handler of the `status` function, which `minutehand.functions` defines."""
 
 from minutehand.functions.status.handler import handler
 

@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the `worker` function; the package holds what it does."""
+"""The AWS Lambda handler of the `worker` function, which `minutehand.functions` defines."""
 
 from minutehand.functions.worker.handler import handler
 

@@ -24,7 +24,7 @@ from supabase import Client as SyncClient
 
 
 class Client(UserQueue):
-    """Jobs for the user of a `supabase.AsyncClient`, or of `token`; keep one open per process.
+    """Jobs for the user of a `supabase.AsyncClient`, or of `token`. Keep one open per process.
 
     Raises:
         TypeError: The client is supabase's synchronous client.

@@ -13,7 +13,7 @@ import httpx
 from infra.bench.scratch import user_token
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.queue.client import QueueClient, UserQueue
-from minutehand.web.services import Pace, Services
+from minutehand.web.services import Services, StreamTiming
 from tests.support.command import Run
 from tests.support.engine import ADA, Engine
 from tests.support.harness import serving
@@ -60,9 +60,11 @@ class Api:
 
 
 @asynccontextmanager
-async def serving_api(project: Project, *, pace: Pace | None = None) -> AsyncIterator[Api]:
+async def serving_api(
+    project: Project, *, timing: StreamTiming | None = None
+) -> AsyncIterator[Api]:
     """The API of a project whose worker ticks when a test says so."""
-    services = Services(project.settings, pace=pace)
+    services = Services(project.settings, timing=timing)
     api = build_jobs(project.settings, services=services)
     engine = Engine(project.database, project.database.session())
     users = QueueClient(project.settings)

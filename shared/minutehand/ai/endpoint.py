@@ -15,12 +15,12 @@ from typing import Any, Final
 from minutehand.ai.errors import AnswerUnusable, InputRefused, LanguageModelError
 from minutehand.ai.sse import ServerSent
 from minutehand.queue.outbound_http import (
-    Answer,
-    NoAnswer,
-    OpenAnswer,
+    HttpResponse,
+    NoResponse,
+    StreamResponse,
     connect,
     opened,
-    repeating,
+    retrying,
     timeouts,
 )
 from minutehand.redaction import HIDDEN, without_secrets
@@ -77,7 +77,7 @@ class Endpoint:
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
-        self._repeating = repeating(_worth_repeating, attempts=attempts, sleep=sleep)
+        self._repeating = retrying(_worth_repeating, attempts=attempts, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
         """Post `content` (json, or data and files); the JSON objects of the answer as they come.
@@ -90,11 +90,11 @@ class Endpoint:
         """
         try:
             async with self._answered(content) as answer:
-                pieces = answer.pieces(most_bytes=MAX_STREAM_BYTES)
+                pieces = answer.chunks(max_bytes=MAX_STREAM_BYTES)
                 async with aclosing(pieces), aclosing(self._objects(answer, pieces)) as given:
                     async for each in given:
                         yield each
-        except NoAnswer as error:
+        except NoResponse as error:
             raise self._failure(error) from error
 
     async def post(self, **content: Any) -> dict[str, Any]:
@@ -107,27 +107,27 @@ class Endpoint:
         await self._http.aclose()
 
     @asynccontextmanager
-    async def _answered(self, content: Mapping[str, Any]) -> AsyncIterator[OpenAnswer]:
+    async def _answered(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
         """An answer that is no refusal, open to be read."""
         async with AsyncExitStack() as stack:
 
-            async def ask() -> OpenAnswer:
+            async def ask() -> StreamResponse:
                 try:
                     answer = await stack.enter_async_context(
                         opened(self._http, "POST", self._url, within=self._within, **content)
                     )
                     if answer.status == 204 or not 200 <= answer.status < 300:
-                        whole = await answer.whole(most_bytes=MAX_ANSWER_BYTES)
+                        whole = await answer.read(max_bytes=MAX_ANSWER_BYTES)
                         raise self._refusal(whole, whole.status, whole.object())
-                except NoAnswer as error:
+                except NoResponse as error:
                     raise self._failure(error) from error
                 return answer
 
-            given: OpenAnswer = await self._repeating(ask)
+            given: StreamResponse = await self._repeating(ask)
             yield given
 
     async def _objects(
-        self, answer: OpenAnswer, pieces: AsyncGenerator[bytes]
+        self, answer: StreamResponse, pieces: AsyncGenerator[bytes]
     ) -> AsyncGenerator[dict[str, Any]]:
         body, events = b"", ServerSent()
         is_whole = came = has_said = False
@@ -139,32 +139,32 @@ class Endpoint:
             elif is_whole:
                 body += piece
             if is_whole and len(body) > MAX_ANSWER_BYTES:
-                raise NoAnswer(f"answered more than {MAX_ANSWER_BYTES} bytes", "long")
+                raise NoResponse(f"answered more than {MAX_ANSWER_BYTES} bytes", "long")
             if came and not is_whole:
                 for kind, data in events.received(piece):
                     answer.received()
                     has_said = True
                     yield self._event(answer, kind, data)
         if is_whole or not came:
-            whole = Answer(answer.status, answer.headers, body)
+            whole = HttpResponse(answer.status, answer.headers, body)
             yield self._checked(whole, whole.object())
             return
         for kind, data in events.ended():
             has_said = True
             yield self._event(answer, kind, data)
         if not has_said:
-            self._checked(Answer(answer.status, answer.headers, b""), None)
+            self._checked(HttpResponse(answer.status, answer.headers, b""), None)
 
-    def _event(self, answer: OpenAnswer, kind: str, data: str) -> dict[str, Any]:
+    def _event(self, answer: StreamResponse, kind: str, data: str) -> dict[str, Any]:
         if data.strip() == "[DONE]":
             return {}
-        whole = Answer(answer.status, answer.headers, data.encode())
+        whole = HttpResponse(answer.status, answer.headers, data.encode())
         given = whole.object()
         if kind == "error" and given is not None:
             given = {"error": given.get("error", given)}
         return self._checked(whole, given)
 
-    def _checked(self, answer: Answer, given: dict[str, Any] | None) -> dict[str, Any]:
+    def _checked(self, answer: HttpResponse, given: dict[str, Any] | None) -> dict[str, Any]:
         if given is None:
             raise self._unusable(f"{self._title} did not answer with a JSON object")
         if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
@@ -180,7 +180,7 @@ class Endpoint:
     def _unusable(self, what: str, **more: Any) -> AnswerUnusable:
         return AnswerUnusable(what, vendor=self._title, **more)
 
-    def _failure(self, error: NoAnswer) -> LanguageModelError:
+    def _failure(self, error: NoResponse) -> LanguageModelError:
         what, found = f"{self._title} {error}", no_answer(error)
         if error.kind == "long":
             return self._unusable(what)
@@ -189,7 +189,7 @@ class Endpoint:
         )
 
     def _refusal(
-        self, answer: Answer, status: int, given: Mapping[str, Any] | None
+        self, answer: HttpResponse, status: int, given: Mapping[str, Any] | None
     ) -> LanguageModelError:
         error = (given or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}

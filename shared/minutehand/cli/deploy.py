@@ -174,12 +174,12 @@ class Deployment:
 
     def _note_address(self, url: str) -> None:
         from minutehand.queue.connection_probe import (
-            ask,  # imported here because psycopg may be missing
+            probe,  # imported here because psycopg may be missing
         )
 
-        address = asyncio.run(ask(url))
-        if address.lacks is not None:
-            self.output.note(f"     DATABASE_URL {address.lacks}\n       → {address.fix}")
+        address = asyncio.run(probe(url))
+        if address.problem_text is not None:
+            self.output.note(f"     DATABASE_URL {address.problem_text}\n       → {address.fix}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""

@@ -1,4 +1,4 @@
-"""The functions on one origin without Lambda: the worker's routes, and one app for all others."""
+"""The functions on one origin without Lambda: the worker's routes, and one app for the rest."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 
 
 def is_api(path: str) -> bool:
-    """Whether a path belongs to the functions, and not to the console."""
+    """Return whether a path belongs to the functions and not to the console."""
     return path in {"/health", "/metrics"} or path.startswith("/api/")
 
 
 class Functions:
-    """Sends each request to the worker or to the API, as API Gateway does.
+    """Routes each request to the worker or to the API, as API Gateway does.
 
     Args:
         worker: Serves the worker's routes.
-        api: The app of the `jobs` function, which has every other route.
+        api: The app of the `jobs` function, which serves every other route.
     """
 
     def __init__(self, worker: ASGIApp, api: ASGIApp) -> None:
@@ -25,6 +25,6 @@ class Functions:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Serve one request."""
         is_worker = scope["path"] in {WORKER_PATH, PROCESS_PATH}
         await (self._worker if is_worker else self._api)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""`GET /metrics` of every host: the whole queue in OpenMetrics, for Prometheus."""
+"""`GET /metrics` on every host: metrics of the whole queue in OpenMetrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minutehand.web.services import Provided
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Gauge
 
-#: What counts and percentiles are of: gauges, since the database keeps no totals.
+#: Window of counts and percentiles in minutes. They are gauges as the database has no totals.
 MINUTES: Final = 60
 _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
@@ -26,8 +26,8 @@ router = APIRouter()
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
-    """The metrics; a scrape sends `Authorization: Bearer` with the worker's secret token."""
-    # at the first scrape: a start of the API would else pay a twentieth of its time for it
+    """Return the metrics. A scrape sends the worker's secret as `Authorization: Bearer`."""
+    # imported at the first scrape, because it would take 5 % of the API's start
     from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
     offered = secret.credentials if secret else ""
@@ -40,7 +40,7 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
 
 
 def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
-    """The metrics of an answer of `queue_stats` over all workspaces.
+    """Build the metrics from the result of `queue_stats` over all workspaces.
 
     Durations are in seconds. Counts by state and of the backlog stop at 10,000.
     """
@@ -51,16 +51,16 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"minutehand_{name}", text, labels, registry=registry)
 
-    gauge("build_info", "The version that answers.", "version").labels(VERSION).set(1)
+    gauge("build_info", "Version of this server.", "version").labels(VERSION).set(1)
     live = gauge("live_jobs", "Jobs that have not ended, by state.", "state")
     for state, jobs in stats["live"].items():
         if isinstance(jobs, int):
             live.labels(state).set(jobs)
     backlog = stats["backlog"]
     due = gauge("due_jobs", "Jobs that are due, by what keeps them from starting.", "cause")
-    for cause, found in backlog.items():
-        if isinstance(found, dict) and "jobs" in found:
-            due.labels(cause).set(found["jobs"])
+    for cause, part in backlog.items():
+        if isinstance(part, dict) and "jobs" in part:
+            due.labels(cause).set(part["jobs"])
     oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing holds back.")
     oldest.set(float(backlog["oldest_due_seconds"] or 0))
 
@@ -83,12 +83,12 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for pause in stats["pauses"]:
         paused.labels(pause["kind"], pause["name"]).set(1)
 
-    of = ("verdict", "reason", "key", "next")
-    findings = gauge("finding", "What explain_queue finds: 1, or since when in Unix time.", *of)
-    for each in stats.get("findings", ()):
-        [step] = each["next"][:1] or [{}]
-        since = each["since"] and datetime.fromisoformat(each["since"]).timestamp()
-        values = (each["verdict"], each["reason"], each["key"], step.get("words", ""))
+    labels = ("verdict", "reason", "key", "next")
+    findings = gauge("finding", "A finding of explain_queue: start in Unix time, or 1.", *labels)
+    for finding in stats.get("findings", ()):
+        [step] = finding["next"][:1] or [{}]
+        since = finding["since"] and datetime.fromisoformat(finding["since"]).timestamp()
+        values = (finding["verdict"], finding["reason"], finding["key"], step.get("words", ""))
         findings.labels(*values).set(since or 1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]

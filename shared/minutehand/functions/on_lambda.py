@@ -1,6 +1,6 @@
-"""AWS Lambda's way into an app of the API: events of API Gateway to ASGI, through Mangum.
+"""The AWS Lambda handler of an app of the API: Mangum turns API Gateway's events into ASGI.
 
-One loop and one app per environment, so that connections are kept between invocations.
+Each environment has one loop and one app, so that connections are kept between invocations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minutehand.web.services import Services
 
 
 def on_lambda(build_app: Callable[[Settings], FastAPI]) -> RotatingHandler:
-    """The handler that Lambda calls, with the app made from its environment and its secrets."""
+    """Build the handler that Lambda calls. The app uses its environment and secrets."""
 
     def build(environ: Mapping[str, str]) -> GatewayHandler:
         settings = Settings.from_env(environ)
@@ -32,40 +32,40 @@ def on_lambda(build_app: Callable[[Settings], FastAPI]) -> RotatingHandler:
 
 
 class GatewayHandler:
-    """A Lambda handler that serves `app` on a loop of its own."""
+    """A Lambda handler that serves `app` on its own event loop."""
 
     def __init__(self, app: FastAPI) -> None:
         self._services: Services = app.state.services
         settings = self._services.settings
         telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
-        # Mangum asks for the thread's loop each time; asking while none is set is deprecated
+        # Mangum gets the thread's loop at each call, which is deprecated if no loop is set
         asyncio.set_event_loop(self._loop)
         self._mangum = Mangum(app, lifespan="off")
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Answer one HTTP request."""
+        """Serve one HTTP request."""
         asyncio.set_event_loop(self._loop)
         below, prefix = _below_its_prefix(event)
-        answer: dict[str, Any] = self._mangum(below, context)
+        response: dict[str, Any] = self._mangum(below, context)
         telemetry.flush()
-        headers = answer.get("headers", {})
+        headers = response.get("headers", {})
         if prefix and headers.get("location", "").startswith("/"):
             headers["location"] = prefix + headers["location"]
-        return answer
+        return response
 
     def close(self) -> None:
-        """Close connections and loop; Lambda just freezes both, tests must not."""
+        """Close connections and loop. Tests call it, while Lambda only freezes both."""
         self._loop.run_until_complete(self._services.aclose())
         self._loop.close()
         asyncio.set_event_loop(None)
 
 
 def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The event with the path that the route matched, and what preceded that path.
+    """Return the event with the path that the route matched, and the prefix of that path.
 
-    A named stage's own URL carries `/dev` before it, a custom domain's mapping its key; both
-    belong before every address of ours that an answer names.
+    The prefix is the stage (`/dev`) in the stage's URL, or the mapping key of a custom domain.
+    Every path in a `location` header needs it.
     """
     context = event.get("requestContext", {})
     http = context.get("http", {})
@@ -83,7 +83,7 @@ def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
-    """The end of `path` that `route_key` matches, the whole of it when that is not certain."""
+    """Return the end of `path` that `route_key` matches, or the whole path if that is unclear."""
     route = route_key.partition(" ")[2]
     if not route:
         return path

@@ -1,7 +1,7 @@
-"""`GET /api/openapi.json`: every operation of people's, with the errors it may answer.
+"""`GET /api/openapi.json`: every operation for people and programs, with its possible errors.
 
-Paths and schemas come from the routes themselves; only what they share is added here. Of the
-worker's routes are in `functions/README.md`.
+Paths and schemas come from the routes. This module adds the errors that all routes share.
+`functions/README.md` documents the worker's routes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DESCRIPTION = (
 )
 _ERRORS = {
     "400": "Malformed JSON or an unusable value; `detail` names the field.",
-    "404": "Missing, or not yours; the answer does not say which.",
+    "404": "Missing, or not visible to you. The response is the same for both.",
     "422": "Well-formed, but not what this route takes; `detail` names the fields.",
     "503": "The database is unavailable; repeat after `Retry-After` seconds.",
 }
@@ -43,8 +43,8 @@ router = APIRouter(prefix="/api")
 
 @router.get("/openapi.json", include_in_schema=False)
 async def get_document(request: Request) -> Response:
-    """The OpenAPI document of every route of all functions."""
-    # a second of work, once: on the event loop every other request would wait for it
+    """Return the OpenAPI document of every route of all functions."""
+    # in a thread, because it takes a second once and must not block the event loop
     body = await asyncio.to_thread(_encoded, request.app)
     headers = {"Cache-Control": "public, max-age=300"}
     return Response(body, media_type="application/json", headers=headers)
@@ -56,26 +56,26 @@ def _encoded(app: FastAPI) -> bytes:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The document of `app`."""
-    found = get_openapi(
+    """Build the document of `app`."""
+    openapi = get_openapi(
         title="Minutehand", version=app.version, description=_DESCRIPTION, routes=app.routes
     )
-    schemas = found["components"]["schemas"]
+    schemas = openapi["components"]["schemas"]
     schemas["ErrorBody"] = ErrorBody.model_json_schema()
-    # FastAPI's own shapes of a 422, which no route here answers with
+    # FastAPI's schemas of a 422, which no route here uses
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    found["components"]["securitySchemes"].pop(GUESTS, None)
-    for item in found["paths"].values():
+    openapi["components"]["securitySchemes"].pop(GUESTS, None)
+    for item in openapi["paths"].values():
         for method, operation in item.items():
             if {GUESTS: []} in operation.get("security", ()):
                 operation["security"] = [{"userToken": []}, {}]
             _add_errors(method, operation)
-    return found
+    return openapi
 
 
 def _add_errors(method: str, operation: dict[str, Any]) -> None:
-    """Describe every error that an operation may answer with and does not describe itself."""
+    """Add the errors that an operation may return and does not describe itself."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

@@ -1,8 +1,8 @@
-"""The whole service as one ASGI app for a host of your own: API, console, worker, metrics.
+"""The whole service as one ASGI app for your own host: API, console, worker, metrics.
 
-The worker is a process of its own. Nothing here starts a tick: the database invokes the worker
-every minute and at arrival, see `connect_worker` in supabase/schemas, and the API wakes it
-after its own enqueues.
+The worker is a separate process. Nothing here starts a run by time. The database invokes the
+worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API
+wakes it after it has enqueued.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from minutehand.web.services import Services
 
 
 class Service:
-    """One command's API, console and worker; an ASGI app with a lifespan.
+    """API, console and worker of one command, as an ASGI app with a lifespan.
 
     Args:
-        console: What is not the API's; without any, every path is.
-        worker: The module whose process is the worker.
-        stop_seconds: For the worker to release its jobs when the host stops: it takes up to eight.
+        console: Routes of the console. If empty, every path belongs to the API.
+        worker: Module that the worker's process runs.
+        stop_seconds: Maximum time for the worker to release its jobs, which takes up to eight
+            seconds.
     """
 
     def __init__(
@@ -52,19 +53,19 @@ class Service:
         self._site = Starlette(
             routes=console,
             lifespan=self._lifespan,
-            # as CloudFront does
+            # CloudFront compresses too
             middleware=[Middleware(GZipMiddleware)],
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the lifespan."""
+        """Serve one request, or run the lifespan."""
         to_api = scope["type"] == "http" and (self._has_no_console or is_api(scope["path"]))
         app: ASGIApp = self._functions if to_api else self._site
         await app(scope, receive, send)
 
     def end_streams(self) -> None:
-        """End event streams in good order, so that clients come back; safe in a signal handler."""
+        """End event streams so that clients reconnect. Safe to call in a signal handler."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._services.closing.set)
 

@@ -1,6 +1,6 @@
-"""The secret tokens that programs send: for the worker's routes, and what only operators read.
+"""Comparison of the secret tokens for the worker's routes and for reads of operators.
 
-Apart from the worker, which the API does not import.
+It is a module of its own because the API does not import the worker.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 
 def token_matches(offered: str, accepted: Iterable[str]) -> bool:
-    """Whether `offered` is one of `accepted` and not empty, compared in constant time."""
+    """Return whether `offered` is one of `accepted` and not empty, in constant time."""
     matches = False
     for candidate in accepted:
-        # no early exit: a match on the first must take as long as one on the second
+        # no early exit, so that the time does not show which token matches
         matches |= hmac.compare_digest(offered.encode(), candidate.encode())
     return matches and bool(offered)

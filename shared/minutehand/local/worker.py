@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
-from minutehand.functions.worker.database_access import find_reach
+from minutehand.functions.worker.database_access import find_database_access
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
@@ -40,13 +40,13 @@ async def start() -> AsyncIterator[Running]:
     wakeups = asyncio.Event()
     database_url = settings.environ.get("DATABASE_URL", "")
     files = files_of(watched_folders(settings))  # before they are imported
-    reach = await find_reach(settings)
-    worker = build_worker(settings, reach=reach, on_error=report_module)
+    access = await find_database_access(settings)
+    worker = build_worker(settings, access=access, on_error=report_module)
     tasks = [
         asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),
         asyncio.create_task(end_on_change(settings, files, end), name="reload"),
     ]
-    if (listening := reach.listen(wakeups.set)) is not None:
+    if (listening := access.listen(wakeups.set)) is not None:
         tasks.append(listening)
     for task in tasks:
         end_process_with(task)

@@ -1,4 +1,4 @@
-"""The queue as its users see it: a method for each SQL function, called with the user's own JWT."""
+"""The queue for its users: a method for each SQL function, called with the user's JWT."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):
-    """One process's way to the queue; `acting_as` gives it a user's eyes and hands."""
+    """The connection of one process to the queue. `acting_as` returns it with a user's rights."""
 
     def __init__(self, settings: Settings, *, connections: int = DEFAULT_CONNECTIONS) -> None:
         self._settings = settings
@@ -38,27 +38,27 @@ class QueueClient(DataApi):
     def acting_as(
         self, token: str | None, *, signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     ) -> UserQueue:
-        """The queue as the bearer of `token`, or a guest whose calls are `signed`, sees it."""
+        """Return the queue with the rights of `token`, or of a guest whose calls are `signed`."""
         headers = caller_headers(self._settings, token)
         return UserQueue(self, headers, signed=signed if token is None else None)
 
 
 class UserQueue(CallerFunctions):
-    """What members may do, under one user's JWT.
+    """Functions for members, called with one user's JWT.
 
-    Functions that answer plain JSON, as `explain_job` and `job_trace`, have `call`.
+    Functions that return plain JSON, such as `explain_job` and `job_trace`, are called by `call`.
     """
 
     async def enqueue(
         self, job_type: str, payload: Any = None, *, workspace_id: WorkspaceId | str, **options: Any
     ) -> Enqueued:
-        """Add one job; with an idempotency key, or find the one that key made."""
-        given = {} if payload is None else payload
-        request = JobRequest(job_type=job_type, payload=given, **options)
+        """Add a job, or return the job that has the same idempotency key."""
+        arguments = {} if payload is None else payload
+        request = JobRequest(job_type=job_type, payload=arguments, **options)
         return await self.add(request, workspace_id=workspace_id)
 
     async def add(self, request: JobRequest, *, workspace_id: WorkspaceId | str) -> Enqueued:
-        """Add the job of a request that was read elsewhere, as `enqueue` does."""
+        """Add the job of a request that is already parsed, as `enqueue` does."""
         return await self.call(
             "enqueue_job",
             parse=reading(Enqueued),
@@ -83,7 +83,7 @@ class UserQueue(CallerFunctions):
         )
 
     async def get_job(self, job_id: JobId | str) -> Job:
-        """The job as it is now."""
+        """Return the job in its current state."""
         return await self.call("get_job", parse=reading(Job), job_id=job_id)
 
     async def list_jobs(
@@ -94,17 +94,17 @@ class UserQueue(CallerFunctions):
         limit: int = 50,
         **where: Any,
     ) -> JobPage:
-        """A page of jobs, newest first, without payloads and results: `get_job` has those."""
+        """Return a page of jobs, newest first, without payloads and results (see `get_job`)."""
         after = None if cursor is None else {"id": cursor}
-        chosen = _given({"workspace_id": workspace_id, **where})
+        filters = _without_none({"workspace_id": workspace_id, **where})
         return await self.call(
-            "list_jobs", parse=JobPage.read, filter=chosen, cursor=after, limit=limit
+            "list_jobs", parse=JobPage.read, filter=filters, cursor=after, limit=limit
         )
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
     ) -> dict[str, Any]:
-        """Log lines with an id above `after`, oldest first; empty for a job that is not yours."""
+        """Return log lines with an id above `after`, oldest first. None for a job of others."""
         rows = await self.select(
             "job_logs",
             ("select", "id,job_id,attempt,log_level,message,metadata,created_at"),
@@ -120,7 +120,7 @@ class UserQueue(CallerFunctions):
     async def events_after(
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
     ) -> list[JobEvent]:
-        """Events with a `seq` above `seq`, in order; empty for a job that is not yours."""
+        """Return events with a `seq` above `seq`, in order. None for a job of others."""
         return await self.select(
             "job_events",
             ("select", ",".join(JobEvent.model_fields)),
@@ -134,7 +134,7 @@ class UserQueue(CallerFunctions):
     async def guest_events_after(
         self, session_id: str, job_id: JobId | str, seq: int = 0
     ) -> list[JobEvent]:
-        """The same of a job of a guest session, at most 500; of log lines nothing but the `seq`."""
+        """Return up to 500 events of a job of a guest session, with only the `seq` of log lines."""
         page = reading(GuestJob)
         job = await self.call(
             "guest_job", parse=page, session_id=session_id, job_id=job_id, after=seq
@@ -144,7 +144,7 @@ class UserQueue(CallerFunctions):
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on."""
+        """Return state changes of a workspace's jobs, each once. Without a cursor, from now on."""
         page = reading(FeedPage)
         return await self.call(
             "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
@@ -153,20 +153,20 @@ class UserQueue(CallerFunctions):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Events of a session's jobs but for logs; without a cursor, from the beginning."""
+        """Return events of a session's jobs except logs. Without a cursor, from the beginning."""
         page = reading(FeedPage)
         return await self.call(
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
         )
 
     async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state; a running one stops within five seconds."""
+        """Cancel a job in any live state. A running job stops within five seconds."""
         return await self.call("cancel_job", parse=reading(Job), job_id=job_id)
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
-        """Run a failed or cancelled job again, with `payload` in place of its own where given."""
-        given = _given({"payload": payload})
-        job: Job = await self.call("retry_job", parse=reading(Job), job_id=job_id, **given)
+        """Run a failed or cancelled job again, with `payload` in place of its payload if set."""
+        arguments = _without_none({"payload": payload})
+        job: Job = await self.call("retry_job", parse=reading(Job), job_id=job_id, **arguments)
         return job
 
     async def replay(
@@ -178,12 +178,12 @@ class UserQueue(CallerFunctions):
             parse=reading(Enqueued),
             repeatable=idempotency_key is not None,
             job_id=job_id,
-            request=_given({"idempotency_key": idempotency_key, **changes}),
+            request=_without_none({"idempotency_key": idempotency_key, **changes}),
         )
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question a waiting job asks."""
-        # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
+        """Answer the question of a waiting job."""
+        # in an object, because some Data APIs do not pass a bare JSON string as jsonb
         wrapped = {"answer": answer}
         return await self.call(
             "answer_job", parse=reading(Job), repeatable=False, job_id=job_id, answer=wrapped
@@ -193,9 +193,12 @@ class UserQueue(CallerFunctions):
         self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
     ) -> dict[str, Any]:
         """Resume every job of the workspace that waits for the event `name`."""
-        given = {} if payload is None else payload
         return await self.call(
-            "emit_event", repeatable=False, workspace_id=workspace_id, name=name, payload=given
+            "emit_event",
+            repeatable=False,
+            workspace_id=workspace_id,
+            name=name,
+            payload={} if payload is None else payload,
         )
 
     async def pause(
@@ -206,15 +209,15 @@ class UserQueue(CallerFunctions):
         job_type: str | None = None,
         reason: str | None = None,
     ) -> dict[str, Any]:
-        """Let no job of the workspace, or none of a type, start; or let them start again."""
-        of = str(workspace_id)
-        kind, name = ("workspace", of) if job_type is None else ("workspace_type", job_type)
-        request = {"kind": kind, "name": name, "workspace_id": of, "paused": paused}
-        made = await self.call("pause_jobs", request={**request, "reason": reason})
-        # the state after, which another pause may keep, never what was asked for
-        state = {"paused": made["paused"], "left": made.get("left", [])}
-        return {"workspace_id": of, "job_type": job_type, **state}
+        """Pause or resume a workspace, or one job type in it. A paused job does not start."""
+        workspace = str(workspace_id)
+        kind, name = ("workspace", workspace) if job_type is None else ("workspace_type", job_type)
+        request = {"kind": kind, "name": name, "workspace_id": workspace, "paused": paused}
+        result = await self.call("pause_jobs", request={**request, "reason": reason})
+        # the resulting state, not the requested one, because another pause may still apply
+        state = {"paused": result["paused"], "left": result.get("left", [])}
+        return {"workspace_id": workspace, "job_type": job_type, **state}
 
 
-def _given(where: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in where.items() if value is not None}
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,7 +1,7 @@
-"""What a database's address keeps for its caller: asked of it, never read from its text.
+"""A test of which features DATABASE_URL supports, which its text does not show.
 
-A pooler in transaction mode may listen at any port. What one caller sets there is the next one's,
-and notifications get lost.
+A pooler in transaction mode may listen at any port. There, settings of one caller affect the next,
+and notifications are lost.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from psycopg.conninfo import make_conninfo
 
 from minutehand.queue.credentials import WORKER_ROLE
 
-#: Longest time for all questions, and for a notification to arrive.
-ASK_SECONDS: Final = 5.0
+#: Maximum seconds for the whole probe, and for a notification to arrive.
+PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
-#: Turns of two connections: of one server's session each, or of whichever is free.
-_TURNS: Final = (0, 1, 1, 0, 0, 1)
+#: Order of queries on two connections. It shows whether each has one session of the server.
+_ORDER: Final = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """The answers of one address.
+class AddressProbe:
+    """Features that one address supports.
 
     Attributes:
-        problem: Why it did not answer; the others are then unknown, and false.
-        sessions: Each connection has a session of its own, with its prepared statements. Where it
-            has none, nothing else is asked: what would be left there is others'.
-        notifications: A session that listens is notified.
-        role: It may become the worker's role.
+        problem: Why the address did not answer. The other attributes are then unknown and false.
+        sessions: Whether each connection has its own session. If not, the probe ends, because
+            anything it sets would affect other callers.
+        notifications: Whether a session that listens is notified.
+        role: Whether the user may switch to the worker's role.
     """
 
     problem: str | None = None
@@ -44,8 +44,8 @@ class Address:
     role: bool = False
 
     @property
-    def lacks(self) -> str | None:
-        """What a worker needs and does not have there, in a sentence's end; None: nothing."""
+    def problem_text(self) -> str | None:
+        """What the address lacks for a worker, as the end of a sentence, or None."""
         if self.problem is not None:
             return f"does not answer: {self.problem}"
         if not self.sessions:
@@ -56,7 +56,7 @@ class Address:
 
     @property
     def fix(self) -> str:
-        """What mends that."""
+        """How to fix the problem."""
         if self.problem is not None:
             return "correct DATABASE_URL, or start the database"
         if not self.sessions:
@@ -65,38 +65,38 @@ class Address:
 
     @property
     def facts(self) -> dict[str, bool]:
-        """By name, for a log."""
+        """The features by name, for logs."""
         names = ("sessions", "notifications", "role")
         return {name: getattr(self, name) for name in names}
 
 
-async def ask(url: str) -> Address:
-    """Ask an address what it keeps; some milliseconds, `ASK_SECONDS` at most."""
+async def probe(url: str) -> AddressProbe:
+    """Probe an address. It takes some milliseconds, up to `PROBE_SECONDS`."""
     try:
         async with (
-            asyncio.timeout(ASK_SECONDS),
+            asyncio.timeout(PROBE_SECONDS),
             await _connect(url) as first,
             await _connect(url) as second,
         ):
-            if not await _have_own_sessions(first, second):
-                return Address()
-            return Address(
+            if not await _sessions_are_private(first, second):
+                return AddressProbe()
+            return AddressProbe(
                 sessions=True,
                 notifications=await _notifies(first, second),
                 role=await _takes_role(first),
             )
     except TimeoutError:
-        return Address(problem=f"no answer within {ASK_SECONDS:g} s")
+        return AddressProbe(problem=f"no answer within {PROBE_SECONDS:g} s")
     except psycopg.Error as error:
-        return Address(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
+        return AddressProbe(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
-async def ask_again(url: str, *, within: float = math.inf) -> Address:
-    """Ask, and again after pauses that grow while it does not answer, for so many seconds."""
+async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
+    """Probe an address, with retries while it does not answer, for up to `within` seconds."""
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + within, 0.25
     while True:
-        address = await ask(url)
+        address = await probe(url)
         if address.problem is None or loop.time() + pause > until:
             return address
         await asyncio.sleep(pause)
@@ -104,26 +104,26 @@ async def ask_again(url: str, *, within: float = math.inf) -> Address:
 
 
 async def _connect(url: str) -> Session:
-    # prepares nothing: a name that a pooler keeps is met by others
+    # without prepared statements, because those of a pooler's session would affect others
     url = make_conninfo(url, connect_timeout=3)
     return await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=None)
 
 
-async def _have_own_sessions(*connections: Session) -> bool:
+async def _sessions_are_private(*connections: Session) -> bool:
     pids: tuple[set[int], ...] = tuple(set() for _ in connections)
-    for turn in _TURNS:
-        cursor = await connections[turn].execute("select pg_backend_pid()")
+    for number in _ORDER:
+        cursor = await connections[number].execute("select pg_backend_pid()")
         [(pid,)] = await cursor.fetchall()
-        pids[turn].add(pid)
-    return all(len(each) == 1 for each in pids) and pids[0].isdisjoint(pids[1])
+        pids[number].add(pid)
+    return all(len(seen) == 1 for seen in pids) and pids[0].isdisjoint(pids[1])
 
 
 async def _notifies(listener: Session, notifier: Session) -> bool:
-    channel = f"minutehand_asks_{secrets.token_hex(8)}"
+    channel = f"minutehand_probe_{secrets.token_hex(8)}"
     try:
         await listener.execute(f"listen {channel}".encode())
         await notifier.execute(f"notify {channel}".encode())
-    except psycopg.Error:  # as of a standby
+    except psycopg.Error:  # e.g. from a standby
         return False
     async for _ in listener.notifies(timeout=NOTIFY_SECONDS, stop_after=1):
         return True
@@ -135,5 +135,5 @@ async def _takes_role(connection: Session) -> bool:
         async with connection.transaction(force_rollback=True):
             await connection.execute(f"set local role {WORKER_ROLE}".encode())
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
-        return False  # it may not, or there is no such role
+        return False  # not allowed, or the role does not exist
     return True

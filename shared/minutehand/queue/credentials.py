@@ -1,4 +1,4 @@
-"""The key workers sign in with: given, minted from the JWT secret, or the project's secret key."""
+"""Keys of workers and callers. A worker's key is set, minted, or the project's secret key."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
-#: How a project's secret keys begin; older ones are JWTs.
+#: Prefix of a project's secret keys. Legacy keys are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: With fewer days left the worker's key is worth replacing.
+#: Days before expiry from which a warning recommends replacing the worker's key.
 KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
 
 def is_guest_session(session_id: str) -> bool:
-    """Whether a session id is a key to it, made by `open_guest_session`: kept out of logs."""
+    """Return whether a session id is a key from `open_guest_session`, which logs must not have."""
     return session_id.startswith(_GUEST_SESSION)
 
 
 def redacted(text: str) -> str:
-    """`text` as a log may show it: the id of a guest session is a key, and is omitted."""
+    """Return `text` without ids of guest sessions, which are keys and must not be logged."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 
 
 class WorkerKey:
-    """Headers that let a worker in, fresh for at least the next minute."""
+    """Headers that authenticate a worker, valid for at least the next minute."""
 
     LIFETIME_SECONDS = 600
     REFRESH_BEFORE_SECONDS = 120
@@ -49,7 +49,7 @@ class WorkerKey:
             )
 
     def headers(self) -> Mapping[str, str]:
-        """`apikey` and `Authorization` for one call."""
+        """Return `apikey` and `Authorization` for one call."""
         settings = self._settings
         if settings.supabase_worker_key:
             token = settings.supabase_worker_key
@@ -60,13 +60,13 @@ class WorkerKey:
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
     def forget(self) -> None:
-        """Mint again at the next call; for a token that was refused."""
+        """Mint a new token at the next call, because the last one was rejected."""
         self._minted = None
 
     def _mint(self, secret: str) -> str:
-        import jwt  # only here: it takes a worker 70 ms, and a key that is given needs none
+        import jwt  # here, because it takes 70 ms and a configured key does not need it
 
-        # wall time, not monotonic: a frozen Lambda's monotonic clock may stop
+        # wall time, because a frozen Lambda's monotonic clock may stop
         now = self._clock.now().timestamp()
         if self._minted is None or now >= self._refresh_at:
             claims = {
@@ -81,15 +81,15 @@ class WorkerKey:
 
 
 def secret_headers(secret: str) -> dict[str, str]:
-    """What a request carries for a project's secret key."""
+    """Return the headers of a request with a project's secret key."""
     if secret.startswith(SECRET_PREFIX):
         return {"apikey": secret}
     return {"apikey": secret, "Authorization": f"Bearer {secret}"}
 
 
 def days_left(token: str | None, now: datetime) -> float | None:
-    """Days until a JWT expires, unverified; negative once it has; None when it never does."""
-    import jwt  # as above
+    """Return the days until a JWT expires, unverified. None if it never does."""
+    import jwt  # here, because it takes 70 ms
 
     try:
         claims = jwt.decode(token or "", options={"verify_signature": False})
@@ -99,7 +99,7 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """What a request carries for the bearer of `token`; for an anonymous guest when None."""
+    """Return the headers of a request with `token`, or of an anonymous guest for None."""
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None and token.startswith(SECRET_PREFIX):
         headers = secret_headers(token)

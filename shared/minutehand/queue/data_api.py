@@ -1,4 +1,4 @@
-"""One keep-alive pool of connections to Supabase's Data API, with typed errors and retries."""
+"""A keep-alive pool of connections to Supabase's Data API, with typed errors and retries."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from minutehand.queue.errors import (
     TokenRefused,
     error_from_response,
 )
-from minutehand.queue.outbound_http import UNSENT, is_local, repeating, trusted
+from minutehand.queue.outbound_http import UNSENT_ERRORS, is_local, retrying, trusted
 from minutehand.queue.responses import Parse, T, decode, decode_any, decode_rows, read
 from minutehand.tasks import end_tasks
 
-#: How often a call is sent at most, where no one says otherwise.
+#: Default maximum attempts of a call.
 ATTEMPTS: Final = 3
-#: How long a call is repeated while another transaction changes its job; browsers do the same.
+#: Seconds of retries while another transaction changes the job. The npm package does the same.
 BUSY_SECONDS: Final = 4.0
-#: Connections of a pool; and of one that all open streams of a process share.
+#: Connections of a pool, and of the pool that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
-#: An answer of so many bytes is read in a thread: the loop has other callers.
+#: Responses from this size are parsed in a thread, to keep the event loop free.
 LARGE_BYTES: Final = 64 * 1024
 Read = TypeVar("Read")
 
 
 class DataApi:
-    """Calls `/rest/v1` of one project; keep one per process and event loop."""
+    """Client of one project's `/rest/v1`. Keep one per process and event loop."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class DataApi:
         self._timeout_seconds = timeout_seconds
         self._read_seconds = read_seconds
         self._slots = asyncio.Semaphore(connections)
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
         self._http = httpx.AsyncClient(
             base_url=f"{url.rstrip('/')}/rest/v1",
             headers=profile_headers(schema),
@@ -63,15 +63,15 @@ class DataApi:
                 max_keepalive_connections=connections,
                 keepalive_expiry=30.0,
             ),
-            # a proxy of the environment is meant for the world outside
+            # a proxy of the environment is only for other hosts
             trust_env=not is_local(url),
             transport=transport,
             verify=trusted(),
         )
 
     async def aclose(self) -> None:
-        """Close every connection, and end what callers have left behind."""
-        await end_tasks(self._under_way)
+        """Cancel requests that callers have abandoned, and close every connection."""
+        await end_tasks(self._pending)
         await self._http.aclose()
 
     async def rpc(
@@ -84,7 +84,7 @@ class DataApi:
         attempts: int | None = None,
         parse: Parse[Any] = decode_any,
     ) -> Any:
-        """Call a SQL function and return its one JSON value, as `parse` reads it."""
+        """Call a SQL function and return its JSON value, parsed by `parse`."""
         request = self._request(
             "POST",
             f"/rpc/{function}",
@@ -101,7 +101,7 @@ class DataApi:
         headers: Mapping[str, str],
         parse: Parse[list[Any]] = decode_rows,
     ) -> list[Any]:
-        """Read rows of a table or view under the caller's row level security."""
+        """Read rows of a table or view that the caller's row level security permits."""
         query = httpx.QueryParams(tuple(params))
         request = self._request("GET", f"/{table}", headers=headers, params=query)
         return await self._send(request, parse, True, self._attempts)
@@ -112,31 +112,31 @@ class DataApi:
         try:
             return self._http.build_request(method, path, headers=headers, **more)
         except UnicodeEncodeError as error:
-            # a caller's token or a setting: no one issues one that a header cannot carry
-            said = "a token or key has characters that no header can carry"
-            raise TokenRefused(said, status=401) from error
+            # a valid token or key never has such characters
+            text = "a token or key must have only characters that a header can contain"
+            raise TokenRefused(text, status=401) from error
 
     async def _send(
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
     ) -> T:
-        again = repeated(repeatable, attempts, within=self._timeout_seconds)
-        answer: T
+        again = call_retrying(repeatable, attempts, within=self._timeout_seconds)
+        result: T
         try:
-            answer = await again(self._send_once, request, parse)
+            result = await again(self._send_once, request, parse)
         except JobBusy:
-            # a holder gives its job back after milliseconds, on a loaded server after a second
-            free = repeating(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
-            answer = await free(again, self._send_once, request, parse)
-        return answer
+            # another transaction ends after milliseconds, or about a second on a loaded server
+            free = retrying(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
+            result = await free(again, self._send_once, request, parse)
+        return result
 
     async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:
         await self._take_slot(request.url.path)
         try:
-            response = await self._answered(self._http.send(request))
+            response = await self._finish_in_background(self._http.send(request))
         except httpx.HTTPError as error:
-            said = f"the Data API did not answer {request.url.path}: {type(error).__name__} {error}"
-            unavailable = QueueUnavailable(said.strip())
-            unavailable.unsent = isinstance(error, UNSENT)
+            text = f"the Data API did not answer {request.url.path}: {type(error).__name__} {error}"
+            unavailable = QueueUnavailable(text.strip())
+            unavailable.unsent = isinstance(error, UNSENT_ERRORS)
             raise unavailable from error
         if response.is_success:
             content, status = response.content, response.status_code
@@ -154,49 +154,53 @@ class DataApi:
             busy.unsent = True
             raise busy from error
 
-    async def _answered(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Await `request` in a task of its own, which a caller who gives up does not cancel."""
+    async def _finish_in_background(
+        self, request: Coroutine[Any, Any, httpx.Response]
+    ) -> httpx.Response:
+        """Await `request` in a separate task, which continues if the caller is cancelled."""
         task = asyncio.create_task(request)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        self._pending.add(task)
+        task.add_done_callback(self._on_done)
         return await asyncio.shield(task)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._slots.release()
-        self._under_way.discard(task)
+        self._pending.discard(task)
         if not task.cancelled():
-            task.exception()  # of a call that was left, no one else will ask
+            task.exception()  # mark it as retrieved, because the caller may be gone
 
 
 def _problem(response: httpx.Response) -> object:
-    """What a refusal says; whatever else is there says nothing."""
+    """Return the JSON body of an error response, or None if it is not JSON."""
     try:
         return decode(response.content)
     except (ValueError, RecursionError):
         return None
 
 
-def repeated(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
-    """Repeat a call that did not get through: any that may be, and each that was not sent."""
-    return repeating(
+def call_retrying(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
+    """Return retries of a call that failed: of any repeatable call, and of each unsent call."""
+    return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,
         within=within,
     )
 
 
-async def patiently(read: Callable[[], Awaitable[Read]], *, within: float = math.inf) -> Read:
-    """Repeat a watcher's read while too many run: what is new is there later, too."""
-    again = repeating(lambda error: isinstance(error, RateLimited), within=within)
-    found: Read = await again(read)
-    return found
+async def retry_rate_limited(
+    read: Callable[[], Awaitable[Read]], *, within: float = math.inf
+) -> Read:
+    """Retry a stream's read while it is rate limited, since it can safely read later."""
+    again = retrying(lambda error: isinstance(error, RateLimited), within=within)
+    result: Read = await again(read)
+    return result
 
 
 def profile_headers(schema: str) -> dict[str, str]:
-    """Name the schema to the Data API, which takes the first it exposes by default."""
+    """Return the headers that select the schema. The default is the first exposed schema."""
     return {"Accept-Profile": schema, "Content-Profile": schema}
 
 
 def encode(value: object) -> bytes:
-    """`value` as JSON: datetimes, UUIDs and models included, NaN and infinities as null."""
+    """Serialize `value` as JSON, with datetimes, UUIDs and models, and NaN and infinity as null."""
     return to_json(value, inf_nan_mode="null", by_alias=True)

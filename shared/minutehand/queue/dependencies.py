@@ -1,4 +1,4 @@
-"""What an app works with; and the address of a guest whose call it passes on, signed."""
+"""The base class of an app's dependencies, and signed addresses of guests for its calls."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from minutehand.queue.responses import decode_object
 logger = logging.getLogger(__name__)
 
 HEADER: Final = "X-Minutehand-Client"
-#: How long a key is used; a new one is made when worker keys are revoked.
-KEPT_SECONDS: Final = 300.0
-#: Until it is asked for again after a refusal.
+#: Seconds that a key is cached. The database makes a new one when worker keys are revoked.
+KEY_SECONDS: Final = 300.0
+#: Seconds until the key is requested again after an error.
 RETRY_SECONDS: Final = 10.0
 _address: contextvars.ContextVar[str | None] = contextvars.ContextVar("client", default=None)
 
 
 @contextlib.contextmanager
 def calling_from(address: str | None) -> Iterator[None]:
-    """Note the address that a request came from, for the calls made inside the block."""
+    """Set the client address of a request for the calls inside the block."""
     token = _address.set(address)
     try:
         yield
@@ -39,7 +39,7 @@ def calling_from(address: str | None) -> Iterator[None]:
 
 
 class AddressSigner:
-    """Signs the address of the present request; keep one per process and event loop."""
+    """Signs the client address of the current request. Keep one per process and event loop."""
 
     def __init__(self, settings: Settings, api: DataApi, clock: Clock) -> None:
         self._clock = clock
@@ -50,22 +50,22 @@ class AddressSigner:
             self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
     async def headers(self) -> Mapping[str, str]:
-        """What a call for a guest carries; nothing where no request is known, or no key."""
+        """Return the header for a guest's call. Empty without a current request or key."""
         address = _address.get()
         key = await self._current_key() if address is not None else None
         if key is None:
             return {}
-        said = f"{address} {int(self._clock.now().timestamp())}"
-        inner = hashlib.sha256(key + said.encode()).digest()
-        return {HEADER: f"{said} {hashlib.sha256(key + inner).hexdigest()}"}
+        message = f"{address} {int(self._clock.now().timestamp())}"
+        inner = hashlib.sha256(key + message.encode()).digest()
+        return {HEADER: f"{message} {hashlib.sha256(key + inner).hexdigest()}"}
 
     async def _current_key(self) -> bytes | None:
         if self._functions is None or self._clock.monotonic() < self._until:
             return self._key
         try:
-            found = await self._functions.call("guest_key", {}, parse=decode_object)
-            self._key = bytes.fromhex(found["key"])
-            self._until = self._clock.monotonic() + KEPT_SECONDS
+            body = await self._functions.call("guest_key", {}, parse=decode_object)
+            self._key = bytes.fromhex(body["key"])
+            self._until = self._clock.monotonic() + KEY_SECONDS
         except QueueError as error:
             self._until = self._clock.monotonic() + RETRY_SECONDS
             logger.warning(
@@ -76,7 +76,7 @@ class AddressSigner:
 
 
 class Dependencies:
-    """To be extended by an app with a `cached_property` for each dependency."""
+    """Base class for an app's dependencies, each a `cached_property` of the subclass."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -95,16 +95,16 @@ class Dependencies:
         return AddressSigner(self.settings, self._queue, self.clock)
 
     def acting_as(self, token: str | None) -> CallerFunctions:
-        """The SQL functions as the bearer of `token`, or a guest, may call them."""
+        """Return the SQL functions with the rights of `token`, or of a guest for None."""
         return self._queue.acting_as(token, signed=self._signer.headers)
 
     def streaming_to(self, token: str | None) -> CallerFunctions:
-        """The same for event streams: however many are open, a route gets a connection."""
+        """Return them for event streams, over connections that other routes do not use."""
         return self._streams.acting_as(token)
 
     async def aclose(self) -> None:
-        """Close what was made here; dependencies that were passed in stay open."""
+        """Close the dependencies made here. Those that were passed in stay open."""
         for name, value in list(vars(self).items()):
-            is_made = isinstance(getattr(type(self), name, None), cached_property)
-            if is_made and hasattr(value, "aclose"):
+            is_own = isinstance(getattr(type(self), name, None), cached_property)
+            if is_own and hasattr(value, "aclose"):
                 await value.aclose()

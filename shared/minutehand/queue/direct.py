@@ -1,6 +1,6 @@
-"""The worker's functions over connections to Postgres, where there is a DATABASE_URL.
+"""The worker's functions over connections to Postgres, for a worker with DATABASE_URL.
 
-A worker that has only HTTPS is the contract; this calls the same functions as the same role.
+It calls the same functions as the same role as over HTTPS, which always suffices.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
 from minutehand.queue.credentials import WORKER_ROLE
-from minutehand.queue.data_api import ATTEMPTS, encode, repeated
+from minutehand.queue.data_api import ATTEMPTS, call_retrying, encode
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.responses import Parse, decode_any, read
 
 logger = logging.getLogger(__name__)
 
-#: Connections at most; longest time for one, and for a call of the database.
+#: Maximum connections, and maximum seconds for a connection and for a call.
 CONNECTIONS: Final = 6
 CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 11
-#: A connection that the network has dropped in silence is found out in a minute, not in two hours.
+#: Settings by which a dropped connection is noticed within a minute in place of two hours.
 _ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
-#: Notified when a transaction that enqueued commits, at most once each 20 ms.
+#: Channel that is notified when an enqueue commits, at most once every 20 ms.
 CHANNEL: Final = "minutehand_wakeup"
-#: After a notification: what was committed right behind it notified no one.
-LOOK_AGAIN_SECONDS: Final = 0.1
+#: Wait before another lease after a notification, for commits that were not notified.
+RECHECK_SECONDS: Final = 0.1
 
 
 class DirectApi:
-    """As `DataApi` to a worker: calls functions and raises the same errors.
+    """Calls functions like `DataApi`, and raises the same errors.
 
     Args:
-        url: Of an address that keeps sessions, and lets them take the worker's role.
+        url: An address that keeps sessions, and whose user may switch to the worker's role.
     """
 
     def __init__(self, url: str, *, schema: str) -> None:
@@ -65,8 +65,8 @@ class DirectApi:
         attempts: int | None = None,
         parse: Parse[Any] = decode_any,
     ) -> Any:
-        """Call a SQL function and return its one JSON value, as `parse` reads it."""
-        again = repeated(repeatable, attempts or ATTEMPTS, within=15.0)
+        """Call a SQL function and return its JSON value, parsed by `parse`."""
+        again = call_retrying(repeatable, attempts or ATTEMPTS, within=15.0)
         return read(await again(self._call, function, arguments), parse)
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> bytes:
@@ -77,13 +77,13 @@ class DirectApi:
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
-            except TimeoutError as error:  # the database would have given up before
+            except TimeoutError as error:  # statement_timeout should have ended it before
                 raise QueueUnavailable("the database did not answer in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:
                 if connection.closed or connection.pgconn.transaction_status != 0:
-                    await connection.close()  # broken, or left by a caller in the middle
+                    await connection.close()  # broken, or its caller was cancelled in a transaction
                 else:
                     self._free.append(connection)
         return b"null" if row is None or row[0] is None else row[0]
@@ -107,25 +107,25 @@ class DirectApi:
     def _error(self, error: psycopg.Error) -> Exception:
         if error.sqlstate is None:
             return QueueUnavailable(f"the database did not answer: {str(error).strip()}")
-        said = error.diag
+        diagnostics = error.diag
         status = int(error.sqlstate[2:]) if error.sqlstate.startswith("PT") else 400
         body = {
             "code": error.sqlstate,
-            "message": said.message_primary,
-            "details": said.message_detail,
-            "hint": said.message_hint,
+            "message": diagnostics.message_primary,
+            "details": diagnostics.message_detail,
+            "hint": diagnostics.message_hint,
         }
         return error_from_response(status, body)
 
 
 @cache
 def _query(schema: str, function: str, names: tuple[str, ...]) -> bytes:
-    said = sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in names)
-    return sql.SQL("select {}({})").format(sql.Identifier(schema, function), said).as_bytes()
+    values = sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in names)
+    return sql.SQL("select {}({})").format(sql.Identifier(schema, function), values).as_bytes()
 
 
 class _Json(TextLoader):
-    """What is JSON stays as it came."""
+    """Returns JSON unparsed."""
 
     def load(self, data: Any) -> bytes:
         return bytes(data)
@@ -136,7 +136,10 @@ def _json(value: Any) -> Any:
 
 
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
-    """What is notified on a channel, over restarts: "" where it begins, None where it ends."""
+    """Yield the payloads on a channel, and reconnect whenever the connection ends.
+
+    It yields "" when a connection begins, and None when one ends.
+    """
     url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:
         try:
@@ -146,20 +149,20 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
                 await connection.execute(f"listen {channel}".encode())
                 wait = 0.3
                 yield ""
-                async for each in connection.notifies():
-                    yield each.payload
+                async for notification in connection.notifies():
+                    yield notification.payload
         except psycopg.OperationalError as error:
             extra = {"event": "listen.away", "channel": channel, "error": str(error).strip()}
-            logger.info("notifications are unavailable; polling finds what happens", extra=extra)
+            logger.info("notifications are unavailable; polling continues", extra=extra)
         yield None
         await asyncio.sleep(wait * (0.75 + random.random() / 2))
         wait = min(5.0, 2 * wait)
 
 
 async def listen(url: str, wake: Callable[[], object]) -> None:
-    """Call `wake` on every committed enqueue, from any caller, and where some may be missed."""
-    async for said in notifications(url, CHANNEL):
-        if said is not None:  # away: the pauses of its loop are not to be cut short
+    """Call `wake` on every committed enqueue, and when notifications may have been missed."""
+    async for payload in notifications(url, CHANNEL):
+        if payload is not None:  # None if the connection ended, when a lease would fail too
             wake()
-            # one notification covers what else is committed in these milliseconds
-            asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, wake)
+            # again, because commits within 20 ms of a notification are not notified
+            asyncio.get_running_loop().call_later(RECHECK_SECONDS, wake)

@@ -1,4 +1,4 @@
-"""What can go wrong when talking to the queue, each type only where a caller acts differently."""
+"""Errors of calls to the queue. Each type exists because a caller handles it differently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.config import JobServiceError as JobServiceError
 
 
 class QueueError(JobServiceError):
-    """The queue refused a call."""
+    """The queue rejected a call."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class QueueError(JobServiceError):
         self.code = code
         self.details = details
         self.hint = hint
-        # others write sentences into their hints
+        # only the engine's SQLSTATEs have a word as hint, others have sentences
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
@@ -38,46 +38,49 @@ class QueueError(JobServiceError):
 
 
 class LeaseLost(QueueError):
-    """Another worker holds the job, or it ended; nothing of this call was stored."""
+    """Another worker leased the job, or the job ended. The call stored nothing."""
 
 
 class JobNotFound(QueueError):
-    """No job of this id that the caller may see."""
+    """There is no job with this id that the caller may see."""
 
 
 class DuplicateJob(QueueError):
-    """A unique job like this one already exists; `details` is its id."""
+    """A job with the same unique key already exists. `details` is its id."""
 
 
 class InvalidState(QueueError):
-    """The job's present status does not allow this."""
+    """The current status of the job does not allow the call."""
 
 
 class TokenRefused(QueueError):
-    """The Data API did not accept the token: expired, wrongly signed, or of no known role."""
+    """The Data API rejected the token: expired, wrongly signed, or with an unknown role."""
 
 
 class RateLimited(QueueError):
-    """Too much lately, or at once: nothing was done."""
+    """The caller exceeded a rate or concurrency limit. The call did nothing."""
 
     @property
     def retry_after(self) -> timedelta:
-        """When to call again, as the queue asks."""
+        """Wait before a retry that the queue requests."""
         return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))
 
 
 class JobBusy(QueueError):
-    """Another transaction is changing the job; nothing was done, so any call may be repeated."""
+    """Another transaction is changing the job. The call did nothing, so it may be repeated."""
 
 
 class QueueUnavailable(QueueError):
-    """The database did not answer in time or failed; safe to repeat."""
+    """The database failed or did not answer in time. The call is safe to repeat."""
 
     unsent: bool = False
 
 
 class DatabaseReadOnly(QueueUnavailable):
-    """Every write is refused: Supabase makes a project read-only whose plan is full."""
+    """Every write is rejected.
+
+    Supabase makes a project read-only when it exceeds its plan's database size.
+    """
 
 
 class ProcessorError(JobServiceError):
@@ -107,13 +110,13 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "job_busy": JobBusy,
 }
 
-#: What means "not now" although the Data API may answer 4xx, as SQLSTATE classes (no connection,
-#: conflicts, resources, locks, timeouts and a shutdown) and as a beginning of its own codes.
+#: Prefixes of error codes that are temporary although the Data API may respond with 4xx: classes of
+#: SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
 
 
 def error_from_response(status: int, body: object) -> QueueError:
-    """The typed error for an answer of the Data API with `status` 400 or above."""
+    """Return the typed error for a response of the Data API with `status` 400 or above."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code = str(fields.get("code") or "")
     message, details, hint = (

@@ -1,4 +1,4 @@
-"""SQL functions called as a worker, or as a member or guest: whose key goes with which call."""
+"""Clients of SQL functions for workers, members and guests, each with its key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorkerFunctions:
-    """The functions open to `job_worker`; keep one per process and event loop."""
+    """The functions granted to `job_worker`. Keep one per process and event loop."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class WorkerFunctions:
     async def call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True, **how: Any
     ) -> Any:
-        """Call a SQL function and return its one JSON value; `how` is as of `DataApi.rpc`."""
+        """Call a SQL function and return its JSON value. `how` has options of `DataApi.rpc`."""
 
         async def send() -> Any:
             headers = self._key.headers()
@@ -46,20 +46,20 @@ class WorkerFunctions:
             try:
                 return await send()
             except TokenRefused:
-                # the secret's clock and ours may differ, or a key was rotated: once more, fresh
+                # clocks may differ, or a key was rotated, so retry once with a new token
                 self._key.forget()
                 return await send()
         except QueueError as error:
             if error.code != "PGRST202":
                 raise
-            # a Data API that has just started, or reloads its schema, knows no function for a
-            # moment: nothing was called, and no job may fail for it
+            # a Data API that has just started or reloads its schema knows no function for a moment,
+            # which must not fail a job
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(
         self, function: str, job_id: str, fence: int, *, parse: Parse[Any] = decode_any, **more: Any
     ) -> Any:
-        """Call a function for a leased job, which says so by its fence; may be repeated."""
+        """Call a function for a leased job, identified by its fence. The call may be repeated."""
         request = {"job_id": job_id, "fence": fence, **more}
         return await self.call(function, {"p_request": request}, parse=parse)
 
@@ -69,7 +69,7 @@ class WorkerFunctions:
 
 
 class FunctionStore:
-    """The base of an app's own functions as typed calls, over connections of their own."""
+    """Base class for typed calls of an app's SQL functions, with its own connections."""
 
     def __init__(self, settings: Settings) -> None:
         self._functions = WorkerFunctions(settings)
@@ -80,10 +80,10 @@ class FunctionStore:
 
 
 class CallerFunctions:
-    """The functions open to a member or a guest; cheap to make.
+    """The functions granted to members and guests. An instance is cheap.
 
     Args:
-        signed: Gives more headers for each call: a token that is valid now, a guest's address.
+        signed: Returns additional headers for each call: a valid token, or a guest's address.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class CallerFunctions:
         repeatable: bool = True,
         **arguments: Any,
     ) -> Any:
-        """Call a SQL function by its parameters' names without `p_`; the JSON object it answers."""
+        """Call a SQL function by parameter names without `p_`, and return its JSON object."""
         return await self._api.rpc(
             function,
             {f"p_{name}": value for name, value in arguments.items()},
@@ -126,14 +126,14 @@ class CallerFunctions:
         )
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """The workspace that is named, if it is the caller's; else the only one they have."""
-        found = await self.call("own_workspace", workspace_id=named and str(named))
-        return UUID(found["workspace_id"])
+        """Return the workspace `named` if the caller is a member, or the caller's only one."""
+        body = await self.call("own_workspace", workspace_id=named and str(named))
+        return UUID(body["workspace_id"])
 
     async def select(
         self, table: str, *params: tuple[str, str], parse: Parse[list[Any]] = decode_rows
     ) -> list[Any]:
-        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        """Read rows of a table or view that the caller may see, with filters of PostgREST."""
         headers = await self._all_headers()
         return await self._api.select(table, params, headers=headers, parse=parse)
 

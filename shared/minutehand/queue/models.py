@@ -1,4 +1,4 @@
-"""What travels between Python and the SQL functions, as frozen models."""
+"""Models of the requests and responses of the SQL functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: The state shown to people, see `queue.state_of`.
+#: The state that people see, see `queue.state_of`.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
@@ -36,33 +36,33 @@ SettleOutcome = Literal[
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
-def plain(value: float) -> int | float:
-    """A whole number as such: Postgres makes no integer of the text 60.0."""
+def compact_number(value: float) -> int | float:
+    """Return a whole number as an int, because Postgres parses no integer from the text 60.0."""
     return int(value) if value.is_integer() else value
 
 
-#: A number of a request, written by `plain`.
-Number = Annotated[float, PlainSerializer(plain, when_used="json-unless-none")]
+#: A number of a request, serialized by `compact_number`.
+Number = Annotated[float, PlainSerializer(compact_number, when_used="json-unless-none")]
 
 
 class Model(BaseModel):
-    """Base of every model here: frozen, tolerant of fields it does not know."""
+    """Base of the models here, which are frozen and ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     def wire(self) -> dict[str, Any]:
-        """What SQL takes: only what was given."""
+        """Return the fields that are set, in the form that SQL expects."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 class Report(BaseModel):
-    """Base of what SQL says and people read: every field that it has passes through."""
+    """Base of reports of SQL for people. Unknown fields are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Progress(Model):
-    """How far a job is; `percentage` runs from 0 to 100."""
+    """Progress of a job. `percentage` is 0 to 100."""
 
     percentage: Number | None = None
     stage: str | None = None
@@ -90,12 +90,12 @@ class _JobFields(Model):
     error_message: str | None = None
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
-    #: When it is cancelled if it has not started.
+    #: Time at which the job is cancelled if it has not started.
     start_by_at: datetime | None = None
     start_by_seconds: int | None = None
-    #: The first start, kept over retries and waits.
+    #: Time of the first start, unchanged by retries and waits.
     started_at: datetime | None = None
-    #: The end, however it ended; `completed_at` is there for completed jobs alone.
+    #: Time of the end, whatever the outcome. Only completed jobs have `completed_at`.
     finished_at: datetime | None = None
     completed_at: datetime | None = None
     updated_at: datetime | None = None
@@ -107,24 +107,24 @@ class _JobFields(Model):
     last_seq: int = 0
     generation: int = 0
     cancel_requested_at: datetime | None = None
-    #: The job it is a replay of, and the step from which; None for its start.
+    #: The job that this one replays, and the step it began at. None for the start.
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Attempts that do not count, because their process died while it also ran other jobs.
+    #: Number of uncounted attempts, whose process died while it also ran other jobs.
     deaths: int = 0
-    #: What its attempts cost in foreign services, as far as processors counted it.
+    #: Cost of its attempts in other services, as reported by processors.
     cost_usd: float | None = None
     state: JobState | None = None
-    #: When it runs next: in the past for one that is due, None where that is unknown or never.
+    #: Time of the next run. It is in the past if the job is due, and None if unknown or never.
     next_run_at: datetime | None = None
-    #: What a suspended job waits for: `{kind, name, until, …}`.
+    #: The event or answer that a suspended job waits for: `{kind, name, until, …}`.
     waiting_for: dict[str, Any] | None = None
     running_since: datetime | None = None
     worker_id: str | None = None
-    #: The last error in one line, the exception's type before its message.
+    #: The last error in one line, with the exception's type before its message.
     error: str | None = None
-    #: Where its time went, in milliseconds: `{queue_ms, run_ms, runs}`.
+    #: Queue time and duration in milliseconds: `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
 
     @property
@@ -135,49 +135,49 @@ class _JobFields(Model):
     @model_validator(mode="wrap")
     @classmethod
     def _without_unreadable(cls, row: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read the rest of a row in which SQL by hand has put what no reader can parse."""
+        """Parse a row without its invalid fields, which manual SQL may have written."""
         try:
             return parse(row)
         except ValidationError as error:
-            unread = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
-            rest = {name: value for name, value in dict(row).items() if name not in unread}
-            said = f"fields that cannot be read: {', '.join(unread)}"
-            return parse({"created_at": "1970-01-01T00:00:00Z"} | rest | {"error_message": said})
+            invalid = sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]})
+            rest = {name: value for name, value in dict(row).items() if name not in invalid}
+            text = f"fields that cannot be read: {', '.join(invalid)}"
+            return parse({"created_at": "1970-01-01T00:00:00Z"} | rest | {"error_message": text})
 
 
 class Job(_JobFields):
-    """A job as its workspace's members see it."""
+    """A job as members of its workspace see it."""
 
     payload: Any = None
     result: Any = None
     error_data: Any = None
-    #: How far its streams are: `{name: {attempt, next}}`; `job_output` has what they said.
+    #: Positions of its output streams: `{name: {attempt, next}}`. `job_output` returns the output.
     streams: dict[str, dict[str, int]] | None = None
 
 
 class ListedJob(_JobFields):
-    """A job in a list, whose `error_message` is cut to 500 characters; `get_job` has the whole."""
+    """A job in a list. Its `error_message` is cut to 500 characters (see `get_job`)."""
 
-    #: The first simple values of its payload in a line: `to: a@b.test, count: 3`.
+    #: The first simple values of its payload in one line: `to: a@b.test, count: 3`.
     glimpse: str | None = None
 
 
 class JobPage(Model):
-    """A page of jobs, newest first; `next_cursor` is None on the last one."""
+    """A page of jobs, newest first. `next_cursor` is None on the last page."""
 
     jobs: tuple[ListedJob, ...]
     next_cursor: str | None = None
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """The page of which this is the JSON."""
-        said = decode_object(raw)
-        following = said["next"] and said["next"]["id"]
-        return cls.model_validate({"jobs": said["jobs"], "next_cursor": following})
+        """Parse a page from JSON."""
+        page = decode_object(raw)
+        next_cursor = page["next"] and page["next"]["id"]
+        return cls.model_validate({"jobs": page["jobs"], "next_cursor": next_cursor})
 
 
 class JobEvent(Model):
-    """A line of a job's history; `seq` runs gapless from 1 per job."""
+    """A line of a job's history. `seq` counts from 1 per job, without gaps."""
 
     job_id: JobId
     seq: int
@@ -187,37 +187,37 @@ class JobEvent(Model):
 
 
 class GuestJob(Model):
-    """What a guest's look at a job has of its events."""
+    """Events of a job as a guest sees them."""
 
     events: tuple[JobEvent, ...]
 
 
 class FeedPage(Model):
-    """Events of many jobs; continue with `cursor`, at once when there is `more`."""
+    """A page of events of many jobs. Continue with `cursor`, immediately if `more` is true."""
 
     events: tuple[JobEvent, ...]
     cursor: str
-    #: A cursor after each event, where a stream that is cut continues.
+    #: The cursor after each event, from which an interrupted stream continues.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
-    #: The cursor was of another database, so events may have been missed: read state again.
+    #: Whether the cursor belonged to another database. Events may be missing, so read state again.
     reset: bool = False
 
 
 class QueueHealth(Report):
-    """The queue's vital signs, for readiness and dashboards."""
+    """Health of the queue, for readiness and dashboards."""
 
-    #: Due jobs by what keeps them from starting, with a verdict.
+    #: Due jobs by the cause that keeps them from starting, with a verdict.
     backlog: dict[str, Any]
-    #: Age of the oldest due job that is neither paused nor without a worker that serves it.
+    #: Age of the oldest due job that is not paused and whose type has a worker.
     oldest_due_seconds: float | None = None
     last_tick_seconds: float | None = None
-    #: What is wrong, as `explain_queue` says it.
+    #: Problems, as `explain_queue` returns them.
     findings: tuple[dict[str, Any], ...] = ()
 
 
 class UniqueOptions(Model):
-    """At most one job per `key` until it is leased or finished."""
+    """Allows at most one job per `key` until it is leased or finished."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -227,7 +227,7 @@ class UniqueOptions(Model):
 
 
 class EnqueueOptions(Model):
-    """Everything about a new job but its type and payload; None leaves it to the type."""
+    """Options of a new job. None means the default of its type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -252,17 +252,17 @@ class EnqueueOptions(Model):
 
 
 class JobRequest(EnqueueOptions):
-    """A job to enqueue, its options beside its type and payload as HTTP and SQL take it."""
+    """A job to enqueue, with options, type and payload in one object as in HTTP and SQL."""
 
     job_type: str
     payload: Any = Field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
-        """The options that were given."""
+        """Return the options that are set."""
         return self.model_dump(mode="json", exclude_none=True, include=_OPTIONS)
 
     def wire(self) -> dict[str, Any]:
-        """The job as `enqueue_jobs` takes it."""
+        """Return the job in the form of `enqueue_jobs`."""
         return {**self.options(), "job_type": self.job_type, "payload": self.payload}
 
 
@@ -274,33 +274,33 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: Made by no validator: to build it would be a part of each cold start.
+    #: Built without validation, because a validator would slow down each cold start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
     @classmethod
-    def _options_are_in_options(cls, given: Any) -> Any:
-        # ignored, a delay beside the payload would let the job start at once
-        if isinstance(given, dict) and (more := given.keys() - cls.model_fields):
+    def _options_are_in_options(cls, fields: Any) -> Any:
+        # an error, because a job would start at once if its delay next to the payload were ignored
+        if isinstance(fields, dict) and (more := fields.keys() - cls.model_fields):
             raise ValueError(f"{', '.join(sorted(more))} must be in options=EnqueueOptions(…)")
-        return given
+        return fields
 
     def wire(self) -> dict[str, Any]:
-        """The job as `enqueue_jobs` and `spawn_jobs` take it."""
+        """Return the job in the form of `enqueue_jobs` and `spawn_jobs`."""
         return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}
 
 
 class Enqueued(Model):
-    """A job, and whether this call made it or found it by its key."""
+    """A job, and whether this call created it or found it by its key."""
 
     job: Job
     created: bool
-    #: True asks the caller to wake a worker now that the job is committed; left out of answers.
+    #: Whether the caller should wake a worker now that the job is committed. Not in responses.
     wake: bool = Field(default=False, exclude=True)
 
 
 class EnqueuedBatch(Model):
-    """The jobs of one bulk enqueue, in the order given."""
+    """The jobs of one bulk enqueue, in the order of the request."""
 
     jobs: tuple[Enqueued, ...]
     wake: bool = Field(default=False, exclude=True)
@@ -308,10 +308,10 @@ class EnqueuedBatch(Model):
 
 @dataclass(kw_only=True)
 class LeasedJob:
-    """The part of a job that its worker needs; it forgets the payload once that is read.
+    """The fields of a job that its worker needs. The worker drops the payload once it is parsed.
 
-    No model, as its lease is none: there is one for each job, a model is read half as fast, and
-    each look at a field of one takes four times as long.
+    It is a dataclass, like its lease, because each job has one, a model takes twice as long to
+    parse, and reading a field of a model takes four times as long.
     """
 
     id: JobId
@@ -335,68 +335,68 @@ class LeasedJob:
 
 @dataclass(kw_only=True)
 class Lease:
-    """A job in this worker's hands for `lease_seconds`, under the fencing token `fence`."""
+    """A job that this worker has leased for `lease_seconds`, with the fencing token `fence`."""
 
     job: LeasedJob
     fence: int
     lease_seconds: float = 60.0
-    #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
-    #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
+    #: Results of steps and ended waits of earlier attempts, by name. None if they are too large
+    #: for a lease, so that `WorkerQueue.read_steps` must read them.
     steps: dict[str, Any] | None = field(default_factory=dict)
 
 
 class RunEnd(Model):
-    """How a run ends if its lease finds nothing, and nothing falls due within `stay_ms`."""
+    """The end of a run, if its lease finds nothing and nothing is due within `stay_ms`."""
 
     stay_ms: Number
-    #: Although maintenance is due: its worker calls it, or has just found nothing to do.
+    #: Whether the run may end although maintenance is due, because it has just run.
     maintained: bool | None = None
-    #: To be kept with its worker; None to leave that of an earlier run.
+    #: Summary to store with the worker. None to keep that of an earlier run.
     summary: dict[str, Any] | None = None
 
 
 class RunState(Model):
-    """What a lease says of the run that it began or ended."""
+    """State of the run that a lease began or ended."""
 
-    #: How many more may begin beside it; None when it was refused itself.
+    #: Number of additional runs that may begin now. None if this run was rejected.
     free: int | None = None
     ended: bool = False
-    #: Another was refused while this one was under way: what that came for may be left.
+    #: Whether another run was rejected meanwhile, so that its jobs may remain.
     refused: bool = False
 
 
-#: Most jobs that one request may lease, over all of its pools.
-MOST_LEASED: Final = 1000
+#: Maximum jobs that one request may lease, over all of its pools.
+MAX_LEASED: Final = 1000
 
 
 class LeasePool(Model):
-    """Slots that these job types share, and how many jobs to lease for them."""
+    """Job types that share slots, and the number of jobs to lease for them."""
 
     job_types: tuple[str, ...]
     limit: int
 
 
 class LeaseRequest(Model):
-    """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
+    """A request for jobs. Repeating a (`tick_id`, `call`) returns the same leases."""
 
     worker_id: str
     tick_id: str
     call: int
     limit: int
-    #: All that its worker serves, also what has no slot now: `due` counts these.
+    #: All types that the worker serves, also those without a free slot. `due` counts these.
     job_types: tuple[str, ...] | None = None
-    #: In place of `limit` for all of them, where kinds of processors have slots of their own.
+    #: Replaces `limit` if kinds of processors have separate slots.
     pools: tuple[LeasePool, ...] | None = None
     queues: tuple[str, ...] | None = None
-    #: In place of the leases of their types.
+    #: Replaces the lease time of the types.
     lease_seconds: int | None = None
     version: str | None = None
-    #: Slots that enqueues may count on, None lets the database count what it leaves unfilled; -1
-    #: when they no more may.
+    #: Free slots for new jobs. None makes the database count the slots that it leaves unfilled.
+    #: -1 means that new jobs must not count on this run.
     free_slots: int | None = None
-    #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
+    #: Request the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
-    #: Where their number is bounded: how many runs may be under way, and how long this one.
+    #: If runs are limited, their maximum number and the maximum duration of this one.
     most: int | None = None
     run_seconds: Number | None = None
     ends: RunEnd | None = None
@@ -405,12 +405,12 @@ class LeaseRequest(Model):
 
 
 class LeaseResponse(Model):
-    """What was leased, and the state of the queue beyond it."""
+    """The leased jobs, and the state of the queue."""
 
     leases: tuple[Lease, ...]
     #: Whether `run_maintenance` would find something to do.
     maintenance: bool = False
-    #: Due jobs that were not leased, counted up to 1,000.
+    #: Number of due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
     run: RunState | None = None
@@ -418,32 +418,32 @@ class LeaseResponse(Model):
     alone: bool | None = None
     #: Number of companies of suspects that are ready; None if there are no suspects.
     suspects: int | None = None
-    #: Time by the database's clock; None of a database of 0.4.4.
+    #: Time by the database's clock. None from a database of 0.4.4.
     now: datetime | None = None
-    #: Of the whole answer, in bytes; the client says it.
+    #: Size of the whole response in bytes, set by the client.
     size: int = Field(default=0, exclude=True)
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """The answer of which this is the JSON."""
-        # not by the validator of JSON: as quick, it takes twice the memory for large payloads
+        """Parse a response from JSON."""
+        # not with pydantic's JSON parser, which needs twice the memory for large payloads
         return cls.of(decode_object(raw), len(raw))
 
     @classmethod
-    def of(cls, said: dict[str, Any], size: int) -> Self:
-        """The answer without what no model fits: its lease expires, those beside it are run."""
-        said["size"] = size
+    def of(cls, body: dict[str, Any], size: int) -> Self:
+        """Parse a response without invalid leases, which expire while the other jobs run."""
+        body["size"] = size
         try:
-            return cls.model_validate(said)
+            return cls.model_validate(body)
         except ValidationError:
-            return cls.model_validate({**said, "leases": _readable(said["leases"])})
+            return cls.model_validate({**body, "leases": _valid(body["leases"])})
 
 
-def _readable(leases: list[Any]) -> list[Lease]:
-    found: list[Lease] = []
+def _valid(leases: list[Any]) -> list[Lease]:
+    valid: list[Lease] = []
     for raw in leases:
         try:
-            found += LeaseResponse.model_validate({"leases": [raw]}).leases
+            valid += LeaseResponse.model_validate({"leases": [raw]}).leases
         except ValidationError as error:
             problems = error.errors(include_input=False, include_url=False)
             logger.error(
@@ -451,24 +451,24 @@ def _readable(leases: list[Any]) -> list[Lease]:
                 raw["job"]["id"],
                 extra={"event": "lease.unreadable", "problems": problems},
             )
-    return found
+    return valid
 
 
 class MaintenanceResponse(Model):
-    """What a call of maintenance did."""
+    """Result of a maintenance call."""
 
-    #: How much of each task was done.
+    #: Amount of work done, by task.
     done: dict[str, int]
-    #: Tasks that failed and are put off, as `queue_health` says.
+    #: Tasks that failed and back off, see `queue_health`.
     failed: tuple[str, ...] = ()
-    #: Whether another call would find more to do.
+    #: Whether another call would find more work.
     more: bool = False
-    #: Whether another worker was at it.
+    #: Whether another worker is running maintenance.
     busy: bool = False
 
 
 class LogLine(Model):
-    """A log line on its way to the database."""
+    """A log line to be stored."""
 
     level: str
     message: str
@@ -477,28 +477,28 @@ class LogLine(Model):
 
 
 class StepResult(Model):
-    """A finished step on its way to the database."""
+    """A finished step to be stored."""
 
     name: str
     result: Any = None
-    #: By the worker's steady clock: the database knows when it arrived, and subtracts.
+    #: Duration by the worker's monotonic clock. The database subtracts it from the arrival time.
     duration_ms: Number | None = None
 
 
 class RunningStep(Model):
-    """The step a job is in, and for how long it has been."""
+    """The step that a job is running, and for how long."""
 
     name: str
     for_ms: Number
 
 
 class Piece(Model):
-    """A part of a stream, text or items, on its way to the database."""
+    """A part of an output stream, as text or items, to be stored."""
 
     stream: str
-    #: How often the stream was begun; each time it begins again from nothing.
+    #: Number of times that the stream was started. Each start begins with no output.
     attempt: int
-    #: Characters or items of the stream before it.
+    #: Number of characters or items before this part.
     start: int
     step: str | None = None
     text: str | None = None
@@ -507,75 +507,78 @@ class Piece(Model):
 
 @dataclass(kw_only=True)
 class ReportItem:
-    """Updates of one running job; an item without updates still renews its lease."""
+    """Updates of one running job. An item without updates still renews the lease."""
 
     job_id: JobId
     fence: int
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
-    #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
+    #: Number of lines of this attempt sent before `logs`, so that none is stored twice.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
     output: tuple[Piece, ...] = ()
-    #: From now on, in place of the lease that it has.
+    #: Lease time from now on, in place of the current one.
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The item as the SQL function takes it: only what it carries, encoded by the client."""
+        """Return the fields that are set, in the form of the SQL function."""
         return {
-            name: plain(value) if isinstance(value, float) else value
+            name: compact_number(value) if isinstance(value, float) else value
             for name, value in vars(self).items()
             if value or (value is not None and type(value) is not tuple)
         }
 
 
 class ReportResult(Model):
-    """What the queue says about a reported job: continue, stop, or it is no longer yours.
+    """Result of the report of one job.
 
-    `busy`: a user's transaction holds its row; what was reported is to be sent again.
+    Attributes:
+        outcome: `ok`, `cancel` if the job must stop, `lost` if the lease is gone, or `busy` if
+            another transaction locks the row, so that the report must be sent again.
+        output: For an item with output, whether someone follows the job, or `refused` if some
+            output was not stored.
     """
 
     job_id: JobId
     fence: int
     outcome: Literal["ok", "cancel", "lost", "busy"]
-    #: Of an item with output: whether someone follows the job; refused where some was not stored.
     output: Literal["followed", "unfollowed", "refused"] | None = None
     lease_expires_at: datetime | None = None
 
 
 class ReportResponse(Model):
-    """The results in the order sent."""
+    """The results in the order of the request."""
 
     results: tuple[ReportResult, ...]
 
 
 class ErrorInfo(Model):
-    """Why an attempt failed; `type` groups, `message` is for people."""
+    """Error of a failed attempt. Failures are grouped by `type`, and `message` is for people."""
 
     type: str
     message: str
     data: Any = None
-    #: What a vendor answered with, and the system's error by name (ENOSPC): for remedies.
+    #: HTTP status of a vendor's response, and name of a system error (ENOSPC), for remedies.
     status: int | None = None
     errno: str | None = None
-    #: Postgres's code of it, and the signal that ended a program.
+    #: SQLSTATE of a Postgres error, and the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
-    #: The beginning of what the vendor answered, filtered.
+    #: Beginning of the vendor's response, redacted.
     response: str | None = None
-    #: Of an attempt that hung or was lost: where it was, and what shared its process.
+    #: Stack of an attempt that hung or was lost, and the jobs that shared its process.
     evidence: dict[str, Any] | None = None
-    #: Frames without values, see `minutehand.worker.errors`; kept with the attempt.
+    #: Frames without values, see `minutehand.worker.errors`. Stored with the attempt.
     traceback: dict[str, Any] | None = None
-    #: Where its log and code are: `{request_id, log_group, log_stream, region, commit, source}`.
+    #: Location of log and code: `{request_id, log_group, log_stream, region, commit, source}`.
     origin: dict[str, str] | None = None
 
 
 @dataclass(kw_only=True)
 class SettleItem(ReportItem):
-    """How one attempt ended; made here and only sent, so no model checks it."""
+    """Outcome of one attempt. It is only sent, so it is a dataclass without validation."""
 
     outcome: SettleOutcome
     result: Any = None
@@ -589,21 +592,25 @@ class SettleItem(ReportItem):
 
     @classmethod
     def of(cls, outcome: SettleOutcome, **given: Any) -> Self:
-        """An item whose other fields are the class's, with ids to come: there is one a job."""
+        """Return an item with the defaults of all other fields. Its ids are set later."""
         item = object.__new__(cls)
         item.__dict__ = {"outcome": outcome, **given}
         return item
 
     @property
     def is_light(self) -> bool:
-        """Whether it carries nothing that could be large."""
+        """Whether the item has nothing that could be large."""
         is_empty = self.result is None and self.error is None
         return is_empty and not (self.logs or self.steps or self.output)
 
 
 @dataclass(kw_only=True)
 class SettleResult:
-    """What became of a settle; `stale`: another worker has the job now; `busy`: settle it again."""
+    """Result of settling one job.
+
+    Attributes:
+        outcome: `stale` if another worker has the job, or `busy` if it must be settled again.
+    """
 
     job_id: JobId
     fence: int
@@ -612,19 +619,19 @@ class SettleResult:
 
 
 class SettleResponse(Model):
-    """The results in the order sent, and the leases that were asked for in the same call."""
+    """The results in the order of the request, and the leases requested in the same call."""
 
     results: tuple[SettleResult, ...]
     lease: LeaseResponse | None = None
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """As `LeaseResponse.read`."""
-        said = decode_object(raw)
-        if said.get("lease") is not None:
-            said["lease"] = LeaseResponse.of(said["lease"], len(raw))
-        return cls.model_validate(said)
+        """Parse a response from JSON."""
+        body = decode_object(raw)
+        if body.get("lease") is not None:
+            body["lease"] = LeaseResponse.of(body["lease"], len(raw))
+        return cls.model_validate(body)
 
 
-#: A job type as `register_job_types` takes it; what it omits is the database's default.
+#: A job type in the form of `register_job_types`. Omitted fields take the database's defaults.
 JobTypeSpec = dict[str, Any]

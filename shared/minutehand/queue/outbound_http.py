@@ -20,38 +20,43 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-#: This machine, as addresses name it: no proxy of the environment is meant for it.
+#: Host names of this machine. Calls to it use no proxy of the environment.
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECT_SECONDS: Final = 5.0
-#: A wait asked for that is at most this long is waited for within the call.
+#: Maximum `Retry-After` for which a call waits and retries. A longer one fails the call.
 SHORT_WAIT: Final = timedelta(seconds=3)
 
-#: Failures after which the request certainly never arrived.
-UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
-# httpcore looks for it at each request, which is a quarter of a call's time where it is not there
+#: Errors after which the request certainly never reached the service.
+UNSENT_ERRORS: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.InvalidURL,
+)
+# if sniffio is missing, httpcore tries to import it at each request, a quarter of a call's time
 if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
+class HttpResponse:
+    """A whole response."""
 
     status: int
     headers: httpx.Headers
     body: bytes
 
     def object(self) -> dict[str, Any] | None:
-        """The body if it is a JSON object, else None."""
+        """Return the body if it is a JSON object, otherwise None."""
         try:
-            found = json.loads(self._text())
+            value = json.loads(self._text())
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return value if isinstance(value, dict) else None
 
     def _text(self) -> str | bytes:
-        """The body, in the encoding that its sender names if it is none that JSON may have."""
+        """Return the body, decoded by the declared charset if it is not UTF-8 as JSON must be."""
         try:
             self.body.decode()
         except UnicodeDecodeError:
@@ -61,8 +66,8 @@ class Answer:
         return self.body
 
 
-class NoAnswer(Exception):
-    """No whole answer came; the text continues after the service's name."""
+class NoResponse(Exception):
+    """No complete response arrived. The text continues a sentence that begins with the service."""
 
     def __init__(self, reason: str, kind: Literal["unsent", "silent", "broken", "long"]) -> None:
         self.kind = kind
@@ -70,14 +75,14 @@ class NoAnswer(Exception):
 
     @property
     def unsent(self) -> bool:
-        """Whether the request certainly never arrived."""
+        """Whether the request certainly never reached the service."""
         return self.kind == "unsent"
 
     @classmethod
-    def of(cls, error: Exception) -> NoAnswer:
-        """The error for one of httpx's."""
+    def of(cls, error: Exception) -> NoResponse:
+        """Return the error for an error of httpx."""
         name = type(error).__name__
-        if isinstance(error, UNSENT):
+        if isinstance(error, UNSENT_ERRORS):
             return cls(f"could not be reached ({name})", "unsent")
         if isinstance(error, httpx.TimeoutException):
             return cls(f"stopped responding ({name})", "silent")
@@ -85,18 +90,18 @@ class NoAnswer(Exception):
 
 
 def is_local(url: str) -> bool:
-    """Whether `url` leads to this machine."""
+    """Return whether `url` leads to this machine."""
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
 def timeouts(answer_seconds: float) -> httpx.Timeout:
-    """Wait so long between two pieces of an answer, and at most 5 s for a connection."""
+    """Return a time-out of `answer_seconds` between two chunks, and up to 5 s for a connection."""
     return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
 
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """The certificates that this process trusts, read once: that takes 25 ms, HTTPS or not."""
+    """Return the TLS context of this process, loaded once because that takes 25 ms."""
     return httpx.create_ssl_context()
 
 
@@ -106,7 +111,7 @@ def connect(
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """Make connections to share: they keep no cookie and follow no redirect."""
+    """Return a client with shared connections that stores no cookie and follows no redirect."""
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
@@ -123,11 +128,11 @@ async def exchange(
     method: str,
     url: str,
     *,
-    most_bytes: int,
+    max_bytes: int,
     within: float | None = None,
     **options: Any,
-) -> Answer:
-    """Send one request and read the whole answer, with any status."""
+) -> HttpResponse:
+    """Send one request and read the whole response, whatever its status."""
     if within is None:
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
         within = None if silence is None else silence * 2
@@ -136,16 +141,16 @@ async def exchange(
             asyncio.timeout(within),
             opened(http, method, url, within=math.inf, **options) as answer,
         ):
-            return await answer.whole(most_bytes=most_bytes)
+            return await answer.read(max_bytes=max_bytes)
     except TimeoutError as error:
-        raise NoAnswer(f"took longer than {within:g} s for its answer", "silent") from error
+        raise NoResponse(f"took longer than {within:g} s for its answer", "silent") from error
 
 
-class OpenAnswer:
-    """An answer that is read as it comes.
+class StreamResponse:
+    """A response that is read in chunks as they arrive.
 
-    Its one limit is of silence: so many seconds of reading, from the headers on and from each
-    `received`. What its reader does in between does not count.
+    Its only time limit is the time spent waiting for chunks since the headers or since the last
+    call of `received`. Time that the reader spends on the chunks does not count.
     """
 
     def __init__(self, response: httpx.Response, within: float) -> None:
@@ -155,75 +160,83 @@ class OpenAnswer:
         self._within = self._left = within
 
     def received(self) -> None:
-        """Begin the limit again: what came was a piece of the answer."""
+        """Restart the time limit, because the last chunks were part of the expected response."""
         self._left = self._within
 
-    async def pieces(self, *, most_bytes: int) -> AsyncGenerator[bytes]:
-        """The body in pieces as they come.
+    async def chunks(self, *, max_bytes: int) -> AsyncGenerator[bytes]:
+        """Yield the chunks of the body as they arrive.
 
         Raises:
-            NoAnswer: It is silent, too long, or ended early.
+            NoResponse: The service is silent, or the response is too long or ended early.
         """
         loop, size = asyncio.get_running_loop(), 0
-        coming = self._response.aiter_bytes()
+        stream = self._response.aiter_bytes()
         try:
             while True:
                 began_at = loop.time()
                 async with asyncio.timeout(self._left):
-                    piece = await anext(coming, None)
+                    chunk = await anext(stream, None)
                 self._left -= loop.time() - began_at
-                if piece is None:
+                if chunk is None:
                     return
-                size += len(piece)
-                if size > most_bytes:
-                    raise NoAnswer(f"answered more than {most_bytes} bytes", "long")
-                yield piece
+                size += len(chunk)
+                if size > max_bytes:
+                    raise NoResponse(f"answered more than {max_bytes} bytes", "long")
+                yield chunk
         except TimeoutError as error:
-            raise NoAnswer(f"was silent for {self._within:g} s", "silent") from error
+            raise NoResponse(f"was silent for {self._within:g} s", "silent") from error
         except httpx.HTTPError as error:
-            raise NoAnswer.of(error) from error
+            raise NoResponse.of(error) from error
 
-    async def whole(self, *, most_bytes: int) -> Answer:
-        """The whole answer."""
-        body = b"".join([piece async for piece in self.pieces(most_bytes=most_bytes)])
-        return Answer(self.status, self.headers, body)
+    async def read(self, *, max_bytes: int) -> HttpResponse:
+        """Read the whole response."""
+        body = b"".join([chunk async for chunk in self.chunks(max_bytes=max_bytes)])
+        return HttpResponse(self.status, self.headers, body)
 
 
 @asynccontextmanager
 async def opened(
     http: httpx.AsyncClient, method: str, url: str, *, within: float, **options: Any
-) -> AsyncIterator[OpenAnswer]:
-    """Send one request and read its answer as it comes, with any status; then it is closed.
+) -> AsyncIterator[StreamResponse]:
+    """Send one request and yield its response, whatever its status, then close it.
+
+    Args:
+        within: Maximum seconds until the headers, and of silence after them.
 
     Raises:
-        NoAnswer: No answer began `within` so many seconds.
+        NoResponse: No headers arrived within this time.
     """
     try:
         request = http.build_request(method, url, **options)
         async with asyncio.timeout(within):
             response = await http.send(request, stream=True)
     except TimeoutError as error:
-        raise NoAnswer(f"was silent for {within:g} s", "silent") from error
+        raise NoResponse(f"was silent for {within:g} s", "silent") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswer.of(error) from error
+        raise NoResponse.of(error) from error
     try:
-        yield OpenAnswer(response, within)
+        yield StreamResponse(response, within)
     finally:
         await response.aclose()
 
 
-def repeating(
+def retrying(
     worth: Callable[[BaseException], bool],
     *,
     attempts: int = sys.maxsize,
     within: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Repeat a call, `within` so many seconds, while `worth` says so and no long wait is asked."""
+    """Retry a call while `worth` returns true and the service requests no long wait.
+
+    Args:
+        worth: Whether an error is worth a retry.
+        within: Maximum seconds for all attempts.
+    """
 
     def again(error: BaseException) -> bool:
-        asked = asked_wait(error)
-        return worth(error) and (asked is None or asked <= SHORT_WAIT)
+        wait = retry_after_of(error)
+        return worth(error) and (wait is None or wait <= SHORT_WAIT)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(again),
@@ -234,13 +247,13 @@ def repeating(
     )
 
 
-def asked_wait(error: BaseException | None) -> timedelta | None:
-    """How long the service that refused asks callers to wait."""
-    asked = getattr(error, "retry_after", None)
-    return asked if isinstance(asked, timedelta) else None
+def retry_after_of(error: BaseException | None) -> timedelta | None:
+    """Return the wait that the service requested with its error, or None."""
+    wait = getattr(error, "retry_after", None)
+    return wait if isinstance(wait, timedelta) else None
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    asked = asked_wait(state.outcome.exception() if state.outcome else None)
-    # those that it refused together do not all come back together
-    return (asked.total_seconds() if asked else 0.0) + float(_back_off(state))
+    wait = retry_after_of(state.outcome.exception() if state.outcome else None)
+    # a random part, so that calls rejected together are not retried together
+    return (wait.total_seconds() if wait else 0.0) + float(_back_off(state))

@@ -1,4 +1,4 @@
-"""How the queue's answers are read: what is not the answer that is due is no answer."""
+"""Parsers of the queue's responses. A response of unexpected form counts as unavailable."""
 
 from __future__ import annotations
 
@@ -13,48 +13,50 @@ from pydantic_core import from_json
 from minutehand.queue.errors import QueueUnavailable
 
 T = TypeVar("T")
-#: Makes of an answer's body what its caller takes; raises where it is something else.
+#: Parses the body of a response. Raises if its form is unexpected.
 Parse = Callable[[bytes], T]
 
 
-class Answer(dict[str, Any]):
-    """A JSON object of the queue; one that has not what its reader needs is someone else's."""
+class QueueObject(dict[str, Any]):
+    """A JSON object of the queue. A missing key means that another server sent it."""
 
     def __missing__(self, name: str) -> Any:
-        raise QueueUnavailable(f"the Data API gave an answer without {name!r}")
+        raise QueueUnavailable(f"the response of the Data API has no {name!r}")
 
 
 def decode(content: bytes) -> Any:
-    """The JSON value of an answer."""
+    """Parse the JSON value of a response."""
     try:
         return from_json(content)
     except ValueError:
-        # one deep or huge value must not hide the others beside it: this reader stops later
+        # `json` accepts deeper and larger values, so that one such value does not hide the others
         return json.loads(content)
 
 
 def decode_any(content: bytes) -> Any:
-    """The value that an answer is: of a project's own function it may be null."""
-    said = decode(content)
-    return Answer(said) if isinstance(said, dict) else said
+    """Parse any value of a response. A project's function may return null."""
+    value = decode(content)
+    return QueueObject(value) if isinstance(value, dict) else value
 
 
-def decode_object(content: bytes) -> Answer:
-    """The object that an answer is."""
-    if not isinstance(said := decode(content), dict):
-        raise ValueError("an object is due")
-    return Answer(said)
+def decode_object(content: bytes) -> QueueObject:
+    """Parse a response that must be an object."""
+    if not isinstance(value := decode(content), dict):
+        raise ValueError("the response must be an object")
+    return QueueObject(value)
 
 
-def decode_rows(content: bytes) -> list[Answer]:
-    """The rows of a table or view."""
-    if not isinstance(said := decode(content), list) or not all(isinstance(x, dict) for x in said):
-        raise ValueError("rows are due")
-    return [Answer(row) for row in said]
+def decode_rows(content: bytes) -> list[QueueObject]:
+    """Parse the rows of a table or view."""
+    if not isinstance(value := decode(content), list) or not all(
+        isinstance(x, dict) for x in value
+    ):
+        raise ValueError("the response must be a list of objects")
+    return [QueueObject(row) for row in value]
 
 
 def reading(shape: type[T]) -> Parse[T]:
-    """Read an answer as a model, or as a list of models."""
+    """Return a parser for a model, or for a list of models."""
 
     def parse(content: bytes) -> T:
         read_as: T = _adapter(shape).validate_python(decode(content))
@@ -63,21 +65,19 @@ def reading(shape: type[T]) -> Parse[T]:
     return parse
 
 
-#: Kept, because one of a list is made in milliseconds.
+#: Cached, because building the adapter of a list takes milliseconds.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 
 
 def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
-    """What a call that succeeded has answered.
+    """Parse the body of a successful call.
 
-    A proxy, a pooler or an edge may answer a call with 200 or 204 in the queue's place, with a
-    page, with half of a body or with none: whether the call was done is then unknown, as it is
-    after no answer.
+    A proxy, a pooler or a CDN may respond with 200 or 204 in place of the queue, with a page, a
+    truncated body or none. Whether the call had an effect is then unknown, as after a time-out.
     """
     try:
         return parse(content)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise QueueUnavailable(
-            f"the Data API answered {status} with what is no answer to this call: {error}"[:300],
-            status=status,
+            f"unexpected response from the Data API (status {status}): {error}"[:300], status=status
         ) from error

@@ -1,4 +1,4 @@
-"""The queue as workers see it: lease, report, settle, spawn; every call may be repeated."""
+"""The queue for workers: lease, report, settle and spawn. Every call may be repeated."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from minutehand.queue.responses import Parse, decode_object, reading
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi
 
-#: Of the results of one job's steps: they are in the memory of all the jobs beside it.
-MOST_STEP_BYTES: Final = 64_000_000
+#: Maximum bytes of the results of one job's steps, which share memory with all other jobs.
+MAX_STEP_BYTES: Final = 64_000_000
 
 
 class WorkerQueue(WorkerFunctions):
@@ -46,51 +46,51 @@ class WorkerQueue(WorkerFunctions):
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
-            # longer than the database works at one call: a call is not repeated while it is at work
+            # longer than any call may run in the database, so that no running call is repeated
             read_seconds=12.0,
             timeout_seconds=15.0,
         )
         super().__init__(settings, api=api, clock=clock)
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Lease up to `limit` ready jobs; each counts as an attempt."""
-        answer: LeaseResponse = await self._ask(
+        """Lease up to `limit` ready jobs. Each lease counts as an attempt."""
+        response: LeaseResponse = await self._request(
             "lease_jobs", request.wire(), parse=LeaseResponse.read
         )
-        return answer
+        return response
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention."""
+        """Run the due maintenance: expired leases, delayed jobs, schedules, retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
-        answer: MaintenanceResponse = await self._ask(
+        response: MaintenanceResponse = await self._request(
             "run_maintenance", request, attempts=2, parse=reading(MaintenanceResponse)
         )
-        return answer
+        return response
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
-        """Store progress, logs and steps, renew leases, and learn which jobs must stop."""
+        """Store progress, logs and steps, renew leases, and return which jobs must stop."""
         request = {"items": [item.wire() for item in items]}
-        answer: ReportResponse = await self._ask(
+        response: ReportResponse = await self._request(
             "report_jobs", request, attempts=1, parse=reading(ReportResponse)
         )
-        return list(answer.results)
+        return list(response.results)
 
     async def settle(
         self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
     ) -> SettleResponse:
-        """Store how attempts ended and, with `lease`, take the next jobs in the same round trip."""
+        """Store outcomes of attempts and, with `lease`, lease the next jobs in the same call."""
         request: dict[str, Any] = {"items": [item.wire() for item in items]}
         if lease is not None:
             request["lease"] = lease.wire()
-        answer: SettleResponse = await self._ask(
+        response: SettleResponse = await self._request(
             "settle_jobs", request, attempts=1, parse=SettleResponse.read
         )
-        return answer
+        return response
 
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
     ) -> list[JobId]:
-        """Enqueue child jobs once per (`job_id`, `name`), however often it is called."""
+        """Enqueue child jobs, once per (`job_id`, `name`) however often it is called."""
         jobs = [child.wire() for child in children]
         body = await self.call_held(
             "spawn_jobs", job_id, fence, parse=decode_object, name=name, children=jobs
@@ -107,10 +107,10 @@ class WorkerQueue(WorkerFunctions):
                 "read_steps", job_id, fence, parse=decode_object, after=after
             )
             read += page["bytes"]
-            if read > MOST_STEP_BYTES:
+            if read > MAX_STEP_BYTES:
                 text = (
-                    f"the results of the steps of job {job_id} have more than {MOST_STEP_BYTES} "
-                    "bytes; keep large results elsewhere and return where they are"
+                    f"the results of the steps of job {job_id} must not exceed {MAX_STEP_BYTES} "
+                    "bytes in all; store large results elsewhere and return their location"
                 )
                 raise ProcessorError(text, retryable=False)
             for line in page["lines"]:
@@ -123,49 +123,48 @@ class WorkerQueue(WorkerFunctions):
                 return steps
 
     async def read_output(self, job_id: JobId, fence: int, stream: str) -> dict[str, Any]:
-        """What a leased job has said in a stream: `{attempt, kept: {step: {text, items}}}`."""
+        """Read a leased job's output in a stream: `{attempt, kept: {step: {text, items}}}`."""
         body: dict[str, Any] = await self.call_held(
             "read_output", job_id, fence, parse=decode_object, stream=stream
         )
         return body
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> tuple[int, dict[str, str]]:
-        """Publish job types, so that every function of the queue accepts and checks them.
+        """Publish job types, so that every function of the queue accepts and validates them.
 
         Returns:
-            How many were, and why others were refused, by type.
+            The number of registered types, and the reasons of rejected types by name.
         """
-        given = {"p_types": types}
-        body = await self.call("register_job_types", given, parse=decode_object)
-        refused = {str(each["job_type"]): str(each["message"]) for each in body["refused"]}
-        return int(body["registered"]), refused
+        body = await self.call("register_job_types", {"p_types": types}, parse=decode_object)
+        rejected = {str(line["job_type"]): str(line["message"]) for line in body["refused"]}
+        return int(body["registered"]), rejected
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
-        """End a run that no lease has ended; whether another was refused while it was admitted."""
+        """End a run that no lease has ended. Return whether another run was rejected meanwhile."""
         request = {"tick_id": tick_id, "summary": summary}
-        body = await self._ask("tick_finished", request, attempts=1)
+        body = await self._request("tick_finished", request, attempts=1)
         return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> None:
-        """Give back the jobs of a worker whose process ended, with why it did."""
+        """Release the jobs of a worker whose process ended, with the evidence of the reason."""
         request = {"worker_id": worker_id, "evidence": dict(evidence)}
-        await self._ask("tick_finished", request, attempts=2)
+        await self._request("tick_finished", request, attempts=2)
 
     async def health(self) -> QueueHealth:
-        """The queue's vital signs."""
+        """Return the health of the queue."""
         health: QueueHealth = await self.call("queue_health", {}, parse=reading(QueueHealth))
         return health
 
     async def explain(self) -> dict[str, Any]:
-        """What is wrong as a whole, with causes and next steps."""
+        """Return the problems of the queue, with causes and next steps."""
         return dict(await self.call("explain_queue", {}, parse=decode_object))
 
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
-        """Counts and percentiles over all workspaces, of the last `minutes`."""
+        """Return counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
         return dict(await self.call("queue_stats", arguments, parse=decode_object))
 
-    async def _ask(
+    async def _request(
         self,
         function: str,
         request: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """FastAPI building blocks: app factory, callers, error bodies, idempotency, SSE.
 
-A name is loaded on first use, so that a handler pays only for what it uses.
+A name is loaded on first use, so that a handler imports only the modules that it needs.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from minutehand.web import sse as sse
     from minutehand.web.auth import SignedIn as SignedIn
     from minutehand.web.auth import UserOrGuest as UserOrGuest
-    from minutehand.web.auth import WaitingUserOrGuest as WaitingUserOrGuest
+    from minutehand.web.auth import UserOrGuestUnslotted as UserOrGuestUnslotted
     from minutehand.web.caller import Caller as Caller
     from minutehand.web.caller import token_of as token_of
     from minutehand.web.errors import ApiError as ApiError
     from minutehand.web.errors import FieldProblem as FieldProblem
     from minutehand.web.errors import invalid_argument as invalid_argument
     from minutehand.web.errors import not_found as not_found
-    from minutehand.web.errors import standing_on as standing_on
     from minutehand.web.errors import unavailable as unavailable
+    from minutehand.web.errors import unavailable_if_missing as unavailable_if_missing
     from minutehand.web.errors import validation_failed as validation_failed
     from minutehand.web.idempotency import IdempotencyHeader as IdempotencyHeader
     from minutehand.web.idempotency import parse_key as parse_key
@@ -32,11 +32,11 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "auth": "SignedIn UserOrGuest WaitingUserOrGuest",
+            "auth": "SignedIn UserOrGuest UserOrGuestUnslotted",
             "request_bodies": "Body",
             "caller": "Caller token_of",
-            "errors": "ApiError FieldProblem invalid_argument not_found standing_on unavailable"
-            " validation_failed",
+            "errors": "ApiError FieldProblem invalid_argument not_found unavailable"
+            " unavailable_if_missing validation_failed",
             "idempotency": "IdempotencyHeader parse_key",
             "services": "Provided Services",
         },

@@ -1,6 +1,6 @@
-"""The app factory every function uses, so that errors, limits, headers and logs exist once.
+"""The app factory of every function: limits, headers, access logs and error handlers.
 
-Which routers an app carries is left to `functions/`, planned errors to `minutehand.web.handlers`.
+`functions/` chooses the routers of an app. `minutehand.web.handlers` maps planned errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minutehand import telemetry
 from minutehand.log import request_context
 from minutehand.queue.dependencies import calling_from
 from minutehand.web import handlers
-from minutehand.web.errors import ApiError, response_of
+from minutehand.web.errors import ApiError, error_response
 from minutehand.web.request_bodies import BoundedBody
 from minutehand.web.services import Services
 
@@ -43,13 +43,13 @@ def create_app(
     title: str = "Minutehand",
     body_limits: Mapping[str, int] | None = None,
 ) -> FastAPI:
-    """An app that serves `routers` with everything around them.
+    """Build an app that serves `routers` with middleware and error handlers.
 
     Args:
-        services: What routes work with; found again as `request.app.state.services`.
-        routers: Served in this order; the first match wins.
+        services: Clients and dependencies, available as `request.app.state.services`.
+        routers: Served in this order. The first match wins.
         title: Shown in the OpenAPI document.
-        body_limits: Regular expressions of paths that take more than 1 MiB, with their bytes.
+        body_limits: Regular expressions of paths that accept more than 1 MiB, with their bytes.
     """
 
     @asynccontextmanager
@@ -60,20 +60,20 @@ def create_app(
     app = FastAPI(
         title=title,
         version=services.settings.version,
-        docs_url=None,  # Swagger UI comes from a CDN, which the security headers forbid
+        docs_url=None,  # Swagger UI loads from a CDN, which the security headers forbid
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        # a redirect to the same path without its last slash would name the caller's own Host
+        # a redirect that adds or removes a final slash would repeat the Host that the caller sent
         redirect_slashes=False,
-        # a log record would carry an exception's message; a span for each dependency is noise
+        # a log record would contain an exception's message, and a span per dependency is noise
         telemetry={"logs": False, "operation_spans": False},
     )
     app.state.services = services
     handlers.install(app)
     for router in routers:
         app.include_router(router)
-    # added last is outermost: CORS, so that even a 500 carries its headers
+    # CORS is added last and so is outermost, so that even a 500 has its headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits or {})
     app.add_middleware(RequestContext)
@@ -89,9 +89,9 @@ def create_app(
     return app
 
 
-_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 
-#: Set on every answer that does not say otherwise. This API serves data, never pages.
+#: Set on every response that does not set them itself. This API serves data, never pages.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -102,15 +102,15 @@ SECURITY_HEADERS = {
 
 
 def _choose_request_id(scope: Scope) -> str:
-    """The caller's `x-request-id` if it is sane, else API Gateway's, else a new one."""
+    """Return the caller's `x-request-id` if valid, otherwise API Gateway's id or a new one."""
     event: dict[str, Any] = scope.get("aws.event") or {}
     gateway = event.get("requestContext", {}).get("requestId") or uuid.uuid4().hex
-    offered = Headers(scope=scope).get("x-request-id", "")
-    return offered if _SANE_ID.fullmatch(offered) else gateway
+    requested = Headers(scope=scope).get("x-request-id", "")
+    return requested if _REQUEST_ID.fullmatch(requested) else gateway
 
 
 class RequestContext:
-    """Names the request, adds headers, answers what escaped the app, writes one access line."""
+    """Sets the request id, adds headers, handles unexpected exceptions, logs one access line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -127,7 +127,7 @@ class RequestContext:
         has_query = bool(scope.get("query_string"))
         telemetry.hide_address(span, has_query=has_query)
 
-        async def send_named(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -145,28 +145,28 @@ class RequestContext:
             telemetry.received_trace(Headers(scope=scope).get("traceparent")),
         ):
             try:
-                await self._app(scope, receive, send_named)
-            except Exception:  # the API's one broad catch: no one outside reads a trace
-                logger.exception("request failed", extra=_described(scope, "http.failed"))
+                await self._app(scope, receive, send_with_headers)
+            except Exception:  # the API's one broad catch, so that no caller sees a traceback
+                logger.exception("request failed", extra=_log_fields(scope, "http.failed"))
                 if not status:
                     text = "Something went wrong on our side"
-                    answer = response_of(ApiError(500, "internal_error", text))
-                    await answer(scope, receive, send_named)
+                    response = error_response(ApiError(500, "internal_error", text))
+                    await response(scope, receive, send_with_headers)
             finally:
                 duration_ms = round((time.perf_counter() - started) * 1000, 1)
                 logger.info(
                     "request completed",
-                    extra=_described(scope, "http.request")
+                    extra=_log_fields(scope, "http.request")
                     | {"status": status, "duration_ms": duration_ms},
                 )
 
 
-def _described(scope: Scope, event: str) -> dict[str, Any]:
+def _log_fields(scope: Scope, event: str) -> dict[str, Any]:
     return {"event": event, "method": scope["method"], "route": _route(scope)}
 
 
 def _route(scope: Scope) -> str:
-    """The route's template; a path itself may carry ids and is not logged."""
+    """Return the route's template. The path itself may contain ids and is not logged."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else "-"

@@ -1,6 +1,6 @@
-"""Who is calling, as an argument of routes: a user by a JWT, or the holder of a guest session.
+"""The caller as an argument of routes: a user with a JWT, or the owner of a guest session.
 
-`tokens` verifies; what was verified is a `caller.Caller`. Nothing here grants access to a row.
+`tokens` verifies a token and makes a `caller.Caller`. Nothing here grants access to a row.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _service_bearer = HTTPBearer(
     scheme_name="operatorToken",
     description="WORKER_SECRET_TOKEN, or a service role token.",
 )
-#: In the document, in place of "a user's token, or none": the document's maker writes both out.
+#: Placeholder for "a user's token, or none". `functions.openapi` replaces it by both schemes.
 GUESTS = "userTokenOrNone"
 _guest_bearer = HTTPBearer(auto_error=False, scheme_name=GUESTS)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-#: For routes that guests may use as well, where ALLOW_ANONYMOUS lets them in.
+#: For routes that guests may also use if ALLOW_ANONYMOUS is set.
 GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
 
 
 def bearer_token(request: Request) -> str | None:
-    """The bearer token of a request, or the project's secret key where it is sent alone."""
+    """Return the bearer token of a request, or a secret key that is sent as `apikey` only."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -47,9 +47,9 @@ def bearer_token(request: Request) -> str | None:
 
 
 def _token_of(request: Request, access_token: str | None) -> str | None:
-    """The token of a header, or of the address of a stream: EventSource sends no headers.
+    """Return the token of the header or, for a stream, of the query: EventSource sends no headers.
 
-    Query strings are never logged here; prefer a header wherever one can be sent.
+    Query strings are never logged here, but a header is preferable if the client can send one.
     """
     token = bearer_token(request)
     if token is None and access_token:
@@ -60,12 +60,12 @@ def _token_of(request: Request, access_token: str | None) -> str | None:
 
 
 async def verify(request: Request, token: str | None) -> Caller:
-    """Whose `token` is, a user's or the project's own service; else 401."""
+    """Return the caller of `token`: a user or the project's service. Any other token is a 401."""
     if token is None:
         raise token_missing()
     services = services_of(request)
     if token.startswith(SECRET_PREFIX):
-        await services.know(token)
+        await services.verify_secret_key(token)
     try:
         return await services.verifier.verify(token)
     except InvalidToken as error:
@@ -73,16 +73,16 @@ async def verify(request: Request, token: str | None) -> Caller:
 
 
 async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Caller]:
-    """Dependency: the signed-in user, who has so many requests at once that others have theirs."""
+    """Dependency: the signed-in user, whose concurrent requests are limited."""
     caller = await verify(request, bearer_token(request))
-    async with services_of(request).turn(request, caller):
+    async with services_of(request).request_slot(request, caller):
         yield caller
 
 
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
-    """Dependency for event streams, which are counted while they are open: the signed-in user."""
+    """Dependency for event streams, which are limited while they are open: the signed-in user."""
     return await verify(request, _token_of(request, access_token))
 
 
@@ -92,16 +92,16 @@ async def guest_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a session's events: the user; None for a guest, whose key is the id."""
+    """Dependency for a session's events: the user. None for a guest, whose key is the id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id)
 
 
 async def _user_or_holder(request: Request, token: str | None, session_id: str) -> Caller | None:
-    lets_in = services_of(request).settings.allow_anonymous and is_guest_session(session_id)
-    return None if token is None and lets_in else await verify(request, token)
+    is_allowed = services_of(request).settings.allow_anonymous and is_guest_session(session_id)
+    return None if token is None and is_allowed else await verify(request, token)
 
 
-#: The guest session that a job is read by.
+#: Guest session whose id authorizes a guest to read the job.
 GuestSession = Annotated[
     str | None, Query(max_length=255, description="The guest session that shows the job.")
 ]
@@ -113,25 +113,25 @@ async def job_follower(
     session_id: GuestSession = None,
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a job's events: the user; None for a guest, whose key is a session's id."""
+    """Dependency for a job's events: the user. None for a guest, whose key is a session's id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id or "")
 
 
 async def job_reader(
     request: Request, _: Credentials, session_id: GuestSession = None
 ) -> AsyncIterator[Caller | None]:
-    """Dependency: the signed-in user; None for a guest, whose key is their session's id."""
+    """Dependency: the signed-in user. None for a guest, whose key is their session's id."""
     caller = await _user_or_holder(request, bearer_token(request), session_id or "")
-    async with services_of(request).turn(request, caller):
+    async with services_of(request).request_slot(request, caller):
         yield caller
 
 
-async def waiting_guest(
+async def guest_unslotted(
     request: Request,
     _: GuestCredentials,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+    access_token: Annotated[str | None, Query(description="Only for EventSource.")] = None,
 ) -> Caller | None:
-    """Dependency of an app's route that stays open: it takes turns, or counts, by itself."""
+    """Dependency of an app's route that stays open and takes its own request or stream slots."""
     token = _token_of(request, access_token)
     if token is None and services_of(request).settings.allow_anonymous:
         return None
@@ -139,10 +139,10 @@ async def waiting_guest(
 
 
 async def user_or_guest(
-    request: Request, caller: Annotated[Caller | None, Depends(waiting_guest)]
+    request: Request, caller: Annotated[Caller | None, Depends(guest_unslotted)]
 ) -> AsyncIterator[Caller | None]:
-    """Dependency of an app's route: the user of a token; None for a guest where let in."""
-    async with services_of(request).turn(request, caller):
+    """Dependency of an app's route: the user of a token. None for a guest, if they are allowed."""
+    async with services_of(request).request_slot(request, caller):
         yield caller
 
 
@@ -150,7 +150,7 @@ async def user_or_guest(
 SignedIn = Annotated[Caller, Depends(require_caller)]
 #: A signed-in user who reads a stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]
-#: The same for a session, or None for a guest.
+#: The user who reads a session's events, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
 #: Who follows a job by its events, or None for the guest of its session.
 JobFollower = Annotated[Caller | None, Depends(job_follower)]
@@ -159,7 +159,7 @@ JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 #: The same for a route that stays open, which holds no turn meanwhile.
-WaitingUserOrGuest = Annotated[Caller | None, Depends(waiting_guest)]
+UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 #: Calls a function of the queue by the names of its parameters, as the caller of a route may.
 Call = Callable[..., Awaitable[dict[str, Any]]]

@@ -1,7 +1,7 @@
 """A caller whose token was verified.
 
-The verified token is forwarded to the Data API as it is, so that row level security decides
-what its holder may see. `tokens` makes callers, `auth` hands them to routes.
+The verified token is forwarded to the Data API unchanged, so that row level security decides
+which rows the caller sees. `tokens` makes callers, and `auth` passes them to routes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from minutehand.web.errors import unauthorized
 
 
 class InvalidToken(Exception):
-    """A token was refused; the text is safe to show to its holder."""
+    """A token was rejected. The text is safe to show to the caller."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A signed-in user, or a project's own service (`role` = service_role, no `user_id`)."""
+    """A signed-in user, or the project's service (`role` = service_role, no `user_id`)."""
 
     user_id: UUID | None
     role: str
@@ -31,23 +31,26 @@ class Caller:
 
     @property
     def subject(self) -> UUID:
-        """The user's id; only for callers that came through `require_caller`."""
+        """The user's id. Only callers from `require_caller` have one."""
         if self.user_id is None:
             raise unauthorized("this route takes a user's token", presented=True)
         return self.user_id
 
 
-def holder_of(scope: Scope, caller: Caller | None) -> str:
-    """Whom a request counts for: its user; of a guest, who chooses their session, the network."""
+def rate_limit_subject(scope: Scope, caller: Caller | None) -> str:
+    """Return whose limits a request counts towards: its user's or, for a guest, the network's.
+
+    A guest's session cannot be used, because guests choose it themselves.
+    """
     if caller is not None:
         return str(caller.user_id)
     host = scope["client"][0] if scope.get("client") else "unknown"
     try:
-        return str(IPv6Network((host, 64), strict=False))  # a subscriber has so many addresses
+        return str(IPv6Network((host, 64), strict=False))  # one subscriber has a whole /64
     except ValueError:
         return str(host)
 
 
 def token_of(caller: Caller | None) -> str | None:
-    """The caller's own token; None for a guest."""
+    """Return the caller's token, or None for a guest."""
     return caller.token if caller is not None else None

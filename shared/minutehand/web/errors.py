@@ -1,6 +1,6 @@
-"""The error body every route answers with, and the one exception routes raise on purpose.
+"""The error body of every route, and the one exception that routes raise on purpose.
 
-Mapping exceptions of other packages to it is left to `minutehand.web.handlers`.
+`minutehand.web.handlers` maps exceptions of other packages to it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-#: How long a client should wait when the database is unavailable, in seconds.
+#: Seconds that a client should wait when the database is unavailable.
 RETRY_AFTER_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """One problem of the request, by the field's own name."""
+    """One problem of the request, with the name of its field."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class FieldProblem(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What every answer of 400 and above carries; `code` is stable, `error` is for people."""
+    """Body of every response with status 400 or above. `code` is stable, `error` is for people."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,9 +46,9 @@ class ErrorBody(BaseModel):
 
 
 class ApiError(HTTPException):
-    """A planned refusal: it becomes an `ErrorBody` with this status.
+    """A planned rejection, sent as an `ErrorBody` with this status.
 
-    A subclass of Starlette's exception, so that FastAPI lets it pass while it reads a body.
+    It subclasses Starlette's exception so that FastAPI does not replace it while it reads a body.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ApiError(HTTPException):
         self.info = detail
 
 
-def response_of(error: ApiError) -> JSONResponse:
-    """The error body as a response; the request id is the present context's."""
+def error_response(error: ApiError) -> JSONResponse:
+    """Build the response of an error. The request id is that of the current context."""
     body = error_body(error.code, error.error, detail=error.info, request_id=current_request_id())
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def invalid_argument(field: str, problem: str, *, location: str = "body") -> ApiError:
-    """400: a single value is unusable; the message and the detail name its field."""
+    """Return a 400 for one invalid value. The message and the detail name its field."""
     return ApiError(
         400,
         "invalid_argument",
@@ -83,7 +83,12 @@ def invalid_argument(field: str, problem: str, *, location: str = "body") -> Api
 
 
 def validation_failed(problems: Sequence[FieldProblem], *, more: int = 0) -> ApiError:
-    """422: well-formed JSON, but not what this route takes; `more` than the first were found."""
+    """Return a 422 for JSON that this route does not accept.
+
+    Args:
+        problems: The problems that the detail lists. The first is also the message.
+        more: Number of problems beyond the first.
+    """
     first = problems[0]
     return ApiError(
         422,
@@ -94,7 +99,7 @@ def validation_failed(problems: Sequence[FieldProblem], *, more: int = 0) -> Api
 
 
 def unauthorized(reason: str, *, presented: bool) -> ApiError:
-    """401; `presented` says whether a token came with the request at all (RFC 6750 §3.1)."""
+    """Return a 401. `presented` is whether the request had a token at all (RFC 6750 §3.1)."""
     challenge = 'Bearer realm="minutehand"'
     if presented:
         challenge += f', error="invalid_token", error_description="{reason}"'
@@ -104,26 +109,26 @@ def unauthorized(reason: str, *, presented: bool) -> ApiError:
 
 
 def token_missing() -> ApiError:
-    """401 for a request without a user's token."""
+    """Return the 401 for a request without a user's token."""
     return unauthorized("send a user's access token as a bearer token", presented=False)
 
 
 def not_found(what: str = "job") -> ApiError:
-    """404 for what is missing or not the caller's, without a difference."""
+    """Return a 404. It is the same for a missing row and for one that the caller may not see."""
     return ApiError(404, f"{what}_not_found", f"{what.capitalize()} not found")
 
 
 def unavailable(reason: str) -> ApiError:
-    """503: something this service depends on is unavailable; the request may be repeated."""
+    """Return a 503 for an unavailable dependency. The request may be repeated."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 @contextmanager
-def standing_on(what: str) -> Iterator[None]:
-    """Turn a missing setting, or an AWS service that is unavailable, into 503.
+def unavailable_if_missing(what: str) -> Iterator[None]:
+    """Turn a missing setting, or an unavailable AWS service, into a 503.
 
     Args:
-        what: What is missing, e.g. `the key service`.
+        what: The name of the service for the message, e.g. `the key service`.
     """
     try:
         yield
@@ -133,7 +138,7 @@ def standing_on(what: str) -> Iterator[None]:
         )
         raise ApiError(503, "not_configured", f"This deployment lacks {what}") from error
     except Exception as error:
-        # known by its name: importing botocore to ask would cost every caller that needs none
+        # compared by name, because importing botocore would slow down callers that do not use AWS
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(

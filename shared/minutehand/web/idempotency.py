@@ -1,6 +1,6 @@
 """The Idempotency-Key header: one job per key, however often a request is repeated.
 
-Which job a key belongs to is decided by the database, in the transaction that enqueues.
+The database decides which job a key belongs to, in the transaction that enqueues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IdempotencyHeader = Annotated[
 
 
 def parse_key(value: str | None) -> str | None:
-    """The key of a header; quoted, as draft-ietf-httpapi-idempotency-key-header, or not."""
+    """Parse the header: quoted as in draft-ietf-httpapi-idempotency-key-header, or unquoted."""
     if value is None:
         return None
     key = value.strip()
@@ -39,7 +39,7 @@ def parse_key(value: str | None) -> str | None:
 
 
 def one_key(header: str | None, body: str | None) -> str | None:
-    """The key of a request that may name it twice."""
+    """Return the key of a request that may send it in the header and in the body."""
     key = parse_key(header)
     if key is not None and body is not None and key != body:
         raise invalid_argument("idempotency_key", f"differs from the {HEADER} header")
@@ -47,5 +47,5 @@ def one_key(header: str | None, body: str | None) -> str | None:
 
 
 def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
-    """The key of the job at `index` of a bulk request: its own, else made of the request's."""
+    """Return the key of the job at `index` of a bulk: its own, or one derived from the header's."""
     return own if own is not None or header is None else f"{header}#{index}"

@@ -1,6 +1,6 @@
-"""Wakes event streams when something happens to what they read, where a database notifies.
+"""Wakes event streams when the database notifies of a change to their job or session.
 
-One connection a process, open while there are streams; where there is none, streams poll.
+Each process has one connection, open while there are streams. Without it, streams poll.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from minutehand.queue.functions import WorkerFunctions
 logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "minutehand_events"
-#: The database forgets a topic a minute after it was named.
-AGAIN_SECONDS: Final = 30.0
+#: Seconds until a topic is registered again. The database forgets a topic after a minute.
+RENEW_SECONDS: Final = 30.0
 
 
-class News:
-    """What the database notifies this process of; while it `is_live`, streams need not look."""
+class EventListener:
+    """Receives the database's notifications. While it `is_live`, streams need not poll."""
 
     def __init__(self, settings: Settings, api: DataApi) -> None:
         self._url = settings.environ.get("DATABASE_URL", "")
         self._streams: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._named: dict[str, float] = {}  # until when
+        self._registered_until: dict[str, float] = {}
         self.is_live = self._is_listening = False
         self._task: asyncio.Task[None] | None = None
         self._functions: WorkerFunctions | None = None
@@ -40,32 +40,36 @@ class News:
                 self._functions = WorkerFunctions(settings, api=api)
 
     @contextmanager
-    def of(self, topic: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever a stream of the topic, as `job:<id>`, should read it."""
+    def subscribed(self, topic: str) -> Iterator[asyncio.Event]:
+        """Yield an event that is set when a stream of the topic, e.g. `job:<id>`, should read."""
         event = asyncio.Event()
         self._streams[topic].add(event)
         if self._functions is not None and self._task is None:
-            self._task = asyncio.create_task(self._listen(), name="news")
+            self._task = asyncio.create_task(self._listen(), name="listener")
         elif self._is_listening:
-            event.set()  # the read names the topic
+            event.set()  # so that the stream reads, which registers the topic
         try:
             yield event
         finally:
             self._streams[topic].remove(event)
             if not self._streams[topic]:
                 del self._streams[topic]
-                self._named.pop(topic, None)
+                self._registered_until.pop(topic, None)
             if self._task is not None and not self._streams:
                 self._task.cancel()
                 self._task = None
                 self.is_live = self._is_listening = False
 
-    async def name(self, topic: str) -> None:
-        """Have the database notify of a topic from now on; to be called before each read."""
+    async def register(self, topic: str) -> None:
+        """Register a topic with the database. To be called before each read."""
         now = time.monotonic()
-        if self._functions is None or not self._is_listening or now < self._named.get(topic, 0.0):
+        if (
+            self._functions is None
+            or not self._is_listening
+            or now < self._registered_until.get(topic, 0.0)
+        ):
             return
-        self._named[topic] = now + AGAIN_SECONDS
+        self._registered_until[topic] = now + RENEW_SECONDS
         try:
             await self._functions.call("stream_topics", {"p_topics": [topic]})
             self.is_live = True
@@ -75,24 +79,24 @@ class News:
             logger.warning("event streams poll: the database notifies no one", extra=extra)
 
     async def _listen(self) -> None:
-        from minutehand.queue.connection_probe import ask_again  # only here: its driver is an extra
+        from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
         from minutehand.queue.direct import notifications
 
-        address = await ask_again(self._url)
+        address = await probe_until_up(self._url)
         if not address.notifications:
-            self._functions = None  # they poll, and it is not asked again
+            self._functions = None  # streams poll, and the address is not probed again
             extra = {"event": "sse.polling", **address.facts}
             logger.warning("event streams poll: DATABASE_URL passes no notifications", extra=extra)
             return
-        async with aclosing(notifications(self._url, CHANNEL)) as notified:
-            async for topic in notified:
+        async with aclosing(notifications(self._url, CHANNEL)) as topics:
+            async for topic in topics:
                 if topic:
                     self._wake(topic)
                     continue
                 self.is_live, self._is_listening = False, topic is not None
-                self._named.clear()
-                for each in self._streams:  # of what was committed while no one listened
-                    self._wake(each)
+                self._registered_until.clear()
+                for topic in self._streams:  # they read commits from while nothing listened
+                    self._wake(topic)
 
     def _wake(self, topic: str) -> None:
         for event in self._streams.get(topic, ()):

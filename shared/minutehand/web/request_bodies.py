@@ -1,7 +1,7 @@
-"""Request bodies: bounded while they are read, before FastAPI parses them.
+"""Request bodies: their size is limited while they are read, before FastAPI parses them.
 
-A pure ASGI layer, so that a body over the limit never reaches memory; what a route makes of its
-fields is left to pydantic, and what they may hold to SQL.
+The limit is an ASGI layer, so that a body above it never reaches memory. Pydantic checks the
+types of fields, and SQL checks their values.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand.web.errors import ApiError
 
-#: Most bytes of a request body; routes that take more are listed by `body_limits`.
+#: Maximum bytes of a request body. `body_limits` lists the routes that accept more.
 MAX_BODY_BYTES = 1024 * 1024
-#: A job's payload: JSON of bounded nesting. How large it may be is SQL's to say.
+#: A job's payload: JSON of bounded nesting. SQL limits its size.
 Payload = dict[str, JsonValue]
 
-#: What clients send by default, curl's `-d` first among them.
+#: Content types that clients such as `curl -d` send by default.
 _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
 
 
 class Body(BaseModel):
-    """A request body: a field no one knows is a mistake worth reporting, and so is a NaN."""
+    """A request body. Unknown fields and NaN are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -33,8 +33,8 @@ class Body(BaseModel):
 class BoundedBody:
     """ASGI layer: a body fails with 413 as soon as it exceeds its route's limit.
 
-    A body without a JSON content type, as `curl -d` sends it, is taken as JSON: callers prove
-    themselves by bearer token and never by cookie, so nothing rests on the content type.
+    A body without a JSON content type, such as `curl -d` sends, is read as JSON. That is safe
+    because callers authenticate by bearer token and never by cookie.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:
@@ -61,7 +61,7 @@ class BoundedBody:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            # raised where the body is read, in the route: its answer is like every other
+            # raised in the route, where the body is read, so that the usual error handlers apply
             if read > limit or (declared.isdigit() and int(declared) > limit):
                 raise ApiError(
                     413,

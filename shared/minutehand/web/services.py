@@ -1,6 +1,6 @@
-"""What routes work with, made once per process and found as `request.app.state.services`.
+"""Clients and dependencies of routes, made once per process as `request.app.state.services`.
 
-Which waker a process has is decided by `functions/` or the local stack.
+`functions/` or the local stack chooses the waker of a process.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.web.caller import Caller, holder_of, token_of
+from minutehand.web.caller import Caller, rate_limit_subject, token_of
 from minutehand.web.errors import RETRY_AFTER_SECONDS, ApiError, unavailable
-from minutehand.web.listener import News
+from minutehand.web.listener import EventListener
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
@@ -34,10 +34,10 @@ T = TypeVar("T")
 
 
 class Waker(Protocol):
-    """Asks for a tick soon; never raises and never takes long."""
+    """RequestLimiter a worker run. Never raises and never takes long."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Ask for a tick soon."""
+        """Request a worker run."""
         ...
 
 
@@ -45,43 +45,43 @@ class NoWaker:
     """Leaves every job to the minute tick."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Do nothing: the tick is the net."""
+        """Do nothing, because the minute tick starts the jobs."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How an event stream behaves in time; seconds throughout."""
+class StreamTiming:
+    """Waits and timeouts of an event stream, in seconds."""
 
-    #: Keep the response open, or answer with what is there and let the client come back.
+    #: Whether to keep the response open. Otherwise it ends, and the client reconnects.
     streaming: bool
-    #: Longest wait for a first event in a buffered answer. With `read_timeout` on top it must stay
-    #: below the function's 28 s and the gateway's 30 s.
+    #: Maximum wait for a first event in a buffered response. Together with `read_timeout` it must
+    #: stay below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
-    #: Longest wait for one read of the log; then it is repeated.
+    #: Maximum duration of one read of the log, which is then repeated.
     read_timeout: float = 5.0
-    #: Between comments that keep proxies from closing an idle stream.
+    #: Interval of the comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Between reads of the log after news; while there is none it grows to `most_poll`.
+    #: Interval between reads after an event. Without events it grows to `max_poll`.
     poll: float = 0.2
-    most_poll: float = 1.0
-    #: The same while the database notifies: for what no event says, as the end of a membership.
-    most_look: float = 10.0
-    #: A reader that takes no data for so long is let go.
+    max_poll: float = 1.0
+    #: Interval while the database notifies, for changes without an event such as a lost membership.
+    max_recheck: float = 10.0
+    #: Time after which a reader that takes no data is disconnected.
     stalled_after: float = 30.0
-    #: What a client waits before it comes back.
+    #: Time that a client waits before it reconnects.
     retry: float = 2.0
 
 
-#: Streams of a process, of which guests hold half, and of one caller.
+#: Maximum open streams of a process, half of them for guests, and of one caller.
 MAX_STREAMS: Final = 5_000
-MAX_STREAMS_OF_CALLER: Final = 100
-#: Requests of one caller that run, a share of the connections to the database, and of all guests;
-#: and of a caller that wait.
-MAX_REQUESTS_OF_CALLER: Final = 4
-MAX_REQUESTS_OF_GUESTS: Final = 8
-#: Secret keys that the database is asked about at once: anyone can make them up.
-MAX_KEYS_ASKED: Final = 2
-MAX_WAITING_OF_CALLER: Final = 200
+MAX_STREAMS_PER_CALLER: Final = 100
+#: Maximum running and waiting requests of one caller, and running requests of all guests. Running
+#: ones use the database connections, which callers share.
+MAX_REQUESTS_PER_CALLER: Final = 4
+MAX_WAITING_PER_CALLER: Final = 200
+MAX_GUEST_REQUESTS: Final = 8
+#: Maximum concurrent checks of secret keys. They are limited because anyone can invent keys.
+MAX_KEY_CHECKS: Final = 2
 
 
 def _too_many(what: str) -> ApiError:
@@ -94,84 +94,87 @@ def _too_many(what: str) -> ApiError:
     )
 
 
-class Requests:
-    """Requests: some of each caller run, the others wait before any takes a connection."""
+class RequestLimiter:
+    """Limits the concurrent requests of each caller. Others wait without a database connection."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Semaphore] = {}
-        self._under_way: Counter[str] = Counter()
+        self._pending: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def turn(self, caller: str, most: int = MAX_REQUESTS_OF_CALLER) -> AsyncIterator[None]:
-        """Wait for a turn of the caller's, and hold it."""
-        if self._under_way[caller] >= most + MAX_WAITING_OF_CALLER:
+    async def slot(self, caller: str, limit: int = MAX_REQUESTS_PER_CALLER) -> AsyncIterator[None]:
+        """Wait for a request slot of the caller, and occupy it until the block ends."""
+        if self._pending[caller] >= limit + MAX_WAITING_PER_CALLER:
             raise _too_many("requests")
-        running = self._running.setdefault(caller, asyncio.Semaphore(most))
-        self._under_way[caller] += 1
+        running = self._running.setdefault(caller, asyncio.Semaphore(limit))
+        self._pending[caller] += 1
         try:
             async with running:
                 yield
         finally:
-            self._under_way[caller] -= 1
-            if not self._under_way[caller]:
-                del self._under_way[caller], self._running[caller]
+            self._pending[caller] -= 1
+            if not self._pending[caller]:
+                del self._pending[caller], self._running[caller]
 
 
-#: Reads of the log a second, over all streams of the process; and how many may come at once.
+#: Reads of the log per second over all streams of the process, and the size of a burst.
 READS_PER_SECOND: Final = 200.0
-READS_AT_ONCE: Final = 40
+READ_BURST: Final = 40
 
 
-class Places:
-    """Places that callers hold; another one is refused. `count` is the number of all.
+class SlotLimiter:
+    """Slots that callers occupy. If none is free, the call is rejected.
 
     Args:
-        what: The plural that a refusal names.
-        of_caller: Most places of one caller.
-        most: Most places of all callers.
+        what: The plural noun of the error message.
+        per_caller: Maximum slots of one caller.
+        limit: Maximum slots of all callers.
+
+    Attributes:
+        count: Number of occupied slots.
     """
 
-    def __init__(self, what: str, of_caller: int, *, most: float = math.inf) -> None:
+    def __init__(self, what: str, per_caller: int, *, limit: float = math.inf) -> None:
         self.count = 0
         self._what = what
-        self._of_caller = of_caller
-        self._most = most
-        self._of: Counter[str] = Counter()
+        self._per_caller = per_caller
+        self._limit = limit
+        self._callers: Counter[str] = Counter()
 
     @contextmanager
-    def held(self, caller: str) -> Iterator[None]:
-        """Hold a place of a caller until the block ends."""
-        if self.count >= self._most:
+    def slot(self, caller: str) -> Iterator[None]:
+        """Occupy a slot of a caller until the block ends."""
+        if self.count >= self._limit:
             raise unavailable(f"This server has no capacity for more {self._what}")
-        if self._of[caller] >= self._of_caller:
+        if self._callers[caller] >= self._per_caller:
             raise _too_many(self._what)
         self.count += 1
-        self._of[caller] += 1
+        self._callers[caller] += 1
         try:
             yield
         finally:
             self.count -= 1
-            self._of[caller] -= 1
-            if not self._of[caller]:
-                del self._of[caller]
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
 
 
-class Reads:
-    """Paces the reads of all streams: they share a budget, and each gets its turn."""
+class ReadPacer:
+    """Spaces the reads of all streams, which share one budget."""
 
     def __init__(self) -> None:
         self._read_at = 0.0
 
     def seconds_left(self) -> float:
-        """Seconds until a stream may read its log."""
+        """Reserve a read and return the seconds until it may start."""
         now = time.monotonic()
-        self._read_at = max(self._read_at, now - READS_AT_ONCE / READS_PER_SECOND)
+        self._read_at = max(self._read_at, now - READ_BURST / READS_PER_SECOND)
         self._read_at += 1 / READS_PER_SECOND
         return max(0.0, self._read_at - now)
 
 
 class Services:
-    """Clients and dependencies of one process; nothing is connected before it is needed."""
+    """Clients and dependencies of one process. Nothing connects before its first use."""
 
     def __init__(
         self,
@@ -179,78 +182,78 @@ class Services:
         *,
         waker: Waker | None = None,
         clock: Clock | None = None,
-        pace: Pace | None = None,
+        timing: StreamTiming | None = None,
     ) -> None:
         self.settings = settings
         self.waker: Waker = waker or NoWaker()
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
-        # streams read through connections of their own: however many are open, a route gets one
+        # streams have separate connections, so that open streams never delay other routes
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
-        self.news = News(settings, self._streams)
-        self.streams = Places("streams", MAX_STREAMS_OF_CALLER, most=MAX_STREAMS)
-        self.guest_streams = Places("streams", MAX_STREAMS_OF_CALLER, most=MAX_STREAMS // 2)
-        self.reads = Reads()
-        self.requests = Requests()
-        self.bulks = Places("bulks", 1)
-        self._known_keys: set[bytes] = set()
-        self.pace = pace or Pace(
+        self.listener = EventListener(settings, self._streams)
+        self.streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS)
+        self.guest_streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS // 2)
+        self.reads = ReadPacer()
+        self.requests = RequestLimiter()
+        self.bulks = SlotLimiter("bulks", 1)
+        self._verified_keys: set[bytes] = set()
+        self.timing = timing or StreamTiming(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Set to let every stream end soon; its client comes back to the process that serves next.
+        #: Set it to end every stream soon. Clients then reconnect to the next process.
         self.closing = asyncio.Event()
 
     @cached_property
     def verifier(self) -> TokenVerifier:
-        """Verifies users' tokens; imported with the first of them."""
+        """Verifies users' tokens. Imported with the first token."""
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
 
-    async def know(self, secret_key: str) -> None:
-        """Refuse a secret key that the database does not take; it is asked once for each.
+    async def verify_secret_key(self, secret_key: str) -> None:
+        """Reject a secret key that the database does not accept. Each key is checked once.
 
-        The project's own service takes no turns, and a made-up key must not pass for it.
+        The project's service has no request limit, so an invented key must not pass for it.
         """
-        name = hashlib.sha256(secret_key.encode()).digest()
-        if name not in self._known_keys:
-            async with self.requests.turn("secret keys", MAX_KEYS_ASKED):
+        digest = hashlib.sha256(secret_key.encode()).digest()
+        if digest not in self._verified_keys:
+            async with self.requests.slot("secret keys", MAX_KEY_CHECKS):
                 await self.queue.acting_as(secret_key).call("guest_key")
-            self._known_keys.add(name)
+            self._verified_keys.add(digest)
 
     @asynccontextmanager
-    async def turn(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
-        """Hold a turn of the request's user; of a guest's network, then of all guests'."""
-        holder = holder_of(request.scope, caller)
+    async def request_slot(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
+        """Occupy a request slot of the user, or of the guest's network and one of all guests."""
+        subject = rate_limit_subject(request.scope, caller)
         is_service = caller is not None and caller.user_id is None
         async with (
-            nullcontext() if is_service else self.requests.turn(holder),
-            nullcontext() if caller else self.requests.turn("guests", MAX_REQUESTS_OF_GUESTS),
+            nullcontext() if is_service else self.requests.slot(subject),
+            nullcontext() if caller else self.requests.slot("guests", MAX_GUEST_REQUESTS),
         ):
             yield
 
     @contextmanager
-    def waiting(self, request: Request, caller: Caller | None) -> Iterator[None]:
-        """Count a stream, or another request that waits, until it ends."""
-        holder = holder_of(request.scope, caller)
-        of_guests = nullcontext() if caller else self.guest_streams.held(holder)
-        with of_guests, self.streams.held(holder):
+    def stream_slot(self, request: Request, caller: Caller | None) -> Iterator[None]:
+        """Occupy a stream slot for a stream, or another request that stays open, until it ends."""
+        subject = rate_limit_subject(request.scope, caller)
+        guest_slot = nullcontext() if caller else self.guest_streams.slot(subject)
+        with guest_slot, self.streams.slot(subject):
             yield
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
-        """The queue as `caller` sees it; as an anonymous guest sees it for None."""
+        """Return the queue with the rights of `caller`, or of an anonymous guest for None."""
         return self.queue.acting_as(token_of(caller))
 
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
-        """The queue as `caller` sees it, for reads that a stream makes while it is open."""
+        """Return the queue with the rights of `caller`, over the connections of streams."""
         return self._streams.acting_as(token_of(caller))
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:
-        """The queue as its operator sees it: health and statistics over all workspaces."""
+        """The queue with the operator's rights: health and statistics over all workspaces."""
         try:
-            # through the routes' own connections: what keeps them from answering must show
+            # shares the connections of routes, so that the health check shows a problem with those
             return WorkerQueue(self.settings, api=self.queue, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(
@@ -258,28 +261,28 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The process's one instance of `kind`, made on first use; for packages unknown here.
+        """Return the process's one instance of `kind`, made on first use.
 
-        One that has `aclose` is closed with the services, which Lambda's rotation of secrets does
-        as well: nothing ends the lifespan of an app there.
+        An instance with `aclose` is closed with the services, also when Lambda rotates secrets,
+        because an app's lifespan never ends there.
         """
         if kind not in self._provided:
             self._provided[kind] = make()
-        found: T = self._provided[kind]
-        return found
+        instance: T = self._provided[kind]
+        return instance
 
     async def aclose(self) -> None:
         """End streams and close connections."""
         self.closing.set()
-        for each in self._provided.values():
-            if hasattr(each, "aclose"):
-                await each.aclose()
+        for instance in self._provided.values():
+            if hasattr(instance, "aclose"):
+                await instance.aclose()
         await self._streams.aclose()
         await self.queue.aclose()
 
 
 def services_of(request: Request) -> Services:
-    """Dependency: the services of the app that serves `request`."""
+    """Dependency: return the services of the app that serves `request`."""
     services: Services = request.app.state.services
     return services
 

@@ -1,7 +1,7 @@
-"""The console's files and headers where an API's own origin serves them.
+"""The console's files and headers, for hosts that serve them on the API's origin.
 
-What CloudFront does on AWS (infra/aws/console.yml) is done here: one page for every path of the
-console's own router, and a policy that runs no script but the console's files.
+As CloudFront does on AWS (infra/aws/console.yml), it serves one page for every path of the
+console's router, with a policy that allows only the console's scripts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is a page of the console's router: a job type's name may end like a file's.
+    """Return whether a path is a page of the console's router and not a file.
+
+    An extension does not show it, because the name of a job type may end like that of a file.
 
     Args:
         path: Without the first slash.
@@ -37,7 +39,7 @@ def is_page(path: str) -> bool:
 
 
 def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Build the headers of every file; connections go to Supabase and to storage only."""
+    """Build the headers of every file. They allow connections only to Supabase and storage."""
     origin = urlsplit(settings.supabase_url)
     storage = environ.get("AWS_ENDPOINT_URL", "")
     socket = "wss" if origin.scheme == "https" else "ws"
@@ -50,7 +52,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
-        # pages that an app's work has built; each forbids itself the network
+        # pages that an app's jobs have built, each with a policy that forbids network access
         "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -70,7 +72,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
 
 
 def config_route(settings: Settings, **more: Any) -> Route:
-    """What the console asks first: whom it talks to, and `more`."""
+    """Build the route of the console's configuration: Supabase's address and key, and `more`."""
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
@@ -85,32 +87,32 @@ def config_route(settings: Settings, **more: Any) -> Route:
     return Route("/config.json", config)
 
 
-_PARTS = ("text/javascript", "application/javascript", "text/css")
-_OF_PARTS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+_ASSET_TYPES = ("text/javascript", "application/javascript", "text/css")
+_ASSET_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
 def written_console(settings: Settings, folder: Path) -> list[BaseRoute]:
-    """The console from a folder that `python -m minutehand.deploy.console` wrote."""
+    """Return the routes of a console that `python -m minutehand.deploy.console` wrote."""
     files = ConsoleFiles(folder, security_headers(settings, settings.environ))
     return [config_route(settings), Mount("/", app=files)]
 
 
 class ConsoleFiles(StaticFiles):
-    """Files of the console; a path that names none is a page of its router."""
+    """Files of the console. A path without a file is a page of its router."""
 
     def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
         super().__init__(directory=directory, html=True)
         self._headers = dict(headers)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer one request."""
+        """Serve one request."""
         try:
             response = await super().get_response(path, scope)
         except HTTPException as missing:
             if missing.status_code != 404 or not is_page(path):
                 raise
             response = await super().get_response("index.html", scope)
-        # scripts and styles run under their page's policy: most of a small answer would be headers
-        is_part = response.headers.get("content-type", "").startswith(_PARTS)
-        response.headers.update(_OF_PARTS if is_part else self._headers)
+        # scripts and styles run under their page's policy, so they need only the small headers
+        is_asset = response.headers.get("content-type", "").startswith(_ASSET_TYPES)
+        response.headers.update(_ASSET_HEADERS if is_asset else self._headers)
         return response

@@ -1,7 +1,7 @@
-"""User JWTs: verified with the project's published keys, or its legacy shared secret.
+"""Verification of user JWTs with the project's published keys, or its legacy shared secret.
 
 PyJWT and cryptography cost 60 ms of a cold start, so `Services` imports this module when the
-first token arrives; `minutehand.web.auth` hands its holder to routes.
+first token arrives. `minutehand.web.auth` passes the caller to routes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from minutehand.web.errors import unavailable
 logger = logging.getLogger(__name__)
 
 LEEWAY = timedelta(seconds=10)
-#: An unknown key id makes us fetch the key set again, but no more often than this.
+#: Minimum interval between fetches of the key set, which an unknown key id causes.
 REFETCH_AFTER = timedelta(minutes=1)
-#: Keys older than this are fetched again, so that a revoked one is forgotten.
+#: Age at which the key set is fetched again, so that a revoked key is dropped.
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
 _MALFORMED = "the token is malformed"
@@ -52,10 +52,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class TokenVerifier:
-    """Verifies Supabase user JWTs: by the project's published keys, or its legacy secret.
+    """Verifies Supabase user JWTs with the project's published keys, or its legacy secret.
 
-    The algorithm belongs to the key: a published one's is in the key set, the legacy secret's is
-    HS256; symmetric keys in a key set are ignored.
+    The algorithm comes from the key, never from the token. The key set names that of each
+    published key, and the legacy secret uses HS256. Symmetric keys in a key set are ignored.
 
     References:
         https://supabase.com/docs/guides/auth/signing-keys; RFC 8725 §3.1
@@ -77,9 +77,9 @@ class TokenVerifier:
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str) -> Caller:
-        """A user, or the project's own service by its secret key, an older one being a JWT.
+        """Return the user of a token, or the project's service for its secret key or legacy JWT.
 
-        A key `sb_secret_…` is checked by the database's gateway, at each call (`Services.know`).
+        The database's gateway checks keys `sb_secret_…`, see `Services.verify_secret_key`.
         """
         if token.startswith(SECRET_PREFIX):
             never = datetime.max.replace(tzinfo=UTC)
@@ -104,7 +104,7 @@ class TokenVerifier:
         return Caller(user_id, "authenticated", token, _end_of(claims))
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        """Verified claims with signature and times checked; the rest is the caller's to check."""
+        """Return the claims after checking signature and times. The caller checks the rest."""
         if len(token) > MAX_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
             raise InvalidToken(_MALFORMED)
         try:
@@ -113,18 +113,18 @@ class TokenVerifier:
             raise InvalidToken(_MALFORMED) from error
         key_id = header.get("kid")
         if self._secret and header.get("alg") == "HS256" and key_id not in self._keys:
-            # the legacy secret is this project's alone, and its API keys and lite name no issuer
+            # only this project has the legacy secret, and some of its tokens have no issuer
             return _decoded(token, self._secret, "HS256", required=["exp"])
         if not isinstance(key_id, str):
             raise InvalidToken(_UNKNOWN_KEY)
         await self._refresh(key_id)
         if (key := self._keys.get(key_id)) is None:
             raise InvalidToken(_UNKNOWN_KEY) if self._has_answer else unavailable(_NO_KEYS)
-        # a published key may serve several projects' issuers, so `iss` must be there to compare
+        # several projects may share a published key, so `iss` is required and compared
         return _decoded(token, key, key.algorithm_name, required=["exp", "iss"])
 
     async def _refresh(self, wanted: str) -> None:
-        """Fetch the key set when it is old or lacks a key, but not in each minute twice."""
+        """Fetch the key set if it is old or lacks a key, at most once per minute."""
         now = self._clock.monotonic()
         if wanted in self._keys and now - self._keys_at <= KEYS_MAX_AGE.total_seconds():
             return
@@ -143,7 +143,7 @@ class TokenVerifier:
                 )
 
     async def _download(self) -> Any:
-        # its own client: this happens once in minutes, and most processes never need it
+        # a separate client, because this happens rarely and most processes never need it
         timeout = httpx.Timeout(5.0, connect=2.0)
         async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
             response = await http.get(self._url, headers={"apikey": self._apikey})
@@ -166,7 +166,7 @@ def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> di
 
 
 def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    """The public keys of a key set by their id; symmetric and unusable ones are omitted."""
+    """Return the public keys of a key set by id, without symmetric and unusable keys."""
     found = {}
     for entry in document.get("keys", []):
         if entry.get("kty") not in {"EC", "RSA"} or entry.get("use", "sig") != "sig":
@@ -179,5 +179,5 @@ def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
 
 
 def _end_of(claims: Mapping[str, Any]) -> datetime:
-    # an honest signer's far future is late enough for a stream
+    # a trusted signer may use a time that `datetime` cannot represent
     return datetime.fromtimestamp(min(int(claims["exp"]), _FAR), UTC)

@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from minutehand.web.auth import SignedIn, WorkspaceQueue
-from minutehand.web.errors import standing_on
+from minutehand.web.errors import unavailable_if_missing
 from minutehand.web.request_bodies import Body
 from minutehand.web.services import Provided, Services
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
@@ -45,7 +45,7 @@ class WebhookBody(WebhookChanges):
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
     """Create a signing secret, sealed for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
-    with standing_on("the key service"):
+    with unavailable_if_missing("the key service"):
         return await secrets.create(str(workspace_id))
 
 

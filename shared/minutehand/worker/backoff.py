@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minutehand.queue.models import plain
+from minutehand.queue.models import compact_number
 from minutehand.worker.option_checks import check_options
 from minutehand.worker.outcomes import Seconds, seconds
 
@@ -38,4 +38,4 @@ class Backoff:
     def wire(self) -> dict[str, Any]:
         """The policy as the database keeps it."""
         lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
-        return {name: plain(seconds(length)) for name, length in lengths.items()}
+        return {name: compact_number(seconds(length)) for name, length in lengths.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
-from minutehand.queue.models import plain
+from minutehand.queue.models import compact_number
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.option_checks import Name, check_options
 from minutehand.worker.outcomes import Seconds, seconds
@@ -24,7 +24,7 @@ class RateLimit:
 
     def wire(self) -> dict[str, Any]:
         """The limit as `register_job_types` takes it."""
-        per = plain(seconds(self.per))
+        per = compact_number(seconds(self.per))
         return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from minutehand.queue.models import MOST_LEASED, Lease, LeasePool, WorkspaceId
+from minutehand.queue.models import MAX_LEASED, Lease, LeasePool, WorkspaceId
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
@@ -177,7 +177,7 @@ class Slots:
         free = [(pool.wanted(now, self._mean_bytes), pool.job_types) for pool in self._pools]
         free = sorted(each for each in free if each[0] > 0)
         wanted: list[LeasePool] = []
-        left = MOST_LEASED
+        left = MAX_LEASED
         # the smaller first: of what one request may bring, the larger has what the other leaves
         for others, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + others))

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from minutehand.config import JobServiceError
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.outbound_http import NoAnswer
+from minutehand.queue.outbound_http import NoResponse
 from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze
@@ -91,7 +91,7 @@ def verdict(status: int) -> Verdict:
     return Verdict("misconfigured" if status < 400 else "refused", "none")
 
 
-def no_answer(error: NoAnswer) -> Verdict:
+def no_answer(error: NoResponse) -> Verdict:
     """What it means that no whole answer came: silence and half an answer may hide a whole one."""
     if error.kind == "unsent":
         return Verdict("unreachable", "later")

@@ -137,9 +137,9 @@ class AtProvider:
         url = f"{self.provider.url}/v1/executions{path}"
         try:
             answer = await outbound_http.exchange(
-                self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent
+                self.http, method, url, max_bytes=MAX_ANSWER_BYTES, **sent
             )
-        except outbound_http.NoAnswer as error:
+        except outbound_http.NoResponse as error:
             raise self._failed(str(error), no_answer(error).code) from error
         if answer.status not in {200, 201, 202}:
             problem = f"answered with status {answer.status}"

@@ -22,7 +22,7 @@ from minutehand.web import (
     Provided,
     Services,
     UserOrGuest,
-    WaitingUserOrGuest,
+    UserOrGuestUnslotted,
     invalid_argument,
     not_found,
     parse_key,
@@ -116,7 +116,7 @@ Session = Annotated[str, Depends(_named)]
 async def chat(
     request: Request,
     body: ChatRequest,
-    caller: WaitingUserOrGuest,
+    caller: UserOrGuestUnslotted,
     services: Provided,
     x_session_id: _HEADER_ID = None,
     idempotency_key: IdempotencyHeader = None,
@@ -127,7 +127,7 @@ async def chat(
         raise invalid_argument("messages", "must end with a message of role user")
     session_id = x_session_id or f"chat_{secrets.token_hex(32)}"
     functions = await _acting(caller, services)
-    async with services.turn(request, caller):
+    async with services.request_slot(request, caller):
         made = await functions.call(
             "chat_request",
             session_id=session_id,
@@ -141,7 +141,7 @@ async def chat(
         )
     if made["wake"]:
         await services.waker.wake()
-    with services.waiting(request, caller):
+    with services.stream_slot(request, caller):
         found = await _outcome(functions, services, session_id, made["message_id"], began_at)
     work, reply = found["work"], found["reply"]
     if reply is None and not work and found["status"] in {"failed", "cancelled"}:
@@ -179,7 +179,7 @@ async def said(functions: Functions, named: Session) -> dict[str, Any]:
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
     """The page that a result brought; its address is the key to it."""
     functions = (await _provided(services)).acting_as(None)
-    async with services.turn(request, None):
+    async with services.request_slot(request, None):
         content = (await functions.call("chat_page", message_id=message_id))["page"]
     if content is None:
         raise not_found("page")
@@ -196,7 +196,7 @@ async def status(functions: Functions, named: Session) -> dict[str, Any]:
 @routes.get("/api/async-events", responses=_STREAM, response_model=None)
 async def events(
     request: Request,
-    caller: WaitingUserOrGuest,
+    caller: UserOrGuestUnslotted,
     services: Provided,
     named: Session,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4096)] = None,
@@ -208,7 +208,7 @@ async def events(
         after=last_event_id,
         now=services.clock.now(),
     )
-    return await sse.answer(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
+    return await sse.stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
 
 
 @routes.post("/api/async-cancel")
@@ -252,7 +252,7 @@ async def _outcome(
     began_at: float,
 ) -> dict[str, Any]:
     """What became of a message, once there is a reply or an end, or the wait is over."""
-    until = began_at + (WAIT_SECONDS if services.pace.streaming else sse.BUFFERED_SECONDS)
+    until = began_at + (WAIT_SECONDS if services.timing.streaming else sse.BUFFERED_SECONDS)
     pause = 0.05
     while True:
         found = await functions.call("chat_outcome", session_id=session_id, message_id=message_id)

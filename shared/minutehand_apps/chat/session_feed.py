@@ -56,7 +56,7 @@ class SessionFeed:
             "chat_events", parse=reading(FeedPage), session_id=self._session_id, cursor=cursor
         )
 
-    def _read(self, event: JobEvent, cursor: str) -> sse.Line | None:
+    def _read(self, event: JobEvent, cursor: str) -> sse.SseEvent | None:
         data: Mapping[str, Any] = event.data or {}
         kind, brought = _TYPES.get(event.type), data["brought"]
         if kind is None:
@@ -82,7 +82,7 @@ class SessionFeed:
 
     def _line(
         self, cursor: str, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
-    ) -> sse.Line:
+    ) -> sse.SseEvent:
         said = {
             "type": kind,
             "workId": work_id,
@@ -90,4 +90,4 @@ class SessionFeed:
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return sse.Line(cursor, None, said)
+        return sse.SseEvent(cursor, None, said)

@@ -69,8 +69,8 @@ class HttpApollo:
             "cache-control": "no-cache",
         }
         # A connection that was never made carried no request: nothing was charged.
-        self._connecting = outbound_http.repeating(
-            lambda error: isinstance(error, outbound_http.NoAnswer) and error.unsent, attempts=3
+        self._connecting = outbound_http.retrying(
+            lambda error: isinstance(error, outbound_http.NoResponse) and error.unsent, attempts=3
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -109,17 +109,17 @@ class HttpApollo:
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            answer: outbound_http.Answer = await self._connecting(
+            answer: outbound_http.HttpResponse = await self._connecting(
                 outbound_http.exchange,
                 self._http,
                 method,
                 self._base_url + path,
-                most_bytes=MAX_ANSWER_BYTES,
+                max_bytes=MAX_ANSWER_BYTES,
                 params=params,
                 headers=self._headers | trace_headers(),
                 timeout=self._timeout,
             )
-        except outbound_http.NoAnswer as error:
+        except outbound_http.NoResponse as error:
             found = no_answer(error)
             kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
             what = f"Apollo {error} ({path})"
@@ -127,7 +127,7 @@ class HttpApollo:
         return _body(path, answer, key=self._key)
 
 
-def _body(path: str, answer: outbound_http.Answer, *, key: str) -> dict[str, Any]:
+def _body(path: str, answer: outbound_http.HttpResponse, *, key: str) -> dict[str, Any]:
     given = answer.object()
     if answer.status != 200:
         raise _refusal(path, answer, _sentence(given or {}, key))
@@ -137,7 +137,7 @@ def _body(path: str, answer: outbound_http.Answer, *, key: str) -> dict[str, Any
     return given
 
 
-def _refusal(path: str, answer: outbound_http.Answer, said: str) -> ApolloError:
+def _refusal(path: str, answer: outbound_http.HttpResponse, said: str) -> ApolloError:
     status, found = answer.status, verdict(answer.status)
     what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
     if found.code == "rate_limited":

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 
 from minutehand.aws import SealBroken
-from minutehand.web import ApiError, Body, SignedIn, standing_on
+from minutehand.web import ApiError, Body, SignedIn, unavailable_if_missing
 from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 
@@ -120,7 +120,7 @@ class SettingsRoutes:
         changes = body.model_dump(include=given - {"apollo_api_key"})
         if "apollo_api_key" in given:
             key = body.apollo_api_key.get_secret_value()
-            with standing_on("the key service"):
+            with unavailable_if_missing("the key service"):
                 sealed = await self._app.seal(str(workspace_id), key)
             changes |= {"sealed_key": sealed, "last4": key[-4:]}
         return await self._put(workspace_id, changes, caller)
@@ -148,7 +148,7 @@ class SettingsRoutes:
                 message="Apollo API key not configured for this workspace",
             )
         try:
-            with standing_on("the key service"):
+            with unavailable_if_missing("the key service"):
                 key = await self._app.unseal(str(workspace_id), sealed, mode=mode)
         except SealBroken:
             return ConnectionTest(

@@ -46,9 +46,9 @@ class PlanFeed:
         end = (self._end or "ended") if found["ended"] else None
         return sse.Batch(lines, end=end, more=len(lines) == sse.READ_LIMIT)
 
-    def _line(self, said: Mapping[str, Any]) -> sse.Line:
+    def _line(self, said: Mapping[str, Any]) -> sse.SseEvent:
         event = {"plan_id": str(self._id), **said}
-        return sse.Line(str(said["seq"]), None, event)
+        return sse.SseEvent(str(said["seq"]), None, event)
 
 
 def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from minutehand.web import (
     Provided,
     Services,
     UserOrGuest,
-    WaitingUserOrGuest,
+    UserOrGuestUnslotted,
     not_found,
     parse_key,
     sse,
@@ -138,7 +138,7 @@ async def share(plan_id: UUID, body: Share, functions: Functions) -> Shared:
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
     """A report by its link, as far as it is made."""
     functions = (await _provided(services)).acting_as(None)
-    async with services.turn(request, None):
+    async with services.request_slot(request, None):
         plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
         raise not_found("plan")
@@ -163,7 +163,7 @@ async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus
 async def get_stream(
     request: Request,
     plan_id: UUID,
-    caller: WaitingUserOrGuest,
+    caller: UserOrGuestUnslotted,
     services: Provided,
     after: Annotated[int | None, Query(ge=0)] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
@@ -176,13 +176,13 @@ async def get_stream(
     feed = PlanFeed(
         plan_id,
         (await _provided(services)).streaming_to(token_of(caller)),
-        after=sse.seq_cursor(last_event_id, after),
+        after=sse.parse_seq_cursor(last_event_id, after),
     )
     if JSON in accept and sse.MEDIA_TYPE not in accept:
-        async with services.turn(request, caller):
+        async with services.request_slot(request, caller):
             batch = await feed.read()
         return {"events": [line.data for line in batch.lines], "ended": batch.end}
-    return await sse.answer(
+    return await sse.stream_response(
         request, services, caller, feed, wait=sse.BUFFERED_SECONDS, is_bare=True, is_resumed=True
     )
 

@@ -166,27 +166,27 @@ class Mux:
             what = f"The video host's answer is not as documented: {error}"
             raise HostError(what[:500], code="failed") from error
 
-    async def _send(self, method: str, url: str, **options: Any) -> outbound_http.Answer:
+    async def _send(self, method: str, url: str, **options: Any) -> outbound_http.HttpResponse:
         given = {name: value for name, value in options.items() if value}
         # what was never made carried no request, and asking again does no harm
-        retrying = outbound_http.repeating(
+        retrying = outbound_http.retrying(
             lambda error: (
-                isinstance(error, outbound_http.NoAnswer) and (error.unsent or method == "GET")
+                isinstance(error, outbound_http.NoResponse) and (error.unsent or method == "GET")
             ),
             attempts=3,
         )
         ask = functools.partial(
-            outbound_http.exchange, self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given
+            outbound_http.exchange, self._http, method, url, max_bytes=MAX_ANSWER_BYTES, **given
         )
         try:
-            answer: outbound_http.Answer = await retrying(ask)
-        except outbound_http.NoAnswer as error:
+            answer: outbound_http.HttpResponse = await retrying(ask)
+        except outbound_http.NoResponse as error:
             code = no_answer(error).code
             raise HostError(f"The video host {error}", code=code) from error
         return answer
 
 
-def _refusal(response: outbound_http.Answer) -> HostError:
+def _refusal(response: outbound_http.HttpResponse) -> HostError:
     found = verdict(response.status)
     said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
     return HostError(

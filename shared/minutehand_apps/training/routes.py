@@ -15,7 +15,15 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from minutehand.queue import ProcessorError
-from minutehand.web import ApiError, Body, Provided, Services, SignedIn, not_found, standing_on
+from minutehand.web import (
+    ApiError,
+    Body,
+    Provided,
+    Services,
+    SignedIn,
+    not_found,
+    unavailable_if_missing,
+)
 from minutehand_apps.training.bucket import KEY
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
@@ -105,7 +113,7 @@ class TrainingRoutes:
         own = (str(body.company_id), str(caller.subject))
         if named is None or named.group("workspace", "owner") != own:
             raise ApiError(404, "upload_not_found", "Upload not found")
-        with standing_on("the uploads bucket"):
+        with unavailable_if_missing("the uploads bucket"):
             if await self._app.files.find_size(body.audio_url) is None:
                 raise ApiError(409, "upload_incomplete", "The upload is not complete")
         started = await self._app.acting_as(caller.token).call(
@@ -142,7 +150,7 @@ class TrainingRoutes:
         """A URL to play the video from, valid for an hour."""
         training = await self._read(training_id, caller.token)
         key = training["object_key"]
-        with standing_on("the uploads bucket"):
+        with unavailable_if_missing("the uploads bucket"):
             if await self._app.files.find_size(key) is None:
                 raise ApiError(404, "video_not_found", "The video is not kept here any more")
             url = self._app.files.presign(key)
@@ -178,7 +186,7 @@ class TrainingRoutes:
 
     async def shared(self, request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
         """A procedure by its link, with a picture a step that plays it."""
-        async with services.turn(request, None):
+        async with services.request_slot(request, None):
             found = (await self._app.acting_as(None).call("training_shared", share_id=share_id))[
                 "shared"
             ]

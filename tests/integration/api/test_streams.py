@@ -14,8 +14,8 @@ from httpx_sse import aconnect_sse
 from infra.bench.scratch import scratch_settings, user_token
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import JobEvent
-from minutehand.web.services import Pace
-from minutehand.web.sse import Feed, JobFeed, JobPlace, SessionFeed
+from minutehand.web.services import StreamTiming
+from minutehand.web.sse import Feed, JobCursor, JobFeed, SessionFeed
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, ADA, EVE, handle
 from tests.support.patience import until
@@ -104,7 +104,7 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
         return await events_after(job_id, seq, **more)
 
     monkeypatch.setattr(queue, "events_after", ended_meanwhile)
-    feed = JobFeed(queue, job_id, after=JobPlace(1))
+    feed = JobFeed(queue, job_id, after=JobCursor(1))
     looks = [await feed.read(), await feed.read()]
 
     types = [[line.type for line in look.lines] for look in looks]
@@ -119,7 +119,7 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
     piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "words"}
     api.engine.report(lease, output=[piece])
     feeds: list[Feed] = [
-        JobFeed(queue, job_id, after=JobPlace()),
+        JobFeed(queue, job_id, after=JobCursor()),
         SessionFeed(queue, "s", after=None),
     ]
 
@@ -298,9 +298,9 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
     """Of all streams by one connection, which may be cut; none looks by itself here."""
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
-    never = Pace(streaming=True, poll=900, most_poll=900, most_look=900)
+    never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
     listening = "from pg_stat_activity where application_name = 'minutehand_events'"
-    async with serving_api(Project(settings, renewed), pace=never) as api:
+    async with serving_api(Project(settings, renewed), timing=never) as api:
         engine = api.engine
         engine.register("work", lease_seconds=60)
         job_id = engine.enqueue(session_id="s")

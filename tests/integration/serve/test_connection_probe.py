@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from minutehand.queue.connection_probe import Address, ask
+from minutehand.queue.connection_probe import AddressProbe, probe
 from minutehand.queue.direct import DirectApi
 from supabase_local.ports import reserve_port
 from tests.integration.serve.test_serve import served
@@ -26,26 +26,31 @@ from tests.support.pgbouncer import pooled
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
-OWN = Address(sessions=True, notifications=True, role=True)
+OWN = AddressProbe(sessions=True, notifications=True, role=True)
 #: By mode, how many prepared statements it keeps, and its sessions: what it keeps.
-MODES: list[tuple[str, int, int, Address]] = [
+MODES: list[tuple[str, int, int, AddressProbe]] = [
     ("session", 0, 20, OWN),
     ("session", 200, 20, OWN),
-    ("transaction", 0, 20, Address()),
-    ("transaction", 200, 20, Address()),
-    ("transaction", 0, 1, Address()),
-    ("statement", 0, 20, Address()),
+    ("transaction", 0, 20, AddressProbe()),
+    ("transaction", 200, 20, AddressProbe()),
+    ("transaction", 0, 1, AddressProbe()),
+    ("statement", 0, 20, AddressProbe()),
 ]
 
 
 @pytest.mark.parametrize(("mode", "statements", "sessions", "wanted"), MODES)
 def test_what_an_address_keeps_is_asked_of_it(
-    renewed: Renewed, tmp_path: Path, mode: str, statements: int, sessions: int, wanted: Address
+    renewed: Renewed,
+    tmp_path: Path,
+    mode: str,
+    statements: int,
+    sessions: int,
+    wanted: AddressProbe,
 ) -> None:
     more = {"statements": statements, "sessions": sessions}
     with pooled(renewed.url, tmp_path, mode=mode, **more) as url:
-        assert asyncio.run(ask(url)) == wanted
-    assert asyncio.run(ask(renewed.url)) == OWN
+        assert asyncio.run(probe(url)) == wanted
+    assert asyncio.run(probe(renewed.url)) == OWN
 
 
 def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
@@ -53,17 +58,17 @@ def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
     with renewed.connect() as owner:
         owner.execute("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port
-    closed = asyncio.run(ask(f"postgresql://127.0.0.1:{reserve_port()}/none"))
+    closed = asyncio.run(probe(f"postgresql://127.0.0.1:{reserve_port()}/none"))
     other = f"postgresql://address_test:p@127.0.0.1:{port}/{renewed.name}"
-    stranger = asyncio.run(ask(other))
-    wrong = asyncio.run(ask(other.replace(":p@", ":wrong@")))
+    stranger = asyncio.run(probe(other))
+    wrong = asyncio.run(probe(other.replace(":p@", ":wrong@")))
     with renewed.connect() as owner:
         owner.execute("drop role address_test")
 
     assert "refused" in str(closed.problem)
     assert "password" in str(wrong.problem)
     assert (stranger.role, stranger.sessions) == (False, True)
-    assert stranger.lacks == "signs in a role that may not become job_worker"
+    assert stranger.problem_text == "signs in a role that may not become job_worker"
 
 
 async def test_a_pooler_that_keeps_sessions_carries_a_workers_calls(

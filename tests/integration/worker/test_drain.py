@@ -300,7 +300,7 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
             headers={"authorization": f"Bearer {settings.background_job_tokens[0]}"},
             body=f'{{"jobTypes": [{names}]}}'.encode(),
         )
-        reply = await WorkerRoutes(settings, worker).answer(request, budget_seconds=25)
+        reply = await WorkerRoutes(settings, worker).respond(request, budget_seconds=25)
         await worker.aclose()
         return reply.body
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from minutehand.queue.outbound_http import NoAnswer, connect, exchange, repeating
+from minutehand.queue.outbound_http import NoResponse, connect, exchange, retrying
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:
@@ -20,9 +20,9 @@ async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() 
         return httpx.Response(302, headers=headers, content=b"x" * (99 + len(seen)))
 
     async with connect(transport=httpx.MockTransport(move)) as http:
-        answer = await exchange(http, "GET", "http://x.test/", most_bytes=100)
-        with pytest.raises(NoAnswer, match="more than 100 bytes"):
-            await exchange(http, "GET", "http://x.test/", most_bytes=100)
+        answer = await exchange(http, "GET", "http://x.test/", max_bytes=100)
+        with pytest.raises(NoResponse, match="more than 100 bytes"):
+            await exchange(http, "GET", "http://x.test/", max_bytes=100)
 
     assert (answer.status, len(answer.body), answer.object()) == (302, 100, None)
     assert ["cookie" in request.headers for request in seen] == [False, False]
@@ -61,7 +61,7 @@ async def test_short_waits_are_waited_for_and_long_ones_are_the_jobs(
         raise Busy(asked)
 
     with pytest.raises(Busy):
-        await repeating(lambda _: worth, attempts=3, sleep=sleep)(call)
+        await retrying(lambda _: worth, attempts=3, sleep=sleep)(call)
 
     assert made == calls == len(waits) + 1
     assert all(wait >= (asked.total_seconds() if asked else 0) for wait in waits)

@@ -12,7 +12,7 @@ from minutehand.clock import FrozenClock
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import JobId
-from minutehand.queue.worker_client import MOST_STEP_BYTES, WorkerQueue
+from minutehand.queue.worker_client import MAX_STEP_BYTES, WorkerQueue
 from tests.support.queue_model import SETTINGS
 
 
@@ -58,10 +58,10 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
 
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
     """Page by page they look harmless, and take the memory of every job beside them."""
-    page = {"bytes": MOST_STEP_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
+    page = {"bytes": MAX_STEP_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
     project = Project(page)
 
-    with pytest.raises(ProcessorError, match="more than 64000000 bytes"):
+    with pytest.raises(ProcessorError, match="must not exceed 64000000 bytes"):
         await project.worker.read_steps(JobId("j"), 1)
 
     assert len(project.requests) == 3

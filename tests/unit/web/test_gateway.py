@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 
 from minutehand.config import Settings
 from minutehand.functions.on_lambda import GatewayHandler
-from minutehand.web.caller import holder_of
+from minutehand.web.caller import rate_limit_subject
 from minutehand.web.services import Services
 from tests.support.lambda_events import LambdaContext, http_event
 
@@ -22,7 +22,9 @@ def test_a_route_and_its_location_are_below_the_services_mount(
 
     @app.get("/api/jobs/{job_id}")
     async def get_job(job_id: str, request: Request) -> Response:
-        return Response(holder_of(request.scope, None), headers={"location": f"/api/jobs/{job_id}"})
+        return Response(
+            rate_limit_subject(request.scope, None), headers={"location": f"/api/jobs/{job_id}"}
+        )
 
     path = "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
     forged = {"route": "GET /api/jobs/{proxy+}", "x-forwarded-for": "198.51.100.1"}

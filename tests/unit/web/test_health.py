@@ -104,7 +104,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
     settings: Settings, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a bound, without telling its address; a revoked key is not called silence."""
-    monkeypatch.setattr(app, "PATIENCE", 0.05)
+    monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
 
     async with asyncio.timeout(60):
         status, body = await readiness(Queue(answer), settings)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ async def test_guests_are_counted_by_their_network_and_in_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probes too. An address of IPv6 is as much their own choice as a session's id."""
-    monkeypatch.setattr(app, "PATIENCE", 900)
+    monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 900)
 
     services, queue, probes = Services(settings), Queue(None), []
     services.__dict__["operator_queue"] = queue

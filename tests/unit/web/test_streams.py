@@ -16,12 +16,12 @@ from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.services import Pace, Places, Services
-from minutehand.web.sse import Batch, Line, answer
+from minutehand.web.services import Services, SlotLimiter, StreamTiming
+from minutehand.web.sse import Batch, SseEvent, stream_response
 from tests.unit.web.conftest import ADA
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
-QUICK = Pace(streaming=True, keep_alive=900, poll=0.01, most_poll=0.01, stalled_after=0.1)
+QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, stalled_after=0.1)
 
 
 class Script:
@@ -39,8 +39,8 @@ class Script:
         return item
 
 
-def line(seq: int) -> Line:
-    return Line(cursor=str(seq), type="job.progress", data={"seq": seq})
+def line(seq: int) -> SseEvent:
+    return SseEvent(cursor=str(seq), type="job.progress", data={"seq": seq})
 
 
 class Client:
@@ -65,7 +65,9 @@ class Client:
     ) -> str:
         """Take a stream to its end."""
         scope = {"type": "http", "method": "GET", "headers": []}
-        response = await answer(Request(scope, self.receive), services, caller, feed, **more)
+        response = await stream_response(
+            Request(scope, self.receive), services, caller, feed, **more
+        )
         async with asyncio.timeout(60):
             await response(scope, self.receive, self.send)  # type: ignore[arg-type]
         assert services.streams.count == 0
@@ -74,9 +76,9 @@ class Client:
 
 @pytest.fixture
 async def services() -> AsyncIterator[Services]:
-    """Of a process whose database does not answer."""
+    """Of a process whose database does not stream_response."""
     settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
-    made = Services(settings, pace=QUICK)
+    made = Services(settings, timing=QUICK)
     yield made
     await made.aclose()
 
@@ -149,23 +151,25 @@ async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) ->
 
     request = Request({"type": "http", "headers": []})
     callers = (*[ada(900)] * 5, None)
-    asked = [asyncio.create_task(answer(request, services, each, Slow())) for each in callers]
+    asked = [
+        asyncio.create_task(stream_response(request, services, each, Slow())) for each in callers
+    ]
     await asyncio.sleep(0)
     assert len(reading) == 3
     await end_tasks(asked)
 
 
 def test_a_caller_holds_so_many_streams_until_they_end() -> None:
-    streams = Places("streams", 1, most=3)
+    streams = SlotLimiter("streams", 1, limit=3)
 
     with (
-        streams.held("eve"),
-        streams.held("ada"),
+        streams.slot("eve"),
+        streams.slot("ada"),
         pytest.raises(ApiError) as refused,
-        streams.held("eve"),
+        streams.slot("eve"),
     ):
         pass
-    with streams.held("eve"):
+    with streams.slot("eve"):
         assert streams.count == 1
 
     assert (refused.value.status_code, refused.value.code) == (429, "rate_limited")

@@ -57,7 +57,7 @@ def test_a_package_without_processors_is_named_at_the_start(
     names = load_processors(settings).names
 
     assert (f"{shape}.run" in names) is found
-    wanted = f"{shape} has no processors: write them in {shape}/processors.py"
+    wanted = f"{shape} has no processors; write them in {shape}/processors.py"
     assert [wanted in line for line in caplog.messages] == ([] if found else [True])
 
 

@@ -26,7 +26,7 @@ from minutehand.install.catalog import find_drifts, recorded_facts
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
-from minutehand.queue.connection_probe import ask
+from minutehand.queue.connection_probe import probe
 from minutehand.queue.credentials import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.queue.data_api import profile_headers
 from minutehand.terminal.connection import CommandFailed
@@ -172,9 +172,9 @@ def database(target: Target) -> Finding:
 @check("sessions", "database")
 def sessions(target: Target) -> Finding:
     """Check that each connection has a session, in which a worker can listen and set its role."""
-    address = asyncio.run(ask(target.person.need("DATABASE_URL")))
-    if address.lacks is not None:
-        return fail(f"DATABASE_URL {address.lacks}", f"DATABASE_URL=…  # of {address.fix}")
+    address = asyncio.run(probe(target.person.need("DATABASE_URL")))
+    if address.problem_text is not None:
+        return fail(f"DATABASE_URL {address.problem_text}", f"DATABASE_URL=…  # of {address.fix}")
     if not address.notifications:
         return warn(
             "DATABASE_URL delivers no notifications, so workers poll once a second",

@@ -1,1 +1,1 @@
-"""Liveness of the process, and readiness of what it depends on."""
+"""Liveness of the process, and readiness of its dependencies."""

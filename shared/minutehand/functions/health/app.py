@@ -1,6 +1,6 @@
-"""The health routes: whether the process lives, and how what it depends on is.
+"""The health routes: liveness of the process, and readiness of its dependencies.
 
-Readiness has a verdict for each part; only failures make the service not ready.
+Readiness has a verdict for each part. Only failures make the service not ready.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Not an error body: a probe is to say which part failed."""
+    """Verdict of each part. It is also the body of a 503, which must name the failed part."""
 
     status: str
     checks: dict[str, Any]
@@ -40,7 +40,7 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 @router.head("/health", include_in_schema=False)  # uptime monitors
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
-    """Whether the process lives: a balancer keeps it although the database is away."""
+    """Return that the process is alive, even if the database is unavailable."""
     settings = services.settings
     return {
         "status": "healthy",
@@ -53,19 +53,19 @@ async def get_health(services: Provided) -> dict[str, Any]:
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(request: Request, services: Provided) -> JSONResponse:
-    """How every part is right now: healthy, degraded, or down with 503."""
-    return await _answered(request, services, {"ready": "healthy", "not_ready": "down"})
+    """Return the health of every part: healthy, degraded, or down with 503."""
+    return await _respond(request, services, {"ready": "healthy", "not_ready": "down"})
 
 
 @router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(request: Request, services: Provided) -> JSONResponse:
-    """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    return await _answered(request, services, {})
+    """Return a verdict on database, queue depth, oldest due job and last tick. 503 if not ready."""
+    return await _respond(request, services, {})
 
 
-async def _answered(request: Request, services: Services, words: Mapping[str, str]) -> JSONResponse:
-    async with services.turn(request, None):  # anyone may ask, and others need the connections
+async def _respond(request: Request, services: Services, words: Mapping[str, str]) -> JSONResponse:
+    async with services.request_slot(request, None):  # public, so it must not use all connections
         status, body = await readiness(services.operator_queue, services.settings)
     body["status"] = words.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
@@ -74,49 +74,49 @@ async def _answered(request: Request, services: Services, words: Mapping[str, st
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
-    """The app; `services` replaces what it works with."""
+    """Build the app. `services` replaces its clients and dependencies."""
     routers = [router, metrics.router]
     return create_app(services or Services(settings), routers, title="Minutehand health")
 
 
-#: A check that takes longer than this has failed, in seconds.
-PATIENCE = 4.0
+#: Seconds after which a check has failed.
+CHECK_TIMEOUT_SECONDS = 4.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
 async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
+    """Return HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             health = await queue.health()
     except Exception as error:  # whatever the error, the queue cannot be used
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         checks = {name: _verdict(FAIL, None, unit, unknown) for name, unit in units.items()}
-        return _answer({"database": _verdict(FAIL, None, "ms", said(error)), **checks})
+        return _summarize({"database": _verdict(FAIL, None, "ms", describe(error)), **checks})
     elapsed = round((time.perf_counter() - started) * 1000, 1)
-    of_apps = await checks_of_apps(settings)
-    status, body = _answer({**of_apps, **checks_of(health, elapsed)})
+    of_apps = await run_app_checks(settings)
+    status, body = _summarize({**of_apps, **queue_checks(health, elapsed)})
     return status, {**body, "findings": health.findings}
 
 
-def said(error: Exception) -> str:
-    """What failed: the database's refusal in its words, or who did not answer."""
+def describe(error: Exception) -> str:
+    """Return the database's error message, or the type of an error of the connection."""
     if isinstance(error, TokenRefused):
         return f"the worker's key is refused: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
         return str(error)
-    return f"no answer: {type(error).__name__}"  # its words may hold an address
+    return f"no answer: {type(error).__name__}"  # its message may contain an address
 
 
-def checks_of(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
-    """Verdicts on a queue whose database answers: what `explain_queue` found, beside its number."""
-    found = {each["reason"]: each for each in health.findings}
+def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
+    """Return verdicts on the queue of a reachable database: findings and their numbers."""
+    findings = {finding["reason"]: finding for finding in health.findings}
 
     def verdict(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
-        finding = found.get(reason)
-        if finding is None:  # it was asked, and nothing is wrong with it
+        finding = findings.get(reason)
+        if finding is None:
             return _verdict(PASS, value, unit, otherwise)
         steps = " ".join(step["words"] for step in finding["next"][:1])
         words = (finding["sentence"], finding["cause"], steps)
@@ -139,29 +139,29 @@ def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[
     return {"verdict": verdict, "value": value, "unit": unit, "detail": detail}
 
 
-def _answer(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
+def _summarize(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
     verdicts = {check["verdict"] for check in checks.values()}
     if FAIL in verdicts:
         return 503, {"status": "not_ready", "checks": checks}
     return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": checks}
 
 
-#: Seconds for an app's checks; less than readiness has for all.
-APP_PATIENCE = 3.0
+#: Seconds for an app's checks, less than `CHECK_TIMEOUT_SECONDS` for all.
+APP_TIMEOUT_SECONDS = 3.0
 
 
-async def checks_of_apps(settings: Settings) -> dict[str, Mapping[str, Any]]:
-    """The checks of every app that has any, see `minutehand.app`."""
+async def run_app_checks(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """Run the checks of every app that has any, see `minutehand.app`."""
 
     async def lines_of(app: App) -> Mapping[str, Mapping[str, Any]]:
         if (module := app.module("health")) is None:
             return {}
         try:
-            async with asyncio.timeout(APP_PATIENCE):
-                found: Mapping[str, Mapping[str, Any]] = await module.checks(settings)
-        except Exception as error:  # an error of one app's check must not hide the others'
+            async with asyncio.timeout(APP_TIMEOUT_SECONDS):
+                lines: Mapping[str, Mapping[str, Any]] = await module.checks(settings)
+        except Exception as error:  # an error in one app's check must not hide other apps
             return {app.name: _verdict(WARN, None, "", f"no answer: {type(error).__name__}")}
-        return found
+        return lines
 
     of_each = await asyncio.gather(*map(lines_of, find_apps(settings.apps)))
     return {name: line for lines in of_each for name, line in lines.items()}

@@ -1,4 +1,4 @@
-"""The app of the `jobs` function: every route but the worker's."""
+"""The app of the `jobs` function, which has every route except the worker's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from minutehand.web.services import Services, Waker
 def build_app(
     settings: Settings, *, services: Services | None = None, waker: Waker | None = None
 ) -> FastAPI:
-    """The app; `waker` wakes a worker for new work, `services` replaces everything.
+    """Build the app.
 
-    On AWS it serves what no other function claims; elsewhere it is the whole API.
+    On AWS it serves the paths of no other function. Elsewhere it is the whole API.
+
+    Args:
+        services: Replaces the clients and dependencies.
+        waker: Wakes a worker for new jobs.
     """
     services = services or Services(settings, waker=waker)
-    # an app's folder can be deleted without a trace here
+    # found by name, so that the folder of an app can be deleted without a change here
     apps = (app.module("routes") for app in find_apps(settings.apps))
     return create_app(
         services,

@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the `jobs` function; nothing imports this module."""
+"""The AWS Lambda handler of the `jobs` function. Nothing imports this module."""
 
 from __future__ import annotations
 

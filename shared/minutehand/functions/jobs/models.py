@@ -1,4 +1,4 @@
-"""Bodies of the write routes: fields and their types; the bounds are in SQL."""
+"""Bodies of the write routes, with fields and types. SQL checks their bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _text_only(value: Any) -> Any:
     return value
 
 
-#: A UTC instant as text; pydantic would also take a bare number for one.
+#: A UTC instant as text. Pydantic alone would also accept a number.
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 
@@ -35,7 +35,7 @@ class JobSpec(JobRequest):
     tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
     def with_key(self, key: str | None) -> Self:
-        """The job under the key of its request."""
+        """Return the job with the key of its request."""
         return self.model_copy(update={"idempotency_key": key})
 
 
@@ -46,7 +46,8 @@ class CreateJob(JobSpec):
 
 
 TypeWarning = Annotated[
-    str | None, Field(description="That no worker has the type yet, and the nearest that one has.")
+    str | None,
+    Field(description="Set if no worker has the type yet, with the most similar existing type."),
 ]
 
 
@@ -57,7 +58,7 @@ class CreatedJob(Job):
 
 
 class CreatedJobs(EnqueuedBatch):
-    """The jobs that were enqueued; `warning` has a sentence for each of at most five types."""
+    """The jobs that were enqueued. `warning` has a sentence for each of at most five types."""
 
     warning: TypeWarning = None
 
@@ -70,37 +71,37 @@ class CreateJobs(Body):
 
 
 class Replay(Body):
-    """What of a job is changed when it runs again; nothing runs the same from its start."""
+    """Changes to a job that runs again. Without any, the same job runs from its start."""
 
     from_step: str | None = Field(
-        default=None, description="A finished step: those that finished before it are kept."
+        default=None, description="A finished step. Steps that finished before it are kept."
     )
     payload: Payload | None = None
 
 
 class ManyJobs(Body):
-    """Which jobs of a workspace to cancel or retry; the filter is that of the list."""
+    """The jobs of a workspace to cancel or retry. The filter is that of the list."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
     limit: Whole = 1000
-    cursor: UUID | None = Field(default=None, description="Of the answer before, to continue.")
+    cursor: UUID | None = Field(default=None, description="Cursor of the last response.")
 
 
 class EditJob(Body):
-    """What of a job is changed before it runs; its payload, whole."""
+    """The new payload of a job that runs again. It replaces the whole old one."""
 
     payload: Payload
 
 
 class Answer(Body):
-    """What a person answers to the question a job waits with."""
+    """A person's answer to the question that a job waits for."""
 
     answer: Any
 
 
 class EmitEvent(Body):
-    """An event that jobs of a workspace may be waiting for."""
+    """An event that jobs of a workspace may wait for."""
 
     workspace_id: UUID
     name: str

@@ -1,6 +1,6 @@
-"""The write routes: each is one call of the queue under the caller's token, then a wake-up.
+"""The write routes. Each is one call of the queue with the caller's token, then a wake-up.
 
-What a caller may do is decided by the database; this module shapes requests and answers.
+The database decides what a caller may do. This module parses requests and builds responses.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, 
 from minutehand.web.services import Provided, services_of
 
 
-class _HeldRoute(APIRoute):
-    """Refuses a bulk before its body is read: that is work in the process that answers everyone."""
+class _BulkRoute(APIRoute):
+    """Rejects a second bulk of a caller before reading its body, which would slow the process."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
+        respond = super().get_route_handler()
 
-        async def answer_held(request: Request) -> Response:
+        async def respond_with_slot(request: Request) -> Response:
             caller = await verify(request, bearer_token(request))
-            if caller.user_id is None:  # the project's own service may send many at once
-                return await answer(request)
-            with services_of(request).bulks.held(str(caller.user_id)):
-                return await answer(request)
+            if caller.user_id is None:  # the project's service may send many at once
+                return await respond(request)
+            with services_of(request).bulks.slot(str(caller.user_id)):
+                return await respond(request)
 
-        return answer_held
+        return respond_with_slot
 
 
 router = APIRouter(prefix="/api", tags=["jobs"])
-bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_HeldRoute)
+bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_BulkRoute)
 
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
-#: Mistyped types of a bulk that its warning names: each is a read.
-MOST_WARNED = 5
+#: Maximum unknown types in the warning of a bulk, because each needs a read.
+MAX_WARNINGS = 5
 _REPEATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": Job, "description": "The key was used before: its job."}
+    200: {"model": Job, "description": "The job of an idempotency key that was used before."}
 }
 
 
@@ -68,32 +68,32 @@ async def create_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> CreatedJob:
-    """Enqueue a job; of a type that no worker has published it waits, and `warning` says so."""
+    """Enqueue a job. If no worker has published its type, it waits and `warning` is set."""
     key = one_key(idempotency_key, body.idempotency_key)
     queue = services.queue_of(caller)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
-    job = await _answer_enqueued(enqueued, services, response)
-    # the job was read a moment ago, and is not read again for a word beside it
+    job = await _complete_response(enqueued, services, response)
+    # `model_construct`, because the job was validated a moment ago
     return CreatedJob.model_construct(**dict(job), warning=await _warning(queue, [job]))
 
 
 async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
-    """A sentence for each of the first types of jobs that no worker has; None if all have one."""
-    # what a published type's jobs are checked against has a version
+    """Return a sentence for each of the first types that no worker has. None if there are none."""
+    # jobs of a published type have the version of its schema
     waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
-    said = [await _unpublished(queue, *one) for one in [*waiting.items()][:MOST_WARNED]]
-    return " ".join(filter(None, said)) or None
+    sentences = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
+    return " ".join(filter(None, sentences)) or None
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
-    """That no worker has a type, and the nearest that one has; None if one has."""
+    """Return a sentence that no worker has a type, with the most similar type, or None."""
     try:
-        found = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
+        page = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
         if error.word != "unknown_job_type":
             raise
-        return None  # its job has ended meanwhile
-    [kind] = found["types"]
+        return None  # the job has ended meanwhile
+    [kind] = page["types"]
     if kind["published"]:
         return None
     nearest = f" The nearest that a worker has is {kind['nearest']}." if kind["nearest"] else ""
@@ -102,8 +102,8 @@ async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> st
     )
 
 
-async def _answer_enqueued(enqueued: Enqueued, services: Provided, response: Response) -> Job:
-    """Wake a worker where one is wanted; 200 in place of 201 for a job that was there."""
+async def _complete_response(enqueued: Enqueued, services: Provided, response: Response) -> Job:
+    """Wake a worker if needed, and set the headers. An existing job gets status 200."""
     if enqueued.wake:
         await services.waker.wake()
     response.headers["Location"] = f"/api/jobs/{enqueued.job.id}"
@@ -120,7 +120,7 @@ async def create_jobs(
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
-    """Enqueue up to 1,000 jobs in one transaction, all or none; one call of yours at a time."""
+    """Enqueue up to 1,000 jobs in one transaction, all or none. Each user runs one at a time."""
     queue = services.queue_of(caller)
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
@@ -131,21 +131,21 @@ async def create_jobs(
     if batch.wake:
         await services.waker.wake()
     warning = await _warning(queue, (line.job for line in batch.jobs))
-    made = CreatedJobs(jobs=batch.jobs, warning=warning)
-    # a thousand rows: written beside the loop, in which all others are answered
-    content = await asyncio.to_thread(made.model_dump_json)
+    created = CreatedJobs(jobs=batch.jobs, warning=warning)
+    # in a thread, because a thousand rows would block the event loop
+    content = await asyncio.to_thread(created.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
 
 @router.post("/jobs/cancel")
 async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
-    """Cancel the live jobs that match, a batch a call; for managers."""
+    """Cancel one batch of the live jobs that match. Only for managers."""
     return await services.queue_of(caller).call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
-    """Run the failed jobs that match again, a batch a call; for managers."""
+    """Retry one batch of the failed jobs that match. Only for managers."""
     changed: dict[str, Any] = await services.queue_of(caller).call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
@@ -153,7 +153,7 @@ async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> di
 
 @router.post("/jobs/{job_id:uuid}/cancel")
 async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
-    """Cancel a job in any live state; a running one stops within five seconds."""
+    """Cancel a job in any live state. A running job stops within five seconds."""
     return await services.queue_of(caller).cancel(str(job_id))
 
 
@@ -161,7 +161,7 @@ async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
 async def retry_job(
     job_id: UUID, caller: SignedIn, services: Provided, body: EditJob | None = None
 ) -> Job:
-    """Run a failed or cancelled job again, with another payload where one is given."""
+    """Run a failed or cancelled job again, optionally with another payload."""
     job = await services.queue_of(caller).retry(str(job_id), payload=body and body.payload)
     await services.waker.wake(reason="retry")
     return job
@@ -180,12 +180,12 @@ async def replay_job(
     enqueued = await services.queue_of(caller).replay(
         str(job_id), **body.model_dump(), idempotency_key=parse_key(idempotency_key)
     )
-    return await _answer_enqueued(enqueued, services, response)
+    return await _complete_response(enqueued, services, response)
 
 
 @router.post("/jobs/{job_id:uuid}/answer")
 async def answer_job(job_id: UUID, body: Answer, caller: SignedIn, services: Provided) -> Job:
-    """Answer the question a job waits with."""
+    """Answer the question that a job waits for."""
     job = await services.queue_of(caller).answer(str(job_id), body.answer)
     await services.waker.wake(reason="answer")
     return job

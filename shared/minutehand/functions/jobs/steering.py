@@ -1,6 +1,6 @@
-"""Routes by which people steer a workspace: pauses, schedules and limits.
+"""Routes to control a workspace: pauses, schedules and limits.
 
-Each is one call of the queue under the caller's token; what managers alone may do is decided there.
+Each is one call of the queue with the caller's token. The database decides what needs a manager.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from minutehand.web.services import Provided
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
-#: Whole paths, because a schedule's name may hold a slash.
+#: The rest of the path, because the name of a schedule may contain a slash.
 ScheduleName = Annotated[str, Path(max_length=200)]
 
 
 class PauseBody(Body):
-    """What to pause or resume: the workspace, or its jobs of one type."""
+    """The part to pause or resume: the workspace, or its jobs of one type."""
 
     job_type: str | None = None
     reason: str | None = None
 
 
 class ScheduleBody(Body):
-    """A schedule, whose name is in the path; omitted fields take their defaults."""
+    """A schedule, whose name is in the path. Omitted fields take their defaults."""
 
     cron: str
     timezone: str = "UTC"
@@ -44,7 +44,7 @@ class ScheduleBody(Body):
 
 
 class LimitsBody(Body):
-    """The limit a manager may set; null lifts it. The rest is the operator's."""
+    """The limit that a manager may set. Null removes it. The operator sets all other limits."""
 
     own_max_running: Whole | None
 
@@ -53,7 +53,7 @@ class LimitsBody(Body):
 async def pause(
     workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
 ) -> dict[str, Any]:
-    """Pause the workspace, or one job type in it; running jobs continue."""
+    """Pause the workspace, or one job type in it. Running jobs continue."""
     return await services.queue_of(caller).pause(workspace_id, True, **body.model_dump())
 
 
@@ -61,7 +61,7 @@ async def pause(
 async def resume(
     workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
 ) -> dict[str, Any]:
-    """Resume what was paused."""
+    """Resume the workspace, or one job type in it."""
     result = await services.queue_of(caller).pause(workspace_id, False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
@@ -69,25 +69,25 @@ async def resume(
 
 @router.get("/schedules")
 async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
-    """The schedules by name, each with its next run; at most 1,000."""
+    """List up to 1,000 schedules by name, each with its next run."""
     return await queue("list_schedules")
 
 
-@router.put("/schedules/{name:path}", responses={201: {"description": "It is new."}})
+@router.put("/schedules/{name:path}", responses={201: {"description": "It was created."}})
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
-    """Make or change the schedule of that name; the same expression keeps its next run."""
+    """Create or change a schedule. If its expression is unchanged, so is its next run."""
     schedule = {**body.model_dump(mode="json"), "name": name}
-    made = await queue("put_schedule", schedule=schedule)
-    if made["created_at"] == made["updated_at"]:
+    stored = await queue("put_schedule", schedule=schedule)
+    if stored["created_at"] == stored["updated_at"]:
         response.status_code = 201
-    return made
+    return stored
 
 
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, queue: WorkspaceQueue) -> None:
-    """Remove a schedule; jobs it made stay."""
+    """Delete a schedule. Jobs that it enqueued stay."""
     await queue("delete_schedule", repeatable=False, name=name)
 
 
@@ -98,18 +98,18 @@ async def next_runs(
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> dict[str, Any]:
-    """When a cron expression will run."""
+    """Return the next runs of a cron expression."""
     return await queue("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
 
 
 @router.get("/limits")
 async def get_limits(queue: WorkspaceQueue) -> dict[str, Any]:
-    """How much the workspace may use at once, and how much it uses now."""
+    """Return the limits of the workspace, and its current use."""
     return await queue("workspace_limits")
 
 
 @router.patch("/limits")
 async def set_limits(body: LimitsBody, queue: WorkspaceQueue) -> dict[str, Any]:
-    """Set the limit that a manager may set; the smaller of it and the operator's holds."""
+    """Set the limit that a manager may set. The smaller of it and the operator's limit applies."""
     await queue("set_workspace_limits", limits=body.model_dump(mode="json"))
     return await queue("workspace_limits")

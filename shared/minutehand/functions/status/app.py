@@ -1,4 +1,4 @@
-"""The app of the `status` function: reads of jobs, streams, statistics."""
+"""The app of the `status` function, with reads of jobs, streams and statistics."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from minutehand.web.services import Services
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The app."""
+    """Build the app."""
     return create_app(Services(settings), [router], title="Minutehand status")

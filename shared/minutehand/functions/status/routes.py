@@ -1,6 +1,6 @@
-"""The read routes: each reads under the caller's token, so that the database decides what is there.
+"""The read routes. Each uses the caller's token, so that the database decides what is visible.
 
-Streams are served here and made in minutehand.web.sse.
+`minutehand.web.sse` makes the streams.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from minutehand.web.sse import (
     HistoryFeed,
     JobFeed,
     SessionFeed,
-    answer,
-    job_place,
+    parse_job_cursor,
+    stream_response,
 )
 
 router = APIRouter(prefix="/api", tags=["status"])
@@ -53,16 +53,16 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _asked(caller: SignedIn, services: Provided) -> Call:
+async def _queue_call(caller: SignedIn, services: Provided) -> Call:
     return services.queue_of(caller).call
 
 
-#: Calls a function of the queue as the caller may.
-Asked = Annotated[Call, Depends(_asked)]
+#: Calls a function of the queue with the caller's rights.
+QueueCall = Annotated[Call, Depends(_queue_call)]
 
 
 class ListQuery(BaseModel):
-    """What page of which jobs: every filter that is given must hold."""
+    """Filters and page of a list of jobs. A job must match every filter that is set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,7 +73,7 @@ class ListQuery(BaseModel):
     job_type: Word = None
     queue: Word = None
     user_id: UUID | None = None
-    mine: Annotated[bool, Field(description="Enqueued by the caller alone.")] = False
+    mine: Annotated[bool, Field(description="Only jobs that the caller enqueued.")] = False
     session_id: Word = None
     parent_id: UUID | None = None
     created_after: AwareDatetime | None = None
@@ -83,16 +83,16 @@ class ListQuery(BaseModel):
     payload: Annotated[
         Json[dict[str, Any]] | None, Field(description="Fields and values, as a JSON object.")
     ] = None
-    error: Annotated[Word, Field(description="Part of its message.")] = None
+    error: Annotated[Word, Field(description="Part of the error message.")] = None
     error_fingerprint: Word = None
 
     def filters(self) -> dict[str, Any]:
-        """Those that were given, as the queue takes them."""
+        """Return the filters that are set, in the queue's form."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
 
 
 class EventPage(BaseModel):
-    """A page of a job's history, oldest first; continue with `after=next_after`."""
+    """A page of a job's history, oldest first. Continue with `after=next_after`."""
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None
@@ -100,56 +100,56 @@ class EventPage(BaseModel):
 
 @router.get("/jobs")
 async def list_jobs(
-    caller: SignedIn, services: Provided, asked: Annotated[ListQuery, Query()]
+    caller: SignedIn, services: Provided, query: Annotated[ListQuery, Query()]
 ) -> JobPage:
-    """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
+    """List jobs, newest first. Jobs enqueued between two pages do not shift the pages.
 
-    The list ends where `next_cursor` is null: by a type, a queue or a search it is searched in
-    slices, and a page may hold fewer jobs than asked for, even none.
+    The list ends when `next_cursor` is null. A page filtered by type, queue or search is read in
+    slices, so it may have fewer jobs than `limit`, even none, although more follow.
     """
     return await services.queue_of(caller).list_jobs(
-        **asked.filters(), cursor=asked.cursor, limit=asked.limit
+        **query.filters(), cursor=query.cursor, limit=query.limit
     )
 
 
 @router.get("/jobs/counts")
 async def count_jobs(
-    ask: Asked, workspace_id: UUID, job_type: Word = None, queue: Word = None
+    call: QueueCall, workspace_id: UUID, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
-    """How many jobs a workspace has in each state; `at_least` names those beyond 10,000."""
+    """Count a workspace's jobs by state. `at_least` names the states with more than 10,000."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
-    return await ask("count_jobs", workspace_id=workspace_id, filter=given)
+    return await call("count_jobs", workspace_id=workspace_id, filter=given)
 
 
 @router.get("/jobs/failures")
 async def list_failures(caller: SignedIn, services: Provided, workspace_id: UUID) -> dict[str, Any]:
-    """Failed jobs of a workspace by what went wrong, the largest group first."""
+    """List failed jobs of a workspace, grouped by error, the largest group first."""
     return await services.queue_of(caller).call("dead_letters", workspace_id=workspace_id)
 
 
 @router.get("/types")
 async def list_types(
-    ask: Asked,
+    call: QueueCall,
     workspace_id: UUID,
-    internal: Annotated[bool, Query(description="Include the platform's own types.")] = False,
+    internal: Annotated[bool, Query(description="Include the engine's types.")] = False,
 ) -> dict[str, Any]:
-    """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
-    return await ask("list_job_types", workspace_id=workspace_id, internal=internal)
+    """List job types, with their workers and the outcomes of a workspace's jobs today."""
+    return await call("list_job_types", workspace_id=workspace_id, internal=internal)
 
 
 @router.get("/types/{job_type}")
 async def get_type(
-    ask: Asked, job_type: Annotated[str, Path(max_length=100)], workspace_id: UUID
+    call: QueueCall, job_type: Annotated[str, Path(max_length=100)], workspace_id: UUID
 ) -> dict[str, Any]:
-    """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
-    found = await ask("list_job_types", workspace_id=workspace_id, job_type=job_type)
-    return dict(found["types"][0])
+    """Return a job type: schema, limits, schedules, version, workers, and outcomes today."""
+    page = await call("list_job_types", workspace_id=workspace_id, job_type=job_type)
+    return dict(page["types"][0])
 
 
 @router.get("/jobs/{job_id:uuid}")
 async def get_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
-    """A job as it is now."""
+    """Return a job."""
     return await services.queue_of(caller).get_job(str(job_id))
 
 
@@ -162,11 +162,11 @@ async def get_logs(
     level: Literal["debug", "info", "warning", "error"] | None = None,
     limit: Limit = 200,
 ) -> dict[str, Any]:
-    """A page of a job's log lines, oldest first."""
+    """Return a page of a job's log lines, oldest first."""
     queue = services.queue_of(caller)
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
     if not page["logs"]:
-        await queue.get_job(str(job_id))  # no lines, or no job?
+        await queue.get_job(str(job_id))  # a 404 if there is no such job
     return page
 
 
@@ -185,28 +185,28 @@ async def get_events(
     session_id: GuestSession = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`.
+    """Return a job's history: a page as JSON, or a stream by `Accept: text/event-stream`.
 
-    The stream also has what the job says, as `job.output`: `{stream, attempt, from, next, text}`.
-    A guest needs no token where anonymous use is allowed, but the id of the job's guest session;
-    of log lines they get nothing but the number.
+    The stream also has the job's output as `job.output`: `{stream, attempt, from, next, text}`.
+    If anonymous use is allowed, a guest needs no token but the id of the job's guest session.
+    Guests get only the number of a log line, not its text.
     """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
-        async with services.turn(request, caller):
+        async with services.request_slot(request, caller):
             if session_id is None:
                 events = await queue.events_after(str(job_id), after or 0, limit=limit)
                 if not events:
-                    await queue.get_job(str(job_id))  # nothing new, or no job?
+                    await queue.get_job(str(job_id))  # a 404 if there is no such job
             else:
-                found = await queue.guest_events_after(session_id, str(job_id), after or 0)
-                events = found[:limit]
+                page = await queue.guest_events_after(session_id, str(job_id), after or 0)
+                events = page[:limit]
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
     queue = services.stream_queue_of(caller)
-    place = job_place(last_event_id, after)
-    feed = JobFeed(queue, str(job_id), after=place, session_id=session_id)
-    return await answer(request, services, caller, feed, is_resumed=bool(last_event_id))
+    cursor = parse_job_cursor(last_event_id, after)
+    feed = JobFeed(queue, str(job_id), after=cursor, session_id=session_id)
+    return await stream_response(request, services, caller, feed, is_resumed=bool(last_event_id))
 
 
 @router.get("/jobs/{job_id:uuid}/output/{name}")
@@ -218,11 +218,11 @@ async def get_output(
     start: Annotated[int, Query(alias="from", ge=0, le=10**9)] = 0,
     session_id: GuestSession = None,
 ) -> dict[str, Any]:
-    """What a job said in a stream, a page from an offset of characters or items.
+    """Return a page of a job's output stream, from an offset of characters or items.
 
-    A guest needs no token where anonymous use is allowed, but the id of the job's guest session.
+    If anonymous use is allowed, a guest needs no token but the id of the job's guest session.
 
-    With another `attempt` than that of the page before, the stream began again: drop what it said
+    If `attempt` differs from that of the last page, the stream was restarted. Drop its output
     and read from 0.
     """
     of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
@@ -240,7 +240,7 @@ async def get_workspace_events(
     since: Annotated[Literal["now", "start"], Query(alias="from")] = "now",
     last_event_id: LastEventId = None,
 ) -> Any:
-    """State changes of a workspace's jobs after a cursor: a page as JSON, or a stream."""
+    """Return state changes of a workspace's jobs after a cursor, as a JSON page or a stream."""
     queue = services.stream_queue_of(caller)
     start = BEGINNING if since == "start" else None
     feed = HistoryFeed(
@@ -248,7 +248,7 @@ async def get_workspace_events(
         lambda after: queue.workspace_feed(str(workspace_id), after),
         after=(last_event_id or cursor or start),
     )
-    return await _feed_answer(request, services, caller, feed)
+    return await _feed_response(request, services, caller, feed)
 
 
 @router.get("/sessions/{session_id}/events", response_model=FeedPage, responses=_STREAMED)
@@ -260,47 +260,47 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Events of a session's jobs, without logs, after a cursor: a page as JSON, or a stream.
+    """Return events of a session's jobs, without logs, after a cursor: a JSON page or a stream.
 
-    The stream also has what its jobs say, as `job.output`: `{stream, attempt, from, next, text}`.
-    A guest session needs no token where anonymous use is allowed: its id is the key.
+    The stream also has the jobs' output as `job.output`: `{stream, attempt, from, next, text}`.
+    If anonymous use is allowed, a guest session needs no token, because its id is the key.
     """
     queue = services.stream_queue_of(caller)
     feed = SessionFeed(queue, session_id, after=(last_event_id or cursor))
-    return await _feed_answer(request, services, caller, feed)
+    return await _feed_response(request, services, caller, feed)
 
 
 @router.get("/jobs/{job_id:uuid}/explain")
-async def explain_job(job_id: UUID, ask: Asked) -> dict[str, Any]:
-    """Why a job is not running and when it will, in a sentence and in data."""
-    return await ask("explain_job", job_id=job_id)
+async def explain_job(job_id: UUID, call: QueueCall) -> dict[str, Any]:
+    """Explain why a job is not running and when it will, in a sentence and in data."""
+    return await call("explain_job", job_id=job_id)
 
 
 @router.get("/jobs/{job_id:uuid}/attempts")
-async def get_attempts(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
-    """A job's latest 1,000 attempts, oldest first."""
-    return list((await ask("job_attempts", job_id=job_id))["attempts"])
+async def get_attempts(job_id: UUID, call: QueueCall) -> list[dict[str, Any]]:
+    """List a job's latest 1,000 attempts, oldest first."""
+    return list((await call("job_attempts", job_id=job_id))["attempts"])
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
 async def get_steps(
-    job_id: UUID, ask: Asked, after_name: str | None = None, after_nth: int = 0
+    job_id: UUID, call: QueueCall, after_name: str | None = None, after_nth: int = 0
 ) -> dict[str, Any]:
-    """A job's finished steps, a page of about 1 MB.
+    """Return a page of about 1 MB of a job's finished steps.
 
     `next` names where to continue: `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
-    return await ask("job_steps", job_id=job_id, after=after)
+    return await call("job_steps", job_id=job_id, after=after)
 
 
 @router.get("/jobs/{job_id:uuid}/trace")
-async def get_trace(job_id: UUID, ask: Asked) -> dict[str, Any]:
-    """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
-    return await ask("job_trace", job_id=job_id)
+async def get_trace(job_id: UUID, call: QueueCall) -> dict[str, Any]:
+    """Return attempts, steps, waits and children of a job on one time axis, for up to 300 jobs."""
+    return await call("job_trace", job_id=job_id)
 
 
-async def _asking(
+async def _operator_or_user(
     request: Request, services: Provided, _: OperatorCredentials
 ) -> AsyncIterator[Caller | None]:
     token = bearer_token(request)
@@ -308,22 +308,22 @@ async def _asking(
         yield None
         return
     caller = await verify(request, token)
-    async with services.turn(request, caller):
+    async with services.request_slot(request, caller):
         yield caller
 
 
-#: Whom a question about the whole queue comes from; None for the operator.
-Asking = Annotated[Caller | None, Depends(_asking)]
+#: The caller of a route about the whole queue. None for the operator.
+OperatorOrUser = Annotated[Caller | None, Depends(_operator_or_user)]
 
 
 @router.get("/status")
 async def get_status(
     services: Provided,
-    caller: Asking,
+    caller: OperatorOrUser,
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> dict[str, Any]:
-    """Counts and percentiles: of everything for the operator, else of a workspace."""
+    """Return counts and percentiles: of everything for the operator, otherwise of a workspace."""
     if caller is None:
         return await services.operator_queue.stats(minutes=minutes)
     if workspace_id is None and caller.user_id is not None:
@@ -335,19 +335,19 @@ async def get_status(
 
 @router.get("/status/explain")
 async def explain_queue(
-    services: Provided, caller: Asking, workspace_id: UUID | None = None
+    services: Provided, caller: OperatorOrUser, workspace_id: UUID | None = None
 ) -> dict[str, Any]:
-    """What is wrong as a whole: for the operator of everything, else of a workspace."""
+    """Return problems of the queue: of everything for the operator, otherwise of a workspace."""
     if caller is None:
         return await services.operator_queue.explain()
     return await services.queue_of(caller).call("explain_queue", workspace_id=workspace_id)
 
 
-async def _feed_answer(
+async def _feed_response(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | Response:
     if MEDIA_TYPE not in request.headers.get("accept", ""):
-        async with services.turn(request, caller):
+        async with services.request_slot(request, caller):
             return await feed.page()
-    # a workspace's is served by the function that ends first
-    return await answer(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
+    # the shorter limit of two functions, because either may serve a workspace's stream
+    return await stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)

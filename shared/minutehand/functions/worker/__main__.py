@@ -1,4 +1,4 @@
-"""A worker for a host of your own: woken by the database, at arrival and every minute."""
+"""A worker for your own host. The database wakes it when jobs arrive, and every minute."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Final
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
-from minutehand.functions.worker.database_access import find_reach
+from minutehand.functions.worker.database_access import find_database_access
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.log import configure_logging
 from minutehand.tasks import end_tasks
 
-#: For running jobs to be released when the process ends.
+#: Seconds for the release of running jobs when the process ends.
 STOP_SECONDS: Final = 8.0
 
 
 @asynccontextmanager
 async def start() -> AsyncIterator[Running]:
-    """Run the worker's loop until the process is to end."""
+    """Run the worker's loop until the context ends."""
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
-    reach = await find_reach(settings)
-    worker = build_worker(settings, reach=reach)
+    access = await find_database_access(settings)
+    worker = build_worker(settings, access=access)
     wakeups = asyncio.Event()
-    run = worker.run_forever(wakeups, poll_seconds=reach.look_seconds)
+    run = worker.run_forever(wakeups, poll_seconds=access.poll_seconds)
     loop = asyncio.create_task(run, name="loop")
     end_process_with(loop)
-    listening = reach.listen(wakeups.set)
+    listening = access.listen(wakeups.set)
     try:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set, loop)
     finally:

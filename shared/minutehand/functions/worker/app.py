@@ -19,7 +19,7 @@ from starlette.routing import Route
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
-from minutehand.functions.worker.database_access import Reach
+from minutehand.functions.worker.database_access import DatabaseAccess
 from minutehand.functions.worker.host_channel import HostChannel
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
@@ -30,64 +30,64 @@ from minutehand.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
 
-#: Exit code of a worker that met an error that it does not know.
+#: Exit code of a worker after an unexpected error.
 FAILED: Final = 70
-#: Makes the worker look for jobs at once; only in this process's own socket, which needs no token.
+#: Makes the worker lease jobs at once. Without a token, because only the host has the socket.
 WAKE_PATH: Final = "/wake"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @dataclass(frozen=True)
 class Running:
-    """A worker at work: what answers its routes, and what makes it look for jobs at once."""
+    """A running worker: its routes, and a function that makes it lease jobs at once."""
 
     routes: WorkerRoutes
     wake: Callable[[], object]
-    #: The worker's loop; it ends by itself when a worker for suspects finds none.
+    #: The worker's loop. That of a worker for suspects ends by itself when there are none.
     loop: asyncio.Task[None]
 
 
-#: Starts the worker and, when left, stops it.
+#: A context that starts the worker, and stops it at its end.
 Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
 def build_worker(
-    settings: Settings, *, reach: Reach | None = None, on_error: OnError | None = None
+    settings: Settings, *, access: DatabaseAccess | None = None, on_error: OnError | None = None
 ) -> Worker:
-    """A worker with every app's processors, in a process that does nothing else.
+    """Build a worker with every app's processors, for a process that does nothing else.
 
     Args:
-        reach: How it reaches the database; by HTTPS when None.
+        access: The connection to the database. HTTPS if None.
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
     host = HostChannel.of(settings.environ)
     options = TickOptions.of(settings, ends_blocked=True, suspects=host.serves_suspects)
-    queue = WorkerQueue(settings, api=None if reach is None else reach.api(settings))
+    queue = WorkerQueue(settings, api=None if access is None else access.api(settings))
     return Worker(
         settings, registry=registry, options=options, queue=queue, on_suspects=host.report_suspects
     )
 
 
 def end_process_with(task: asyncio.Task[None]) -> None:
-    """No task that works as long as the process may die unseen: its host starts another one."""
+    """End the process if `task` raises, so that the host starts another process."""
 
     def ended(task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.critical(
-                "The worker met an error that it does not know, and ends",
+                "The worker ends after an unexpected error",
                 exc_info=error,
                 extra={"event": "worker.broken", "task": task.get_name()},
             )
             logging.shutdown()
-            os._exit(FAILED)  # what ran was released by then; a request waits for no answer
+            os._exit(FAILED)  # at once, because the jobs were already released
 
     task.add_done_callback(ended)
 
 
 async def body_of(request: requests.Request) -> bytes:
-    """Its body, as far as it says whether it is too large."""
+    """Read the body, but stop as soon as it is too large."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -97,7 +97,7 @@ async def body_of(request: requests.Request) -> bytes:
 
 
 def build_app(start: Start) -> Starlette:
-    """The routes of a worker; its lifespan is the worker's."""
+    """Build the routes of a worker, which runs during the app's lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -105,22 +105,22 @@ def build_app(start: Start) -> Starlette:
             app.state.running = running
             yield
 
-    async def answer(request: requests.Request) -> Response:
+    async def respond(request: requests.Request) -> Response:
         running: Running = request.app.state.running
         if request.scope["path"] == WAKE_PATH:
             running.wake()
             return Response(status_code=204)
-        asked = Request(
+        incoming = Request(
             method=request.method,
             path=request.scope["path"],
             headers=dict(request.headers),
             body=await body_of(request),
             request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,
         )
-        with request_context(asked.request_id):
-            reply = await running.routes.answer(asked)
+        with request_context(incoming.request_id):
+            reply = await running.routes.respond(incoming)
         return Response(
             reply.encoded(), reply.status, dict(reply.headers), media_type="application/json"
         )
 
-    return Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)], lifespan=lifespan)
+    return Starlette(routes=[Route("/{path:path}", respond, methods=_METHODS)], lifespan=lifespan)

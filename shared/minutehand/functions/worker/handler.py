@@ -1,4 +1,4 @@
-"""AWS Lambda's way into the worker; nothing imports this module."""
+"""The AWS Lambda handler of the worker. Nothing imports this module."""
 
 from __future__ import annotations
 

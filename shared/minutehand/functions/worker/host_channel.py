@@ -20,7 +20,7 @@ SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
 
 @dataclass(frozen=True)
 class HostChannel:
-    """What a worker's process knows of its host.
+    """The environment variables by which a host and its worker's process communicate.
 
     Attributes:
         serves_suspects: True for a process that runs suspects alone, false if the host starts such

@@ -1,7 +1,7 @@
-"""One Lambda environment's worker: schedule, wake-up and extra worker events, and its HTTP routes.
+"""The worker of one Lambda environment: events of schedule, wake-up and extra worker, and HTTP.
 
-No web framework: a tick every minute should not pay for one. It is replaced when its
-secrets were rotated by shared/minutehand/aws/rotation.py.
+It has no web framework, because a run every minute should not pay for one.
+`shared/minutehand/aws/rotation.py` replaces it when its secrets are rotated.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from minutehand.worker.loop import Worker, collect_seldom, run_to_end
 
 logger = logging.getLogger(__name__)
 
-#: The minute schedule's, see infra/aws/worker.yml.
+#: Event source of the minute schedule, see infra/aws/worker.yml.
 SCHEDULE_SOURCE: Final = "minutehand.tick"
-#: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
+#: Maximum seconds of a run requested by HTTP. API Gateway times out after 30 s.
 HTTP_SECONDS: Final = 25.0
 
 
 class LambdaWorker:
-    """A worker on a loop of its own, so that connections are kept between invocations."""
+    """A worker on its own event loop, so that connections are kept between invocations."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -53,28 +53,28 @@ class LambdaWorker:
         self._routes = WorkerRoutes(settings, self._worker)
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
-        """Run one tick, or answer one HTTP request; never returns later than Lambda allows.
+        """Run one tick, or serve one HTTP request, within Lambda's time limit.
 
-        An error of the queue is raised on schedule events, so that it counts as a failed
-        invocation and alarms; over HTTP it is a 503.
+        On schedule events an error of the queue is raised, so that the invocation fails and
+        causes an alarm. Over HTTP it is a 503.
         """
         try:
-            return self._answer(event, context)
+            return self._handle(event, context)
         finally:
             telemetry.flush()
 
-    def _answer(self, event: Any, context: Any) -> dict[str, Any]:
+    def _handle(self, event: Any, context: Any) -> dict[str, Any]:
         run = partial(run_to_end, self._loop)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
-        # without a context (a plain call), behave as under API Gateway's own limit
+        # a direct call has no context and gets API Gateway's limit
         budget = float(remaining()) / 1000 if callable(remaining) else 29.0
         if isinstance(event, Mapping) and "requestContext" in event:
             request = _request(event)
             with request_context(request.request_id):
-                answer = self._routes.answer(
+                respond = self._routes.respond(
                     request, budget_seconds=min(budget, HTTP_SECONDS), usual_seconds=budget
                 )
-                reply = run(answer)
+                reply = run(respond)
             return _response(reply)
         source = event.get("source") if isinstance(event, Mapping) else None
         with request_context(getattr(context, "aws_request_id", None)):
@@ -96,7 +96,7 @@ def _request(event: Mapping[str, Any]) -> Request:
     http = context.get("http", {})
     body = event.get("body") or ""
     raw = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
-    # no variables: what the gateway matched is the path, without a stage or a domain's mapping key
+    # the route key is the path without the stage or mapping key, because it has no variables
     path = event.get("routeKey", "").partition(" ")[2] or http.get("path") or "/"
     return Request(
         method=http.get("method", "GET").upper(),

@@ -1,7 +1,8 @@
-"""The worker as a process of its own beside its host, which starts it again when it ends.
+"""The worker as a separate process, which its host restarts when it ends.
 
-A processor that blocks or kills its process takes neither the API nor the console with it; its jobs
-are given back as soon as the host has said so to the queue. The two speak HTTP over a Unix socket.
+So a processor that blocks or kills its process stops neither the API nor the console. Its jobs are
+released as soon as the host has reported the end to the queue. Host and process use HTTP over a
+Unix socket.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
-from minutehand.functions.worker.exit_report import LastProcess
+from minutehand.functions.worker.exit_report import ExitReport
 from minutehand.functions.worker.host_channel import PIPE, SUSPECTS_ONLY
 from minutehand.tasks import end_tasks
 from minutehand.worker.loop import collect_seldom, run_to_end
 
 logger = logging.getLogger(__name__)
 
-#: The variable by which the host names the socket.
+#: Environment variable with the path of the socket.
 SOCKET: Final = "WORKER_SOCKET"
-#: A request is tried so often, for 8 s, until a worker listens, and waits so long for its answer.
+#: Connection attempts of a request, over 8 s, and the seconds until its response.
 CONNECT_RETRIES: Final = 5
-ANSWER_SECONDS: Final = 40.0
-#: Until a worker that failed to start is started again, doubled each time.
+RESPONSE_SECONDS: Final = 40.0
+#: Wait before a worker that failed to start is restarted, doubled each time up to the maximum.
 RESTART_SECONDS: Final = 0.5
-MOST_RESTART_SECONDS: Final = 30.0
+MAX_RESTART_SECONDS: Final = 30.0
 #: Max processes for suspects next to the usual one. Each runs half of a company.
 SUSPECT_PROCESSES: Final = 4
-#: Headers that are passed on.
-_ASKED: Final = frozenset({"authorization", "content-type", "x-request-id"})
-_RETURNED: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
+#: Headers that are forwarded to the worker and back.
+_REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
+_RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
 class WorkerProcess:
-    """Keeps `python -m module` running; an ASGI app that forwards, and the waker of the API.
+    """Keeps `python -m module` running. It is an ASGI app that forwards, and the API's waker.
 
     Args:
-        module: Calls `serve_worker`.
-        environ: The process's environment.
+        module: A module that calls `serve_worker`.
+        environ: Environment of the process.
     """
 
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
@@ -63,10 +64,10 @@ class WorkerProcess:
         self._command = (sys.executable, "-m", module)
         self._environ = environ
         self._http = httpx.AsyncClient(
-            # a worker that is starting listens within some seconds
+            # with retries, because a new worker listens only after some seconds
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket), retries=CONNECT_RETRIES),
             base_url="http://worker",
-            timeout=ANSWER_SECONDS,
+            timeout=RESPONSE_SECONDS,
         )
         self._processes: set[asyncio.subprocess.Process] = set()
         self._task: asyncio.Task[None] | None = None
@@ -74,14 +75,14 @@ class WorkerProcess:
         self._suspects: dict[int, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Start the worker, and keep one running from now on."""
+        """Start the worker, and restart it whenever it ends."""
         self._task = asyncio.create_task(self._keep(), name="worker-process")
 
     async def aclose(self, *, timeout_seconds: float) -> None:
-        """End the worker: it releases what runs; what it does not manage is killed."""
+        """End the worker, which releases its running jobs, and kill it after the time-out."""
         if self._task is not None:
             await end_tasks([self._task, *self._suspects.values()])
-        running = [each for each in self._processes if each.returncode is None]
+        running = [process for process in self._processes if process.returncode is None]
         for process in running:
             process.terminate()
         try:
@@ -96,25 +97,33 @@ class WorkerProcess:
         self._folder.cleanup()
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Ask for a run now; `reason` is for logs on AWS. A worker that starts looks by itself."""
+        """Make the worker lease now. A worker that is starting does so anyway.
+
+        Args:
+            reason: Unused here. Other hosts log it.
+        """
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._http.post(WAKE_PATH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the worker answer one request."""
+        """Forward one request to the worker."""
         request = Request(scope, receive)
-        asked = self._http.build_request(
+        forwarded = self._http.build_request(
             request.method,
-            scope["path"],  # `request.url` would be made of the caller's Host
-            # as bytes: the worker refuses what is no text, and not all could be encoded again
-            headers=[each for each in request.headers.raw if each[0].decode("latin-1") in _ASKED],
+            scope["path"],  # `request.url` would contain the caller's Host
+            # as bytes, because not every header can be decoded and encoded again
+            headers=[
+                header
+                for header in request.headers.raw
+                if header[0].decode("latin-1") in _REQUEST_HEADERS
+            ],
             content=await body_of(request),
         )
-        answer: Response
+        response: Response
         try:
-            reply = await self._http.send(asked)
-            answer = Response(reply.content, reply.status_code, _returned(reply.headers))
+            reply = await self._http.send(forwarded)
+            response = Response(reply.content, reply.status_code, _returned(reply.headers))
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not answer",
@@ -122,9 +131,9 @@ class WorkerProcess:
             )
             text = "The worker is starting; try again"
             request_id = request.headers.get("x-request-id")
-            away = error_body("worker_unavailable", text, request_id=request_id)
-            answer = JSONResponse(away, 503, {"Retry-After": "2"})
-        await answer(scope, receive, send)
+            body = error_body("worker_unavailable", text, request_id=request_id)
+            response = JSONResponse(body, 503, {"Retry-After": "2"})
+        await response(scope, receive, send)
 
     async def _keep(self) -> None:
         read, write = os.pipe()
@@ -144,7 +153,7 @@ class WorkerProcess:
         self._start_for_suspects(max(os.read(pipe, 4096), default=0))
 
     def _start_for_suspects(self, companies: int) -> None:
-        """Run that many processes for suspects, each until it finds none."""
+        """Run a process for each company of suspects, until there are no more suspects."""
         self._suspects = {n: task for n, task in self._suspects.items() if not task.done()}
         for number in range(min(companies, SUSPECT_PROCESSES)):
             if number not in self._suspects:
@@ -156,13 +165,13 @@ class WorkerProcess:
     async def _restart(
         self, variables: Mapping[str, str], name: str, *, until_done: bool, pass_fds: Sequence[int]
     ) -> None:
-        """Run a worker's process, and start it again when it has ended.
+        """Run a worker's process, and restart it when it ends.
 
         Args:
-            name: Of the file that keeps what the process is at.
-            until_done: Return when the process ends by itself, without an error.
+            name: Name of the file in which the process records its jobs.
+            until_done: Return if the process ends without an error.
         """
-        last = LastProcess(Path(self._folder.name) / name, self._environ)
+        last = ExitReport(Path(self._folder.name) / name, self._environ)
         failures = 0
         while True:
             began = asyncio.get_running_loop().time()
@@ -179,31 +188,31 @@ class WorkerProcess:
             if until_done and not code:
                 return
             ran = asyncio.get_running_loop().time() - began
-            evidence = last.ended(code)
+            evidence = last.read(code)
             if code:
                 logger.error(
-                    "The worker has ended; another one is started",
+                    "The worker's process has ended and is restarted",
                     extra={"event": "worker.died", "ran_seconds": round(ran), **evidence},
                 )
                 await last.report(evidence)
-            # each death with company halves the suspects, so the next process need not wait
+            # each death with other jobs halves the suspects, so the next process need not wait
             is_alone = evidence.get("running", 0) <= 1
-            failures = failures + 1 if code and ran < MOST_RESTART_SECONDS and is_alone else 0
+            failures = failures + 1 if code and ran < MAX_RESTART_SECONDS and is_alone else 0
             if failures:
-                await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MOST_RESTART_SECONDS))
+                await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
             if code and not is_alone:
                 self._start_for_suspects(2)
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name in _RETURNED}
+    return {name: value for name, value in headers.items() if name in _RESPONSE_HEADERS}
 
 
 def serve_worker(environ: Mapping[str, str], start: Start) -> int:
-    """Run a worker until SIGTERM, or until its host has ended; for a `__main__`."""
+    """Run a worker until SIGTERM or the end of its host. To be called by a `__main__`."""
 
     def end_with_host() -> None:
-        # not through `sys.stdin`: its lock, held by a daemon thread, aborts the interpreter's end
+        # not through `sys.stdin`, because a daemon thread with its lock makes Python's exit fail
         while os.read(sys.stdin.fileno(), 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -222,14 +231,14 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         lifespan="on",
         timeout_graceful_shutdown=2,
     )
-    # no Runner: it would wait for what processors left behind and what does not stop
+    # not asyncio.Runner, which would wait for tasks and threads that processors left behind
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()
     run_to_end(loop, _Server(config).serve())
     return 0
 
 
 async def _run_suspects(start: Start) -> None:
-    """Run a worker for suspects until it finds none, or until SIGTERM."""
+    """Run a worker for suspects until there are none, or until SIGTERM."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
@@ -239,8 +248,8 @@ async def _run_suspects(start: Start) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends by SIGTERM: the host ends us, while a Ctrl-C reaches the whole group."""
+    """Ends on SIGTERM only. Ctrl-C reaches the whole process group, and the host then ends us."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in good order, so that jobs are released."""
+        """Shut down gracefully, so that jobs are released."""
         self.should_exit = self.should_exit or sig != signal.SIGINT

@@ -1,7 +1,7 @@
-"""Collects every app's processors into the registry a worker runs.
+"""Collects every app's processors into the registry of a worker.
 
-An app registers by decorating with `@processor`, or, when its processors need clients made from
-the settings, by a `register(registry, settings)` in its processors module, or in one inside it.
+An app registers its processors with `@processor`. If they need clients made from the settings, its
+module `processors`, or a module inside it, has a `register(registry, settings)` instead.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ logger = logging.getLogger(__name__)
 
 
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
-    """A registry with the processors of every app of the settings.
+    """Return a registry with the processors of every app in the settings.
 
-    An app that fails to import fails the start: running without its processors would seem
-    an idle queue. One that has none is named in the log, for the same reason.
+    An app that fails to import makes the start fail, because a worker without its processors
+    would look idle. For the same reason an app without processors is logged.
 
     Args:
-        on_error: Called with each module that cannot be used; the others are then loaded.
+        on_error: Called with each module that fails. The others are still loaded.
     """
     registry = Registry()
 
     def without(name: str, error: Exception) -> None:
         if on_error is None:
             raise error
-        default_registry.forget(name)  # what it registered before it failed
+        default_registry.forget(name)  # processors that it registered before it failed
         on_error(name, error)
 
     @contextmanager
@@ -46,9 +46,9 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
 
     apps = find_apps(settings.apps)
     if all(app.is_built_in for app in apps):
-        named = ",".join(settings.apps)
-        extra = {"event": "worker.no_processors", "apps": named}
-        logger.warning("MINUTEHAND_APPS=%s names no package with processors", named, extra=extra)
+        names = ",".join(settings.apps)
+        extra = {"event": "worker.no_processors", "apps": names}
+        logger.warning("MINUTEHAND_APPS=%s names no package with processors", names, extra=extra)
     for app in apps:
         registering, known = {}, len(default_registry.names)
         with using(f"{app.package}.processors"):
@@ -60,7 +60,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         has_more = len(default_registry.names) > known
         if not (registering or has_more or _registered_by(app)):
             logger.warning(
-                "%s has no processors: write them in %s/processors.py, the only place that is read",
+                "%s has no processors; write them in %s/processors.py, the only file that is read",
                 app.package,
                 app.package.replace(".", "/"),
                 extra={"event": "worker.no_processors", "app": app.package},
@@ -69,25 +69,25 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         with using(getattr(job_type.run, "__module__", job_type.name)):
             registry.add(job_type)
     if telemetry.is_started():
-        from minutehand.worker import otel  # only here: it is an extra
+        from minutehand.worker import otel  # here, because OpenTelemetry is an extra
 
         registry.around_all(otel.spans)
     return registry
 
 
 def _registering(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
-    """Each `register` of a module and of those inside it, once, by the first module that has it."""
+    """Return each `register` of a module and its submodules once, by the first module with it."""
     names = [
         module.__name__,
         *sorted(n for n in sys.modules if n.startswith(f"{module.__name__}.")),
     ]
-    found = {name: getattr(sys.modules[name], "register", None) for name in names}
-    once = {register: name for name, register in reversed(found.items()) if callable(register)}
-    return {name: register for register, name in reversed(once.items())}
+    functions = {name: getattr(sys.modules[name], "register", None) for name in names}
+    first = {register: name for name, register in reversed(functions.items()) if callable(register)}
+    return {name: register for register, name in reversed(first.items())}
 
 
 def _registered_by(app: App) -> bool:
-    """Whether a module of the app has registered a processor by decorating it."""
-    modules = f"{app.package}.processors"
-    named = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
-    return any(name == modules or name.startswith(f"{modules}.") for name in named)
+    """Return whether a module of the app has registered a processor with the decorator."""
+    package = f"{app.package}.processors"
+    modules = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
+    return any(name == package or name.startswith(f"{package}.") for name in modules)

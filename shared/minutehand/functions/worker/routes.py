@@ -1,4 +1,4 @@
-"""The worker's routes without a web framework, for Lambda's invocations.py and app.py."""
+"""The worker's routes without a web framework, for `invocations` (Lambda) and `app`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _METHODS: Final = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request; header names in lower case."""
+    """One HTTP request, with header names in lower case."""
 
     method: str
     path: str
@@ -37,18 +37,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One JSON answer."""
+    """One JSON response."""
 
     status: int
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.dumps(self.body, separators=(",", ":"), default=str).encode()
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     def __init__(
         self, status: int, code: str, text: str, detail: Any = None, **headers: str
     ) -> None:
@@ -61,7 +61,7 @@ class WorkerRoutes:
     """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`.
 
     Args:
-        wake: Of a worker whose loop runs anyway: asking it for a tick makes it lease at once.
+        wake: Makes a worker whose loop always runs lease at once, in place of a tick.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class WorkerRoutes:
         self._worker = worker
         self._wake = wake
 
-    async def answer(
+    async def respond(
         self,
         request: Request,
         *,
         budget_seconds: float = math.inf,
         usual_seconds: float | None = None,
     ) -> Reply:
-        """Answer one request; a tick takes at most `budget_seconds`.
+        """Serve one request. A tick takes at most `budget_seconds`.
 
         Args:
-            usual_seconds: How long a tick is that no one waits for; what a shorter one has to
-                stop is released without spending an attempt.
+            usual_seconds: Duration of a tick for which no caller waits. A shorter tick releases
+                jobs that it must stop, and their attempt does not count.
         """
         try:
             self._check(request)
@@ -93,18 +93,21 @@ class WorkerRoutes:
                 self._wake()
                 return Reply(202, {"success": True, "running": True, **self._head()})
             return await self._tick(budget_seconds, usual_seconds, job_types)
-        except _Refused as refused:
+        except _Rejected as rejection:
             body = error_body(
-                refused.code, str(refused), detail=refused.detail, request_id=request.request_id
+                rejection.code,
+                str(rejection),
+                detail=rejection.detail,
+                request_id=request.request_id,
             )
-            return Reply(refused.status, body, refused.headers)
+            return Reply(rejection.status, body, rejection.headers)
 
     def _check(self, request: Request) -> None:
         methods = _METHODS.get(request.path)
         if methods is None:
-            raise _Refused(404, *ROUTE_NOT_FOUND)
+            raise _Rejected(404, *ROUTE_NOT_FOUND)
         if request.method not in methods:
-            raise _Refused(405, *METHOD_NOT_ALLOWED, Allow=", ".join(methods))
+            raise _Rejected(405, *METHOD_NOT_ALLOWED, Allow=", ".join(methods))
         tokens = (
             self._settings.worker_secret_tokens
             if request.path == WORKER_PATH
@@ -112,31 +115,31 @@ class WorkerRoutes:
         )
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token_matches(token.strip(), tokens):
-            raise _Refused(401, "unauthorized", "Unauthorized", WWW_Authenticate="Bearer")
+            raise _Rejected(401, "unauthorized", "Unauthorized", WWW_Authenticate="Bearer")
 
     def _job_types(self, request: Request) -> list[str] | None:
         if len(request.body) > MAX_BODY_BYTES:
-            raise _Refused(413, "body_too_large", "The request body is too large")
+            raise _Rejected(413, "body_too_large", "The request body is too large")
         try:
             body = json.loads(request.body) if request.body.strip() else {}
         except ValueError:
-            raise _Refused(400, *INVALID_JSON) from None
+            raise _Rejected(400, *INVALID_JSON) from None
         if not isinstance(body, dict):
             text = "The request body must be an object"
-            raise _Refused(400, "invalid_argument", text, {"field": "body"})
+            raise _Rejected(400, "invalid_argument", text, {"field": "body"})
         names = body.get("jobTypes")
         if names is None:
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             text = "jobTypes must be a list of job types"
-            raise _Refused(400, "invalid_argument", text, {"field": "jobTypes"})
+            raise _Rejected(400, "invalid_argument", text, {"field": "jobTypes"})
         registry = self._worker.registry
         if unknown := [name for name in names if name not in registry]:
-            # a misspelt type would be processed by no one, and its caller would never know
-            known = sorted(each.name for each in registry if each.part_of is None)
+            # an error, because the caller would never notice a misspelt type
+            known = sorted(job_type.name for job_type in registry if job_type.part_of is None)
             text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
             detail = {"field": "jobTypes", "unknown": unknown, "known": known}
-            raise _Refused(422, "unknown_job_type", text, detail)
+            raise _Rejected(422, "unknown_job_type", text, detail)
         return registry.with_parts(names)
 
     def _health(self) -> dict[str, Any]:
@@ -150,7 +153,7 @@ class WorkerRoutes:
     async def _tick(
         self, budget_seconds: float, usual_seconds: float | None, job_types: list[str] | None
     ) -> Reply:
-        # a caller waits for the answer, not for work of the future
+        # without a linger time, because a caller waits for the response
         options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds)
         try:
             summary = await self._worker.tick(
@@ -158,16 +161,16 @@ class WorkerRoutes:
             )
         except QueueError as error:
             logger.warning(
-                "Tick was refused by the queue, or did not reach it",
+                "The queue rejected the tick, or is unavailable",
                 extra={"event": "tick.refused", "error": str(error)},
             )
             if isinstance(error, DatabaseReadOnly):
-                raise _Refused(503, "database_read_only", str(error)) from error
+                raise _Rejected(503, "database_read_only", str(error)) from error
             if isinstance(error, QueueUnavailable):
                 text = "The queue is not available"
-                raise _Refused(503, "unavailable", text, Retry_After="5") from error
+                raise _Rejected(503, "unavailable", text, Retry_After="5") from error
             text = "The queue refused the worker"
-            raise _Refused(502, error.word or "refused", text) from error
+            raise _Rejected(502, error.word or "refused", text) from error
         counts = summary.as_dict()
         problem = {} if summary.error is None else {"error": summary.error}
         counts |= {"duration_ms": round(summary.duration_ms), **self._head()}
