@@ -91,8 +91,8 @@ def project_of_releases(folder: Path, now: datetime) -> Path:
     for migration in history(Project.at(ROOT)):
         shutil.copy(migration, home / "migrations")
     if VERSION not in releases.read():
-        for migration in write_migrations(ROOT, VERSION, now=now):
-            (home / "migrations" / migration.path.name).write_text(migration.text, "utf-8")
+        for new in write_migrations(ROOT, VERSION, now=now):
+            (home / "migrations" / new.path.name).write_text(new.text, "utf-8")
     return home.parent
 
 

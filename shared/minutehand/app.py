@@ -110,7 +110,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
     """List the apps of a setting and of this package, sorted by name.
 
     Args:
-        packages: Import names. `package.*` stands for every package inside `package`, and `-name`
+        packages: Import names. `package.*` means every package inside `package`, and `-name`
             leaves out an app.
 
     Raises:

@@ -231,8 +231,8 @@ def find_tool(name: str) -> str:
     Raises:
         PackagingError: The program is not installed.
     """
-    sibling = Path(sys.executable).with_name(name)
-    path = str(sibling) if sibling.exists() else shutil.which(name)
+    neighbour = Path(sys.executable).with_name(name)
+    path = str(neighbour) if neighbour.exists() else shutil.which(name)
     if path is None:
         raise PackagingError(f'{name} must be installed: pip install "minutehand[deploy]"')
     return path
