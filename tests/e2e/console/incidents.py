@@ -20,7 +20,6 @@ from psycopg.types.json import Jsonb
 
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
-from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 #: A value that only a person knows, by its name in a command.
@@ -112,78 +111,28 @@ def behind(**policy: Any) -> Plant:
     return plant
 
 
-def behind_a_workspace_limit(night: Night) -> str:
-    """A job of one type that waits for one of another."""
-    limit = "select public.set_workspace_limits(%s, '{\"max_running\": 1}')"
-    night.one(limit, night.workspace_id)
-    first, second = night.worker(), night.worker()
-    first.enqueue()
-    night.lease(first)
-    second._ask(0)
-    return second.enqueue()
-
-
-def behind_two(night: Night) -> str:
-    """A limit of two that run: the one that has run longest is named."""
-    worker = night.worker(max_concurrency=2)
-    for _ in range(2):
-        worker.enqueue()
-        night.lease(worker)
-    return worker.enqueue()
-
-
-def behind_many(night: Night) -> str:
-    """Two hundred that wait for one key."""
-    worker = night.worker(key_concurrency=1)
-    worker.enqueue(concurrency_key="k")
+def behind_a_rate(night: Night) -> str:
+    """A job behind a rate that is used up. A deploy raises it."""
+    limit = {"limit": 1, "per_seconds": 600}
+    worker = night.worker(rate_limit=limit)
+    worker.enqueue()
     night.lease(worker)
-    return worker.enqueue_many([{"payload": {}, "concurrency_key": "k"}] * 200)[0]
-
-
-def rate(**more: Any) -> Plant:
-    """A job behind a rate that is used up; a deploy raises it."""
-
-    def plant(night: Night) -> str:
-        limit = {"limit": 1, "per_seconds": 600, **more}
-        worker = night.worker(rate_limit=limit)
-        worker.enqueue(concurrency_key="k")
-        night.lease(worker)
-        job_id = worker.enqueue(concurrency_key="k")
-        night.mend = lambda: worker.register(rate_limit={**limit, "limit": 600, "per_seconds": 1})
-        return job_id
-
-    return plant
+    job_id = worker.enqueue()
+    night.mend = lambda: worker.register(rate_limit={"limit": 600, "per_seconds": 1})
+    return job_id
 
 
 def paused(kind: str) -> Plant:
-    """A job whose type, queue or workspace was paused."""
+    """A job whose type or queue was paused."""
 
     def plant(night: Night) -> str:
-        queue = {"queue": f"q-{night.workspace_id[:8]}"} if kind == "queue" else {}
-        worker = night.worker(**queue)
-        name = {"queue": queue.get("queue"), "workspace": night.workspace_id}.get(
-            kind, worker.job_type
-        )
-        scope = {"workspace_id": night.workspace_id} if "workspace" in kind else {}
-        request = Jsonb({"kind": kind, "name": name, **scope, "reason": "moving"})
-        night.one("select public.pause_jobs(%s)", request)
+        queue = f"q-{night.workspace_id[:8]}"
+        worker = night.worker(queue=queue)
+        request = {"kind": kind, "name": queue, "reason": "moving"}
+        if kind == "workspace_type":
+            request |= {"name": worker.job_type, "workspace_id": night.workspace_id}
+        night.one("select public.pause_jobs(%s)", Jsonb(request))
         return worker.enqueue()
-
-    return plant
-
-
-def locked(state: str, statement: str) -> Plant:
-    """A job whose row a session keeps."""
-
-    def plant(night: Night) -> str:
-        worker = night.worker()
-        delay = {"delay_seconds": 1} if state == "delayed" else {}
-        job_id = worker.enqueue(**delay)
-        if state == "running":
-            night.lease(worker)
-        session = night.session()
-        session.execute(statement.encode(), [job_id])
-        return job_id
 
     return plant
 
@@ -217,24 +166,13 @@ class waiting:
         self._thread.join(60)
 
 
-def asks(days: int = 0) -> Plant:
+def asks(night: Night) -> str:
     """A job that waits for an answer."""
-
-    def plant(night: Night) -> str:
-        worker = night.worker()
-        job_id = worker.enqueue()
-        wait = {"kind": "ask", "name": "n", "question": "Which month?"}
-        worker.settle(worker.lease_soon(), "waiting", wait=wait)
-        if days:
-            night.one(
-                "update queue.waits set created_at = created_at - make_interval(days => %s)"
-                " where job_id = %s returning 1",
-                days,
-                job_id,
-            )
-        return job_id
-
-    return plant
+    worker = night.worker()
+    job_id = worker.enqueue()
+    wait = {"kind": "ask", "name": "n", "question": "Which month?"}
+    worker.settle(worker.lease_soon(), "waiting", wait=wait)
+    return job_id
 
 
 def waits_for_an_event(night: Night) -> str:
@@ -249,74 +187,41 @@ def waits_for_an_event(night: Night) -> str:
     return job_id
 
 
-def waits_for_a_child(levels: int) -> Plant:
-    """Below which the last one asks."""
+def waits_for_a_grandchild(night: Night) -> str:
+    """A job whose child has a child that asks."""
+    worker = night.worker()
+    top = worker.enqueue()
+    for level in range(2):
+        lease = worker.lease_soon()
+        child = {"job_type": worker.job_type, "payload": {}}
+        request = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
+        request |= {"name": f"s{level}", "children": [child]}
+        ids = worker._call("spawn_jobs", {"p_request": request})["job_ids"]
+        wait = {"kind": "children", "name": "g", "job_ids": ids}
+        worker.settle(lease, "waiting", wait=wait)
+    wait = {"kind": "ask", "name": "n", "question": "Go on?"}
+    worker.settle(worker.lease_soon(), "waiting", wait=wait)
 
-    def plant(night: Night) -> str:
-        worker = night.worker()
-        top = lease = None
-        job_id = worker.enqueue()
-        for level in range(levels):
-            lease = worker.lease_soon()
-            top = top or job_id
-            child = {"job_type": worker.job_type, "payload": {}}
-            request = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
-            request |= {"name": f"s{level}", "children": [child]}
-            ids = worker._call("spawn_jobs", {"p_request": request})["job_ids"]
-            wait = {"kind": "children", "name": "g", "job_ids": ids}
-            worker.settle(lease, "waiting", wait=wait)
-        wait = {"kind": "ask", "name": "n", "question": "Go on?"}
-        worker.settle(worker.lease_soon(), "waiting", wait=wait)
+    def go_on() -> None:
+        for _ in range(2):
+            worker.settle(worker.lease_soon(), "completed", result={})
 
-        def go_on() -> None:
-            for _ in range(levels):
-                worker.settle(worker.lease_soon(), "completed", result={})
-
-        night.mend = go_on
-        return str(top)
-
-    return plant
+    night.mend = go_on
+    return top
 
 
-def failed(**error: Any) -> Plant:
-    """A dead letter, whose cause is gone by the time that its command is typed."""
-
-    def plant(night: Night) -> str:
-        worker = night.worker()
-        job_id = worker.enqueue()
-        said = {"type": "app.Broken", "message": "it broke", **error}
-        worker.settle(worker.lease_soon(), "failed", error=said)
-        return job_id
-
-    return plant
-
-
-def killed(night: Night) -> str:
-    """Its process was ended by the kernel, and its host said so."""
-    worker = night.worker(max_attempts=1)
+def failed(night: Night) -> str:
+    """A dead letter. Its cause is gone when its command is typed."""
+    worker = night.worker()
     job_id = worker.enqueue()
-    worker.lease_soon()
-    evidence = {"signal": "SIGKILL", "memory_mb": 812, "jobs": [job_id]}
-    dead = {"worker_id": "by-hand", "evidence": evidence}
-    worker._call("tick_finished", {"p_request": dead})
-    until(lambda: night.one("select status from public.jobs where id = %s", job_id) == "failed")
+    said = {"type": "app.Broken", "message": "it broke"}
+    worker.settle(worker.lease_soon(), "failed", error=said)
     return job_id
 
 
-def put_off(reason: str) -> Plant:
+def scheduled(night: Night) -> str:
     """A job that starts later, and is to start now."""
-
-    def plant(night: Night) -> str:
-        worker = night.worker()
-        job_id = worker.enqueue(**({"delay_seconds": 3600} if reason == "scheduled" else {}))
-        if reason == "snoozed":
-            worker.settle(worker.lease_soon(), "snoozed", delay_seconds=3600)
-        if reason == "backing_off":
-            error = {"type": "E", "message": "busy"}
-            worker.settle(worker.lease_soon(), "retry", error=error, retry_after_seconds=3600)
-        return job_id
-
-    return plant
+    return night.worker().enqueue(delay_seconds=3600)
 
 
 def misspelt(night: Night) -> str:
@@ -360,51 +265,21 @@ def refused(night: Night) -> str:
     return job_id
 
 
-ROW = "select from public.jobs where id = %s for update"
-CHANGED = "update public.jobs set payload = '{\"a\": 1}' where id = %s"
+#: One of each kind of holder. tests/sql/test_explain.py has every reason and every advice.
 INCIDENTS = [
     Incident("a key", "key_limit", "key", behind(key_concurrency=1)),
-    Incident("a key of two hundred", "key_limit", "key", behind_many),
-    Incident("a type's limit of two", "type_limit", "limit", behind_two),
     Incident("a type's limit", "type_limit", "limit", behind(max_concurrency=1)),
-    Incident("a type here", "workspace_type_limit", "limit", behind(workspace_concurrency=1)),
-    Incident("a workspace", "workspace_limit", "limit", behind_a_workspace_limit),
-    Incident("a rate", "rate_limited", "rate", rate()),
-    Incident("a rate per key", "rate_limited", "rate", rate(per="key")),
-    Incident("a type paused", "job_type_paused", "pause", paused("job_type")),
+    Incident("a rate", "rate_limited", "rate", behind_a_rate),
     Incident("a type paused here", "workspace_type_paused", "pause", paused("workspace_type")),
     Incident("a queue paused", "queue_paused", "pause", paused("queue")),
-    Incident("a workspace paused", "workspace_paused", "pause", paused("workspace")),
-    Incident("a row of a running job", "locked", "lock", locked("running", ROW)),
-    Incident("a row of a delayed job", "locked", "lock", locked("delayed", ROW)),
-    Incident("a row of a ready job", "locked", "lock", locked("ready", ROW)),
-    Incident("a change not committed", "locked", "lock", locked("ready", CHANGED)),
     Incident("a chain of sessions", "locked", "lock", locked_in_a_chain),
-    Incident("an answer", "asking", "answer", asks()),
-    Incident("an answer for four days", "asking", "answer", asks(4)),
+    Incident("an answer", "asking", "answer", asks),
     Incident("an event", "waiting_for_event", "event", waits_for_an_event),
-    Incident("a child", "waiting_for_children", "child", waits_for_a_child(1)),
-    Incident("a child of a child", "waiting_for_children", "child", waits_for_a_child(2)),
+    Incident("a child of a child", "waiting_for_children", "child", waits_for_a_grandchild),
     Incident("a trigger", "refused", "refusal", refused),
     Incident("a misspelt type", "no_processor", "no_worker", misspelt),
-    Incident("a delay", "scheduled", None, put_off("scheduled")),
-    Incident("a snooze", "snoozed", None, put_off("snoozed")),
-    Incident("a backoff", "backing_off", None, put_off("backing_off")),
-    Incident("a killed process", "failed", None, killed),
-    Incident("refused credentials", "failed", None, failed(status=401, response="key revoked")),
-    Incident("a refused request", "failed", None, failed(status=422)),
-    Incident("a vendor's rate", "failed", None, failed(status=429)),
-    Incident("a vendor that is down", "failed", None, failed(status=503)),
-    Incident("a refused connection", "failed", None, failed(errno="ECONNREFUSED")),
-    Incident("a deadlock", "failed", None, failed(sqlstate="40P01")),
-    Incident("a missing table", "failed", None, failed(sqlstate="42P01")),
-    Incident("a full disk", "failed", None, failed(errno="ENOSPC")),
-    Incident("a killed program", "failed", None, failed(signal="SIGKILL")),
-    Incident("a time-out", "failed", None, failed(type="AttemptTimeout")),
-    Incident("a deadline", "failed", None, failed(type="DeadlinePassed")),
-    Incident("a payload", "failed", None, failed(type="PayloadRejected")),
-    Incident("a result", "failed", None, failed(type="ResultRejected")),
-    Incident("an error of its own", "failed", None, failed()),
+    Incident("a delay", "scheduled", None, scheduled),
+    Incident("an error", "failed", None, failed),
 ]
 
 

@@ -64,7 +64,6 @@ def night(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[Night]:
     made.one(
         "delete from queue.pauses where workspace_id = %s or reason = 'moving' returning 1", here
     )
-    made.one("delete from queue.tenant_limits where workspace_id = %s returning 1", here)
     delete(stack, "delete from public.jobs where workspace_id = %s", here)
 
 

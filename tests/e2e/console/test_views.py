@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Route, expect
+from psycopg.types.json import Jsonb
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
@@ -170,13 +171,16 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
 def test_a_failed_job_says_why_and_runs_again_with_another_payload(
     visit: Visit, worker: HandWorker, look: Look
 ) -> None:
+    """The cause, its line and the remedy are on the first screen."""
     job_id = worker.enqueue({"month": "2026-13"})
-    worker.settle(
-        worker.lease_soon(), "failed", error={"type": "Boom", "message": "there is no month 13"}
-    )
+    frame = {"file": "invoices.py", "line": 42, "function": "mail", "own": True}
+    error = {"type": "Boom", "message": "there is no month 13", "traceback": {"frames": [frame]}}
+    worker.settle(worker.lease_soon(), "failed", error=error)
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator(".error-text")).to_have_text("there is no month 13")
+    expect(page.locator("h2", has_text="Boom")).to_contain_text("invoices.py:42")
+    expect(page.locator(".remedy").first).to_contain_text("Fix the cause")
     look(visitor)
 
     page.get_by_role("button", name="Retry with another payload").click()
@@ -208,10 +212,14 @@ def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: Hand
 
 
 def test_a_type_is_enqueued_by_its_form_and_paused(
-    visit: Visit, worker: HandWorker, look: Look
+    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
 ) -> None:
-    """Its page has limits, schedules and workers; a pause is said at the top of every page."""
-    visitor = visit(ADA, "/types")
+    """The form names a rejected field. Every page names a pause, and what else stops the type."""
+    properties = {"month": {"type": "string"}}
+    worker.register(
+        payload_schema={"type": "object", "required": ["month"], "properties": properties}
+    )
+    visitor = visit(ADA, "/types", allow=("422",))
     page = visitor.page
     look(visitor)
     page.get_by_role("link", name=worker.job_type).click()
@@ -219,7 +227,12 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     look(visitor)
     page.get_by_role("button", name="Enqueue").click()
     form = page.get_by_role("dialog")
-    form.get_by_label("Payload (JSON)").fill('{"n": 1}')
+    form.get_by_role("button", name="as JSON").click()
+    form.get_by_label("Payload (JSON)").fill("{}")
+    form.get_by_role("button", name="Enqueue", exact=True).click()
+    expect(form).to_contain_text("month")
+    form.get_by_role("button", name="As a form").click()
+    form.get_by_label("month").fill("2026-10")
     form.get_by_role("button", name="Enqueue", exact=True).click()
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
@@ -230,6 +243,13 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     visitor.open("/schedules")
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
     look(visitor)
+
+    with stack.connect() as operator:
+        request = Jsonb({"kind": "job_type", "name": worker.job_type})
+        operator.execute("select public.pause_jobs(%s)", [request])
+    visitor.open(f"/types/{worker.job_type}")
+    page.get_by_role("button", name="Resume", exact=True).first.click()
+    expect(page.locator(".toast")).to_contain_text("still paused. An operator can resume the type")
 
 
 def test_schedules_and_webhooks_are_kept_by_managers(
@@ -285,6 +305,7 @@ def test_schedules_and_webhooks_are_kept_by_managers(
 def test_the_overview_shows_rates_and_what_fails(
     visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
 ) -> None:
+    """A pause from there is named on the page of a job that it holds, which leads back to it."""
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
@@ -299,6 +320,16 @@ def test_the_overview_shows_rates_and_what_fails(
     expect(page.get_by_role("heading", name="What fails")).to_be_visible()
     expect(page.locator(".uplot").first).to_be_visible()
     look(visitor)
+
+    page.get_by_role("button", name="Pause jobs").click()
+    page.get_by_label("Reason, if any").fill("we move the ledger")
+    page.get_by_role("button", name="Pause the workspace").click()
+    expect(page.get_by_text("we move the ledger")).to_be_visible()
+    visitor.open(f"/jobs/{worker.enqueue()}")
+    expect(page.locator(".explain")).to_contain_text("we move the ledger")
+    page.locator(".remedy").get_by_role("link", name="Overview").click()
+    page.get_by_role("button", name="Resume", exact=True).click()
+    expect(page.get_by_role("button", name="Pause jobs")).to_be_visible()
 
 
 def test_the_way_in_and_out(visit: Visit, look: Look) -> None:

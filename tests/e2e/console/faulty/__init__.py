@@ -1,1 +1,0 @@
-"""An app of the tests whose processors go wrong, each in one of the ways that processors do."""
