@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 ALL = shapes()
 #: Some at each run, each by one of the two ways; all by both weekly.
 WEEKLY = bool(os.environ.get("WEEKLY"))
-NEW, OLD = (ALL, ALL) if WEEKLY else (ALL[::18], ALL[9::18])
+NEW, OLD = (ALL, ALL) if WEEKLY else (ALL[::12], ALL[6::12])
 
 #: What a project adds to have its job: a trigger, and what the worker may do.
 TRIGGER = """
