@@ -1,8 +1,11 @@
-"""moto's AWS on a port of its own, and settings that point at it."""
+"""moto's AWS and a service with set answers, each on a port of its own."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -30,3 +33,44 @@ def settings(aws: str) -> Settings:
         aws_region="eu-central-1",
         worker_function_name="minutehand-test-worker",
     )
+
+
+class Service(ThreadingHTTPServer):
+    """An endpoint of AWS. It stores each request, and gives `left` in turn, then `answer`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Message, bytes]] = []
+        self.left: list[tuple[int, bytes]] = []
+        self.answer: tuple[int, bytes] = (202, b"")
+        #: Closed, it holds every answer back.
+        self.gate, self.arrived = threading.Event(), threading.Event()
+        self.gate.set()
+        super().__init__(("127.0.0.1", 0), _Asked)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Asked(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers, body))
+        self.server.arrived.set()
+        self.server.gate.wait(60)
+        status, answer = self.server.left.pop(0) if self.server.left else self.server.answer
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as made:
+        yield made
+        made.gate.set()
+        made.shutdown()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import boto3
@@ -16,55 +12,23 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from minutehand.aws.sigv4 import AwsError, call, find_endpoint
+from tests.unit.aws.conftest import Service
 
 TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
 
 
-class InstallOptions(HTTPServer):
-    """A service that gives these answers, one after another."""
-
-    def __init__(self) -> None:
-        self.left: list[tuple[int, bytes]] = []
-        self.signed: list[Message] = []
-        super().__init__(("127.0.0.1", 0), _Asked)
-        Thread(target=self.serve_forever, daemon=True).start()
-
-
-class _Asked(BaseHTTPRequestHandler):
-    server: InstallOptions
-
-    def do_POST(self) -> None:
-        self.server.signed.append(self.headers)
-        status, body = self.server.left.pop(0)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def ask(service: InstallOptions, attempts: int = 1) -> bytes:
+def ask(service: Service, attempts: int = 1) -> bytes:
     """Call it as SSM is called."""
-    address = f"http://127.0.0.1:{service.server_port}"
     return call(
         "ssm",
         "/",
         b"{}",
         headers=TARGET,
         region="eu-central-1",
-        address=address,
+        address=service.url,
         read_seconds=60,
         attempts=attempts,
     )
-
-
-@pytest.fixture
-def service() -> Iterator[InstallOptions]:
-    with InstallOptions() as made:
-        yield made
-        made.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +41,7 @@ def service() -> Iterator[InstallOptions]:
     ],
 )
 def test_what_may_pass_is_asked_again_once(
-    aws: str, service: InstallOptions, answers: list[tuple[int, bytes]], left: int, said: str | None
+    aws: str, service: Service, answers: list[tuple[int, bytes]], left: int, said: str | None
 ) -> None:
     """Many functions start at once, and SSM bounds how often it is asked."""
     service.left = answers
@@ -90,7 +54,7 @@ def test_what_may_pass_is_asked_again_once(
 
 
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
-    aws: str, service: InstallOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    aws: str, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A host has a profile, and a function that was restored an address that gives some."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -102,11 +66,12 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 
     ask(service)
 
-    assert "Credential=AKIDPROFILE/" in service.signed[0]["authorization"]
+    [(_, headers, _)] = service.asked
+    assert "Credential=AKIDPROFILE/" in headers["authorization"]
 
 
 def test_a_function_s_session_token_is_sent_and_signed(
-    aws: str, service: InstallOptions, monkeypatch: pytest.MonkeyPatch
+    aws: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AWS knows the keys of a role by it, and refuses them without."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
@@ -114,7 +79,7 @@ def test_a_function_s_session_token_is_sent_and_signed(
 
     ask(service)
 
-    [headers] = service.signed
+    [(_, headers, _)] = service.asked
     assert headers["x-amz-security-token"] == "of-the-role"
     assert "x-amz-security-token" in headers["authorization"]  # among the signed headers
 
