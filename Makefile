@@ -42,8 +42,8 @@ TESTS_supabase_local := tests/supabase_local
 TESTS_minutehand_apps := $(wildcard $(APPS:%=tests/integration/%) $(APPS:%=tests/unit/%) tests/contract/test_guide_*.py)
 TESTS_minutehand := tests $(addprefix --ignore=,$(TESTS_supabase_local) $(TESTS_minutehand_apps))
 PACKAGE_TESTS = $(if $(PACKAGE),$(or $(TESTS_$(PACKAGE)),$(error no package $(PACKAGE))))
-test: setup ## Run every test; PACKAGE=supabase_local those of one package, ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
+test: setup ## Run the tests, one process per core; PACKAGE=supabase_local of one package, ARGS="-k name" narrows
+	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the unit tests that need no stack, in half a minute
@@ -54,7 +54,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
 weekly: setup ## Run whole what `make test` runs in part: histories, projects, faults, bad days; as root
-	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
+	@WEEKLY=1 $(BIN)/python -m pytest -n logical --dist loadfile -m weekly $(ARGS)
 
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs

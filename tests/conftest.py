@@ -22,6 +22,7 @@ from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.groups import Grouped, group_of
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
+from tests.support.run_report import install, leave_out
 from tests.support.stacks import RunningStack, running_stack
 from tests.support.stranger import environment, stranger, wheel
 
@@ -33,9 +34,6 @@ os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: Begun first, and then the groups, so that no process is left with one at the end.
-LONGEST = "tests/integration/cli/test_deploy.py"
-
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.
 gc.set_threshold(20_000, 20, 20)
 
@@ -125,8 +123,14 @@ def acme_key(stack: RunningStack) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Report a run of several processes."""
+    install(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the files by their groups, else mixed, and mark what needs the stack or is weekly."""
+    leave_out(config, items)
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if hasattr(getattr(item, "obj", None), "hypothesis"):
@@ -134,10 +138,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "stack" in fixtures:
             item.add_marker(pytest.mark.stack)
 
-    def place(item: pytest.Item) -> tuple[bool, tuple[int, int], bool, int]:
+    def place(item: pytest.Item) -> tuple[tuple[int, int], bool, int]:
         file = item.nodeid.split("::")[0]
-        checksum = zlib.crc32(file.encode())
-        return file != LONGEST, group_of(file), file.startswith("tests/unit/"), checksum
+        return group_of(file), file.startswith("tests/unit/"), zlib.crc32(file.encode())
 
     items.sort(key=place)
 

@@ -34,8 +34,7 @@ from tests.support.stacks import RunningStack
 pytestmark = [pytest.mark.stack, pytest.mark.browser, pytest.mark.timeout(3600)]
 
 SCRIPT = Path(__file__).parent / "js" / "histories.js"
-WEEKLY = bool(os.environ.get("WEEKLY"))
-HISTORIES = int(os.environ.get("HISTORIES") or (1000 if WEEKLY else 24))
+HISTORIES = int(os.environ.get("HISTORIES") or 1000)
 SEED = os.environ.get("SEED") or "90"
 #: So many at a time, on one page.
 SEATS = 24
@@ -405,7 +404,7 @@ def seats(stack: RunningStack) -> Iterator[list[Seat]]:
         seat.delete(stack)
 
 
-@pytest.mark.weekly
+@pytest.mark.weekly(only=True)
 async def test_random_histories_show_nothing_foreign_and_miss_nothing(
     stack: RunningStack, worker: HandWorker, seats: list[Seat]
 ) -> None:

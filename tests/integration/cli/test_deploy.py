@@ -32,8 +32,6 @@ from tests.support.pages import blocks
 from tests.support.patience import until
 from tests.support.stranger import Stranger
 
-#: With the second release and the roll-back, which are weekly.
-WEEKLY = bool(os.environ.get("WEEKLY"))
 #: Up to four deploys, the wheel and the CLI, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(1200)
 
@@ -308,7 +306,7 @@ def bakery(
         yield Live(stranger.copy(tmp_path / "bakery"), deployed, "bakery", database, api)
 
 
-@pytest.mark.weekly
+@pytest.mark.weekly(only=True)
 def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Live) -> None:
     """The first job by the API alone; what one does leaves the other as it is."""
     empty = shop.account.holdings()
@@ -321,9 +319,8 @@ def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Li
     check_another_is_refused(shop, bakery)
     theirs = bakery.holdings()
 
-    if WEEKLY:
-        check_next_release_and_back(shop, first)
-        assert bakery.greeting() == {"greeting": "Hello, Ada!"}
+    check_next_release_and_back(shop, first)
+    assert bakery.greeting() == {"greeting": "Hello, Ada!"}
 
     check_deletion(shop)
     assert bakery.holdings() == theirs

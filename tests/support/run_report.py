@@ -1,0 +1,143 @@
+"""Hooks of pytest that show a long run: each file as it ends, each failure with its command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Set in the processes of a run that reaches no registry.
+OFFLINE = "MINUTEHAND_TESTS_OFFLINE"
+#: Files and fixtures that install from npm or PyPI, and what they install.
+FETCHED = {
+    "tests/e2e/npm/": "npm packages of foreign projects",
+    "tree": "the zip's packages from PyPI",
+    "cli": "the Supabase CLI from npm",
+    "hosted": "the Supabase CLI from npm",
+}
+
+
+def command_of(nodeid: str) -> str:
+    """Return the command that repeats a test."""
+    return f".venv/bin/python -m pytest {shlex.quote(nodeid)}"
+
+
+def fetched_by(item: pytest.Item) -> list[str]:
+    """Return what a test installs from a registry."""
+    names = getattr(item, "fixturenames", ())
+    return [
+        what
+        for name, what in FETCHED.items()
+        if name in names or ("/" in name and item.nodeid.startswith(name))
+    ]
+
+
+def is_offline() -> bool:
+    """Ask npm's registry, as the machine's settings name it."""
+    npm = str(Path(sys.executable).with_name("npm"))
+    ask = [npm, "view", "npm", "version", "--fetch-retries=0", "--fetch-timeout=20000"]
+    return subprocess.run(ask, capture_output=True, check=False).returncode != 0
+
+
+class RunReport:
+    """Prints a run of several processes; the processes themselves print nothing."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.left: Counter[str] = Counter()
+        self.all = self.done = 0
+        self.is_over = False
+        self.ended: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.seconds: Counter[str] = Counter()
+
+    def write(self, text: str, **markup: bool) -> None:
+        self.config.get_terminal_writer().line(text, **markup)
+
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Count the tests of each file, once."""
+        self.left = self.left or Counter(nodeid.partition("::")[0] for nodeid in ids)
+        self.all = len(ids)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Note that a file is running."""
+        self.ended[nodeid.partition("::")[0]]
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Leave out the dots. The summary has pytest's own words."""
+        if self.is_over:
+            return None
+        failed_outside = report.failed and report.when != "call"
+        if report.when != "call" and report.passed:
+            return "", "", ""
+        return "error" if failed_outside else report.outcome, "", ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print a failure at once, and a file with its last test."""
+        file = report.nodeid.partition("::")[0]
+        self.seconds[file] += report.duration  # type: ignore[assignment]
+        if report.when == "call" or not report.passed:
+            self.ended[file][report.outcome] += 1
+        if report.failed:
+            said = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
+            self.write(f"FAILED {report.nodeid}: {said.partition(chr(10))[0][:200]}", red=True)
+            self.write(f"       repeat it: {command_of(report.nodeid)}")
+        if report.when == "teardown":
+            self.left[file] -= 1
+            self.done += 1
+            if not self.left[file]:
+                ended = ", ".join(f"{count} {name}" for name, count in self.ended[file].items())
+                running = [name for name in self.ended if self.left[name] > 0]
+                self.write(
+                    f"{100 * self.done // max(1, self.all):3} % {file}: {ended},"
+                    f" {self.seconds[file]:.0f} s"
+                    + (f" (runs: {', '.join(running)})" if running else "")
+                )
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Name the slowest files, and what was left out with its reason."""
+        self.is_over = True
+        terminalreporter.section("slowest files")
+        for file, seconds in self.seconds.most_common(5):
+            self.write(f"{seconds:6.0f} s {file}")
+        if "WEEKLY" not in os.environ:
+            self.write(
+                "left out: deploys and random histories of a browser; `make weekly` runs them"
+            )
+        if OFFLINE in os.environ:
+            self.write(
+                "left out: what installs"
+                f" {', '.join(sorted(set(FETCHED.values())))}; npm's registry does not answer",
+                yellow=True,
+            )
+
+
+def install(config: pytest.Config) -> None:
+    """Report a run of several processes, and leave out what it cannot install."""
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(RunReport(config))
+    os.environ.pop(OFFLINE, None)
+    if is_offline():
+        os.environ[OFFLINE] = "1"
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what a run without a registry cannot install, and what is weekly only."""
+
+    def is_left_out(item: pytest.Item) -> bool:
+        weekly = item.get_closest_marker("weekly")
+        is_weekly_only = weekly is not None and weekly.kwargs.get("only")
+        return bool(is_weekly_only and "WEEKLY" not in os.environ) or (
+            OFFLINE in os.environ and bool(fetched_by(item))
+        )
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
