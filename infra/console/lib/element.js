@@ -1,8 +1,8 @@
 /**
- * `<minutehand-job>`: one job, live: its state, progress, words, question and error.
+ * `<minutehand-job>` shows one job live: its state, progress, output, question and error.
  *
- * Importing this module defines it; in Node it does nothing. Text of others is set by
- * `textContent`; the look is a constructed sheet, which no content policy has to allow.
+ * Importing this module defines the element. In Node the import does nothing. Text from the job is
+ * set as `textContent`. The style is a constructed sheet, which needs no entry in a content policy.
  *
  * @example
  * import "minutehand/element";
@@ -49,7 +49,7 @@ class JobElement extends Base {
   #texts = {};
   #watch;
   #subject = [];
-  #asked = "";
+  #shownQuestion = "";
   #isBusy = false;
 
   get client() {
@@ -61,7 +61,7 @@ class JobElement extends Base {
     this.#update();
   }
 
-  /** Words in place of the English ones, states included. */
+  /** Texts that replace the English ones, by name. The states are names, too. */
   get texts() {
     return this.#texts;
   }
@@ -83,12 +83,12 @@ class JobElement extends Base {
     return this.#watch?.state.job ?? null;
   }
 
-  /** Read now. */
+  /** Read the job now. */
   async refresh() {
     await this.#watch?.refresh();
   }
 
-  /** Answer the question it waits with. */
+  /** Answer the job's question. */
   async answer(value) {
     const [client, id, schema] = this.#subject;
     if (this.#isBusy || !client) return;
@@ -105,7 +105,7 @@ class JobElement extends Base {
   }
 
   connectedCallback() {
-    // a document of a test, as jsdom's, may lack either
+    // a test's document, e.g. of jsdom, may lack either of these
     const adopted = globalThis.CSSStyleSheet && document.adoptedStyleSheets;
     if (adopted && !sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
     if (adopted && !adopted.includes(sheet)) adopted.push(sheet);
@@ -113,7 +113,7 @@ class JobElement extends Base {
     const self = this;
     for (const name of ["client", "texts", "jobId"]) {
       if (!Object.hasOwn(self, name)) continue;
-      const value = self[name]; // set before the element was defined, it hides the accessor
+      const value = self[name]; // a value set before the definition hides the accessor
       delete self[name];
       self[name] = value;
     }
@@ -121,7 +121,7 @@ class JobElement extends Base {
   }
 
   disconnectedCallback() {
-    // a move in the page connects it again at once
+    // wait, because a move within the page connects the element again immediately
     queueMicrotask(() => this.#update());
   }
 
@@ -131,10 +131,10 @@ class JobElement extends Base {
 
   #build() {
     const part = (name, tag, more = {}) => {
-      const made = (this.#parts[name] = document.createElement(tag));
+      const node = (this.#parts[name] = document.createElement(tag));
       for (const [key, value] of Object.entries({ class: name, ...more }))
-        made.setAttribute(key, value);
-      return made;
+        node.setAttribute(key, value);
+      return node;
     };
     const form = part("question", "form");
     form.addEventListener("submit", (event) => {
@@ -161,11 +161,11 @@ class JobElement extends Base {
       String(subject.slice(1)) !== String(this.#subject.slice(1)) ||
       subject[0] !== this.#subject[0]
     )
-      this.#begin(subject);
+      this.#watchSubject(subject);
     this.#draw();
   }
 
-  #begin(subject) {
+  #watchSubject(subject) {
     this.#watch?.close();
     this.#subject = subject;
     this.#watch = undefined;
@@ -218,8 +218,8 @@ class JobElement extends Base {
     const { question, asked, options, refused } = this.#parts;
     question.hidden = !wait;
     const now = JSON.stringify([wait?.name, wait?.question, wait?.options]);
-    if (now === this.#asked) return;
-    this.#asked = now; // what is being typed stays
+    if (now === this.#shownQuestion) return;
+    this.#shownQuestion = now; // an unchanged question keeps the text that someone is typing
     put(refused);
     const text = wait?.question;
     put(asked, typeof text === "string" ? text : JSON.stringify(text));

@@ -1,12 +1,12 @@
 import type { ChatTransport, UIMessage } from "ai";
 import type { Client, EnqueueOptions, JobType, Json, PayloadOf } from "./index.js";
 
-/** What a job's payload is made of. */
+/** Input of the `payload` option. */
 export type Said<M extends UIMessage = UIMessage> = {
   chatId: string;
   messages: M[];
   trigger: "submit-message" | "regenerate-message";
-  /** As `sendMessage(message, { body, metadata })` has it. */
+  /** `body` and `metadata` of `sendMessage(message, { body, metadata })`. */
   body: object | undefined;
   metadata: unknown;
 };
@@ -17,17 +17,17 @@ export type JobChatOptions<
 > = EnqueueOptions & {
   workspace_id: string;
   schema?: string | undefined;
-  /** The stream that has the words, `reply` by default. */
+  /** Stream that has the reply's text. Default `reply`. */
   stream?: string | undefined;
-  /** By default `{ messages: [{ id, role, content }] }`. */
-  payload?: ((said: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>) | undefined;
+  /** Builds the payload. Default `{ messages: [{ id, role, content }] }`. */
+  payload?: ((input: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>) | undefined;
 };
 
 /**
- * For `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })`.
+ * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })`.
  *
- * Each answer is a job whose session is the chat's id. `stop()` cancels it; leaving the page, or
- * resuming twice, does not.
+ * Each reply is a job whose session is the chat's id. `stop()` cancels the job. Closing the page or
+ * resuming twice does not.
  */
 export declare class JobChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
   constructor(client: Client, jobType: JobType, options: JobChatOptions<JobType, M>);
@@ -36,7 +36,7 @@ export declare class JobChatTransport<M extends UIMessage = UIMessage> implement
   reconnectToStream: ChatTransport<M>["reconnectToStream"];
 }
 
-/** The messages of a chat so far, but for an answer that is being written: that comes by `resume`. */
+/** Return the messages of a chat, without an incomplete reply, which `resume` reads. */
 export declare function chatMessages<M extends UIMessage = UIMessage>(
   client: Client,
   jobType: JobType,
@@ -48,5 +48,5 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
   },
 ): Promise<M[]>;
 
-/** A message's text, without what an attempt said that began again. */
+/** Return a message's text, without the text of attempts that were retried. */
 export declare function textOf(message: Pick<UIMessage, "parts">): string;

@@ -1,4 +1,4 @@
-// A `ChatTransport` for `useChat` of the AI SDK: an answer is a job, its words are a stream of it.
+// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and its text is a stream.
 
 import { cancel, enqueue } from "./jobs/changes.js";
 import { call } from "./jobs/client.js";
@@ -6,14 +6,14 @@ import { outputOf } from "./jobs/pieces.js";
 import { ENDED } from "./jobs/sequence.js";
 
 const STREAM = "reply";
-/** An answer that has ended since may be missing from the messages that a page began with. */
+/** Age in ms up to which an ended reply may be missing from the messages that a page loaded. */
 const RECENT_MS = 60_000;
 
 /**
- * Answers by jobs of one type, whose session is the chat.
+ * Transport whose replies are jobs of one type. The session of the jobs is the chat.
  *
- * A job continues without its page; a chat that resumes reads its words from the beginning. An abort
- * cancels it, but for one by which a chat begins to read again.
+ * A job continues when its page closes. A chat that resumes reads the text from the beginning. An
+ * abort cancels the job, except when the chat aborts because it resumes.
  */
 export class JobChatTransport {
   resumeStreamIsReplay = true;
@@ -21,11 +21,11 @@ export class JobChatTransport {
   #jobType;
   #payloadOf;
   #stream;
-  #options; // of each job
-  #resumes = new Map(); // by chat, how often it began to read again
-  #finished = new Set(); // jobs whose end was shown
+  #options; // options of each job
+  #resumes = new Map(); // number of resumes by chat
+  #finished = new Set(); // ids of jobs whose end was shown
 
-  constructor(client, jobType, { payload = saidIn, stream = STREAM, ...options }) {
+  constructor(client, jobType, { payload = defaultPayload, stream = STREAM, ...options }) {
     this.#client = client;
     this.#jobType = jobType;
     this.#payloadOf = payload;
@@ -36,7 +36,7 @@ export class JobChatTransport {
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, body, metadata }) {
     const last = messages.at(-1);
     const payload = await this.#payloadOf({ chatId, messages, trigger, body, metadata });
-    // what is new is sent once more if no one answered: the first job of its key is the only one
+    // A new message is sent again if no response came. Its key prevents a second job.
     const isNew = trigger === "submit-message" && !messageId && last?.role === "user";
     const options = {
       ...this.#options,
@@ -47,9 +47,9 @@ export class JobChatTransport {
     const sent = send().catch((error) => (isNew && error.isAway ? send() : Promise.reject(error)));
     this.#cancelIfStopped(chatId, abortSignal, sent);
     const { job } = await sent;
-    // an answer that continues a message has its id: another would be a second message
-    const said = last?.role === "assistant" ? { id: last.id } : { id: job.id };
-    return this.#chunks(job, said, abortSignal);
+    // A reply that continues a message keeps its id, because another id would add a second message.
+    const message = last?.role === "assistant" ? { id: last.id } : { id: job.id };
+    return this.#chunks(job, message, abortSignal);
   }
 
   async reconnectToStream({ chatId, abortSignal }) {
@@ -71,14 +71,15 @@ export class JobChatTransport {
     return this.#resumes.get(chatId) ?? 0;
   }
 
-  /** A chat that resumes aborts what it read before in the same task: that is no stop. */
-  #cancelIfStopped(chatId, signal, made) {
+  /** Cancel the job on abort, but not if the chat resumes in the same task. */
+  #cancelIfStopped(chatId, signal, sent) {
     const { schema } = this.#options;
     const stop = () => {
       const before = this.#resumesOf(chatId);
       setTimeout(() => {
         if (this.#resumesOf(chatId) !== before) return;
-        made.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {}); // there is none, or it has ended
+        // an error means that there is no job, or that it has ended
+        sent.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
       });
     };
     if (signal?.aborted) stop();
@@ -87,12 +88,12 @@ export class JobChatTransport {
 
   #chunks(job, message, abortSignal) {
     const { schema } = this.#options;
-    const left = new AbortController();
-    const leave = () => left.abort();
-    if (abortSignal?.aborted) leave();
-    else abortSignal?.addEventListener("abort", leave, { once: true });
-    const read = { schema, signal: left.signal };
-    const chunks = chunksOf(job.id, outputOf(this.#client, job.id, this.#stream, read), message);
+    const reading = new AbortController();
+    const stop = () => reading.abort();
+    if (abortSignal?.aborted) stop();
+    else abortSignal?.addEventListener("abort", stop, { once: true });
+    const options = { schema, signal: reading.signal };
+    const chunks = chunksOf(job.id, outputOf(this.#client, job.id, this.#stream, options), message);
     return new ReadableStream({
       pull: async (controller) => {
         const { done, value } = await chunks.next();
@@ -100,14 +101,14 @@ export class JobChatTransport {
         this.#finished.add(job.id);
         controller.close();
       },
-      cancel: leave,
+      cancel: stop,
     });
   }
 }
 
-/** What the SDK makes a message of; after `parts`, which it had before. */
+/** Yield the SDK's chunks of a message. `parts` are the message's earlier parts. */
 async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
-  let open = null; // the part of text that grows
+  let open = null; // id of the text part that grows
   const begin = (id, attempt) => {
     open = id;
     const providerMetadata = { minutehand: { job, attempt } };
@@ -126,7 +127,7 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   let next;
   while (!(next = await pieces.next()).done) {
     const { attempt, from, text } = next.value;
-    // another attempt; versions of the SDK that do not know the chunk keep the part, see `textOf`
+    // A new attempt. SDK versions without this chunk keep the old part, which `textOf` removes.
     if (from === 0 && open !== null) yield* [...end(), { type: "reset-step" }];
     if (!text) continue;
     if (open === null) yield begin(`attempt-${attempt}`, attempt);
@@ -139,8 +140,8 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
 }
 
 /**
- * The messages of a chat, for the page that opens it: what its newest job was given, and what that
- * one has said if it has ended. What is still being said comes by `resume`.
+ * Return the messages of a chat for the page that opens it: the messages in the payload of the
+ * newest job, and its reply if the job has ended. `resume` reads a reply that is not complete.
  */
 export async function chatMessages(client, jobType, chatId, { stream = STREAM, ...options } = {}) {
   const job = await newestJob(client, jobType, chatId, options);
@@ -155,23 +156,23 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
     : [...messages, { id: job.id, role: "assistant", parts: [textPart(text)] }];
 }
 
-/** A message's text, without what an attempt said that began again. */
+/** Return a message's text, without the text of attempts that were retried. */
 export function textOf({ parts }) {
   const texts = parts.filter(({ type }) => type === "text");
   const source = (part) => part.providerMetadata?.minutehand ?? {};
-  const isDead = (part) =>
+  const isReplaced = (part) =>
     texts.some(
       (other) =>
         source(other).job === source(part).job && source(other).attempt > source(part).attempt,
     );
   return texts
-    .filter((part) => !isDead(part))
+    .filter((part) => !isReplaced(part))
     .map(({ text }) => text)
     .join("");
 }
 
-/** The payload where no other is made: what was said, in the form that models are given. */
-const saidIn = ({ messages }) => ({
+/** Build the default payload: the messages in the form that models take. */
+const defaultPayload = ({ messages }) => ({
   messages: messages.map((message) => {
     const { id, role } = message;
     return { id, role, content: textOf(message) };
@@ -186,25 +187,25 @@ const messagesIn = ({ payload }) =>
     parts: [textPart(content)],
   }));
 
-/** The message that a job's answer continues, where it is no message of its own. */
+/** Return the message that the job's reply continues, or null if the reply is a new message. */
 function continuedBy(job) {
   const last = messagesIn(job).at(-1);
   return last?.role === "assistant" ? last : null;
 }
 
-/** With its payload; null where the chat has none. */
+/** Read the newest job of a chat with its payload. Returns null if there is none. */
 async function newestJob(client, job_type, session_id, { schema, workspace_id }) {
-  const asked = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
+  const parameters = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
   const isWhole = (data) => Array.isArray(data?.jobs);
-  const { jobs } = await call(client, schema, "list_jobs", asked, { isWhole });
+  const { jobs } = await call(client, schema, "list_jobs", parameters, { isWhole });
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
 
 async function readOutput(client, jobId, stream, { schema }) {
   let text = "";
   for (let from = 0, more = true; more; ) {
-    const asked = { p_job_id: jobId, p_stream: stream, p_from: from };
-    const page = await call(client, schema, "job_output", asked);
+    const parameters = { p_job_id: jobId, p_stream: stream, p_from: from };
+    const page = await call(client, schema, "job_output", parameters);
     text += page.text ?? "";
     ({ next: from, more } = page);
   }

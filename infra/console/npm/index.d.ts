@@ -1,16 +1,17 @@
-// The package's types; its modules are the console's own files, unchanged.
+// Types of the package. Its modules are files of the console, unchanged.
 
 /** Any JSON value. */
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
 
 /**
- * Your job types, each as `{ payload: …; result: …; output: … }`. With one in it, `enqueue` takes no other.
+ * Your job types, each as `{ payload: …; result: …; output: … }`. Once you declare one, `enqueue`
+ * accepts only declared types.
  */
 export interface JobTypes {}
 
 /**
- * The streams of a job type, as its `output` declares them; else any, each a text or a list.
- * One that has said nothing yet is not there.
+ * Streams of a job type, as its `output` declares them. Without a declaration, any streams, each a
+ * text or a list. A stream without output is absent.
  */
 export type OutputOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
@@ -19,7 +20,7 @@ export type OutputOf<T extends JobType> = T extends keyof JobTypes
   : AnyOutput;
 type AnyOutput = { [stream: string]: any };
 
-/** The name of a job type: one of yours, or any string while none is declared. */
+/** Name of a job type. Any string until you declare a type. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
 export type PayloadOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { payload: infer P }
@@ -42,10 +43,10 @@ export type JobState =
   | "completed"
   | "failed"
   | "cancelled";
-/** How current a watch is. */
+/** Freshness of a watch. */
 export type Freshness = "live" | "catching-up" | "polling" | "offline";
 
-/** How far a job is; the last report wins. */
+/** Last reported progress of a job. */
 export type Progress = {
   /** 0 to 100. */
   percentage?: number | null;
@@ -53,17 +54,17 @@ export type Progress = {
   message?: string | null;
 };
 
-/** What a suspended job waits for. */
+/** Cause of a job's suspension. */
 export type Wait = {
   kind: "sleep" | "ask" | "event" | "children";
   name: string | null;
   question?: string | null;
   options?: Json[] | null;
-  /** When it continues without an answer. */
+  /** When the job continues without an answer. */
   until?: string | null;
 };
 
-/** A job as `get_job` and the lists give it; instants are ISO 8601, UTC. */
+/** A job as `get_job` and the lists return it. Instants are ISO 8601 in UTC. */
 export type Job<T extends JobType = JobType> = {
   id: string;
   workspace_id: string;
@@ -71,10 +72,10 @@ export type Job<T extends JobType = JobType> = {
   session_id: string | null;
   queue: string;
   job_type: T;
-  /** Only of one job: lists have a `glimpse`. */
+  /** Only in the row of one job. Lists have a `glimpse`. */
   payload: PayloadOf<T>;
   status: JobStatus;
-  /** What people look for; re-read a moment after a change of status. */
+  /** State to show. It is absent until the row is read again after a change of status. */
   state?: JobState;
   priority: number;
   progress: Progress | null;
@@ -86,13 +87,13 @@ export type Job<T extends JobType = JobType> = {
   next_retry_at: string | null;
   scheduled_for: string | null;
   started_at: string | null;
-  /** The end, however it ended. */
+  /** When the job ended, with any status. */
   finished_at: string | null;
   completed_at: string | null;
   created_at: string;
   updated_at: string;
   deadline_at: string | null;
-  /** It is cancelled if it has not started by then. */
+  /** The job is cancelled if it has not started by then. */
   start_by_at: string | null;
   start_by_seconds: number | null;
   idempotency_key: string | null;
@@ -104,9 +105,9 @@ export type Job<T extends JobType = JobType> = {
   next_run_at?: string | null;
   /** The last error in one line. */
   error?: string | null;
-  /** Where its time went. */
+  /** Queue time and run time. */
   times?: { queue_ms: number | null; run_ms: number; runs: number };
-  /** What its attempts cost in foreign services, as far as processors counted it. */
+  /** Cost of external services, as reported by processors. */
   cost_usd: number | null;
   timeout_seconds: number | null;
   unique_key: string | null;
@@ -117,19 +118,20 @@ export type Job<T extends JobType = JobType> = {
   deaths?: number;
   schema_version: number;
   traceparent: string | null;
-  /** The job that it runs again, and from which step. */
+  /** The replayed job, and the step from which this job replays it. */
   replay_of: string | null;
   replay_from: string | null;
-  /** Raised by each retry of an ended job; the token of its latest lease. */
+  /** Increased by each retry of an ended job. */
   generation: number;
+  /** Token of the latest lease. */
   fence: number;
-  /** The `seq` of its last event. */
+  /** `seq` of the last event. */
   last_seq: number;
-  /** How far its streams are; `output` of a watch has what they said. */
+  /** End of each stream. `output` of a watch has the content. */
   streams?: { [stream: string]: { attempt: number; next: number } } | null;
 };
 
-/** A line of a job's history. */
+/** An event of a job's history. */
 export type JobEvent = {
   job_id: string;
   seq: number;
@@ -139,7 +141,7 @@ export type JobEvent = {
   at: string;
 };
 
-/** What `enqueue_job` takes beside type and payload; what is left out the job type decides. */
+/** Options of `enqueue_job`. The job type has the defaults. */
 export type EnqueueOptions = {
   queue?: string | undefined;
   priority?: number | undefined;
@@ -147,13 +149,13 @@ export type EnqueueOptions = {
   delay_seconds?: number | undefined;
   max_attempts?: number | undefined;
   timeout_seconds?: number | undefined;
-  /** Repeating the call with the same key gives the first job. */
+  /** A repeated call with the same key returns the first job. */
   idempotency_key?: string | undefined;
   concurrency_key?: string | undefined;
   session_id?: string | undefined;
   parent_id?: string | undefined;
   deadline_at?: string | undefined;
-  /** It is cancelled if it has not started so long after its creation or `scheduled_for`. */
+  /** The job is cancelled if it has not started so long after its creation or `scheduled_for`. */
   start_by_seconds?: number | undefined;
   unique?:
     | {
@@ -162,19 +164,19 @@ export type EnqueueOptions = {
         on_conflict?: "skip" | "replace" | "raise" | undefined;
       }
     | undefined;
-  /** With `unique`: a later job within this time takes its place. */
+  /** With `unique`, a later job within this time replaces this one. */
   debounce_seconds?: number | undefined;
   schema_version?: number | undefined;
   tags?: string[] | undefined;
   traceparent?: string | undefined;
 };
 
-/** A job to be added with others. */
+/** A job for `enqueueMany`. */
 export type NewJob<T extends JobType = JobType> = {
   [K in T]: { job_type: K; payload: PayloadOf<K> } & EnqueueOptions;
 }[T];
 
-/** What is used of a supabase-js client: any version of it, with any types of its own. */
+/** The used part of a supabase-js client, of any version and with any database types. */
 export type Client = {
   schema(name: any): any;
   channel(topic: string, options: any): any;
@@ -188,30 +190,31 @@ export type Client = {
   };
 };
 
-/** A call that failed: refused by the queue, or not answered. */
+/** A call failed, because the queue rejected it or no response came. */
 export declare class QueueError extends Error {
-  /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
+  /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
   code: string;
-  /** The HTTP status; 0 without an answer, as for one that is empty or cut short. */
+  /** HTTP status, or 0 if there was no response or an incomplete one. */
   status: number;
   details: string | null;
+  /** Whether the server rejected the call, so that repeating it does not help. */
   readonly reachable: boolean;
-  /** The caller may not have it. */
+  /** Whether the caller has no access. */
   readonly isRefusal: boolean;
-  /** No server answered, as opposed to one that failed. */
+  /** Whether no server responded. A server that fails does respond. */
   readonly isAway: boolean;
 }
-/** What `ended` rejects with when the job is deleted, or was never visible. */
+/** The reason with which `ended` rejects when the job is deleted or not visible. */
 export declare class JobGone extends Error {
   readonly code: "job_not_found";
 }
 export declare const ENDED: ReadonlySet<string>;
 export declare const FRESHNESS: readonly Freshness[];
 
-/** Say once in which schema a client's jobs are, `minutehand` by default. */
+/** Set the schema of a client's jobs. Default `minutehand`. */
 export declare function setSchema(client: Client, schema: string): void;
 
-/** Add one job; with an `idempotency_key`, or find the one that key made. */
+/** Add one job. If a job with the same `idempotency_key` exists, return that job instead. */
 export declare function enqueue<T extends JobType>(
   client: Client,
   jobType: T,
@@ -219,14 +222,14 @@ export declare function enqueue<T extends JobType>(
   options: EnqueueOptions & { workspace_id: string; schema?: string },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
-/** Add 1 to 1,000 jobs, all or none, in their order. */
+/** Add 1 to 1,000 jobs in their order. Either all are added, or none. */
 export declare function enqueueMany<T extends JobType>(
   client: Client,
   jobs: readonly NewJob<T>[],
   options: { workspace_id: string } & In,
 ): Promise<{ jobs: { job: Job<T>; created: boolean }[]; wake: boolean }>;
 
-/** Emit the event that jobs wait for by its name; the first of a name counts. */
+/** Emit an event by name for the jobs that wait for it. Only the first event of a name counts. */
 export declare function emitEvent(
   client: Client,
   name: string,
@@ -235,15 +238,15 @@ export declare function emitEvent(
 ): Promise<{ first: boolean }>;
 
 type In = { schema?: string | undefined };
-/** Cancel a job and its live children; its row. */
+/** Cancel a job and its live children. Returns its row. */
 export declare function cancel(client: Client, jobId: string, options?: In): Promise<Job>;
-/** Run a failed or cancelled job again, or a delayed one now; its row. */
+/** Run a failed or cancelled job again, or a delayed job now. Returns its row. */
 export declare function retry(
   client: Client,
   jobId: string,
   options?: In & { payload?: { [name: string]: Json | undefined } | undefined },
 ): Promise<Job>;
-/** Run a job again as a new one, from its start or a step that finished. */
+/** Run a job again as a new job, from its start or from a finished step. */
 export declare function replay(
   client: Client,
   jobId: string,
@@ -253,7 +256,7 @@ export declare function replay(
     idempotency_key?: string | undefined;
   },
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
-/** Answer the question a job waits with, of several by its `name`; its row. */
+/** Answer a job's question. If it has several, `name` chooses one. Returns the job's row. */
 export declare function answer(
   client: Client,
   jobId: string,
@@ -261,40 +264,46 @@ export declare function answer(
   options?: In & { name?: string | undefined },
 ): Promise<Job>;
 
-/** How patient a watch is, in ms. */
+/** Timing of a watch, in ms. */
 export type Timing = {
+  /** Time between reads while Realtime is unavailable. */
   pollingInterval?: number | undefined;
+  /** Maximum time until a read checks that no message was missed. */
   silence?: number | undefined;
+  /** Minimum time until that read. */
   firstSilence?: number | undefined;
+  /** Time after a join within which messages must arrive. */
   readyTimeout?: number | undefined;
+  /** Time to wait for a missing event before it is read. */
   reorder?: number | undefined;
+  /** Time after which the first join counts as failed. */
   joinTimeout?: number | undefined;
 };
 
-/** What is known of a watched job now. */
+/** Current state of a watched job. */
 export type WatchedJob<T extends JobType = JobType> = {
   job: Job<T> | null;
   status: JobStatus | null;
   progress: Progress | null;
-  /** With its `result`, as each end comes with the whole row. */
+  /** True together with `result`, because an end appears only with the whole row. */
   isCompleted: boolean;
   isFailed: boolean;
   isCancelled: boolean;
-  /** Someone cancelled it, and it still runs. */
+  /** Someone cancelled the job, and it still runs. */
   isCancelling: boolean;
   isEnded: boolean;
-  /** It has not been read yet. */
+  /** The job has not been read yet. */
   isLoading: boolean;
-  /** The job's own error. */
+  /** Error message of the job. */
   error: string | null;
-  /** What its streams have said by now: of each its text, or its items. */
+  /** Text or items by stream. */
   output: OutputOf<T>;
   freshness: Freshness;
-  /** It was deleted, or is another's. */
+  /** The job was deleted, or is not visible to the caller. */
   missing: boolean;
-  /** Only with `history`. */
+  /** Events of the job. Only with `history`. */
   events: JobEvent[];
-  /** Why reading it fails. */
+  /** Error of the last read. */
   problem: QueueError | null;
 };
 
@@ -302,30 +311,30 @@ export interface Watch<S> {
   readonly state: S;
   readonly freshness: Freshness;
   readonly closed: boolean;
-  /** At most once a frame; returns what ends it. */
+  /** Call `listener` after changes, at most once per frame. Returns a function that stops. */
   subscribe(listener: () => void): () => void;
   refresh(): Promise<void>;
   close(): void;
 }
 export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<T>> {
-  /** Resolves on any end with the job; rejects when it is gone or unwatched. */
+  /** Resolves with the ended job. Rejects if the job is gone or the watch is closed. */
   readonly ended: Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
-  /** The guest session whose id is the key to the job; its row has no payload then. */
+  /** Id of the guest session that grants access to the job. The row then has no payload. */
   session_id?: string | undefined;
-  /** Also hand out and keep past events, at most `historyLimit`, 2,000. */
+  /** Also deliver and keep past events, at most `historyLimit` (default 2,000). */
   history?: boolean | undefined;
   historyLimit?: number | undefined;
-  /** Hand out events after this `seq`. */
+  /** Deliver events after this `seq`. */
   after?: number | undefined;
-  /** Each event once, in order. */
+  /** Called for each event once, in order. */
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Once for each end, also for one before it was watched. */
+  /** Called once for each end, even if the job ended before the watch started. */
   onEnd?: ((job: Job<T>) => void) | undefined;
   onChange?: ((state: WatchedJob<T>) => void) | undefined;
-  /** What its streams have said by now, at most once a frame; the last of it before `onEnd`. */
+  /** Called with all output, at most once per frame, and with the complete output before `onEnd`. */
   onOutput?: ((output: OutputOf<T>) => void) | undefined;
 };
 export declare function watchJob<T extends JobType = JobType>(
@@ -334,51 +343,53 @@ export declare function watchJob<T extends JobType = JobType>(
   options?: JobOptions<T>,
 ): JobWatch<T>;
 
-/** A piece of what a job says in a stream. */
+/** A piece of a job's stream. */
 export type Piece = {
   stream: string;
   /**
-   * How often the stream was begun. Drop what was said under another: the first piece of each is
-   * `from` 0.
+   * Attempt that wrote the piece. The first piece of each attempt has `from` 0. Then discard the
+   * pieces of earlier attempts.
    */
   attempt: number;
-  /** In characters (code points) or items: where it begins, and where the next one does. */
+  /** Offset of this piece, in characters (code points) or items. */
   from: number;
+  /** Offset of the next piece. */
   next: number;
   text?: string;
   items?: Json[];
 };
 /**
- * What a job says in a stream, from the beginning or an offset, then live: each character and each
- * item once and in order. It ends with the job, and returns it; throws when the job is gone.
+ * Yield the pieces of a job's stream from the beginning or an offset, then live, each character and
+ * each item once and in order. The generator ends with the job and returns its row. It throws if
+ * the job is gone.
  */
 export declare function outputOf<T extends JobType = JobType>(
   client: Client,
   jobId: string,
   name: string,
   options?: In & {
-    /** Of a guest session that shows the job. */
+    /** Id of the guest session that grants access to the job. */
     session_id?: string | undefined;
-    /** `next` of the last piece that is known. */
+    /** `next` of the last known piece. */
     from?: number | undefined;
-    /** Its `attempt`; without it `from` is of the present one. */
+    /** `attempt` of that piece. Default: the current attempt. */
     attempt?: number | undefined;
     signal?: AbortSignal | undefined;
   },
 ): AsyncGenerator<Piece, Job<T>, undefined>;
 
-/** Wait until all have ended; their rows, in the order of the ids. Rejects where one is gone. */
+/** Wait until all jobs have ended. Returns their rows in the order of the ids. Rejects if one is gone. */
 export declare function waitAll<T extends JobType = JobType>(
   client: Client,
   jobIds: Iterable<string>,
   options?: In & { signal?: AbortSignal | undefined },
 ): Promise<Job<T>[]>;
 
-/** As `list_jobs` filters, of a workspace or a session; every condition that is given must hold. */
+/** Filter of `list_jobs` for a workspace or a session. All given conditions must match. */
 export type JobFilter = {
   workspace_id?: string | undefined;
   session_id?: string | undefined;
-  /** Enqueued by the signed-in user. */
+  /** Only jobs that the signed-in user enqueued. */
   mine?: boolean | undefined;
   user_id?: string | undefined;
   status?: JobStatus | readonly JobStatus[] | undefined;
@@ -396,7 +407,7 @@ export type JobFilter = {
   search?: string | undefined;
   ids?: readonly string[] | undefined;
 };
-/** A job as a list has it: without payload and result. */
+/** A job in a list, without payload and result. */
 export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
 export type WatchedJobs = {
   /** Newest first. */
@@ -410,19 +421,19 @@ export declare function watchJobs(
   filter: JobFilter,
   options?: Timing &
     In & {
-      /** 1 to 200; 20 by default. */
+      /** 1 to 200. Default 20. */
       limit?: number | undefined;
       onChange?: ((state: WatchedJobs) => void) | undefined;
       onEvent?: ((event: JobEvent) => void) | undefined;
-      /** Each job of the filter that ends from here on, once, also if it has left the list. */
+      /** Called once for each job that ends from now on, even if it has left the list. */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
 ): Watch<WatchedJobs>;
 
-/** Learn when to read what a page shows of a workspace or a session. */
+/** Options of a watch that reports when a page must read its workspace or session. */
 export type TopicOptions = Timing &
   In & {
-    /** At the start, and whenever something may have changed; repeated when it throws. */
+    /** Called at the start and whenever something may have changed. Repeated if it throws. */
     onRead?: (() => Promise<unknown> | unknown) | undefined;
     onEvent?: ((event: JobEvent) => void) | undefined;
     onChange?: ((state: WatchedJobs) => void) | undefined;

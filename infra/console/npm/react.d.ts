@@ -15,16 +15,16 @@ import type {
 import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
-  /** The guest session whose id is the key to the job; its row has no payload then. */
+  /** Id of the guest session that grants access to the job. The row then has no payload. */
   session_id?: string | undefined;
   pollingInterval?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Once for each end, also for one before it was followed. */
+  /** Called once for each end, even if the job ended before it was followed. */
   onEnd?: ((job: Job<T>) => void) | undefined;
 };
 
-/** A followed job and what can be done to it; the promises reject with a `QueueError`. */
+/** A followed job and its actions. The promises reject with a `QueueError`. */
 export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
   refresh(): Promise<void> | undefined;
   cancel(): Promise<Job>;
@@ -34,12 +34,12 @@ export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
 
 type Where = { workspace_id?: string | undefined; schema?: string | undefined };
 
-/** Make the hooks for a client, once, outside of components. */
+/** Create the hooks for a client. Call this once, outside of components. */
 export declare function makeHooks(
   client: Client | (() => Client),
   defaults?: Where,
 ): {
-  /** Nothing is followed without an id. */
+  /** Follow one job. Without an id, nothing is followed. */
   useJob<T extends JobType = JobType>(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
@@ -47,7 +47,7 @@ export declare function makeHooks(
   useJobStatus<T extends JobType = JobType>(
     options: UseJobOptions<T> & { jobId: string | null | undefined },
   ): UsedJob<T>;
-  /** `enqueue` adds a job, which is followed; null and a `problem` where it is refused. */
+  /** `enqueue` adds a job and follows it. If that fails, it returns null and sets `problem`. */
   useEnqueue<T extends JobType>(
     jobType: T,
     options?: UseJobOptions<T>,
@@ -58,13 +58,13 @@ export declare function makeHooks(
     filter?: JobFilter,
     options?: {
       limit?: number | undefined;
-      /** Each that ends from here on, once. */
+      /** Called once for each job that ends from now on. */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
   ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
-// not named `Attributes`: within the module "react" that would be React's own
+// Not named `Attributes`, because within the module "react" that name is React's own type.
 type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
   MinutehandJobProps;
 

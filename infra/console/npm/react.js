@@ -1,6 +1,6 @@
 "use client";
 
-// React's hooks over one client.
+// React hooks for one client.
 
 import * as React from "react";
 import { createHooks } from "./jobs/hooks.js";

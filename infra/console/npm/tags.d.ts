@@ -1,24 +1,24 @@
-// The element as a page has it; `minutehand/element` defines it.
+// Types of the element that `minutehand/element` defines.
 
 import type { Client, Job, Json } from "./index.js";
 
 export interface MinutehandJob extends HTMLElement {
   /** Your supabase-js client. */
   client: Client | null | undefined;
-  /** Words in place of the English ones. */
+  /** Texts that replace the English ones, by name. */
   texts: Record<string, string>;
   /** The attribute `job-id`. */
   jobId: string | null;
   readonly job: Job | null;
-  /** Read now. */
+  /** Read the job now. */
   refresh(): Promise<void>;
-  /** Answer the question it waits with. */
+  /** Answer the job's question. */
   answer(answer: Json): Promise<void>;
 }
 
 export type JobChange = CustomEvent<{ job: Job | null }>;
 
-/** What a framework's markup may set of it, for its `JSX.IntrinsicElements["minutehand-job"]`. */
+/** Attributes of the element in a framework's `JSX.IntrinsicElements["minutehand-job"]`. */
 export type MinutehandJobProps = {
   client?: Client | null | undefined;
   texts?: Record<string, string> | undefined;
@@ -35,11 +35,11 @@ declare global {
   interface HTMLElementTagNameMap {
     "minutehand-job": MinutehandJob;
   }
-  // both bubble, to the document and the window
+  // both events bubble to the document and the window
   interface GlobalEventHandlersEventMap {
-    /** Something of it changed, at most once per frame. */
+    /** The job changed. Fires at most once per frame. */
     jobchange: JobChange;
-    /** It has ended, or had when it was read. */
+    /** The job has ended. Also fires if the first read finds it ended. */
     jobend: JobChange;
   }
 }

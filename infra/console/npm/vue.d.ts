@@ -1,7 +1,7 @@
 import type { HTMLAttributes, PublicProps } from "vue";
 import type { JobChange, MinutehandJob, MinutehandJobProps } from "./tags.js";
 
-// as Vue's guide types a custom element: listeners are props that begin with `on`
+// Vue's guide types a custom element this way. Listeners are props that begin with `on`.
 type JobElementProps = HTMLAttributes &
   PublicProps &
   Omit<MinutehandJobProps, "onjobchange" | "onjobend"> & {

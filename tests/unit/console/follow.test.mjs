@@ -229,7 +229,7 @@ test("who may no longer read keeps nothing of what they read", async () => {
       this.rows = [1];
     }
 
-    forget() {
+    clear() {
       this.rows = [];
     }
   }

@@ -59,43 +59,43 @@ for (let seed = 1; seed <= 200; seed += 1)
         for (const piece of sent) {
           const isCut = pick(8) === 0; // too long for a message: it says where to read
           const bare = { ...piece, text: undefined, items: undefined };
-          keep(output.take(isCut ? bare : piece, { isMessage: true }));
+          keep(output.add(isCut ? bare : piece, { isMessage: true }));
           if (pick(6) > 0) continue;
           // a read from what is known, of which the answer is older than messages that overtook it
           const known = output.ends[stream];
           const until = Math.max(known.next, pick(piece.next + 1));
-          keep(output.take(pieceOf(stream, attempt, whole, known.next, until)));
+          keep(output.add(pieceOf(stream, attempt, whole, known.next, until)));
         }
         const row = { [stream]: { attempt, next: whole.length } };
-        if (output.lacks(row)) {
+        if (output.isBehind(row)) {
           const from = output.ends[stream]?.attempt === attempt ? output.ends[stream].next : 0;
-          keep(output.take(pieceOf(stream, attempt, whole, from, whole.length)));
+          keep(output.add(pieceOf(stream, attempt, whole, from, whole.length)));
         }
-        assert.deepEqual([output.lacks(row), output.hasGap], [false, false]);
+        assert.deepEqual([output.isBehind(row), output.hasGap], [false, false]);
         assert.deepEqual(got[stream], { attempt, units: whole });
-        assert.deepEqual(output.said[stream], stream === "facts" ? whole : whole.join(""));
-        assert.deepEqual(output.take(pieces[5]), []);
-        assert.deepEqual(output.take({ ...pieces[5], attempt: attempt - 1 }), []);
+        assert.deepEqual(output.content[stream], stream === "facts" ? whole : whole.join(""));
+        assert.deepEqual(output.add(pieces[5]), []);
+        assert.deepEqual(output.add({ ...pieces[5], attempt: attempt - 1 }), []);
       }
   });
 
 test("an attempt that begins again empties its stream and no other", () => {
   const output = new Output();
-  output.take({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
-  output.take({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
-  const before = output.said;
-  const begun = output.take({ stream: "reply", attempt: 2, from: 0, next: 0 });
+  output.add({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
+  output.add({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
+  const before = output.content;
+  const begun = output.add({ stream: "reply", attempt: 2, from: 0, next: 0 });
   assert.deepEqual(begun, [{ stream: "reply", attempt: 2, from: 0, next: 0, text: "" }]);
-  assert.deepEqual(output.said, { reply: "", facts: [1] });
+  assert.deepEqual(output.content, { reply: "", facts: [1] });
   assert.deepEqual(before, { reply: "Hello", facts: [1] }); // who holds it sees it change
-  output.take({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
-  assert.deepEqual([output.said.facts, output.hasGap], [[], true]);
+  output.add({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
+  assert.deepEqual([output.content.facts, output.hasGap], [[], true]);
 });
 
 test("who knows a part gets the rest, or all of another attempt", () => {
   const rest = (after) => {
     const output = new Output({ reply: after });
-    return output.take({ stream: "reply", attempt: 3, from: 0, next: 6, text: "🌍 said" });
+    return output.add({ stream: "reply", attempt: 3, from: 0, next: 6, text: "🌍 said" });
   };
   const piece = { stream: "reply", attempt: 3, next: 6 };
   assert.deepEqual(rest({ attempt: 3, next: 2 }), [{ ...piece, from: 2, text: "said" }]);
@@ -105,9 +105,9 @@ test("who knows a part gets the rest, or all of another attempt", () => {
 
 test("messages that brought all that a read found are distinguished from the rest", () => {
   const output = new Output();
-  output.take({ stream: "reply", attempt: 1, from: 0, next: 1, text: "a" }, { isMessage: true });
+  output.add({ stream: "reply", attempt: 1, from: 0, next: 1, text: "a" }, { isMessage: true });
   assert.ok(output.isReceived);
-  output.take({ stream: "reply", attempt: 1, from: 1, next: 2, text: "b" });
+  output.add({ stream: "reply", attempt: 1, from: 1, next: 2, text: "b" });
   assert.ok(!output.isReceived);
   output.markReceived();
   assert.ok(output.isReceived);

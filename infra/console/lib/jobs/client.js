@@ -1,120 +1,122 @@
-// Calls of the Data API, under the user's own token and row level security.
+// Calls of the Data API with the user's token, under row level security.
 
-/** A read that is not answered in this time has failed. */
+/** Timeout of a read, in ms. */
 export const READ_MS = 10_000;
-/** Where `minutehand install` puts what clients see, by default. */
-const INSTALLED = "minutehand";
+/** Default schema into which `minutehand install` puts the tables and functions for clients. */
+const DEFAULT_SCHEMA = "minutehand";
 
 const schemas = new WeakMap();
 
-/** Say once in which schema a client's jobs are; an option `schema` of a call goes before it. */
+/** Set the schema of a client's jobs. The option `schema` of a call overrides it. */
 export function setSchema(client, schema) {
   schemas.set(client, schema);
 }
 
-/** Our tables and functions, over a supabase-js client. */
+/** Return a supabase-js client of the schema that has Minutehand's tables and functions. */
 export const inSchema = (client, schema) =>
-  client.schema(schema ?? schemas.get(client) ?? INSTALLED);
+  client.schema(schema ?? schemas.get(client) ?? DEFAULT_SCHEMA);
 
-/** A call that failed: refused by the queue, or not answered. */
+/** A call failed, because the queue rejected it or no response came. */
 export class QueueError extends Error {
   constructor({ message, code = "", hint, details }, status) {
-    super((status && message) || "The Data API did not answer"); // a browser's words say less
+    super((status && message) || "The Data API did not answer"); // a browser's text is less clear
     this.name = "QueueError";
-    /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
+    /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
     this.code = (code.startsWith("PT") ? hint : null) || code;
-    /** The HTTP status; 0 without an answer. */
+    /** HTTP status, or 0 if there was no response. */
     this.status = status ?? 0;
     this.details = details ?? null;
   }
 
-  /** Whether a server answered and refused: repeating the call does not help. */
+  /** Whether the server rejected the call, so that repeating it does not help. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 
-  /** Whether the caller may not have it; a function the Data API has not seen yet is no refusal. */
+  /**
+   * Whether the caller has no access. A function that the Data API does not know yet is not a
+   * refusal.
+   */
   get isRefusal() {
     const { status, code } = this;
     return status === 401 || status === 403 || (status === 404 && !code.startsWith("PGRST"));
   }
 
-  /** Whether no server of the Data API has answered, as opposed to one that failed. */
+  /** Whether no Data API server responded. A server that fails does respond. */
   get isAway() {
     return this.status === 0 || (this.status >= 500 && !/^[0-9A-Z]{5}$/.test(this.code));
   }
 }
 
-/** Whether an answer holds what was asked for: an empty one, or another's, is none. */
-const isThere = (data) => data !== null && data !== undefined;
+const hasData = (data) => data !== null && data !== undefined;
 
-/** Whether what supabase-js calls a success holds nothing, or only half of what was asked for. */
-const isIncomplete = ({ data, error, status }, isWhole = isThere) =>
+/** Whether a response that supabase-js calls a success is empty or incomplete. */
+const isIncomplete = ({ data, error, status }, isWhole = hasData) =>
   status >= 200 && status < 300 && Boolean(error || !isWhole(data));
 
-/** What a supabase-js query gives, or a `QueueError`. */
-async function unwrap(query, isWhole = isThere) {
-  const answer = await query;
-  if (isIncomplete(answer, isWhole)) throw new QueueError({}, 0);
-  const { data, error, status } = answer;
+/** Return the data of a supabase-js query, or throw a `QueueError`. */
+async function unwrap(query, isWhole = hasData) {
+  const response = await query;
+  if (isIncomplete(response, isWhole)) throw new QueueError({}, 0);
+  const { data, error, status } = response;
   if (error) throw new QueueError(error, status);
   return data;
 }
 
 /**
- * What `run(signal)` gives, or the error of `limit` when that comes first: also of what ignores the
- * signal, as supabase-js while it renews a token.
+ * Return the result of `run(signal)`, or throw the reason of `limit` if that aborts first. This
+ * also ends calls that ignore the signal, such as supabase-js while it renews a token.
  */
 export function withTimeout(run, limit) {
-  const over = new Promise((_, reject) =>
+  const timeout = new Promise((_, reject) =>
     limit.addEventListener("abort", () => reject(limit.reason), { once: true }),
   );
-  return Promise.race([run(limit), over]);
+  return Promise.race([run(limit), timeout]);
 }
 
 /**
- * What a read answers that is repeated while too many of its workspace run: soon, then each second,
- * never all pages at once. A server that is busy for all of that time is not away.
+ * Repeat a read while its workspace has too many reads in flight. The pause grows to one second and
+ * is random, so that pages do not all read at once. A server that stays busy counts as reachable.
  */
-async function retryWhileBusy(read, signal, ms = READ_MS, isRefused = isTooMany) {
+async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLimited) {
   const until = Date.now() + 0.8 * ms;
   for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
-    const answer = await read();
+    const response = await read();
     const isOver = signal?.aborted || Date.now() + 1.5 * pause > until;
-    if (isOver || !isRefused(answer)) return answer;
+    if (isOver || !isRejected(response)) return response;
     await new Promise((then) => setTimeout(then, pause * (0.5 + Math.random())));
   }
 }
 
-const isTooMany = ({ status }) => status === 429;
-const BUSY_MS = 4000; // a job is held for milliseconds
-const isBusy = ({ error }) => [error?.hint, error?.code].includes("job_busy");
+const isRateLimited = ({ status }) => status === 429;
+const BUSY_MS = 4000; // another transaction usually locks a job for milliseconds
+const isLocked = ({ error }) => [error?.hint, error?.code].includes("job_busy");
 
-/** What a write answers that is repeated while another transaction changes its job. */
-export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isBusy);
+/** Repeat a write while another transaction changes its job. */
+export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
 
-/** One answer within its time, and before `signal`. */
+/** Return the response of a query, or throw a `QueueError` after `ms` or when `signal` aborts. */
 export async function readOnce(
   query,
   { ms = READ_MS, run = retryWhileBusy, isWhole, signal } = {},
 ) {
-  // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
+  // without supabase-js's retries, because the follower repeats a read and reports its freshness
   const single = query.retry ? query.retry(false) : query;
-  const send = (limit) => run(() => single.abortSignal(limit), limit, ms);
-  const over = new AbortController();
-  const end = () => over.abort();
-  const timer = setTimeout(end, ms);
-  signal?.addEventListener("abort", end, { once: true });
+  const send = (aborted) => run(() => single.abortSignal(aborted), aborted, ms);
+  const limit = new AbortController();
+  const abort = () => limit.abort();
+  const timer = setTimeout(abort, ms);
+  signal?.addEventListener("abort", abort, { once: true });
   try {
-    return await withTimeout((limit) => unwrap(send(limit), isWhole), over.signal);
+    return await withTimeout((aborted) => unwrap(send(aborted), isWhole), limit.signal);
   } catch (error) {
     throw error instanceof QueueError ? error : new QueueError({}, 0);
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", end);
+    signal?.removeEventListener("abort", abort);
   }
 }
 
-/** What one of our functions answers. */
+/** Call one of Minutehand's functions and return its result. */
 export const call = (client, schema, name, values, options) =>
   readOnce(inSchema(client, schema).rpc(name, values), options);

@@ -1,75 +1,93 @@
-// Follows one subject: joins its topic, then reads what it may have missed, and says how fresh it
-// is. What is read and what a message means is left to subclasses; user, socket and outages are the
-// session's.
+// Follows one subject. It joins the subject's topic, then reads what it may have missed, and
+// reports its freshness. Subclasses read and interpret messages. The session handles the user, the
+// socket and outages.
 
 import { later, nextFrame, notify } from "./page.js";
 import { HUNG, OUTDATED } from "./session.js";
 import { ANOTHER_USER } from "./socket.js";
 
-/** How current a watch is; see `Follower.freshness`. */
+/** Values of `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  silence: 30_000, // at most so many ms until a read proves that nothing was missed
-  firstSilence: 1500, // at least so many: Realtime drops messages silently
-  // ms after a join in which Realtime says that messages arrive; it gives up after 60,000, and a
-  // server from before 2026 never says so
+  silence: 30_000, // maximum ms until a read checks that no message was missed
+  firstSilence: 1500, // minimum ms until that read, because Realtime drops messages silently
+  // ms after a join within which Realtime reports that messages arrive. It gives up after 60,000,
+  // and a server from before 2026 sends no report.
   readyTimeout: 65_000,
-  reorder: 100, // ms that a missing event may still arrive by itself
+  reorder: 100, // ms to wait for a missing event before it is read
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
 const MAX_POLL_MS = 30_000;
 const SLOW_MS = 5000; // a read that takes longer may have hung
-const WITHHELD_MS = 750; // a read that begins sooner does not show that no more is held back
-const READ_SHARE = 5; // a pause is so many times as long as a read took: servers under load rest
-const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
-const SPREAD_MS = 300; // so that many followers woken together do not all read together
-// A socket that brought something so lately and lacks something now is not dead: above the plan's
-// rate Realtime drops messages silently. It averages over a minute, so reads go on that long.
+const WITHHELD_MS = 750; // an earlier read does not show that no more messages are withheld
+const READ_FACTOR = 5; // a pause lasts at least this many reads, so that a loaded server can rest
+const CHECK_DIVISOR = 20; // a check is due after the time since the last change divided by this
+const SPREAD_MS = 300; // spreads the reads of followers that are woken together
+// If the socket delivered a message this recently and misses one now, the socket is not dead.
+// Realtime drops messages silently above the plan's rate. It averages the rate over a minute, so
+// reads continue for a minute.
 const LOSSY_MS = 60_000;
-const QUIET_MS = 4500; // without news, in which a channel that is not trusted could not have failed
+const QUIET_MS = 4500; // ms without changes after which a suspect channel is trusted again
 const SILENT = "silent";
 
-// What most states, and those of a topic that was silent, do when it is joined or lost.
+// Transitions of most states, and of those of a silent topic, when the topic is joined or lost.
 const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
 const SUSPECT = { joined: "silent", lost: "polling" };
 
 /**
- * The states of a follower. `says` is its freshness, `reads` how often it reads (`poll`, `often`, else
- * to check that nothing was missed), `on` the state after an event; others change nothing.
+ * States of a follower.
  *
- * Events: the topic is `joined`, or joined and `deaf`, since messages do not arrive yet; it is `lost`,
- * or `left` as silent. A `message` comes, before a read since the join has ended (`early`) or after.
- * A read has `ended`, or `failed`; `quiet`, it found nothing new. A `check` begins. Messages are
- * `withheld`, or one is `missed`.
+ * - `freshness`: the value that the watch reports.
+ * - `reads`: `poll` or `often`. Without it, reads only check that no message was missed.
+ * - `on`: the next state by event. Other events change nothing.
+ *
+ * Events:
+ *
+ * - `joined`: the topic is joined and messages arrive.
+ * - `deaf`: the topic is joined, but messages do not arrive yet.
+ * - `lost`: the topic was lost.
+ * - `left`: the topic was left because it was silent.
+ * - `late`: the first join took too long.
+ * - `early`: a message arrived before the first read after the join ended.
+ * - `message`: a message arrived later.
+ * - `ended`: a read succeeded.
+ * - `quiet`: a read found no change.
+ * - `failed`: a read failed.
+ * - `check`: a check begins.
+ * - `withheld`: the server withholds messages.
+ * - `missed`: a check found a change that no message delivered.
  */
 const STATES = {
-  // no topic has been joined yet, nor refused
-  joining: { says: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
+  // the first join has neither succeeded nor failed
+  joining: { freshness: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
   // Realtime is unavailable
-  polling: { says: "polling", reads: "poll", on: TOPIC },
-  // joined, and messages do not arrive yet
-  deaf: { says: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages arrive, and a read must bring what came before
-  syncing: { says: "catching-up", on: { ...TOPIC, ended: "live", withheld: "lossy" } },
+  polling: { freshness: "polling", reads: "poll", on: TOPIC },
+  // the topic is joined, but messages do not arrive yet
+  deaf: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
+  // messages arrive, and a read must return earlier changes
+  syncing: { freshness: "catching-up", on: { ...TOPIC, ended: "live", withheld: "lossy" } },
   live: {
-    says: "live",
+    freshness: "live",
     on: { ...TOPIC, failed: "syncing", check: "checking", withheld: "lossy", missed: "silent" },
   },
-  // a read proves that nothing was missed
-  checking: { says: "live", on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" } },
-  // messages are held back to stay within the plan, or dropped above it: reads bring them
-  lossy: { says: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages did not come: reads bring them until one does, or nothing happens
+  // a read checks that no message was missed
+  checking: {
+    freshness: "live",
+    on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" },
+  },
+  // messages are withheld to stay within the plan, or dropped above it, so reads replace them
+  lossy: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
+  // messages did not arrive, so reads replace them until one arrives or nothing changes
   silent: {
-    says: "polling",
+    freshness: "polling",
     reads: "poll",
     on: { ...SUSPECT, left: "rejoining", early: "syncing", message: "live", quiet: "live" },
   },
-  // a silent topic was left, and messages of its successor do not arrive yet
-  rejoining: { says: "polling", reads: "poll", on: SUSPECT },
-  closed: { says: "offline", on: {} },
+  // a silent topic was left, and messages of the new channel do not arrive yet
+  rejoining: { freshness: "polling", reads: "poll", on: SUSPECT },
+  closed: { freshness: "offline", on: {} },
 };
 const NOT_JOINED = ["joining", "polling", "rejoining", "closed"];
 
@@ -80,19 +98,19 @@ export class Follower {
   #leave = () => {};
   #state = "joining";
   #joins = 0;
-  #isSynced = false; // whether a read has ended that began after the last join
-  #until = -Infinity; // reads that begin before do not end the state
+  #isSynced = false; // whether a read that began after the last join has ended
+  #until = -Infinity; // reads that begin earlier do not end the state
   #reading = null;
-  #again = false;
-  #isSlow = false; // the read under way
+  #isReadRequested = false;
+  #isSlow = false; // whether the read in flight is slow
   #failures = 0;
   #error = null;
   #readAt = 0; // when the last read ended
-  #readMs = 0; // ms of it
-  #receivedAt = -Infinity; // when the last message since the join came
-  #newsAt = -Infinity;
-  #gapAt = Infinity; // when to read what is known to be missing
-  #checkAt = Infinity; // when to prove that nothing else is
+  #readMs = 0; // duration of the last read in ms
+  #receivedAt = -Infinity; // when the last message since the join arrived
+  #changedAt = -Infinity;
+  #gapAt = Infinity; // when to read events that are known to be missing
+  #checkAt = Infinity; // when to check that no other message was missed
   #terms = { checkMs: 0 };
   #timer = null;
   #listeners = new Set();
@@ -105,60 +123,61 @@ export class Follower {
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
   }
 
-  /** Read everything since what is known, by `read`. May throw; then it is tried again. */
+  /** Read all changes since the known state with `read`. If this throws, the read is repeated. */
   async catchUp() {}
 
-  /** Forget every row: someone else reads, or the one who does may not. */
-  forget() {}
+  /** Discard every row, because the user changed or lost access. */
+  clear() {}
 
-  /** Take one message of the topic. */
+  /** Apply a message of the topic. */
   receive(_payload) {}
 
-  /** Whether something is known to be missing. */
+  /** Whether an event is known to be missing. */
   get hasGap() {
     return false;
   }
 
-  /** Whether a message shows that one before it was lost. */
+  /** Whether messages are numbered, so that a message shows whether an earlier one was lost. */
   get isNumbered() {
     return false;
   }
 
-  /** Everything up to now is known: it is not asked of this socket any more. */
+  /** Called when every change up to now is known, so that the socket need not deliver it. */
   onSynced() {}
 
-  /** Whether the socket brought everything that reads have found since `onSynced`. */
+  /** Whether the socket delivered every change that reads found since `onSynced`. */
   get receivedAll() {
     return true;
   }
 
-  /** Whether the subject can change at any moment, so that silence is worth a read. */
+  /** Whether the subject may change at any time, so that silence justifies a read. */
   get isLive() {
     return true;
   }
 
-  /** At most so many ms until a read proves that nothing was missed. */
+  /** Maximum ms until a read checks that no message was missed. */
   get silence() {
     return this.#options.silence;
   }
 
-  /** Called once, when there is nothing to follow any more. */
+  /** Called once, when the watch is closed. */
   onClose() {}
 
   /**
-   * `live`: joined, messages arrive, and everything up to now was read since. `catching-up`: a read
-   * is under way, something is known to be missing, or messages do not arrive yet, are held back to
-   * stay within the plan, or dropped above it. `polling`: Realtime is unavailable, reads continue.
-   * `offline`: neither works.
+   * - `live`: the topic is joined, messages arrive, and a later read returned everything before.
+   * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive yet, are
+   *   withheld to stay within the plan, or are dropped above it.
+   * - `polling`: Realtime is unavailable, and reads continue.
+   * - `offline`: reads fail as well.
    */
   get freshness() {
-    const { says } = STATES[this.#state];
+    const { freshness } = STATES[this.#state];
     if (this.#session.isAway) return this.#isJoined ? "catching-up" : "offline";
-    if (this.#isSlow || (says === "live" && this.hasGap)) return "catching-up";
-    return says;
+    if (this.#isSlow || (freshness === "live" && this.hasGap)) return "catching-up";
+    return freshness;
   }
 
-  /** Why the last read failed, or null. */
+  /** Error of the last read, or null. */
   get error() {
     return this.#error ?? this.#session.problem;
   }
@@ -182,36 +201,36 @@ export class Follower {
     this.refresh();
   }
 
-  /** What a query answers that `ask` makes, for as long as who asked it is the one who reads. */
+  /** Return the response of the query that `ask` makes. Throws `OUTDATED` if the user changed. */
   async read(ask) {
-    const answer = await this.#session.read(ask);
+    const response = await this.#session.read(ask);
     if (this.closed) throw OUTDATED;
-    return answer;
+    return response;
   }
 
-  /** Another user's, or no one's: what was read is gone at once. The session has it read again. */
-  empty() {
-    this.forget();
+  /** Discard all rows because the user changed or signed out. The session requests a new read. */
+  reset() {
+    this.clear();
     this.#onUnsynced();
     this.#error = null;
     this.#announce();
   }
 
-  /** Who reads may not: nothing stays of what was read, nor the channel joined while they might. */
-  refuse() {
-    this.forget();
+  /** Discard all rows and rejoin the topic, because the user has lost access. */
+  revoke() {
+    this.clear();
     this.#announce();
-    this.#session.reenter(this.#topic, "refused");
+    this.#session.rejoin(this.#topic, "refused");
   }
 
-  /** Read now; resolves when a read that began after this call has ended. */
+  /** Read now. Resolves when a read that began after this call has ended. */
   refresh() {
-    this.#again = true;
+    this.#isReadRequested = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
     return this.#reading;
   }
 
-  /** Receive every change of state, at most once per frame. */
+  /** Call `listener` after changes of the state, at most once per frame. */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -253,9 +272,10 @@ export class Follower {
     this.#joins += 1;
     this.#isSynced = false;
     this.#receivedAt = -Infinity;
-    this.#newsAt = Date.now();
+    this.#changedAt = Date.now();
     this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
-    // only now: what was committed before is in this read or was sent; while deaf, reads go on
+    // The read starts after the join, so that every commit is in the read or in a message. While
+    // messages do not arrive, reads continue anyway.
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
@@ -269,12 +289,12 @@ export class Follower {
 
   #onMessage(payload) {
     if (this.closed) return;
-    // messages do arrive
+    // this message shows that messages arrive
     if (["deaf", "rejoining"].includes(this.#state)) this.#onJoined(this.#terms);
     this.#move(this.#isSynced ? "message" : "early");
-    this.#receivedAt = this.#newsAt = Date.now();
+    this.#receivedAt = this.#changedAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
-    // a stream of messages must not postpone the check, unless it shows what is missing
+    // a stream of messages must not postpone the check, unless their numbers show what is missing
     this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
     if (payload?.look_again === true) return void this.#onWithheld();
     this.receive(payload);
@@ -283,7 +303,7 @@ export class Follower {
     this.notify();
   }
 
-  /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
+  /** The server withholds messages. Reads replace them until a read finds no change. */
   #onWithheld() {
     this.#move("withheld");
     this.#until = Math.max(this.#until, Date.now() + WITHHELD_MS);
@@ -292,18 +312,18 @@ export class Follower {
   }
 
   /**
-   * Ms until a read proves again that nothing was missed: what Realtime drops silently is found within
-   * a twentieth of the time since the last news, or as the project's followers allow.
+   * Ms until the next check. A message that Realtime drops silently is found within a twentieth of
+   * the time since the last change, or later if the project has many followers.
    */
   get #checkPause() {
-    const share = (Date.now() - this.#newsAt) / CHECK_SHARE;
+    const share = (Date.now() - this.#changedAt) / CHECK_DIVISOR;
     const pause = Math.max(this.#options.firstSilence, this.#terms.checkMs, share);
-    return Math.max(Math.min(pause, this.silence), READ_SHARE * this.#readMs);
+    return Math.max(Math.min(pause, this.silence), READ_FACTOR * this.#readMs);
   }
 
   async #readAll() {
-    while (this.#again && !this.closed) {
-      this.#again = false;
+    while (this.#isReadRequested && !this.closed) {
+      this.#isReadRequested = false;
       const joins = this.#joins;
       const began = Date.now();
       const slow = later(() => {
@@ -311,12 +331,12 @@ export class Follower {
         this.notify();
       }, SLOW_MS);
       try {
-        const isNews = await this.catchUp();
+        const hasChanges = await this.catchUp();
         this.#readMs = Date.now() - began;
         this.#failures = 0;
         this.#error = null;
-        if (isNews) this.#newsAt = Date.now();
-        if (joins === this.#joins) this.#onRead(!isNews && began > this.#until);
+        if (hasChanges) this.#changedAt = Date.now();
+        if (joins === this.#joins) this.#onRead(!hasChanges && began > this.#until);
       } catch (error) {
         this.#onFailure(error);
       }
@@ -335,12 +355,13 @@ export class Follower {
     this.#move("failed");
   }
 
-  /** A read has ended that began after the last join. */
+  /** Handle the end of a read that began after the last join. */
   #onRead(isQuiet) {
     if (isQuiet) this.#move("quiet");
-    else if (this.#state === "silent") this.#until = Math.max(this.#until, this.#newsAt + QUIET_MS);
+    else if (this.#state === "silent")
+      this.#until = Math.max(this.#until, this.#changedAt + QUIET_MS);
     const isChecked = this.#state === "checking";
-    // what other reads than a check find is not asked of the socket
+    // only a check compares the socket with the read
     if (!this.#isSynced || !(isChecked || this.#state === "silent")) this.onSynced();
     this.#isSynced = true;
     this.#move("ended");
@@ -349,24 +370,24 @@ export class Follower {
 
   #onFailure(error) {
     if (error === OUTDATED) return;
-    if (error === HUNG) return void (this.#again = true);
+    if (error === HUNG) return void (this.#isReadRequested = true);
     const isRefused = error?.isRefusal && !this.#error?.isRefusal;
     this.#failures += 1;
     this.#error = error;
-    if (error?.status !== 429) this.#onUnsynced(); // a server that is busy will answer
-    if (isRefused) this.refuse();
+    if (error?.status !== 429) this.#onUnsynced(); // a busy server will respond later
+    if (isRefused) this.revoke();
   }
 
-  /** When to read although nothing asks for it. */
+  /** When to read without a request, in ms since the epoch. */
   #dueAt() {
     const { pollingInterval, firstSilence } = this.#options;
-    if (this.#session.isAway) return Infinity; // one reads for all until there is an answer
+    if (this.#session.isAway) return Infinity; // the session probes for all followers
     const { reads } = STATES[this.#state];
     if (this.#failures > 0 || reads === "poll") {
       const wait = pollingInterval * (this.isLive ? 1 : 5) * 1.6 ** this.#failures;
       return this.#readAt + Math.min(wait, MAX_POLL_MS) * (0.85 + Math.random() * 0.3);
     }
-    if (reads === "often") return this.#readAt + Math.max(firstSilence, READ_SHARE * this.#readMs);
+    if (reads === "often") return this.#readAt + Math.max(firstSilence, READ_FACTOR * this.#readMs);
     return this.#gapAt < Infinity || !this.isLive ? this.#gapAt : this.#checkAt;
   }
 
@@ -378,30 +399,30 @@ export class Follower {
   }
 
   #onTimer() {
-    if (this.#reading) return; // its end arms again
+    if (this.#reading) return; // the end of the read sets the timer again
     if (this.#failures === 0 && !this.hasGap) this.#move("check");
     this.refresh();
   }
 
-  /** See, after so many ms, whether the socket has brought what reads have found. */
+  /** Check after `ms` whether the socket delivered what reads have found. */
   #verifyIn(ms) {
     const joins = this.#joins;
     later(() => joins === this.#joins && !this.receivedAll && this.#onMissed(), ms);
   }
 
-  /** A check found what the socket never brought: messages are dropped, or the socket is dead. */
+  /** The socket did not deliver a change. Messages are dropped, or the socket is dead. */
   #onMissed() {
     if (!this.#isJoined) return;
     if (Date.now() < this.#receivedAt + LOSSY_MS) {
       this.#move("withheld");
       this.#until = Date.now() + LOSSY_MS;
-      this.onSynced(); // what was dropped is not asked for again
+      this.onSynced(); // the socket will not deliver the dropped messages
     } else if (this.#state === "silent") {
-      this.#session.reenter(this.#topic, SILENT);
+      this.#session.rejoin(this.#topic, SILENT);
     } else {
-      this.#move("missed"); // a first message may only be late: a new channel would lose it
+      this.#move("missed"); // the first message may only be late, and a new channel would lose it
       this.#until = Date.now() + QUIET_MS;
-      this.#session.proveSocket();
+      this.#session.checkSocket();
       this.#verifyIn(this.#options.pollingInterval);
     }
     this.notify();

@@ -1,4 +1,4 @@
-// Hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
+// Hooks for one client, built on a framework's hooks. `minutehand/react` builds them on React.
 
 import { answer, cancel, enqueue, retry } from "./changes.js";
 import { watchJobs } from "./watch.js";
@@ -6,31 +6,31 @@ import { stateOf, watchJob } from "./watch-job.js";
 
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
-/** Make the hooks of `React`, `preact/hooks`, or what keeps their contract. */
+/** Create the hooks from `React`, `preact/hooks`, or a library with the same contract. */
 export function createHooks({ useState, useEffect, useRef }, client, defaults = {}) {
   const { schema } = defaults;
-  const clientNow = () => (typeof client === "function" ? client() : client);
+  const getClient = () => (typeof client === "function" ? client() : client);
 
-  /** What `start` watches of `subject`: read from the watch at each render, and kept nowhere else. */
-  function useWatch(subject, start, nothing) {
-    const [held, hold] = useState(null);
+  /** Return the state of the watch that `start` creates for `subject`, read at each render. */
+  function useWatch(subject, start, initial) {
+    const [current, setCurrent] = useState(null);
     const [, draw] = useState(0);
     useEffect(() => {
       if (!subject) return undefined;
       const watch = start(() => draw((count) => count + 1));
-      hold({ subject, watch });
+      setCurrent({ subject, watch });
       return () => watch.close();
     }, [subject]);
-    const watch = held?.subject === subject && !held.watch.closed ? held.watch : null;
-    return { ...(watch?.state ?? nothing), refresh: () => watch?.refresh() };
+    const watch = current?.subject === subject && !current.watch.closed ? current.watch : null;
+    return { ...(watch?.state ?? initial), refresh: () => watch?.refresh() };
   }
 
-  /** Nothing is followed without an id. */
+  /** Follow one job. Without an id, nothing is followed. */
   function useJob(jobId, { session_id, pollingInterval, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
     const start = (onChange) =>
-      watchJob(clientNow(), jobId, {
+      watchJob(getClient(), jobId, {
         schema,
         session_id,
         pollingInterval,
@@ -41,35 +41,35 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
       });
     const subject = jobId ? JSON.stringify([jobId, session_id, pollingInterval, history]) : null;
     const watched = useWatch(subject, start, stateOf(null, { isLoading: Boolean(jobId) }));
-    const done = async (changed) => {
-      const job = await changed;
+    const refreshAfter = async (change) => {
+      const job = await change;
       await watched.refresh();
       return job;
     };
     return {
       ...watched,
-      cancel: () => done(cancel(clientNow(), jobId, { schema })),
-      retry: (payload) => done(retry(clientNow(), jobId, { payload, schema })),
-      answer: (value) => done(answer(clientNow(), jobId, value, { schema })),
+      cancel: () => refreshAfter(cancel(getClient(), jobId, { schema })),
+      retry: (payload) => refreshAfter(retry(getClient(), jobId, { payload, schema })),
+      answer: (value) => refreshAfter(answer(getClient(), jobId, value, { schema })),
     };
   }
 
-  /** `enqueue(payload)` adds a job of this type, which is followed from then on. */
+  /** Return `enqueue(payload)`, which adds a job of this type, and the state of that job. */
   function useEnqueue(jobType, options) {
-    const [asked, setAsked] = useState({ id: null, isLoading: false, problem: null });
-    const watched = useJob(asked.id, options);
+    const [request, setRequest] = useState({ id: null, isLoading: false, problem: null });
+    const watched = useJob(request.id, options);
     return {
       ...watched,
-      isLoading: asked.isLoading || watched.isLoading,
-      problem: asked.problem ?? watched.problem,
+      isLoading: request.isLoading || watched.isLoading,
+      problem: request.problem ?? watched.problem,
       async enqueue(payload, more) {
-        setAsked({ id: null, isLoading: true, problem: null });
+        setRequest({ id: null, isLoading: true, problem: null });
         try {
-          const { job } = await enqueue(clientNow(), jobType, payload, { ...defaults, ...more });
-          setAsked({ id: job.id, isLoading: false, problem: null });
+          const { job } = await enqueue(getClient(), jobType, payload, { ...defaults, ...more });
+          setRequest({ id: job.id, isLoading: false, problem: null });
           return job;
         } catch (problem) {
-          setAsked({ id: null, isLoading: false, problem });
+          setRequest({ id: null, isLoading: false, problem });
           return null;
         }
       },
@@ -79,20 +79,20 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   function useJobs(filter = {}, { limit, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = onEnd;
-    const wanted = { workspace_id: defaults.workspace_id, ...filter };
+    const merged = { workspace_id: defaults.workspace_id, ...filter };
     const start = (onChange) =>
-      watchJobs(clientNow(), wanted, {
+      watchJobs(getClient(), merged, {
         schema,
         limit,
         onChange,
         onEnd: onEnd && ((job) => latest.current?.(job)),
       });
-    const isWhole = wanted.workspace_id || wanted.session_id;
-    const subject = isWhole ? JSON.stringify([wanted, limit, Boolean(onEnd)]) : null;
+    const isComplete = merged.workspace_id || merged.session_id;
+    const subject = isComplete ? JSON.stringify([merged, limit, Boolean(onEnd)]) : null;
     return useWatch(subject, start, NO_JOBS);
   }
 
-  /** `useJob` by a name that guides of other stacks have. */
+  /** Alias of `useJob`, named as in guides of other stacks. */
   const useJobStatus = ({ jobId, ...options }) => useJob(jobId, options);
 
   return { useJob, useJobStatus, useJobs, useEnqueue };

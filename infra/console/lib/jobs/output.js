@@ -1,49 +1,49 @@
-// What one job's streams have said, merged by offset: characters of a text, items of a list. Pure:
-// no I/O, no clock.
+// Content of a job's streams, merged by offset: the characters of a text or the items of a list.
+// This module is pure. It uses no I/O and no clock.
 
-/** Pieces of a stream kept back while an earlier one is missing; more are read again instead. */
+/** Maximum pieces of a stream to keep while an earlier one is missing. The rest is read later. */
 const MAX_WAITING = 1000;
 
 /**
- * Hands out what the streams say: each character and each item once and in order, whatever pieces
- * come, and how often. An attempt that is later begins its stream again, and what the one before
- * said is gone.
+ * Merges the pieces of the streams, so that each character and item is delivered once and in order.
+ * Pieces may be lost, repeated or reordered. A later attempt begins its stream again and discards
+ * the content of the earlier attempt.
  */
 export class Output {
   #streams = new Map();
-  #said = {};
+  #content = {};
 
-  /** `after`: what is known, as `ends` says it; without an attempt it is of the present one. */
+  /** `after`: the known `ends`. An entry without an attempt belongs to the current attempt. */
   constructor(after = {}) {
     for (const [name, { attempt, next }] of Object.entries(after))
-      this.#streams.set(name, begun(attempt, next ?? 0));
+      this.#streams.set(name, createStream(attempt, next ?? 0));
   }
 
-  /** By stream its text or its items; another object once more was said. */
-  get said() {
-    return this.#said;
+  /** Text or items by stream. A new object after each change. */
+  get content() {
+    return this.#content;
   }
 
-  /** How far each stream is known, as `job_output` takes it and the job's row says it. */
+  /** Known end of each stream, in the form of `job_output` and of the job's row. */
   get ends() {
     const ends = [...this.#streams].map(([name, { attempt, next }]) => [name, { attempt, next }]);
     return Object.fromEntries(ends);
   }
 
-  /** Whether a later piece is here, or was announced, while one before it is not. */
+  /** Whether a later piece arrived or was announced while an earlier one is missing. */
   get hasGap() {
-    return [...this.#streams.values()].some(({ next, wanted }) => next < wanted);
+    return [...this.#streams.values()].some(({ next, announced }) => next < announced);
   }
 
-  /** Whether the row of the job says that there is more. */
-  lacks(ends) {
+  /** Whether the job's row names output that is not here. */
+  isBehind(ends) {
     return Object.entries(ends ?? {}).some(([name, { attempt, next }]) => {
       const known = this.#streams.get(name);
       return known?.attempt !== attempt ? !(known?.attempt > attempt) : known.next < next;
     });
   }
 
-  /** Whether messages have brought all that reads have found since `markReceived`. */
+  /** Whether messages delivered everything that reads found since `markReceived`. */
   get isReceived() {
     return [...this.#streams.values()].every(({ next, received }) => received >= next);
   }
@@ -53,30 +53,30 @@ export class Output {
       known.received = Math.max(known.received, known.next);
   }
 
-  /** Take a piece of a message or of a read; what is new, in order, none of it twice. */
-  take({ stream, attempt, from, next, text, items }, { isMessage = false } = {}) {
+  /** Add a piece of a message or read. Returns the new content in order, without repeats. */
+  add({ stream, attempt, from, next, text, items }, { isMessage = false } = {}) {
     let known = this.#streams.get(stream);
     if (known) known.attempt ??= attempt;
-    const isAgain = !(known?.attempt >= attempt);
-    if (isAgain) {
-      this.#streams.set(stream, (known = begun(attempt, 0)));
-      this.#empty(stream);
+    const isNewAttempt = !(known?.attempt >= attempt);
+    if (isNewAttempt) {
+      this.#streams.set(stream, (known = createStream(attempt, 0)));
+      this.#clear(stream);
     }
     if (attempt < known.attempt) return [];
     if (isMessage) known.received = Math.max(known.received, next);
-    known.wanted = Math.max(known.wanted, next);
-    const content = text ?? items; // what is too long for a message comes without
+    known.announced = Math.max(known.announced, next);
+    const content = text ?? items; // a message omits content that is too long
     if (content !== undefined && next > known.next && known.waiting.length < MAX_WAITING)
       known.waiting.push({ from, next, content });
     const ready = this.#advance(stream, known);
-    const isBegun = isAgain && ready.length === 0 && from === 0 && next === 0;
-    return isBegun ? [{ stream, attempt, from, next, text: "" }] : ready;
+    const isFirstOfAttempt = isNewAttempt && ready.length === 0 && from === 0 && next === 0;
+    return isFirstOfAttempt ? [{ stream, attempt, from, next, text: "" }] : ready;
   }
 
-  #empty(stream) {
-    const was = this.#said[stream];
+  #clear(stream) {
+    const was = this.#content[stream];
     if (was !== undefined)
-      this.#said = { ...this.#said, [stream]: typeof was === "string" ? "" : [] };
+      this.#content = { ...this.#content, [stream]: typeof was === "string" ? "" : [] };
   }
 
   #advance(stream, known) {
@@ -85,13 +85,13 @@ export class Output {
     for (let at; (at = known.waiting.findIndex(({ from }) => from <= known.next)) >= 0; ) {
       const [{ from, next, content }] = known.waiting.splice(at, 1);
       if (next <= known.next) continue;
-      const rest = behind(content, known.next - from);
+      const rest = sliceAfter(content, known.next - from);
       const isText = typeof rest === "string";
       const piece = { stream, attempt, from: known.next, next };
       ready.push(isText ? { ...piece, text: rest } : { ...piece, items: rest });
-      const was = this.#said[stream];
-      this.#said = {
-        ...this.#said,
+      const was = this.#content[stream];
+      this.#content = {
+        ...this.#content,
         [stream]: isText ? (was ?? "") + rest : [...(was ?? []), ...rest],
       };
       known.next = next;
@@ -100,14 +100,20 @@ export class Output {
   }
 }
 
-const begun = (attempt, next) => ({ attempt, next, wanted: next, received: 0, waiting: [] });
+const createStream = (attempt, next) => ({
+  attempt,
+  next,
+  announced: next,
+  received: 0,
+  waiting: [],
+});
 
-/** The rest of a piece behind so many characters, as Postgres counts them, or items. */
-function behind(content, count) {
+/** Return a piece without its first `count` items or characters (code points, as in Postgres). */
+function sliceAfter(content, count) {
   if (count === 0) return content;
   return typeof content === "string" ? [...content].slice(count).join("") : content.slice(count);
 }
 
-/** What a stream said as a text: an item a line. */
-export const outputText = (said) =>
-  typeof said === "string" ? said : said.map((item) => JSON.stringify(item)).join("\n");
+/** Format the content of a stream as text, with one item per line. */
+export const outputText = (content) =>
+  typeof content === "string" ? content : content.map((item) => JSON.stringify(item)).join("\n");

@@ -1,6 +1,6 @@
-// What a page or a script gives: timers, frames, the moments at which something may have been missed.
+// Timers, frames and wake-ups of a page or a script.
 
-/** Call what a page gave. Its error is its own to see, and what follows comes all the same. */
+/** Call a listener of the page. Its error is reported as uncaught, and the caller continues. */
 export function notify(listener, ...values) {
   try {
     listener?.(...values);
@@ -11,34 +11,34 @@ export function notify(listener, ...values) {
   }
 }
 
-/** A timer; a script in Node may end while it watches. */
+/** Start a timer that does not keep a Node process running. */
 export function later(run, wait) {
   const timer = setTimeout(run, wait);
   timer.unref?.();
   return timer;
 }
 
-/** Soon: with the next frame, where there are any. */
+/** Run something in the next frame, or soon if there are no frames. */
 export function nextFrame(run) {
   const { document, requestAnimationFrame } = globalThis;
   if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
   else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
 }
 
-/** Set a node's text; where it only grows, what is selected of it stays selected. */
+/** Set a node's text. If the text only grows, the reader's selection is kept. */
 export function setText(node, text) {
   const now = node.textContent;
   if (now && text.startsWith(now)) node.firstChild.appendData(text.slice(now.length));
   else if (text !== now) node.textContent = text;
 }
 
-// Moments at which a page may have missed something: it came back, the network came back.
+// A page may have missed messages when it becomes visible again or the network returns.
 
-const sleepers = new Set();
+const wakers = new Set();
 let listening = false;
 
 function wakeAll() {
-  for (const wake of [...sleepers]) wake();
+  for (const wake of [...wakers]) wake();
 }
 
 function listen() {
@@ -51,14 +51,14 @@ function listen() {
   });
 }
 
-/** Call `wake` on every such moment, until the returned function is called. */
+/** Call `wake` each time that the page may have missed messages. Returns a function that stops. */
 export function onWake(wake) {
   listen();
-  sleepers.add(wake);
-  return () => sleepers.delete(wake);
+  wakers.add(wake);
+  return () => wakers.delete(wake);
 }
 
-/** Whether a browser shows the page to no one; elsewhere false. */
+/** Whether the browser hides the page. False in Node. */
 export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 
 export const sleep = (ms) => new Promise((then) => later(then, ms));

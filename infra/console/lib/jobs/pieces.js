@@ -1,16 +1,18 @@
-// A job's stream piece by piece, from its beginning or an offset, to the end of the job.
+// The pieces of a job's stream, from its beginning or an offset to the end of the job.
 
 import { Output } from "./output.js";
 import { watchJob } from "./watch-job.js";
 
 /**
- * What a job says in a stream: pieces `{ attempt, from, next, text or items }`, each character and
- * each item once and in order. One that is `from` 0 begins the stream again under another attempt:
- * what was said is to be dropped. Ends with the job, and gives its row.
+ * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, each character and
+ * each item once and in order.
+ *
+ * A piece whose `from` is 0 begins the stream again under another attempt, so discard the earlier
+ * pieces. The generator ends with the job and returns its row.
  */
 export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };
-  const merged = new Output(after); // also of what is read once more, as after another user
+  const merged = new Output(after); // a new read, e.g. after a change of user, repeats pieces
   const pieces = [];
   let isOver = false;
   let wake = () => {};
@@ -19,12 +21,12 @@ export async function* outputOf(client, jobId, name, { from, attempt, signal, ..
     wake();
   };
   const onPiece = (piece) => {
-    if (piece.stream === name) pieces.push(...merged.take(piece));
+    if (piece.stream === name) pieces.push(...merged.add(piece));
     wake();
   };
   signal?.throwIfAborted();
   signal?.addEventListener("abort", end, { once: true });
-  const watch = watchJob(client, jobId, { ...options, said: after, onPiece });
+  const watch = watchJob(client, jobId, { ...options, knownOutput: after, onPiece });
   watch.ended.then(end, end);
   try {
     while (true) {

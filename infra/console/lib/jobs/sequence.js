@@ -1,15 +1,15 @@
-// One job's events in their order, and what an event says about its job. Pure: no I/O, no clock.
+// Order of a job's events, and the job's row after an event. Pure, without I/O or clock.
 
-/** Statuses a job does not leave by itself. */
+/** Statuses of a finished job. */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
 
-/** Events kept back while an earlier one is missing; beyond this they are read again instead. */
+/** Maximum events to keep while an earlier one is missing. The rest is read from the database. */
 const MAX_WAITING = 1000;
 
 /**
- * Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
+ * Delivers a job's events by their gapless `seq`, in order and each once.
  *
- * What comes too early waits; `hasGap` says that something is missing and must be read.
+ * An early event waits. If `hasGap` is true, an event is missing and must be read.
  */
 export class Sequence {
   #next;
@@ -20,17 +20,17 @@ export class Sequence {
     this.#next = after + 1;
   }
 
-  /** The last `seq` delivered. */
+  /** `seq` of the last delivered event. */
   get last() {
     return this.#next - 1;
   }
 
-  /** Whether a later event is here while an earlier one is not. */
+  /** Whether a later event arrived while an earlier one is missing. */
   get hasGap() {
     return this.#waiting.size > 0 || this.#dropped;
   }
 
-  /** Take events as they arrive, in any order and any number of times. */
+  /** Add events in any order and any number of times. Returns the events that are ready. */
   offer(events) {
     const ready = [];
     for (const event of events) {
@@ -43,9 +43,9 @@ export class Sequence {
   }
 
   /**
-   * Take a page of the database: every event after one of ours, in order.
+   * Add a page from the database that has every event after a delivered one, in order.
    *
-   * The database lacks no event but those that retention took, so a hole in it is skipped.
+   * In the database only retention removes events, so a hole in a page is skipped.
    */
   offerPage(page, { isLast }) {
     const ready = [];
@@ -64,15 +64,15 @@ export class Sequence {
 }
 
 /**
- * The events of one message of a topic: several in order, in groups those that differ in their job
- * alone, or the one that it is itself.
+ * Return the events of a topic's message. A message is one event, a list of events, or a list of
+ * groups whose events differ only in their job.
  */
 export function eventsOf(payload) {
   if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
   return Array.isArray(payload?.events) ? payload.events : [payload];
 }
 
-/** One event for each job of a group, whose numbers are one each or one for all. */
+/** Return one event per job of a group. `seqs` has one number per job, or one for all. */
 function eventsOfGroup(group) {
   const { job_ids: jobs, seqs, ...rest } = group ?? {};
   if (!Array.isArray(jobs) || !Array.isArray(seqs)) return [{}];
@@ -80,12 +80,12 @@ function eventsOfGroup(group) {
   return jobs.map((job_id, n) => ({ job_id, seq: seqs[n] ?? seqs[0], ...rest }));
 }
 
-/** Whether the row holds more after an event of this type than the event says. */
+/** Whether an event of this type changes fields of the row that the event does not contain. */
 export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**
- * The job after an event. Events that the row already contains (`seq` up to its `last_seq`)
- * change nothing, so a snapshot and a stream may overlap in any way.
+ * Return the job after an event. An event that the row already contains (`seq` up to its
+ * `last_seq`) changes nothing, so a snapshot and a stream may overlap.
  */
 export function applyEvent(job, event) {
   if (!job || event.seq <= (job.last_seq ?? 0)) return job;
@@ -93,7 +93,7 @@ export function applyEvent(job, event) {
   const next = { ...job, last_seq: event.seq, updated_at: event.at ?? job.updated_at };
   if (typeof data.status === "string" && data.status !== job.status) {
     next.status = data.status;
-    delete next.state; // the engine derives it: the row is read again
+    delete next.state; // the engine derives the state, so the row is read again
   }
   if (Number.isInteger(data.attempts)) next.attempts = data.attempts;
   if (data.progress && typeof data.progress === "object") next.progress = data.progress;
@@ -113,7 +113,7 @@ const nextRetry = (job, { type }) =>
   type === "job.progress" || type === "job.log" ? job.next_retry_at : null;
 const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ?? null) : null);
 
-/** An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`). */
+/** Convert an event of a Realtime frame (`at`) or of a row (`created_at`) to one shape. */
 export function normalizeEvent(raw) {
   if (typeof raw?.type !== "string") return null;
   const seq = Number(raw.seq ?? NaN);

@@ -1,25 +1,25 @@
-// What all watches of one supabase-js client stand on: who reads, the socket, and whether reads are
-// answered. Another user, or a refusal, empties every row that was read; an outage empties none.
+// State shared by all watches of one supabase-js client: the user, the socket, and whether reads
+// get a response. A change of user or a refusal discards every row. An outage discards none.
 
 import { withTimeout, QueueError, READ_MS } from "./client.js";
 import { later, onWake } from "./page.js";
 import { Socket } from "./socket.js";
 
-const AWAY_MS = [500, 1000, 2000]; // while none is answered, between questions, one for all
-const MAX_AWAY_MS = 3000;
+const PROBE_MS = [500, 1000, 2000]; // pauses between probes during an outage
+const MAX_PROBE_MS = 3000;
 const HUNG_MS = 3000; // a read that takes longer may never end
-const MAX_ASKED = 2;
-const SPREAD_MS = 300; // so that many followers woken together do not all read together
-const SETTLE_MS = 50; // a page comes back by several events
+const MAX_PROBES = 2;
+const SPREAD_MS = 300; // spreads the reads of followers that are woken together
+const SETTLE_MS = 50; // a page that returns fires several events
 
-/** A read's answer would be another user's; the session has it read again. */
+/** The response would belong to another user. The session requests a new read. */
 export const OUTDATED = new Error("read for another user");
-/** A read hangs while others are answered: it is to be asked again. */
+/** The read hangs while other reads get a response, so it must be repeated. */
 export const HUNG = new Error("hung");
 
 const sessions = new WeakMap();
 
-/** The session of a client; the same object for the same client. */
+/** Return the session of a client. A client has one session. */
 export function sessionOf(client) {
   let session = sessions.get(client);
   if (!session) sessions.set(client, (session = new Session(client)));
@@ -30,42 +30,42 @@ class Session {
   #client;
   #socket;
   #followers = new Set();
-  #user; // undefined until it is known
+  #user; // undefined until the user is known
   #epoch = 0;
-  #hasSessions = false; // whether supabase-js keeps them, and reports each change
-  #known = null;
-  #problem = null; // of the last read, while none is answered
+  #hasSessions = false; // whether supabase-js manages sessions and reports each change
+  #userRequest = null;
+  #problem = null; // error of the last read during an outage
   #tries = 0;
-  #question = null; // the last read, asked again to learn whether reads are answered
-  #asking = null;
-  #asked = [];
-  #hung = createStop(); // ends the reads under way
-  #waking = null;
-  #isBegun = false;
+  #probeRead = null; // the last read, repeated to learn whether reads get a response
+  #probeTimer = null;
+  #probes = [];
+  #hung = createStop(); // ends the reads in flight
+  #wakeTimer = null;
+  #isStarted = false;
   #end = () => {};
 
   constructor(client) {
     this.#client = client;
     const authorize = () =>
       withTimeout(() => client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
-    // channels linger in the name of who reads: who that is must be known as long as there is one
-    const rest = () => this.#stop();
-    this.#socket = new Socket(client, { authorize, rest, wake: () => this.wake() });
+    // A channel lingers under the user's name, so listen for a change of user until the last ends.
+    const onIdle = () => this.#stop();
+    this.#socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
   }
 
-  /** Whether no read is answered. */
+  /** Whether reads get no response. */
   get isAway() {
     return this.#problem !== null;
   }
 
-  /** Why none is. */
+  /** Error of the outage, or null. */
   get problem() {
     return this.#problem;
   }
 
-  /** Follow a topic for as long as the returned function is not called. */
+  /** Follow a topic until the returned function is called. */
   follow(follower, { topic, listener, schema }) {
-    if (!this.#isBegun) this.#begin();
+    if (!this.#isStarted) this.#start();
     this.#followers.add(follower);
     const leave = this.#socket.join(topic, listener, schema);
     return () => {
@@ -75,52 +75,53 @@ class Session {
   }
 
   /**
-   * What `ask(signal)` answers. Throws `OUTDATED` where it was asked for someone else, `HUNG` where
-   * others were answered; a refusal of what no token came along with is an outage.
+   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if the
+   * read hangs while others get a response. A refusal counts as an outage if the token is not the
+   * user's.
    */
   async read(ask) {
     let epoch = this.#epoch;
-    const hung = later(() => this.#question ?? this.#doubt(ask), HUNG_MS);
+    const hung = later(() => this.#probeRead ?? this.#startProbes(ask), HUNG_MS);
     try {
-      await this.#identify();
+      await this.#checkUser();
       epoch = this.#epoch;
-      const answer = await Promise.race([ask(this.#hung.signal), this.#hung.promise]);
-      await this.#identify({ again: true });
+      const response = await Promise.race([ask(this.#hung.signal), this.#hung.promise]);
+      await this.#checkUser({ again: true });
       if (epoch !== this.#epoch) throw OUTDATED;
-      this.#answered();
-      return answer;
+      this.#onResponse();
+      return response;
     } catch (error) {
       if (epoch !== this.#epoch) throw OUTDATED;
-      const isTheirs = !error?.isRefusal || (await this.#isStill(this.#user));
+      const isTheirs = !error?.isRefusal || (await this.#isCurrentUser(this.#user));
       if (epoch !== this.#epoch) throw OUTDATED;
-      const meant = isTheirs ? error : new QueueError({}, 0);
-      if (isAway(meant)) this.#failed(meant, ask);
-      throw meant;
+      const problem = isTheirs ? error : new QueueError({}, 0);
+      if (isAway(problem)) this.#onOutage(problem, ask);
+      throw problem;
     } finally {
       clearTimeout(hung);
     }
   }
 
-  /** Nothing comes from a topic, though there was something: the socket is dead, or its channel. */
-  proveSocket() {
-    this.#socket.prove();
+  /** Check the socket, because a topic did not deliver a message. */
+  checkSocket() {
+    this.#socket.check();
   }
 
-  reenter(topic, reason) {
-    this.#socket.reenter(topic, reason);
+  rejoin(topic, reason) {
+    this.#socket.rejoin(topic, reason);
   }
 
-  /** The page, the network or a token is back: a live socket, and a read of all. */
+  /** Reconnect and read all subjects, because the page, the network or a token is back. */
   wake() {
-    clearTimeout(this.#waking);
-    this.#waking = later(() => {
+    clearTimeout(this.#wakeTimer);
+    this.#wakeTimer = later(() => {
       this.#socket.nudge();
       for (const follower of this.#followers) follower.refresh();
     }, SETTLE_MS);
   }
 
-  #begin() {
-    this.#isBegun = true;
+  #start() {
+    this.#isStarted = true;
     const unwake = onWake(() => this.wake());
     this.#user = undefined;
     const unlisten = this.#listen();
@@ -131,41 +132,41 @@ class Session {
   }
 
   #stop() {
-    this.#isBegun = false;
+    this.#isStarted = false;
     this.#end();
-    clearTimeout(this.#asking);
-    clearTimeout(this.#waking);
-    this.#problem = this.#question = this.#known = null;
+    clearTimeout(this.#probeTimer);
+    clearTimeout(this.#wakeTimer);
+    this.#problem = this.#probeRead = this.#userRequest = null;
     this.#tries = 0;
   }
 
   #listen() {
     try {
       const { data } = this.#client.auth.onAuthStateChange((event, session) => {
-        const isAnother = this.#becomes(session?.user?.id ?? null);
-        if (!isAnother && event !== "INITIAL_SESSION") this.wake(); // its token may be new
+        const isAnother = this.#setUser(session?.user?.id ?? null);
+        if (!isAnother && event !== "INITIAL_SESSION") this.wake(); // the token may be new
       });
       this.#hasSessions = true;
       return () => data.subscription.unsubscribe();
     } catch {
-      // a client with an access token of its own has no sessions, and is asked at each read
+      // A client with its own access token has no sessions, so each read checks the token.
       this.#hasSessions = false;
       return () => {};
     }
   }
 
-  /** Learn who reads, before anything is read. */
-  async #identify({ again = false } = {}) {
+  /** Update the user before and after a read. */
+  async #checkUser({ again = false } = {}) {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
-      this.#known ??= this.#who().finally(() => (this.#known = null));
-      const user = await withTimeout(() => this.#known, AbortSignal.timeout(READ_MS));
-      if (this.#user === undefined) this.#becomes(user);
-    } else this.#becomes(await this.#who());
+      this.#userRequest ??= this.#readUserId().finally(() => (this.#userRequest = null));
+      const user = await withTimeout(() => this.#userRequest, AbortSignal.timeout(READ_MS));
+      if (this.#user === undefined) this.#setUser(user);
+    } else this.#setUser(await this.#readUserId());
   }
 
-  /** Whose token the next call carries; an outage where it cannot be renewed. */
-  async #who() {
+  /** Return the user id of the next call's token. Throws an outage if it cannot be renewed. */
+  async #readUserId() {
     try {
       return subjectOf(await tokenOf(this.#client));
     } catch {
@@ -173,75 +174,75 @@ class Session {
     }
   }
 
-  async #isStill(user) {
+  async #isCurrentUser(user) {
     try {
-      return (await withTimeout(() => this.#who(), AbortSignal.timeout(READ_MS))) === user;
+      return (await withTimeout(() => this.#readUserId(), AbortSignal.timeout(READ_MS))) === user;
     } catch {
-      return false; // the token could not be renewed
+      return false; // the token was not renewed
     }
   }
 
-  /** Whether it is another one who reads from here on: nothing of what was read stays. */
-  #becomes(user) {
+  /** Set the user. If the user changed, discard all rows and return true. */
+  #setUser(user) {
     const was = this.#user;
     this.#user = user;
     if (was === undefined || was === user) return false;
     this.#epoch += 1;
-    for (const follower of [...this.#followers]) follower.empty();
+    for (const follower of [...this.#followers]) follower.reset();
     this.#socket.renew();
-    this.wake(); // a moment later: who signs out leaves the page, and reads nothing as no one
+    this.wake(); // with a delay, because a person who signs out leaves the page
     return true;
   }
 
-  #failed(problem, ask) {
+  #onOutage(problem, ask) {
     const wasAway = this.isAway;
     this.#problem = problem;
     if (wasAway) return;
     for (const follower of this.#followers) follower.notify();
-    this.#doubt(ask);
+    this.#startProbes(ask);
   }
 
-  /** A read hangs or had no answer: it is asked for all until one comes, also beside one that hangs. */
-  #doubt(ask) {
-    this.#socket.prove();
-    if (this.#question) return;
-    this.#question = ask;
-    this.#askAgain();
+  /** Probe with one read for all followers until a response comes. A hanging read continues. */
+  #startProbes(ask) {
+    this.#socket.check();
+    if (this.#probeRead) return;
+    this.#probeRead = ask;
+    this.#scheduleProbe();
   }
 
-  #askAgain() {
-    const wait = AWAY_MS[this.#tries++] ?? MAX_AWAY_MS;
-    this.#asking = later(
+  #scheduleProbe() {
+    const wait = PROBE_MS[this.#tries++] ?? MAX_PROBE_MS;
+    this.#probeTimer = later(
       () => {
-        this.#askAgain();
-        this.#ask(this.#question);
+        this.#scheduleProbe();
+        this.#probe(this.#probeRead);
       },
       wait * (0.7 + 0.3 * Math.random()),
     );
   }
 
-  async #ask(question) {
-    const asked = new AbortController();
-    // what hangs holds its connection; a server that is only slow gets two more
-    if (this.#asked.push(asked) > MAX_ASKED) this.#asked.shift().abort();
+  async #probe(read) {
+    const controller = new AbortController();
+    // A hanging read blocks its connection. A slow server gets two more reads.
+    if (this.#probes.push(controller) > MAX_PROBES) this.#probes.shift().abort();
     try {
-      await question(asked.signal);
+      await read(controller.signal);
     } catch (error) {
       if (isAway(error)) return;
     }
-    if (question !== this.#question) return;
-    this.#hung.stop(); // each is asked again at once
+    if (read !== this.#probeRead) return;
+    this.#hung.stop(); // each follower repeats its read immediately
     this.#hung = createStop();
-    this.#answered();
+    this.#onResponse();
   }
 
-  #answered() {
-    if (!this.#question) return;
-    clearTimeout(this.#asking);
+  #onResponse() {
+    if (!this.#probeRead) return;
+    clearTimeout(this.#probeTimer);
     const wasAway = this.isAway;
-    this.#problem = this.#question = null;
+    this.#problem = this.#probeRead = null;
     this.#tries = 0;
-    for (const asked of this.#asked.splice(0)) asked.abort();
+    for (const controller of this.#probes.splice(0)) controller.abort();
     if (!wasAway) return;
     this.#socket.nudge();
     for (const follower of this.#followers)
@@ -251,7 +252,7 @@ class Session {
 
 const isAway = (error) => error?.isAway ?? error?.status === 0;
 
-/** What reads race with, so that they can be ended. */
+/** Create a promise that rejects on `stop()`, so that reads that race with it end. */
 function createStop() {
   const aborter = new AbortController();
   const { signal } = aborter;
@@ -262,7 +263,7 @@ function createStop() {
   return { promise, signal, stop: () => aborter.abort() };
 }
 
-/** The token that a client's calls carry; null for none. Throws when it cannot be renewed. */
+/** Return the client's access token, or null. Throws if it cannot be renewed. */
 async function tokenOf(client) {
   if (typeof client.accessToken === "function") return client.accessToken();
   const { data, error } = await client.auth.getSession();
@@ -270,7 +271,7 @@ async function tokenOf(client) {
   return data.session?.access_token ?? null;
 }
 
-/** Whose token it is; null where it says nothing of that. */
+/** Return the user id in a token, or null. */
 function subjectOf(token) {
   try {
     const claims = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -1,26 +1,26 @@
-// The private Realtime topics of one supabase-js client: one channel each, shared and counted.
-// supabase-js replaces a dead socket and joins its channels again; what it does late is done here.
+// Private Realtime topics of one supabase-js client. The followers of a topic share one channel.
+// supabase-js replaces a dead socket and joins its channels again. This module does so earlier.
 
 import { inSchema } from "./client.js";
 import { isHidden, later, sleep } from "./page.js";
 import { eventsOf } from "./sequence.js";
 
-// What Realtime says once the database's messages arrive: it answers a join before that.
+// Realtime sends this text when messages of the database arrive. The reply to a join comes earlier.
 const READY = "Replication connection established";
-const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
-const ENTER_MS = [500, 1000, 2000, 5000, 10_000]; // after the server closed a channel
-const MAX_ENTER_MS = 30_000;
-const REPLY_MS = 2500; // a heartbeat that takes longer has no reply
+const LINGER_MS = 1500; // a page that returns within this time finds its channel still joined
+const REJOIN_MS = [500, 1000, 2000, 5000, 10_000]; // pauses after the server closed a channel
+const MAX_REJOIN_MS = 30_000;
+const REPLY_MS = 2500; // timeout of a heartbeat's reply
 const TICK_MS = 5000;
 const MAX_SLOW_TICKS = 2;
 const CLOSING_MS = 40;
-const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited for
-const FOLLOW_AGAIN_SECONDS = 60;
-const FOLLOW_RETRY_SECONDS = 3; // a job's topic gets nothing while no one follows it
+const FOLLOW_TIMEOUT_MS = 3000;
+const FOLLOW_RENEWAL_SECONDS = 60;
+const FOLLOW_RETRY_SECONDS = 3; // short, because a job's topic without followers gets no messages
 const SLEPT_MS = 15_000;
 const RENEW_MS = 100;
 
-/** Why a topic was left that is joined again in the name of someone else. */
+/** Reason for leaving a topic that is joined again for another user. */
 export const ANOTHER_USER = "another user";
 
 export class Socket {
@@ -29,18 +29,18 @@ export class Socket {
   #entries = new Map();
   #authorizing = null;
   #timer = null;
-  #slowTicks = 0; // in a row at which the socket was still connecting
+  #slowTicks = 0; // consecutive ticks while the socket was connecting
 
   /**
-   * Of a client; `session` says who joins (`authorize`), and learns when a page has slept (`wake`) and
-   * when no topic is left (`rest`).
+   * `session` sets the token (`authorize`). The socket calls `wake` when the page has slept and
+   * `onIdle` when no topic is left.
    */
   constructor(client, session) {
     this.#client = client;
     this.#session = session;
   }
 
-  /** Listen to a private topic. Joining, rejoining and fresh tokens are cared for. */
+  /** Listen to a private topic. The socket joins, rejoins and renews tokens. */
   join(topic, listener, schema) {
     const entry = this.#entries.get(topic) ?? this.#create(topic, schema);
     clearTimeout(entry.linger);
@@ -56,45 +56,45 @@ export class Socket {
     };
   }
 
-  /** Someone else reads from here on: every channel is left, and joined in the new one's name. */
+  /** Leave every channel and join it again as the new user. */
   renew() {
     for (const entry of this.#entries.values()) {
       entry.id = crypto.randomUUID();
       entry.failures = 0;
       this.#leave(entry, ANOTHER_USER);
-      // supabase-js may hold its lock; who signs out leaves first
-      entry.timer = later(() => this.#enter(entry), RENEW_MS);
+      // Wait, because supabase-js may hold its lock and a person who signs out leaves first.
+      entry.timer = later(() => this.#openChannel(entry), RENEW_MS);
     }
   }
 
-  /** Do now what a pause would do later: the network is back, or a token is new. */
+  /** Reconnect and rejoin without a pause, because the network is back or a token is new. */
   nudge() {
     const { realtime } = this.#client;
     const isConnected = realtime.isConnected();
-    if (isConnected) this.prove();
+    if (isConnected) this.check();
     else if (realtime.isConnecting() && this.#slowTicks > 0) this.#reconnect();
     else this.#connect();
     for (const entry of this.#entries.values()) {
-      // supabase-js does not notice every socket that a sleeping page has lost
+      // supabase-js does not notice every socket that a sleeping page lost
       const isStale = isConnected ? entry.channel?.state === "errored" : entry.isJoined;
       if (isStale) this.#leave(entry, "stale");
-      if (isStale || entry.timer) this.#enter(entry);
+      if (isStale || entry.timer) this.#openChannel(entry);
     }
   }
 
-  /** A topic that brings nothing, or whose reads are refused: leave it, join it again. */
-  reenter(topic, reason) {
+  /** Leave and rejoin a topic that is silent or whose reads are refused. */
+  rejoin(topic, reason) {
     const entry = this.#entries.get(topic);
-    if (entry?.isJoined) this.#reenterLater(entry, reason);
+    if (entry?.isJoined) this.#rejoinLater(entry, reason);
   }
 
-  /** Ask whether the socket lives. supabase-js leaves a dead one, and opens the next. */
-  prove() {
+  /** Send a heartbeat. supabase-js replaces a socket without a reply. */
+  check() {
     const { realtime } = this.#client;
     if (!realtime.isConnected()) return void this.nudge();
     if (!realtime.pendingHeartbeatRef) realtime.sendHeartbeat();
     const ref = realtime.pendingHeartbeatRef;
-    // a second heartbeat before the first one's reply ends the wait for it
+    // a second heartbeat before the reply to the first makes supabase-js close the socket
     if (ref)
       later(() => realtime.pendingHeartbeatRef === ref && realtime.sendHeartbeat(), REPLY_MS);
   }
@@ -116,13 +116,14 @@ export class Socket {
     };
     if (this.#entries.size === 0) this.#watch();
     this.#entries.set(topic, entry);
-    this.#enter(entry);
+    this.#openChannel(entry);
     return entry;
   }
 
   /**
-   * Say that this client listens: each delivery counts as a message of the project's plan, and a
-   * job's followers are informed of what was held back. Without an answer it is said again soon.
+   * Register this client as a follower of the topic. Each delivery counts as a message of the
+   * project's plan, and the followers of a job are notified of withheld messages. Without a
+   * response the call is repeated soon.
    */
   async #follow(entry) {
     const { id } = entry;
@@ -130,17 +131,17 @@ export class Socket {
       .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: id })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
-    // each of the listeners reads by itself
+    // each listener has its own reads
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
     if (data) entry.terms.checkMs = checkMs;
     clearTimeout(entry.renewal);
     const isRefused = status >= 400 && status < 500;
     const seconds =
-      data?.again_seconds ?? (isRefused ? FOLLOW_AGAIN_SECONDS : FOLLOW_RETRY_SECONDS);
+      data?.again_seconds ?? (isRefused ? FOLLOW_RENEWAL_SECONDS : FOLLOW_RETRY_SECONDS);
     entry.renewal = later(() => this.#follow(entry), 1000 * seconds);
   }
 
-  async #enter(entry) {
+  async #openChannel(entry) {
     clearTimeout(entry.timer);
     entry.timer = null;
     const attempt = (entry.attempts += 1);
@@ -149,11 +150,11 @@ export class Socket {
       await (this.#authorizing ??= this.#session.authorize().finally(() => {
         this.#authorizing = null;
       }));
-      while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // supabase-js would not connect
+      while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // connect() would do nothing yet
       if (attempt === entry.attempts) this.#subscribe(entry);
     } catch {
-      // no token can be had, without which it would be refused; or no socket may be opened
-      if (attempt === entry.attempts) this.#reenterLater(entry, "unavailable");
+      // there is no token, without which the join is refused, or the page may not open a socket
+      if (attempt === entry.attempts) this.#rejoinLater(entry, "unavailable");
     }
   }
 
@@ -163,38 +164,38 @@ export class Socket {
     });
     entry.channel = channel;
     entry.following = this.#follow(entry);
-    // a message names its topic alone: what comes before this join is answered was sent for the
-    // one before, which may have been another user's
+    // A message contains only its topic. A message before the reply to this join was sent for the
+    // previous channel, which may have belonged to another user.
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;
-      // one message carries all events of a statement for this topic, in order
+      // one message has all events of a statement for this topic, in order
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
     channel.on("system", {}, ({ message }) => {
       if (entry.channel !== channel || !isOurs || message !== READY) return;
       entry.isReady = true;
-      if (entry.isJoined) this.#joined(entry);
+      if (entry.isJoined) this.#onJoined(entry);
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
       isOurs = status === "SUBSCRIBED";
       if (isOurs) {
         entry.following ??= this.#follow(entry);
-        entry.following.then(() => isOurs && entry.channel === channel && this.#joined(entry));
-      } else if (status === "CLOSED") this.#reenterLater(entry, status);
-      else this.#lost(entry, error?.message ?? status); // supabase-js joins it again
+        entry.following.then(() => isOurs && entry.channel === channel && this.#onJoined(entry));
+      } else if (status === "CLOSED") this.#rejoinLater(entry, status);
+      else this.#onLost(entry, error?.message ?? status); // supabase-js rejoins the channel
     });
   }
 
-  #joined(entry) {
+  #onJoined(entry) {
     entry.isJoined = true;
     entry.failures = 0;
     for (const listener of [...entry.listeners]) listener.joined(entry.terms, !entry.isReady);
   }
 
-  #lost(entry, reason) {
+  #onLost(entry, reason) {
     entry.isJoined = entry.isReady = false;
     entry.following = null;
     for (const listener of [...entry.listeners]) listener.lost(reason);
@@ -206,30 +207,30 @@ export class Socket {
     entry.attempts += 1;
     entry.channel = null;
     if (channel) this.#client.removeChannel(channel);
-    this.#lost(entry, reason);
+    this.#onLost(entry, reason);
   }
 
-  #reenterLater(entry, reason) {
+  #rejoinLater(entry, reason) {
     this.#leave(entry, reason);
-    const wait = ENTER_MS[entry.failures++] ?? MAX_ENTER_MS;
-    entry.timer = later(() => this.#enter(entry), wait * (0.75 + Math.random() / 2));
+    const wait = REJOIN_MS[entry.failures++] ?? MAX_REJOIN_MS;
+    entry.timer = later(() => this.#openChannel(entry), wait * (0.75 + Math.random() / 2));
   }
 
   #close(entry) {
-    clearTimeout(entry.linger); // or it would close the next entry of its topic
+    clearTimeout(entry.linger); // otherwise the timer would close the next entry of the topic
     clearTimeout(entry.renewal);
     this.#entries.delete(entry.topic);
     this.#leave(entry, "closed");
     if (this.#entries.size > 0) return;
-    this.#session.rest();
+    this.#session.onIdle();
     clearTimeout(this.#timer);
-    // a heartbeat without a reply opens another socket, although no channel is left
+    // disconnect, because a heartbeat without a reply opens another socket even without channels
     const { realtime } = this.#client;
     const disconnect = () => realtime.getChannels().length === 0 && realtime.disconnect();
     this.#timer = later(disconnect, 2 * realtime.heartbeatIntervalMs);
   }
 
-  /** Every few seconds: whether this page has slept, and whether its socket is there. */
+  /** Check every few seconds whether the page has slept and whether the socket is connected. */
   #watch() {
     clearTimeout(this.#timer);
     const due = Date.now() + TICK_MS;
@@ -239,11 +240,11 @@ export class Socket {
       this.#slowTicks = realtime.isConnecting() ? this.#slowTicks + 1 : 0;
       if (Date.now() - due > SLEPT_MS) this.#session.wake();
       else if (this.#slowTicks > MAX_SLOW_TICKS) this.#reconnect();
-      else if (!isHidden()) this.#connect(); // sooner than supabase-js would by itself
+      else if (!isHidden()) this.#connect(); // earlier than supabase-js would
     }, TICK_MS);
   }
 
-  /** Give up an attempt to connect, which a browser continues for minutes. */
+  /** Restart a connection attempt, which a browser would continue for minutes. */
   async #reconnect() {
     this.#slowTicks = 0;
     await this.#client.realtime.disconnect();
@@ -254,7 +255,7 @@ export class Socket {
     try {
       this.#client.realtime.connect();
     } catch {
-      // no socket may be opened here: reads go on
+      // The page may not open a socket. Reads continue.
     }
   }
 }

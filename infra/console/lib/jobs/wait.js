@@ -1,12 +1,12 @@
-// Waiting for many jobs, each followed to its end.
+// Wait for many jobs to end.
 
 import { watchJob } from "./watch-job.js";
 
-const MAX_WAITED = 20; // jobs of one call that are followed at a time
+const MAX_FOLLOWED = 20; // jobs that one call follows at the same time
 
 /**
- * Wait until all have ended; their rows, in the order of their ids. Rejects where one is gone, or
- * with the reason of `signal`.
+ * Wait until all jobs have ended, and return their rows in the order of the ids. Rejects if a job
+ * is gone, or with the reason of `signal`.
  */
 export async function waitAll(client, jobIds, { schema, signal } = {}) {
   const left = [...jobIds.entries()];
@@ -28,7 +28,7 @@ export async function waitAll(client, jobIds, { schema, signal } = {}) {
     else signal?.addEventListener("abort", abort, { once: true });
   });
   try {
-    await Promise.race([aborted, Promise.all(Array.from({ length: MAX_WAITED }, follow))]);
+    await Promise.race([aborted, Promise.all(Array.from({ length: MAX_FOLLOWED }, follow))]);
     return rows;
   } finally {
     left.length = 0;

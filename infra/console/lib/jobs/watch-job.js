@@ -1,4 +1,4 @@
-// One job followed: its row, its events and what its streams say.
+// Follows one job: its row, its events and its output.
 
 import { call, readOnce, inSchema } from "./client.js";
 import { Follower } from "./follower.js";
@@ -10,7 +10,7 @@ import { sessionOf } from "./session.js";
 const PAGE = 500;
 const ROW_DELAY_MS = 30;
 
-/** What a watch rejects with when its job is deleted, or was never visible. */
+/** The job was deleted, or the caller may not see it. */
 export class JobGone extends Error {
   constructor(jobId) {
     super(`job ${jobId} does not exist, or you may not see it`);
@@ -19,7 +19,7 @@ export class JobGone extends Error {
   }
 }
 
-/** What a job's followers receive. */
+/** Return the state of a watched job. */
 export function stateOf(job, known = {}) {
   const status = job?.status ?? null;
   return {
@@ -42,23 +42,23 @@ export function stateOf(job, known = {}) {
   };
 }
 
-/** One job: its row, its events in order, what its streams say, and how fresh all are. */
+/** Watch of one job: its row, its events in order, its output, and their freshness. */
 class JobWatch extends Follower {
   #client;
   #id;
   #options;
-  #job = null; // as the last read and the events since say
-  #whole = null; // as it is shown: an end comes with the row that has its result
+  #job = null; // the last row with the later events applied
+  #whole = null; // the row to show. The end appears only with the row that has the result.
   #missing = false;
   #sequence = null;
   #received = 0;
   #rowIsOld = false;
   #rowTimer = null;
-  #early = []; // came before the first read said where the stream starts
-  #delivered = null; // the `seq` of the last event that was handed out
+  #early = []; // events that arrived before the first read
+  #delivered = null; // `seq` of the last delivered event
   #events = [];
   #output;
-  #shown; // of the output, by `onOutput`
+  #shown; // the last output that `onOutput` received
   #settled = null;
   #endedAt = null; // the run whose end was announced
 
@@ -68,23 +68,23 @@ class JobWatch extends Follower {
     this.#client = client;
     this.#id = id;
     this.#options = options;
-    this.#output = new Output(options.said);
-    this.#shown = this.#output.said;
+    this.#output = new Output(options.knownOutput);
+    this.#shown = this.#output.content;
     const { onChange, onOutput } = options;
     if (onOutput) this.subscribe(() => this.#showOutput());
     if (onChange) this.subscribe(() => onChange(this.state));
   }
 
-  /** What is known now. */
+  /** Current state. */
   get state() {
     const { freshness, error: problem } = this;
-    const output = this.#output.said;
+    const output = this.#output.content;
     const known = { freshness, problem, missing: this.#missing, events: this.#events, output };
     const isLoading = !this.#whole && !this.#missing && !problem;
     return stateOf(this.#whole, { ...known, isLoading });
   }
 
-  /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
+  /** Promise of the row of the ended job. Rejects if the job is gone or the watch is closed. */
   get ended() {
     this.#settled ??= deferred();
     this.#settle();
@@ -116,19 +116,19 @@ class JobWatch extends Follower {
 
   receive(payload) {
     if (payload?.type === "job.output" && payload.job_id === this.#id)
-      return void this.#takeOutput([payload.data], { isMessage: true });
+      return void this.#addOutput([payload.data], { isMessage: true });
     const event = normalizeEvent(payload);
-    if (!event) return void this.refresh(); // what it was is in the database
+    if (!event) return void this.refresh(); // the database has the event
     if (event.job_id !== this.#id) return;
     this.#received = Math.max(this.#received, event.seq);
-    if (this.#sequence) this.#take(this.#sequence.offer([event]));
+    if (this.#sequence) this.#applyEvents(this.#sequence.offer([event]));
     else this.#early.push(event);
   }
 
   async catchUp() {
     const row = await this.#row();
     if (!row) return false;
-    const isSaid = await this.#readOutput(row); // before the row: an end comes with the last words
+    const hasOutput = await this.#readOutput(row); // first, so that the end comes with all output
     this.#takeRow(row);
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
@@ -136,7 +136,7 @@ class JobWatch extends Follower {
       const page = await this.#eventsAfter(sequence.last);
       const isLast = page.length < PAGE;
       const events = page.map(normalizeEvent).filter((event) => event !== null);
-      this.#take(sequence.offerPage(events, { isLast }));
+      this.#applyEvents(sequence.offerPage(events, { isLast }));
       if (isLast) break;
     }
     if (this.#rowIsOld) {
@@ -145,22 +145,22 @@ class JobWatch extends Follower {
       this.#takeRow(again);
     }
     this.#settle();
-    return isSaid || sequence.last > before;
+    return hasOutput || sequence.last > before;
   }
 
-  forget() {
+  clear() {
     clearTimeout(this.#rowTimer);
     this.#job = this.#whole = this.#sequence = null;
     this.#missing = this.#rowIsOld = false;
     this.#early = [];
     this.#events = [];
     this.#received = 0;
-    this.#output = new Output(this.#options.said);
+    this.#output = new Output(this.#options.knownOutput);
   }
 
   onClose() {
     clearTimeout(this.#rowTimer);
-    this.#settled?.promise.catch(() => {}); // who closed the watch knows it
+    this.#settled?.promise.catch(() => {}); // no warning, because the page closed the watch
     this.#settle();
   }
 
@@ -172,7 +172,7 @@ class JobWatch extends Follower {
     const sequence = new Sequence(this.#options.after ?? known);
     this.#delivered ??= sequence.last;
     this.#sequence = sequence;
-    this.#take(sequence.offer(this.#early.splice(0)));
+    this.#applyEvents(sequence.offer(this.#early.splice(0)));
     return sequence;
   }
 
@@ -184,7 +184,7 @@ class JobWatch extends Follower {
     this.#job = this.#whole = row;
   }
 
-  /** The job with what the engine derives of it; null when it is missing or another's. */
+  /** Read the job's row with derived fields. Returns null if it does not exist for the caller. */
   async #row() {
     const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
     try {
@@ -195,26 +195,26 @@ class JobWatch extends Follower {
     } catch (error) {
       const isGone = (error.isRefusal && error.status === 404) || error.code === "22P02";
       if (!isGone) throw error;
-      this.#vanish();
+      this.#onGone();
       return null;
     }
   }
 
-  /** What a guest names, whose key is the session of the job. */
+  /** Parameters of a guest, whose access comes from the job's session id. */
   get #guest() {
     const { session_id: session } = this.#options;
     return session ? { p_session_id: session } : {};
   }
 
-  /** What one of our functions answers of this job. */
+  /** Call a function of the Data API for this job. */
   #call(name, values, isWhole) {
-    const asked = { p_job_id: this.#id, ...values };
+    const parameters = { p_job_id: this.#id, ...values };
     return this.read((signal) =>
-      call(this.#client, this.#options.schema, name, asked, { isWhole, signal }),
+      call(this.#client, this.#options.schema, name, parameters, { isWhole, signal }),
     );
   }
 
-  /** A page of events in order. */
+  /** Read a page of events in order. */
   async #eventsAfter(seq) {
     if (this.#options.session_id) {
       const isWhole = (found) => Array.isArray(found?.events);
@@ -231,43 +231,43 @@ class JobWatch extends Follower {
     return this.read((signal) => readOnce(page(), { isWhole: Array.isArray, signal }));
   }
 
-  /** Read what the streams have said, as far as the row says that there is more; whether it was. */
+  /** Read output until it reaches the row's `streams`. Returns whether there was new output. */
   async #readOutput(row) {
     const isWhole = (found) => Array.isArray(found?.streams);
-    let isSaid = false;
-    while (this.#output.hasGap || this.#output.lacks(row?.streams)) {
+    let hasOutput = false;
+    while (this.#output.hasGap || this.#output.isBehind(row?.streams)) {
       const { ends } = this.#output;
-      const asked = { ...this.#guest, p_after: ends };
-      const { streams } = await this.#call("job_output", asked, isWhole);
-      const isNew = this.#takeOutput(streams);
-      isSaid ||= isNew;
-      // messages may have brought meanwhile what the answer has, and not what is behind it
+      const parameters = { ...this.#guest, p_after: ends };
+      const { streams } = await this.#call("job_output", parameters, isWhole);
+      const isNew = this.#addOutput(streams);
+      hasOutput ||= isNew;
+      // Messages may have delivered this response already, but not the output after it.
       if (!isNew && JSON.stringify(this.#output.ends) === JSON.stringify(ends)) break;
     }
-    return isSaid;
+    return hasOutput;
   }
 
-  /** Take pieces; whether there was anything new in them. */
-  #takeOutput(pieces, options) {
-    const ready = pieces.flatMap((piece) => this.#output.take(piece, options));
+  /** Add pieces to the output. Returns whether they had new content. */
+  #addOutput(pieces, options) {
+    const ready = pieces.flatMap((piece) => this.#output.add(piece, options));
     for (const piece of ready) notify(this.#options.onPiece, piece);
     if (ready.length > 0) this.notify();
     return ready.length > 0;
   }
 
   #showOutput() {
-    const { said } = this.#output;
-    if (said === this.#shown) return;
-    this.#shown = said;
-    notify(this.#options.onOutput, said);
+    const { content } = this.#output;
+    if (content === this.#shown) return;
+    this.#shown = content;
+    notify(this.#options.onOutput, content);
   }
 
-  #take(events) {
+  #applyEvents(events) {
     if (events.length === 0 || this.closed) return;
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
-      if (event.seq <= (this.#delivered ?? 0)) continue; // to another user, or before a refusal
+      if (event.seq <= (this.#delivered ?? 0)) continue; // a new read returns it again
       this.#delivered = event.seq;
       notify(this.#options.onEvent, event);
     }
@@ -283,8 +283,8 @@ class JobWatch extends Follower {
     this.#rowTimer = later(() => this.refresh(), wait);
   }
 
-  #vanish() {
-    if (!this.#missing) this.refuse();
+  #onGone() {
+    if (!this.#missing) this.revoke();
     this.#missing = true;
     this.notify();
     this.#settled?.reject(new JobGone(this.#id));
@@ -294,17 +294,17 @@ class JobWatch extends Follower {
     if (this.#missing) return void this.#settled?.reject(new JobGone(this.#id));
     const job = this.#job;
     const isOver = ENDED.has(job?.status) && !this.#rowIsOld;
-    if (isOver && !this.closed) this.#showOutput(); // who closes the watch at the end has the last words
+    if (isOver && !this.closed) this.#showOutput(); // before the end, on which the page may close
     if (isOver) this.#settled?.resolve(job);
     else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
-    // a read that was under way at the close is for no one
+    // no call of onEnd after the watch was closed
     if (!isOver || this.closed || this.#endedAt === job.finished_at) return;
     this.#endedAt = job.finished_at;
     notify(this.#options.onEnd, job);
   }
 }
 
-/** A promise with its own ends, as `Promise.withResolvers` of newer runtimes. */
+/** Create a promise with `resolve` and `reject`, like `Promise.withResolvers` of newer runtimes. */
 function deferred() {
   const made = {};
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
@@ -312,8 +312,8 @@ function deferred() {
 }
 
 /**
- * Follow one job: `.state .ended .subscribe() .refresh() .close()`. A guest names its session by
- * `session_id`, whose id is their key.
+ * Follow one job. The watch has `state`, `ended`, `subscribe()`, `refresh()` and `close()`. A guest
+ * passes the job's `session_id`, which grants access.
  */
 export function watchJob(client, jobId, options = {}) {
   const watch = new JobWatch(client, jobId, options);

@@ -1,4 +1,4 @@
-// Jobs followed as they are now, or that something changed.
+// Follows a list of jobs, or any change of a workspace or session.
 
 import { call } from "./client.js";
 import { Follower } from "./follower.js";
@@ -6,24 +6,24 @@ import { notify } from "./page.js";
 import { ENDED, normalizeEvent } from "./sequence.js";
 import { sessionOf } from "./session.js";
 
-const REORDER_MS = 400; // between reads of a topic where much happens
-const PROGRESS_MS = 2000; // a workspace's topic carries no progress: it is read while jobs run
-const MAX_ENDS = 200; // that one read of a list gives
+const REORDER_MS = 400; // minimum ms between reads of a busy topic
+const PROGRESS_MS = 2000; // reads while jobs run, because a workspace's topic has no progress
+const MAX_ENDS = 200; // maximum rows of one read
 
-/** Jobs as they are now, without their histories: each event is a reason to read them again. */
+/** Watch of a list of jobs without their history. Each event causes a new read. */
 class JobsWatch extends Follower {
   #read;
   #readEnds;
   #rows = [];
-  #running = null; // ids that were seen alive; null before the first read
-  #ended = new Set(); // ids that messages said have ended
-  #received = new Set(); // jobs that messages named since the last read
-  #missed = new Set(); // found by reads alone
+  #running = null; // ids of live jobs, or null before the first read
+  #ended = new Set(); // ids of jobs whose end a message reported
+  #received = new Set(); // ids of jobs in messages since the last read
+  #missed = new Set(); // ids of changed jobs that only reads found
   #isLoading = true;
   #isOld = false;
   #options;
 
-  /** By `read`, and where ends are asked for `readEnds(ids)`, also of what left the list. */
+  /** `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. */
   constructor(client, topic, { read, readEnds }, options) {
     super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
     this.#read = read;
@@ -46,7 +46,7 @@ class JobsWatch extends Follower {
     return this.#missed.size === 0;
   }
 
-  /** What nothing but its messages can change is not read again to prove that none was missed. */
+  /** Whether the list may change without a message, so that reads check for missed messages. */
   get isLive() {
     return this.#options.isLive ?? true;
   }
@@ -76,7 +76,7 @@ class JobsWatch extends Follower {
     notify(this.#options.onEvent, event);
   }
 
-  forget() {
+  clear() {
     this.#rows = [];
     this.#received.clear();
     this.#missed.clear();
@@ -89,49 +89,50 @@ class JobsWatch extends Follower {
     this.#isOld = false;
     const found = (await this.read(this.#read)) ?? [];
     const before = new Map(this.#rows.map((row) => [row.id, row]));
-    const news = found.filter(({ id, status }) => before.get(id)?.status !== status);
-    for (const { id } of news)
+    const changed = found.filter(({ id, status }) => before.get(id)?.status !== status);
+    for (const { id } of changed)
       if (!this.#isLoading && !this.#received.has(id)) this.#missed.add(id);
     this.#received.clear();
     this.#rows = found.map((row) => {
-      const known = before.get(row.id); // a message may be later than the read that it overtook
+      const known = before.get(row.id); // a message may have overtaken this read
       return known?.last_seq > row.last_seq
         ? { ...row, last_seq: known.last_seq, progress: known.progress }
         : row;
     });
     this.#isLoading = false;
     if (this.#options.onEnd) await this.#announceEnds();
-    return news.length > 0;
+    return changed.length > 0;
   }
 
   /**
-   * Each end once: of what was seen alive, or of what a message said has ended, also where it has
-   * left the list by then. What had ended before the first read is no news.
+   * Report each end once, for jobs that were live or whose end a message reported, even if the job
+   * has left the list. Jobs that ended before the first read are not reported.
    */
   async #announceEnds() {
     const listed = new Set(this.#rows.map(({ id }) => id));
-    const wanted = new Set([...(this.#running ?? []), ...this.#ended]);
-    const gone = [...wanted].filter((id) => !listed.has(id));
-    const asked = gone.slice(0, MAX_ENDS);
+    const watched = new Set([...(this.#running ?? []), ...this.#ended]);
+    const gone = [...watched].filter((id) => !listed.has(id));
+    const missing = gone.slice(0, MAX_ENDS);
     const found =
-      asked.length > 0 ? await this.read((signal) => this.#readEnds(asked, signal)) : [];
+      missing.length > 0 ? await this.read((signal) => this.#readEnds(missing, signal)) : [];
     const rows = [...this.#rows, ...found];
     const isOver = ({ status }) => ENDED.has(status);
-    const alive = rows.filter((row) => !isOver(row)).map(({ id }) => id);
-    this.#running = new Set([...alive, ...gone.slice(MAX_ENDS)]);
-    for (const id of [...listed, ...asked]) this.#ended.delete(id);
-    for (const row of rows) if (wanted.has(row.id) && isOver(row)) notify(this.#options.onEnd, row);
+    const live = rows.filter((row) => !isOver(row)).map(({ id }) => id);
+    this.#running = new Set([...live, ...gone.slice(MAX_ENDS)]);
+    for (const id of [...listed, ...missing]) this.#ended.delete(id);
+    for (const row of rows)
+      if (watched.has(row.id) && isOver(row)) notify(this.#options.onEnd, row);
   }
 }
 
-function started(watch) {
+function start(watch) {
   watch.start();
   return watch;
 }
 
 /**
- * Follow the newest jobs of a workspace or session, by any filter of `list_jobs`. A guest session's
- * id is its key: its jobs need no user, and have no payloads.
+ * Follow the newest jobs of a workspace or session with any filter of `list_jobs`. The id of a
+ * guest session grants access without a user. Its jobs have no payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const { workspace_id: workspace, session_id: session } = filter;
@@ -140,10 +141,10 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
     ? ["guest_session_jobs", { p_session_id: session }]
     : ["list_jobs", { p_filter: filter, p_limit: limit }];
   const isWhole = (data) => Array.isArray(data?.jobs);
-  const ask = async (asked, signal) =>
-    (await call(client, options.schema, name, asked, { isWhole, signal })).jobs;
+  const ask = async (parameters, signal) =>
+    (await call(client, options.schema, name, parameters, { isWhole, signal })).jobs;
   const ends = (ids) => ({
-    p_filter: { ...filter, ids, status: null, state: null }, // an end changes both
+    p_filter: { ...filter, ids, status: null, state: null }, // the end changes both fields
     p_limit: ids.length,
   });
   const reads = {
@@ -151,12 +152,12 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
     readEnds: (ids, signal) => (isGuest ? [] : ask(ends(ids), signal)),
   };
   const topic = session ? `session:${session}` : `workspace:${workspace}`;
-  return started(new JobsWatch(client, topic, reads, options));
+  return start(new JobsWatch(client, topic, reads, options));
 }
 
-/** Learn when to read: `onRead` at the start and whenever something may have changed. */
+/** Call `onRead` at the start and whenever something may have changed. */
 export const watchTopic = (client, topic, { onRead, ...options }) =>
-  started(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
+  start(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
 
 export const watchWorkspace = (client, id, options = {}) =>
   watchTopic(client, `workspace:${id}`, options);
