@@ -2,13 +2,11 @@
 
 Each project's own migrations pass on the local base; the job is enqueued by a trigger of theirs,
 changes the row by a function of theirs, is watched by its tenant and by no one else; after the
-removal the database is what it was. So it is where 0.3.0 was installed and upgraded, and a job
-made before the upgrade is done after it.
+removal the database is what it was. Upgrades are in test_projects.py and test_releases.py.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +15,14 @@ import psycopg
 import pytest
 
 from infra.release.wheels import Environment
-from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import Source, installed
 from supabase_local.migrations import apply_migrations, as_user, migrations_in
 from supabase_local.postgres import Postgres
 from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
 from tests.install.shapes import BREAKPOINT, Shape, shapes
-from tests.install.test_releases import first_engine
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
 
-pytestmark = pytest.mark.timeout(300)
-ALL = shapes()
-#: Some at each run, each by one of the two ways; all by both weekly.
-WEEKLY = bool(os.environ.get("WEEKLY"))
-NEW, OLD = (ALL, ALL) if WEEKLY else (ALL[::12], ALL[6::12])
+pytestmark = [pytest.mark.timeout(300), pytest.mark.weekly(only=True)]
 
 #: What a project adds to have its job: a trigger, and what the worker may do.
 TRIGGER = """
@@ -58,7 +49,6 @@ UNDO = """
 drop trigger corpus_enqueue on {table};
 drop function public.corpus_enqueue, public.corpus_touch;
 """
-REGISTER = """select {schema}.register_job_types('[{{"job_type": "corpus.touch"}}]')"""
 PROCESSOR = """
 from pydantic import BaseModel
 
@@ -84,76 +74,29 @@ def server(postgres: Postgres) -> Hosted:
     return Hosted(postgres, Path())
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("shape", NEW, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", shapes(), ids=lambda shape: shape.name)
 def test_a_project_installs_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
 ) -> None:
-    def install(database: HostedDatabase) -> None:
-        environment.minutehand(tmp_path, "install", *shape.install)
-        apply_pending(database, tmp_path)
-        add_job(shape, database)
-
-    check(shape, server, environment, tmp_path, install)
-
-
-@pytest.mark.weekly
-@pytest.mark.parametrize("shape", OLD, ids=lambda shape: shape.name)
-def test_a_project_upgrades_works_and_leaves(
-    shape: Shape, server: Hosted, environment: Environment, newer: Environment, tmp_path: Path
-) -> None:
-    """From the first release, whose migrations are frozen, by the wheel of the next one."""
-
-    def install(database: HostedDatabase) -> None:
-        environment.minutehand(tmp_path, "install", *shape.install)
-        make_first_release(tmp_path, Schemas(shape.schema))
-        apply_pending(database, tmp_path)
-        add_job(shape, database)
-        database.as_owner(REGISTER.format(**names_of(shape)))
-        database.as_owner(shape.rows["insert"])
-        upgraded = newer.minutehand(tmp_path, "upgrade")
-        assert (upgraded["since"], len(upgraded["written"])) == ("0.3.0", 1)
-        apply_pending(database, tmp_path)
-
-    check(shape, server, newer, tmp_path, install, carries=1)
-
-
-def make_first_release(project: Path, schemas: Schemas) -> None:
-    """Put 0.3.0's engine in the place of the present one; who the tenants are stays."""
-    [file] = {part.path for part in installed(project)}
-    tenants = [
-        Source(part.origin, part.text, editable=True)
-        for part in installed(project)
-        if part.expected is None
-    ]
-    parts = "\n".join(part.part for part in [*first_engine(schemas), *tenants])
-    file.write_text(f"-- Installed by minutehand 0.3.0.\n\n{parts}")
-
-
-def check(
-    shape: Shape,
-    server: Hosted,
-    environment: Environment,
-    tmp_path: Path,
-    install: Callable[[HostedDatabase], None],
-    carries: int = 0,
-) -> None:
-    """A job of theirs over an install that has some already, which then leaves nothing."""
+    """A job of theirs runs over an install, which then leaves nothing."""
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
         apply_own(shape, database, tmp_path)
         before = dump(server, database), database.everything()
 
-        install(database)
+        environment.minutehand(tmp_path, "install", *shape.install)
+        apply_pending(database, tmp_path)
+        database.as_owner(TRIGGER.format(**names_of(shape)))
+        database.as_owner(shape.rows.get("seed-after", ""))
         (tmp_path / "jobs/processors/touch.py").write_text(PROCESSOR)
         with data_api(database, shape.schema) as api:
-            assert len(api.of(ADA).rows("jobs")) == carries
+            assert api.of(ADA).rows("jobs") == []
             watch_a_job(
                 shape, database, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env)
             )
 
-        remove(shape, database)
+        database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
         database.as_owner(UNDO.format(**names_of(shape)))
         database.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
         assert (dump(server, database), database.everything()) == before
@@ -164,17 +107,6 @@ def names_of(shape: Shape) -> dict[str, str]:
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
-
-
-def add_job(shape: Shape, database: HostedDatabase) -> None:
-    """What the project adds to an install."""
-    database.as_owner(TRIGGER.format(**names_of(shape)))
-    database.as_owner(shape.rows.get("seed-after", ""))
-
-
-def remove(shape: Shape, database: HostedDatabase) -> None:
-    """Undo the insert."""
-    database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
 
 
 def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
@@ -199,14 +131,8 @@ def watch_a_job(
 ) -> None:
     """A row of theirs makes a job; its tenant sees all of it, live too, and a stranger nothing."""
     ada, eve = api.of(ADA), api.of(EVE)
-    carried = ada.rows("jobs")
-    if carried:
-        work()  # what was made before an upgrade
-        for job in carried:
-            expect_done(ada, job["id"])
-            remove(shape, database)
     database.as_owner(shape.rows["insert"])
-    [job] = [job for job in ada.rows("jobs") if job["status"] == "pending"]
+    [job] = ada.rows("jobs")
     topic = f"job:{job['id']}"
     assert ada.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 200
     assert eve.rpc("follow_topic", topic=topic, follower_id=str(uuid.uuid4())).status_code == 404

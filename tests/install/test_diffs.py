@@ -28,7 +28,7 @@ from supabase_local.postgres import Postgres
 from tests.install.projects import Hosted, HostedDatabase
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.weekly(only=True)]
 PAGE = ROOT / "shared/minutehand/install/README.md"
 TABLES = {
     "schemas/1_people/organizations.sql": (

@@ -342,16 +342,12 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
 def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
     """The parts that 0.3.0 wrote into a project."""
     own = tenants.migration(schemas)
-    return [*first_engine(schemas), *([Source("tenancy/own", own, editable=True)] if own else [])]
-
-
-def first_engine(schemas: Schemas) -> list[Source]:
-    """Those of the engine."""
-    return [
+    engine = [
         Source(f"engine/{path.name}", rewrite(path.read_text(), schemas))
         for name in releases.read()["0.3.0"]
         if (path := ROOT / name).parent.parent.name == "supabase"
     ]
+    return [*engine, *([Source("tenancy/own", own, editable=True)] if own else [])]
 
 
 def since(texts: list[str], schemas: Schemas) -> list[Source]:

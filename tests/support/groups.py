@@ -23,12 +23,8 @@ GROUPS = (
         "tests/integration/stack/test_python_client.py",
         "tests/integration/training/test_uploads.py",
     ),
-    # the stack to be broken: what dies and is healed leaves more than what is found and mended
-    (
-        "tests/integration/cli/test_doctor_loop.py",
-        "tests/integration/stack/test_dying.py",
-        "tests/integration/stack/test_bad_days.py",
-    ),
+    # the stack to be broken
+    ("tests/integration/cli/test_doctor_loop.py", "tests/integration/stack/test_dying.py"),
 )
 
 

@@ -20,6 +20,7 @@ FETCHED = {
     "tree": "the zip's packages from PyPI",
     "cli": "the Supabase CLI from npm",
     "hosted": "the Supabase CLI from npm",
+    "tests/install/test_diffs.py": "tools that compare schemas from npm",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -129,16 +128,6 @@ KINDS = {
 }
 #: Pages of the checkout alone: what they show is run by their app's own tests.
 OF_APPS = "shared/minutehand_apps/"
-#: By what SQL calls: what the words before it must name.
-EXTENSIONS = {
-    r"\bconnect_worker\(": "pg_net",
-    r"\bnet\.http_": "pg_net",
-    r"\bcron\.": "pg_cron",
-    r"\bpgmq\.": "pgmq",
-    r"\bpgboss\.": "pg-boss",
-    r"\bgraphile_worker\.": "graphile-worker",
-    r"\bvault\.": "Vault",
-}
 
 
 def pages() -> list[str]:
@@ -180,13 +169,3 @@ def test_each_test_that_is_named_is_there() -> None:
                 assert (ROOT / other).exists(), said
         else:
             assert re.search(rf"^(?:async )?def {name}\w*\(", (ROOT / file).read_text(), re.M), said
-
-
-@pytest.mark.parametrize("path", sorted(page.path for page in PAGES))
-def test_sql_that_needs_an_extension_says_so_beside_it(path: str) -> None:
-    whole = Path(ROOT / path).read_text("utf-8")
-    for block in blocks_of(whole):
-        section = block.before.rpartition("\n## ")[2]
-        for calls, named in EXTENSIONS.items() if block.language == "sql" else ():
-            if re.search(calls, block.code):
-                assert named.lower() in (section + block.code).lower(), block.code

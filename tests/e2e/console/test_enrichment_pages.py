@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
-from tests.e2e.console.people import ADA, BOB
+from tests.e2e.console.people import ADA
 
 pytestmark = pytest.mark.browser
 
@@ -79,18 +79,3 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Enrich Umbra").click()
     expect(page.get_by_text("Nothing was found for umbra.invalid.")).to_be_visible()
-
-
-def test_a_member_edits_accounts_and_may_not_change_the_key(visit: Visit) -> None:
-    """Under the person's own rights; buttons that would be refused are not offered."""
-    page = visit(BOB, "/accounts").page
-    page.get_by_role("button", name="New account").click()
-    page.get_by_label("Name").fill("Beta")
-    page.get_by_role("button", name="Add").click()
-    page.get_by_role("button", name="Edit").click()
-    page.get_by_label("Employees").fill("12")
-    page.get_by_role("button", name="Save").click()
-    expect(page.locator("[data-field=employee_count]")).to_have_text("12")
-
-    settings = visit(BOB, "/workspace/settings/api").page
-    expect(settings.get_by_text("A manager of the workspace keeps the key")).to_be_visible()

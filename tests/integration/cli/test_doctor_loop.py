@@ -6,7 +6,6 @@ more, and … in a value marks what only its reader has.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -124,13 +123,8 @@ class World:
         until(lambda: not self.wrong(), every=1)  # on a busy machine a tick may be late
 
 
-def some(faults: list[str]) -> list[str]:
-    """All of them weekly, else a few."""
-    return faults if os.environ.get("WEEKLY") else faults[::6]
-
-
-@pytest.mark.weekly
-@pytest.mark.parametrize("fault", some([*PLANTED]))
+@pytest.mark.weekly(only=True)
+@pytest.mark.parametrize("fault", [*PLANTED])
 def test_a_fault_in_the_database_goes_by_its_fix(doomed: RunningStack, fault: str) -> None:
     world = World(doomed)
     with psycopg.connect(world.owner, autocommit=True) as sql:
@@ -142,8 +136,8 @@ def test_a_fault_in_the_database_goes_by_its_fix(doomed: RunningStack, fault: st
     assert found, fault
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("fault", some(SETTINGS.splitlines()))
+@pytest.mark.weekly(only=True)
+@pytest.mark.parametrize("fault", SETTINGS.splitlines())
 def test_a_fault_in_the_settings_goes_by_its_fix(doomed: RunningStack, fault: str) -> None:
     url = doomed.values["DATABASE_URL"]
     with another_server() as elsewhere:

@@ -7,7 +7,6 @@ many ran twice is printed, since a job runs at least once.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -30,12 +29,11 @@ from tests.support.engine import ACME, CLOCK
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
-pytestmark = [pytest.mark.stack, pytest.mark.weekly]
+pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
 
-WHOLE = bool(os.environ.get("WEEKLY"))
-JOBS, BULK = (10_000, 100) if WHOLE else (300, 10)
+JOBS, BULK = 10_000, 100
 #: How long what hangs or is full stays so.
-SECONDS = 15 if WHOLE else 2
+SECONDS = 15
 SMALL_BYTES = 2 << 30
 
 
@@ -46,8 +44,8 @@ class Day:
     stack: RunningStack
     folder: Path
     open: ExitStack
-    #: Where the database's files are, if that is small.
-    disk: Path | None = None
+    #: The small file system with the database's files.
+    disk: Path
     ids: list[str] = field(default_factory=list)
     worker: subprocess.Popen[bytes] | None = None
 
@@ -157,7 +155,6 @@ def statements_time_out(day: Day) -> None:
 
 def disk_fills(day: Day) -> None:
     """Not a byte is free; then there is room again."""
-    assert day.disk is not None
     ballast = day.disk / "ballast"
     with ballast.open("wb") as file, suppress(OSError):
         while True:
@@ -171,25 +168,16 @@ TROUBLES: dict[str, Callable[[Day], None]] = {
     "the worker dies": worker_dies,
     "statements time out": statements_time_out,
     "the clock steps": clock_steps,
-}
-OTHERS: dict[str, Callable[[Day], None]] = {
     **{f"{part} dies": dies(part) for part in ("postgres", "gateway", "realtime", "api", "aws")},
     "the network freezes": network_freezes,
     "no connection is left": no_connection_is_left,
     "the disk fills": disk_fills,
 }
-if WHOLE:
-    TROUBLES |= OTHERS
 
 
 @pytest.fixture(scope="module")
-def place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[RunningStack, Path | None]]:
-    """The stack to be broken; where all is tried, one whose database is on a small file system."""
-    if not WHOLE:
-        yield request.getfixturevalue("doomed"), None
-        return
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningStack, Path]]:
+    """A stack to be broken, whose database is on a small file system."""
     folder = tmp_path_factory.mktemp("bad-days")
     with small_disk(folder) as disk:
         launcher = launch(folder, "--no-demo")
@@ -214,9 +202,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_no_job_is_lost(
-    place: tuple[RunningStack, Path | None], tmp_path: Path, trouble: str
-) -> None:
+def test_no_job_is_lost(place: tuple[RunningStack, Path], tmp_path: Path, trouble: str) -> None:
     stack, disk = place
     with ExitStack() as opened:
         day = Day(stack, tmp_path, opened, disk)

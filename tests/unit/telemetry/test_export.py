@@ -132,14 +132,15 @@ def create_job() -> dict[str, Any]:
 HEALTH = at("health", "/health")
 
 
-def test_each_functions_requests_are_spans_and_a_job_carries_its_own(servers: Servers) -> None:
+def test_requests_and_attempts_are_spans_and_a_job_carries_its_own(servers: Servers) -> None:
     """By route, below the caller's; no payload, no token, no query."""
-    [created, *_] = answers(
+    [created, *_, worked] = answers(
         servers,
         create_job(),
         at("status", "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11", "token=hunter2"),
         at("status", "/api/session/unguessable", "limit=3"),
         HEALTH,
+        {"function": "work"},
     )
 
     spans = servers.spans()
@@ -152,17 +153,11 @@ def test_each_functions_requests_are_spans_and_a_job_carries_its_own(servers: Se
     assert sent == f"00-{trace}-{request.span_id.hex()}-01"
     assert spans["GET /api/jobs/{job_id}"][1]["url.query"] == "REDACTED"
     assert spans["GET /health"][1]["http.response.status_code"] == 200
+    assert worked == "completed"
+    assert [name for name in spans if name.startswith("process ")] != []
     payload = json.loads(servers.bodies("enqueue_job"))["p_payload"]
     for secret in ("hunter2", "unguessable", "Bearer", *map(str, payload.values())):
         assert secret.encode() not in servers.bodies("/v1/traces")
-
-
-def test_a_workers_attempts_are_spans(servers: Servers) -> None:
-    """Without a line of the application's; sent by the process's end."""
-    assert answers(servers, {"function": "work"}) == ["completed"]
-
-    [(name, _)] = servers.spans().items()
-    assert name.startswith("process ")
 
 
 @pytest.mark.parametrize("collector", ["down", "slow"])
