@@ -1,5 +1,5 @@
-// Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
-// The browser's key reads under row level security; writes go through the API.
+// The console's requests. supabase-js reads and signs in, and fetch calls the API. The browser's
+// key reads under row level security. Writes go through the API.
 
 import { setClock } from "./lib/format.js";
 import { withTimeout, readOnce, READ_MS, setSchema, retryWhileLocked } from "./lib/jobs/client.js";
@@ -9,50 +9,50 @@ const WRITE_MS = 20_000;
 const UNRESPONSIVE_MS = 5000;
 const RETRY_MS = 5000;
 
-/** A refusal by the API, with what people and code need to act on it. */
+/** An error of the API with its code, detail and request id. */
 class ApiError extends Error {
   constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
-    super(error || (status >= 500 ? "The server has failed" : "The server refused it"));
+    super(error || (status >= 500 ? "The server failed" : "The server rejected the request"));
     const known = { code: code ?? null, detail: detail ?? null, requestId: requestId ?? null };
     Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
   }
 
-  /** Whether a server answered and refused: repeating the call does not help. */
+  /** Whether the server rejected the call, so that repeating it does not help. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 }
 
-/** No answer came; a browser's own words for it are for programmers. */
-const unreachable = (why = undefined) =>
+/** Create an error for a missing response. The texts of browsers are for programmers. */
+const unreachable = (cause = undefined) =>
   new ApiError({
     status: 0,
     code: "unreachable",
-    error: /Timeout/.test(`${why?.name} ${why?.message}`)
-      ? "The server did not answer in time"
+    error: /Timeout/.test(`${cause?.name} ${cause?.message}`)
+      ? "The server did not respond in time"
       : "The server cannot be reached",
   });
 
-/** Since when a server has not answered, in ms; null for one that does. */
+/** Start of each server's outage in ms since the epoch, or null. */
 export const outages = createStore({ data: null, api: null });
 
-/** What a server is asked for, within its time; its silence is known before that is over. */
+/** Call a server with a timeout. A slow response marks an outage before the timeout. */
 async function callServer(server, run, signal) {
   const startedAt = Date.now();
-  const note = (since) =>
+  const setOutage = (since) =>
     outages.set((now) => (now[server] === since ? now : { ...now, [server]: since }));
-  const markOutage = () => note(outages.get()[server] ?? startedAt);
+  const markOutage = () => setOutage(outages.get()[server] ?? startedAt);
   const slowTimer = setTimeout(markOutage, UNRESPONSIVE_MS);
   const limit = AbortSignal.timeout(READ_MS);
   try {
-    const answer = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
-    note(null);
-    return answer;
+    const response = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
+    setOutage(null);
+    return response;
   } catch (error) {
     if (signal?.aborted) throw error;
     const failure = error.status === undefined ? unreachable(error) : error;
     if (failure.status === 0) markOutage();
-    else note(null);
+    else setOutage(null);
     throw failure;
   } finally {
     clearTimeout(slowTimer);
@@ -61,20 +61,20 @@ async function callServer(server, run, signal) {
 
 let client;
 let config = null;
-let schema = "public"; // where what users see was installed
+let schema = "public"; // schema of the tables and functions for users
 
 const SIGNED_OUT = { status: "out", user: null, workspaces: [], workspace: null, reason: null };
 
 export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 
-/** The signed-in supabase-js client. */
+/** Return the signed-in supabase-js client. */
 export const supabase = () => client;
-/** The schema's tables and functions, over that client. */
+/** Return a client of the schema with the tables and functions for users. */
 export const data = () => client.schema(schema);
-/** What `/config.json` said. */
+/** Return the content of `/config.json`. */
 export const settings = () => config;
 
-/** Read the configuration, make the client, take up a kept session or that of a mailed link. */
+/** Read the configuration, create the client, and restore the session or open a mailed link's. */
 export async function start() {
   const answer = await fetch("/config.json", {
     cache: "no-store",
@@ -97,7 +97,7 @@ export async function start() {
   });
   setSchema(client, schema);
   client.auth.onAuthStateChange((event, found) => {
-    // supabase-js holds a lock here: ask nothing of it before it is let go
+    // supabase-js holds a lock here, so call it only after this callback
     if (event === "SIGNED_OUT") setTimeout(signedOut);
     else if (found && found.user.id !== session.get().user?.id)
       setTimeout(() => signedIn(found.user));
@@ -105,7 +105,7 @@ export async function start() {
   });
 }
 
-/** Auth's own calls have no limit otherwise. */
+/** Fetch with a timeout, because supabase-js sets none for its Auth calls. */
 function fetchWithTimeout(input, init = {}) {
   const limit = AbortSignal.timeout(WRITE_MS);
   const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
@@ -114,7 +114,7 @@ function fetchWithTimeout(input, init = {}) {
 
 const SESSION_KEY = "minutehand.session";
 let isLeaving = false;
-let hadSession = false; // whether one was kept from the last time, and is not known to be valid
+let hadSession = false; // whether the browser has a stored session that was not checked yet
 
 function signedOut() {
   const wasIn = session.get().status === "in" || hadSession;
@@ -133,9 +133,9 @@ async function signedIn(user) {
   try {
     const isOperator = user.app_metadata?.minutehand_operator === true;
     const workspaces = await readWorkspaces(user.id, isOperator);
-    const kept = localStorage.getItem("minutehand.workspace");
-    const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
-    if (session.get().user?.id !== user.id) return; // signed out meanwhile
+    const storedId = localStorage.getItem("minutehand.workspace");
+    const workspace = workspaces.find((one) => one.id === storedId) ?? workspaces[0] ?? null;
+    if (session.get().user?.id !== user.id) return; // the user has signed out meanwhile
     session.set({
       status: "in",
       user: { id: user.id, email: user.email ?? "", isOperator },
@@ -149,15 +149,15 @@ async function signedIn(user) {
   }
 }
 
-/** The workspaces a person sees: those they belong to, for staff all. */
+/** Read the workspaces of a member, or all workspaces for staff. */
 async function readWorkspaces(userId, isOperator) {
   const [found, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
   ]);
   const roles = new Map(memberships.map((one) => [one.workspace_id, one.role]));
-  const otherwise = isOperator ? "manager" : "member"; // staff may do what managers may
-  return found.map((one) => ({ ...one, role: roles.get(one.id) ?? otherwise }));
+  const defaultRole = isOperator ? "manager" : "member"; // staff have the rights of managers
+  return found.map((one) => ({ ...one, role: roles.get(one.id) ?? defaultRole }));
 }
 
 export async function signIn(email, password) {
@@ -181,15 +181,17 @@ export function chooseWorkspace(id) {
 
 async function token({ fresh = false } = {}) {
   const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
-  const late = ({ message }) => ({ data: {}, error: new Error(message) });
-  const { data: found, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(late);
+  const onTimeout = ({ message }) => ({ data: {}, error: new Error(message) });
+  const { data: found, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(
+    onTimeout,
+  );
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
-    // no one is signed out because Auth is unavailable for a moment
+    // an outage of Auth must not sign the user out
     throw new ApiError({
       status: 0,
       code: "unreachable",
-      error: "Your session could not be renewed: the server cannot be reached",
+      error: "Your session could not be renewed, because the server cannot be reached",
     });
   }
   if (error || !found.session) {
@@ -204,8 +206,8 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user; a token that was refused is renewed once, and a call whose
- * job another transaction is changing is repeated.
+ * Call the API as the signed-in user. A rejected token is renewed once. A call is repeated while
+ * another transaction changes its job.
  */
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
@@ -231,92 +233,92 @@ export async function request(method, path, { body, query, headers, signal, as =
       throw unreachable(error);
     }
   };
-  const sent = async () => {
-    let answer = await send(await token());
-    if (answer.status === 401) answer = await send(await token({ fresh: true }));
-    if (answer.ok) return { answer };
-    const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10) || null; // s
-    const { status } = answer;
-    return { error: new ApiError({ status, retryAfter, ...(await errorBody(answer)) }) };
+  const attempt = async () => {
+    let response = await send(await token());
+    if (response.status === 401) response = await send(await token({ fresh: true }));
+    if (response.ok) return { response };
+    const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10) || null; // s
+    const { status } = response;
+    return { error: new ApiError({ status, retryAfter, ...(await readError(response)) }) };
   };
-  const { answer, error } = await retryWhileLocked(sent, signal);
+  const { response, error } = await retryWhileLocked(attempt, signal);
   if (error) throw error;
-  if (answer.status === 204) return null;
-  return as === "blob" ? answer.blob() : answer.json();
+  if (response.status === 204) return null;
+  return as === "blob" ? response.blob() : response.json();
 }
 
-async function errorBody(answer) {
+async function readError(response) {
   try {
-    return await answer.json();
+    return await response.json();
   } catch {
-    return {}; // a gateway's own page: the status says enough
+    return {}; // the body is a gateway's page, and the status is enough
   }
 }
 
-/** The rows of a supabase-js query, or an error like the API's; an empty answer is none. */
+/** Return the data of a supabase-js query. Throws an error like the API's, also without data. */
 export const unwrap = (query, signal = undefined) =>
   callServer("data", (limited) => readOnce(query, { signal: limited }), signal);
 
-/** What one of the functions of the Data API answers, under the signed-in person's rights. */
+/** Call a function of the Data API with the rights of the signed-in person. */
 export async function rpc(name, values = {}, signal = undefined) {
-  const answer = await unwrap(data().rpc(name, values), signal);
-  if (answer?.now) setClock(answer.now);
-  return answer;
+  const result = await unwrap(data().rpc(name, values), signal);
+  if (result?.now) setClock(result.now);
+  return result;
 }
 
-/** Calls a route by its method and template; `places` fills the names in braces. */
+/** Call a route by its method and template. `params` fills the names in braces. */
 export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
   const path = template.replace(/\{(\w+)\}/g, (_, param) => encodeURIComponent(params[param]));
   return request(method, path, options);
 }
 
-/** A route as a function: of what fills its braces, in their order, then of the rest. */
+/** Return a function that calls a route. It takes the path parameters in order, then options. */
 export const route =
   (name) =>
-  (...given) => {
+  (...values) => {
     const names = name.match(/(?<=\{)\w+/g) ?? [];
-    const params = Object.fromEntries(names.map((param, at) => [param, given[at]]));
-    return callRoute(name, { params, ...given[names.length] });
+    const params = Object.fromEntries(names.map((param, at) => [param, values[at]]));
+    return callRoute(name, { params, ...values[names.length] });
   };
 
-/** A body that is acted on once, however often it is sent. */
+/** Return request options with an idempotency key, so that a repeated call acts once. */
 export const withIdempotencyKey = (body) => ({
   body,
   headers: { "Idempotency-Key": crypto.randomUUID() },
 });
 
-/** What is of one workspace. */
+/** Path of a workspace's routes. */
 export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
-  /** How many are in each state; those in `at_least` have more. */
+  /** Count jobs by state. The states in `at_least` have more jobs. */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
-  /** Failed jobs by what went wrong. */
+  /** Read failed jobs grouped by error. */
   failures: (workspaceId, signal) => rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
   steps: (id, after, signal) => rpc("job_steps", { p_job_id: id, p_after: after ?? null }, signal),
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
-  /** Why it is where it is, and what to do. */
+  /** Explain a job's state and what to do. */
   explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
   retry: route("POST /api/jobs/{job_id}/retry"),
   replay: route("POST /api/jobs/{job_id}/replay"),
   answer: route("POST /api/jobs/{job_id}/answer"),
-  /** A batch of the jobs that match; to be repeated while `more`. */
+  /** Cancel a batch of the jobs that match. Repeat the call while `more` is true. */
   cancelAll: route("POST /api/jobs/cancel"),
   retryAll: route("POST /api/jobs/retry"),
 };
 
 export const types = {
-  /** By name, with who serves them and how the last day went. */
+  /** Read job types by name, with their workers and statistics of the last day. */
   list: async (workspaceId, signal) =>
     (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
-  /** One with its schema, limits, workers and schedules. */
+  /** Read a job type with its schema, limits, workers and schedules. */
   get: async (workspaceId, name, signal) => {
     const named = { p_job_type: name, p_workspace_id: workspaceId };
     return (await rpc("list_job_types", named, signal)).types[0];
@@ -328,15 +330,15 @@ export const engine = {
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  /** What is wrong, and who holds jobs. */
+  /** Explain problems of the engine and which holders block jobs. */
   explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
-  /** Readiness; "not ready" is an answer as well. */
+  /** Read the readiness. "Not ready" is a valid response. */
   health: (signal) =>
     callServer(
       "api",
       async (limited) => {
-        const asked = { cache: "no-store", signal: limited };
-        return (await fetch("/api/health/ready", asked)).json();
+        const options = { cache: "no-store", signal: limited };
+        return (await fetch("/api/health/ready", options)).json();
       },
       signal,
     ),

@@ -1,4 +1,4 @@
-// The console: starts, keeps the shell around the views, and finds the pages of the apps.
+// The console's shell. It starts the console, loads the apps, and draws the frame around a view.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
@@ -44,8 +44,8 @@ const Confirmations = lazy(() => import("./parts/dialog.js"), "Confirmations");
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
 const NOT_FOUND = { path: "*", load: () => import("./parts/not-found.js") };
 
-/** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
-async function findApps() {
+/** Load the manifests of the apps in apps/index.json. A broken app does not stop the others. */
+async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
   const load = (name) => withTimeout(() => import(`./apps/${name}/manifest.js`), limit);
@@ -91,12 +91,12 @@ where u.email = '${email.replaceAll("'", "''")}';`;
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(currentLocation);
   const mode = useStore(theme);
-  const asked = useStore(question);
+  const openQuestion = useStore(question);
   const [menu, setMenu] = useState(false);
   const sections = [CORE, ...apps];
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
-  // before painting: later, it could close a menu that was opened meanwhile
+  // before painting, because a later effect could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
@@ -127,7 +127,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const queueLinks = [...CORE.nav, ...navOf("main")];
   const appLinks = navOf(undefined);
   const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
-  // who uses an app sees nothing of what it is made of
+  // users of an app do not see jobs and queues
   const isApp = appLinks.some(({ path: to }) => isCurrent(to));
   const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
@@ -218,17 +218,19 @@ function Shell({ apps, user, workspace, workspaces }) {
           : html`<div class="page">
             <h1 tabindex="-1">No workspace</h1>
             <p class="muted">
-              You are signed in as ${user.email}, but belong to no workspace. Ask its manager.
+              You are signed in as ${user.email}, but belong to no workspace. Ask a manager to add you.
             </p>
             <p
-              class="muted">A project's first one is made in SQL, by the person who deployed it:</p>
+              class="muted">
+              The person who deployed the project creates the first workspace in SQL:
+            </p>
             <div class="json"><pre>${firstWorkspaceSql(user.email)}</pre></div>
           </div>`
       }
     </main>
     <${Palette} commands=${commands} />
     <${Shortcuts} />
-    ${asked && html`<${Confirmations} />`}
+    ${openQuestion && html`<${Confirmations} />`}
     <${Toasts} />
   </div>`;
 }
@@ -245,23 +247,23 @@ const Links = ({ nav, isCurrent }) =>
     )}
   </ul>`;
 
-/** Another workspace: what is open belongs to the old one, so its list is shown instead. */
+/** Switch the workspace and show a list, because the open page belongs to the old workspace. */
 function switchTo(id) {
   chooseWorkspace(id);
   navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
 }
 
-/** Loads a view's module when it is first needed, then gives it the focus of its heading. */
+/** Load a view's module when it is first needed, then focus its heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
-  // before painting: the network may be back as soon as this is read
+  // before painting, because the network may return at any moment
   useLayoutEffect(() => {
     if (!error) return undefined;
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);
   }, [error]);
   const box = useRef(null);
-  // before painting: later, it could take the focus from what was chosen meanwhile
+  // before painting, because a later effect could take the focus from a new selection
   useLayoutEffect(() => {
     if (!module) return;
     const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
@@ -276,7 +278,7 @@ function View({ route, params, workspace, user, apps }) {
       <${Failed}
         error=${error}
         retry=${reload}
-        what="It opens by itself when the network is back" />
+        what="This page loads when the network is back" />
     </div>`;
   if (!module) return html`<div class="page"><${Loading} /></div>`;
   return html`<div class="view" ref=${box}>
@@ -291,7 +293,7 @@ async function main() {
   const root = document.getElementById("app");
   followLinks();
   try {
-    const [apps] = await Promise.all([findApps(), start()]);
+    const [apps] = await Promise.all([loadApps(), start()]);
     root.textContent = "";
     render(html`<${Console} apps=${apps} />`, root);
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;

@@ -1,44 +1,44 @@
-// Numbers, times and texts as people read them. Pure, but for the reader's language and the clock.
+// Formats numbers, times and texts. Pure except for the reader's language and the clock.
 
-const SAME_MS = 2000; // what an answer takes is no difference between clocks
+const SAME_MS = 2000; // a smaller difference may be the duration of the request
 let offset = 0;
 
-/** Milliseconds now, by the server: a browser's own clock may be hours off. */
+/** Return the server's time in ms, because a browser's clock may be hours off. */
 export const serverNow = () => Date.now() + offset;
 
-/** Take the instant at which a server answered. */
+/** Set the clock from the time of a server's response. */
 export function setClock(at) {
-  const found = Date.parse(at) - Date.now();
-  if (Number.isFinite(found)) offset = Math.abs(found) > SAME_MS ? found : 0;
+  const difference = Date.parse(at) - Date.now();
+  if (Number.isFinite(difference)) offset = Math.abs(difference) > SAME_MS ? difference : 0;
 }
 
 const NUMBER = new Intl.NumberFormat("en");
 const NONE = "–";
 
-/** 12,345; a dash for what is not known. */
+/** Format a number as `12,345`, or a dash if it is unknown. */
 export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
 
 const MAX_COUNTED = 10_000;
 
-/** What the engine counts up to 10,000: from there on `10,000+`. */
+/** Format a count that the engine stops at 10,000, as `10,000+`. */
 export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
-/** `1 job`, `12 jobs`. */
+/** Format a count with its noun, as `1 job` or `12 jobs`. */
 export const pluralize = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
-/** 98.3 %, from a share between 0 and 1. */
+/** Format a share between 0 and 1 as `98.3 %`. */
 export const percent = (share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
 
-/** The whole part of a job's progress, 0 to 100. */
+/** Return a job's progress as an integer from 0 to 100. */
 export function percentage(progress) {
   const value = Number(progress?.percentage);
   return Number.isFinite(value) ? Math.floor(Math.min(100, Math.max(0, value))) : 0;
 }
 
-/** 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h. */
+/** Format ms as `340 ms`, `1.2 s`, `4 min 05 s`, `3 h 12 min` or `2 d 4 h`. */
 export function duration(ms) {
   if (!Number.isFinite(ms)) return NONE;
   const value = Math.max(0, ms);
@@ -54,7 +54,7 @@ export function duration(ms) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** Seconds in a unit, written as in `duration`: `m` alone could be a month. */
+/** Seconds per unit. Minutes are `min`, because `m` could be a month. */
 const UNITS = [
   [86_400, "d"],
   [3600, "h"],
@@ -62,18 +62,18 @@ const UNITS = [
   [1, "s"],
 ];
 
-/** `in 40 s`, `3 min ago`, `now`. */
+/** Format an instant relative to now, as `in 40 s`, `3 min ago` or `now`. */
 export function relative(iso, now = serverNow()) {
   const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
   if (size < 2) return "now";
-  const [one, unit] = UNITS.find(([least]) => size >= least);
-  const words = `${Math.trunc(size / one)} ${unit}`;
-  return seconds > 0 ? `in ${words}` : `${words} ago`;
+  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= minimum);
+  const text = `${Math.trunc(size / unitSeconds)} ${unit}`;
+  return seconds > 0 ? `in ${text}` : `${text} ago`;
 }
 
-/** A deploy's commit in short, else its version. */
+/** Format a deploy's short commit, or its version. */
 export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
@@ -84,28 +84,28 @@ function stamp(iso, minutesOf) {
   return shifted.toISOString().replace("T", " ").slice(0, 23);
 }
 
-/** `2026-11-20 08:36:55.585 UTC`. */
+/** Format an instant as `2026-11-20 08:36:55.585 UTC`. */
 export function utc(iso) {
-  const found = stamp(iso, () => 0);
-  return found === NONE ? NONE : `${found} UTC`;
+  const text = stamp(iso, () => 0);
+  return text === NONE ? NONE : `${text} UTC`;
 }
 
-/** `2026-11-20 09:36:55.585`, by the reader's own clock. */
+/** Format an instant as `2026-11-20 09:36:55.585` in the reader's time zone. */
 export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
 
-/** `09:36:55.585`, by the reader's own clock. */
+/** Format an instant as `09:36:55.585` in the reader's time zone. */
 export const clock = (iso) => local(iso).slice(11) || NONE;
 
 const DAY_MS = 86_400_000;
 
-/** An instant in a sentence: the engine's, or a time of the day as workers write it. */
+/** Pattern of an instant in a sentence: the engine's format, or a worker's time of the day. */
 export const INSTANT =
   /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00|\d\d:\d\d(?::\d\d)? UTC(?: on \d+ [A-Z][a-z]+)?)/;
 
-/** The instant that `INSTANT` has found, in ISO; without a date the nearest of its time. */
-export function instantOf(said, now = serverNow()) {
-  if (said.endsWith("+00")) return `${said.slice(0, -3).replace(" ", "T")}Z`;
-  const [time, day] = said.split(/ UTC(?: on )?/);
+/** Convert a match of `INSTANT` to ISO. Without a date, choose the nearest day. */
+export function instantOf(text, now = serverNow()) {
+  if (text.endsWith("+00")) return `${text.slice(0, -3).replace(" ", "T")}Z`;
+  const [time, day] = text.split(/ UTC(?: on )?/);
   const today = new Date(now).toISOString().slice(0, 10);
   const at = day
     ? Date.parse(`${day} ${today.slice(0, 4)} ${time} UTC`)
@@ -114,13 +114,13 @@ export function instantOf(said, now = serverNow()) {
   return new Date(at + days * DAY_MS).toISOString();
 }
 
-/** The last characters of an id: time-ordered ids begin alike. */
+/** Return the last characters of an id, because time-ordered ids share their first ones. */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
-/** $0.000012; a dash when nothing was measured. */
+/** Format US dollars as `$0.000012`, or a dash if nothing was measured. */
 export const money = (value) => (Number(value) ? `$${Number(value).toFixed(6)}` : NONE);
 
-/** 12.3 kB. */
+/** Format a number of bytes as `12.3 kB`. */
 export function bytes(count) {
   if (!Number.isFinite(count)) return NONE;
   const power = count < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(count) / 3));
@@ -129,24 +129,24 @@ export function bytes(count) {
     : `${(count / 1000 ** power).toFixed(1)} ${["", "kB", "MB", "GB"][power]}`;
 }
 
-/** An address fit for a link: http and https only, else null. */
+/** Return an http or https URL for a link, or null for any other text. */
 export function safeUrl(text) {
   try {
     const url = new URL(text ?? "");
     return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
   } catch {
-    return null; // no address at all
+    return null; // the text is not a URL
   }
 }
 
-/** JSON for reading; whatever cannot be written as JSON is named instead. */
+/** Format a value as indented JSON, or as a string if JSON cannot represent it. */
 export function pretty(value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
 }
 
-/** A payload that a person wrote. */
-export function payloadIn(text) {
+/** Parse a payload that a person typed. */
+export function parsePayload(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -154,7 +154,7 @@ export function payloadIn(text) {
   }
 }
 
-/** The ranges that can be chosen: minutes by the word in the address. */
+/** Time ranges by their name in the address: minutes and label. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],

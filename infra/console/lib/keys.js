@@ -1,15 +1,15 @@
-// Keys that do something wherever the focus is.
+// Keyboard shortcuts that work with any focus.
 
 import { useLayoutEffect } from "./ui.js";
 
 const TEXT_INPUTS = "input:not([type=checkbox]), textarea, select, dialog";
 
-/** Whether a key is pressed where it is written or answers a dialog. */
+/** Whether a key event belongs to a text input or a dialog. */
 export const isTyping = (event) => Boolean(event.target.closest(TEXT_INPUTS));
 
-/** Do something on a key, in place of what the browser does. */
+/** Run an action on a key instead of the browser's action. */
 export function useKey(isMatch, run) {
-  // before painting: the next key may follow at once
+  // before painting, because the next key press may follow immediately
   useLayoutEffect(() => {
     const onKey = (event) => {
       if (!isMatch(event)) return;

@@ -1,14 +1,14 @@
-// Questions before an action; the shell draws them when there is one.
+// Confirmations before an action. The shell draws the open question.
 
 import { createStore } from "./store.js";
 
-/** What is asked now, or null. */
+/** The open question, or null. */
 export const question = createStore(null);
 
-/** Ask before doing something that is hard to undo. */
+/** Ask for confirmation. Resolves to a boolean. */
 export const confirm = async (what) => (await promptText(what)) !== null;
 
-/** Ask, and for a line of text with it: null for no. */
+/** Ask for confirmation and a line of text. Resolves to the text, or null if declined. */
 export function promptText(what) {
   return new Promise((resolve) => {
     question.set({

@@ -1,4 +1,4 @@
-// The address bar as the console's state: paths choose the view, the query holds its filters.
+// The address is the console's state. The path chooses the view, and the query has its filters.
 
 import { createStore, useStore } from "./store.js";
 
@@ -7,7 +7,7 @@ const readLocation = () => ({
   query: new URLSearchParams(location.search),
 });
 
-/** Where the console is: `{path, query}`. */
+/** Current address as `{path, query}`. */
 export const currentLocation = createStore(readLocation());
 
 /** Go to an address of the console. */
@@ -18,7 +18,7 @@ export function navigate(address, { replace = false } = {}) {
   currentLocation.set(readLocation());
 }
 
-/** Change some query parameters of the present address; empty values disappear. */
+/** Change query parameters of the current address. Empty values are removed. */
 export function setQuery(changes) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
@@ -29,22 +29,22 @@ export function setQuery(changes) {
   navigate(target.href, { replace: true });
 }
 
-/** The query, drawn again when it changes. */
+/** Return the current query. The component is drawn again when it changes. */
 export const useQuery = () => useStore(currentLocation).query;
 
-/** The first route that fits a path. */
+/** Return the first route that matches a path, with its parameters, or null. */
 export function match(routes, path) {
   const parts = path.split("/");
   for (const route of routes) {
-    const wanted = route.path.split("/");
-    if (wanted.length !== parts.length) continue;
+    const pattern = route.path.split("/");
+    if (pattern.length !== parts.length) continue;
     const params = {};
-    const fits = wanted.every((want, index) => {
-      if (!want.startsWith(":")) return want === parts[index];
-      params[want.slice(1)] = safeDecode(parts[index]);
+    const isMatch = pattern.every((name, index) => {
+      if (!name.startsWith(":")) return name === parts[index];
+      params[name.slice(1)] = safeDecode(parts[index]);
       return parts[index] !== "";
     });
-    if (fits) return { route, params };
+    if (isMatch) return { route, params };
   }
   return null;
 }
@@ -53,11 +53,11 @@ function safeDecode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // a stray % in an address must not fail
+    return text; // the address has a stray %
   }
 }
 
-/** Links within the console change the address without loading the page again. */
+/** Navigate on clicks of the console's links without loading the page again. */
 export function followLinks() {
   addEventListener("popstate", () => currentLocation.set(readLocation()));
   document.addEventListener("click", (event) => {

@@ -1,9 +1,9 @@
-// A form from a JSON Schema: a payload's fields, and the payload they make. Pure.
+// Converts a JSON Schema to form fields, and the fields to a payload. Pure.
 
 const without = (schema, ...names) =>
   Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
 
-/** The schema a reference within the document points at, merged with its own members. */
+/** Resolve a schema's reference within the document and merge both schemas. */
 function resolve(schema, root, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 8) return {};
   if (typeof schema.$ref === "string" && schema.$ref.startsWith("#/")) {
@@ -13,7 +13,7 @@ function resolve(schema, root, depth = 0) {
       .reduce((node, part) => node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")], root);
     return { ...resolve(target, root, depth + 1), ...without(schema, "$ref") };
   }
-  // pydantic writes an optional field as anyOf [it, null]
+  // pydantic writes an optional field as anyOf [type, null]
   const choices = (schema.anyOf ?? schema.oneOf)?.filter((one) => one.type !== "null");
   if (choices?.length === 1)
     return { ...resolve(choices[0], root, depth + 1), ...without(schema, "anyOf", "oneOf") };
@@ -24,7 +24,7 @@ function resolve(schema, root, depth = 0) {
 
 const SIMPLE = new Set(["string", "integer", "number", "boolean"]);
 
-/** The fields of a payload, in the schema's order; null when it has no properties. */
+/** Return a payload's fields in the schema's order, or null if it has no properties. */
 export function fieldsOf(root) {
   const schema = resolve(root, root);
   if (!schema.properties || Object.keys(schema.properties).length === 0) return null;
@@ -60,12 +60,12 @@ function hintOf(field, type) {
   const parts = [field.description, field.format, type === "array" ? "a list" : null];
   if (field.minimum !== undefined || field.maximum !== undefined)
     parts.push(`${field.minimum ?? "…"} to ${field.maximum ?? "…"}`);
-  if (field.maxLength !== undefined) parts.push(`at most ${field.maxLength} characters`);
+  if (field.maxLength !== undefined) parts.push(`up to ${field.maxLength} characters`);
   if (field.pattern) parts.push(field.pattern);
   return parts.filter(Boolean).join(" · ");
 }
 
-/** What a form begins with: defaults, or what already exists; everything as text. */
+/** Return a form's initial texts from a payload or the schema's defaults. */
 export function draftOf(fields, payload = {}) {
   return Object.fromEntries(
     fields.map(({ name, kind, schema }) => {
@@ -78,7 +78,7 @@ export function draftOf(fields, payload = {}) {
   );
 }
 
-/** The payload of a draft; empty fields that are not required are omitted. */
+/** Convert a draft to a payload and a problem by field. Empty optional fields are omitted. */
 export function payloadOf(fields, draft) {
   const payload = {};
   const problems = {};

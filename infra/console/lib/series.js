@@ -1,21 +1,21 @@
-// Numbers over time, as queue_series gives them, made ready for charts. Pure.
+// Converts the statistics of queue_series to values for charts. Pure.
 
 import { RANGES as ALL } from "./format.js";
 
 const RETENTION_MINUTES = 11_520;
 
-/** The ranges that the database keeps statistics for. */
+/** Time ranges within the database's retention of statistics. */
 export const RANGES = Object.fromEntries(
   Object.entries(ALL).filter(([, [minutes]]) => minutes <= RETENTION_MINUTES),
 );
 
-/** The range an address names; `otherwise` for any other word. */
-export const rangeOf = (word, otherwise) =>
-  word !== null && Object.hasOwn(RANGES, word) ? word : otherwise;
+/** Return the range that an address names, or the default. */
+export const rangeOf = (word, defaultRange) =>
+  word !== null && Object.hasOwn(RANGES, word) ? word : defaultRange;
 
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
-/** One value a point and line. */
+/** Convert points of time to arrays with one value per step. */
 export function bucketize({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
@@ -45,10 +45,10 @@ export function bucketize({ now, since, step_seconds: step, points }) {
   return { at, totals, sums, types };
 }
 
-/** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
+/** Return the share of completed jobs among completed and failed jobs. NaN if there are none. */
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
-/** The types with the most jobs, in order of their names: a colour stays with its type. */
+/** Return the types with the most jobs, sorted by name so that a type keeps its colour. */
 export function topTypes(types) {
   const sum = ({ completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);

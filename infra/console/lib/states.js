@@ -1,4 +1,4 @@
-// The one table of states: each is a word, a tone and a mark, everywhere in the console.
+// The console's only table of states. Each state has a word, a tone and an icon.
 
 import { serverNow } from "./format.js";
 
@@ -13,30 +13,30 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled", mark: "slash" },
 };
 
-/** The states in the order of a job's life. */
+/** States in the order of a job's life. */
 export const NAMES = Object.keys(STATES);
 
-/** What a status means as long as nothing more is known of the job. */
-const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
+/** State by status if the rest of the job is unknown. */
+const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-/** The status of a state: what is pending has several. */
+/** Return the status of a state. Several states are `pending`. */
 export const statusOf = (state) =>
   state === "scheduled" || state === "retrying"
     ? "pending"
-    : (Object.keys(OF_STATUS).find((status) => OF_STATUS[status] === state) ?? state);
+    : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
 
-/** The state people look for, as queue.state_of derives it. Pure. */
+/** Derive a job's state as queue.state_of does. Pure. */
 export function stateOfJob(
   { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
   now = serverNow(),
 ) {
-  if (status !== "pending") return OF_STATUS[status] ?? status;
+  if (status !== "pending") return STATE_BY_STATUS[status] ?? status;
   const due = retryAt ?? scheduledFor;
   if (!due || Date.parse(due) <= now) return "queued";
   return retryAt && (attempts ?? 0) > 0 ? "retrying" : "scheduled";
 }
 
-/** When a job runs next, as far as it is known: an instant, or null. Pure. */
+/** Return the instant of a job's next run, or null if it is unknown. Pure. */
 export const nextRunOf = (job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
@@ -56,7 +56,7 @@ const ATTEMPT_OUTCOMES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 
-/** How an attempt ended, in a word with its tone; without an outcome it runs. */
+/** Return the word and tone of an attempt's outcome. Without an outcome the attempt is running. */
 export const outcomeOf = (outcome) =>
   outcome
     ? (ATTEMPT_OUTCOMES[outcome] ?? { word: outcome, tone: "pending" })
@@ -66,7 +66,7 @@ export const FRESHNESS = {
   live: {
     word: "Live",
     tone: "completed",
-    hint: "Subscribed, and everything up to now has been read.",
+    hint: "Subscribed to changes, and all earlier changes have been read.",
   },
   "catching-up": {
     word: "Catching up",
@@ -76,18 +76,18 @@ export const FRESHNESS = {
   polling: {
     word: "Polling",
     tone: "waiting",
-    hint: "Realtime is unavailable; reading every few seconds instead.",
+    hint: "Realtime is unavailable. The page reads every few seconds instead.",
   },
   offline: {
     word: "Offline",
     tone: "failed",
-    hint: "The server cannot be reached; the last known state is shown.",
+    hint: "The server cannot be reached. The page shows the last known state.",
   },
 };
 
-/** A state, or the one that a status means: word, tone and mark. */
+/** Return the word, tone and icon of a state or status. */
 export const stateOf = (status) =>
-  STATES[OF_STATUS[status] ?? status] ?? {
+  STATES[STATE_BY_STATUS[status] ?? status] ?? {
     word: String(status ?? "unknown"),
     tone: "pending",
     mark: "ring",

@@ -1,16 +1,16 @@
-// A value that views share and subscribe to.
+// Stores that views share, and reads with their states.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** A holder of one value. */
+/** Create a store of one value. */
 export function createStore(value) {
   const listeners = new Set();
   return {
     get: () => value,
     set(next) {
-      const made = next instanceof Function ? next(value) : next;
-      if (Object.is(made, value)) return;
-      value = made;
+      const changed = next instanceof Function ? next(value) : next;
+      if (Object.is(changed, value)) return;
+      value = changed;
       for (const listener of [...listeners]) listener(value);
     },
     subscribe(listener) {
@@ -20,12 +20,12 @@ export function createStore(value) {
   };
 }
 
-/** The present value of a store; the component is drawn again when it changes. */
+/** Return the current value of a store. The component is drawn again when it changes. */
 export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
   shown.current = store.get();
-  // before painting: what changes between drawing and a later effect would be seen late
+  // before painting, because a change between the drawing and a later effect would appear late
   useLayoutEffect(() => {
     const redraw = () => !Object.is(store.get(), shown.current) && draw({});
     redraw();
@@ -38,44 +38,45 @@ const RETRY_MS = 5000;
 
 const INITIAL_STATE = { value: undefined, error: null, isLoading: true };
 
-/** Whether repeating may help: no server answered, it failed, or asks to wait. */
+/** Whether repeating may help, because the server is unreachable, failed, or asks to wait. */
 export const isTransient = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
- * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
- * stale (`isStale`: an older value is shown because reading the newer one failed).
+ * Run an asynchronous read and return its state: loading, failed, loaded or stale. `isStale` means
+ * that the value is old because the last read failed.
  *
- * A server that was unavailable is asked again by itself.
+ * A transient failure is retried.
  */
 export function useFetch(read, inputs) {
   const [state, setState] = useState(INITIAL_STATE);
-  const [turn, setTurn] = useState(0);
+  const [reads, setReads] = useState(0);
   useLayoutEffect(() => setState(INITIAL_STATE), inputs);
   useEffect(() => {
     const controller = new AbortController();
-    let again = 0;
+    let retryTimer = 0;
     setState((before) => ({ ...before, isLoading: true }));
     read(controller.signal).then(
       (value) => !controller.signal.aborted && setState({ value, error: null, isLoading: false }),
       (error) => {
         if (controller.signal.aborted) return;
         setState((before) => ({ ...before, error, isLoading: false }));
-        if (isTransient(error)) again = setTimeout(() => setTurn((value) => value + 1), RETRY_MS);
+        if (isTransient(error))
+          retryTimer = setTimeout(() => setReads((value) => value + 1), RETRY_MS);
       },
     );
     return () => {
       controller.abort();
-      clearTimeout(again);
+      clearTimeout(retryTimer);
     };
-  }, [...inputs, turn]);
+  }, [...inputs, reads]);
   return {
     ...state,
     isStale: state.value !== undefined && state.error !== null,
-    refresh: () => setTurn((value) => value + 1),
+    refresh: () => setReads((value) => value + 1),
   };
 }
 
-/** Read again every so often while the page is visible, never during a read; null: not. */
+/** Read every `everyMs` while the page is visible and no read is in flight. Null stops it. */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);
   latest.current = read;

@@ -1,4 +1,4 @@
-// Style sheets of parts that few pages draw: loaded with the part.
+// Loads style sheets together with the parts that need them.
 
 export function loadStyles(href) {
   if (document.querySelector(`link[href="${href}"]`)) return;

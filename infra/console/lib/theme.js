@@ -1,4 +1,4 @@
-// Light, dark, or as the system says; kept per browser.
+// Colour theme: light, dark or the system's. The browser stores the choice.
 
 import { createStore } from "./store.js";
 

@@ -1,6 +1,6 @@
-// Preact, its hooks and htm as one import. The npm files are used unchanged: their UMD builds
-// come as classic scripts in index.html, because import maps must be inline and the policy
-// forbids inline scripts.
+// Preact, its hooks and htm as one import. The npm files are used unchanged. Their UMD builds are
+// classic scripts in index.html, because import maps must be inline and the content policy forbids
+// inline scripts.
 
 import htm from "/vendor/htm/dist/htm.module.js";
 
@@ -12,9 +12,9 @@ export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useRe
 export const hooks = preactHooks;
 export const html = htm.bind(h);
 
-/** A class list from strings and falsy values. */
+/** Join class names, without falsy values. */
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
-/** A button beside the point. */
+/** Draw a button without emphasis. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

@@ -1,11 +1,11 @@
-// Which rows of a long list are on screen. Rows have one height, so that this is arithmetic.
+// Computes the visible rows of a long list. All rows have the same height.
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** Rows drawn above and below those in view, so that scrolling shows no gap. */
+/** Number of rows drawn above and below the view, so that scrolling shows no gap. */
 const OVERSCAN = 8;
 
-/** Rows `first` to `last` (exclusive) are drawn, between spacers of so many pixels. Pure. */
+/** Return the rows to draw, `first` to `last` (exclusive), and the spacers' heights in px. Pure. */
 function rowsInView({ count, rowHeight, top, height }) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
   const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);

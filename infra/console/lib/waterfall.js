@@ -1,4 +1,4 @@
-// A trace as rows on one time axis. Pure: drawn by parts/waterfall.js.
+// Converts a trace to rows on one time axis. Pure. parts/waterfall.js draws the rows.
 
 import { outcomeOf, stateOf } from "./states.js";
 
@@ -13,7 +13,7 @@ const KINDS = {
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
-/** The spans of one job in time: queued, attempts, waits and pauses between attempts. */
+/** Return a job's spans: queued, running, waiting and backing off. */
 export function spansOf(job, now) {
   const end = job.finished_at ? at(job.finished_at) : now;
   const spans = [];
@@ -47,8 +47,8 @@ function groupByParent(jobs) {
 const MAX_EXPANDED = 40;
 
 /**
- * The rows of a trace, parents before what is in them, in order of time; of a large family the
- * children alone: what is in one is on its own page.
+ * Return the rows of a trace in order of time, parents before their children. A large trace shows
+ * only the direct children, because each child's page has its own details.
  */
 export function rowsOf(trace, now) {
   const childrenOf = groupByParent(trace.jobs);
@@ -85,7 +85,7 @@ export function rowsOf(trace, now) {
   return rows;
 }
 
-/** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
+/** Return the rows of a job's steps and waits, and of its attempts if several ran or one failed. */
 function partsOf(job, now, level) {
   const leaf = (row) => ({
     level,
@@ -95,11 +95,11 @@ function partsOf(job, now, level) {
     until: Number.NaN,
     ...row,
   });
-  // a run that ended in a wait is not an attempt of its own: the next one continues with it
+  // a run that ended in a wait is not a separate attempt, because the next run continues it
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
-  const isTelling = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
+  const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
   return [
-    ...(isTelling ? attempts : []).map((attempt) =>
+    ...(showsAttempts ? attempts : []).map((attempt) =>
       leaf({
         key: `${job.id}/${attempt.fence}`,
         kind: "attempt",
@@ -129,14 +129,14 @@ function partsOf(job, now, level) {
   ];
 }
 
-/** From when to when everything lies. */
+/** Return the first and last instant of all rows, at least 100 ms apart. */
 export function extentOf(rows) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to));
   return { from, to: Math.max(to, from + 100) };
 }
 
-/** Where a span lies in the view, in percent of its width. */
+/** Return a span's position and width in percent of the view. */
 export function placeOf({ from, to }, view) {
   const percent = (ms) => (ms / (view.to - view.from)) * 100;
   return { left: percent(from - view.from), width: percent(Math.max(to - from, 0)) };

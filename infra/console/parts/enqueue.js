@@ -1,7 +1,7 @@
 // A form that enqueues a job: a new one by its type's schema, or a duplicate of one that is there.
 
 import { jobs as api, types } from "../api.js";
-import { payloadIn, pretty } from "../lib/format.js";
+import { parsePayload, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useFetch } from "../lib/store.js";
@@ -56,7 +56,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setAsText(true);
   };
   const readPayload = () => {
-    if (!isForm) return payloadIn(text);
+    if (!isForm) return parsePayload(text);
     const made = payloadOf(fields, draft ?? {});
     setProblems(made.problems);
     if (Object.keys(made.problems).length > 0)

@@ -1,7 +1,7 @@
 // Another payload for a job: run again from a step as a new one, or the failed one again.
 
 import { jobs as api, withIdempotencyKey } from "../api.js";
-import { payloadIn, pretty } from "../lib/format.js";
+import { parsePayload, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
@@ -12,7 +12,7 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);
   const run = async () => {
-    const changed = text === first ? {} : { payload: payloadIn(text) };
+    const changed = text === first ? {} : { payload: parsePayload(text) };
     if (from) {
       const made = await api.replay(job.id, withIdempotencyKey({ from_step: from, ...changed }));
       navigate(`/jobs/${made.id}`);

@@ -1,7 +1,7 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
 import { jobs, WORKSPACE_PATH, withIdempotencyKey, route, rpc } from "../api.js";
-import { local, payloadIn, pretty } from "../lib/format.js";
+import { local, parsePayload, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useFetch } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -140,7 +140,7 @@ function Editor({ like, workspaceId, onClose }) {
     field(label, draft[name], set(name), { required: true, ...more });
   const save = async () => {
     const { name, payload, ...rest } = draft;
-    const body = { ...bodyOf(like), ...rest, payload: payloadIn(payload) };
+    const body = { ...bodyOf(like), ...rest, payload: parsePayload(payload) };
     await put(workspaceId, name, { body });
     onClose();
   };
