@@ -150,8 +150,8 @@ revoke execute on function queue.process_end from public;
 
 -- Turn the expired leases of jobs into items that queue.settle applies. A guilty job has lost its
 -- attempt. A suspect and an innocent job are released, and spend no attempt. A guilty job whose
--- process left evidence is retried after its backoff. The reason of a guilty job is worker_lost, and
--- the reason of the others process_died.
+-- process left evidence is retried after its backoff. The reason of a guilty job is worker_lost.
+-- The reason of the others is process_died.
 create function queue.lost_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql

@@ -1636,6 +1636,28 @@ from (
       '/types/{job_type}'
     ),
     (
+      'ends_process',
+      'The last {ended} jobs of {job_type} ended their process, with the code of commit {commit}.',
+      'An operator can pause the type until its code is fixed. Jobs that wait: {jobs}.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'ends_process',
+      'The last {ended} jobs of {job_type} ended their process.',
+      null,
+      null,
+      null
+    ),
+    (
+      'suspects_wait',
+      'Jobs whose process died wait for a worker that runs nothing else: {jobs}, the first since '
+        '{since}.',
+      'Start another worker, because the workers that serve them run other jobs.',
+      'explain {job_id}',
+      null
+    ),
+    (
       'disk_filling',
       'The disk is {percent} % full.',
       'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '

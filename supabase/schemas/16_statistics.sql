@@ -6,8 +6,8 @@ create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost does not count jobs that
-  -- another job of their process may have ended.
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost counts only the losses
+  -- that spend an attempt.
   counts jsonb not null,
   -- Histograms of the queue and run times of jobs that ended, {bucket: jobs}. Bucket n begins at
   -- 1.25^n - 1 milliseconds.
@@ -739,6 +739,130 @@ having count(*) > 0
 $$;
 revoke execute on function queue.findings_of_workspace from public;
 
+-- Return findings about processes that end. A finding names a type of which three different jobs
+-- ended their process within ten minutes, while no job of the type completed. Its code is probably
+-- broken. Nothing is paused without an operator. Another finding names suspects that have waited
+-- for a minute although nothing but a free worker is missing.
+create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_types constant text[] := array( -- the feed is read only if these may be such types
+    select s.job_type
+    from queue.stats as s
+    where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+      and s.at > p_now - interval '15 minutes'
+    group by s.job_type
+    having sum((s.counts ->> 'lost')::integer) >= 3
+  );
+  v_alive queue.workers[];
+begin
+  if v_types <> '{}' then
+    return query
+      with lines as materialized (
+        select l.type, l.at, l.job_ids
+        from (
+          select *
+          from queue.feed as f
+          order by f.number desc
+          limit 20000
+        ) as l
+        where l.at > p_now - interval '10 minutes'
+          and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+          and (
+            l.type = 'job.completed'
+            or l.type = 'job.reclaimed' and l.data ->> 'reason' = 'worker_lost'
+          )
+      ),
+      deaths as (
+        select
+          j.id,
+          j.job_type,
+          max(l.at) as at,
+          max(j.error_data #>> '{evidence,commit}') as "commit",
+          row_number() over (partition by j.job_type order by max(l.at) desc, j.id) as nth
+        from lines as l
+        cross join unnest(l.job_ids) as i (id)
+        join public.jobs as j on j.id = any (array[i.id])
+        where l.type = 'job.reclaimed' and j.job_type = any (v_types)
+        group by 1, 2
+      ),
+      streaks as (
+        select
+          d.job_type,
+          min(d.at) filter (where d.nth <= 3) as since,
+          count(*) as jobs,
+          (array_agg(d."commit" order by d.nth))[1] as "commit"
+        from deaths as d
+        group by 1
+        having count(*) >= 3
+      )
+      select
+        'warn',
+        'ends_process',
+        s.since,
+        null::text,
+        jsonb_build_object(
+          'job_type', s.job_type,
+          'ended', s.jobs,
+          'commit', s."commit",
+          'jobs', queue.due_in(
+            p_workspace_id,
+            array(select n.lane from queue.lanes as n where n.job_type = s.job_type)
+          )
+        )
+      from streaks as s
+      where not exists (
+          select from (
+            select i.id
+            from lines as l
+            cross join unnest(l.job_ids) as i (id)
+            where l.type = 'job.completed' and l.at > s.since
+            limit 2000
+          ) as c
+          join public.jobs as j on j.id = any (array[c.id])
+          where j.job_type = s.job_type
+        )
+        and not exists (
+          select from queue.pauses as p
+          where (p.kind, p.name) in (
+            ('job_type', s.job_type),
+            ('workspace_type', p_workspace_id || '/' || s.job_type)
+          )
+        );
+  end if;
+  if exists (select from queue.suspects as s where s.since <= p_now - interval '1 minute') then
+    v_alive := queue.alive_workers(p_now);
+    return query
+      select
+        'warn',
+        'suspects_wait',
+        min(w.since),
+        null::text,
+        jsonb_build_object('jobs', count(*), 'job_id', (array_agg(w.id order by w.since))[1])
+      from (
+        select j.id, s.since
+        from queue.ready_suspects(null) as s
+        join public.jobs as j on j.id = any (array[s.job_id])
+        where s.since <= p_now - interval '1 minute'
+          and (p_workspace_id is null or j.workspace_id = p_workspace_id)
+          and not exists ( -- a process that runs now serves its company
+            select from queue.suspects as o
+            join queue.leases as l on l.job_id = o.job_id
+            where o.company = s.company
+          )
+          and queue.explain_row(j, v_alive, p_now) is null
+          and queue.explain_ready(j, p_now) ->> 'reason' = 'suspect'
+        limit 100
+      ) as w
+      having count(*) > 0;
+  end if;
+end;
+$$;
+revoke execute on function queue.findings_of_deaths from public;
+
 create function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -804,6 +928,9 @@ begin
     union all
     select *
     from queue.findings_of_workspace(p_workspace_id, v_now)
+    union all
+    select *
+    from queue.findings_of_deaths(p_workspace_id, v_now)
     union all
     select *
     from queue.findings_of_apps(p_workspace_id)
