@@ -186,9 +186,28 @@ end;
 $$;
 revoke execute on function queue.read_lease_request from public;
 
+-- End the runs that hold expired leases and no others, because their process has probably ended. A
+-- run that lives on without its leases is no longer counted.
+create function queue.end_dead_runs(p_now timestamptz)
+returns void
+language sql
+set search_path = ''
+as $$
+update queue.ticks as t
+set expires_at = null
+where t.expires_at > p_now
+  and t.tick_id = any (array(
+    select l.tick_id
+    from queue.leases as l
+    group by l.tick_id
+    having max(l.expires_at) <= p_now
+  ))
+$$;
+revoke execute on function queue.end_dead_runs from public;
+
 -- Admit a worker run for its maximum duration, unless the maximum number of runs is already active.
 -- Return the number of further runs that may start, or null if this run is rejected. A killed run
--- counts as active until its maximum duration is over.
+-- counts as active until its leases have expired, or until its maximum duration is over.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -207,6 +226,7 @@ begin
         where t.expires_at > p_now and t.tick_id <> p_request.tick_id
       );
     exit when v_free >= 0;
+    perform queue.end_dead_runs(p_now);
     -- Mark the active runs, so that each of them leases once more before it ends. The update waits
     -- for a run that is just ending. The second count then no longer includes this run.
     update queue.ticks

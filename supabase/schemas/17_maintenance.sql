@@ -331,6 +331,7 @@ begin
       > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
     for no key update skip locked
   ));
+  perform queue.end_dead_runs(p_now);
   loop
     v_refused := queue.refused('reclaim', p_now);
     v_ids := array(

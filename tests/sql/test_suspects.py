@@ -312,3 +312,97 @@ def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) 
 
     groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
     assert [group["jobs"] for group in groups] == [2, 1]
+
+
+def findings(engine: Engine) -> dict[str, dict[str, Any]]:
+    engine.advance(6)
+    engine.maintain()  # the statistics follow the feed
+    found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
+    return {each["reason"]: each for each in found}
+
+
+def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_pause(
+    engine: Engine,
+) -> None:
+    """After three different jobs in a row; a job that completes ends the row."""
+    engine.register("work")
+    engine.register("bad")
+    workers = Workers(engine)
+
+    def end(count: int) -> None:
+        for _ in range(count):
+            job = engine.enqueue(job_type="bad")
+            worker, _ = workers.lease(job_types=["bad"])
+            workers.die(worker, jobs=[job], running=1, commit="c0ffee1")
+
+    end(2)
+    assert "ends_process" not in findings(engine)
+    end(1)
+    waiting = engine.enqueue(job_type="bad")
+    found = findings(engine)["ends_process"]
+    assert "3 jobs of bad ended their process" in found["sentence"]
+    assert "commit c0ffee1" in found["sentence"]
+    assert (found["key"], found["jobs"]) == ("ends_process bad", 1)
+    assert found["next"][0]["command"] == "minutehand pause --type bad"
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+    [lease] = workers.lease(job_types=["bad"])[1]
+    assert lease["job"]["id"] == waiting
+    engine.settle(lease)
+    assert "ends_process" not in findings(engine)
+
+
+def test_one_job_that_ends_its_process_again_and_again_blames_no_type(engine: Engine) -> None:
+    engine.register("work", backoff={"first_seconds": 1})
+    poison = engine.enqueue()
+    workers = Workers(engine, [poison])
+    for _ in range(4):
+        workers.run()
+        engine.advance(10)
+
+    assert "ends_process" not in findings(engine)
+    assert engine.job(poison)["lost_attempts"] == 4
+
+
+def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
+    """After a minute in which each worker that serves them ran other jobs."""
+    engine.register("work", lease_seconds=600)
+    first, _ = engine.enqueue_many(2)
+    workers = Workers(engine)
+    dying, _ = workers.lease()
+    workers.die(dying)
+    engine.enqueue()
+    engine.lease(1, worker="busy", suspects=False)
+    assert "suspects_wait" not in findings(engine)
+
+    engine.advance(61)
+    engine.lease(1, worker="busy", suspects=False)
+    found = findings(engine)["suspects_wait"]
+    assert found["jobs"] == 2
+    assert found["next"][0]["command"].startswith("minutehand explain ")
+    other = engine.rpc("explain_queue", p_workspace_id=GLOBEX)["findings"]
+    assert "suspects_wait" not in [each["reason"] for each in other]
+
+    while workers.run():
+        pass
+    assert engine.status(first) == "completed"
+    assert "suspects_wait" not in findings(engine)
+
+
+@pytest.mark.parametrize("is_reclaimed", [True, False])
+def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
+    engine: Engine, is_reclaimed: bool
+) -> None:
+    """Its maximum duration may be minutes, in which no other run would reclaim its jobs."""
+    engine.register("work", lease_seconds=30)
+    engine.enqueue_many(2)
+    request: dict[str, Any] = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}
+    engine.lease_call(**request, worker="dies")
+    tick = "00000000-0000-4000-8000-000000000001"
+    other = {"p_request": {**request, "worker_id": "lives", "tick_id": tick}}
+    assert engine.rpc("lease_jobs", **other)["run"] == {"free": None}
+
+    engine.advance(31)
+    if is_reclaimed:
+        engine.maintain()
+    assert engine.rpc("lease_jobs", **other)["run"] == {"free": 0}

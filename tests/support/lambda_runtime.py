@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -69,10 +70,11 @@ class LambdaFunction:
 
         Raises:
             TimeoutError: It did not answer before its deadline, and was killed as Lambda does.
-            RuntimeError: It answered with an error, whose text this is.
+            RuntimeError: It answered with an error, whose text this is, or its process ended.
         """
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(self._command, cwd=self._tree, env=self._environ)
+            threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         request_id = str(uuid.uuid4())
         answer = self._answers[request_id] = queue.Queue()
         self._events.put((request_id, json.dumps(event).encode(), time.time() + seconds))
@@ -91,8 +93,13 @@ class LambdaFunction:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Answer with the error of Lambda when the process ends."""
+        code = process.wait()
+        end = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         for answer in self._answers.values():
-            answer.put((False, b"killed"))
+            answer.put((False, f"Runtime exited with error: {end}".encode()))
 
     def close(self) -> None:
         """End it, and the API."""

@@ -68,6 +68,23 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
     assert tick(queue, 5, most, fan_out=fan_out, starts=False)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("alone", "suspects", "due", "expected"),
+    [(True, 2, 1, [3]), (True, 2, 0, [2]), (True, 0, 1, [1]), (False, 2, 1, [])],
+)
+def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
+    alone: bool, suspects: int, due: int, expected: list[int]
+) -> None:
+    """One for each other company, and one for the jobs that are no suspects."""
+
+    class Suspects(ModelQueue):
+        def _lease(self, request: Any) -> LeaseResponse:
+            more = {"due": due, "alone": alone, "suspects": suspects}
+            return super()._lease(request).model_copy(update=more)
+
+    assert tick(Suspects([Row("1", {})]), 1, 5)[0] == expected
+
+
 @pytest.mark.parametrize(("before", "left", "expected"), [(1, 7, [1]), (0, 7, []), (1, 0, [])])
 def test_what_a_run_leaves_when_it_leases_no_more_is_counted(
     before: int, left: int, expected: list[int]
