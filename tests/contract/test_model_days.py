@@ -12,7 +12,7 @@ from minutehand.ai.openai_compatible import OpenAICompatible
 from minutehand.config import Settings
 from minutehand.worker import Registry
 from minutehand.worker.testing import drain
-from minutehand.worker.vendor import MOST_CALLS
+from minutehand.worker.vendor import MAX_CALLS
 from minutehand_apps.chat import processors as chat
 from minutehand_apps.training import processors as training
 from tests.contract.model_days import DAYS, KEY, REFUSED, STREAMS, WRAPPED, DaysServer
@@ -90,6 +90,6 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
     assert {work: end for work, end in ends.items() if end not in good} == {}
     readable = STREAMS.keys() | WRAPPED.keys()
     assert {ends[work] for work in WORKS if work[1] in readable} == {"result"}
-    assert max(server.chargeable.values()) <= MOST_CALLS
+    assert max(server.chargeable.values()) <= MAX_CALLS
     logged = str(project.sql("select to_jsonb(l) as row from public.job_logs as l"))
     assert KEY not in logged + str(list(rows.values()))

@@ -1,6 +1,6 @@
 """Language models and speech to text, behind small protocols.
 
-A name is loaded on first use: a function that asks no model does not load one.
+A name is loaded on first use, so that a function without a model imports no client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel as LanguageModel
     from minutehand.ai.language_model import Material as Material
     from minutehand.ai.language_model import Prompt as Prompt
-    from minutehand.ai.partial_json import Words as Words
+    from minutehand.ai.partial_json import TextSink as TextSink
     from minutehand.ai.speech import BYTES_PER_SECOND as BYTES_PER_SECOND
     from minutehand.ai.speech import SAMPLES_PER_SECOND as SAMPLES_PER_SECOND
     from minutehand.ai.speech import SpeechToText as SpeechToText
@@ -26,7 +26,7 @@ else:
         __name__,
         {
             "engines": "SAMPLE make_language_model make_speech_to_text",
-            "partial_json": "Words",
+            "partial_json": "TextSink",
             "in_job": "ask_for",
             "language_model": "LanguageModel Material Prompt",
             "speech": "BYTES_PER_SECOND SAMPLES_PER_SECOND SpeechToText",

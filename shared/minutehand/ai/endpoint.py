@@ -1,6 +1,6 @@
-"""What the endpoints of models have in common: connections, repeating, what a failure means.
+"""Common base of model endpoints: connections, retries and classification of failures.
 
-Requests and answers are left to openai_compatible.py and speech_endpoint.py.
+openai_compatible.py and speech_endpoint.py build requests and parse responses.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from minutehand.ai.errors import AnswerUnusable, InputRefused, LanguageModelError
-from minutehand.ai.sse import ServerSent
+from minutehand.ai.errors import InputRefused, LanguageModelError, UnusableOutput
+from minutehand.ai.sse import SseParser
 from minutehand.queue.outbound_http import (
     HttpResponse,
     NoResponse,
@@ -25,31 +25,31 @@ from minutehand.queue.outbound_http import (
 )
 from minutehand.redaction import HIDDEN, without_secrets
 from minutehand.retry_after import requested_wait
-from minutehand.worker.vendor import Verdict, no_answer, verdict
+from minutehand.worker.vendor import Failure, classify_no_response, classify_status
 
 MAX_ANSWER_BYTES: Final = 2_000_000
-#: Of an answer in pieces, each of which comes in some 300 bytes of its own.
+#: Maximum bytes of a streamed response, in which each chunk has an overhead of about 300 bytes.
 MAX_STREAM_BYTES: Final = 60_000_000
-#: Statuses that another prompt may change; for the others the address or the model is wrong.
-_OF_PROMPT: Final = frozenset({400, 413, 422, 451})
-#: How endpoints say that an account is empty, some of them by 400 or 429.
+#: Statuses caused by the prompt. With others of 4xx the address or the model is wrong.
+_PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
+#: TextSink by which endpoints report an empty account, some of them with 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
-#: What a whole answer begins with, and no server-sent event.
-_WHOLE: Final = b'{["<'
+#: First bytes of a JSON body, which no server-sent event begins with.
+_JSON_BEGINS: Final = b'{["<'
 
 
 class Endpoint:
-    """A model behind an address that is posted to, and how its calls are repeated.
+    """A model behind a URL, with retries of its calls.
 
     Args:
-        url: Up to and with the version, as https://api.openai.com/v1; `path` is appended.
-        title: What begins the sentence of an error.
-        setting: The variable that holds `url`.
-        model: Its name there.
-        key: Sent as a bearer token; None for endpoints that ask for none.
-        answer_seconds: Longest silence: until an answer that comes whole, or until and between the
-            pieces of one that is streamed.
-        attempts: Most requests for one call; `sleep` waits between them.
+        url: The URL up to the version, e.g. https://api.openai.com/v1. `path` is appended.
+        title: First words of an error's sentence.
+        setting: Environment variable that has `url`.
+        model: Name of the model at the endpoint.
+        key: Bearer token. None for endpoints without authentication.
+        answer_seconds: Maximum silence before a response, or between chunks of a streamed one.
+        attempts: Maximum requests per call.
+        sleep: Waits between requests.
     """
 
     offline: Final = False
@@ -77,156 +77,158 @@ class Endpoint:
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
-        self._repeating = retrying(_worth_repeating, attempts=attempts, sleep=sleep)
+        self._retrying = retrying(_is_repeatable, attempts=attempts, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
-        """Post `content` (json, or data and files); the JSON objects of the answer as they come.
+        """Post `content` (json, or data and files) and yield the response's JSON objects.
 
-        There is one where the endpoint does not stream. The mark of a stream's end, `[DONE]`, is an
-        empty one. Closing the generator closes the connection.
+        An endpoint that does not stream sends one object. The end of a stream, `[DONE]`, is an
+        empty object. Closing the generator closes the connection.
 
         Raises:
-            LanguageModelError: By type; what is `repeatable` without a long wait was repeated.
+            LanguageModelError: See errors.py. Calls that are `repeatable` without a long wait have
+                already been retried.
         """
         try:
-            async with self._answered(content) as answer:
-                pieces = answer.chunks(max_bytes=MAX_STREAM_BYTES)
-                async with aclosing(pieces), aclosing(self._objects(answer, pieces)) as given:
-                    async for each in given:
-                        yield each
+            async with self._opened(content) as response:
+                chunks = response.chunks(max_bytes=MAX_STREAM_BYTES)
+                async with aclosing(chunks), aclosing(self._objects(response, chunks)) as objects:
+                    async for value in objects:
+                        yield value
         except NoResponse as error:
             raise self._failure(error) from error
 
     async def post(self, **content: Any) -> dict[str, Any]:
-        """Post `content`; the JSON object that was answered, see `objects`."""
-        async with aclosing(self.objects(**content)) as given:
-            return await anext(given)
+        """Post `content` and return the first JSON object of the response, see `objects`."""
+        async with aclosing(self.objects(**content)) as objects:
+            return await anext(objects)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     @asynccontextmanager
-    async def _answered(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
-        """An answer that is no refusal, open to be read."""
+    async def _opened(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
+        """Yield a successful response, whose body is not yet read."""
         async with AsyncExitStack() as stack:
 
-            async def ask() -> StreamResponse:
+            async def send() -> StreamResponse:
                 try:
-                    answer = await stack.enter_async_context(
+                    response = await stack.enter_async_context(
                         opened(self._http, "POST", self._url, within=self._within, **content)
                     )
-                    if answer.status == 204 or not 200 <= answer.status < 300:
-                        whole = await answer.read(max_bytes=MAX_ANSWER_BYTES)
-                        raise self._refusal(whole, whole.status, whole.object())
+                    if response.status == 204 or not 200 <= response.status < 300:
+                        whole = await response.read(max_bytes=MAX_ANSWER_BYTES)
+                        raise self._rejection(whole, whole.status, whole.object())
                 except NoResponse as error:
                     raise self._failure(error) from error
-                return answer
+                return response
 
-            given: StreamResponse = await self._repeating(ask)
-            yield given
+            response: StreamResponse = await self._retrying(send)
+            yield response
 
     async def _objects(
-        self, answer: StreamResponse, pieces: AsyncGenerator[bytes]
+        self, response: StreamResponse, chunks: AsyncGenerator[bytes]
     ) -> AsyncGenerator[dict[str, Any]]:
-        body, events = b"", ServerSent()
-        is_whole = came = has_said = False
-        async for piece in pieces:
-            if not (is_whole or came):
-                body = (body + piece).lstrip(b" \t\r\n\xef\xbb\xbf")
-                is_whole, came = body[:1] in _WHOLE if body else False, bool(body)
-                piece = body
-            elif is_whole:
-                body += piece
-            if is_whole and len(body) > MAX_ANSWER_BYTES:
+        body, parser = b"", SseParser()
+        is_json = has_body = has_event = False
+        async for chunk in chunks:
+            if not (is_json or has_body):
+                body = (body + chunk).lstrip(b" \t\r\n\xef\xbb\xbf")
+                is_json, has_body = body[:1] in _JSON_BEGINS if body else False, bool(body)
+                chunk = body
+            elif is_json:
+                body += chunk
+            if is_json and len(body) > MAX_ANSWER_BYTES:
                 raise NoResponse(f"answered more than {MAX_ANSWER_BYTES} bytes", "long")
-            if came and not is_whole:
-                for kind, data in events.received(piece):
-                    answer.received()
-                    has_said = True
-                    yield self._event(answer, kind, data)
-        if is_whole or not came:
-            whole = HttpResponse(answer.status, answer.headers, body)
+            if has_body and not is_json:
+                for kind, data in parser.add(chunk):
+                    response.received()
+                    has_event = True
+                    yield self._event(response, kind, data)
+        if is_json or not has_body:
+            whole = HttpResponse(response.status, response.headers, body)
             yield self._checked(whole, whole.object())
             return
-        for kind, data in events.ended():
-            has_said = True
-            yield self._event(answer, kind, data)
-        if not has_said:
-            self._checked(HttpResponse(answer.status, answer.headers, b""), None)
+        for kind, data in parser.end():
+            has_event = True
+            yield self._event(response, kind, data)
+        if not has_event:
+            self._checked(HttpResponse(response.status, response.headers, b""), None)
 
-    def _event(self, answer: StreamResponse, kind: str, data: str) -> dict[str, Any]:
+    def _event(self, response: StreamResponse, kind: str, data: str) -> dict[str, Any]:
         if data.strip() == "[DONE]":
             return {}
-        whole = HttpResponse(answer.status, answer.headers, data.encode())
-        given = whole.object()
-        if kind == "error" and given is not None:
-            given = {"error": given.get("error", given)}
-        return self._checked(whole, given)
+        whole = HttpResponse(response.status, response.headers, data.encode())
+        value = whole.object()
+        if kind == "error" and value is not None:
+            value = {"error": value.get("error", value)}
+        return self._checked(whole, value)
 
-    def _checked(self, answer: HttpResponse, given: dict[str, Any] | None) -> dict[str, Any]:
-        if given is None:
+    def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
+        if value is None:
             raise self._unusable(f"{self._title} did not answer with a JSON object")
-        if wrong := given.get("error"):  # some gateways answer 200 whatever happened behind them
-            code = str(wrong.get("code")) if isinstance(wrong, dict) else ""
+        if problem := value.get("error"):  # some gateways send every error with status 200
+            code = str(problem.get("code")) if isinstance(problem, dict) else ""
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
-            error = self._refusal(answer, status or 500, given)
+            error = self._rejection(response, status or 500, value)
             if status is None:
-                # nothing says that it came instead of an answer, and not behind one
+                # the error may have come after an answer, which was charged
                 error.charged, error.repeatable = True, False
             raise error
-        return given
+        return value
 
-    def _unusable(self, what: str, **more: Any) -> AnswerUnusable:
-        return AnswerUnusable(what, vendor=self._title, **more)
+    def _unusable(self, text: str, **more: Any) -> UnusableOutput:
+        return UnusableOutput(text, vendor=self._title, **more)
 
     def _failure(self, error: NoResponse) -> LanguageModelError:
-        what, found = f"{self._title} {error}", no_answer(error)
+        text, failure = f"{self._title} {error}", classify_no_response(error)
         if error.kind == "long":
-            return self._unusable(what)
+            return self._unusable(text)
         return LanguageModelError(
-            what, **found._asdict(), vendor=self._title, repeatable=not found.charged
+            text, **failure._asdict(), vendor=self._title, repeatable=not failure.charged
         )
 
-    def _refusal(
-        self, answer: HttpResponse, status: int, given: Mapping[str, Any] | None
+    def _rejection(
+        self, response: HttpResponse, status: int, body: Mapping[str, Any] | None
     ) -> LanguageModelError:
-        error = (given or {}).get("error")
+        error = (body or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
-        said = self._hidden(str(error.get("message") or "it says no more"))
-        what = f"{self._title} answered {status}: {said}"
-        wait = requested_wait(answer.headers, now=datetime.now(UTC))
-        # not all of what it says: a limit's words may lead to where one pays
-        named = f"{error.get('code')} {error.get('type')} {said if status == 400 else ''}"
-        is_empty = status in {400, 403, 429} and _NO_CREDIT.search(named)
-        found = verdict(402 if is_empty else status)
-        if status < 400 or (found.code == "refused" and status not in _OF_PROMPT):
-            found = Verdict("misconfigured", "none")
-            where = answer.headers.get("location")
-            what += f" ({self._hidden(where)})" if where else ""
-            what += f"; {self._setting} may be wrong"
-        elif found.code == "refused":
+        message = self._redacted(str(error.get("message") or "no message"))
+        text = f"{self._title} answered {status}: {message}"
+        wait = requested_wait(response.headers, now=datetime.now(UTC))
+        # the message only with 400, because that of a rate limit may mention billing
+        words = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
+        is_empty = status in {400, 403, 429} and _NO_CREDIT.search(words)
+        failure = classify_status(402 if is_empty else status)
+        if status < 400 or (failure.code == "refused" and status not in _PROMPT_STATUSES):
+            failure = Failure("misconfigured", "none")
+            location = response.headers.get("location")
+            text += f" ({self._redacted(location)})" if location else ""
+            text += f"; {self._setting} may be wrong"
+        elif failure.code == "refused":
             is_long = status == 413 or error.get("code") == "context_length_exceeded"
             code = "too_long" if is_long else "input_refused"
-            return InputRefused(what, code=code, status=status, vendor=self._title)
-        elif found.code == "failed" and wait is not None:
-            found = Verdict("unreachable", "later")
-        is_limit = found.code == "rate_limited"
-        again = found.hope == "later" and not found.charged and (wait is not None or not is_limit)
+            return InputRefused(text, code=code, status=status, vendor=self._title)
+        elif failure.code == "failed" and wait is not None:
+            failure = Failure("unreachable", "later")
+        is_limit = failure.code == "rate_limited"
+        is_soon = wait is not None or not is_limit
+        again = failure.hope == "later" and not failure.charged and is_soon
         return LanguageModelError(
-            what,
-            **found._asdict(),
+            text,
+            **failure._asdict(),
             status=status,
             retry_after=wait,
             repeatable=again,
             vendor=self._title,
         )
 
-    def _hidden(self, said: str) -> str:
-        """A vendor's words without its key, should they repeat it."""
-        said = said.replace(self._key, HIDDEN) if self._key else said
-        return without_secrets(said)[:500]
+    def _redacted(self, text: str) -> str:
+        """Return a vendor's text without the key, which it may repeat."""
+        text = text.replace(self._key, HIDDEN) if self._key else text
+        return without_secrets(text)[:500]
 
 
-def _worth_repeating(error: BaseException) -> bool:
+def _is_repeatable(error: BaseException) -> bool:
     return isinstance(error, LanguageModelError) and error.repeatable

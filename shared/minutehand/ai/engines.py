@@ -1,4 +1,4 @@
-"""Which language model and which speech engine a deployment uses, by its settings."""
+"""The language model and the speech engine that the settings select."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.language_model import Answering, Completion, LanguageModel, Prompt
+from minutehand.ai.language_model import Completion, CompletionStream, LanguageModel, Prompt
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Marks what a script says in place of a model; people read it, so it names no setting.
+#: Marks a scripted text in place of a model's. People read it, so it names no setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 
 class NoModel:
-    """In its place where no model is configured: apps ask `offline` first, and have a script."""
+    """Placeholder when no model is configured. Apps check `offline` first and use a script."""
 
     name: Final = "no language model"
     offline: Final = True
     most_tokens: Final = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Refuse."""
+        """Raise, because no model is configured."""
         raise _none()
 
-    def stream(self, prompt: Prompt | str) -> Answering:
-        """Refuse, where it is iterated over."""
+    def stream(self, prompt: Prompt | str) -> CompletionStream:
+        """Return a stream that raises when it is read."""
 
         async def pieces() -> AsyncGenerator[str]:
             raise _none()
             yield ""
 
-        return Answering(pieces(), lambda: Completion("", self.name, whole=False))
+        return CompletionStream(pieces(), lambda: Completion("", self.name, whole=False))
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Nothing."""
+        """Return 0."""
         return 0.0
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def _none() -> LanguageModelError:
@@ -47,7 +47,7 @@ def _none() -> LanguageModelError:
 
 
 def make_language_model(settings: Settings) -> LanguageModel:
-    """The configured model; one that is `offline` where LANGUAGE_MODEL_URL is unset."""
+    """Return the configured model, or an `offline` one if LANGUAGE_MODEL_URL is unset."""
     if settings.language_model_url is None:
         return NoModel()
     settings.require("LANGUAGE_MODEL")
@@ -64,7 +64,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
 
 
 def make_speech_to_text(settings: Settings) -> SpeechToText:
-    """The configured engine; the offline one where SPEECH_URL is unset."""
+    """Return the configured engine, or the offline one if SPEECH_URL is unset."""
     if settings.speech_url is None:
         from minutehand.ai.speech_offline import OfflineSpeechToText
 

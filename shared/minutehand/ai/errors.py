@@ -1,33 +1,34 @@
-"""What can go wrong with a language model or speech to text, by what a caller can do about it.
+"""Errors of language models and speech to text, by what a caller can do about them.
 
 LanguageModelError   .code            .hope        .charged
-├─                   not_authorised   none         no     401, 403: no request will do better
-├─                   out_of_credit    none         no     402: neither
-├─                   misconfigured    none         no     3xx, 404, 405: the address or the model
-├─                   rate_limited     later        no     429; .retry_after says when
-├─                   unreachable      later        no     502, 503 or a request that never left
-├─                   silent           later        maybe  408, 504 or no answer in time
+├─                   not_authorised   none         no     401, 403
+├─                   out_of_credit    none         no     402
+├─                   misconfigured    none         no     3xx, 404, 405: wrong address or model
+├─                   rate_limited     later        no     429, with .retry_after
+├─                   unreachable      later        no     502, 503 or a request that was not sent
+├─                   silent           later        maybe  408, 504 or a time-out
 ├─                   cut_short        later        maybe  the connection ended before the answer
 ├─                   failed           later        no     any other 5xx
-├─ InputRefused      input_refused    differently  no     4xx: this prompt will not do, another may
-└─ AnswerUnusable    answer_unusable  differently  yes    a whole answer, but not what was asked for
-   └─ AnswerCutOff   answer_too_long                      it reached the most tokens allowed
+├─ InputRefused      input_refused    differently  no     4xx: the model rejects this prompt
+└─ UnusableOutput    answer_unusable  differently  yes    the answer does not have the shape
+   └─ TruncatedOutput  answer_too_long                    the answer reached the token limit
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from minutehand.worker.vendor import Hope, VendorError
+from minutehand.worker.vendor import RetryAdvice, VendorError
 
-__all__ = ["AnswerCutOff", "AnswerUnusable", "Hope", "InputRefused", "LanguageModelError"]
+__all__ = ["InputRefused", "LanguageModelError", "RetryAdvice", "TruncatedOutput", "UnusableOutput"]
 
 
 class LanguageModelError(VendorError):
-    """A model did not answer as it should.
+    """A call of a model failed.
 
     Attributes:
-        text: The answer, where there was one; `cost_usd` what it cost.
+        text: The answer, if there was one.
+        cost_usd: Cost of the call.
     """
 
     vendor = "The language model"
@@ -41,21 +42,21 @@ class LanguageModelError(VendorError):
 
 
 class InputRefused(LanguageModelError):
-    """The model will not take or answer this prompt."""
+    """The model rejects this prompt."""
 
     code = "input_refused"
     hope = "differently"
 
 
-class AnswerUnusable(LanguageModelError):
-    """A whole answer that is not of the shape asked for."""
+class UnusableOutput(LanguageModelError):
+    """A complete answer that does not have the requested shape."""
 
     code = "answer_unusable"
     hope = "differently"
     charged = True
 
 
-class AnswerCutOff(AnswerUnusable):
-    """An answer that ended at the most tokens allowed."""
+class TruncatedOutput(UnusableOutput):
+    """An answer that ended at the token limit."""
 
     code = "answer_too_long"

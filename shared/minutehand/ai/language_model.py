@@ -1,6 +1,6 @@
-"""What a language model is to this project: a prompt in, a completion out, whole or in pieces.
+"""The interface of language models: a prompt in, a completion out, whole or as a stream.
 
-openai_compatible.py asks one; engines.py makes it; reading.py makes a shape of its words.
+openai_compatible.py implements it, engines.py builds it, and parsing.py parses its output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A text that the model may draw on; strangers' words."""
+    """A text for the model to use. It may come from strangers and is not trusted."""
 
     title: str
     text: str
@@ -23,11 +23,11 @@ class Prompt:
     """One request.
 
     Attributes:
-        name: What is asked for, in a word; the schema's name.
-        instructions: How to do it; nothing a stranger wrote belongs in here.
-        material: What to work on, the most important first.
-        schema: JSON Schema of the answer; None asks for plain text.
-        most_tokens: Most tokens of the answer.
+        name: One word for the request, also the schema's name.
+        instructions: The instructions. They must not contain text of strangers.
+        material: Texts to work on, the most important first.
+        schema: JSON Schema of the answer. None for plain text.
+        most_tokens: Maximum tokens of the answer.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Prompt:
 
     @classmethod
     def of(cls, text: Prompt | str) -> Prompt:
-        """The prompt; a text is what a person says to a model without instructions."""
+        """Return the prompt. A text becomes a prompt without instructions."""
         return text if isinstance(text, Prompt) else cls("text", "", [Material("", text)])
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer.
+    """An answer.
 
     Attributes:
-        cost_usd: What it cost; 0 without prices.
-        whole: False when the model stopped at `most_tokens`.
+        cost_usd: Cost of the call. 0 without prices.
+        whole: False if the model stopped at `most_tokens`.
     """
 
     text: str
@@ -57,10 +57,10 @@ class Completion:
     whole: bool = True
 
 
-class Answering:
-    """An answer as it comes: iterate over its pieces; to leave it early, close it.
+class CompletionStream:
+    """A streamed answer. Iterate over its pieces, and close it to end it early.
 
-    Cancelling the task that iterates, like closing, ends the request and its connection.
+    Closing it, or cancelling the task that iterates, ends the request and its connection.
     """
 
     def __init__(self, pieces: AsyncGenerator[str], so_far: Callable[[], Completion]) -> None:
@@ -77,46 +77,46 @@ class Answering:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the request, if it has not ended."""
+        """End the request if it has not ended."""
         await self._pieces.aclose()
 
     @property
     def completion(self) -> Completion:
-        """What came so far, and what it costs; `whole` once it has ended."""
+        """The answer so far and its cost. `whole` is true once it has ended."""
         return self._so_far()
 
 
 class LanguageModel(Protocol):
-    """Writes answers. Cancelling a call's task ends the request itself."""
+    """A language model. Cancelling the task of a call ends the request."""
 
     @property
     def name(self) -> str:
-        """The model, as outputs name it."""
+        """Name of the model for outputs."""
 
     @property
     def offline(self) -> bool:
-        """Whether there is none, and a script or nothing replaces it."""
+        """Whether no model is configured."""
 
     @property
     def most_tokens(self) -> int:
-        """Most tokens of an answer that is asked for again because it was cut off."""
+        """Maximum tokens of an answer that is requested again because it was truncated."""
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Answer `prompt`.
+        """Return the answer to `prompt`.
 
         Raises:
-            LanguageModelError: By type, see errors.py.
+            LanguageModelError: See errors.py.
         """
 
-    def stream(self, prompt: Prompt | str) -> Answering:
-        """Answer `prompt` in pieces, as they come; an endpoint that can't gives one.
+    def stream(self, prompt: Prompt | str) -> CompletionStream:
+        """Stream the answer to `prompt`. An endpoint that cannot stream gives one piece.
 
         Raises:
-            LanguageModelError: By type, where it is iterated over; its `text` is what came before.
+            LanguageModelError: During iteration. Its `text` is the answer until then.
         """
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """About what a call costs whose figures did not come, as one that was cut off."""
+        """Estimate the cost of a call that ended before the endpoint sent its usage."""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -1,6 +1,6 @@
-"""Any endpoint that speaks OpenAI's chat completions: one client per process.
+"""Client of endpoints with OpenAI's chat completions API. Keep one per process.
 
-Repeats only what was certainly not charged; all longer waiting is the job's, not the call's.
+It retries only calls that were certainly not charged. For a longer wait the job suspends.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from contextlib import aclosing
 from typing import Any, Final, Literal
 
 from minutehand.ai.endpoint import MAX_ANSWER_BYTES, Endpoint
-from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, InputRefused, LanguageModelError
-from minutehand.ai.language_model import Answering, Completion, Prompt
+from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
+from minutehand.ai.language_model import Completion, CompletionStream, Prompt
 from minutehand.worker.serialization import clean_text
 
 logger = logging.getLogger(__name__)
 
-#: What reasoning models on servers of one's own say first.
-_THINKS, _THOUGHT = "<think>", "</think>"
-#: Keywords of JSON Schema that strict endpoints refuse; the prompt has all that matter.
-_UNSAID: Final = frozenset({"title", "default", "maxLength", "minLength", "maxItems", "minItems"})
-#: What an endpoint may not take, by words of its refusal; it is asked again without it.
+#: Tags around the thought that self-hosted reasoning models emit first.
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+#: Keywords of JSON Schema that strict endpoints reject. The prompt contains the full schema.
+_UNSUPPORTED: Final = frozenset(
+    {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
+)
+#: Options that an endpoint may reject, with the words of its error. The call is retried without.
 _OPTIONAL: Final = {
     "response_format": "response_format|json_schema",
     "max_tokens": "max_tokens",
@@ -31,16 +33,16 @@ _OPTIONAL: Final = {
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a call of a tool; there are none, only words can be used"
-#: Characters of a token, where an answer was cut off before its figures came.
-_CHARACTERS_A_TOKEN: Final = 4
+#: Characters per token, to estimate the cost of an answer without usage.
+_CHARACTERS_PER_TOKEN: Final = 4
 
 
 class OpenAICompatible(Endpoint):
-    """Speaks `POST {url}/chat/completions`.
+    """A model behind `POST {url}/chat/completions`.
 
     Args:
         prices: US dollars per million tokens read and written.
-        most_tokens: Of an answer that is asked for again because it was cut off.
+        most_tokens: Maximum tokens of an answer that is requested again because it was truncated.
 
     References:
         https://platform.openai.com/docs/api-reference/chat/create
@@ -54,68 +56,70 @@ class OpenAICompatible(Endpoint):
         most_tokens: int = 16_000,
         **options: Any,
     ) -> None:
-        given = {"title": "The language model", "setting": "LANGUAGE_MODEL_URL", **options}
-        super().__init__(url, "/chat/completions", **given)
+        options = {"title": "The language model", "setting": "LANGUAGE_MODEL_URL", **options}
+        super().__init__(url, "/chat/completions", **options)
         self.most_tokens = most_tokens
         self._prices = prices
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Answer `prompt`; see `LanguageModel.complete`."""
-        async with self.stream(prompt) as answering:
-            async for _ in answering:
+        """Return the answer to `prompt`, see `LanguageModel.complete`."""
+        async with self.stream(prompt) as stream:
+            async for _ in stream:
                 pass
-        return answering.completion
+        return stream.completion
 
-    def stream(self, prompt: Prompt | str) -> Answering:
-        """Answer `prompt` piece by piece; see `LanguageModel.stream`."""
+    def stream(self, prompt: Prompt | str) -> CompletionStream:
+        """Stream the answer to `prompt`, see `LanguageModel.stream`."""
         prompt = Prompt.of(prompt)
-        said = _Said(self, prompt)
-        return Answering(self._pieces(prompt, said), said.completion)
+        state = _ResponseState(self, prompt)
+        return CompletionStream(self._pieces(prompt, state), state.completion)
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """About what a call costs whose figures did not come; see `LanguageModel.cost_of`."""
-        read = sum(len(each["content"]) for each in _messages(prompt))
-        return self.priced(read / _CHARACTERS_A_TOKEN, len(text) / _CHARACTERS_A_TOKEN)
+        """Estimate the cost of a call without usage, see `LanguageModel.cost_of`."""
+        read = sum(len(message["content"]) for message in _messages(prompt))
+        return self.priced(read / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
 
     def priced(self, read: float, written: float) -> float:
-        """What so many tokens cost."""
+        """Return the cost of tokens in US dollars."""
         for_read, for_written = self._prices or (0.0, 0.0)
         return (read * for_read + written * for_written) / 1_000_000
 
-    async def _pieces(self, prompt: Prompt, said: _Said) -> AsyncGenerator[str]:
-        """The pieces of an answer, asked for in the endpoint's own dialect."""
+    async def _pieces(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
+        """Yield the pieces of an answer, with only the options that the endpoint accepts."""
         without: set[str] = set()
         while True:
             try:
-                async with aclosing(self.objects(json=self._body(prompt, without))) as given:
-                    async for each in given:
-                        if piece := said.add(each):
+                async with aclosing(self.objects(json=self._body(prompt, without))) as objects:
+                    async for value in objects:
+                        if piece := state.add(value):
                             yield piece
-                if piece := said.end():
+                if piece := state.end():
                     yield piece
                 return
             except InputRefused as error:
-                # nothing was answered or charged: ask again without what it does not take
-                named = {name for name, words in _OPTIONAL.items() if re.search(words, str(error))}
-                if error.status not in {400, 422} or not named - without:
+                # nothing was charged, so retry without the options that the endpoint rejects
+                rejected = {
+                    name for name, words in _OPTIONAL.items() if re.search(words, str(error))
+                }
+                if error.status not in {400, 422} or not rejected - without:
                     raise
-                without |= named
+                without |= rejected
                 logger.warning(
-                    "The language model is asked again without options that it refused",
+                    "The call of the language model is retried without options that it rejected",
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
-                if said.words.length:
-                    # words came before it failed
-                    error.charged, error.text = True, error.text or said.words.text
-                    error.cost_usd = error.cost_usd or said.cost_usd
+                if state.words.length:
+                    # a part of the answer came before the error, so it was charged
+                    error.charged, error.text = True, error.text or state.words.text
+                    error.cost_usd = error.cost_usd or state.cost_usd
                 raise
 
     def _body(self, prompt: Prompt, without: set[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
-        # newer models know it by its other name alone
-        longest = "max_completion_tokens" if "max_tokens" in without else "max_tokens"
-        body[longest] = prompt.most_tokens
+        # newer models accept only the other name
+        limit = "max_completion_tokens" if "max_tokens" in without else "max_tokens"
+        body[limit] = prompt.most_tokens
         if prompt.schema is not None and "response_format" not in without:
             schema = {"name": prompt.name, "strict": True, "schema": _plain_schema(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -126,124 +130,128 @@ class OpenAICompatible(Endpoint):
         return body
 
 
-class _Words:
-    """Words as they come, without the thought that may be said before them."""
+class _ThoughtFilter:
+    """Collects streamed text, and removes a thought at its beginning."""
 
     def __init__(self) -> None:
         self._all: list[str] = []
         self._shown: list[str] = []
-        #: What is not yet known to be a thought or not, or of a thought what may end it.
-        self._held = ""
+        #: Text that may be the beginning or the end of a thought.
+        self._pending = ""
         self._state: Literal["begins", "thinks", "ends", "speaks"] = "begins"
         self.length = 0
 
     @property
     def raw(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(self._all)
 
     @property
     def text(self) -> str:
-        """What is no thought; all of it where a thought does not end, which may hold the answer."""
+        """The text without the thought. All of it if the thought does not end."""
         return self.raw if self._state == "thinks" else "".join(self._shown)
 
     def add(self, piece: str, *, is_last: bool = False) -> str:
-        """Add a piece; what can be shown now and could not before."""
+        """Add a piece, and return the text that can now be shown."""
         if piece:
             self._all.append(piece)
             self.length += len(piece)
-        self._held += piece
+        self._pending += piece
         if self._state == "begins":
-            begins = self._held.lstrip()
-            if len(begins) < len(_THINKS) and _THINKS.startswith(begins) and not is_last:
+            begins = self._pending.lstrip()
+            if (
+                len(begins) < len(_THOUGHT_BEGINS)
+                and _THOUGHT_BEGINS.startswith(begins)
+                and not is_last
+            ):
                 return ""
-            self._state = "thinks" if begins.startswith(_THINKS) else "speaks"
+            self._state = "thinks" if begins.startswith(_THOUGHT_BEGINS) else "speaks"
         if self._state == "thinks":
-            _, end, behind = self._held.partition(_THOUGHT)
-            self._held = behind if end else self._held[-len(_THOUGHT) :]
+            _, end, behind = self._pending.partition(_THOUGHT_ENDS)
+            self._pending = behind if end else self._pending[-len(_THOUGHT_ENDS) :]
             self._state = "ends" if end else "thinks"
-        if self._state == "ends" and (behind := self._held.lstrip()):
-            self._held, self._state = behind, "speaks"
+        if self._state == "ends" and (behind := self._pending.lstrip()):
+            self._pending, self._state = behind, "speaks"
         if self._state != "speaks":
             return ""
-        new, self._held = self._held, ""
+        new, self._pending = self._pending, ""
         self._shown.append(new)
         return new
 
 
-class _Said:
-    """What an endpoint has answered so far, whole or in pieces."""
+class _ResponseState:
+    """The response of an endpoint so far, whole or streamed."""
 
     def __init__(self, model: OpenAICompatible, prompt: Prompt) -> None:
         self._model = model
         self._prompt = prompt
-        self.words = _Words()
+        self.words = _ThoughtFilter()
         self._called = ""
         self._refusal = ""
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
         self._has_ended = self._has_choice = False
 
-    def add(self, given: Mapping[str, Any]) -> str:
-        """Take in an object of the answer; what it adds to the words that can be shown."""
-        if not given:
+    def add(self, value: Mapping[str, Any]) -> str:
+        """Add an object of the response, and return the text that can now be shown."""
+        if not value:
             self._has_ended = True
             return ""
-        if isinstance(usage := given.get("usage"), Mapping):
+        if isinstance(usage := value.get("usage"), Mapping):
             self._usage = usage
         try:
-            said = [
+            texts = [
                 self._add_choice(choice)
-                for choice in given.get("choices") or ()
+                for choice in value.get("choices") or ()
                 if str(choice.get("index") or 0) == "0"
             ]
         except (TypeError, AttributeError, KeyError) as error:
             raise self._unusable("is not as documented") from error
         if self.words.length + len(self._called) > MAX_ANSWER_BYTES:
             raise self._unusable(f"is longer than {MAX_ANSWER_BYTES} letters")
-        return self.words.add("".join(said))
+        return self.words.add("".join(texts))
 
     def _add_choice(self, choice: Mapping[str, Any]) -> str:
         whole = choice.get("message")
-        said = whole if whole is not None else choice["delta"]
+        message = whole if whole is not None else choice["delta"]
         self._has_choice = True
         self._has_ended |= whole is not None
         if finish := choice.get("finish_reason"):
             self._finish, self._has_ended = str(finish), True
-        if said is None:
+        if message is None:
             return ""
-        self._refusal += str(said.get("refusal") or "")
-        calls = said.get("tool_calls") or [{"function": said.get("function_call") or {}}]
+        self._refusal += str(message.get("refusal") or "")
+        calls = message.get("tool_calls") or [{"function": message.get("function_call") or {}}]
         for call in calls:
             if call.get("index", 0) == 0:
                 self._called += str((call.get("function") or {}).get("arguments") or "")
-        return clean_text(_text(said.get("content")))
+        return clean_text(_text(message.get("content")))
 
     def end(self) -> str:
-        """The rest of the words; LanguageModelError where there are none that can be used."""
+        """Return the rest of the text. Raise LanguageModelError if the answer is unusable."""
         name, cost = self._model.name, self.cost_usd
         if not self._has_choice:
             raise self._unusable("is not as documented")
         if self._refusal or self._finish == "content_filter":
-            why = (self._refusal or "its content filter stopped it")[:300]
-            raise InputRefused(f"{name} refused: {why}", cost_usd=cost, charged=True)
+            reason = (self._refusal or "its content filter stopped it")[:300]
+            raise InputRefused(f"{name} refused: {reason}", cost_usd=cost, charged=True)
         if not self._has_ended:
-            what = f"{name} ended its answer early"
-            raise LanguageModelError(what, code="cut_short", charged=True, cost_usd=cost)
+            text = f"{name} ended its answer early"
+            raise LanguageModelError(text, code="cut_short", charged=True, cost_usd=cost)
         rest = ""
         if not self.words.raw.strip():
             if self._finish == "length":
-                why = f"{name} used up its {self._prompt.most_tokens} tokens before it answered"
-                raise AnswerCutOff(why, cost_usd=cost)
+                text = f"{name} used up its {self._prompt.most_tokens} tokens before it answered"
+                raise TruncatedOutput(text, cost_usd=cost)
             if not self._called.lstrip().startswith("{"):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
                 raise self._unusable(_CALLED if is_call else "is empty")
-            # some models answer a schema as if it were a tool's
+            # some models return the answer to a schema as the arguments of a tool call
             rest = self._called
         return self.words.add(rest, is_last=True)
 
     def completion(self) -> Completion:
-        """The answer as far as it came."""
+        """Return the answer so far."""
         return Completion(
             text=self.words.text,
             model=self._model.name,
@@ -253,7 +261,7 @@ class _Said:
 
     @property
     def cost_usd(self) -> float:
-        """By the endpoint's figures; without them, by the length of what came."""
+        """Cost by the endpoint's usage, or estimated by the length of the answer."""
         if self._usage is None:
             return self._model.cost_of(self._prompt, self.words.raw)
         read, written = (
@@ -262,13 +270,13 @@ class _Said:
         )
         return self._model.priced(read, written)
 
-    def _unusable(self, how: str) -> AnswerUnusable:
-        what = f"The answer of {self._model.name} {how}"
-        return AnswerUnusable(what, cost_usd=self.cost_usd, text=self.words.text)
+    def _unusable(self, problem: str) -> UnusableOutput:
+        text = f"The answer of {self._model.name} {problem}"
+        return UnusableOutput(text, cost_usd=self.cost_usd, text=self.words.text)
 
 
 def _text(content: Any) -> str:
-    """What a message says: a text, or the texts among its parts."""
+    """Return the text of a message, or the joined texts among its parts."""
     if isinstance(content, list):
         return "".join(
             part if isinstance(part, str) else part["text"]
@@ -283,18 +291,18 @@ def _text(content: Any) -> str:
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     system = prompt.instructions
     if prompt.schema is not None:
-        # said as well as set: not every endpoint obeys response_format
+        # also in the prompt, because not every endpoint obeys response_format
         schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     texts = [
-        f"# {each.title}\n{each.text}" if each.title else each.text for each in prompt.material
+        f"# {item.title}\n{item.text}" if item.title else item.text for item in prompt.material
     ]
     user = {"role": "user", "content": "\n\n".join(texts)}
     return [{"role": "system", "content": system}, user] if system else [user]
 
 
 def _plain_schema(schema: Any) -> Any:
-    """The schema as strict endpoints take it: every member named and none beside them."""
+    """Return the schema for strict endpoints: all members required, no additional ones."""
     if isinstance(schema, list):
         return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):
@@ -302,8 +310,8 @@ def _plain_schema(schema: Any) -> Any:
     plain: dict[str, Any] = {}
     for key, value in schema.items():
         if key in {"properties", "$defs"}:
-            plain[key] = {name: _plain_schema(each) for name, each in value.items()}
-        elif key not in _UNSAID:
+            plain[key] = {name: _plain_schema(member) for name, member in value.items()}
+        elif key not in _UNSUPPORTED:
             plain[key] = _plain_schema(value)
     if "properties" in plain:
         plain["required"] = list(plain["properties"])

@@ -1,6 +1,6 @@
-"""A model's words read as a shape, leniently: an answer that is paid for is used where it can be.
+"""Lenient parsing of a model's answer, because a paid answer should be used if possible.
 
-Broken JSON is `json_repair`'s to mend, and what the shape allows pydantic's to say.
+`json_repair` repairs invalid JSON, and pydantic validates the shape.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from minutehand.ai.subprocess_env import own_environment
+from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.worker.serialization import edge, is_blank, says_something
 
 Shape = TypeVar("Shape", bound=BaseModel)
-#: Where an object may begin in a text.
+#: Possible start of an object in a text.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-#: NaN and the infinities are no JSON: the field that has one says so. Texts may have line breaks.
+#: NaN and infinities become null, so that validation names the field. Texts may have line breaks.
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
 _FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
-#: Longest wait for repair, on a busy machine.
-MOST_SECONDS: Final = 20
-#: Texts with a smaller limit are names, which others refer to: they are never clipped.
-SHORTEST_CLIPPED: Final = 40
-#: What an answer begins with that is meant as data, or that is still a thought.
-_NO_PROSE: Final = re.compile(
+#: Maximum seconds for a repair on a busy machine.
+MAX_SECONDS: Final = 20
+#: Texts with a smaller limit are never cut, because they are names that other fields refer to.
+MIN_CLIPPED: Final = 40
+#: Beginnings of an answer that is data or an unfinished thought.
+_NOT_PROSE: Final = re.compile(
     r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
-#: What models say at their end that their servers should have taken off.
+#: Special tokens at the end, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
-#: A shape of one member is named within so many letters, by who means its object.
-MOST_BEFORE_A_NAME: Final = 100
+#: Number of characters within which an answer names the member of a shape with only one.
+NAME_WITHIN: Final = 100
 
 
-class Unreadable(Exception):
-    """A text holds nothing of the shape; the text says why, for a model.
+class UnparsableOutput(Exception):
+    """A text contains no value of the shape. The message is for the model.
 
     Attributes:
-        cut_off: It is the beginning of an answer.
+        cut_off: Whether the text is the beginning of a truncated answer.
     """
 
     def __init__(self, reason: str, *, cut_off: bool = False) -> None:
@@ -56,131 +56,132 @@ class Unreadable(Exception):
 def read_shape(
     text: str, shape: type[Shape], *, field: str | None = None, whole: bool = True
 ) -> Shape:
-    """The last object in `text` that is of `shape`; what is too long in it is clipped.
+    """Return the last object in `text` that has `shape`, with overlong values cut.
 
-    One wrapper around it is taken off. What is not JSON as a whole is repaired.
+    One wrapper around the object is removed. A text that is not valid JSON is repaired.
 
     Args:
-        field: The member that plain prose fills; the one text that the shape asks for, if there is
-            one alone.
-        whole: False when the model stopped at the most tokens allowed.
+        field: The member that plain prose fills. Default: the only required text of the shape.
+        whole: False if the model stopped at the token limit.
 
     Raises:
-        Unreadable: There is none; the fields at fault are named.
+        UnparsableOutput: There is no such object. The message names the invalid fields.
     """
     field = field or only_text(shape)
     candidates = _values(text, whole=whole)
     if whole and field is not None and is_prose(text, shape, field):
         candidates.append({field: _END.sub("", text).strip()})
-    found, fault = _first_of(candidates, shape, field)
-    if found is None:
-        raise Unreadable(fault or "it holds no JSON object of the schema")
-    return found
+    result, fault = _first_valid(candidates, shape, field)
+    if result is None:
+        raise UnparsableOutput(fault or "it contains no JSON object of the schema")
+    return result
 
 
 def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
-    """Whether `text` is words for people, and no try at an object of `shape` in any notation.
+    """Return whether `text` is prose for people and not an object of `shape` in some notation.
 
-    Tags, tables, assignments and bold names are tries: people would read the names of members. Some
-    may be words of the text, as "Title:", but not `field` beside the shape's first.
+    Tags, tables, assignments and bold names of members are such notations. A single name, such as
+    "Title:", may be part of prose, but not `field` together with the first member.
     """
-    if _NO_PROSE.match(text) or not says_something(text):
+    if _NOT_PROSE.match(text) or not says_something(text):
         return False
     names = "|".join(map(re.escape, shape.model_fields))
     if re.search(rf"""["'](?:{names})["']\s*:|(?m:^)\s*(?:{names})\s*:""", text):
         return False
     label = rf"""(?im)(?:^|[-"'*`#<(\[|:&=,])[ \t]*({names})[ \t"'*`)\]]*(?:[:=>|]|$)"""
     if len(shape.model_fields) == 1:
-        return re.search(label, text[:MOST_BEFORE_A_NAME]) is None
-    found = {name.lower() for name in re.findall(label, text)}
+        return re.search(label, text[:NAME_WITHIN]) is None
+    labels = {name.lower() for name in re.findall(label, text)}
     first = next(iter(shape.model_fields))
-    return len(found) == 1 or not {field, first} <= found
+    return len(labels) == 1 or not {field, first} <= labels
 
 
 def only_text(shape: type[BaseModel]) -> str | None:
-    """The one text that a shape needs, if it needs nothing else."""
-    needed = [name for name, field in shape.model_fields.items() if field.is_required()]
+    """Return the only required member of a shape if it is a text."""
+    required = [name for name, field in shape.model_fields.items() if field.is_required()]
     return (
-        needed[0] if len(needed) == 1 and shape.model_fields[needed[0]].annotation is str else None
+        required[0]
+        if len(required) == 1 and shape.model_fields[required[0]].annotation is str
+        else None
     )
 
 
 def _values(text: str, *, whole: bool) -> list[Any]:
-    """The JSON values in a text, the last first: the whole text, or the objects that repair finds.
+    """Return the JSON values in a text, the last first: the whole text, or the repaired objects.
 
-    `json_repair` reads valid objects between other words exactly.
+    `json_repair` reads valid objects between other text exactly.
 
     Raises:
-        Unreadable: The text is cut off. Repaired, half of an object would look whole.
+        UnparsableOutput: The text is truncated. After a repair, half an object would look complete.
     """
     fenced = _FENCED.fullmatch(text)
     inner = fenced[1] if fenced else text
     with suppress(ValueError, RecursionError):
         return [_DECODER.decode(inner.strip().removeprefix("\ufeff"))]
     if not whole or _is_cut_off(text):
-        raise Unreadable("it breaks off before its end", cut_off=True)
+        raise UnparsableOutput("it is truncated", cut_off=True)
     if "{" not in text:
         return []
     command = [sys.executable, str(Path(__file__).with_name("repair_process.py"))]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             input=text.encode(),
             capture_output=True,
             check=True,
-            timeout=MOST_SECONDS,
-            env=own_environment(),
+            timeout=MAX_SECONDS,
+            env=subprocess_environment(),
         )
-        found = json.loads(done.stdout)
+        repaired = json.loads(process.stdout)
     except (subprocess.SubprocessError, ValueError, RecursionError):
         return []
-    # json_repair also makes strings and lists of prose
-    values = found[::-1] if isinstance(found, list) else [found]
+    # json_repair also turns prose into strings and lists
+    values = repaired[::-1] if isinstance(repaired, list) else [repaired]
     return [value for value in values if isinstance(value, dict)]
 
 
 def _is_cut_off(text: str) -> bool:
-    """Whether the first object that does not end in a text is valid as far as it goes."""
+    """Return whether the first unfinished object in a text is valid so far."""
     at = 0
-    while begins := _OBJECT.search(text, at):
+    while match := _OBJECT.search(text, at):
         try:
-            _, at = _DECODER.raw_decode(text, begins.start())
+            _, at = _DECODER.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             with suppress(ValueError):
-                from_json(text[begins.start() :], allow_partial="trailing-strings")
+                from_json(text[match.start() :], allow_partial="trailing-strings")
                 return True
             return False
     return False
 
 
-def _first_of(
+def _first_valid(
     candidates: list[Any], shape: type[Shape], field: str | None
 ) -> tuple[Shape | None, str | None]:
-    """The first that fits, and why the first did not."""
+    """Return the first candidate of the shape, and the fault of the first candidate."""
     fault: str | None = None
     for candidate in candidates:
-        for value in _forms(candidate, shape, field):
+        for value in _candidates(candidate, shape, field):
             try:
-                return _fitted(value, shape), None
-            except Unreadable as error:
+                return _validated(value, shape), None
+            except UnparsableOutput as error:
                 fault = fault or str(error)
     return None, fault
 
 
-def _forms(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
-    """What an answer may have meant: itself, what is in its wrapper, or a member without its name.
+def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
+    """Yield possible readings of an answer: itself, the content of its wrapper, or a bare member.
 
-    An object that names no member of the shape is none of it, however little the shape asks for.
+    An object without any member of the shape is not a reading, even if no member is required.
     """
     names = shape.model_fields.keys()
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
-            yield from _forms(_DECODER.decode(value), shape, field)
+            yield from _candidates(_DECODER.decode(value), shape, field)
             return
     if isinstance(value, dict):
         if names & value.keys():
             with suppress(ValueError, RecursionError):
-                # the whole answer once more, as the text of its field
+                # the field may contain the whole answer again as JSON
                 inner = _DECODER.decode(str(value.get(field or "")))
                 if isinstance(inner, dict) and names & inner.keys():
                     yield inner
@@ -204,50 +205,50 @@ def _forms(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[di
         yield {field: value}
 
 
-def _fitted(value: dict[str, Any], shape: type[Shape]) -> Shape:
-    plain = edge(value)  # whole texts: the database holds no NUL
+def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
+    plain = edge(value)  # removes NUL, which Postgres cannot store
     if plain.refused is not None:
-        raise Unreadable(plain.refused)
+        raise UnparsableOutput(plain.refused)
     data = _without_blanks(plain.value)
     while True:
         try:
             return shape.model_validate(data)
         except ValidationError as error:
-            # a list that is too long hides what is too long in it
-            if any([_clip(data, each) for each in error.errors()]):
+            # again, because the error of an overlong list hides overlong items
+            if any([_clip(data, fault) for fault in error.errors()]):
                 continue
-            raise Unreadable(
+            raise UnparsableOutput(
                 "; ".join(
-                    f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
-                    for each in error.errors()[:5]
+                    f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+                    for fault in error.errors()[:5]
                 )
             ) from error
 
 
 def _without_blanks(value: Any) -> Any:
-    """Texts that no one sees as empty ones, which a shape may refuse; in lists they are dropped."""
+    """Replace invisible texts by empty ones, which a shape may reject, and drop them in lists."""
     if isinstance(value, str):
         return "" if is_blank(value) else value
     if isinstance(value, list):
-        kept = [each for each in value if not (isinstance(each, str) and is_blank(each))]
-        return [_without_blanks(each) for each in kept]
+        items = [item for item in value if not (isinstance(item, str) and is_blank(item))]
+        return [_without_blanks(item) for item in items]
     if isinstance(value, dict):
-        return {name: _without_blanks(each) for name, each in value.items()}
+        return {name: _without_blanks(member) for name, member in value.items()}
     return value
 
 
 def _clip(data: Any, fault: Any) -> bool:
-    """Shorten in place what a fault says is too long; whether that was done."""
-    most = fault.get("ctx", {}).get("max_length", 0)
-    least = {"too_long": 1, "string_too_long": SHORTEST_CLIPPED}.get(fault["type"])
-    if least is None or most < least:
+    """Cut the value of a fault in place if it is too long. Return whether it was cut."""
+    limit = fault.get("ctx", {}).get("max_length", 0)
+    minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(fault["type"])
+    if minimum is None or limit < minimum:
         return False
     *path, last = fault["loc"]
     try:
         for name in path:
             data = data[name]
         value = data[last]
-        data[last] = value[: most - 1] + "…" if isinstance(value, str) else value[:most]
+        data[last] = value[: limit - 1] + "…" if isinstance(value, str) else value[:limit]
     except (LookupError, TypeError):
-        return False  # it was itself clipped, or its place is no plain path
+        return False  # it was in a part that was cut, or its path is not plain
     return True

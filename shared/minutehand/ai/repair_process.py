@@ -1,24 +1,24 @@
-"""Mends text that is almost JSON, in a process of its own; started by reading.py, never imported.
+"""Repairs text that is almost JSON, in a separate process that parsing.py starts.
 
-Reads the text from standard input and writes what it may have meant, as JSON. Its processor time is
-limited: json_repair takes quadratic time and more for braces and quotes that follow each other.
+It reads the text from standard input and writes valid JSON. Its processor time is limited, because
+json_repair takes quadratic time or more for sequences of braces and quotes.
 """
 
 import json
 import resource
 import sys
 
-#: More than any answer of a model that means well takes, with the start of the process.
+#: Maximum processor time, more than any normal answer needs.
 SECONDS = 2
 
 
 def main() -> None:
-    """Mend what comes in."""
+    """Repair the text of standard input."""
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     import json_repair
 
-    found = json_repair.loads(sys.stdin.buffer.read().decode(), skip_json_loads=True)
-    sys.stdout.write(json.dumps(found))
+    value = json_repair.loads(sys.stdin.buffer.read().decode(), skip_json_loads=True)
+    sys.stdout.write(json.dumps(value))
 
 
 if __name__ == "__main__":

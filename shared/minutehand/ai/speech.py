@@ -1,6 +1,6 @@
-"""What speech to text is to this project: a chunk of sound in, what was said and when out.
+"""The interface of speech to text: a chunk of sound in, a transcript with times out.
 
-speech_endpoint.py and speech_offline.py listen; engines.py picks one.
+speech_endpoint.py and speech_offline.py implement it, and engines.py selects one.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-#: What every chunk of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
+#: Format of sound: one channel, 16,000 samples per second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
-#: raises.
+#: Called with the share transcribed so far, 0 to 1. It may be called from another thread, and must
+#: not raise.
 OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A few words that belong together; seconds from the sound's beginning."""
+    """A few words that belong together, with times in seconds from the beginning."""
 
     start: float
     end: float
@@ -28,12 +28,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said, in order.
+    """The transcript of a sound.
 
     Attributes:
-        engine: What listened, as outputs name it.
-        offline: Whether that was the offline one.
-        language: What was spoken, as the engine names it; None when it does not say.
+        engine: Name of the engine for outputs.
+        offline: Whether it was the offline engine.
+        language: The language in the engine's notation, or None if unknown.
     """
 
     segments: tuple[Segment, ...]
@@ -43,21 +43,21 @@ class Transcript:
 
 
 class SpeechToText(Protocol):
-    """Transcribes speech. Cancelling a call's task ends the work itself."""
+    """A speech engine. Cancelling the task of a call ends the work."""
 
     @property
     def name(self) -> str:
-        """The engine, as outputs name it."""
+        """Name of the engine for outputs."""
 
     @property
     def offline(self) -> bool:
-        """Whether this is the offline one."""
+        """Whether this is the offline engine."""
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`, raw samples of some minutes at most; silence gives no segments.
+        """Transcribe `sound`, raw samples of up to some minutes. Silence has no segments.
 
         Raises:
-            LanguageModelError: By type, see errors.py.
+            LanguageModelError: See errors.py.
             ConfigurationError: This deployment has no speech to text.
         """
 

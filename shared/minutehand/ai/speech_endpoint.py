@@ -1,6 +1,6 @@
-"""Any endpoint that speaks OpenAI's audio transcriptions: one client per process.
+"""Client of endpoints with OpenAI's audio transcriptions API. Keep one per process.
 
-Repeats only what left no answer behind; all longer waiting is the job's, not the call's.
+It retries only calls without a response. For a longer wait the job suspends.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from minutehand.worker.serialization import says_something
 
 logger = logging.getLogger(__name__)
 
-MOST_SEGMENTS: Final = 2_000
+MAX_SEGMENTS: Final = 2_000
 
 
 class TranscriptionEndpoint(Endpoint):
-    """Speaks `POST {url}/audio/transcriptions`.
+    """An engine behind `POST {url}/audio/transcriptions`.
 
     References:
         https://platform.openai.com/docs/api-reference/audio/createTranscription
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        given = {"title": "Speech to text", "setting": "SPEECH_URL", **options}
-        super().__init__(url, "/audio/transcriptions", **given)
+        options = {"title": "Speech to text", "setting": "SPEECH_URL", **options}
+        super().__init__(url, "/audio/transcriptions", **options)
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`; see `SpeechToText.transcribe`.
+        """Transcribe `sound`, see `SpeechToText.transcribe`.
 
-        An endpoint without segments returns one for the whole chunk, as does one whose segments
-        cannot be read: its words are paid for.
+        If the endpoint sends no segments or invalid ones, the transcript has one segment for the
+        whole chunk, because its text is already paid for.
         """
         seconds = len(sound) / BYTES_PER_SECOND
         file = wav(sound)
         try:
-            said = await self._send(file, "verbose_json")
+            response = await self._send(file, "verbose_json")
         except InputRefused as error:
-            # newer models know no segments and refuse to be asked for them
+            # newer models do not support segments and reject the option
             if "response_format" not in str(error):
                 raise
             logger.warning(
-                "Speech to text is asked again without segments, which it refused",
+                "The call of speech to text is retried without segments, which it rejected",
                 extra={"event": "speech.without", "reason": str(error)[:300]},
             )
-            said = await self._send(file, "json")
+            response = await self._send(file, "json")
         if on_share is not None:
             on_share(1.0)
-        language = said.get("language")
+        language = response.get("language")
         return Transcript(
-            segments_of(said, seconds),
+            parse_segments(response, seconds),
             self.name,
             offline=False,
             language=language[:40] if isinstance(language, str) and language else None,
@@ -65,39 +65,39 @@ class TranscriptionEndpoint(Endpoint):
         fields: dict[str, Any] = {"model": self.name, "response_format": form}
         if form == "verbose_json":
             fields["timestamp_granularities[]"] = ["segment"]
-        said = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
-        if not isinstance(said.get("text"), str):
+        response = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
+        if not isinstance(response.get("text"), str):
             raise self._unusable(f"The answer of {self.name} is not a transcription")
-        return said
+        return response
 
 
-def segments_of(said: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-    """What was said, in order, inside a sound of so many seconds.
+def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
+    """Return the segments in order, within a sound of `seconds`.
 
-    Where a segment cannot be read, the text is one for the whole sound: times are lost, no words.
+    If one is invalid, a single segment has the whole text, so that times are lost but no words.
     """
-    listed = said.get("segments")
-    found, is_readable = [], True
-    for each in (listed if isinstance(listed, list) else [])[:MOST_SEGMENTS]:
+    rows = response.get("segments")
+    segments, is_valid = [], True
+    for row in (rows if isinstance(rows, list) else [])[:MAX_SEGMENTS]:
         try:
-            start, end = float(each["start"]), float(each["end"])
-            text = str.strip(each["text"])
+            start, end = float(row["start"]), float(row["end"])
+            text = str.strip(row["text"])
         except (KeyError, TypeError, ValueError, OverflowError):
-            is_readable = False
+            is_valid = False
             continue
         if says_something(text) and start == start and end == end:
             start = round(min(max(start, 0.0), seconds), 3)
-            # Whisper's sometimes end before they begin
+            # segments of Whisper sometimes end before they begin
             end = max(start, round(min(end, seconds), 3))
-            found.append(Segment(start, end, text))
-    whole = said["text"].strip()
-    if says_something(whole) and not (found and is_readable):
+            segments.append(Segment(start, end, text))
+    whole = response["text"].strip()
+    if says_something(whole) and not (segments and is_valid):
         return (Segment(0.0, seconds, whole),)
-    return tuple(sorted(found, key=lambda segment: segment.start))
+    return tuple(sorted(segments, key=lambda segment: segment.start))
 
 
 def wav(sound: bytes) -> bytes:
-    """Raw samples as a WAV file."""
+    """Return raw samples as a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)

@@ -1,7 +1,6 @@
-"""Offline speech to text: pocketsphinx with the English model of its wheel, on this machine alone.
+"""Offline speech to text: pocketsphinx with the English model of its wheel, on this machine.
 
-It knows American English read aloud with little noise; the same sound gives the same text each
-time.
+It recognizes American English with little noise. The same sound always gives the same text.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from typing import Final, NamedTuple
 
 from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
-from minutehand.ai.subprocess_env import own_environment
+from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
-#: Frames of the decoder in a second.
+#: Frames of the decoder per second.
 FRAMES: Final = 100
-#: A pause this long ends a segment; so does this much talk.
+#: A pause of this length ends a segment, as does this duration of speech.
 PAUSE_SECONDS: Final = 0.3
-MOST_SEGMENT_SECONDS: Final = 12.0
-#: Processor time for a chunk: this, and this many times its length on a slow machine. The clock
-#: says nothing: others run here too.
-LEAST_SECONDS: Final = 60
-SECONDS_EACH: Final = 5
-MOST_LINE_BYTES: Final = 1_000_000
+MAX_SEGMENT_SECONDS: Final = 12.0
+#: Maximum processor time for a chunk: this, and this many times its length on a slow machine. It is
+#: not wall time, because other processes run here too.
+MIN_SECONDS: Final = 60
+SECONDS_PER_SECOND: Final = 5
+MAX_LINE_BYTES: Final = 1_000_000
 
 
 class Recognised(NamedTuple):
-    """A word as the decoder gives it: its first and last frames."""
+    """A word of the decoder, with its first and last frames."""
 
     word: str
     first: int
@@ -45,8 +44,8 @@ class Recognised(NamedTuple):
 class OfflineSpeechToText:
     """Transcribes five to ten times as fast as speech, in one process per chunk.
 
-    A process, since pocketsphinx holds Python's lock while it works: in a thread it would make
-    the whole worker wait. At most one for each core at a time.
+    It uses a process because pocketsphinx keeps Python's lock, so that a thread would block the
+    whole worker. One process per core runs at a time.
     """
 
     name: Final = NAME
@@ -56,9 +55,9 @@ class OfflineSpeechToText:
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`; see `SpeechToText.transcribe`."""
+        """Transcribe `sound`, see `SpeechToText.transcribe`."""
         seconds = len(sound) / BYTES_PER_SECOND
-        # 38 MB with its model: not every deployment has it
+        # optional, because it has 38 MB with its model
         if find_spec("pocketsphinx") is None:
             raise ConfigurationError(
                 "SPEECH_URL",
@@ -66,11 +65,13 @@ class OfflineSpeechToText:
                 "https://api.openai.com/v1",
             )
         async with self._free:
-            words = await _recognised(sound, LEAST_SECONDS + SECONDS_EACH * int(seconds), on_share)
+            words = await _recognised(
+                sound, MIN_SECONDS + SECONDS_PER_SECOND * int(seconds), on_share
+            )
         return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> list[Recognised]:
@@ -82,23 +83,23 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        limit=MOST_LINE_BYTES,
-        env=own_environment(),
+        limit=MAX_LINE_BYTES,
+        env=subprocess_environment(),
     )
     assert child.stdin is not None
     assert child.stdout is not None
     words: list[Recognised] | None = None
     try:
-        with contextlib.suppress(ConnectionError):  # it died: its end says more
+        with contextlib.suppress(ConnectionError):  # the process died, which its exit code explains
             child.stdin.write(sound)
             await child.stdin.drain()
         child.stdin.close()
         async for line in child.stdout:
-            given = json.loads(line)
-            if "words" in given:
-                words = [Recognised(*each) for each in given["words"]]
+            message = json.loads(line)
+            if "words" in message:
+                words = [Recognised(*word) for word in message["words"]]
             elif on_share is not None:
-                on_share(given["done"])
+                on_share(message["done"])
         code = await child.wait()
     finally:
         if child.returncode is None:
@@ -106,13 +107,13 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
                 child.kill()
             await asyncio.shield(child.wait())
     if words is None:
-        what = f"Offline speech recognition ended with {code}"
-        raise LanguageModelError(what, code="failed", vendor="Speech to text")
+        text = f"Offline speech recognition ended with {code}"
+        raise LanguageModelError(text, code="failed", vendor="Speech to text")
     return words
 
 
 def join_words(words: Iterable[Recognised]) -> list[Segment]:
-    """Words with their first and last frames as segments, cut where the speaker pauses."""
+    """Join words into segments, split at pauses."""
     segments: list[Segment] = []
     said: list[str] = []
     begin = end = 0
@@ -120,13 +121,13 @@ def join_words(words: Iterable[Recognised]) -> list[Segment]:
         if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
-        if said and (pauses or last - begin > MOST_SEGMENT_SECONDS * FRAMES):
+        if said and (pauses or last - begin > MAX_SEGMENT_SECONDS * FRAMES):
             segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
             said = []
         if not said:
             begin = first
         end = last + 1
-        # other ways to say a word are numbered: read(2)
+        # alternative pronunciations of a word are numbered, e.g. read(2)
         said.append(word.partition("(")[0])
     if said:
         segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))

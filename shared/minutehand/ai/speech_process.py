@@ -1,7 +1,8 @@
-"""Transcribes one chunk of sound in its own process; started by speech_offline.py, never imported.
+"""Transcribes one chunk of sound in a separate process that speech_offline.py starts.
 
-Reads raw samples from standard input until its end; writes a JSON object a line: how far it is,
-and at last the words. Knows nothing of the service, so that it starts in a moment.
+It reads raw samples from standard input and writes one JSON object per line:
+the share that is done, and at the end the words. It imports nothing of the service, so that it
+starts fast.
 """
 
 import ctypes
@@ -11,14 +12,14 @@ import resource
 import signal
 import sys
 
-#: Fed to the decoder at once: a quarter of a second.
+#: Bytes per call of the decoder, a quarter of a second.
 STEP_BYTES = 8_000
 NOT_INSTALLED = 3
 _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, seconds: int) -> int:
-    """Listen for so much processor time, and die with the process that started it."""
+    """Transcribe within `seconds` of processor time, and end together with the parent process."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -36,8 +37,8 @@ def main(parent: int, seconds: int) -> int:
         if start // STEP_BYTES % 8 == 0:
             print(json.dumps({"done": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
     decoder.end_utt()
-    found = decoder.seg() or ()
-    words = [(part.word, part.start_frame, part.end_frame) for part in found]
+    segments = decoder.seg() or ()
+    words = [(part.word, part.start_frame, part.end_frame) for part in segments]
     print(json.dumps({"words": words}), flush=True)
     return 0
 

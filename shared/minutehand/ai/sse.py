@@ -1,4 +1,4 @@
-"""The data of server-sent events, out of bytes as they come.
+"""Incremental parser of server-sent events.
 
 References:
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
@@ -13,22 +13,22 @@ from typing import Final
 _ENDS: Final = re.compile(rb"\r\n|\n|\r(?!$)")
 
 
-class ServerSent:
-    """Reads events: `received` gives those that a piece ends, as their type and data."""
+class SseParser:
+    """Parses chunks of bytes into events, each with type and data."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._type = ""
         self._data: list[bytes] = []
 
-    def received(self, piece: bytes) -> Iterator[tuple[str, str]]:
-        """The events that this piece completes, in order."""
-        *lines, self._rest = _ENDS.split(self._rest + piece)
+    def add(self, chunk: bytes) -> Iterator[tuple[str, str]]:
+        """Yield the events that this chunk completes, in order."""
+        *lines, self._rest = _ENDS.split(self._rest + chunk)
         for line in lines:
             yield from self._read(line)
 
-    def ended(self) -> Iterator[tuple[str, str]]:
-        """The event that the end of the stream completes: not every server ends its last one."""
+    def end(self) -> Iterator[tuple[str, str]]:
+        """Yield the event that the end completes, as some servers do not terminate the last one."""
         for line in (self._rest.rstrip(b"\r"), b""):
             yield from self._read(line)
 
@@ -40,7 +40,7 @@ class ServerSent:
         elif name == b"event":
             self._type = value.decode(errors="replace")
         elif not line:
-            said, self._data = b"\n".join(self._data), []
+            data, self._data = b"\n".join(self._data), []
             kind, self._type = self._type, ""
-            if said:
-                yield kind, said.decode(errors="replace")
+            if data:
+                yield kind, data.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a process of our own is started with, beside its program."""
+"""The environment of the subprocesses for repair and speech."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import sys
 
 
-def own_environment() -> dict[str, str]:
-    """Where it finds its packages and, as on Lambda, Python its library; no secret."""
-    found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+def subprocess_environment() -> dict[str, str]:
+    """Return the paths of packages and, on Lambda, of Python's library, without any secret."""
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     libraries = os.environ.get("LD_LIBRARY_PATH")
-    return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
+    return {**environment, "LD_LIBRARY_PATH": libraries} if libraries else environment

@@ -1,4 +1,7 @@
-"""The tick: lease, run, report, settle, fan out. Knows no application and no cloud."""
+"""The worker: lease, run, report, settle and fan out, for any application and cloud."""
+
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from minutehand.queue.errors import LeaseLost as LeaseLost
 from minutehand.queue.errors import ProcessorError as ProcessorError
@@ -6,12 +9,12 @@ from minutehand.queue.models import EnqueueOptions as EnqueueOptions
 from minutehand.queue.models import NewJob as NewJob
 from minutehand.telemetry import trace_headers as trace_headers
 from minutehand.worker.backoff import Backoff as Backoff
+from minutehand.worker.context import AttemptEnded as AttemptEnded
 from minutehand.worker.context import ChildrenFailed as ChildrenFailed
 from minutehand.worker.context import ChildResult as ChildResult
 from minutehand.worker.context import JobContext as JobContext
 from minutehand.worker.context import StepTimeout as StepTimeout
 from minutehand.worker.context import Suspended as Suspended
-from minutehand.worker.context import TurnEnded as TurnEnded
 from minutehand.worker.deadlines import FanOut as FanOut
 from minutehand.worker.deadlines import TickOptions as TickOptions
 from minutehand.worker.graph import Stage as Stage
@@ -41,10 +44,22 @@ from minutehand.worker.serialization import is_blank as is_blank
 from minutehand.worker.streams import OutputRefused as OutputRefused
 from minutehand.worker.streams import Stream as Stream
 from minutehand.worker.summary import TickSummary as TickSummary
-from minutehand.worker.vendor import Hope as Hope
+from minutehand.worker.vendor import RetryAdvice as RetryAdvice
 from minutehand.worker.vendor import VendorCalls as VendorCalls
 from minutehand.worker.vendor import VendorError as VendorError
+from minutehand.worker.vendor import classify_no_response as classify_no_response
+from minutehand.worker.vendor import classify_status as classify_status
 from minutehand.worker.vendor import clock_time as clock_time
-from minutehand.worker.vendor import no_answer as no_answer
-from minutehand.worker.vendor import sentence as sentence
-from minutehand.worker.vendor import verdict as verdict
+from minutehand.worker.vendor import user_message as user_message
+
+if TYPE_CHECKING:
+    #: Former name of AttemptEnded.
+    TurnEnded = AttemptEnded
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "TurnEnded":
+            text = "TurnEnded is now AttemptEnded, and the old name ends with the next release"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return AttemptEnded
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, SettleItem
 from minutehand.worker.batch import Batch
-from minutehand.worker.context import JobContext, forget_notes
+from minutehand.worker.context import JobContext, forget_memos
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
@@ -166,9 +166,9 @@ class Attempt:
             return None
         for line in item.logs:
             self.updates.add_log(line)
-        if context.open_notes:
+        if context.open_memos:
             job = self.lease.job
-            forget_notes(context, item.outcome, is_last=job.attempts >= job.max_attempts)
+            forget_memos(context, item.outcome, is_last=job.attempts >= job.max_attempts)
         item.job_id, item.fence = self.job_id, self.fence
         if item.error is not None:
             item.error = self._with_origin(item.error)

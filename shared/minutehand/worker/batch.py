@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId
-from minutehand.worker.context import Suspended, TurnEnded, begin_again
+from minutehand.worker.context import AttemptEnded, Suspended, begin_again
 from minutehand.worker.errors import first_of
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.middleware import calling
@@ -167,7 +167,7 @@ def _concerns_all(error: BaseException) -> bool:
     """
     first = first_of(error)
     # by its type: an object may lie about its class
-    is_chosen = issubclass(type(first), (Suspended, TurnEnded, asyncio.CancelledError))
+    is_chosen = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
     return is_chosen or retry_after_of(first) is not None
 
 

@@ -43,7 +43,7 @@ _LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} 
 }
 MAX_STEP_NAME: Final = 200
 #: Of notes, which are numbered behind it.
-MOST_NOTES_NAME: Final = 180
+MAX_MEMO_NAME: Final = 180
 #: Between two tries of a step.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a step that is still running is reported without other updates.
@@ -72,7 +72,7 @@ class Suspended(BaseException):
         super().__init__(f"waiting: {wait.get('kind')} {wait.get('name')!r}")
 
 
-class TurnEnded(BaseException):
+class AttemptEnded(BaseException):
     """Control flow, not an error: the attempt ends here with an outcome, as if it were returned.
 
     For code below a processor; a processor itself returns the outcome.
@@ -115,7 +115,7 @@ class ChildResult(BaseModel):
         return self.status == "completed"
 
 
-class Notes:
+class StepMemo:
     """What a step says to its later attempts; stored with the job's next report, or its end.
 
     A job that has failed or was cancelled forgets them: a person's retry begins without.
@@ -150,11 +150,11 @@ class Notes:
             self.add(None)
 
 
-def forget_notes(context: JobContext, outcome: str, *, is_last: bool) -> None:
+def forget_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
     """Forget the notes of a job that ends so; to be called before its end is stored."""
-    for notes in context.open_notes:
+    for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
-            notes.end()
+            memo.end()
 
 
 def begin_again(context: JobContext) -> None:
@@ -212,8 +212,8 @@ class JobContext:
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
-        #: Those that this attempt opened, see `forget_notes`.
-        self.open_notes: list[Notes] = []
+        #: Those that this attempt opened, see `forget_memos`.
+        self.open_memos: list[StepMemo] = []
         #: Those that are to be awaited; None as long as there was none.
         self.calls: Calls | None = None
         #: Run around each step that runs in this attempt, the first outermost; for middleware.
@@ -374,13 +374,13 @@ class JobContext:
         self.new_steps += 1
         return value
 
-    def notes(self, name: str) -> Notes:
+    def memo(self, name: str) -> StepMemo:
         """Open the notes of this name in the step that runs, those of earlier attempts included."""
         step = RUNNING.get()
         name = f"{step}: {name}" if step else name
-        notes = Notes(self._unique(name[-MOST_NOTES_NAME:]), self._steps, self._updates)
-        self.open_notes.append(notes)
-        return notes
+        memo = StepMemo(self._unique(name[-MAX_MEMO_NAME:]), self._steps, self._updates)
+        self.open_memos.append(memo)
+        return memo
 
     @to_be_awaited
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -442,7 +442,7 @@ class JobContext:
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == noted:
-                raise TurnEnded(Snooze(after=LOOK_AGAIN))
+                raise AttemptEnded(Snooze(after=LOOK_AGAIN))
             return {"at": [gave.service, gave.task_id]}
 
         noted: StillRunning | None = None
@@ -472,7 +472,7 @@ class JobContext:
                 wait = retry_after_of(error)
                 pause = STEP_BACKOFF.delay(number) if wait is None else wait
                 if pause > min(LONGEST_PAUSE, self.remaining):
-                    raise TurnEnded(Retry(reason, after=pause)) from error
+                    raise AttemptEnded(Retry(reason, after=pause)) from error
                 await asyncio.sleep(pause)
                 for stream in self._open_streams():
                     stream.forget(name)

@@ -20,7 +20,7 @@ Call = Callable[[], Awaitable[Returned]]
 
 #: An async function around each attempt: it awaits `call()` once and returns what it likes. Planned
 #: endings pass through as returned values (`Retry`, `Snooze`, …) or as the BaseExceptions
-#: `Suspended` and `TurnEnded`; an `except Exception` sees failures alone.
+#: `Suspended` and `AttemptEnded`; an `except Exception` sees failures alone.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 

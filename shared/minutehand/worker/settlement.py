@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
-from minutehand.worker.context import JobContext, Suspended, TurnEnded
+from minutehand.worker.context import AttemptEnded, JobContext, Suspended
 from minutehand.worker.errors import attribute, error_info, first_of, said
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
@@ -208,12 +208,12 @@ def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
     return _item("retry", error=said("DeadlineReached", problem), retry_after_seconds=0.0)
 
 
-def _find_chosen(error: BaseException) -> Suspended | TurnEnded | None:
+def _find_chosen(error: BaseException) -> Suspended | AttemptEnded | None:
     """The ending that a processor chose, also when a task group wrapped it; None for errors."""
     if isinstance(error, BaseExceptionGroup):
-        chosen, others = error.split((Suspended, TurnEnded))
+        chosen, others = error.split((Suspended, AttemptEnded))
         error = error if chosen is None or others is not None else first_of(chosen)
-    return error if isinstance(error, (Suspended, TurnEnded)) else None
+    return error if isinstance(error, (Suspended, AttemptEnded)) else None
 
 
 _item: Final = SettleItem.of

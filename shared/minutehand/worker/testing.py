@@ -28,7 +28,7 @@ from minutehand.queue.models import (
     WorkspaceId,
 )
 from minutehand.worker.batch import Batch
-from minutehand.worker.context import JobContext, forget_notes
+from minutehand.worker.context import JobContext, forget_memos
 from minutehand.worker.errors import said
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
@@ -165,7 +165,7 @@ class ProcessorTest(Generic[P]):
         if item.outcome == "completed" and _is_too_long(item.result):
             problem = "the result is too long; store it and return a reference"
             item = SettleItem.of("failed", error=said("ResultTooLarge", problem))
-        forget_notes(context, item.outcome, is_last=job.is_last_attempt)
+        forget_memos(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()
         self._waiting = item.wait
         if item.outcome == "retry":

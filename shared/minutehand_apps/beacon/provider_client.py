@@ -15,7 +15,14 @@ import httpx
 from pydantic import StringConstraints, ValidationError
 
 from minutehand.queue import outbound_http
-from minutehand.worker import RemoteFailed, RemoteTask, is_blank, no_answer, sentence, verdict
+from minutehand.worker import (
+    RemoteFailed,
+    RemoteTask,
+    classify_no_response,
+    classify_status,
+    is_blank,
+    user_message,
+)
 from minutehand_apps.beacon.models import (
     Asked,
     ExecutionRow,
@@ -140,10 +147,10 @@ class AtProvider:
                 self.http, method, url, max_bytes=MAX_ANSWER_BYTES, **sent
             )
         except outbound_http.NoResponse as error:
-            raise self._failed(str(error), no_answer(error).code) from error
+            raise self._failed(str(error), classify_no_response(error).code) from error
         if answer.status not in {200, 201, 202}:
             problem = f"answered with status {answer.status}"
-            raise self._failed(problem, verdict(answer.status).code)
+            raise self._failed(problem, classify_status(answer.status).code)
         said = answer.object()
         if said is None:
             raise self._unusable("it must be a JSON object")
@@ -153,7 +160,7 @@ class AtProvider:
         return self._failed(f"gave an answer that can't be used: {problem}", "answer_unusable")
 
     def _failed(self, problem: str, code: str) -> RemoteFailed:
-        return RemoteFailed(f"{self.name} {problem}", said=sentence(code, self.name))
+        return RemoteFailed(f"{self.name} {problem}", said=user_message(code, self.name))
 
 
 class Unanswered(ValueError):

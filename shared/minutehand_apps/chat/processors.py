@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from minutehand.ai import SAMPLE, Prompt, Words, ask_for
+from minutehand.ai import SAMPLE, Prompt, TextSink, ask_for
 from minutehand.config import Settings
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
 from minutehand_apps.chat import prompts, script
@@ -154,7 +154,7 @@ class _Run:
         """
         stream, field = says or (None, None)
 
-        async def answer(words: Words | None) -> S:
+        async def answer(words: TextSink | None) -> S:
             model = self._app.model
             if not model.offline:
                 return await ask_for(
@@ -173,7 +173,7 @@ class _Run:
 
         return shape.model_validate(await self._ctx.step(prompt.name, run))
 
-    async def _recite(self, words: Words, text: str) -> None:
+    async def _recite(self, words: TextSink, text: str) -> None:
         """Say a sample word by word, as a model would."""
         for word in re.findall(r"\s*\S+", text):
             words.write(word)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minutehand.worker import Hope, VendorError
+from minutehand.worker import RetryAdvice, VendorError
 
 Source = Literal["apollo", "offline"]
 
@@ -88,7 +88,7 @@ class ApolloError(VendorError):
     """
 
     vendor = "Apollo"
-    hope: Hope = "none"
+    hope: RetryAdvice = "none"
 
 
 class ApolloKeyRejected(ApolloError):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from minutehand.queue import outbound_http
 from minutehand.retry_after import requested_wait
 from minutehand.telemetry import trace_headers
-from minutehand.worker import clean_text, is_blank, no_answer, verdict
+from minutehand.worker import classify_no_response, classify_status, clean_text, is_blank
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
@@ -120,7 +120,7 @@ class HttpApollo:
                 timeout=self._timeout,
             )
         except outbound_http.NoResponse as error:
-            found = no_answer(error)
+            found = classify_no_response(error)
             kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
             what = f"Apollo {error} ({path})"
             raise kind(what, code=found.code, hope=found.hope, charged=found.charged) from error
@@ -138,7 +138,7 @@ def _body(path: str, answer: outbound_http.HttpResponse, *, key: str) -> dict[st
 
 
 def _refusal(path: str, answer: outbound_http.HttpResponse, said: str) -> ApolloError:
-    status, found = answer.status, verdict(answer.status)
+    status, found = answer.status, classify_status(answer.status)
     what = f"Apollo answered {path} with {status}" + (f": {said}" if said else "")
     if found.code == "rate_limited":
         wait = requested_wait(answer.headers, now=datetime.now(UTC))

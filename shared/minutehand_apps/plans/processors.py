@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from minutehand.ai import Words, ask_for
+from minutehand.ai import TextSink, ask_for
 from minutehand.config import Settings
 from minutehand.queue import ProcessorError
 from minutehand.worker import Fail, Job, JobContext, Registry, StagesFailed
@@ -109,7 +109,9 @@ class _Run:
     def _show(self, stage: Stage) -> None:
         self._ctx.progress(100 * len(self._done) / self._stages, stage.name, stage.title)
 
-    async def _make(self, stage: Stage, given: Mapping[str, Any], words: Words | None) -> Chapter:
+    async def _make(
+        self, stage: Stage, given: Mapping[str, Any], words: TextSink | None
+    ) -> Chapter:
         model, said = self._app.model, stage.shape.said
         if model.offline:
             sample = SAMPLES[stage.name]
@@ -137,7 +139,7 @@ class _Run:
                 self._down = error
             raise
 
-    async def _recite(self, words: Words, sample: str | list[str]) -> None:
+    async def _recite(self, words: TextSink, sample: str | list[str]) -> None:
         """Say a sample word by word, as a model would."""
         text = sample if isinstance(sample, str) else "\n".join(sample)
         pieces = re.findall(r"\s*\S+", text)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from minutehand.queue import outbound_http
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
-from minutehand.worker import VendorError, no_answer, verdict
+from minutehand.worker import VendorError, classify_no_response, classify_status
 from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
@@ -181,13 +181,13 @@ class Mux:
         try:
             answer: outbound_http.HttpResponse = await retrying(ask)
         except outbound_http.NoResponse as error:
-            code = no_answer(error).code
+            code = classify_no_response(error).code
             raise HostError(f"The video host {error}", code=code) from error
         return answer
 
 
 def _refusal(response: outbound_http.HttpResponse) -> HostError:
-    found = verdict(response.status)
+    found = classify_status(response.status)
     said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
     return HostError(
         f"The video host answered {response.status}: {said or 'it says no more'}",

@@ -430,10 +430,10 @@ def _set_up(ctx: JobContext) -> Iterator[None]:
 
 def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
     """Look again later, for `HOST_PATIENCE` from the first look of this run on."""
-    notes, now = ctx.notes("host looked at"), ctx.clock.now()
-    if notes.last is None:
-        notes.add(now.isoformat())
-    if now - datetime.fromisoformat(notes.last) > HOST_PATIENCE:
+    memo, now = ctx.memo("host looked at"), ctx.clock.now()
+    if memo.last is None:
+        memo.add(now.isoformat())
+    if now - datetime.fromisoformat(memo.last) > HOST_PATIENCE:
         raise refused("host_too_slow", "The video host does not make the video playable")
     ctx.progress(95, "publish", sentence)
     return Snooze(after=HOST_LOOKS_SECONDS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.ai.errors import AnswerUnusable, LanguageModelError
+from minutehand.ai.errors import LanguageModelError, UnusableOutput
 from minutehand.ai.language_model import Completion, Prompt
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
@@ -116,7 +116,7 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
     assert page.text.count("#t=") == len(GOOD["steps"])
     assert (good["procedure"]["author"], good["procedure"]["offline"]) == ("model-1", False)
     assert good["procedure"]["procedure"]["steps"][0]["title"] == "Turn off the power"
-    assert (bad["status"], code_of(bad, "sop_generation")) == ("failed", AnswerUnusable.code)
+    assert (bad["status"], code_of(bad, "sop_generation")) == ("failed", UnusableOutput.code)
     assert bad["transcript"] is not None
 
 

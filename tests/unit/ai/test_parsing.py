@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from minutehand.ai.parsing import Unreadable, is_prose, read_shape
-from minutehand.ai.partial_json import MOST_SHOWN, GrowingField
+from minutehand.ai.parsing import UnparsableOutput, is_prose, read_shape
+from minutehand.ai.partial_json import MAX_SHOWN, PartialField
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
 
@@ -103,7 +103,7 @@ def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) ->
 )
 def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
     """The model gets these words; blank is no answer."""
-    with pytest.raises(Unreadable, match=why) as raised:
+    with pytest.raises(UnparsableOutput, match=why) as raised:
         read_shape(text, shape, field="reply" if shape is Reply else None)
     assert not raised.value.cut_off
 
@@ -127,11 +127,11 @@ def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
     """People would read the names of its members, whole or as they come."""
     of_text = re.sub("(?i)reply", "text", text)
     for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
-        with pytest.raises(Unreadable, match="no JSON"):
+        with pytest.raises(UnparsableOutput, match="no JSON"):
             read_shape(tried, shape, field=field)
     written = Written()
     prose = partial(is_prose, shape=Reply, field="reply")
-    growing = GrowingField("reply", written, is_prose=prose)
+    growing = PartialField("reply", written, is_prose=prose)
     for letter in f"{text} {'And it rains. ' * 9}":
         growing.add(letter)
     assert written == []
@@ -155,7 +155,7 @@ def test_a_word_that_is_also_a_members_name_is_prose(text: str) -> None:
 def test_a_beginning_is_no_answer(cut: int) -> None:
     """Mended it would be half of one that looks whole."""
     for before in ("Sure:", COSTS):
-        with pytest.raises(Unreadable) as raised:
+        with pytest.raises(UnparsableOutput) as raised:
             read_shape(f"{before}\n{COSTS[:cut]}", Costs)
         assert raised.value.cut_off
 
@@ -163,7 +163,7 @@ def test_a_beginning_is_no_answer(cut: int) -> None:
 def test_only_a_whole_object_counts_where_the_model_stopped_at_its_limit() -> None:
     assert read_shape(COSTS, Costs, whole=False) == Costs(title="Roof", costs=[1, 2])
     for text, shape in ((COSTS.replace('"', "'"), Costs), ("It rains.", Text)):
-        with pytest.raises(Unreadable) as raised:
+        with pytest.raises(UnparsableOutput) as raised:
             read_shape(text, shape, whole=False)
         assert raised.value.cut_off
 
@@ -184,7 +184,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
     reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
     text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
     written = Written()
-    growing = GrowingField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_prose=bool)
     for at in range(0, len(text), size):
         growing.add(text[at : at + size])
         assert reply.startswith(written.text)
@@ -197,17 +197,17 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
     """Its job fails for the answer's length, and not for that of its stream."""
     written = Written()
-    growing = GrowingField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_prose=bool)
     for _ in range(60):
         growing.add("words " * 1000)
 
-    assert written.text == ("words " * 60_000)[:MOST_SHOWN]
+    assert written.text == ("words " * 60_000)[:MAX_SHOWN]
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
     """An answer that is asked for again has its beginning in common, or is the result alone."""
     written = Written()
-    growing = GrowingField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_prose=bool)
     for word in [
         "Sure,",
         "here",
@@ -228,7 +228,7 @@ def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubl
     assert written.text.startswith("Sure, here is what")
     before = written.text
 
-    growing.begin_again()
+    growing.restart()
     growing.add('{"reply": "Something else')
     growing.end("Something else")
     assert written.text == before
@@ -236,7 +236,7 @@ def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubl
 
 def test_a_list_is_written_as_lines() -> None:
     written = Written()
-    growing = GrowingField("points", written, is_prose=bool)
+    growing = PartialField("points", written, is_prose=bool)
     for piece in ('{"points": ["It ra', 'ins.", "It', ' snows."]}'):
         growing.add(piece)
     assert written == ["It ra", "ins.\nIt", " snows."]

@@ -11,7 +11,7 @@ from io import BytesIO
 import pytest
 
 from minutehand.ai.speech import BYTES_PER_SECOND, Segment
-from minutehand.ai.speech_endpoint import TranscriptionEndpoint, segments_of
+from minutehand.ai.speech_endpoint import TranscriptionEndpoint, parse_segments
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, Recognised, join_words
 from minutehand.config import ConfigurationError
 from tests.support.misbehaving import Fault
@@ -63,7 +63,7 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
 def test_a_segment_whose_text_is_none_loses_its_time_and_no_word(text: object) -> None:
     """A program's word for nothing is no word that was said."""
     listed = [{"start": 0, "end": 1, "text": "Turn it off."}, {"start": 1, "end": 2, "text": text}]
-    found = segments_of({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
+    found = parse_segments({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
     assert found == (Segment(0.0, 2.0, "Turn it off. Wait."),)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.worker import Job, JobContext, Snooze, Stage, StagesFailed, TurnEnded
+from minutehand.worker import AttemptEnded, Job, JobContext, Snooze, Stage, StagesFailed
 from minutehand.worker.testing import ProcessorTest
 
 
@@ -47,6 +47,6 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
     assert (await test.run()).result["bottom"] == "bottom"
     assert ran == {**dict.fromkeys(("top", "right", "side", "bottom"), 1), "left": 2}
 
-    faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0  # type: ignore[assignment]
+    faults["left"], ran["right"] = AttemptEnded(Snooze(after=1)), 0  # type: ignore[assignment]
     ended = await ProcessorTest(graph, {}).run()
     assert (ended.outcome, ran["right"]) == ("snoozed", 1)

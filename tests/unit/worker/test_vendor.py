@@ -12,7 +12,7 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.worker import Job, JobContext, Stage
 from minutehand.worker.testing import ProcessorTest, Run
-from minutehand.worker.vendor import MOST_CALLS, PATIENCE, VendorCalls, VendorError, verdict
+from minutehand.worker.vendor import MAX_CALLS, MAX_WAIT, VendorCalls, VendorError, classify_status
 
 
 class Vendor:
@@ -62,7 +62,7 @@ async def test_what_may_have_been_charged_is_asked_five_times() -> None:
     vendor = Vendor(SILENT)
     runs = await vendor.until_over()
 
-    assert (vendor.calls, vendor.test.attempt) == (MOST_CALLS, 1)
+    assert (vendor.calls, vendor.test.attempt) == (MAX_CALLS, 1)
     assert [run.delay_seconds for run in runs[:-1]] == [10, 30, 90, 270]
     assert runs[-1].outcome == "failed"
     assert runs[-1].error is not None
@@ -85,14 +85,14 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
         )
 
     test = ProcessorTest(processor, None, clock=silent.clock)
-    for _ in range(2 * MOST_CALLS):
+    for _ in range(2 * MAX_CALLS):
         assert (await test.run()).outcome == "snoozed"
         silent.clock.advance(seconds=60)
-    assert silent.calls == MOST_CALLS
+    assert silent.calls == MAX_CALLS
 
     away.answers = ["done"]
     over = await test.run()
-    assert (over.outcome, silent.calls) == ("failed", MOST_CALLS)
+    assert (over.outcome, silent.calls) == ("failed", MAX_CALLS)
     assert over.error is not None
     assert "The service did not answer in time" in over.error.message
 
@@ -110,7 +110,7 @@ async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> 
     assert first.delay_seconds == 10
     waits = [run.delay_seconds for run in runs if run.outcome == "snoozed"]
     assert max(wait or 0 for wait in waits) == 60
-    assert PATIENCE.total_seconds() - 60 < sum(wait or 0 for wait in waits) + 10
+    assert MAX_WAIT.total_seconds() - 60 < sum(wait or 0 for wait in waits) + 10
     assert [run.outcome for run in runs][len(waits) :] == ["retry"] * (len(runs) - len(waits))
     assert len(runs) - len(waits) == MOST_ATTEMPTS
     assert len(vendor.test.steps) == 2
@@ -120,7 +120,7 @@ async def test_an_answer_ends_a_row_of_refusals() -> None:
     """The next one begins another."""
     vendor = Vendor(AWAY, SILENT, AWAY, "done")
     runs = [await vendor.run()]
-    vendor.clock.advance(seconds=PATIENCE.total_seconds())
+    vendor.clock.advance(seconds=MAX_WAIT.total_seconds())
     runs += await vendor.until_over()
 
     assert [run.outcome for run in runs] == ["snoozed"] * 3 + ["completed"]
@@ -150,7 +150,7 @@ async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
 
     vendor.call = fails  # type: ignore[method-assign]
     await vendor.until_over()
-    assert vendor.calls == MOST_CALLS
+    assert vendor.calls == MAX_CALLS
 
 
 async def test_a_call_that_is_stopped_counts() -> None:
@@ -187,4 +187,4 @@ async def test_a_call_that_is_stopped_counts() -> None:
     ],
 )
 def test_a_status_means_the_same_at_each_vendor(status: int, code: str, charged: bool) -> None:
-    assert (verdict(status).code, verdict(status).charged) == (code, charged)
+    assert (classify_status(status).code, classify_status(status).charged) == (code, charged)
