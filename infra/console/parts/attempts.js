@@ -1,4 +1,4 @@
-// A job's attempts: where each failed, the user's own frames first.
+// A job's attempts and their errors. Tracebacks begin with the user's own frames.
 
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quietButton } from "../lib/ui.js";
@@ -7,7 +7,7 @@ import { loadStyles } from "../lib/styles.js";
 
 loadStyles("/styles/job.css");
 
-/** One of several attempts: its error and where, its worker and commit. */
+/** An attempt's error, traceback, worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`
   ${attempt.error_message && html`<p class="error-text">${attempt.error}</p>`}
   ${
@@ -24,7 +24,7 @@ const ShowLog = ({ attempt }) =>
     document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: attempt.attempt }));
   });
 
-/** What went wrong last, in full: the error, where, and where its log is. */
+/** The last error in full, with its traceback and log. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -38,9 +38,9 @@ export function LastFailure({ job, attempts }) {
       ${job.status === "failed" ? "Error" : "Last error"}
       ${type && html` <span class="mono muted">${type}</span>`}
       ${
-        placeOf(last?.traceback) &&
+        locationOf(last?.traceback) &&
         html` <span class="muted">at</span> <span class="mono">
-          ${placeOf(last.traceback)}
+          ${locationOf(last.traceback)}
         </span>
         `
       }
@@ -56,7 +56,7 @@ export function LastFailure({ job, attempts }) {
       last?.has_traceback &&
       !last.traceback &&
       html`<p class="muted small">
-        There is a traceback; managers of the workspace may read it.
+        Managers of the workspace can read the traceback.
       </p>`
     }
     ${last && html`<${Origin} attempt=${last} />`}
@@ -79,9 +79,9 @@ export function LastFailure({ job, attempts }) {
 
 const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
 
-/** CloudWatch's page of a log stream, narrowed to the request where it is known; or null. */
+/** Return the URL of a log stream in CloudWatch, filtered by request if it is known, or null. */
 function cloudWatchOf(origin) {
-  // the region goes into the host of the link
+  // check the region, because it is part of the link's host
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
   const encodeTwice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const { region, log_group: group, log_stream: stream, request_id: request } = origin;
@@ -95,8 +95,8 @@ function cloudWatchOf(origin) {
   );
 }
 
-/** The place in short: file:line of the innermost own frame. */
-const placeOf = (traceback) =>
+/** Return `file:line` of the first frame, or null. */
+const locationOf = (traceback) =>
   traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
 const asText = (traceback) =>
@@ -106,14 +106,14 @@ const asText = (traceback) =>
     )
     .join("\n");
 
-/** The line in the commit that it ran from. */
+/** Return the URL of a frame's line in the commit that ran. */
 const commitOf = (frame, origin) =>
   origin?.source &&
   safeUrl(
     `${origin.source}/${frame.file.split("/").map(encodeURIComponent).join("/")}#L${frame.line}`,
   );
 
-/** Frames of which each comes once: how often one is repeated is its `times`. */
+/** Merge repeated frames, and count the repeats in `times`. */
 function mergeRepeats(frames) {
   const all = [];
   for (const frame of frames) {
@@ -161,13 +161,13 @@ function Traceback({ traceback, origin }) {
         <span class="muted">Caused by</span> <span class="mono">
           ${typeof cause === "string" ? cause : causeOf(cause)}
         </span>
-        ${placeOf(cause) && html` at <span class="mono">${placeOf(cause)}</span>`}
+        ${locationOf(cause) && html` at <span class="mono">${locationOf(cause)}</span>`}
       </p>`,
     )}
   </div>`;
 }
 
-/** Its code, its worker, and where its log is. */
+/** An attempt's code, worker, and link to its log. */
 function Origin({ attempt }) {
   const { origin, worker_id: worker } = attempt;
   const address = cloudWatchOf(origin);

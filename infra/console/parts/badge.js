@@ -1,4 +1,4 @@
-// A state as a word and a colour, how far a job is, and how fresh what is shown is.
+// Badges of states, a job's progress, and the freshness of a page.
 
 import { percentage } from "../lib/format.js";
 import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
@@ -6,7 +6,7 @@ import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence } from "./when.js";
 
-/** A job's state; of its status alone where no more of it is known. */
+/** Badge of a job's state, or of its status if the rest of the job is unknown. */
 export function StateBadge({ status, job, cancelling = false }) {
   const { word, tone, mark } = stateOf(job ? stateOfJob(job) : status);
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
@@ -17,7 +17,7 @@ export function StateBadge({ status, job, cancelling = false }) {
 
 const STEADY_MS = 400;
 
-/** Says `live` at once when lost, and other words only when they last: no flicker. */
+/** Badge of the freshness. `live` appears immediately. Other values wait, to avoid flicker. */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);
   useEffect(() => {
@@ -36,7 +36,7 @@ export function Freshness({ value }) {
   </span>`;
 }
 
-/** A plain word with a tone. */
+/** Badge of a word in a tone. */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
 
@@ -46,19 +46,19 @@ const VERDICTS = {
   fail: ["failed", "Failing"],
 };
 
-/** How a check came out. */
+/** Badge of a check's verdict. */
 export function Verdict({ verdict = "" }) {
   const [tone, word] = VERDICTS[verdict] ?? ["pending", "Unknown"];
   return html`<${Tag} tone=${tone}>${word}<//>`;
 }
 
 const WORKERS = {
-  alive: ["completed", "Alive", "Seen in the last three minutes, or its leases are renewed."],
-  stale: ["waiting", "Stale", "Not seen for three minutes, or every lease it holds has expired."],
+  alive: ["completed", "Alive", "Seen within three minutes, or it renews its leases."],
+  stale: ["waiting", "Stale", "Not seen for three minutes, or all its leases have expired."],
   gone: ["cancelled", "Gone", "Not seen for ten minutes."],
 };
 
-/** How a worker is, see queue.worker_state. */
+/** Badge of a worker's state. See queue.worker_state. */
 export function WorkerState({ state }) {
   const [tone, word, hint] = WORKERS[state] ?? ["pending", state, ""];
   return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;
@@ -69,7 +69,7 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
   const words = progress?.message || progress?.stage || "";
-  if (done === 0 && !words) return null; // so is a job shown that has said nothing
+  if (done === 0 && !words) return null; // the job has reported nothing
   return html`<div
     class=${classes("progress", compact && "compact")}
     data-tone=${tone}

@@ -1,4 +1,4 @@
-// What is done to many jobs at once: the chosen ones, or all that match.
+// Actions on many jobs: the selected ones, or all that match the filter.
 
 import { jobs as api } from "../api.js";
 import { pluralize, number } from "../lib/format.js";
@@ -14,17 +14,17 @@ const ACTIONS = {
     verb: "Cancel",
     did: "Cancelled",
     call: api.cancelAll,
-    text: "Jobs that wait end at once, running ones within five seconds; child jobs, too.",
+    text: "Waiting jobs end immediately, running jobs within five seconds, and so do child jobs.",
   },
   retry: {
     verb: "Retry",
     did: "Retried",
     call: api.retryAll,
-    text: "Each starts again with fresh attempts; finished steps are kept.",
+    text: "Each job starts again with new attempts. Finished steps are kept.",
   },
 };
 
-/** How many jobs an action would touch; from 1,000 on, so many or more. */
+/** Count the jobs that an action would change, as `12 jobs`, or `1,000+ jobs` from there on. */
 async function countOf(filter, action) {
   let [count, cursor] = [0, null];
   do {
@@ -35,7 +35,7 @@ async function countOf(filter, action) {
   return cursor ? `${number(count)}+ jobs` : pluralize(count, "job");
 }
 
-/** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
+/** Confirm with the number of jobs, then act in batches. Returns whether jobs changed. */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];
   const many =
@@ -59,12 +59,12 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
-/** What can be done to the chosen jobs, or to all that match; below, so that no row moves. */
+/** Bar of actions. It is below the list, so that no row moves when it appears. */
 export function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
-  const isSure = state && isPlain && !counts?.at_least.includes(state);
-  const sure = isSure ? counts?.states[state] : undefined;
+  const isCounted = state && isPlain && !counts?.at_least.includes(state);
+  const total = isCounted ? counts?.states[state] : undefined;
   const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
   const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
   const onPicked = (action) => {
@@ -73,12 +73,12 @@ export function Selection({ picked, counts, filter, query, workspaceId, done }) 
   };
   const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
   const actions = Object.keys(ACTIONS).filter((action) =>
-    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && sure !== 0,
+    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && total !== 0,
   );
   if (actions.length === 0) return null;
   const word = state ? STATES[state].word.toLowerCase() : "";
   const matching =
-    sure === undefined ? `All ${word} jobs that match` : `${pluralize(sure, "job")} ${word}`;
+    total === undefined ? `All ${word} jobs that match` : `${pluralize(total, "job")} ${word}`;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">
       ${picked.length > 0 ? `${pluralize(picked.length, "job")} selected` : matching}
@@ -94,8 +94,8 @@ export function Selection({ picked, counts, filter, query, workspaceId, done }) 
           ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
         </button>`
         : quietButton(
-            `${ACTIONS[action].verb} all${sure === undefined ? "" : ` ${number(sure)}`}`,
-            () => act({ action, filter: query, known: sure }),
+            `${ACTIONS[action].verb} all${total === undefined ? "" : ` ${number(total)}`}`,
+            () => act({ action, filter: query, known: total }),
             { key: action },
           ),
     )}

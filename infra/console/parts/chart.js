@@ -1,4 +1,4 @@
-// Lines over time, by uPlot, loaded when the first chart is drawn.
+// Line charts over time. uPlot is loaded with the first chart.
 
 import { clock, local, number } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
@@ -26,11 +26,11 @@ const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 const hasValue = (value) => value !== null && value !== undefined;
 
-/** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
+/** Format a point's time as `08:36`, or as `11-20 08:00` if the range exceeds a day. */
 const shortTime = (seconds, span) =>
   span > DAY ? local(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
-export function Chart({ label, at, lines, format = number, most = 4 }) {
+export function Chart({ label, at, lines, format = number, minTop = 4 }) {
   const box = useRef(null);
   const plot = useRef(null);
   const mode = useStore(theme);
@@ -45,7 +45,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
     const draw = (UPlot) => {
       if (closed) return;
       plot.current?.destroy();
-      // a canvas takes no variables, so the browser is asked for the colour in this scheme
+      // a canvas cannot use CSS variables, so read the computed colour
       const colour = (name) => {
         box.current.style.color = `var(${name})`;
         return getComputedStyle(box.current).color;
@@ -67,7 +67,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         spanGaps: true,
         value: (drawn, value, nth, point) =>
           formatValue(point === null ? drawn.data[nth].at(-1) : value),
-        // a value alone is not a line: a young project's charts would look empty
+        // draw a single value as a point, because the chart of a new project would look empty
         points: {
           show: (drawn, nth) => drawn.data[nth].filter(hasValue).length === 1,
           fill: colour(variable),
@@ -76,8 +76,8 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
       const options = {
         width: box.current.clientWidth,
         height: HEIGHT,
-        cursor: { sync: { key: "operations" } }, // charts move together
-        scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
+        cursor: { sync: { key: "operations" } }, // all charts share one cursor
+        scales: { y: { range: (_plot, _low, high) => [0, Math.max(minTop, (high ?? 0) * 1.1)] } },
         axes: [
           { ...axis, size: 30, values: times },
           { ...axis, size: 76, values: amounts },

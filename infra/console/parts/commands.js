@@ -1,4 +1,4 @@
-// What the palette finds, and what the keyboard does: loaded when first asked for.
+// The palette's commands and the help for shortcuts. Loaded when first opened.
 
 import { jobs as api, session } from "../api.js";
 import { navigate } from "../lib/router.js";
@@ -12,7 +12,7 @@ const matches = (label, text) =>
     .split(/\s+/)
     .every((word) => label.toLowerCase().includes(word));
 
-/** A field, and the pages, actions and jobs by what is typed. */
+/** Dialog that finds pages, actions and jobs. */
 export function Commands({ commands, close }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
@@ -20,12 +20,12 @@ export function Commands({ commands, close }) {
   const listId = useId();
   const list = useRef(null);
   useEffect(() => {
-    const wanted = text.trim();
-    if (wanted.length < 3) return undefined;
+    const query = text.trim();
+    if (query.length < 3) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(async () => {
-      // a palette without jobs still goes to pages
-      const filter = { workspace_id: session.get().workspace?.id, search: wanted };
+      // if the search fails, the palette still finds pages
+      const filter = { workspace_id: session.get().workspace?.id, search: query };
       const page = await api.page(filter, null, 6, controller.signal).catch(() => ({ jobs: [] }));
       if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
     }, 200);
@@ -37,7 +37,7 @@ export function Commands({ commands, close }) {
   const entries = useMemo(
     () => [
       ...commands.filter(({ label }) => matches(label, text)),
-      // Enter must never open what an earlier text had found
+      // Enter must not open a result of an earlier text
       ...(found.text === text ? found.jobs : []).map((job) => ({
         label: `${job.job_type} ${shortId(job.id)}`,
         hint: job.status,
@@ -95,25 +95,25 @@ export function Commands({ commands, close }) {
         )}
       </ul>`
     }
-    ${entries.length === 0 && html`<p class="muted pad">Nothing by that name.</p>`}
+    ${entries.length === 0 && html`<p class="muted pad">No results.</p>`}
   <//>`;
 }
 
 const KEYS = [
   ["Ctrl K", "Go to a page, an action or a job"],
   ["/", "Search this list"],
-  ["J K, ↑ ↓", "In a list: row by row"],
+  ["J K, ↑ ↓", "Move through the rows of a list"],
   ["Enter", "Open the row"],
-  ["Space", "Select the row, on its box"],
+  ["Space", "Select the row whose box has the focus"],
   ["Esc", "Close the dialog"],
 ];
 
-/** The keys, on `?`. */
+/** Dialog that lists the keyboard shortcuts. */
 export const Keys = ({ close }) =>
   html`<${Dialog} title="Keyboard shortcuts" onClose=${close}>
     <dl class="shortcuts">
       ${KEYS.map(
-        ([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`,
+        ([key, action]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${action}</dd></div>`,
       )}
     </dl>
     <div class="actions">

@@ -1,4 +1,4 @@
-// Values as text: ids that copy on click, JSON to read, downloads made in the browser.
+// Shows and exports values: ids that copy on click, formatted JSON, and downloads.
 
 import { bytes, pretty, shortId } from "../lib/format.js";
 import { html, quietButton, useMemo, useState } from "../lib/ui.js";
@@ -8,7 +8,7 @@ import { loadStyles } from "../lib/styles.js";
 
 loadStyles("/styles/more.css");
 
-/** Put text on the clipboard and say so. */
+/** Copy text to the clipboard and show a message. */
 export async function copy(text, what = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
@@ -18,7 +18,7 @@ export async function copy(text, what = "Copied") {
   }
 }
 
-/** An id: its end is shown, a click copies the whole. */
+/** Button that shows the end of an id and copies the whole id. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
   html`<button
     type="button"
@@ -33,7 +33,7 @@ export const CopyId = ({ id, whole = false, what = "id" }) =>
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
-/** A command to be typed elsewhere; a click copies it. */
+/** Button that shows a shell command and copies it. */
 export const Command = ({ text }) =>
   html`<button
     type="button"
@@ -45,7 +45,7 @@ export const Command = ({ text }) =>
     <span class="hidden">Copy the command</span>
   </button>`;
 
-/** Hand a file to the browser. */
+/** Download a file that the page creates. */
 export function download(name, content, type = "text/plain;charset=utf-8") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = document.createElement("a");

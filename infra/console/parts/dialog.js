@@ -1,4 +1,4 @@
-// Dialogs over the browser's own <dialog>: focus is kept inside and given back.
+// Dialogs, forms and buttons. A dialog keeps the focus and returns it when it closes.
 
 import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
@@ -10,13 +10,13 @@ loadStyles("/styles/more.css");
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
-  // before the next key press, which may follow at once: after painting, it would miss the dialog
+  // before painting, because a key press that follows immediately must reach the dialog
   useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = ref.current;
     dialog.showModal();
     return () => {
-      dialog.close(); // first: while it is open, the rest of the page cannot take the focus
+      dialog.close(); // first, because an open dialog keeps the focus
       if (before?.isConnected) before.focus?.();
     };
   }, []);
@@ -36,18 +36,18 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-/** Where confirmations appear; once, in the shell. */
+/** Dialog of the open question. The shell draws it once. */
 export function Confirmations() {
-  const asked = useStore(question);
+  const openQuestion = useStore(question);
   const text = useRef("");
-  useLayoutEffect(() => void (text.current = ""), [asked]);
-  if (!asked) return null;
-  return html`<${Dialog} title=${asked.title} onClose=${() => asked.answer(null)}>
-    <p>${asked.text}</p>
+  useLayoutEffect(() => void (text.current = ""), [openQuestion]);
+  if (!openQuestion) return null;
+  return html`<${Dialog} title=${openQuestion.title} onClose=${() => openQuestion.answer(null)}>
+    <p>${openQuestion.text}</p>
     ${
-      asked.field &&
+      openQuestion.field &&
       html`<label class="field">
-        <span>${asked.field}</span>
+        <span>${openQuestion.field}</span>
         <input
           type="text"
           maxlength="200"
@@ -55,35 +55,36 @@ export function Confirmations() {
       </label>`
     }
     <div class="actions">
-      <button type="button" autofocus=${asked.danger && !asked.field}
-        onClick=${() => asked.answer(null)}>
+      <button type="button" autofocus=${openQuestion.danger && !openQuestion.field}
+        onClick=${() => openQuestion.answer(null)}>
         Keep it
       </button>
       <button
         type="button"
-        class=${asked.danger ? "danger" : "primary"}
-        autofocus=${!asked.danger && !asked.field}
-        onClick=${() => asked.answer(text.current)}>
-        ${asked.action}
+        class=${openQuestion.danger ? "danger" : "primary"}
+        autofocus=${!openQuestion.danger && !openQuestion.field}
+        onClick=${() => openQuestion.answer(text.current)}>
+        ${openQuestion.action}
       </button>
     </div>
   <//>`;
 }
 
 /**
- * A box whose focus stays in it: when what has it goes, the first button that can be takes it.
+ * Return a ref for a box that keeps the focus. If the focused node disappears, focus moves to the
+ * box's first enabled button.
  */
 export function useFocusKeeper() {
   const box = useRef(null);
-  const held = box.current?.contains(document.activeElement);
+  const hadFocus = box.current?.contains(document.activeElement);
   useLayoutEffect(() => {
-    if (held && !box.current.contains(document.activeElement))
+    if (hadFocus && !box.current.contains(document.activeElement))
       (box.current.querySelector("button:enabled") ?? document.querySelector("h1"))?.focus();
   });
   return box;
 }
 
-/** A button that runs something once at a time and shows that it does. */
+/** Button that runs one action at a time and shows that it is busy. */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const click = async () => {
@@ -107,16 +108,16 @@ export function ActionButton({ run, children, className = "", disabled = false, 
   </button>`;
 }
 
-/** What a form shows of its sending: why it failed, and whether it is under way. */
+/** Return a form's `submit` with its error (`problem`) and whether it is in flight (`busy`). */
 export function useForm(run) {
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
-  const submit = async (event, does = run) => {
+  const submit = async (event, action = run) => {
     event.preventDefault();
     setBusy(true);
     setProblem(null);
     try {
-      await does();
+      await action();
     } catch (error) {
       setProblem(error.message);
       setBusy(false);

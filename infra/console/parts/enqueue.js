@@ -1,4 +1,4 @@
-// A form that enqueues a job: a new one by its type's schema, or a duplicate of one that is there.
+// Form that enqueues a job from its type's schema, or a duplicate of an existing job.
 
 import { jobs as api, types } from "../api.js";
 import { parsePayload, pretty } from "../lib/format.js";
@@ -22,7 +22,7 @@ const COPIED_FIELDS = [
   "tags",
 ];
 
-/** What a duplicate takes over: how it runs, but neither its keys nor its family. */
+/** Return the options that a duplicate copies, without keys and relatives. */
 const copiedOptions = (job) =>
   Object.fromEntries(
     COPIED_FIELDS.filter(
@@ -59,8 +59,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     if (!isForm) return parsePayload(text);
     const made = payloadOf(fields, draft ?? {});
     setProblems(made.problems);
-    if (Object.keys(made.problems).length > 0)
-      throw new Error("Some fields have a value that is not valid.");
+    if (Object.keys(made.problems).length > 0) throw new Error("Some fields have invalid values.");
     return made.payload;
   };
   const run = async () => {
@@ -93,7 +92,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         one.value &&
         !one.value.served &&
         html`<p class="notice stale" role="status">
-          No worker that runs now serves this type: the job waits until one does.
+          No running worker serves this type. The job waits until one does.
         </p>`
       }
       ${

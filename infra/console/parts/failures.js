@@ -1,4 +1,4 @@
-// Failed jobs by what went wrong.
+// Failed jobs grouped by error.
 
 import { jobs as api } from "../api.js";
 import { atLeast, number } from "../lib/format.js";
@@ -11,17 +11,17 @@ import { Empty } from "./states-of-view.js";
 import { column, dataTable } from "./table.js";
 import { When } from "./when.js";
 
-const POLL_MS = 5000; // a retry of many continues after its button was pressed
+const POLL_MS = 5000; // short, because a retry of many jobs continues after the click
 
 const HOURS = 24;
 
-/** How many failed in each hour of the last day, the present one at the right. */
+/** Bar chart of the failures per hour of the last day, with the current hour at the right. */
 function HourChart({ byHour = {} }) {
   const counts = Array.from({ length: HOURS }, (_, at) => byHour[HOURS - 1 - at] ?? 0);
-  const most = Math.max(1, ...counts);
-  const words = `${number(counts.reduce((all, one) => all + one, 0))} in the last day`;
-  return html`<svg class="hours" viewBox="0 0 ${HOURS} 10" role="img" aria-label=${words}>
-    <title>${words}, at most ${number(most)} in an hour</title>
+  const max = Math.max(1, ...counts);
+  const label = `${number(counts.reduce((all, one) => all + one, 0))} in the last day`;
+  return html`<svg class="hours" viewBox="0 0 ${HOURS} 10" role="img" aria-label=${label}>
+    <title>${label}, up to ${number(max)} per hour</title>
     ${counts.map(
       (count, at) =>
         count > 0 &&
@@ -29,13 +29,13 @@ function HourChart({ byHour = {} }) {
           key=${at}
           x=${at}
           width="0.8"
-          y=${10 - (10 * count) / most}
-          height=${(10 * count) / most} />`,
+          y=${10 - (10 * count) / max}
+          height=${(10 * count) / max} />`,
     )}
   </svg>`;
 }
 
-/** What went wrong, how often, and when last; of the Overview, too. */
+/** Columns of failure groups, shared with the Overview. */
 export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column("Type", (group) => group.job_type),
@@ -47,7 +47,7 @@ export const FAILURE_COLUMNS = [
       </a>
       ${group.consequences?.map(
         (one) => html`<p class="muted small" key=${one.job_type}>
-          and so <a href=${`/jobs/${one.latest_id}`}>${atLeast(one.jobs)} ${one.job_type}</a>
+          causes <a href=${`/jobs/${one.latest_id}`}>${atLeast(one.jobs)} ${one.job_type}</a>
         </p>`,
       )}`,
   ),
@@ -56,7 +56,7 @@ export const FAILURE_COLUMNS = [
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
-/** Failed jobs by what went wrong, each group with the count it is out of, retried together. */
+/** Page of failure groups. A button retries all jobs of a group. */
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
   const counts = useFetch(() => api.counts(workspace.id), [workspace.id]);
@@ -82,7 +82,7 @@ export function Failures({ workspace }) {
           key: failureKey,
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
-            <p>Jobs out of attempts are kept here. A processor gives up at once by</p>
+            <p>Jobs that have no attempts left are kept here. A processor fails without a retry by</p>
             <p><code>return Fail("customer not found")</code></p>
           <//>`,
         },

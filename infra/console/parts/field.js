@@ -1,25 +1,25 @@
-// Labelled fields of forms.
+// Labelled form fields.
 
 import { html } from "../lib/ui.js";
 
-/** A listener that gives a field's new value to `set`. */
+/** Return a listener that passes a field's new value to `set`. */
 const toValue = (set) => (event) => set(event.target.value);
 
-/** A line to fill in. */
+/** Text input of one line. */
 export const field = (label, value, set, attributes = {}) =>
   html`<label class="field">
     <span>${label}</span>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
-/** Lines to fill in. */
+/** Text input of several lines. */
 export const area = (label, value, set, attributes = { rows: 8, class: "mono" }) =>
   html`<label class="field">
     <span>${label}</span>
     <textarea spellcheck="false" value=${value} onInput=${toValue(set)} ...${attributes}></textarea>
   </label>`;
 
-/** One of a few. */
+/** Select box. */
 export const choice = (label, value, set, options, className = "field", hidden = "") =>
   html`<label class=${className}>
     <span class=${hidden}>${label}</span>

@@ -1,10 +1,10 @@
-// What is typed to narrow a list: words that may follow, and what they mean.
+// Suggestions for typed filters, and their values.
 
 import { RANGES } from "../lib/format.js";
 
 const uniqueSorted = (values) => [...new Set(values)].sort();
 
-/** What may follow what is typed: names of filters, then the values of one. */
+/** Suggest filter names, or the values of the typed filter. */
 export function choicesOf(text, names, known, rows) {
   const [word] = text.split(":");
   const values = {
@@ -17,14 +17,15 @@ export function choicesOf(text, names, known, rows) {
   return values[word]?.().map((value) => `${word}:${value}`) ?? [];
 }
 
-/** A filter as it was typed, by the name that the list has for it; throws what must be. */
-export function parseFilter(given, names, rangeStart) {
-  const [word, ...rest] = given.split(":");
+/** Parse a typed filter to its field and value. Throws a message for the person. */
+export function parseFilter(text, names, rangeStart) {
+  const [word, ...rest] = text.split(":");
   const value = rest.join(":").trim();
-  if (!names[word] || !value) throw new Error("Write what and its value, as type:invoices.send");
+  if (!names[word] || !value)
+    throw new Error("A filter must be a name and a value, e.g. type:invoices.send");
   if (word === "payload" && JSON.parse(value)?.constructor !== Object)
-    throw new Error("payload takes a JSON object of fields and values");
+    throw new Error("payload must be a JSON object of fields and values");
   if (word === "since" && Number.isNaN(Date.parse(rangeStart(value))))
-    throw new Error("since takes 15m, 1h, 6h, 24h, 7d, 30d or a time");
+    throw new Error("since must be 15m, 1h, 6h, 24h, 7d, 30d or a time");
   return { [names[word]]: value };
 }

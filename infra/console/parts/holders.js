@@ -1,4 +1,4 @@
-// Who holds jobs, by how many; and what is to be done about something, each step with its command.
+// Holders that block jobs, and the steps that resolve a problem, with their commands.
 
 import { atLeast, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
@@ -9,7 +9,7 @@ import { loadStyles } from "../lib/styles.js";
 
 loadStyles("/styles/job.css");
 
-/** The page behind a path, by what it shows. */
+/** Link texts of pages by the first part of their path. */
 const PAGES = {
   jobs: (id, query) => (id ? `Job ${id.slice(-8)}` : query ? "These jobs" : "Jobs"),
   types: (name) => (name ? `Type ${decodeURIComponent(name)}` : "Types"),
@@ -23,7 +23,7 @@ const pageOf = (path) => {
   return PAGES[name]?.(rest, query) ?? path;
 };
 
-/** What to do, as the database says it; `here` is the page that needs no link. */
+/** Steps from the database's explanation. `here` is the current page, which needs no link. */
 export const Steps = ({ next, here }) =>
   (next ?? []).map(
     ({ words, command, path }) => html`<p key=${words} class="remedy">
@@ -52,7 +52,7 @@ const HOLDER_COLUMNS = [
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
 ];
 
-/** A card of who holds jobs, the one that holds the most first; nothing where no one does. */
+/** Card of holders, the largest first. Empty without holders. */
 export function Holders({ holders, title = "Held jobs" }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;

@@ -1,8 +1,8 @@
-// Small drawings, 16 by 16, in the colour of their text. They decorate; words say what is meant.
+// Icons of 16 by 16 in the colour of their text. They are decoration, because words accompany them.
 
 import { html } from "../lib/ui.js";
 
-/** Lines; those of the states are thicker, and one is nothing but a thick dot. */
+/** Paths of lines with their width. Icons of states have thicker lines. */
 const PATHS = {
   ring: ["M3.75 8a4.25 4.25 0 1 0 8.5 0 4.25 4.25 0 1 0-8.5 0", 1.75],
   dot: ["M8 8h.01", 10],
@@ -46,7 +46,7 @@ export function Icon({ name }) {
   </svg>`;
 }
 
-/** The mark: a clock's face whose minute hand has just moved. */
+/** Logo: a clock face whose minute hand has just moved. */
 export const Logo = () =>
   html`<svg class="logo" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
     <circle

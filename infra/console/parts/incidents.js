@@ -1,4 +1,4 @@
-// What is wrong with the whole, in a line each, at the top of every page.
+// Problems of the whole system, one line each, at the top of every page.
 
 import { session, outages, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -8,12 +8,12 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Sentence } from "./when.js";
 
 const POLL_MS = 10_000;
-const PHONE_WIDTH = 700; // pixels: there the first line is all that has room
+const PHONE_WIDTH = 700; // px up to which only the first line has room
 
-/** A cause ends its sentence, unless it has an end of its own. */
+/** Return the full stop for a cause, unless the cause ends its sentence. */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
-/** Read the findings about the engine: `[text, address, words of the link]`. */
+/** Read the findings about the engine as `[text, address, link text]`. */
 async function readFindings(workspace, isOperator, signal) {
   const { findings } = await engine.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
@@ -26,20 +26,20 @@ async function readFindings(workspace, isOperator, signal) {
 
 const SERVERS = { data: "The Data API", api: "The API" };
 
-/** Which server does not answer, and since when. */
+/** Return a line for each server that does not respond. */
 function useOutages() {
   const since = useStore(outages);
   const from = (server) => clock(new Date(since[server]).toISOString()).slice(0, 8);
   return Object.keys(SERVERS)
     .filter((server) => since[server])
     .map((server) => [
-      `${SERVERS[server]} has not answered since ${from(server)}: what is shown may be old.`,
+      `${SERVERS[server]} has not responded since ${from(server)}. This page may be out of date.`,
     ]);
 }
 
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
-/** Of the engine, for those who look after it; of servers that do not answer, for all. */
+/** Section of problems. Users of an app see only outages of servers. */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const found = useFetch(
@@ -57,7 +57,7 @@ export function Incidents({ workspace, isApp }) {
   const outageLines = useOutages();
   const lines = [...outageLines, ...(found.value ?? [])];
   if (freshness === "polling" && outageLines.length === 0)
-    lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
+    lines.push(["Realtime is unavailable. Pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
     ([text, to, words]) =>

@@ -1,5 +1,6 @@
-// A job's log lines from their table: the latest first, earlier ones on demand, new ones as its
-// events report them. Events alone would not do: they are cut short, and some types send none.
+// Reads a job's log lines from their table: the latest page first, earlier pages on demand, and new
+// lines when events report them. The events are not enough, because their text is shortened and
+// some types send none.
 
 import { data, unwrap } from "../api.js";
 import { isTransient } from "../lib/store.js";
@@ -8,7 +9,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 const PAGE = 1000;
 const PAUSE_MS = 120;
 const RETRY_MS = 5000;
-/** Of a terminal, as libraries write them: ESC [ … m. */
+/** Colour codes of terminals (`ESC [ … m`), which some libraries log. */
 const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
@@ -23,42 +24,42 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** The lines of one job; `notify` says that there may be more. */
+/** Log lines of one job. `notify` reports that there may be new lines. */
 class JobLines {
   #jobId;
-  #changed;
+  #onChange;
   #lines = [];
-  #reading = false;
-  #again = false;
+  #isReading = false;
+  #isReadRequested = false;
   #closed = false;
   #hasEarlier = false;
   #error = null;
 
-  constructor(jobId, changed) {
+  constructor(jobId, onChange) {
     this.#jobId = jobId;
-    this.#changed = changed;
+    this.#onChange = onChange;
   }
 
   close() {
     this.#closed = true;
   }
 
-  /** Something was logged, or may have been: read on, at once when idle, else after this read. */
+  /** Read new lines now, or after the read in flight. */
   async notify() {
-    this.#again = true;
-    if (this.#reading) return;
-    this.#reading = true;
-    while (this.#again && !this.#closed) {
-      this.#again = false;
-      await this.#attempt(() => (this.#lines.length === 0 ? this.#latest() : this.#later()));
-      if (this.#again) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    this.#isReadRequested = true;
+    if (this.#isReading) return;
+    this.#isReading = true;
+    while (this.#isReadRequested && !this.#closed) {
+      this.#isReadRequested = false;
+      await this.#tryRead(() => (this.#lines.length === 0 ? this.#latest() : this.#newer()));
+      if (this.#isReadRequested) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
-    this.#reading = false;
+    this.#isReading = false;
   }
 
-  /** A page of earlier lines before those that are here; true while there are more. */
+  /** Read a page of earlier lines. Returns whether there are more. */
   async earlier() {
-    await this.#attempt(async () => {
+    await this.#tryRead(async () => {
       const rows = await unwrap(
         query(this.#jobId).lt("id", this.#lines[0].key).order("id", { ascending: false }),
       );
@@ -68,7 +69,7 @@ class JobLines {
     return this.#hasEarlier && !this.#error;
   }
 
-  /** Every line, for a download. */
+  /** Read all lines for a download. */
   async all() {
     while (this.#hasEarlier && (await this.earlier()));
     if (this.#error) throw this.#error;
@@ -81,7 +82,7 @@ class JobLines {
     this.#lines = rows.reverse().map(asLine);
   }
 
-  async #later() {
+  async #newer() {
     for (;;) {
       const rows = await unwrap(
         query(this.#jobId)
@@ -93,7 +94,7 @@ class JobLines {
     }
   }
 
-  async #attempt(read) {
+  async #tryRead(read) {
     try {
       await read();
       this.#error = null;
@@ -102,11 +103,11 @@ class JobLines {
       if (isTransient(error) && !this.#closed) setTimeout(() => this.notify(), RETRY_MS);
     }
     if (!this.#closed)
-      this.#changed({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });
+      this.#onChange({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });
   }
 }
 
-export function useJobLines(jobId, sign) {
+export function useJobLines(jobId, version) {
   const [state, setState] = useState({ lines: [], hasEarlier: false, error: null });
   const lines = useRef(null);
   useLayoutEffect(() => {
@@ -114,7 +115,7 @@ export function useJobLines(jobId, sign) {
     lines.current = made;
     return () => made.close();
   }, [jobId]);
-  useEffect(() => void lines.current.notify(), [jobId, sign]);
+  useEffect(() => void lines.current.notify(), [jobId, version]);
   return {
     ...state,
     earlier: state.hasEarlier ? () => lines.current.earlier() : null,

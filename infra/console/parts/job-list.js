@@ -1,4 +1,4 @@
-// The jobs of a workspace as a live list: keyset pages, read again when something happens.
+// Live list of a workspace's jobs. Keyset pages are read again after changes.
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
@@ -17,13 +17,13 @@ const INITIAL_STATE = {
 
 const PAGE = 100;
 const RETRY_MS = 5000;
-const MAX_REFRESHED = 200; // ids that one call reads again
+const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
 
-/** One list's state and its moves; drawn by `JobMonitor`. */
+/** State and actions of a list, which `JobMonitor` draws. */
 class JobList {
   #workspaceId;
   #filter;
-  #changed;
+  #onChange;
   #watch = null;
   #rows = new Map(); // id -> row, newest first
   #cursor = null;
@@ -33,18 +33,18 @@ class JobList {
 
   state = INITIAL_STATE;
 
-  constructor(workspaceId, filter, changed) {
+  constructor(workspaceId, filter, onChange) {
     this.#workspaceId = workspaceId;
     this.#filter = { ...filter, workspace_id: workspaceId };
-    this.#changed = changed;
+    this.#onChange = onChange;
   }
 
   start() {
     this.#watch = watchWorkspace(supabase(), this.#workspaceId, {
       onRead: async () => {
         await this.refresh();
-        if (this.state.error) throw this.state.error; // the watch repeats it, and says so
-        return this.state.rows.slice(0, PAGE); // while one runs, progress is read
+        if (this.state.error) throw this.state.error; // the watch reports it and repeats the read
+        return this.state.rows.slice(0, PAGE); // the watch polls while one of these runs
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
     });
@@ -56,16 +56,16 @@ class JobList {
     clearTimeout(this.#retry);
   }
 
-  /** Which ids are on screen: those are read again when something happens. */
+  /** Set the function that returns the visible ids, which are read again after changes. */
   watchVisible(visible) {
     this.#visible = visible;
   }
 
-  /** The next page. */
+  /** Read the next page. */
   async more() {
     if (this.state.isLoadingMore || this.state.isAll || this.state.isLoading) return;
     this.#set({ isLoadingMore: true });
-    await this.#attempt(async () => {
+    await this.#tryRead(async () => {
       const page = await this.#page(this.#filter, this.#cursor);
       for (const row of page.jobs) this.#rows.set(row.id, row);
       this.#end(page.next);
@@ -73,25 +73,25 @@ class JobList {
     this.#set({ isLoadingMore: false });
   }
 
-  /** The top and what is on screen again, keeping the place; the first time, the first page. */
+  /** Read the first page and the visible rows again. The scroll position is kept. */
   async refresh() {
-    await this.#attempt(async () => {
-      const counting = api.counts(this.#workspaceId, this.#plain());
+    await this.#tryRead(async () => {
+      const counting = api.counts(this.#workspaceId, this.#countFilter());
       counting.catch(() => {}); // reported below
       const page = await this.#page(this.#filter, null);
       const top = new Set(page.jobs.map((row) => row.id));
-      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // without a match: unknown
-      // found twice: the next page may come while rows are read again
+      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every instant
+      // called twice, because the next page may arrive while rows are read again
       const below = () =>
         page.next
           ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
           : [];
-      const seen = new Set(this.#visible());
+      const visible = new Set(this.#visible());
       const ids = below()
         .map((row) => row.id)
-        .filter((id) => seen.has(id));
+        .filter((id) => visible.has(id));
       const refreshed = new Set(ids.slice(0, MAX_REFRESHED));
-      const fresh = await this.#refreshed([...refreshed]);
+      const fresh = await this.#readAgain([...refreshed]);
       const kept = below()
         .filter((row) => !refreshed.has(row.id) || fresh.has(row.id))
         .map((row) => fresh.get(row.id) ?? row);
@@ -101,8 +101,8 @@ class JobList {
     });
   }
 
-  /** Those of some rows that still match. */
-  async #refreshed(ids) {
+  /** Read rows by id that still match, as a map. */
+  async #readAgain(ids) {
     if (ids.length === 0) return new Map();
     const { jobs } = await this.#page({ ...this.#filter, ids }, null);
     return new Map(jobs.map((row) => [row.id, row]));
@@ -110,8 +110,8 @@ class JobList {
 
   #page = (filter, cursor) => api.page(filter, cursor, PAGE, this.#controller.signal);
 
-  /** What the counts above the list are narrowed by. */
-  #plain() {
+  /** Return the filter of the counts above the list. */
+  #countFilter() {
     const { job_type, queue } = this.#filter;
     return Object.fromEntries(Object.entries({ job_type, queue }).filter(([, value]) => value));
   }
@@ -121,8 +121,8 @@ class JobList {
     this.#set({ isAll: !next });
   }
 
-  /** An error is shown, and a server that did not answer is asked again. */
-  async #attempt(read) {
+  /** Run a read, show its error, and retry a transient failure. */
+  async #tryRead(read) {
     try {
       await read();
       this.#set({ rows: [...this.#rows.values()], error: null, isLoading: false });
@@ -136,15 +136,15 @@ class JobList {
   #set(changes) {
     if (this.#controller.signal.aborted) return;
     this.state = { ...this.state, ...changes };
-    this.#changed(this.state);
+    this.#onChange(this.state);
   }
 }
 
-/** The list of a workspace under a filter; a new one when either changes. */
+/** Return the list of a workspace with a filter. A change of either creates a new list. */
 export function useJobList(workspaceId, filter) {
   const [state, setState] = useState(null);
   const list = useRef(null);
-  // before painting: a button pressed at once must find the list it belongs to
+  // before painting, because a button that is pressed immediately must use the new list
   useLayoutEffect(() => {
     const made = new JobList(workspaceId, filter, setState);
     list.current = made;

@@ -1,4 +1,4 @@
-// JobLog: a job's log lines, live: virtualised, filtered by level and text, downloadable.
+// Live log of a job, virtualised, with filters and a download.
 
 import { clock, pluralize, pretty, utc } from "../lib/format.js";
 import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
@@ -13,7 +13,7 @@ import { loadStyles } from "../lib/styles.js";
 loadStyles("/styles/job.css");
 
 const ROW = 24;
-/** Levels from which on lines are shown. */
+/** Minimum levels to show. */
 const LEVELS = [
   ["debug", "all"],
   ["info", "info and up"],
@@ -35,7 +35,7 @@ export function JobLog({
   earlier = null,
   all = async () => lines,
 }) {
-  const [least, setLeast] = useState("debug");
+  const [minLevel, setMinLevel] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);
   const [attempt, setAttempt] = useState(null);
@@ -45,28 +45,28 @@ export function JobLog({
     return () => document.removeEventListener("minutehand:show-attempt", show);
   }, []);
   const shown = useMemo(() => {
-    const from = indexOf(least);
-    const wanted = text.trim().toLowerCase();
+    const from = indexOf(minLevel);
+    const query = text.trim().toLowerCase();
     return lines.filter(
       (line) =>
         (attempt === null || line.attempt === attempt) &&
         indexOf(line.level) >= from &&
-        (!wanted ||
-          line.message.toLowerCase().includes(wanted) ||
-          (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))),
+        (!query ||
+          line.message.toLowerCase().includes(query) ||
+          (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(query))),
     );
-  }, [lines, least, text, attempt]);
+  }, [lines, minLevel, text, attempt]);
   const { ref, box, first, last, before, after } = useVirtual({
     count: shown.length,
     rowHeight: ROW,
   });
-  const followed = useRef(true); // while one is at its end
+  const isAtEnd = useRef(true); // the reader is at the end, so new lines scroll
   useEffect(() => {
-    if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
+    if (isAtEnd.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length]);
   const onScroll = ({ currentTarget }) => {
     const { scrollHeight, scrollTop, clientHeight } = currentTarget;
-    followed.current = scrollHeight - scrollTop - clientHeight < ROW * 2;
+    isAtEnd.current = scrollHeight - scrollTop - clientHeight < ROW * 2;
   };
   const save = () =>
     act("Could not download", async () =>
@@ -76,7 +76,7 @@ export function JobLog({
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">
     <div class="bar">
-      ${choice("Level", least, setLeast, LEVELS, "field-inline")}
+      ${choice("Level", minLevel, setMinLevel, LEVELS, "field-inline")}
       <label class="field-inline grow">
         <span class="hidden">Filter log lines</span>
         <input

@@ -1,4 +1,4 @@
-// JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
+// Live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { types, engine } from "../api.js";
 import {
@@ -26,13 +26,13 @@ import { Sentence, Elapsed, useNow, When } from "./when.js";
 const Selection = lazy(() => import("./bulk-actions.js"), "Selection");
 const EmptyState = lazy(() => import("./no-jobs.js"), "EmptyState");
 const ROW = 36;
-/** The instant a range begins, to the minute; an instant is itself. */
+/** Return the start of a range, rounded to the minute. An instant is returned unchanged. */
 const rangeStart = (since) =>
   Object.hasOwn(RANGES, since)
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
-/** What narrows the list: names as people type them, and what `list_jobs` calls them. */
+/** Fields of `list_jobs` by the name that people type. */
 const FILTERS = {
   type: "job_type",
   tag: "tag",
@@ -44,7 +44,7 @@ const FILTERS = {
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
-/** The filter as `list_jobs` takes it. */
+/** Convert the filter to the form of `list_jobs`. */
 function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
   return {
@@ -55,7 +55,7 @@ function queryOf({ state, since, payload, ...rest }) {
   };
 }
 
-/** The filter is kept by the caller, in the address; an empty value removes one. */
+/** The list. The caller stores the filter in the address, where an empty value removes a field. */
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
@@ -176,7 +176,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
-/** The states as links with their counts; `failures` are the failed ones by what went wrong. */
+/** Links to the states with their counts, and to the grouped failures. */
 export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
@@ -203,14 +203,14 @@ export function Tabs({ counts, chosen, grouped = false }) {
 
 const loadFilters = () => import("./filters.js");
 
-/** The filters that are on, each removed by a click, and a field that adds one. */
+/** Active filters, each with a button that removes it, and a field that adds a filter. */
 function Filters({ workspaceId, filter, onFilter, rows }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState(null);
-  const [words, setWords] = useState(null); // once the field is used
+  const [suggestions, setSuggestions] = useState(null); // module, loaded on focus
   const known = useFetch(
-    (signal) => (words ? types.list(workspaceId, signal) : Promise.resolve([])),
-    [workspaceId, Boolean(words)],
+    (signal) => (suggestions ? types.list(workspaceId, signal) : Promise.resolve([])),
+    [workspaceId, Boolean(suggestions)],
   );
   const add = async (given) => {
     try {
@@ -250,15 +250,15 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           placeholder="Add a filter"
           value=${text}
           aria-invalid=${Boolean(problem)}
-          onFocus=${async () => setWords(await loadFilters())}
+          onFocus=${async () => setSuggestions(await loadFilters())}
           onInput=${({ target, inputType }) => {
             setText(target.value);
-            // chosen from the list, with its value
+            // the person chose a suggestion with a value
             if (inputType === "insertReplacementText" && /:./.test(target.value)) add(target.value);
           }} />
       </label>
       <datalist id="filters">
-        ${(words?.choicesOf(text, FILTERS, known.value ?? [], rows) ?? []).map(
+        ${(suggestions?.choicesOf(text, FILTERS, known.value ?? [], rows) ?? []).map(
           (choice) => html`<option value=${choice} key=${choice} />`,
         )}
       </datalist>
@@ -270,7 +270,7 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
 const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
-/** A failed job's error, a running one's stage, else a glimpse of the payload. */
+/** Return a failed job's error, a running job's progress, or a glimpse of the payload. */
 const noteOf = (row) =>
   hasTrouble(row)
     ? row.error
@@ -329,7 +329,7 @@ const isLate = (row) =>
   stateOfJob(row) === "queued" &&
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
-/** Who holds what waits here, once something has waited for a while: one read for all rows. */
+/** Read the holders once a row waits too long. One read covers all rows. */
 function useHolders(workspaceId, rows) {
   const hasLateRows = useNow() && rows.some(isLate);
   const read = useFetch(
@@ -340,7 +340,7 @@ function useHolders(workspaceId, rows) {
   return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
 }
 
-/** The holder of a job that is due: of its type and, where a key is full, of its key. */
+/** Find the holder of a late job by its type and, if its key is full, by its key. */
 const holderOf = (row, holders) =>
   isLate(row) &&
   holders.find(
@@ -348,10 +348,10 @@ const holderOf = (row, holders) =>
       names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
   );
 
-/** What is suspended waits for these, and is no queued job. */
+/** Kinds of holders that block suspended jobs, not queued ones. */
 const SUSPENDING = new Set(["answer", "event"]);
 
-/** The holders of what waits, the largest first: each opens its first job. */
+/** Links to the holders' first jobs, the largest holder first. */
 const HolderList = ({ holders }) =>
   holders.length > 0 &&
   html`<ul class="held" aria-label="Held jobs">
@@ -369,7 +369,7 @@ const HolderList = ({ holders }) =>
     )}
   </ul>`;
 
-/** A job that is due says who holds it. */
+/** Note of a queued job: its holder, or its usual note. */
 function QueuedNote({ held, note }) {
   const { sentence, holder } = held || {};
   if (!sentence && !note) return null;
@@ -384,7 +384,7 @@ function QueuedNote({ held, note }) {
   </span>`;
 }
 
-/** How long it ran, over all its runs; of a running one until now. */
+/** Total run time of a job. For a running job, until now. */
 function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
@@ -396,14 +396,14 @@ function RunTime({ row }) {
 
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
-/** J and K wherever one is; arrows in a row, elsewhere they scroll. */
+/** Whether a key moves between rows. Arrow keys do so only in a row. Elsewhere they scroll. */
 const isMoveKey = (event) =>
   event.key in STEPS &&
   !isTyping(event) &&
   !(event.ctrlKey || event.metaKey || event.altKey) &&
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 
-/** To the next row or the one before, on its box or its link; at first to the first row. */
+/** Focus the box or link of the next or previous row, or the first row if no row has the focus. */
 function moveByKey({ key, target }) {
   const row = target.closest("tr.job-row");
   const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";

@@ -1,18 +1,18 @@
-// Modules that a page loads when they are first needed.
+// Components whose modules are loaded when they are first drawn.
 
 import { h, useEffect, useState } from "../lib/ui.js";
 import { withTimeout } from "../lib/jobs/client.js";
 import { notifyFailure } from "./toasts.js";
 
 /**
- * A module, null until it is there, and why it is not. A browser asks once for a module: the page
- * is to be read again.
+ * Load a module. Returns the module, or null with an error. A browser requests a failed module only
+ * once, so the person must reload the page.
  */
 export function useModule(source) {
   const [, draw] = useState({});
   const [failed, setFailed] = useState(null);
   useEffect(() => {
-    // another part may have loaded it between this one's first drawing and now
+    // another component may have loaded the module since the first drawing
     if (source.module) return draw({});
     withTimeout(source.load, AbortSignal.timeout(LOAD_MS)).then(
       (module) => {
@@ -29,12 +29,12 @@ export function useModule(source) {
 const LOAD_MS = 15_000;
 const UNREACHABLE = new Error("The server cannot be reached.");
 
-/** A component whose module comes when it is first drawn. */
+/** Create a component whose module is loaded when it is first drawn. */
 export function lazy(load, name) {
   const source = { load };
   return function Lazy(props) {
     const { module, error } = useModule(source);
-    useEffect(() => void (error && notifyFailure("Reload the page to open it", error)), [error]);
+    useEffect(() => void (error && notifyFailure("Reload the page to open this", error)), [error]);
     return module && h(module[name], props);
   };
 }

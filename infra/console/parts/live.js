@@ -1,4 +1,4 @@
-// Reads that are repeated when a watch says so: of one thing, or of pages of things.
+// Reads that a watch repeats after changes: one object, or pages of a list.
 
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
@@ -9,68 +9,71 @@ import { useEffect, useRef, useState } from "../lib/ui.js";
 
 loadStyles("/styles/apps.css");
 
-/** Reads again, but not amid a read: events that come faster than answers would show nothing. */
+/** Return a refresh that waits for the read in flight. Otherwise frequent events would abort it. */
 function useReload(read) {
   const latest = useRef(read);
-  const isWanted = useRef(false);
+  const isRequested = useRef(false);
   latest.current = read;
-  const again = () => {
-    if (latest.current.isLoading) isWanted.current = true;
+  const refresh = () => {
+    if (latest.current.isLoading) isRequested.current = true;
     else latest.current.refresh();
   };
   useEffect(() => {
-    if (read.isLoading || !isWanted.current) return;
-    isWanted.current = false;
-    again();
+    if (read.isLoading || !isRequested.current) return;
+    isRequested.current = false;
+    refresh();
   }, [read.isLoading]);
-  return again;
+  return refresh;
 }
 
-/** Whether someone sees this page. */
+/** Return whether the page is visible. */
 function usePageVisible() {
   const [isVisible, setIsVisible] = useState(!isHidden());
   useEffect(() => {
-    const look = () => setIsVisible(!isHidden());
-    document.addEventListener("visibilitychange", look);
-    return () => document.removeEventListener("visibilitychange", look);
+    const update = () => setIsVisible(!isHidden());
+    document.addEventListener("visibilitychange", update);
+    return () => document.removeEventListener("visibilitychange", update);
   }, []);
   return isVisible;
 }
 
 /**
- * Read again whenever something happens of these topics (`workspace:…`, `session:…`, `job:…`); how
- * fresh it is. What is not live changes by a message alone, and is not followed where no one looks.
+ * Repeat a read after changes of topics (`workspace:…`, `session:…`, `job:…`). Returns the
+ * freshness. An object that is not live changes only with a message, and a hidden page does not
+ * follow it.
  */
 export function useTopicRefresh(read, topics, isLive = true) {
   const [freshness, setFreshness] = useState("catching-up");
-  const again = useReload(read);
+  const refresh = useReload(read);
   const isVisible = usePageVisible();
-  const wanted = topics.filter((topic) => topic && (isLive || isVisible));
+  const followed = topics.filter((topic) => topic && (isLive || isVisible));
   useEffect(() => {
-    if (wanted.length === 0) return onWake(again);
-    const watches = wanted.map((topic, at) => {
-      let isRead = true; // by who shows it
+    if (followed.length === 0) return onWake(refresh);
+    const watches = followed.map((topic, at) => {
+      let isFirst = true; // the component has done the first read
       return watchTopic(supabase(), topic, {
         isLive,
-        onRead: () => (isRead ? (isRead = false) : again()),
-        onEvent: ({ type }) => type === "job.progress" && again(),
+        onRead: () => (isFirst ? (isFirst = false) : refresh()),
+        onEvent: ({ type }) => type === "job.progress" && refresh(),
         onChange: (changed) => at === 0 && setFreshness(changed.freshness),
       });
     });
     return () => watches.forEach((watch) => watch.close());
-  }, [wanted.join(" "), isLive]);
+  }, [followed.join(" "), isLive]);
   return freshness;
 }
 
-/** The topics of a workspace and of those of its sessions where something runs, a few at most. */
+/** Return the topics of a workspace and of up to ten of its sessions. */
 const topicsOf = (workspaceId, sessions) => [
   `workspace:${workspaceId}`,
   ...sessions.slice(0, 10).map((session) => `session:${session}`),
 ];
 
 /**
- * Pages of something of a workspace, read again when one of its jobs changes. `isLive(pages)`: some
- * of it runs; `liveOf(pages)` are the sessions of what does, since percentages go to these alone.
+ * Read pages of a workspace's list, and read them again when a job changes.
+ *
+ * - `isLive(pages)`: whether a row has a running job.
+ * - `liveOf(pages)`: sessions of running jobs, because only their topics have progress.
  */
 export function useLivePages(
   workspaceId,
@@ -78,12 +81,12 @@ export function useLivePages(
   { search = "", liveOf = () => [], isLive = (pages) => liveOf(pages).length > 0 } = {},
 ) {
   const [shown, setShown] = useState(null);
-  const of = `${workspaceId} ${search}`;
-  // another workspace, or search, begins with its first page
-  const cursors = shown?.of === of ? shown.after : [undefined];
+  const subject = `${workspaceId} ${search}`;
+  // a change of workspace or search begins with the first page
+  const cursors = shown?.subject === subject ? shown.after : [undefined];
   const read = useFetch(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
-    [of, cursors.length],
+    [subject, cursors.length],
   );
   const pages = read.value ?? [];
   const freshness = useTopicRefresh(read, topicsOf(workspaceId, liveOf(pages)), isLive(pages));
@@ -91,13 +94,13 @@ export function useLivePages(
   const isRead = read.value !== undefined && read.error === null;
   return {
     ...read,
-    // what could not be read is not live, whatever Realtime says
+    // a failed read is not live, whatever Realtime reports
     freshness: freshness === "live" && !isRead ? "catching-up" : freshness,
-    more: next ? () => setShown({ of, after: [...cursors, next] }) : null,
+    more: next ? () => setShown({ subject, after: [...cursors, next] }) : null,
   };
 }
 
-/** The latest hundred rows of a workspace; `isLive(row)` says which change by themselves. */
+/** Read the latest hundred rows of a workspace. `isLive(row)`: whether a row has a running job. */
 export function useLatest(table, workspaceId, column, isLive = () => false) {
   const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);
   const latest = () => rows().order(column, { ascending: false }).limit(100);

@@ -1,4 +1,4 @@
-// Markdown as elements: a library reads it, and nothing of it becomes markup by itself.
+// Converts Markdown to elements. A library parses the text, and no HTML in it becomes markup.
 
 import { lexer } from "/vendor/marked/lib/marked.esm.js";
 import { safeUrl } from "../lib/format.js";
@@ -8,13 +8,13 @@ import { copy } from "./copy.js";
 
 loadStyles("/styles/markdown.css");
 
-/** A text that a model or a person wrote, also while it is being written. */
+/** Markdown of a model or a person. The text may be incomplete. */
 export function Markdown({ text }) {
   const tokens = useMemo(() => lexer(text), [text]);
   return html`<div class="markdown">${renderTokens(tokens)}</div>`;
 }
 
-// what is not known, as HTML, is shown as it was written
+// unknown tokens, such as HTML, are shown as text
 const renderTokens = (tokens = []) =>
   tokens.map((token) => (RENDERERS[token.type] ?? rawText)(token));
 const rawText = ({ raw }) => raw;
@@ -35,7 +35,7 @@ const RENDERERS = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
-  // who loads a picture is seen by its server
+  // a link instead of the image, because loading it would tell its server about the reader
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {

@@ -1,4 +1,4 @@
-// What a list of jobs says that has none.
+// Texts of a job list without rows.
 
 import { settings } from "../api.js";
 import { html, quietButton } from "../lib/ui.js";
@@ -9,19 +9,19 @@ function firstJobSql(workspaceId) {
   return `select ${name}('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
 }
 
-/** An error, older jobs that are looked at, filters that match nothing, or a first job to enqueue. */
+/** Error, search in older jobs, filters without matches, or how to enqueue a first job. */
 export function EmptyState({ workspaceId, state, filter, none, onFilter, retry }) {
   if (state.error)
     return html`<${Failed} error=${state.error} retry=${retry}
       what="The jobs could not be read" />`;
-  if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
+  if (!state.isAll) return html`<${Loading} what="Searching older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
     return html`<${Empty} title="No job matches">
       ${quietButton("Show all jobs", () => onFilter(none))}
     <//>`;
   }
   return html`<${Empty} title="No jobs yet">
-    <p>Enqueue one here, or from SQL, and it appears by itself:</p>
+    <p>Enqueue a job here or in SQL. It then appears in this list.</p>
     <p><code>${firstJobSql(workspaceId)}</code></p>
   <//>`;
 }

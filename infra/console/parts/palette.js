@@ -1,4 +1,4 @@
-// The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
+// Command palette (Ctrl-K or Cmd-K) and shortcut help. It opens pages and runs common actions.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { lazy } from "./lazy.js";
@@ -11,7 +11,7 @@ const Keys = lazy(() => import("./commands.js"), "Keys");
 const isOpen = createStore(false);
 export const openPalette = () => isOpen.set(true);
 
-/** Where the palette appears. */
+/** The palette, when it is open. */
 export function Palette({ commands }) {
   const open = useStore(isOpen);
   useKey(
@@ -28,7 +28,7 @@ export function Palette({ commands }) {
 const isHelpOpen = createStore(false);
 export const openShortcuts = () => isHelpOpen.set(true);
 
-/** What the keyboard does, on `?`. */
+/** The help for shortcuts, which `?` opens. */
 export function Shortcuts() {
   useKey((event) => event.key === "?" && !isTyping(event), openShortcuts);
   return useStore(isHelpOpen) && html`<${Keys} close=${() => isHelpOpen.set(false)} />`;

@@ -1,4 +1,4 @@
-// The question of a job that waits for a person, with its answer box.
+// Question of a job that waits for a person's answer.
 
 import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
@@ -17,13 +17,13 @@ const label = (option) =>
 const valueOf = (option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/** The question of a job, answered as its waits are. */
+/** Card with a job's question. An answer resumes the job. */
 export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
     createAction(onAnswered)(
       "Could not answer",
       () => jobs.answer(jobId, { body: { answer } }),
-      "Answered: the job continues",
+      "Answered. The job continues.",
     );
   const options = Array.isArray(wait.options) ? wait.options : [];
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
@@ -36,13 +36,13 @@ export function Question({ jobId, wait, onAnswered }) {
     ${
       wait.until &&
       html`<p class="muted small">
-        If no one answers, it continues <${When} at=${wait.until} />.
+        If no one answers, the job continues <${When} at=${wait.until} />.
       </p>`
     }
   </section>`;
 }
 
-export function AnswerForm({ question, options, isFree, most, send }) {
+export function AnswerForm({ question, options, isFree, maxLength, send }) {
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (event) => {
@@ -71,7 +71,7 @@ export function AnswerForm({ question, options, isFree, most, send }) {
           <span class="hidden">Your answer</span>
           <textarea
             rows="2"
-            maxlength=${most}
+            maxlength=${maxLength}
             value=${text}
             placeholder=${options.length > 0 ? "Or in your own words" : "Your answer"}
             onInput=${(event) => setText(event.target.value)}></textarea>

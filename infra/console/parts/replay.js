@@ -1,4 +1,4 @@
-// Another payload for a job: run again from a step as a new one, or the failed one again.
+// Dialog that runs a job again with another payload.
 
 import { jobs as api, withIdempotencyKey } from "../api.js";
 import { parsePayload, pretty } from "../lib/format.js";
@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area } from "./field.js";
 
-/** A new job from a finished step on (`from`), or this failed one again. */
+/** Create a new job that starts at the finished step `from`, or retry the failed job. */
 export function ReplayDialog({ job, from, onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);
@@ -29,7 +29,7 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
     onClose=${onClose}
     wide>
     <p class="muted">
-      ${from ? "A new job; finished steps before this one are kept." : "Finished steps are kept."}
+      ${from ? "A new job. It keeps the finished steps before this one." : "Finished steps are kept."}
     </p>
     ${area("Payload (JSON)", text, setText)}
   <//>`;

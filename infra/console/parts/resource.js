@@ -1,4 +1,4 @@
-// ResourceView: a page that lists one kind of thing, kept fresh, with what can be done to each.
+// Page that lists one kind of resource with its actions, and polls for changes.
 
 import { usePolling, useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
@@ -10,15 +10,18 @@ import { createAction } from "./toasts.js";
 
 const POLL_MS = 10_000;
 
-/** On, off, or what is wrong with it. */
+/** Tag for on, off, or a problem. */
 export const OnOff = ({ isOn, problem = null }) =>
   problem === null
     ? html`<${Tag} tone=${isOn ? "completed" : "pending"}>${isOn ? "On" : "Off"}<//>`
     : html`<${Tag} tone="failed">Problem<//> <span class="wrap">${problem}</span>`;
 
 /**
- * `read` gives the rows; `actions(row, {act, edit})` their buttons as `[words, run]`; `add` is
- * `[words, Dialog]`, whose dialog gets `like` (a row to edit) and `onClose`.
+ * Props:
+ *
+ * - `read`: reads the rows.
+ * - `actions(row, {act, edit})`: returns a row's buttons as `[label, run]`.
+ * - `add`: `[label, Dialog]`. The dialog gets `like` (the row to edit) and `onClose`.
  */
 export function ResourceView({
   name,

@@ -1,4 +1,4 @@
-// When a schedule runs, as columns of a table.
+// Table columns of a schedule's times.
 
 import { html } from "../lib/ui.js";
 import { column } from "./table.js";
@@ -6,7 +6,7 @@ import { When } from "./when.js";
 
 const DAY = "Mon ".length;
 
-/** The next run by the clock of its zone, which is beside it, and where it differs of the reader. */
+/** Format the next run in the schedule's time zone, and in the reader's if it differs. */
 function describeTimes({ next_at: at, timezone }) {
   const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
   const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });

@@ -1,10 +1,10 @@
-// The search field of a list.
+// Search field of a list.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
-/** A search field that waits for a pause in typing; `/` goes to it. */
+/** Search field that searches after a pause in typing. The key `/` focuses it. */
 export function SearchBox({
   value,
   onChange,

@@ -1,4 +1,4 @@
-// A link that opens for anyone who has it: made, copied, ended.
+// Public share links: create, copy and revoke.
 
 import { html, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
@@ -6,8 +6,8 @@ import { ActionButton, Dialog } from "./dialog.js";
 import { createAction } from "./toasts.js";
 
 /**
- * A button whose dialog makes and ends a link; `share(isShared)` answers `{url}`, and `address` is
- * that of the present link, if there is one.
+ * Button whose dialog creates and revokes a link. `share(isShared)` returns `{url}`. `address` is
+ * the address of the current link, if there is one.
  */
 export function ShareButton({ what, address, share, refresh }) {
   const [isOpen, setIsOpen] = useState(false);

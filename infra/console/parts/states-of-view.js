@@ -1,22 +1,22 @@
-// The states every view has besides being loaded: loading, empty, failed, stale.
+// Notices of views that are loading, empty, failed or stale.
 
 import { html, quietButton } from "../lib/ui.js";
 
-/** Something is being read for the first time. */
+/** Notice of a first read in flight. */
 export const Loading = ({ what = "Loading" }) =>
   html`<div class="notice loading" role="status">
     <span class="spinner" aria-hidden="true"></span>
     ${what}…
   </div>`;
 
-/** There is nothing; say why that may be and what to do. */
+/** Notice of an empty list, with the reason and what to do. */
 export const Empty = ({ title, children }) =>
   html`<div class="notice empty">
     <p class="strong">${title}</p>
     ${children && html`<div>${children}</div>`}
   </div>`;
 
-/** Reading failed and there is nothing older to show. */
+/** Notice of a failed read without an older value. */
 export const Failed = ({ error, retry, what = "This could not be read" }) =>
   html`<div class="notice failed" role="alert">
     <p class="strong">${what}</p>
@@ -28,14 +28,14 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 
-/** What is shown is old, and why. */
+/** Notice that the value is old because the last read failed. */
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
-    <span>Shown as last read. ${error?.message}</span>
+    <span>This page may be out of date. ${error?.message}</span>
     ${quietButton("Try again", retry)}
   </div>`;
 
-/** The head of a page: its title, whose it is, and what can be done there. */
+/** Header of a page: its title, its owner, and its actions. */
 export const pageHead = (title, of, ...actions) =>
   html`<header class="page-head">
     <h1 tabindex="-1">${title}</h1>
@@ -43,7 +43,7 @@ export const pageHead = (title, of, ...actions) =>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
   </header>`;
 
-/** Nothing is shown yet: it is being read, or could not be. */
+/** Notice of a read that has no value yet. */
 export const Placeholder = ({ of: read, what }) =>
   read.error
     ? html`<${Failed}

@@ -1,4 +1,4 @@
-// Rows under named columns: one way to draw a table, for eyes, screen readers and phones.
+// Tables for screens, screen readers and phones.
 
 import { html, quietButton } from "../lib/ui.js";
 import { Stale, Placeholder } from "./states-of-view.js";
@@ -7,17 +7,17 @@ import { loadStyles } from "../lib/styles.js";
 
 loadStyles("/styles/more.css");
 
-/** A column, whose `head` may be more than its name; the classes `num` and `phone-less` are of its head, too. */
+/** Define a column. Its header also gets the classes `num` and `phone-less`. */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
 
-/** The column that names the row. */
+/** Define the column whose cells name the rows. */
 export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
 const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
-/** A table that scrolls sideways where it is too wide. */
+/** Table that scrolls sideways if it is too wide. */
 export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
   html`<div class=${`scroll-x ${className}`} tabindex="0" role="group" aria-label=${label}>
     <table class=${cards ? "table cards" : "table"}>
@@ -49,7 +49,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
     </table>
   </div>`;
 
-/** A number in a card of its own. */
+/** Card with one number. */
 export const figure = (name, value, note, isBad = false) =>
   html`<div class="card figure">
     <p class="muted">${name}</p>
@@ -57,22 +57,22 @@ export const figure = (name, value, note, isBad = false) =>
     <p class="muted small">${note ?? "\u00a0"}</p>
   </div>`;
 
-/** A name or an address, which breaks between its words where it does not fit. */
+/** Return a name or address that may wrap between its words. */
 export const breakable = (name) =>
   name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
 
-/** A line of a list of facts; nothing without a value. */
+/** Line of a list of facts, or false without a value. */
 export const fact = (name, value) =>
   value !== null &&
   value !== undefined &&
   value !== false &&
   html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 
-/** A job by the end of its id; a dash for none. */
+/** Link to a job, labelled with the end of its id. A dash if there is no id. */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
 
-/** The rows of a read as a table, once it was read. */
+/** Table of a read's rows, or a notice until they are read. */
 export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
   !of.value
     ? html`<${Placeholder} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
@@ -80,7 +80,7 @@ export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
       ? empty
       : table({ rows, ...options }, columns);
 
-/** A read's rows on a card, which is a page's one list; older ones come by a button. */
+/** Card with a read's rows and a button that reads older rows. */
 export const liveList = ({ of, what, ...options }, columns) =>
   html`<section class="card list" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}

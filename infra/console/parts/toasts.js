@@ -1,4 +1,4 @@
-// What is said of an action: asked before, reported after, refused with its reason.
+// Messages about actions, and actions that confirm, run and report.
 
 import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
@@ -8,7 +8,8 @@ const toasts = createStore([]);
 let last = 0;
 
 /**
- * Show a message for six seconds, with a link (`href`, `label`) for twenty; a sticky one stays.
+ * Show a message for six seconds, or for twenty with a link (`href`, `label`). A sticky message
+ * stays until it is dismissed.
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -17,19 +18,19 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
   if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
-/** Say why something failed, until it is dismissed. */
+/** Show why an action failed, until the message is dismissed. */
 export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
-/** Actions on what a read shows: each says that it is done or why not, and reads again. */
+/** Return a function that confirms and runs an action, reports its result, and calls `refresh`. */
 export const createAction = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
   try {
-    const made = await run();
-    if (done) notify(typeof done === "function" ? done(made) : done);
-    return made;
+    const result = await run();
+    if (done) notify(typeof done === "function" ? done(result) : done);
+    return result;
   } catch (error) {
     notifyFailure(failure, error);
     return undefined;
@@ -38,10 +39,10 @@ export const createAction = (refresh) => async (failure, run, done, question) =>
   }
 };
 
-/** An action that changes nothing which is shown. */
+/** Run an action that changes nothing on the page. */
 export const act = createAction(() => {});
 
-/** Says the state after a pause is lifted: another may stop the same jobs. */
+/** Describe the state after a resume, because another pause may stop the same jobs. */
 export const describeResume = (name) => (answer) =>
   [
     `${name} is ${answer.paused ? "still paused" : "resumed"}`,
@@ -50,7 +51,7 @@ export const describeResume = (name) => (answer) =>
 
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
-/** Where they appear; once, in the shell. */
+/** Region of the messages. The shell draws it once. */
 export function Toasts() {
   const list = useStore(toasts);
   return html`<div class="toasts" role="region" aria-label="Messages" aria-live="polite">

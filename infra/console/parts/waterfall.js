@@ -1,4 +1,4 @@
-// Waterfall: the steps and children of a job in order of time, each with its bars and its duration.
+// Waterfall of a job's steps and children in order of time, with bars and durations.
 
 import { pluralize, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
@@ -11,15 +11,15 @@ loadStyles("/styles/waterfall.css");
 const MAX_ROWS = 400;
 const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };
 
-/** `detailsOf` a row is drawn below it when the row is opened. */
+/** The waterfall. `detailsOf(row)` is drawn below an opened row. */
 export function Waterfall({ trace, now, detailsOf }) {
   const [opened, setOpened] = useState(null);
   const all = useMemo(() => rowsOf(trace, now), [trace, now]);
   const rows = all.slice(0, MAX_ROWS);
-  const view = extentOf(rows); // it grows while something runs
+  const view = extentOf(rows); // grows while the job runs
   const others = trace.more
-    ? "children beyond the 300th are in their list"
-    : "the rest is on the pages of the children";
+    ? "The list of children has those after the 300th"
+    : "The pages of the children have the rest";
   return html`<div class="waterfall">
     <${Totals} job=${trace.jobs[0]} now=${now} />
     <ol class="waterfall-rows" aria-label="Waterfall">
@@ -42,23 +42,23 @@ export function Waterfall({ trace, now, detailsOf }) {
     </ol>
     ${
       (all.length > MAX_ROWS || trace.more) &&
-      html`<p class="muted small num">The first ${pluralize(rows.length, "row")}; ${others}.</p>`
+      html`<p class="muted small num">The first ${pluralize(rows.length, "row")}. ${others}.</p>`
     }
     <p class="muted small waterfall-legend">
       <span class="bar"><i class="key-queued" aria-hidden="true"></i> Queued or backing off</span>
       <span class="bar"><i class="key-wait" aria-hidden="true"></i> Waiting, without a worker</span>
-      <span class="spacer"></span> A row opens its input and output.
+      <span class="spacer"></span> Click a row to see its input and output.
     </p>
   </div>`;
 }
 
-/** Where the job's time went. */
+/** Sums of a job's queue, run and wait times. */
 function Totals({ job, now }) {
   const { times, created_at: from, finished_at: to } = job;
   const whole = (to ? Date.parse(to) : now) - Date.parse(from);
   const spans = spansOf(job, now);
-  const sum = (isMeant) =>
-    spans.filter(isMeant).reduce((all, span) => all + span.to - span.from, 0);
+  const sum = (isCounted) =>
+    spans.filter(isCounted).reduce((all, span) => all + span.to - span.from, 0);
   const parts = [
     ["Queued", times.queue_ms ?? 0],
     [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms, true],

@@ -1,4 +1,4 @@
-// Times: relative to now, with the exact instant in UTC behind them; and running durations.
+// Relative times with the exact UTC instant as their title, and running durations.
 
 import { duration, INSTANT, instantOf, local, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -11,7 +11,7 @@ function notifyClocks() {
     for (const watcher of [...watchers]) watcher(serverNow());
 }
 
-/** The server's present, once a second; one timer for the whole page. */
+/** Return the server's time, updated each second by one timer for the whole page. */
 export function useNow(active = true) {
   const [now, setNow] = useState(serverNow);
   useEffect(() => {
@@ -28,14 +28,14 @@ export function useNow(active = true) {
   return active ? Math.max(now, serverNow() - 1000) : serverNow();
 }
 
-/** `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title. */
+/** Time as `3 min ago`, with `2026-11-20 08:36:55.585 UTC` as its title. */
 export function When({ at }) {
   const now = useNow(Boolean(at));
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
 }
 
-/** How long something has been taking until now; `before` are milliseconds that came earlier. */
+/** Duration from `from` until now. `before` is an earlier duration in ms. */
 export function Elapsed({ from, before = 0 }) {
   const now = useNow(Boolean(from));
   if (!from) return html`<span class="none">–</span>`;
@@ -44,7 +44,7 @@ export function Elapsed({ from, before = 0 }) {
   </span>`;
 }
 
-/** An instant in the middle of a sentence, by the reader's clock: with the day when it is another. */
+/** Instant within a sentence, in the reader's time zone, with the date unless it is today. */
 function Timestamp({ at }) {
   const now = useNow();
   const [day, time] = local(at).split(" ");
@@ -55,7 +55,7 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** A sentence whose instants are short, with the whole of each in its title. */
+/** Sentence with short instants, whose titles have the full time. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(INSTANT)

@@ -173,7 +173,7 @@ function Stats({ stats, series, words }) {
           ${chart("h-wait", "Queue time, p95", {
             label: "Queue time",
             at,
-            most: 100,
+            minTop: 100,
             format: duration,
             lines,
           })}

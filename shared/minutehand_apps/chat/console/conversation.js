@@ -330,7 +330,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
           question=${question.content}
           options=${question.options ?? []}
           isFree
-          most=${2000}
+          maxLength=${2000}
           send=${onAnswer} />
         <p class="muted small">
           If no one answers, it takes “${question.default}” <${When}
