@@ -1,4 +1,4 @@
-// The page of one job: what it is doing, why, what it did, and what can be done about it.
+// Page of one job: its state and the reason, its history, its data, and its actions.
 
 import { jobs as api, rpc, supabase } from "../api.js";
 import { atLeast, codeOf, money, number } from "../lib/format.js";
@@ -40,7 +40,7 @@ const EXPLAIN_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
-/** Attempts, steps, children: read when the job changes state, not with every progress. */
+/** Read attempts, steps and children when the job's state changes, but not on progress. */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const { id } = job;
@@ -48,15 +48,15 @@ function useDetails(job) {
   const steps = useFetch((signal) => api.steps(id, null, signal), [id]);
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
-  const isMoving = trace.value?.jobs.some((one) => !ENDED.has(one.status));
-  // steps and children are not events of this job
-  usePolling(trace, isMoving ? POLL_MS : null);
-  // why it does not run depends on others, whose changes are not events of this job
+  const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
+  // poll, because steps and children send no events of this job
+  usePolling(trace, isRunning ? POLL_MS : null);
+  // poll, because the reason depends on other jobs, whose changes send no events of this job
   usePolling(explained, job.status === "pending" || job.status === "waiting" ? EXPLAIN_MS : null);
-  const seen = useRef(stamp);
+  const lastStamp = useRef(stamp);
   useEffect(() => {
-    if (seen.current === stamp) return;
-    seen.current = stamp;
+    if (lastStamp.current === stamp) return;
+    lastStamp.current = stamp;
     for (const read of [attempts, steps, explained, trace]) read.refresh();
   }, [stamp]);
   return { attempts, steps, explained, trace };
@@ -72,12 +72,12 @@ export default function JobPage({ id }) {
 
 function JobDetails({ watch, job }) {
   const [duplicating, setDuplicating] = useState(false);
-  const [replaying, setReplaying] = useState(null); // {from}: a step; {}: the whole
+  const [replaying, setReplaying] = useState(null); // {from} for a step, {} for the whole job
   const { attempts, steps, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
-  // the heading of what was being read is gone, and the focus with it
+  // focus the heading, because the heading of the loading page had the focus and is gone
   useLayoutEffect(() => {
     if (document.activeElement === document.body) document.querySelector("h1").focus();
   }, []);
@@ -125,7 +125,8 @@ function JobDetails({ watch, job }) {
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         ${Object.entries(watch.output).map(
-          ([name, said]) => html`<${StreamOutput} key=${name} name=${name} said=${said} />`,
+          ([name, content]) =>
+            html`<${StreamOutput} key=${name} name=${name} content=${content} />`,
         )}
         <${JobData} job=${job} />
         ${
@@ -180,7 +181,7 @@ function JobDetails({ watch, job }) {
 
 function Explained({ explained, job, isAsking }) {
   const explanation = explained.value?.status === job.status ? explained.value : null;
-  if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`;
+  if (isAsking) return html`<p class="explain">The job continues when someone answers.</p>`;
   const { sentence = "\u00a0", cause } = explanation ?? {};
   return html`<p class="explain" aria-live="polite">
     <${Sentence} text=${job.status === "failed" ? withoutError(sentence, job) : sentence} />
@@ -193,21 +194,21 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** How many wait for the same, and since when that holds them. */
+/** Number of jobs that wait for the same holder, and for how long. */
 const HeldWith = ({ held }) =>
   held?.waiting > 1 &&
   html`<p class="muted">
-    ${atLeast(held.waiting, held.more)} jobs of the workspace wait
-    so${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
+    ${atLeast(held.waiting, held.more)} jobs of the workspace wait for the same
+    reason${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
   </p>`;
 
-/** The sentence up to the error, which is below in full. */
+/** Return the sentence without the error, which the page shows in full below. */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
   const type = String(job.error_data?.type).split(".").at(-1);
   const at = [`${type}: ${message}`, message]
-    .map((said) => (message ? sentence.indexOf(said) : -1))
-    .find((found) => found > 0);
+    .map((text) => (message ? sentence.indexOf(text) : -1))
+    .find((index) => index > 0);
   return at ? `${sentence.slice(0, at).replace(/:? *$/, "")}.` : sentence;
 }
 
@@ -220,22 +221,22 @@ function Actions({ job, watch, duplicate, edit }) {
       title: "Cancel this job?",
       text:
         job.status === "processing"
-          ? "It runs now and is stopped within five seconds. Its live child jobs are cancelled too."
-          : "It ends at once. Its live child jobs are cancelled too.",
+          ? "The job is stopped within five seconds. Its live child jobs are cancelled too."
+          : "The job ends immediately. Its live child jobs are cancelled too.",
       action: "Cancel 1 job",
       danger: true,
     });
   const mayRetry = job.status === "failed" || job.status === "cancelled";
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
-  const retry = (words, said) =>
+  const retry = (label, message) =>
     html`<${ActionButton} className="primary"
-      run=${() => act("Could not start it", () => api.retry(job.id), said)}>
-      ${words}
+      run=${() => act("Could not start the job", () => api.retry(job.id), message)}>
+      ${label}
     <//>`;
   return html`<div class="actions" ref=${box}>
     ${mayRetry && retry("Retry", "Enqueued again")}
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
-    ${isDelayed && retry("Run now", "Runs as soon as a worker is free")}
+    ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
     ${
       !ENDED.has(job.status) &&
       html`<button
@@ -251,7 +252,7 @@ function Actions({ job, watch, duplicate, edit }) {
   </div>`;
 }
 
-/** What went in and what came out. */
+/** The job's payload and result. */
 function JobData({ job }) {
   const { payload, result } = job;
   const part = (id, name, value) =>
@@ -265,14 +266,14 @@ function JobData({ job }) {
   </div>`;
 }
 
-/** What it says in a stream, as it comes: who reads the end of it stays there. */
-function StreamOutput({ name, said }) {
+/** Live output of a stream. A reader at the end stays at the end. */
+function StreamOutput({ name, content }) {
   const words = useRef(null);
-  const text = outputText(said);
+  const text = outputText(content);
   useLayoutEffect(() => {
     const box = words.current;
     const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
-    setText(box, text); // not as a child: that would take a selection away with each word
+    setText(box, text); // not as a child, because a new child would discard the selection
     if (isAtEnd) box.scrollTop = box.scrollHeight;
   }, [text]);
   return html`<section class="card" aria-label=${`Output: ${name}`}>
@@ -285,7 +286,7 @@ function StreamOutput({ name, said }) {
   </section>`;
 }
 
-/** Where its time went. */
+/** Timeline of the job and its children. */
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
@@ -307,21 +308,21 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
   </section>`;
 }
 
-/** What is behind a row of the waterfall: a child's data, a step's result, an attempt's error. */
+/** Details of a row of the waterfall: a child's data, a step's result, or an attempt's error. */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
-  if (row.key === job.id) return html`<p class="muted">Its payload and result are above.</p>`;
+  if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;
   if (row.kind === "job") return html`<${Child} id=${row.jobId} key=${row.jobId} />`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
     return html`<p>
-      ${problem}${jobLink(row.jobId)} has the rest.
+      ${problem}Job ${jobLink(row.jobId)} has the details.
     </p>`;
   if (row.kind === "attempt") {
     const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);
     return attempt && html`<${AttemptDetails} attempt=${attempt} />`;
   }
   const step = steps.value?.steps.find((one) => one.name === row.name);
-  if (!step) return html`<p class="muted">It has no result yet.</p>`;
+  if (!step) return html`<p class="muted">The step has no result yet.</p>`;
   return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
     <div class="actions start">
       <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>

@@ -1,4 +1,4 @@
-// All jobs of a workspace, or the failed ones by what went wrong; the filters live in the address.
+// Jobs of a workspace, or its failed jobs grouped by error. The address has the filters.
 
 import { setQuery, useQuery } from "../lib/router.js";
 import { EnqueueDialog, lazy } from "../parts/lazy.js";

@@ -1,4 +1,4 @@
-// How the whole is doing: what is wrong, what is live, throughput, queue time and load.
+// Overview of the system: problems, live jobs, throughput, queue time and load.
 
 import { jobs, session, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
@@ -75,7 +75,7 @@ export default function Overview({ workspace, user }) {
   </div>`;
 }
 
-/** Stops the workspace's jobs from starting, or lets them start again. */
+/** Button that pauses or resumes the workspace's jobs. */
 function Pause({ stats, workspace }) {
   const act = createAction(stats.refresh);
   if (!stats.value || workspace.role === "member") return null;
@@ -106,7 +106,7 @@ function Pause({ stats, workspace }) {
 
 const CHECKS = { database: "Database", backlog: "Due jobs", last_tick: "Last tick" };
 
-/** The service's parts, and the due jobs of what is shown: of one workspace its own. */
+/** Readiness of the service, and the due jobs of the workspace. */
 function Readiness({ health, backlog }) {
   if (!health.value && health.error)
     return html`<${Failed}
@@ -115,7 +115,7 @@ function Readiness({ health, backlog }) {
       what="Readiness could not be read" />`;
   return html`<section class="card checks" aria-label="Readiness">
     ${Object.entries(CHECKS).map(([name, label]) => {
-      // a failed read leaves the last answer, which says nothing about now
+      // a failed read leaves the last response, which is out of date
       const check =
         name === "backlog" ? backlog : health.error ? undefined : health.value?.checks?.[name];
       return html`<p key=${name}>
@@ -141,8 +141,8 @@ function Stats({ stats, series, words }) {
     ${
       stats.late_since &&
       html`<p class="notice">
-        Completed, Failed and Success stand still since <${When} at=${stats.late_since} />: what
-        ended later is not counted yet.
+        Completed, Failed and Success do not yet include jobs that ended after
+        <${When} at=${stats.late_since} />.
       </p>`
     }
     <section class="grid-cards" aria-label="Totals">
@@ -186,7 +186,7 @@ function Stats({ stats, series, words }) {
   `;
 }
 
-const HEALTHY_SUCCESS = 0.95; // a share of jobs that completed below which someone should look
+const HEALTHY_SUCCESS = 0.95; // minimum share of completed jobs, shown as a problem below it
 
 const chart = (id, name, more) =>
   html`<section class="card" aria-labelledby=${id}>
@@ -194,7 +194,7 @@ const chart = (id, name, more) =>
     <${Chart} ...${more} />
   </section>`;
 
-/** What fails most, by what went wrong. */
+/** Largest groups of failed jobs. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
   const most = groups.slice(0, MAX_FAILURES);
@@ -207,7 +207,7 @@ function Failures({ groups }) {
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 
-/** What makes the work, the busiest first. */
+/** Load by job type, the busiest first. */
 function ByType({ types, stats }) {
   const rows = [...types]
     .map(([type, counts]) => ({
@@ -246,7 +246,7 @@ const loadColumns = (most) => [
   ),
 ];
 
-/** Which tenants make the work, for staff. */
+/** Load by tenant, for staff. */
 function ByTenant({ minutes }) {
   const { workspaces } = useStore(session);
   const read = useFetch((signal) => engine.stats(null, minutes, signal), [minutes]);

@@ -1,4 +1,4 @@
-// Schedules of a workspace: what the clock enqueues, when next, and how to change that.
+// Schedules of a workspace: their jobs, their next runs, and their editor.
 
 import { jobs, WORKSPACE_PATH, withIdempotencyKey, route, rpc } from "../api.js";
 import { local, parsePayload, pretty } from "../lib/format.js";
@@ -17,9 +17,9 @@ export const title = () => "Schedules";
 
 const put = route(`PUT ${WORKSPACE_PATH}/schedules/{name}`);
 const remove = route(`DELETE ${WORKSPACE_PATH}/schedules/{name}`);
-const MAX_READ = 200; // jobs in one call
+const MAX_READ = 200; // maximum jobs of one call
 
-/** Each with the last job that it made, as `last`. */
+/** Read the schedules with their last jobs as `last`. */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
   const ids = schedules.map((one) => one.last_job_id).filter(Boolean);
@@ -71,7 +71,7 @@ export default function Schedules({ workspace }) {
     actions=${
       mayManage &&
       ((one, { act, edit }) => [
-        ["Run now", () => act("Could not run it", () => runNow(one))],
+        ["Run now", () => act("Could not run the job", () => runNow(one))],
         [
           one.enabled ? "Switch off" : "Switch on",
           () =>
@@ -85,7 +85,7 @@ export default function Schedules({ workspace }) {
           () =>
             act("Could not delete", () => remove(workspace.id, one.name), "Deleted", {
               title: `Delete ${one.name}?`,
-              text: "It enqueues nothing more; jobs that it made stay.",
+              text: "It will enqueue no more jobs. Existing jobs are kept.",
               action: "Delete the schedule",
               danger: true,
             }),
@@ -99,14 +99,14 @@ export default function Schedules({ workspace }) {
       ]
     }
     empty=${html`<${Empty} title="No schedules">
-      <p>Add one here, or in code beside its processor:</p>
+      <p>Add a schedule here, or in the code of a processor:</p>
       <p><code>@registry.processor("reports.daily", payload=dict, schedule="0 6 * * *")</code></p>
     <//>`} />`;
 }
 
 const TYPING_MS = 400;
 
-/** When an expression will run, while it is being typed. */
+/** Next runs of a cron expression, updated while a person types. */
 function NextRuns({ workspaceId, cron, timezone }) {
   const [wanted, setWanted] = useState({ cron, timezone });
   useEffect(() => {
@@ -124,7 +124,7 @@ function NextRuns({ workspaceId, cron, timezone }) {
   </p>`;
 }
 
-/** `like` is the schedule to change; without a name it is a new one. */
+/** Form of a schedule. `like` is the schedule to change. Without a name it creates a schedule. */
 function Editor({ like, workspaceId, onClose }) {
   const isNew = !like.name;
   const [draft, setDraft] = useState({

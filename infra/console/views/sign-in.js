@@ -1,5 +1,4 @@
-// The way in: Supabase Auth by password, and the demo accounts on a developer's
-// machine.
+// Sign-in page: Supabase Auth by password, and demo accounts on a developer's machine.
 
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
@@ -16,13 +15,13 @@ export function SignIn() {
   const demo = settings().demoAccounts ?? [];
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
-    <p class="muted">See and steer your background jobs.</p>
+    <p class="muted">See and control your background jobs.</p>
     ${reason && html`<p class="notice stale" role="status">${reason}</p>`}
     ${
       demo.length > 0 &&
       html`<section class="card" aria-labelledby="demo-heading">
         <h2 id="demo-heading">Demo accounts</h2>
-        <p class="muted small">This is a local stack: one click signs in.</p>
+        <p class="muted small">This is a local stack. One click signs you in.</p>
         <div class="demo">
           ${demo.map(
             (account) => html`<button

@@ -1,5 +1,5 @@
-// Job types, what is broken first; the page of one has who serves it and with which jobs in hand,
-// its schema, limits, pause and schedules.
+// Job types, with problems first. The page of a type shows its workers and their jobs, its schema,
+// limits, pause and schedules.
 
 import { jobs, rpc, session, types as api, engine } from "../api.js";
 import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
@@ -25,7 +25,7 @@ const MAX_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
 const countAlive = ({ serving }) => serving.filter(isAlive).length;
 
-/** Refused, unserved, paused, with a backlog, failing, in use, the rest: who needs someone first. */
+/** Rank a type by urgency: refused, unserved, paused, waiting, failing, in use, the rest. */
 const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
   [refusal, !served && (waiting > 0 || day.enqueued > 0), paused, waiting > 0, day.failed > 0]
     .concat(day.enqueued > 0, true)
@@ -74,15 +74,15 @@ export default function Types({ name, workspace }) {
       column("Run p95", "num phone-less", (type) => duration(type.day.run?.p95_ms)),
     ]}
     empty=${html`<${Empty} title="No job types">
-      <p>A type appears here when a worker that has a processor for it starts:</p>
+      <p>A type appears here when a worker with its processor starts:</p>
       <p><code>@registry.processor("invoices.send", payload=Invoice)</code></p>
     <//>`} />`;
 }
 
-/** A count; zeros are muted, so that the others are seen. */
+/** Format a count. Zeros are muted, so that other counts stand out. */
 const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
 
-/** How many jobs are in a state, as a link to them. */
+/** Link to the jobs of a state, labelled with their number. */
 const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
@@ -90,13 +90,13 @@ const listOf = ({ job_type: name }, state, count) =>
     </a>`
     : quantity(0);
 
-/** Whether a type runs: refused, paused, served by someone, or by no one. */
+/** Tag of a type's state: refused, paused, served or without a worker. */
 function TypeWorkers({ type }) {
   const [, tone, words] = WORKER_STATES.find(([matches]) => matches(type));
   return html`<${Tag} tone=${tone}>${words}<//>`;
 }
 
-/** The first that is so. */
+/** States of a type. The first one that matches applies. */
 const WORKER_STATES = [
   [(type) => type.refusal, "failed", "Refused"],
   [(type) => type.paused_at, "waiting", "Paused"],
@@ -138,7 +138,7 @@ function TypePage({ name, workspace }) {
         <h1 tabindex="-1" class="wrap">${name} ${type && html`<${TypeWorkers} type=${type} />`}</h1>
       </div>
       <span class="spacer"></span>
-      <a class="button" href=${`/jobs?job_type=${encodeURIComponent(name)}`}>Its jobs</a>
+      <a class="button" href=${`/jobs?job_type=${encodeURIComponent(name)}`}>Jobs of this type</a>
       ${
         type &&
         workspace.role === "manager" &&
@@ -169,7 +169,7 @@ function TypePage({ name, workspace }) {
 
 const MAX_RUNNING = 100;
 
-/** Who serves it, since when, of which commit, and with which jobs in hand. */
+/** Workers of a type with their start, version and running jobs. */
 function Workers({ type, workspace }) {
   const filter = { workspace_id: workspace.id, job_type: type.job_type, state: ["running"] };
   const running = useFetch(
@@ -209,7 +209,7 @@ function Workers({ type, workspace }) {
     }
     ${
       type.serving.length === 0
-        ? html`<${Empty} title="No worker has served it" />`
+        ? html`<${Empty} title="No worker has served this type" />`
         : html`${here.length > 0 && workers(here, "Workers")}
           ${
             gone.length > 0 &&
