@@ -228,9 +228,9 @@ revoke all on queue.withdrawn_schedules from public, anon, authenticated, servic
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Reset the next run of schedules whose next run was computed while the clock was ahead. Otherwise a
--- clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over all
--- schedules when the latest run of the task is in the future, and continue an unfinished pass.
+-- Reset the next run of schedules whose next run was computed while the clock was ahead. Otherwise
+-- a clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over
+-- all schedules when the latest run of the task is in the future, and continue an unfinished pass.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from minutehand.ai.endpoint import MAX_ANSWER_BYTES, Endpoint
 from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
 from minutehand.ai.language_model import Completion, CompletionStream, Prompt
-from minutehand.worker.serialization import clean_text
+from minutehand.worker.serialization import TextCleaner, clean_text
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,7 @@ class _ResponseState:
         self._prompt = prompt
         self.words = _ThoughtFilter()
         self._called = ""
+        self._text = TextCleaner()
         self._refusal = ""
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
@@ -225,7 +226,7 @@ class _ResponseState:
         for call in calls:
             if call.get("index", 0) == 0:
                 self._called += str((call.get("function") or {}).get("arguments") or "")
-        return clean_text(_text(message.get("content")))
+        return self._text.add(_text(message.get("content")))
 
     def end(self) -> str:
         """Return the rest of the text. Raise LanguageModelError if the answer is unusable."""
@@ -238,8 +239,8 @@ class _ResponseState:
         if not self._has_ended:
             text = f"{name} ended its answer early"
             raise LanguageModelError(text, code="cut_short", charged=True, cost_usd=cost)
-        rest = ""
-        if not self.words.raw.strip():
+        rest = self._text.end()
+        if not (self.words.raw + rest).strip():
             if self._finish == "length":
                 text = f"{name} used up its {self._prompt.most_tokens} tokens before it answered"
                 raise TruncatedOutput(text, cost_usd=cost)
@@ -247,7 +248,7 @@ class _ResponseState:
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
                 raise self._unusable(_CALLED if is_call else "is empty")
             # some models return the answer to a schema as the arguments of a tool call
-            rest = self._called
+            rest = clean_text(self._called)
         return self.words.add(rest, is_last=True)
 
     def completion(self) -> Completion:

@@ -292,6 +292,7 @@ class JobContext:
         Raises:
             LeaseLost: The job is no longer this worker's.
             OutputRefused: The job's streams have more bytes than they may.
+            ValueError: A stream of this name is open.
         """
         before = self._streams.get(name)
         if before is None and not (
@@ -301,12 +302,18 @@ class JobContext:
                 f"a job has at most {MAX_STREAMS} streams, whose names have 1 to "
                 f"{MAX_STREAM_NAME} characters"
             )
-        said = await self._port.said(name) if before is None else before.said
+        said = Said() if before else await self._port.said(name)
+        if before := self._streams.get(name):  # maybe opened meanwhile
+            if before.is_open:
+                raise ValueError(
+                    f"stream {name!r} is open: write into the one that is, or end its block first"
+                )
+            said = before.said
         stream = self._streams[name] = Stream(name, self._updates, self._port.announce, said)
         try:
             yield stream
         finally:
-            stream.is_open = False
+            stream.close()
         if self._updates.has_output:
             await self._port.flush()
         if self._updates.is_output_refused:

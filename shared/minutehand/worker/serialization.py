@@ -22,6 +22,8 @@ MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACED: Final = "\ufffd"
+_NULS: Final = "NUL characters were replaced"
+_SURROGATES: Final = "broken surrogates were replaced"
 #: Letters and signs that no one sees.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 #: Of what holds much.
@@ -111,8 +113,39 @@ def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clean_text(text: str) -> str:
-    """`text` with NUL characters and lone surrogates replaced."""
-    return text.replace("\x00", _REPLACED).encode("utf-8", "replace").decode()
+    """Return `text` with NUL characters and lone surrogates replaced, and pairs of them joined."""
+    text = text.replace("\x00", _REPLACED)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class TextCleaner:
+    """Cleans a text that arrives in pieces: half of a surrogate pair waits for its other half."""
+
+    #: What has been replaced.
+    replaced: str | None = None
+    _half = ""
+
+    def add(self, piece: str) -> str:
+        """Return the next clean piece, without a half at its end."""
+        text = self._half + piece
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return self._clean(text[:-1] if self._half else text)
+
+    def end(self) -> str:
+        """Return the replacement of a half whose other half never came, or nothing."""
+        half, self._half = self._half, ""
+        return self._clean(half)
+
+    def _clean(self, text: str) -> str:
+        cleaned = clean_text(text)
+        # a pair that was joined is no replacement
+        if cleaned != text and cleaned.count(_REPLACED) > text.count(_REPLACED):
+            self.replaced = _NULS if "\x00" in text else _SURROGATES
+        return cleaned
 
 
 def _refuse_unbounded(value: Any, most_bytes: int) -> None:
@@ -152,7 +185,7 @@ def _plain(value: Any, most_bytes: int) -> Edged:
         if "surrogates not allowed" not in str(error):
             raise
         raw = to_json(_clean(value), inf_nan_mode="constants", by_alias=True)
-        changed = "broken surrogates were replaced"
+        changed = _SURROGATES
     if len(raw) > most_bytes:
         raise ValueError(f"value of {len(raw)} bytes is larger than {most_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
@@ -162,7 +195,7 @@ def _plain(value: Any, most_bytes: int) -> Edged:
     if b"NaN" in raw or b"Infinity" in raw:
         _refuse_not_finite(read, "the value")
     if b"\\u0000" in raw and (clean := _clean(read)) != read:
-        read, changed = clean, "NUL characters were replaced"
+        read, changed = clean, _NULS
     return Edged(read, changed)
 
 

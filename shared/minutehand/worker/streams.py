@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import Piece
-from minutehand.worker.serialization import clean_text, edge
+from minutehand.queue.models import LogLine, Piece
+from minutehand.worker.serialization import TextCleaner, edge
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
 #: Streams that one job may have, and characters of a stream's name.
@@ -68,6 +68,9 @@ class Stream:
         self._said: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
+        #: The step that wrote last, to which a held half of a character belongs.
+        self._step: str | None = None
+        self._warned: set[str] = set()
         self._begin()
 
     def write(self, piece: Any, /) -> None:
@@ -82,17 +85,25 @@ class Stream:
             raise ValueError(f"stream {self.name!r} is closed")
         if self._updates.is_output_refused or self._bytes > MAX_HELD_BYTES:
             raise OutputRefused
+        step = RUNNING.get() or None
         if isinstance(piece, str):
-            value: Any = clean_text(piece)
-        else:
-            edged = edge(piece)
-            if edged.refused is not None:
-                raise ValueError(f"an item of stream {self.name!r}: {edged.refused}")
-            value = edged.value
+            if piece:
+                self._write_text(step, piece)
+            return
+        edged = edge(piece)
+        if edged.refused is not None:
+            raise ValueError(f"an item of stream {self.name!r}: {edged.refused}")
         with self._lock:
-            if self._is_text not in (None, isinstance(piece, str)):
-                raise TypeError(f"stream {self.name!r} is all text or all items")
-            self._append(RUNNING.get() or None, value, is_text=isinstance(piece, str))
+            self._become(is_text=False)
+            self._append(step, edged.value, is_text=False)
+            self._warn(edged.changed)
+
+    def close(self) -> None:
+        """Take no more; half of a character at the end is replaced."""
+        with self._lock:
+            self.is_open = False
+            if not self._updates.is_output_refused:
+                self._end_half()
 
     @property
     def text(self) -> str:
@@ -118,12 +129,16 @@ class Stream:
         """Say again what a finished step of an earlier attempt said, since it does not run."""
         kept = self._kept.get(step)
         with self._lock:
+            self._end_half()
             for piece in [kept] if isinstance(kept, str) else kept or ():
                 self._append(step, piece, is_text=isinstance(kept, str))
 
     def forget(self, step: str) -> None:
         """Begin again without what a step said that is tried again."""
         with self._lock:
+            if self._step != step:
+                self._end_half()
+            self._cleaner = TextCleaner()
             said = [each for each in self._said if each[0] != step]
             if len(said) < len(self._said):
                 is_text = self._is_text is True
@@ -134,8 +149,35 @@ class Stream:
     def _begin(self) -> None:
         self.attempt += 1
         self._said, self._size, self._bytes, self._is_text = [], 0, 0, None
+        self._cleaner = TextCleaner()
         self._updates.begin_stream(self.name, self.attempt)
         self._announce()
+
+    def _write_text(self, step: str | None, piece: str) -> None:
+        with self._lock:
+            self._become(is_text=True)
+            if step != self._step:
+                self._end_half()
+                self._step = step
+            self._append(step, self._cleaner.add(piece), is_text=True)
+            self._warn(self._cleaner.replaced)
+
+    def _end_half(self) -> None:
+        self._append(self._step, self._cleaner.end(), is_text=True)
+        self._warn(self._cleaner.replaced)
+
+    def _become(self, *, is_text: bool) -> None:
+        if self._is_text not in (None, is_text):
+            raise TypeError(f"stream {self.name!r} is all text or all items")
+        self._is_text = is_text
+
+    def _warn(self, replaced: str | None) -> None:
+        """Log what was replaced, once for each kind."""
+        if replaced is not None and replaced not in self._warned:
+            self._warned.add(replaced)
+            message = f"In stream {self.name!r} {replaced}"
+            self._updates.add_log(LogLine(level="warning", message=message))
+            self._announce()
 
     def _append(self, step: str | None, piece: Any, *, is_text: bool) -> None:
         if piece == "" and is_text:

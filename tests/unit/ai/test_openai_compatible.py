@@ -249,6 +249,22 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
     assert test.steps["answer: calls 1"]["charged"] == 1
 
 
+async def test_a_character_in_two_halves_is_joined() -> None:
+    """Some endpoints cut an answer by UTF-16 units."""
+
+    class Ending(Dripping):
+        async def silent(self, writer: asyncio.StreamWriter) -> None:
+            """End the response after its pieces."""
+
+    async with Ending() as server:
+        server.pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=5)
+        pieces = [piece async for piece in model.stream(PROMPT)]
+        await model.aclose()
+
+    assert "".join(pieces) == "a😀b\ufffd"
+
+
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     """An answer may take as long as it comes; what its reader does meanwhile is no silence."""
     async with Dripping() as server:

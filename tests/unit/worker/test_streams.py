@@ -1,0 +1,117 @@
+"""What a stream makes of its pieces: characters in two halves, and openings of one that is open."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from minutehand.worker import Job, JobContext
+from minutehand.worker.testing import ProcessorTest, Run
+
+HIGH, LOW = "\ud83d", "\ude00"
+LOST = "In stream 'reply' broken surrogates were replaced"
+
+
+async def write(*pieces: Any) -> Run:
+    """Run a job that writes these pieces and returns the whole text."""
+
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        async with ctx.stream("reply") as words:
+            for piece in pieces:
+                words.write(piece)
+        return words.text
+
+    return await ProcessorTest(run, None).run()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "lost"),
+    [
+        (("a" + HIGH, LOW + "b"), "a😀b", []),
+        (("a" + HIGH, "", LOW, "b"), "a😀b", []),
+        (("a" + HIGH + LOW + "b",), "a😀b", []),
+        (("🚀" + HIGH, LOW + HIGH, LOW), "🚀😀😀", []),
+        (("a" + HIGH, "b"), "a\ufffdb", [LOST]),
+        (("a" + HIGH,), "a\ufffd", [LOST]),
+        (("a", LOW + "b", LOW), "a\ufffdb\ufffd", [LOST]),
+        ((HIGH, HIGH, LOW), "\ufffd😀", [LOST]),
+        (("\ufffd", "b"), "\ufffdb", []),
+        (("a\x00",), "a\ufffd", ["In stream 'reply' NUL characters were replaced"]),
+    ],
+)
+async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
+    pieces: tuple[str, ...], text: str, lost: list[str]
+) -> None:
+    """In what readers get, in the stream's own text and in the result."""
+    run = await write(*pieces)
+
+    assert (run.output["reply"], run.result) == (text, text)
+    assert [line.message for line in run.logs] == lost
+
+
+async def test_a_half_stays_with_the_step_that_wrote_it() -> None:
+    """Tried again, a step writes its half again; another step's text cannot complete it."""
+    tries: list[str] = []
+
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        async with ctx.stream("reply") as words:
+
+            async def say() -> None:
+                tries.append("")
+                words.write("a" + HIGH)
+                if len(tries) == 1:
+                    raise ValueError("broken")
+
+            async def end() -> None:
+                words.write(LOW + "b")
+
+            await ctx.step("say", say, tries=2)
+            await ctx.step("end", end)
+        return words.text
+
+    ran = await ProcessorTest(run, None).run()
+
+    assert ran.output["reply"] == ran.result == "a\ufffd\ufffdb"
+
+
+async def test_what_is_changed_in_an_item_is_logged() -> None:
+    async def run(job: Job[Any], ctx: JobContext) -> Any:
+        async with ctx.stream("reply") as items:
+            items.write("")
+            for _ in range(2):
+                items.write({"a": HIGH, "b": HIGH + LOW})
+        return items.items
+
+    ran = await ProcessorTest(run, None).run()
+
+    assert ran.output["reply"] == ran.result == [{"a": "\ufffd", "b": "😀"}] * 2
+    assert [line.message for line in ran.logs] == [LOST]
+
+
+async def test_a_stream_that_is_open_cannot_be_opened() -> None:
+    """Neither while its opening is under way; what the first writes is kept."""
+
+    async def run(job: Job[Any], ctx: JobContext) -> list[str]:
+        async def opening() -> str:
+            try:
+                async with ctx.stream("reply") as words:
+                    words.write("first")
+                    await asyncio.sleep(0)
+                    with pytest.raises(ValueError, match="'reply' is open"):
+                        await ctx.stream("reply").__aenter__()
+            except ValueError as error:
+                return str(error)
+            return "written"
+
+        ends = await asyncio.gather(opening(), opening())
+        async with ctx.stream("other") as other, ctx.stream("more") as more:
+            other.write("o")
+            more.write("m")
+        return sorted(end[:17] for end in ends)
+
+    ran = await ProcessorTest(run, None).run()
+
+    assert ran.result == ["stream 'reply' is", "written"]
+    assert ran.output == {"reply": "first", "other": "o", "more": "m"}
