@@ -24,8 +24,7 @@ class Day:
     Attributes:
         content: What is made of the right answer, as the model's words.
         body: The body in place of a documented one; gets the right answer too.
-        then: What comes after the body: its end, silence, or a connection that breaks.
-        step: Bytes that are sent at once.
+        then: What comes of the body: all, too little, no header before it, or comments after it.
     """
 
     status: int = 200
@@ -33,7 +32,6 @@ class Day:
     content: Callable[[str], Any] = str
     body: Callable[[str], bytes] | None = None
     then: str = "end"
-    step: int = 1 << 30
     finish: str = "stop"
 
     @property
@@ -69,6 +67,7 @@ def deltas(text: str, size: int = 9, **more: Any) -> list[dict[str, Any]]:
     return [{"choices": [{"index": 0, "delta": {"content": part}, **more}]} for part in parts]
 
 
+TOOL = {"function": {"name": "search", "arguments": "{}"}}
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
@@ -101,6 +100,7 @@ STREAMS = {
     "lines end in CR LF": streamed(lambda c: events(*c, end="\r\n")),
     "the last event is open": streamed(lambda c: events(*c, done=False).rstrip()),
     "ids and retries": streamed(lambda c: events("id: 1\nretry: 9", *c)),
+    "usage is a list": streamed(lambda c: events(*c, {"choices": [], "usage": [7]})),
     "a role first": streamed(lambda c: events({"choices": [{"delta": {"role": "a"}}]}, *c)),
     "thoughts beside": streamed(
         lambda c: events({"choices": [{"delta": {"reasoning_content": "Hm {"}}]}, *c)
@@ -124,6 +124,11 @@ WRAPPED = {
     "the word json": says(lambda good: f"json\n{good}"),
     "hard spaces": says(lambda good: f"\u00a0\u00a0{good}"),
     "a thought left open": says(lambda good: f"<think>\nFirst this. Then:\n{good}"),
+    "words around": says(lambda good: f"For {{you}}, 3 of 3:\n{good}\nHope it {{helps}}!"),
+    "a byte order mark": says(lambda good: f"\ufeff{good}"),
+    "a NUL": says(lambda good: good.replace("Bak", "\\u0000")),
+    "half of a pair in a text": says(lambda good: good.replace("Bak", "\\ud800")),
+    "cut off, and whole": Day(finish="length"),
     "members twice": says(lambda good: f"{{{good[1:-1]}, {good[1:-1]}}}"),
 }
 USELESS: dict[str, Day] = {
@@ -141,6 +146,12 @@ USELESS: dict[str, Day] = {
     "broken zip": sends(b"\x1f\x8b no zip", headers={"Content-Encoding": "gzip"}),
     "accepted": sends({"id": "job-1", "status": "queued"}, status=202),
     "filtered": says(half, finish="content_filter"),
+    "too much": says("x" * 2_100_000),
+    "only thought": sends(whole({"content": ""}, finish_reason="length")),
+    "another tool": sends(whole({"content": None, "tool_calls": [TOOL]}, finish_reason="stop")),
+    "a refusal": sends(whole({"content": None, "refusal": "I will not."})),
+    "no message": sends(whole(None)),
+    "nothing": sends(b""),
 }
 BROKEN = {
     "too little": Day(then="short"),
@@ -149,10 +160,15 @@ BROKEN = {
 }
 WORDS = {"error": {"message": f"The key {KEY} has no rights for model m-9", "type": "x"}}
 REFUSED = {
-    **{str(status): refuses(status, WORDS) for status in (303, 406, 411, 421, 501, 511)},
+    **{
+        str(status): refuses(status, WORDS)
+        for status in (303, 401, 406, 413, 500, 501, 502, 504, 511, 529)
+    },
     "522": refuses(522, b"<html>Ray</html>"),
+    "400, context": refuses(400, {"error": {"message": "maximum context length is 8192 tokens"}}),
     "400, a page": refuses(400, b"<html>Bad</html>"),
     "422, a list": refuses(422, {"detail": [{"loc": ["body", "messages"], "msg": "bad"}]}),
+    "429, no credit": refuses(429, {"error": {"code": "insufficient_quota"}}),
     "429, tokens": refuses(
         429, WORDS, **{"X-RateLimit-Reset-Tokens": "6m0s", "X-RateLimit-Remaining-Tokens": "0"}
     ),
@@ -167,10 +183,8 @@ class DaysServer(MisbehavingServer):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__()
         self._answers = answers
-        #: Requests that may have been charged, and all, by day and what was asked for.
+        #: Requests that may have been charged, by day and what was asked for.
         self.chargeable: Counter[tuple[str, str]] = Counter()
-        self.requests: Counter[tuple[str, str]] = Counter()
-        self.keys: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -183,31 +197,18 @@ class DaysServer(MisbehavingServer):
         assert named is not None
         name = "decide" if "assistant of a chat" in asked else "procedure"
         day = DAYS[named[1]]
-        self.requests[named[1], name] += 1
         self.chargeable[named[1], name] += day.is_chargeable
         await self._send(day, json.dumps(self._answers[name]), writer)
 
     async def _send(self, day: Day, good: str, writer: asyncio.StreamWriter) -> None:
         raw = day.body(good) if day.body is not None else self._documented(day, good)
-        if day.then == "silent at once":
-            await self.hang()
-        if day.then == "reset at once":
-            writer.transport.abort()
-            return
-        size = {"end": str(len(raw)), "short": str(len(raw) + 99)}.get(day.then)
+        size = {"end": len(raw), "short": len(raw) + 99}.get(day.then)
         headers = {"Content-Type": "text/event-stream", **day.headers}
-        headers |= {} if size is None else {"Content-Length": size}
+        headers |= {} if size is None else {"Content-Length": str(size)}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         if day.then != "raw":
             writer.write(f"HTTP/1.1 {day.status} X\r\n{head}connection: close\r\n\r\n".encode())
-        raw = raw[: len(raw) // 2] if day.then == "reset" else raw
-        for at in range(0, len(raw), day.step):
-            writer.write(raw[at : at + day.step])
-            await writer.drain()
-        if day.then == "reset":
-            writer.transport.abort()
-        elif day.then == "silent":
-            await self.hang()
+        writer.write(raw)
         while day.then == "comments" and not writer.is_closing():
             writer.write(b": wait\n\n")
             await writer.drain()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +20,13 @@ class Fault(misbehaving.Fault):
     """What a request gets instead of an answer.
 
     Attributes:
-        until: Answer only then; `drips` sends spaces for ever.
-        said: Content in place of the answer's, or what makes it of that.
-        message: More of the message, such as a refusal; `answer` of all.
+        until: Answer only then.
+        said: Content in place of the answer's.
+        answer: Members in place of the whole response's.
     """
 
     until: asyncio.Event | None = None
-    drips: bool = False
-    said: Any = None
-    message: dict[str, Any] = field(default_factory=dict)
+    said: str | None = None
     answer: dict[str, Any] = field(default_factory=dict)
     finish: str | None = "stop"
 
@@ -44,7 +40,7 @@ class Seen:
 
 
 class ModelServer(MisbehavingServer):
-    """Answers each prompt by its schema's name: `answers`, or as a mode that is named in it."""
+    """Answers each prompt by its schema's name, from `answers`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,9 +48,6 @@ class ModelServer(MisbehavingServer):
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
-        #: By name, what a prompt with `[mode name]` gets, in order, or the last for ever.
-        self.modes: dict[str, tuple[Sequence[Fault], bool]] = {}
-        self._asked: Counter[str] = Counter()
 
     @property
     def url(self) -> str:
@@ -80,14 +73,9 @@ class ModelServer(MisbehavingServer):
         name = spec["name"]
         self.seen.append(Seen(name, body))
         queue = self.faults.get(name) or self.faults.get("*") or []
-        fault = queue.pop(0) if queue else self._of_mode(request.body.decode(), name)
+        fault = queue.pop(0) if queue else Fault()
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
-        if fault.drips:
-            write(writer, 200, b" " * 999, cut=True)
-        while fault.drips and not writer.is_closing():
-            writer.write(b" ")
-            await asyncio.sleep(0.05)
         if fault.hang:
             await self.hang()
         if fault.until is not None:
@@ -96,11 +84,9 @@ class ModelServer(MisbehavingServer):
             given = fault.body if fault.body is not None else b"no JSON"
             write(writer, fault.status, given, fault.headers)
             return
-        text = self._text(body, name)
-        if fault.said is not None:
-            text = fault.said(text) if callable(fault.said) else fault.said
-        said = {"role": "assistant", "content": text} | fault.message
-        if body.get("stream") and isinstance(text, str) and not (fault.message or fault.answer):
+        text = self._text(body, name) if fault.said is None else fault.said
+        said = {"role": "assistant", "content": text}
+        if body.get("stream") and not fault.answer:
             self._stream(writer, text, fault)
             return
         answer = {
@@ -125,15 +111,6 @@ class ModelServer(MisbehavingServer):
         raw = f"{events}data: [DONE]\n\n".encode()
         headers = {"content-type": "text/event-stream"}
         write(writer, 200, raw, headers, cut=fault.cut)
-
-    def _of_mode(self, asked: str, name: str) -> Fault:
-        found = re.search(r"\[mode ([^]]+)\]", asked)
-        if found is None:
-            return Fault()
-        faults, forever = self.modes[found[1]]
-        place = self._asked[f"{found[0]} {name}"]
-        self._asked[f"{found[0]} {name}"] += 1
-        return faults[-1] if forever else [*faults, *[Fault()] * 99][place]
 
     def _text(self, body: dict[str, Any], name: str) -> str:
         answer = self.answers.get(name, "")
