@@ -124,7 +124,7 @@ def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
     """Give a table a row of a workspace, whatever its checks and triggers say."""
     needed = {name: kind for name, kind in columns.items() if kind}
     row = {name: VALUES.get(kind, [] if kind[0] == "_" else 1) for name, kind in needed.items()}
-    row["workspace_id"] = ACME
+    row |= {"workspace_id": ACME} if "workspace_id" in columns else {}
     names = ", ".join(row)
     checks = "select conname from pg_constraint where contype = 'c' and conrelid = %s::regclass"
     engine.run("set session_replication_role = replica")
@@ -296,7 +296,9 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
     with engine.member(EVE) as eve:
         eve.enqueue(workspace=GLOBEX, session_id=session)
     lease = next(one for one in engine.lease() if one["job"]["id"] == job_id)
-    engine.report(lease, logs=[{"level": "info", "message": "inside"}], progress={"percentage": 4})
+    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "hello"}
+    log = {"level": "info", "message": "inside"}
+    engine.report(lease, logs=[log], progress={"percentage": 4}, output=[piece])
     engine.settle(lease, result={"answer": 42})
 
     with anyone(engine) as guest:
@@ -307,12 +309,12 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
         assert {event["job_id"] for event in feed["events"]} == {job_id}
         shown = guest.rpc("guest_job", p_session_id=session, p_job_id=job_id, p_after=0)
         events = shown.pop("events")
-        assert shown == {**job, "streams": {}}
+        assert shown == {**job, "streams": {"reply": {"attempt": 1, "next": 5}}}
         assert [event["seq"] for event in events] == list(range(1, shown["last_seq"] + 1))
         assert "job.log" in {event["type"] for event in events}
         assert not {"inside", "hidden"} & set(json.dumps([feed, shown, events]).split('"'))
-        words = guest.rpc("session_output", p_session_id=session, p_after={job_id: {}})
-        assert words == {"jobs": [], "more": False}
+        [said] = guest.rpc("session_output", p_session_id=session, p_after={job_id: {}})["jobs"]
+        assert (said["job_id"], said["streams"][0]["text"]) == (job_id, "hello")
         for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session[:-1]}"):
             assert not may_join(guest, topic)
         assert may_join(guest, f"session:{session}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
@@ -12,43 +11,11 @@ import pytest
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
-from tests.contract.observed import blocks, complete, lease_blocks
-from tests.support.engine import ACME, GLOBEX, Engine, handle
+from tests.contract.observed import complete, lease_blocks
+from tests.support.engine import ACME, GLOBEX, Engine
 from tests.support.project import Project
 
 pytestmark = pytest.mark.fresh
-
-
-def costs(engine: Engine) -> tuple[int, int]:
-    of_lease = lease_blocks(engine)
-    [lease] = engine.lease(1)
-    request = json.dumps({"items": [{**handle(lease), "outcome": "completed"}]})
-    return of_lease, blocks(engine, "select public.settle_jobs(%s::jsonb)", request)
-
-
-def fill(engine: Engine, count: int, workspace: str = ACME) -> None:
-    # by bulks, whose messages the second's budget holds: what is beyond is announced by the first
-    # call of a later second
-    items = [{"job_type": "work"}] * 1000
-    for start in range(0, count, 1000):
-        jobs = items[: count - start]
-        engine.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=jobs, p_return="ids")
-    engine.lease(5)
-    engine.run("vacuum analyze")
-
-
-def test_what_waits_and_what_has_ended_make_nothing_dearer(engine: Engine) -> None:
-    fill(engine, 500)
-    before = costs(engine)
-    for _ in range(6):
-        engine.enqueue_many(1000, workspace=GLOBEX)
-        while leases := engine.lease(1000):
-            complete(engine, leases)
-    engine.maintain()
-    fill(engine, 20_000)
-
-    after = costs(engine)
-    assert all(late <= 1.5 * early + 20 for early, late in zip(before, after, strict=True)), after
 
 
 def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: Engine) -> None:
@@ -60,7 +27,8 @@ def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: E
 
     assert lease_blocks(engine) <= 80
     engine.run("begin")
-    assert engine.lease_call(1, tick_id=tick, call=2)["leases"] == []
+    for call in range(2, 12):
+        assert engine.lease_call(1, tick_id=tick, call=call)["leases"] == []
     assert engine.one("select pg_current_xact_id_if_assigned()") is None
     engine.run("rollback")
 

@@ -234,25 +234,6 @@ async def test_all_agree_on_pairs(ways: Ways, options: dict[str, Any], good: boo
     assert {each is True for each in found.values()} == {good}, found
 
 
-def test_a_plain_insert_is_what_an_enqueue_is(engine: Engine) -> None:
-    engine.register("charge", queue="money", max_attempts=1, schema_version=3)
-    engine.run(
-        "insert into public.jobs (workspace_id, job_type, priority, attempts, result, finished_at)"
-        " select %s, 'charge', n, 3, '1', '2020-01-01' from generate_series(1, 3) as n",
-        ACME,
-    )
-    own = engine.enqueue(job_type="charge", priority=4)
-
-    leases = engine.lease()
-    assert [lease["job"]["priority"] for lease in leases] == [1, 2, 3, 4]
-    for lease in leases:
-        job = engine.job(lease["job"]["id"])
-        assert (job["queue"], job["max_attempts"], job["schema_version"]) == ("money", 1, 3)
-        assert (job["attempts"], job["result"], job["finished_at"]) == (1, None, None)
-        assert engine.events(job["id"]) == ["job.created", "job.leased"]
-    assert leases[-1]["job"]["id"] == own
-
-
 def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine) -> None:
     job_id = engine.enqueue()
     with engine.member(ADA) as ada:

@@ -80,7 +80,10 @@ def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine, known: 
     page = "select public.list_jobs(%s::jsonb, p_limit => 20)"
     assert lease_blocks(crowded) <= 260
     assert lease_blocks(crowded, 50) <= 2000
+    [lease] = crowded.lease(1)
+    settle = json.dumps({"items": [{**handle(lease), "outcome": "completed"}]})
     calls: dict[str, Call] = {
+        "settle": ("select public.settle_jobs(%s::jsonb)", settle, 1),
         "enqueue": ("select public.enqueue_job(%s, 'work')", ACME, 120),
         "get": ("select public.get_job(%s)", last, 40),
         "list": (page, json.dumps({"workspace_id": ACME}), 500),

@@ -18,7 +18,6 @@ from tests.contract.observed import complete, refused
 from tests.contract.test_prices import CALLS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
-from tests.support.paths import ROOT
 from tests.support.patience import until
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -211,8 +210,6 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
         name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
     }
     assert taken == {"v_kind", "lane"}
-    page = (ROOT / "shared/minutehand/install/README.md").read_text()
-    assert "two 32-bit keys whose first key is negative, or a small positive number" in page
     # what waits for one is called by workers alone
     waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
     assert set(waits) <= {
@@ -377,9 +374,12 @@ def test_few_calls_of_a_person_wait_for_a_key(engine: Engine, taken: dict[str, A
         assert late.enqueue(**taken) == made
 
 
-@pytest.mark.parametrize("option", ["none", "tags", "idempotency_key"])
+@pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
 def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
-    """It would cost what an admitted one does; one that repeats an answered one is answered."""
+    """It would cost what an admitted one does; one that repeats an answered one is answered.
+
+    A plain insert is refused early too.
+    """
     engine.stop_clock()
     engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})
     given: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -387,11 +387,14 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
         "tags": lambda n: {"tags": ["x"]},
         "idempotency_key": lambda n: {"idempotency_key": str(n)},
     }
-    jobs = [{"job_type": "work", "payload": {}, **given[option](n)} for n in range(1000)]
+    make = given.get(option, given["none"])
+    jobs = [{"job_type": "work", "payload": {}, **make(n)} for n in range(1000)]
     lines = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
     with engine.member(ADA) as ada:
 
         def bulk(some: list[dict[str, Any]]) -> Any:
+            if option == "insert":
+                return ada.run(INSERT.format(len(some)))
             return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
 
         made, published = bulk(jobs[:500]), engine.one(lines)
@@ -401,21 +404,6 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
         assert engine.one(lines) == published, "a number that no rollback gives back"
         if option == "idempotency_key":
             assert bulk(jobs[:500])["ids"] == made["ids"]
-
-
-def test_a_plain_insert_of_many_is_refused_early(engine: Engine) -> None:
-    """A hundred at a time must be its caller's to spend: what is refused last has cost it all."""
-    engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 250})
-    made = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
-    with engine.member(ADA) as ada:
-        ada.run(INSERT.format(120))
-        published = engine.one(made)
-
-        assert refused(ada.run, INSERT.format(5000))[:2] == ("PT429", "rate_limited")
-
-        assert engine.one(made) == published, "a number that no rollback gives back"
-        ada.run(INSERT.format(100))
 
 
 def test_what_costs_much_is_never_free(engine: Engine) -> None:

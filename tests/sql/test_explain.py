@@ -202,13 +202,6 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
             words = engine.one("select queue.words_of(%s, %s)", each, Jsonb(names))
             for step in words["next"]:
                 assert not re.search(r"\{\w+\}", " ".join(step.values()))
-    without = "select reason from queue.guidance group by 1 having count(words) = 0"
-    assert set(engine.rows(without)) == {"completed", "cancelled", "start_by", "worker_lost"}
-    # who is to wait reads until when
-    nothing = (
-        "select words from queue.guidance where words like 'Nothing%%' and words !~ 'until \\{'"
-    )
-    assert engine.rows(nothing) == []
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
@@ -266,22 +259,6 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
 
     everywhere = {"kind": "job_type", "name": "work", "paused": False}
     assert engine.rpc("pause_jobs", p_request=everywhere)["paused"] is False
-
-
-def test_idle_workers_write_no_row_and_make_no_other_unserved(engine: Engine) -> None:
-    """However often they ask; one row each, written once a minute."""
-    engine.register("other")
-    engine.advance(120)
-    engine.lease_call(0, worker="w2", job_types=["other"])
-    tick = "00000000-0000-4000-8000-000000000001"
-    engine.lease_call(0, worker="w1", job_types=["work"], tick_id=tick)
-    engine.run("begin")
-    for call in range(2, 250):
-        engine.lease_call(5, worker="w1", job_types=["work"], tick_id=tick, call=call)
-    assert engine.one("select pg_current_xact_id_if_assigned()") is None
-    engine.run("commit")
-
-    assert reason(engine, engine.enqueue(job_type="other")) == "next_in_line"
 
 
 def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:

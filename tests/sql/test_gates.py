@@ -12,7 +12,6 @@ from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 HOLD = "select from queue.gated where job_id = %s for update"
 PAUSE = {"kind": "workspace", "name": ACME}
-BYSTANDER = "33333333-3333-4333-8333-333333333333"
 
 
 def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
@@ -283,43 +282,6 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
 
     assert ids_of(engine.lease(10)) == [kept]
     assert engine.one("select count(*) from queue.notes") == 0
-
-
-@pytest.mark.parametrize("turns", [1, 2])
-@pytest.mark.parametrize(
-    ("limit", "is_limited"),
-    [
-        (None, False),
-        (("set_workspace_limits", {"p_workspace_id": ACME, "p_limits": {"weight": 2}}), True),
-        (("set_workspace_limits", {"p_workspace_id": ACME, "p_limits": {"max_running": 9}}), True),
-        (("pause_jobs", {"p_request": PAUSE}), True),
-        (
-            (
-                "pause_jobs",
-                {"p_request": {"kind": "workspace_type", "workspace_id": ACME, "name": "other"}},
-            ),
-            True,
-        ),
-        (("pause_jobs", {"p_request": {"kind": "job_type", "name": "other"}}), False),
-        (("set_workspace_limits", {"p_workspace_id": BYSTANDER, "p_limits": {"weight": 2}}), False),
-    ],
-)
-def test_one_turn_is_limited_where_it_would_be_among_others(
-    engine: Engine, limit: tuple[str, dict[str, Any]] | None, is_limited: bool, turns: int
-) -> None:
-    """An only turn is asked about in the statement that reads it."""
-    engine.run("insert into public.workspaces (id, name) values (%s, 'B')", BYSTANDER)
-    engine.register("other")
-    for workspace in (ACME, GLOBEX)[:turns]:
-        engine.enqueue(workspace=workspace)
-    engine.lease(1)
-    if limit is not None:
-        engine.rpc(limit[0], **limit[1])
-
-    assert engine.rows(
-        "select cardinality(f.turns), f.is_limited"
-        " from queue.first_turns(array(select l.lane from queue.lanes as l), 10) as f"
-    ) == [(turns, is_limited)]
 
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:

@@ -17,8 +17,10 @@ WAYS = {
     "jsonb_build_object('job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb)))",
     "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
     "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
-    "insert": "insert into public.jobs (workspace_id, job_type, payload)"
-    " select %s, %s, '{\"n\": 1}' returning null::json",
+    # what a caller may not say of a job is left out
+    "insert": "insert into public.jobs"
+    " (workspace_id, job_type, payload, attempts, result, finished_at)"
+    " select %s, %s, '{\"n\": 1}', 3, '1', '2020-01-01' returning null::json",
 }
 #: All that one job leaves, but for ids, what time it is, and that a plain insert has worker 0.
 LEFT = """
@@ -101,23 +103,6 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 
     assert engine.rows("select distinct workspace_id::text from public.jobs") == [GLOBEX]
     assert that_name(engine, "workspace_id", [ACME]) <= {"queue.feed", "queue.stats"}
-
-
-def test_a_bulk_of_plain_jobs_leaves_the_rows_that_one_alone_leaves(engine: Engine) -> None:
-    """It is a way of its own, for a tenth of the cost."""
-    engine.stop_clock()
-    engine.register("quiet", queue="slow", max_attempts=2, schema_version=3, events="minimal")
-    left = (
-        "select distinct to_jsonb(j) - '{id,ord,created_at,updated_at}'::text[], r.lane,"
-        " r.workspace_id, r.ord = j.ord, r.ready_at = j.created_at, j.updated_at = j.created_at"
-        " from public.jobs as j left join queue.ready as r on r.job_id = j.id"
-        " where j.job_type = %s"
-    )
-    for job_type in ("work", "quiet"):
-        alone = engine.enqueue(job_type=job_type)
-        several = engine.enqueue_many(2, job_type=job_type)
-        assert len(engine.rows(left, job_type)) == 1
-        assert engine.events(alone) == engine.events(several[1])
 
 
 @pytest.mark.parametrize("traced", [True, False])
@@ -299,19 +284,6 @@ def test_a_job_that_is_enqueued_while_a_lease_closes_its_turn_is_found(
         engine.run(WAYS[way], ACME, "work")
 
     assert len(engine.lease()) == 1
-
-
-def test_a_large_plain_insert_is_published_in_lines_of_a_thousand(engine: Engine) -> None:
-    """Readers of the feed take a line whole."""
-    engine.run(
-        "insert into public.jobs (workspace_id, job_type)"
-        " select %s, 'work' from generate_series(1, 2500)",
-        ACME,
-    )
-
-    lines = engine.rows("select cardinality(job_ids) from queue.feed order by id")
-    assert lines == [1000, 1000, 500]
-    assert len({lease["job"]["id"] for _ in range(3) for lease in engine.lease(1000)}) == 2500
 
 
 def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:

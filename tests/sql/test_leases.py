@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
 
 @pytest.mark.parametrize("limited", [{}, {"max_concurrency": 50}, {"workspace_concurrency": 50}])
@@ -93,33 +93,6 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     assert len(set(rings)) == 2
     assert engine.rows("select job_type from queue.lanes where ring = %s", left) == ["one"]
     assert ids_of(engine.lease()) == []
-
-
-def test_a_repeat_is_answered_as_the_first_call(engine: Engine) -> None:
-    """What was leased is read from the rows that the lease wrote, and so by another way."""
-    engine.register("work", lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
-    engine.register("counted", key_concurrency=2)
-    step = {"name": "paid", "result": {"sum": 12.5, "of": ["a", None]}}
-    engine.enqueue({"first": True})
-    engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, steps=[step])
-    parent = engine.enqueue({"näme": 'quote " and \\', "n": 1e21}, priority=3, session_id="s-1")
-    engine.enqueue(
-        parent_id=parent,
-        user_id=ADA,
-        timeout_seconds=7,
-        max_attempts=2,
-        tags=["blue"],
-        deadline_at="2100-01-01T00:00:00.123456Z",
-        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    )
-    engine.enqueue(job_type="counted", concurrency_key="k", workspace=GLOBEX)
-    tick = "00000000-0000-4000-8000-00000000000c"
-    first = engine.lease(tick_id=tick, call=1)
-    assert len(first) == 4
-    assert step["result"] in [lease["steps"].get("paid") for lease in first]
-    again = engine.lease(tick_id=tick, call=1)
-    assert sorted(again, key=str) == sorted(first, key=str)
-    assert [list(lease["job"]) for lease in again] == [list(lease["job"]) for lease in first]
 
 
 def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import messages, refused
-from tests.support.engine import ACME, ADA, EVE, Engine, handle
+from tests.contract.observed import messages
+from tests.support.engine import ADA, Engine, handle
 
 
 def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
@@ -225,38 +225,6 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     engine.advance(2)
     engine.maintain()
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
-
-
-def test_no_one_else_learns_of_a_stream(engine: Engine) -> None:
-    """Members and the guest of the session read it; all others get what an unknown id gets."""
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
-    session = engine.rpc("open_guest_session", p_workspace_id=ACME)["session_id"]
-    job_id = engine.enqueue(session_id=session)
-    output(engine, engine.lease_one(), piece("secret"))
-    asked = {"p_job_id": job_id, "p_stream": "reply"}
-    with engine.member(ADA) as ada:
-        assert ada.rpc("job_output", **asked)["text"] == "secret"
-        assert ada.rpc("job_output", p_job_id=job_id)["streams"][0]["text"] == "secret"
-    with engine.database.as_role("anon", {}) as connection:
-        anonymous = Engine(engine.database, connection)
-        assert anonymous.rpc("job_output", **asked, p_session_id=session)["text"] == "secret"
-        answers = [refused(anonymous.rpc, "job_output", **asked)]
-        answers.append(refused(anonymous.rpc, "job_output", **asked, p_session_id="other"))
-        [shown] = anonymous.rpc("session_output", p_session_id=session)["jobs"]
-        assert (shown["job_id"], shown["streams"][0]["text"]) == (job_id, "secret")
-        unknown = refused(anonymous.rpc, "session_output", p_session_id="other")
-        assert unknown[:2] == ("PT404", "session_not_found")
-    of_eve = {"p_workspace_id": ACME, "p_options": {"user_id": EVE}}
-    own = engine.rpc("open_guest_session", **of_eve)["session_id"]
-    hers = engine.enqueue(session_id=own)
-    output(engine, engine.lease_one(), piece("hers"))
-    with engine.member(EVE) as eve:
-        assert eve.rpc("job_output", p_job_id=hers, p_stream="reply")["text"] == "hers"
-        shown = eve.rpc("session_output", p_session_id=own, p_after={job_id: {}})["jobs"]
-        assert [each["job_id"] for each in shown] == [hers]
-        answers.append(refused(eve.rpc, "job_output", **asked))
-        answers.append(refused(eve.rpc, "job_output", **asked, p_session_id="other"))
-    assert {answer[:2] for answer in answers} == {("PT404", "job_not_found")}
 
 
 @pytest.mark.parametrize("bad", [{"stream": ""}, {"start": "x"}, {"text": None, "items": 5}])

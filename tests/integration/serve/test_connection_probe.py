@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from minutehand.queue.connection_probe import AddressProbe, probe
-from minutehand.queue.direct import DirectApi
 from supabase_local.ports import reserve_port
 from tests.integration.serve.test_serve import served
 from tests.support.engine import ACME
@@ -69,19 +68,6 @@ def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
     assert "password" in str(wrong.problem)
     assert (stranger.role, stranger.sessions) == (False, True)
     assert stranger.problem_text == "signs in a role that may not become job_worker"
-
-
-async def test_a_pooler_that_keeps_sessions_carries_a_workers_calls(
-    renewed: Renewed, tmp_path: Path
-) -> None:
-    """And gives the role back when they end."""
-    with pooled(renewed.url, tmp_path, mode="session", sessions=3) as url:
-        api = DirectApi(url, schema="public")
-        for _ in range(3):
-            assert "backlog" in await api.rpc("queue_health", {}, headers={}, repeatable=False)
-        await api.aclose()
-
-        assert roles_of(url, 6) == {urlsplit(renewed.url).username}
 
 
 def roles_of(url: str, sessions: int) -> set[Any]:

@@ -1,17 +1,11 @@
-"""Batches on a real database: tenants apart, each job its own end, whatever becomes of the others.
-
-Run as a module it is a worker of its own, which is killed.
-"""
+"""Batches on a real database: tenants apart, and each job has its own end."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 from pydantic import BaseModel, field_validator
 
 from infra.bench.scratch import scratch_settings
@@ -19,14 +13,8 @@ from minutehand.queue.direct import DirectApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Backoff, BatchedJob, Fail, Registry, Retry, Worker
 from minutehand.worker.testing import drain
-from tests.contract.observed import breaches
 from tests.support.engine import ACME, GLOBEX, Engine
-from tests.support.harness import until
-from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
-
-LEASE_SECONDS = 2
-COUNTS = "select status, count(*) from public.jobs group by 1"
 
 
 class Text(BaseModel):
@@ -45,28 +33,16 @@ class Text(BaseModel):
 Jobs = list[BatchedJob[Text]]
 
 
-@pytest.fixture
-def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
-    made = Engine(renewed, renewed.session())
-    yield made
-    assert breaches(made.connection) == {}
-
-
-def worker_of(gateway: str, database: str, run: Callable[[Jobs], Any], **options: Any) -> Worker:
-    registry, settings = Registry(), scratch_settings(gateway)
-    registry.processor("embed", payload=Text, **{"batch": 10, **options})(run)
-    queue = WorkerQueue(settings, api=DirectApi(database, schema="public"))
-    return Worker(settings, registry=registry, queue=queue)
-
-
 @asynccontextmanager
 async def working(
     engine: Engine, run: Callable[[Jobs], Any], **options: Any
 ) -> AsyncIterator[Worker]:
     """A worker whose types are published; it looks as often as it can."""
     assert isinstance(engine.database, Renewed)
-    worker = worker_of(engine.database.gateway.url, engine.database.url, run, **options)
+    registry, settings = Registry(), scratch_settings(engine.database.gateway.url)
+    registry.processor("embed", payload=Text, **{"batch": 10, **options})(run)
+    queue = WorkerQueue(settings, api=DirectApi(engine.database.url, schema="public"))
+    worker = Worker(settings, registry=registry, queue=queue)
     await worker.register()
     try:
         yield worker
@@ -148,55 +124,3 @@ async def test_one_that_makes_the_call_raise_spends_its_own_attempts_alone(engin
     ends = [(job["status"], job["attempts"]) for job in map(engine.job, ids)]
     assert ends == [("failed", 3) if n == 7 else ("completed", 1) for n in range(16)]
     assert engine.job(ids[7])["error_message"] == "broken"
-
-
-async def test_a_process_dies_in_mid_batch_and_each_job_still_ends_once(engine: Engine) -> None:
-    """By SIGKILL; its jobs are offered again when their leases are over."""
-    assert isinstance(engine.database, Renewed)
-    engine.register("embed", lease_seconds=LEASE_SECONDS, max_attempts=9)
-    engine.rpc("set_settings", p_settings={"lost_attempts_max": 9})
-    ids = enqueue(engine, 25) + enqueue(engine, 5, GLOBEX)
-    name = "tests.integration.worker.test_batches"
-    command = [sys.executable, "-m", name, engine.database.gateway.url, engine.database.url]
-    said = "select count(*) from public.jobs where progress is not null"
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
-    try:
-        await until(lambda: engine.one(said))
-    finally:
-        process.kill()
-        await process.wait()
-    assert dict(engine.rows(COUNTS)) == {"processing": 30}
-
-    calls: list[int] = []
-
-    async def embed(jobs: Jobs) -> list[str]:
-        calls.append(len(jobs))
-        return [job.payload.text for job in jobs]
-
-    async with working(engine, embed, lease=LEASE_SECONDS, max_attempts=9) as worker:
-        task = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
-        await until(lambda: dict(engine.rows(COUNTS)) == {"completed": 30})
-        worker.stop()
-        await task
-
-    assert sum(calls) == 30
-    assert engine.one("select array_agg(distinct attempts) from public.jobs") == [1], "suspects"
-    assert {engine.job(each)["result"] for each in ids} == {str(n) for n in range(25)}
-
-
-async def main() -> None:
-    """Be the worker of a gateway and a database; it says that it began, and never ends."""
-
-    async def embed(jobs: Jobs) -> list[str]:
-        for job in jobs:
-            job.ctx.progress(1)
-        await asyncio.sleep(3600)
-        return []
-
-    gateway, database = sys.argv[1:]
-    worker = worker_of(gateway, database, embed, lease=LEASE_SECONDS, max_attempts=9)
-    await worker.run_forever(poll_seconds=0.05)
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -24,7 +24,6 @@ from minutehand.queue.direct import DirectApi, listen
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker import Registry, Worker, slots
-from tests.contract.observed import breaches
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE
 from tests.integration.worker.functions.processors import NAME as FUNCTION
@@ -46,14 +45,10 @@ where job_type = %s and status in ('pending', 'processing') and not payload ? 'w
 Summaries = list[dict[str, Any]]
 
 
-@pytest.fixture
-def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
-    made = Engine(renewed, renewed.session())
-    made.register(COROUTINE)
-    made.register(FUNCTION)
-    yield made
-    assert breaches(made.connection) == {}
+@pytest.fixture(autouse=True)
+def _types(engine: Engine) -> None:
+    engine.register(COROUTINE)
+    engine.register(FUNCTION)
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +124,18 @@ def by_loop(engine: Engine, settings: Settings, jobs: int, *, listens: bool) -> 
 
     asyncio.run(run())
     return said
+
+
+def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[str, Any]:
+    """The summary of one run."""
+
+    async def run() -> dict[str, Any]:
+        worker = Worker(settings, registry=registry)
+        summary = await worker.tick(budget_seconds=budget)
+        await worker.aclose()
+        return summary.as_dict()
+
+    return asyncio.run(run())
 
 
 WAYS: dict[str, Callable[[Engine, Settings, int], Summaries]] = {
@@ -245,13 +252,7 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
     registry = load_processors(settings)
     registry.processor("full", payload=dict, max_concurrency=1)(nothing)
 
-    async def run() -> dict[str, Any]:
-        worker = Worker(settings, registry=registry)
-        summary = await worker.tick(budget_seconds=20)
-        await worker.aclose()
-        return summary.as_dict()
-
-    said = asyncio.run(run())
+    said = ticked(settings, registry)
 
     assert (said["completed"], said["due_left"]) == (60, 3)
     assert due(engine, "full") == 3
@@ -272,13 +273,7 @@ def test_a_type_that_the_database_refuses_leaves_the_others_their_slots(engine: 
     engine.enqueue_many(120, job_type=COROUTINE)
     engine.enqueue_many(20, job_type=FUNCTION)
 
-    async def run() -> dict[str, Any]:
-        worker = Worker(settings, registry=registry)
-        summary = await worker.tick(budget_seconds=20)
-        await worker.aclose()
-        return summary.as_dict()
-
-    said = asyncio.run(run())
+    said = ticked(settings, registry)
 
     assert (said["completed"], said["due_left"]) == (140, 0)
 
@@ -318,14 +313,8 @@ def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -
     GATE.clear()
     settings = settings_of(engine, BOTH)
 
-    async def run() -> dict[str, Any]:
-        worker = Worker(settings, registry=load_processors(settings))
-        summary = await worker.tick(budget_seconds=3)
-        await worker.aclose()
-        return summary.as_dict()
-
     try:
-        said = asyncio.run(run())
+        said = ticked(settings, load_processors(settings), budget=3)
     finally:
         GATE.set()
 

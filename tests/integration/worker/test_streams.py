@@ -1,15 +1,11 @@
-"""Not a character of a stream is lost or doubled for any reader, whatever dies on the way.
-
-Run as a module it is a worker of its own, which is killed.
-"""
+"""Not a character of a stream is lost or doubled for any reader, whatever dies on the way."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
-import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,9 +16,7 @@ from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Stream, Worker
-from tests.contract.observed import breaches
 from tests.support.engine import Engine
-from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 
 STREAMS = 1000 if os.environ.get("WEEKLY") else 40
@@ -125,47 +119,9 @@ async def work(engine: Engine, chance: random.Random, ended: Callable[[], bool])
         await worker.aclose()
 
 
-async def be_killed(engine: Engine, chance: random.Random, ended: Callable[[], bool]) -> None:
-    """By processes that get SIGKILL in mid-sentence; the last one completes what they left."""
-    assert isinstance(engine.database, Renewed)
-    name = "tests.integration.worker.test_streams"
-    command = [sys.executable, "-m", name, engine.database.gateway.url, engine.database.url]
-    for is_killed in (True, True, False):
-        known = engine.one("select count(*) from queue.pieces")
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
-        try:
-            while not await asyncio.to_thread(ended):
-                pieces = engine.one("select count(*) from queue.pieces")
-                if is_killed and pieces > known + chance.randint(20, 60):
-                    break
-                await asyncio.sleep(0.05)
-        finally:
-            process.kill()
-            await process.wait()
-
-
-async def main() -> None:
-    """Be the worker of a gateway and a database."""
-    url, database = sys.argv[1:]
-    settings = scratch_settings(url)
-    queue = WorkerQueue(settings, api=DirectApi(database, schema="public"))
-    await Worker(settings, registry=registry(), queue=queue).run_forever(poll_seconds=0.05)
-
-
-@pytest.fixture
-def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
-    made = Engine(renewed, renewed.session())
-    yield made
-    assert breaches(made.connection) == {}
-
-
 @pytest.mark.weekly
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("by", [work, be_killed])
-def test_every_reader_has_every_character_of_the_attempt_that_completed(
-    engine: Engine, by: Callable[..., Coroutine[Any, Any, None]]
-) -> None:
+def test_every_reader_has_every_character_of_the_attempt_that_completed(engine: Engine) -> None:
     """With workers killed in mid-sentence, lost and doubled reports, and readers that come late."""
     chance = random.Random(85)
     engine.rpc("set_settings", p_settings={"lost_attempts_max": 50})
@@ -182,7 +138,7 @@ def test_every_reader_has_every_character_of_the_attempt_that_completed(
             assert "failed" not in statuses
             return not other.one("select count(*) from public.jobs where finished_at is null")
 
-        asyncio.run(by(engine, chance, ended))
+        asyncio.run(work(engine, chance, ended))
     readers += [Reader(engine, job_id) for job_id in job_ids]
     said = dict(engine.rows("select id::text, result #>> '{}' from public.jobs"))
     for stage in ("as pieces", "as one row"):
@@ -194,7 +150,3 @@ def test_every_reader_has_every_character_of_the_attempt_that_completed(
         engine.maintain()
     assert engine.one("select count(*) from queue.pieces") == 0
     assert engine.one("select max(attempt) from queue.outputs") > 1, "some began again"
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
