@@ -1,6 +1,7 @@
 """Random histories of the queue: three sessions, open transactions, repeated and stale calls.
 
 What a single snapshot cannot show (two holders, repeated answers, lost jobs) it remembers itself.
+After each step the engine's own tables must agree, and no task of maintenance fails.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hypothesis.stateful import (
 )
 
 from tests.contract.observed import breaches, later
+from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
 from tests.support.engine import ACME, CLOCK, GLOBEX, Engine, handle
 
@@ -602,7 +604,9 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_broken(self) -> None:
         if hasattr(self, "sessions"):
-            assert breaches(self.watcher.connection, **CAPS) == {}
+            assert breaches(self.watcher.connection, **CAPS, **INVARIANTS) == {}
+            failing = "select name, failure from queue.tasks where failures > 0"
+            assert self.watcher.rows(failing) == []
 
     def run_dry(self) -> None:
         """No job is unreachable: with time and answers each one ends."""

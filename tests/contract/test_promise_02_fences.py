@@ -151,7 +151,11 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     engine.register("work", lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
     step = {"name": "s", "result": {"sum": 12.5, "of": ["a", None]}}
     engine.settle(started(engine, priority=1), "retry", retry_after_seconds=0, steps=[step])
-    rich = {"deadline_at": "2100-01-01T00:00:00.123456Z", "tags": ["blue"], "timeout_seconds": 7}
+    rich: dict[str, Any] = {
+        "deadline_at": "2100-01-01T00:00:00.123456Z",
+        "tags": ["blue"],
+        "timeout_seconds": 7,
+    }
     rich |= {"concurrency_key": "k", "session_id": "s-1", "user_id": ADA, "max_attempts": 2}
     engine.enqueue({"näme": 'quote " and \\', "n": 1e21}, priority=2, traceparent=TRACE, **rich)
     engine.enqueue_many(3)

@@ -278,30 +278,14 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     assert engine.events(second) == ["job.created", "job.cancelled"]
 
 
-def test_a_run_at_once_a_replay_and_a_schedule(engine: Engine) -> None:
-    """Started by hand, a job has no such limit any more; a replay and a run have it."""
+def test_a_job_that_is_started_by_hand_has_no_last_start(engine: Engine) -> None:
     engine.stop_clock()
     tomorrow = engine.enqueue(delay_seconds=86400, start_by_seconds=30)
     engine.advance(3600)
     engine.rpc("retry_job", p_job_id=tomorrow)
     assert engine.job(tomorrow)["start_by_seconds"] is None
     engine.maintain()
-    [lease] = engine.lease()
-    assert lease["job"]["id"] == tomorrow
-    engine.settle(lease)
-
-    origin = engine.enqueue(start_by_seconds=30)
-    engine.settle(engine.lease_one())
-    engine.advance(60)
-    made = engine.rpc("replay_job", p_job_id=origin)["job"]
-    assert made["start_by_seconds"] == 30
-    assert made["start_by_at"] > made["created_at"]
-    schedule: dict[str, Any] = {"name": "s", "cron": "* * * * *", "job_type": "work"}
-    schedule["options"] = {"start_by_seconds": 45}
-    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
-    engine.advance(61)
-    engine.maintain()
-    assert engine.rows("select start_by_seconds from public.jobs where status = 'pending'") == [45]
+    assert ids_of(engine.lease()) == [tomorrow]
 
 
 def test_what_was_deleted_or_ended_is_due_no_more(engine: Engine) -> None:

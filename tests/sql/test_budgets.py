@@ -83,7 +83,7 @@ def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine, known: 
     [lease] = crowded.lease(1)
     settle = json.dumps({"items": [{**handle(lease), "outcome": "completed"}]})
     calls: dict[str, Call] = {
-        "settle": ("select public.settle_jobs(%s::jsonb)", settle, 1),
+        "settle": ("select public.settle_jobs(%s::jsonb)", settle, 120),
         "enqueue": ("select public.enqueue_job(%s, 'work')", ACME, 120),
         "get": ("select public.get_job(%s)", last, 40),
         "list": (page, json.dumps({"workspace_id": ACME}), 500),

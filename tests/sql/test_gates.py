@@ -337,3 +337,16 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
     assert ids_of([lease]) == [first]
     assert engine.rows("select job_id from queue.ready where job_id = %s", second) == []
     assert ids_of(engine.lease()) == [third]
+
+
+def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
+    """Its retry would find that place taken, and every lease would fail."""
+    engine.register("work", key_concurrency=2)
+    first, second = engine.enqueue_many(2, concurrency_key="k")
+    with engine.open_transaction() as other:
+        assert ids_of(other.lease(1)) == [first]
+        cancelled = other.blocked(engine.rpc, "cancel_job", p_job_id=second)
+        other.run("commit")
+        cancelled.result()
+    engine.rpc("retry_job", p_job_id=second)
+    assert ids_of(engine.lease()) == [second]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,6 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.testing import drain
-from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
 
@@ -33,14 +32,6 @@ class WrongClock(SystemClock):
     def now(self) -> datetime:
         """A wrong instant."""
         return super().now() + self._ahead
-
-
-@pytest.fixture
-def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
-    made = Engine(renewed, renewed.session())
-    yield made
-    assert breaches(made.connection) == {}
 
 
 @asynccontextmanager
