@@ -1,4 +1,4 @@
-"""What a stranger deploys, made once per run: the template of a stage, and a zip to run here."""
+"""A stranger's deployment, built once per run: a stage's template, and a zip for this machine."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def end_process(job: Job[Nap], ctx: JobContext) -> None:
 
 @pytest.fixture(scope="session")
 def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the stranger's compiled stage `dev`; osls needs some zip to hash."""
+    """Folder of the stranger's compiled stage `dev`; osls needs any zip to hash."""
 
     def compile_stage(folder: Path) -> None:
         project = stranger.copy(folder)
@@ -78,14 +78,14 @@ def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def stack(template: Path) -> dict[str, Any]:
-    """The template."""
-    found: dict[str, Any] = json.loads((template / TEMPLATE).read_text("utf-8"))
-    return found
+    """Content of the template."""
+    stack: dict[str, Any] = json.loads((template / TEMPLATE).read_text("utf-8"))
+    return stack
 
 
 @pytest.fixture(scope="session")
 def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stranger's unzipped zip, with one more processor, for this machine."""
+    """Unzipped zip of the stranger's project with an extra processor, for this machine."""
 
     def build_project(folder: Path) -> None:
         project = stranger.copy(folder)
@@ -98,5 +98,5 @@ def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Lambda's image brings."""
+    """Packages of Lambda's image."""
     return runtime_site(tmp_path_factory.mktemp("site"))

@@ -1,4 +1,4 @@
-"""Which commit a project says its workers run."""
+"""The commit and the time of deploy that a project's workers report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from minutehand.project import Project
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git with an identity of its own."""
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
-    return subprocess.check_output(["git", *who, *arguments], cwd=folder, text=True).strip()
+    """Run git as Ada."""
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    return subprocess.check_output(["git", *author, *arguments], cwd=folder, text=True).strip()
 
 
 def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
-    """A file that git does not have changes nothing; a pipeline's own word stays."""
+    """Untracked files are ignored, and variables that a pipeline sets are kept."""
     project = Project(root=tmp_path)
     assert code_environment(project, {}) == {}
     git(tmp_path, "init", "-q")
@@ -32,14 +32,14 @@ def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
 
     (tmp_path / "a.py").write_text("changed = True\n", "utf-8")
     assert code_environment(project, {})["MINUTEHAND_COMMIT"] == f"{commit}-dirty"
-    said = {"MINUTEHAND_COMMIT": "x", "MINUTEHAND_DEPLOYED_AT": "2026-01-01T00:00:00Z"}
-    assert code_environment(project, said) == {}
+    environ = {"MINUTEHAND_COMMIT": "x", "MINUTEHAND_DEPLOYED_AT": "2026-01-01T00:00:00Z"}
+    assert code_environment(project, environ) == {}
 
 
 def test_a_checkout_is_deployed_when_it_comes_to_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also to an older one, as a roll-back does; looked at again it is the same deploy."""
+    """Also to an older commit by a roll-back; a second call returns the same time."""
     project = Project(root=tmp_path)
     git(tmp_path, "init", "-q")
     instants = []
@@ -52,8 +52,8 @@ def test_a_checkout_is_deployed_when_it_comes_to_a_commit(
     ):
         monkeypatch.setenv("GIT_COMMITTER_DATE", f"2026-01-01T0{hour}:00:00+00:00")
         git(tmp_path, *action)
-        found = [code_environment(project, {})["MINUTEHAND_DEPLOYED_AT"] for _ in "ab"]
-        assert found[0] == found[1]
-        instants.append(datetime.fromisoformat(found[0]))
+        times = [code_environment(project, {})["MINUTEHAND_DEPLOYED_AT"] for _ in range(2)]
+        assert times[0] == times[1]
+        instants.append(datetime.fromisoformat(times[0]))
 
     assert instants == [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in range(3)]

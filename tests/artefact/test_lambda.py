@@ -1,4 +1,4 @@
-"""The zip under AWS's own runtime client, with nothing else importable: start, deadline, kill."""
+"""The zip with AWS's runtime client and no other packages: start, deadline, kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def project(renewed: Renewed) -> Project:
 
 @pytest.fixture(scope="module")
 def parameter() -> Iterator[dict[str, str]]:
-    """The functions' secrets in SSM, as variables that name it."""
+    """Variables for the parameter in SSM with the functions' secrets."""
     secrets = {
         "SUPABASE_SECRET_KEY": SECRET_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,
@@ -61,14 +61,14 @@ def functions(
         "STAGE": "test",
         **parameter,
     }
-    made = {
+    functions = {
         name: LambdaFunction(
             f"minutehand.functions.{name}.handler.handler", tree=tree, site=site, environ=environ
         )
         for name in ("jobs", "status", "worker", "health")
     }
-    yield made
-    for function in made.values():
+    yield functions
+    for function in functions.values():
         function.close()
 
 
@@ -84,36 +84,36 @@ def reclaim(project: Project) -> None:
 
 
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
-    """Each handler imports, routes and refuses from the zip alone."""
-    asked = {
+    """Each handler imports, routes and rejects a request with only the zip."""
+    requests = {
         "health": ("GET", "/metrics", 401),
         "jobs": ("POST", "/api/jobs", 401),
         "status": ("GET", "/api/jobs", 401),
         "worker": ("GET", "/api/jobs/worker", 401),
     }
 
-    for name, (method, path, status) in asked.items():
-        answer = functions[name].invoke(http_event(method, path), seconds=120)
-        assert answer["statusCode"] == status, (name, answer)
+    for name, (method, path, status) in requests.items():
+        response = functions[name].invoke(http_event(method, path), seconds=120)
+        assert response["statusCode"] == status, (name, response)
 
 
 def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """`ANY /api/{proxy+}` brings it the reads that `status` does not claim."""
+    """By `ANY /api/{proxy+}` it gets the reads that are not routed to `status`."""
     bearer = f"Bearer {user_token()}"
 
     event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
-    answer = functions["jobs"].invoke(event, seconds=120)
+    response = functions["jobs"].invoke(event, seconds=120)
 
-    assert answer["statusCode"] == 200, answer
+    assert response["statusCode"] == 200, response
 
 
 def test_a_tick_runs_the_projects_processor(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """Code, lock and package are in one zip."""
-    functions["worker"].invoke(TICK, seconds=120)  # the first registers the type
+    """The zip contains code, locked wheels and package."""
+    functions["worker"].invoke(TICK, seconds=120)  # the first tick registers the type
     job = project.insert("test.nap")
 
     functions["worker"].invoke(TICK)
@@ -124,7 +124,7 @@ def test_a_tick_runs_the_projects_processor(
 def test_a_tick_answers_before_its_deadline(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """What it cannot end is given up in time, and Lambda has nothing to kill."""
+    """It abandons a job that it cannot finish, so that Lambda does not kill it."""
     functions["worker"].invoke(TICK, seconds=120)
     job = project.insert("test.nap", {"seconds": 600})
 
@@ -136,7 +136,7 @@ def test_a_tick_answers_before_its_deadline(
 def test_a_killed_tick_loses_nothing(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """Its lease expires, and the next tick runs the job again."""
+    """The lease expires, and the next tick runs the job again."""
     worker = functions["worker"]
     worker.invoke(TICK, seconds=120)
     job = project.insert("test.nap", {"seconds": 600})

@@ -1,4 +1,4 @@
-"""The compiled stage `dev`: as recorded, and accepted by cfn-lint."""
+"""The compiled stage `dev` is the recorded one, and cfn-lint accepts it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from minutehand.deploy.package import TEMPLATE
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "artefact" / "template.jsonl"
-#: What differs from build to build: where the zip is put, its hash, commit and instant, the Python.
+#: Values that differ between builds: the zip's key, hash, commit and time, and the Python version.
 _VARYING = re.compile(
     r'(?<="S3Key": ")[^"]+|(?<="MINUTEHAND_COMMIT": ")[^"]*|(?<="MINUTEHAND_SOURCE": ")[^"]*'
     r'|(?<="MINUTEHAND_DEPLOYED_AT": ")[^"]*|(?<="MINUTEHAND_VERSION": ")[^"]*'
     r'|(?<="Runtime": "python)[\d.]+'
 )
-#: A dependency that a reference implies is osls' way.
+#: Rule against a dependency that a reference implies, which osls writes.
 ALLOWED = "W3005"
 
 
 def lines(stack: dict[str, Any]) -> list[str]:
-    """A line a resource and output, so that a change of one is a change of one line."""
+    """Return a line per resource and output, so that a changed resource is a changed line."""
     parts = {**stack["Resources"], **{f"Output {k}": v for k, v in stack["Outputs"].items()}}
     text = (json.dumps({name: part}, sort_keys=True) for name, part in sorted(parts.items()))
     return [_VARYING.sub("…", line) for line in text]
 
 
 def test_the_template_is_the_recorded_one(stack: dict[str, Any]) -> None:
-    """Rights, routes, limits and alarms change on purpose: `git diff` shows what."""
+    """Rights, routes, limits and alarms must change only on purpose; `git diff` shows a change."""
     recorded = RECORDED.read_text("utf-8").splitlines() if RECORDED.exists() else []
-    found = lines(stack)
-    if found != recorded:
-        RECORDED.write_text("".join(f"{line}\n" for line in found), "utf-8")
+    actual = lines(stack)
+    if actual != recorded:
+        RECORDED.write_text("".join(f"{line}\n" for line in actual), "utf-8")
 
-    assert found == recorded, f"{RECORDED.name} was written again: review its diff"
+    assert actual == recorded, f"{RECORDED.name} was rewritten; review its diff"
 
 
 def test_cfn_lint_accepts_it(template: Path) -> None:
-    """Against AWS's own schemas, which moto does not know."""
+    """It checks AWS's schemas, which moto does not have."""
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--ignore-checks", ALLOWED]
 
     done = subprocess.run(

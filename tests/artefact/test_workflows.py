@@ -1,4 +1,4 @@
-"""The workflows: a token that may write meets nothing of ours."""
+"""Workflows run none of our code with a token that may write."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import yaml
 
 from tests.support.paths import ROOT
 
-#: Programs that a job with a token that may write may start: none of them runs our code.
+#: Programs that a job with such a token may start, because none of them runs our code.
 HARMLESS = {"(cd", "gh", "sha256sum"}
 
 
 def test_what_may_write_runs_nothing_that_was_resolved_or_built() -> None:
-    """A package that was taken over would otherwise find a token that publishes."""
+    """Otherwise a hijacked package could use a token that publishes."""
     writing = set()
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text("utf-8"))

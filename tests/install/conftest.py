@@ -1,4 +1,4 @@
-"""A made-up next release as a wheel, and the real Supabase CLI; made once per run."""
+"""A made-up next release as a wheel, built once per run, and the real Supabase CLI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.stranger import environment_of
 
 @pytest.fixture(scope="session")
 def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the wheel is made of, in which this version is released; to be read."""
+    """A read-only copy of the wheel's sources, in which this version is released."""
 
     def build(folder: Path) -> None:
         shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)
@@ -46,11 +46,11 @@ def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environme
 
 @pytest.fixture(scope="session")
 def cli() -> Path:
-    """The Supabase CLI, fetched from npm once per machine."""
+    """The Supabase CLI, installed from npm once per machine."""
     return supabase_cli()
 
 
 @pytest.fixture
 def hosted(postgres: Postgres, cli: Path) -> Hosted:
-    """Makes databases as hosted projects have them, and pushes to them."""
+    """A server for databases like those of hosted projects, and the CLI to push to them."""
     return Hosted(postgres, cli)

@@ -47,7 +47,7 @@ asyncio.run(main())
 
 @dataclass
 class HostedDatabase:
-    """One project's database."""
+    """Database of one project."""
 
     name: str
     url: str
@@ -55,14 +55,14 @@ class HostedDatabase:
     cli: Path
 
     def push(self, project: Path, *flags: str) -> str:
-        """Run the real `supabase db push`; return what it said."""
+        """Run the real `supabase db push` and return its output."""
         return push(self.cli, project, self.owner_url, *flags)
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            found = connection.execute(statement.encode(), values or None)
-            return found.fetchall() if found.description else []
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
 
     def as_owner(self, script: str) -> None:
         """Run a script as the dashboard's SQL editor does, as `postgres`."""
@@ -70,15 +70,15 @@ class HostedDatabase:
             connection.execute(script.encode())
 
     def own_catalogue(self) -> list[str]:
-        """What `public` holds, and the policies of Realtime."""
+        """List the objects of `public` and the policies of Realtime."""
         return catalogue(self.url, Schemas("public"))
 
     def everything(self) -> list[str]:
-        """Every schema, relation, function, policy, trigger and role of the project."""
+        """List all schemas, relations, functions, policies, triggers and types of the project."""
         return [row[0] for row in self.run(EVERYTHING)]
 
     def sign_up(self) -> None:
-        """Let Ada and Eve have accounts."""
+        """Create accounts for Ada and Eve."""
         for user, email in ((ADA, "ada@acme.test"), (EVE, "eve@globex.test")):
             self.run("insert into auth.users (id, email) values (%s, %s)", user, email)
 
@@ -104,14 +104,14 @@ order by 1
 
 @dataclass(frozen=True)
 class Hosted:
-    """A server whose databases begin as hosted projects do."""
+    """A server whose databases are like those of new hosted projects."""
 
     postgres: Postgres
     cli: Path
 
     @contextmanager
     def database(self) -> Iterator[HostedDatabase]:
-        """One project's database, dropped at the end."""
+        """Create a project's database, which is dropped at the end."""
         name = f"hosted_{next(_numbers)}"
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
             create_clone(connection, name, template=HOSTED)
@@ -125,7 +125,7 @@ class Hosted:
 
 @dataclass(frozen=True)
 class Client:
-    """What a browser of the project would send to the Data API, as one user."""
+    """A client of the Data API, as a browser of the project with one user."""
 
     url: str
     user: str
@@ -133,15 +133,15 @@ class Client:
 
     def rpc(self, name: str, **arguments: Any) -> httpx.Response:
         """Call a function."""
-        named = {f"p_{key}": value for key, value in arguments.items()}
-        return httpx.post(f"{self.url}/rest/v1/rpc/{name}", json=named, headers=self._headers())
+        body = {f"p_{key}": value for key, value in arguments.items()}
+        return httpx.post(f"{self.url}/rest/v1/rpc/{name}", json=body, headers=self._headers())
 
     def rows(self, table: str, **filters: str) -> list[dict[str, Any]]:
         """Read a table under row level security."""
         url = f"{self.url}/rest/v1/{table}"
-        answer = httpx.get(url, params=filters, headers=self._headers())
-        assert answer.status_code == 200, answer.text
-        return list(answer.json())
+        response = httpx.get(url, params=filters, headers=self._headers())
+        assert response.status_code == 200, response.text
+        return list(response.json())
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -154,21 +154,21 @@ class Client:
 
 @dataclass(frozen=True)
 class Api:
-    """A project's Data API."""
+    """Data API of a project."""
 
     url: str
     schema: str
-    #: What a worker of the project reads.
+    #: Environment of the project's worker.
     env: dict[str, str]
 
     def of(self, user: str, schema: str | None = None) -> Client:
-        """A user's client."""
+        """Return a user's client."""
         return Client(self.url, user, schema or self.schema)
 
 
 @contextmanager
 def data_api(database: HostedDatabase, schema: str) -> Iterator[Api]:
-    """The project's Data API, for the length of the block."""
+    """Run a project's Data API during the block."""
     gateway = Gateway(database.url, reserve_port(), schema=schema)
     gateway.start()
     try:

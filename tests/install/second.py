@@ -1,4 +1,4 @@
-"""A made-up next release, whose engine has one function more."""
+"""A made-up next release, whose engine has one more function."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ revoke execute on function queue.greetings from public;
 
 
 def make_second_release(copy: Path) -> None:
-    """Turn a copy of the checkout, in which the one before is released, into that release."""
+    """Make the next release in a copy of the checkout in which this version is released."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
     make_release(copy, NEXT, now=datetime.now(UTC))
 
 
 def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:
-    """Release a copy of the checkout as a version; return the migrations."""
-    changes = copy / "CHANGELOG.md"
-    changes.write_text(f"## [{version}]\n" + (changes.read_text() if changes.exists() else ""))
-    name = copy / "shared/minutehand/version.py"
-    name.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{version}"', name.read_text()))
+    """Release a copy of the checkout as a version and return the migrations."""
+    changelog = copy / "CHANGELOG.md"
+    text = changelog.read_text() if changelog.exists() else ""
+    changelog.write_text(f"## [{version}]\n{text}")
+    module = copy / "shared/minutehand/version.py"
+    module.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{version}"', module.read_text()))
     first = copy / "supabase/schemas/01_foundation.sql"
-    said = re.sub(
+    sql = re.sub(
         r"(queue\.version\(\).*?)select '[^']*'",
         rf"\1select '{version}'",
         first.read_text(),
         count=1,
         flags=re.DOTALL,
     )
-    first.write_text(said)
+    first.write_text(sql)
     return releases.release(version, copy, now=now)

@@ -1,9 +1,9 @@
-"""The corpus: shapes of projects, each a file of `tests/fixtures/corpus`.
+"""The corpus of projects of different shapes, each in a file of `tests/fixtures/corpus`.
 
 A file begins with `-- @install` (the options of `minutehand install`) and `-- @job` (its table, the
-tenant of a new row, what the job sets there). Then come the project's own files: `@file` of its
-migrations, `@repeat` for many, `@extra` for what is not applied; `@seed` and `@insert` are rows,
-`@remove` undoes the insert where a plain delete does not.
+tenant of a new row, the columns that the job sets). The project's own files follow: `@file` is a
+migration, `@repeat` many, `@extra` a file that is not applied. `@seed` and `@insert` are rows, and
+`@remove` undoes the insert if a plain delete does not.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ BREAKPOINT = "--> statement-breakpoint"
 
 @dataclass(frozen=True)
 class Shape:
-    """One project's own part, before an install."""
+    """A project's own files before an install."""
 
     name: str
     install: tuple[str, ...]
     table: str
     tenant: str
     sets: str
-    #: Applied in this order, by path in the project.
+    #: Files by path in the project, in the order of application.
     files: dict[str, str]
     extras: dict[str, str]
     rows: dict[str, str]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read one of the corpus."""
+        """Read a file of the corpus."""
         text = path.read_text("utf-8")
         for name, value in _PEOPLE.items():
             text = text.replace(name, value)
-        named: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for kind, said, body in _sections(text):
-            named[kind].append((said, body))
-        # a name may be quoted and hold a blank
+        sections: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for kind, argument, body in _sections(text):
+            sections[kind].append((argument, body))
+        # a name may be quoted and contain a blank
         table, tenant, sets = re.match(
-            r'((?:"[^"]*"|[\w.])+) ((?:"[^"]*"|\S)+) (.*)', named["job"][0][0]
+            r'((?:"[^"]*"|[\w.])+) ((?:"[^"]*"|\S)+) (.*)', sections["job"][0][0]
         ).groups()  # type: ignore[union-attr]
         files = {}
-        for said, body in named["file"]:
-            files[said if "/" in said else f"supabase/migrations/{said}"] = body
-        for said, body in named["repeat"]:
-            count, _, pattern = said.partition(" ")
+        for name, body in sections["file"]:
+            files[name if "/" in name else f"supabase/migrations/{name}"] = body
+        for argument, body in sections["repeat"]:
+            count, _, pattern = argument.partition(" ")
             for n in range(len(files), len(files) + int(count)):
                 files[pattern.replace("{n:04}", f"{n:04}")] = body.replace("{n}", str(n))
-        rows = {kind: body for kind in named for said, body in named[kind] if not said}
-        extras = dict(named["extra"])
-        options = _options(named["install"][0][0])
+        rows = {kind: body for kind, parts in sections.items() for name, body in parts if not name}
+        extras = dict(sections["extra"])
+        options = _options(sections["install"][0][0])
         return cls(path.stem, options, table, tenant, sets, files, extras, rows)
 
     @property
     def schema(self) -> str:
-        """Where clients see jobs."""
-        given = dict(zip(self.install, self.install[1:], strict=False))
-        return given.get("--schema", "minutehand")
+        """Schema of the jobs that clients see."""
+        options = dict(zip(self.install, self.install[1:], strict=False))
+        return options.get("--schema", "minutehand")
 
     def write(self, project: Path) -> None:
-        """The files as the project has them."""
+        """Write the files into a project."""
         for name, text in {**self.files, **self.extras}.items():
             path = project / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class Shape:
 
 
 def shapes() -> list[Shape]:
-    """All of them, by name."""
+    """Read all shapes, sorted by name."""
     return [Shape.read(path) for path in sorted(CORPUS.glob("*.sql"))]
 
 

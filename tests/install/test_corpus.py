@@ -1,8 +1,8 @@
-"""Shapes of projects that are not ours: in, one job of their own table by their own trigger, out.
+"""Install into projects of many shapes, a job by their own trigger, and the removal.
 
-Each project's own migrations pass on the local base; the job is enqueued by a trigger of theirs,
-changes the row by a function of theirs, is watched by its tenant and by no one else; after the
-removal the database is what it was. Upgrades are in test_projects.py and test_releases.py.
+The project's migrations are applied to the local base. A trigger of the project enqueues the job,
+which changes the row by a function of the project. Only its tenant can watch it. After the removal
+the database is as before. Upgrades are in test_projects.py and test_releases.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.postgres_tools import run_tool
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.weekly(only=True)]
 
-#: What a project adds to have its job: a trigger, and what the worker may do.
+#: SQL that a project adds for its job: a trigger, and a function for the worker.
 TRIGGER = """
 create function public.corpus_enqueue() returns trigger language plpgsql
 security definer set search_path = '' as $$
@@ -70,7 +70,7 @@ def register(registry, settings):
 
 @pytest.fixture
 def server(postgres: Postgres) -> Hosted:
-    """Databases as hosted projects have them."""
+    """A server for databases like those of hosted projects."""
     return Hosted(postgres, Path())
 
 
@@ -78,7 +78,7 @@ def server(postgres: Postgres) -> Hosted:
 def test_a_project_installs_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
 ) -> None:
-    """A job of theirs runs over an install, which then leaves nothing."""
+    """A job of the project runs, and the removal leaves nothing."""
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
@@ -103,14 +103,14 @@ def test_a_project_installs_works_and_leaves(
 
 
 def names_of(shape: Shape) -> dict[str, str]:
-    """What the scripts above name."""
+    """Return the names for the scripts above."""
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
 
 
 def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
-    """Their migrations, by the local stack's runner or as their own tool sends them."""
+    """Apply the project's migrations by the local stack's runner, or as its own tool does."""
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         for name, text in shape.files.items():
             if not name.startswith("supabase/"):
@@ -121,7 +121,7 @@ def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
 
 
 def apply_pending(database: HostedDatabase, project: Path) -> None:
-    """As `minutehand dev` does."""
+    """Apply pending migrations as `minutehand dev` does."""
     owner = as_user(database.url, "postgres")
     apply_migrations(owner, migrations_in(project / "supabase/migrations"))
 
@@ -129,7 +129,7 @@ def apply_pending(database: HostedDatabase, project: Path) -> None:
 def watch_a_job(
     shape: Shape, database: HostedDatabase, api: Api, work: Callable[[], object]
 ) -> None:
-    """A row of theirs makes a job; its tenant sees all of it, live too, and a stranger nothing."""
+    """Insert a row, whose job its tenant sees completely and live, and a stranger not at all."""
     ada, eve = api.of(ADA), api.of(EVE)
     database.as_owner(shape.rows["insert"])
     [job] = ada.rows("jobs")
@@ -146,7 +146,7 @@ def watch_a_job(
 
 
 def expect_done(tenant: Client, job_id: str) -> None:
-    """A job's row and its events, none missing."""
+    """Check a job's result, and that it has all of its events."""
     [done] = tenant.rows("jobs", id=f"eq.{job_id}")
     assert (done["status"], done["result"]) == ("completed", {"touched": True}), done
     events = tenant.rows("job_events", job_id=f"eq.{job_id}", order="seq")
@@ -155,6 +155,6 @@ def expect_done(tenant: Client, job_id: str) -> None:
 
 
 def dump(server: Hosted, database: HostedDatabase) -> str:
-    """The schema as `pg_dump` writes it, without what differs at each run."""
+    """Dump the schema, without lines that differ between runs."""
     lines = run_tool(server.postgres, "pg_dump", "--schema-only", database.url).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrest")))

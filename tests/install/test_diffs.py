@@ -1,4 +1,4 @@
-"""Tools that compare a declared schema with the database propose no drop of what is ours."""
+"""Tools that compare a declared schema with the database propose no drop of our objects."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ export const memberships = pgTable("memberships", {
 
 @pytest.fixture
 def hosted(postgres: Postgres) -> Hosted:
-    """Databases as hosted projects have them."""
+    """A server for databases like those of hosted projects."""
     return Hosted(postgres, Path())
 
 
 @pytest.fixture
 def project(environment: Environment, tmp_path: Path) -> Path:
-    """One whose tables are declared, and whose migration was made of them."""
+    """A project whose tables are declared, with a migration of the declarations."""
     files = {
         **TABLES,
         "migrations/20250101120000_create.sql": "".join(TABLES.values()),
@@ -85,7 +85,7 @@ def project(environment: Environment, tmp_path: Path) -> Path:
 def test_a_declared_schema_drops_nothing_of_ours(
     project: Path, environment: Environment, hosted: Hosted
 ) -> None:
-    """`supabase db diff` with the line that install prints."""
+    """`supabase db diff` proposes no drop with the line that install prints."""
     [note] = environment.minutehand(project, "install", *TENANTS)["notes"][-1:]
     config = project / "supabase" / "config.toml"
     [line] = re.findall(r"^ +(schema_paths = .*)$", note, re.MULTILINE)
@@ -101,28 +101,28 @@ def test_a_declared_schema_drops_nothing_of_ours(
 def test_a_generated_declaration_holds_ours(
     project: Path, environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """`supabase db schema declarative`: what `generate` writes of an install, `sync` keeps."""
+    """`supabase db schema declarative sync` keeps the files that `generate` writes."""
     environment.minutehand(project, "install", *TENANTS)
     declared = project / "supabase/database"
     [role] = re.findall(r"`(create role .+?;)`", PAGE.read_text())
-    # the CLI's shadow is a server of its own
+    # as the CLI's shadow, which is a separate server
     with another_server(tmp_path) as shadow, hosted.database() as migrated:
         apply_migrations(migrated.owner_url, migrations_in(project / "supabase/migrations"))
         pg_delta("schema", "export", "--source", migrated.owner_url, "--out-dir", str(declared))
         assert (declared / "schemas/minutehand/functions/enqueue_job.sql").exists()
         with psycopg.connect(shadow, autocommit=True) as owner:
             owner.execute(role.encode())
-        # the CLI's shadow begins with the extensions of the first day, and so does this one
+        # as the CLI's shadow, which already has the extensions of a new project
         shutil.rmtree(declared / "cluster/extensions")
-        where = ("--shadow", shadow, "--isolated-shadow", "--target", migrated.owner_url)
-        said = pg_delta("schema", "apply", "--dir", str(declared), *where, "--dry-run")
-        assert "Planning: 0 action(s)" in said, said
+        options = ("--shadow", shadow, "--isolated-shadow", "--target", migrated.owner_url)
+        output = pg_delta("schema", "apply", "--dir", str(declared), *options, "--dry-run")
+        assert "Planning: 0 action(s)" in output, output
 
 
 def test_drizzle_pushes_past_our_schemas(
     project: Path, environment: Environment, hosted: Hosted
 ) -> None:
-    """A column more in a table of theirs, and nothing else, with the configuration as it begins."""
+    """With its first configuration, it adds a column to their table and changes nothing else."""
     environment.minutehand(project, "install", *TENANTS)
     packages = ("drizzle-kit@0.31.11", "drizzle-orm@0.45.1", "pg@8.16.3")
     (project / "node_modules").symlink_to(fetch("drizzle", *packages))
@@ -157,7 +157,7 @@ def test_drizzle_pushes_past_our_schemas(
 
 @contextmanager
 def another_server(folder: Path) -> Iterator[str]:
-    """One that is no copy of the tests' own: its project's database, by the owner."""
+    """Run a separate server with a project's database and yield its address as the owner."""
     server = Postgres(folder / "server", scratch=True)
     server.start()
     try:
@@ -169,7 +169,7 @@ def another_server(folder: Path) -> Iterator[str]:
 
 
 def pg_delta(*arguments: str) -> str:
-    """What the CLI's third version compares by, as the CLI calls it."""
+    """Run the tool by which version 3 of the CLI compares, and return its output."""
     modules = fetch("pg-delta", "@supabase/pg-delta@1.0.0-alpha.34")
     program = modules / "@supabase/pg-delta/dist/cli/main.js"
     done = subprocess.run(
@@ -183,25 +183,28 @@ def pg_delta(*arguments: str) -> str:
 
 
 def declared_files(project: Path) -> list[Path]:
-    """As the CLI reads `schema_paths`: pattern by pattern, each file once, none without a match."""
+    """List the files of `schema_paths` as the CLI does: by pattern, each file once.
+
+    A pattern without a match fails the test.
+    """
     home = project / "supabase"
     config = tomllib.loads((home / "config.toml").read_text())
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for pattern in config["db"]["migrations"]["schema_paths"]:
-        matched = sorted(home.glob(pattern))
-        assert matched, pattern
-        found |= dict.fromkeys(matched)
-    return list(found)
+        matches = sorted(home.glob(pattern))
+        assert matches, pattern
+        files |= dict.fromkeys(matches)
+    return list(files)
 
 
 def diff(migrated: HostedDatabase, declared: HostedDatabase) -> str:
-    """The SQL that would bring what the migrations make to what is declared."""
+    """Return the SQL that would turn the migrated database into the declared one."""
     modules = fetch("migra", "@pgkit/migra@0.6.1")
     script = modules.parent / "schema_diff.mjs"
-    # beside its modules, whose folder others use; what another checkout left there is not ours
-    made = script.with_suffix(f".{os.getpid()}.mjs")
-    made.write_text(Path(__file__).with_name(script.name).read_text())
-    made.replace(script)
+    # next to its modules; always replaced, because another checkout may have left its own there
+    draft = script.with_suffix(f".{os.getpid()}.mjs")
+    draft.write_text(Path(__file__).with_name(script.name).read_text())
+    draft.replace(script)
     done = subprocess.run(
         [node_binary(), "--preserve-symlinks-main", script, migrated.url, declared.url],
         capture_output=True,

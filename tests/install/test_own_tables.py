@@ -40,8 +40,8 @@ def test_a_row_of_the_jobs_tenant_is_read_and_written_and_no_other(
             request = {**handle(engine.lease_one()), "row": row}
             return engine.rpc("sync_lead", p_request=request)
 
-        said = {"id": 1, "size": 7, "note": "new", "workspace_id": ACME, "other": None}
-        assert call(1, size=7, note="new", id=9, workspace_id=GLOBEX, other=2) == said
+        row = {"id": 1, "size": 7, "note": "new", "workspace_id": ACME, "other": None}
+        assert call(1, size=7, note="new", id=9, workspace_id=GLOBEX, other=2) == row
         assert call(2, size=7) is None
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             call(1, size=0)

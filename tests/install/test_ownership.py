@@ -1,4 +1,4 @@
-"""What is someone else's is neither changed by an install nor dropped by its removal."""
+"""An install changes, and its removal drops, no objects of someone else."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FUNCTION = "create function app.enqueue_job() returns int language sql as 'selec
 
 
 def install(folder: Path, schema: str, database: HostedDatabase) -> None:
-    """Install into an empty folder, and apply."""
+    """Install into an empty folder and apply the migrations."""
     options = InstallOptions(Schemas(schema), Tenants())
     plan_install(folder, options, now=datetime.now(UTC)).apply()
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
 
 
-#: The clients' schema asked for, what is there, what the refusal names.
+#: The requested schema of clients, existing objects, and the object that the error names.
 TAKEN = [
     ("public", QUEUE, "a schema queue"),
     ("minutehand", "create schema minutehand_engine", "a schema minutehand_engine"),
@@ -54,23 +54,23 @@ TAKEN = [
 def test_a_name_that_is_taken_stops_the_install(
     hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
 ) -> None:
-    """Before anything is changed, with the option to use."""
+    """It stops before any change, and the error has the option to use."""
     with hosted.database() as database:
         database.as_owner(theirs)
         before = database.everything()
-        with pytest.raises(MigrationFailed) as stopped:
+        with pytest.raises(MigrationFailed) as error:
             install(tmp_path, schema, database)
 
-        assert named in str(stopped.value)
-        assert "minutehand install --schema" in str(stopped.value)
+        assert named in str(error.value)
+        assert "minutehand install --schema" in str(error.value)
         assert database.everything() == before
-        assert "Delete what the install wrote" in str(stopped.value)
+        assert "Delete what the install wrote" in str(error.value)
         shutil.rmtree(tmp_path)
         install(tmp_path, "tasks", database)
 
 
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
-    """With their tables; what of theirs uses ours is named first, with nothing lost."""
+    """Their tables stay; objects of theirs that use ours stop the removal without any loss."""
     with hosted.database() as database:
         database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")
         before = database.everything()
@@ -81,10 +81,10 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
           create policy own on app.mine using (w in (select app_engine.my_workspaces()));
           create table app_engine.theirs (id int)
         """)
-        with pytest.raises(psycopg.errors.RaiseException) as stopped:
+        with pytest.raises(psycopg.errors.RaiseException) as error:
             database.as_owner(removal)
         for theirs in ("policy own on app.mine", "of_a_job on app.mine", "app_engine.theirs"):
-            assert theirs in str(stopped.value)
+            assert theirs in str(error.value)
 
         database.as_owner("drop table app.mine, app_engine.theirs")
         database.as_owner(removal)
@@ -93,7 +93,7 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
 
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
-    """The script of one project, run in another one's database."""
+    """The script of one project is run in another project's database."""
     plan_install(
         tmp_path, InstallOptions(Schemas("public"), Tenants()), now=datetime.now(UTC)
     ).apply()
@@ -107,10 +107,10 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])
 def test_every_name_of_ours_is_guarded(home: str) -> None:
-    """A name that the first file does not know would take over theirs."""
+    """An object of theirs would be replaced if the first file lacked its name."""
     files = sorted((ROOT / home / "schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)
-    made = re.findall(r"^create (?:table|view|type|function) public\.(\w+)", texts, re.MULTILINE)
+    created = re.findall(r"^create (?:table|view|type|function) public\.(\w+)", texts, re.MULTILINE)
 
-    assert {name.strip() for name in names.split(",")} == set(made)
+    assert {name.strip() for name in names.split(",")} == set(created)

@@ -1,4 +1,4 @@
-"""What `minutehand docs` prints in a stranger's project can be typed as it is there."""
+"""The examples that `minutehand docs` prints in a stranger's project can be run unchanged."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 from tests.support.stranger import Stranger
 
-#: The first builds the wheel and starts its stack.
+# long, because the first test builds the wheel and starts its stack
 pytestmark = pytest.mark.timeout(600)
-#: Without what another test made; and other queues' tables, as far as their page reads them.
+#: SQL that drops another test's table, and creates other queues' tables that their page reads.
 BEFORE = """
 drop table if exists public.invoices cascade; create schema pgboss;
 create table pgboss.job
@@ -42,26 +42,26 @@ create table graphile_worker._private_jobs
 insert into graphile_worker._private_tasks values (1, 'greet');
 insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
-#: What other pages have made over the engine: with it, its removal is refused.
+#: SQL that drops objects of other pages, because they would stop the removal.
 OF_OTHER_PAGES = b"""
 drop table if exists public.invoices, public.orders cascade;
 drop function if exists public.greet_customer(), public.send_invoices_invoice(jsonb) cascade
 """
-#: Makes a row of our table of workspaces, which this project does not have.
+#: Page that inserts into our table of workspaces, which this project does not have.
 OF_WORKSPACES = "aws"
-#: Takes tables out that the other tests of the file use; tests/install/test_without.py keeps it.
-TAKES_OUT = "webhooks"
-#: Prints what each command line of its argument prints.
-PRINTS = """
+#: Page that drops tables of other tests in this file; tests/install/test_without.py tests it.
+DROPS_TABLES = "webhooks"
+#: Program that prints the outputs of command lines.
+PRINT_OUTPUTS = """
 import json, sys
 from typer.testing import CliRunner
 from minutehand.cli.__main__ import app
 
 done = [CliRunner().invoke(app, line.split()) for line in json.loads(sys.argv[1])]
-assert not any(each.exit_code for each in done), done
-print(json.dumps([each.stdout for each in done]))
+assert not any(result.exit_code for result in done), done
+print(json.dumps([result.stdout for result in done]))
 """
-#: What the wheel and its user do not have.
+#: Text about parts of the checkout, which the wheel's user does not have.
 OF_THE_CLONE = re.compile(
     r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)"
     r"|README|DECISIONS|shared/|infra/"
@@ -70,13 +70,13 @@ OF_THE_CLONE = re.compile(
 
 @pytest.fixture(scope="module")
 def project(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """A copy of the project, for this file."""
+    """A copy of the project for this file."""
     return stranger.copy(tmp_path_factory.mktemp("pages") / "bakery")
 
 
 @pytest.fixture(scope="module")
 def dev(project: Stranger) -> Iterator[RunningStack]:
-    """The wheel's own `minutehand dev` of it."""
+    """The project's stack, run by the wheel's `minutehand dev`."""
     state, environment = project.folder / ".local", project.environment
     environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
     environ["MINUTEHAND_PROJECT"] = str(project.folder)
@@ -88,30 +88,30 @@ def dev(project: Stranger) -> Iterator[RunningStack]:
 
 
 def run(project: Stranger, script: str) -> str:
-    """A shell's output, with the wheel's command in its path and nothing of ours."""
+    """Run a shell script with the wheel's command in its path, and return the output."""
     bin_ = project.environment.python.parent
     command = bin_ / "minutehand"
     if not command.exists():
         command.write_text(f'#!/bin/sh\nexec {bin_}/python -m minutehand.cli.entry "$@"\n')
         command.chmod(0o755)
     environ = {"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
-    how: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
-    done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **how)
+    options: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
+    done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **options)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return str(done.stdout)
 
 
 def printed(project: Stranger, *commands: str) -> list[str]:
-    """What each command line prints, one process for all: its start costs more than they do."""
-    done = project.environment.run(project.folder, "-c", PRINTS, json.dumps(commands))
-    found: list[str] = json.loads(done.stdout)
-    return found
+    """Run command lines in one process, because its start is slow, and return the outputs."""
+    done = project.environment.run(project.folder, "-c", PRINT_OUTPUTS, json.dumps(commands))
+    outputs: list[str] = json.loads(done.stdout)
+    return outputs
 
 
 @pytest.fixture(scope="module")
 def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
-    """Each page by its topic, as it is printed."""
-    topics = [each.topic for each in PAGES]
+    """Printed pages by topic."""
+    topics = [page.topic for page in PAGES]
     texts = printed(project, *(f"docs {topic}" for topic in topics))
     return dict(zip(topics, texts, strict=True))
 
@@ -119,16 +119,16 @@ def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
 def test_every_page_speaks_the_projects_names_and_its_code_is_code(
     pages: dict[str, str], dev: RunningStack
 ) -> None:
-    """SQL runs as the dashboard's editor runs it; what needs a model or a server is read."""
+    """SQL is run as in the dashboard's editor; Python and YAML are only parsed."""
     owner = as_user(dev.values["DATABASE_URL"], "postgres")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(BEFORE)
         for topic, text in pages.items():
             assert [line for line in text.splitlines() if OF_THE_CLONE.search(line)] == []
-            assert max(map(len, text.splitlines())) <= 400  # more asks for a second reading
+            assert max(map(len, text.splitlines())) <= 400  # longer lines are hard to read
             assert "jobs.hello" not in text
             for block in blocks(text, "sql") if topic != OF_WORKSPACES else ():
-                is_kept = topic != TAKES_OUT
+                is_kept = topic != DROPS_TABLES
                 with nullcontext() if is_kept else connection.transaction(force_rollback=True):
                     connection.execute(block.encode())
             for block in blocks(text, "python", "py"):
@@ -143,36 +143,36 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
 def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
     database: Database,
 ) -> None:
-    """With workspaces of ours, which the others' project does not have."""
-    [aws] = [each for each in PAGES if each.topic == OF_WORKSPACES]
+    """It needs our table of workspaces, which the stranger's project does not have."""
+    [aws] = [page for page in PAGES if page.topic == OF_WORKSPACES]
     [block] = blocks(render(aws.printed, Names(Schemas("public"))), "sql")
     with database.connect() as connection:
         connection.execute(
             "insert into auth.users (id, email) values (gen_random_uuid(), 'you@example.com')"
         )
         connection.execute(block.encode())
-        seen = connection.execute(
+        rows = connection.execute(
             "select name, role from public.workspaces as w"
             " join public.workspace_members as m on m.workspace_id = w.id where name = 'Mine'"
         )
-        assert seen.fetchall() == [("Mine", "manager")]
+        assert rows.fetchall() == [("Mine", "manager")]
 
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
-    """Neither in SQL nor around it."""
-    kept = r'minutehand_engine|chema\((?:supabase, )?"minutehand"| -n minutehand\b'
-    kept += r"|minutehand\.(?:\w+\(|job|workspace)|[` ]jobs/`|pytest jobs"
+    """They are replaced in SQL and in the text."""
+    default_names = r'minutehand_engine|chema\((?:supabase, )?"minutehand"| -n minutehand\b'
+    default_names += r"|minutehand\.(?:\w+\(|job|workspace)|[` ]jobs/`|pytest jobs"
     names = Names(Schemas("tasks"), package="work")
-    found = {each.topic: re.findall(kept, render(each.printed, names)) for each in PAGES}
-    assert {topic: words for topic, words in found.items() if words} == {}
+    matches = {page.topic: re.findall(default_names, render(page.printed, names)) for page in PAGES}
+    assert {topic: words for topic, words in matches.items() if words} == {}
 
 
 def test_the_first_job_and_the_calls_over_http_run(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """The README's in a terminal; the page's by curl and jq."""
-    seen = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
-    assert '"greeting": "Hello, Ada!"' in seen
+    """The README's job runs in a terminal, the page's calls with curl and jq."""
+    output = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
+    assert '"greeting": "Hello, Ada!"' in output
     assert "work.hello" in run(project, "minutehand enqueue work.helo '{}' 2>&1")
     text = pages["http"]
     assert ACME in text
@@ -186,13 +186,13 @@ def test_the_first_job_and_the_calls_over_http_run(
 def test_own_tables_work_as_their_page_says(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """A table, the functions, the processor and a job, while the stack runs."""
+    """Table, functions, processor and job are added while the stack runs."""
     text = pages["own-data"]
     [table], [processor, _] = blocks(text, "sql"), blocks(text, "python")
     migrations = project.folder / "supabase" / "migrations"
     newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
     file = migrations / f"{int(newest) + 1}_create_invoices.sql"
-    # the other test has run the page's SQL; here it is a migration
+    # another test has run the page's SQL, which is a migration here
     with dev.connect() as connection:
         connection.execute("drop table if exists public.invoices")
     file.write_text(table)
@@ -202,20 +202,20 @@ def test_own_tables_work_as_their_page_says(
     (project.folder / "work" / "processors" / "invoices_send.py").write_text(processor)
     with dev.connect() as connection:
         row = "insert into public.invoices (organization_id, customer, amount) select %s, 'Ada', 12"
-        made = "select to_regproc('public.send_invoices_invoice') is not null"
-        until(lambda: connection.execute(made).fetchone() == (True,))
+        exists = "select to_regproc('public.send_invoices_invoice') is not null"
+        until(lambda: connection.execute(exists).fetchone() == (True,))
         connection.execute(row.encode(), [ACME])
 
-    said = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
+    output = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
-    assert '"message_id": "message to Ada: 12.0 EUR"' in said
+    assert '"message_id": "message to Ada: 12.0 EUR"' in output
     assert "0 failed" in run(project, "minutehand doctor")
 
 
 def test_the_skill_file_is_followed_to_the_letter(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """Its processor, its test, its command, as an assistant would."""
+    """Its processor, test and command are used as an assistant would."""
     text = pages["skill"]
     [processor, test], folder = blocks(text, "python"), project.folder / "work"
     (folder / "processors" / "greet.py").write_text(processor)
@@ -236,7 +236,7 @@ def test_the_skill_file_is_followed_to_the_letter(
 def test_people_and_webhooks_are_made_in_a_shell(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """By curl and psql, as the pages of the local stack and of webhooks have it."""
+    """By curl and psql, as on the pages of the local stack and of webhooks."""
     [signs_up, by_sql] = blocks(pages["local"], "sh")
     [subscribes] = blocks(pages["webhooks"], "sh")
     here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"
@@ -246,14 +246,14 @@ def test_people_and_webhooks_are_made_in_a_shell(
 
     assert "https://example.com/hooks" in run(project, here + subscribes)
     with dev.connect() as connection:
-        said = "select email from auth.users where email ~ '^(you|new)@example' order by 1"
-        assert [email for (email,) in connection.execute(said.encode())] == [
+        emails = "select email from auth.users where email ~ '^(you|new)@example' order by 1"
+        assert [email for (email,) in connection.execute(emails.encode())] == [
             "new@example.com",
             "you@example.com",
         ]
         [[user]] = connection.execute("select id from auth.users where email ~ '^new@example'")
     [exports] = [block for block in blocks(pages["data"], "sh") if "erase" in block]
-    # at a terminal it asks first
+    # --yes, because at a terminal it asks first
     exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
     run(project, here + exports)
     assert json.loads((project.folder / "ada.json").read_text())
@@ -262,7 +262,7 @@ def test_people_and_webhooks_are_made_in_a_shell(
 def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
     project: Stranger, pages: dict[str, str]
 ) -> None:
-    """The other lines that need no stack."""
+    """These are the other examples that need no stack."""
     [_, skill] = blocks(pages["agents"], "sh")
     run(project, skill)
     assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")
@@ -276,13 +276,14 @@ def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
     assert datetime.fromisoformat(at).tzinfo is not None
 
 
-def test_every_verb_says_what_it_does(project: Stranger) -> None:
-    """Also where no app brings verbs."""
-    said = run(project, "minutehand --help")
-    verbs = re.findall(r"^  ([a-z]+)  +\S", said.partition("Run:")[2], re.MULTILINE)
+def test_every_command_has_a_help_text(project: Stranger) -> None:
+    """Also if no app has commands."""
+    output = run(project, "minutehand --help")
+    commands = re.findall(r"^  ([a-z]+)  +\S", output.partition("Run:")[2], re.MULTILINE)
 
-    assert len(verbs) > 20
-    *helps, listed = printed(project, *(f"{verb} --help" for verb in verbs), "docs --json")
+    assert len(commands) > 20
+    help_lines = (f"{command} --help" for command in commands)
+    *helps, listed = printed(project, *help_lines, "docs --json")
     assert all(map(str.strip, helps))
     assert json.loads(listed)
 
@@ -290,7 +291,7 @@ def test_every_verb_says_what_it_does(project: Stranger) -> None:
 def test_the_last_page_takes_it_out_again(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """While the stack runs, as its lines are printed; the last of the file."""
+    """The printed lines are run while the stack runs; this is the last test of the file."""
     [*_, removal] = blocks(pages["install"], "sh")
     lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
     with dev.connect() as connection:

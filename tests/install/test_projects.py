@@ -1,8 +1,8 @@
-"""From the wheel to a finished job in projects that are not ours, and out again.
+"""Install of the wheel into projects of others, a job, and the removal.
 
-One test per shape of project: install, push by the real Supabase CLI, a job through the Data API,
-a stranger's 404, removal that leaves nothing. The ordinary project has extensions, storage, a seed,
-a table `jobs` and organizations of its own; it is also the one that is upgraded.
+There is a test per shape of project: install, push by the real Supabase CLI, a job through the Data
+API, a stranger's 404, and a removal that leaves nothing. The ordinary project has extensions,
+storage, a seed, its own table `jobs` and organizations. It is also upgraded.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.extensions import PG_CRON
 from tests.support.stranger import THEIRS, bakery
 
-#: The first makes the wheels and fetches the CLI, on a machine that may be busy.
+# long, because the first test builds the wheels and installs the CLI on a machine that may be busy
 pytestmark = pytest.mark.timeout(900)
-#: What would keep the worker's role from being dropped.
+#: Query for rights that would prevent a drop of the worker's role.
 LEFT_RIGHTS = """
 select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on r.oid = d.refobjid
 where r.rolname = 'job_worker'
@@ -33,7 +33,7 @@ where r.rolname = 'job_worker'
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
     environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """Its tables, files and configuration stay as they are; its organizations are the tenants."""
+    """Its tables, files and configuration do not change; its organizations are the tenants."""
     project = bakery(tmp_path)
     with hosted.database() as database:
         assert "own_accounts" in database.push(project, "--include-seed")
@@ -50,9 +50,9 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         database.push(project)
         assert "up to date" in database.push(project)
 
-        made = set(database.own_catalogue()) ^ set(own)
-        made = {line for line in made if not line.startswith(("policy realtime.", "role "))}
-        assert sorted(line.partition(" FOR ")[0] for line in made) == [
+        changes = set(database.own_catalogue()) ^ set(own)
+        changes = {line for line in changes if not line.startswith(("policy realtime.", "role "))}
+        assert sorted(line.partition(" FOR ")[0] for line in changes) == [
             "trigger minutehand_before_delete on public.organizations: CREATE TRIGGER"
             " minutehand_before_delete BEFORE DELETE ON public.organizations"
         ]
@@ -82,7 +82,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 def test_an_empty_folder(
     tenancy: str, environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """With workspaces of ours, in `public` as the guides say; or one tenant per user."""
+    """With our workspaces in `public`, as in the guides, or with one tenant per user."""
     schema, tenant = ("public", ACME) if tenancy == "workspaces" else ("tasks", ADA)
     with hosted.database() as database:
         before = database.everything()
@@ -108,7 +108,7 @@ def test_an_empty_folder(
 def test_removal_stops_at_what_calls_the_engine(
     environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """By name, with nothing lost; a schedule that another role made goes too."""
+    """It names the callers and loses nothing; it also deletes a schedule of another role."""
     project = bakery(tmp_path)
     with hosted.database() as database:
         apply_pending(database, project)
@@ -138,9 +138,9 @@ def test_removal_stops_at_what_calls_the_engine(
 
 
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
-    """It says which and how to go on; the tenancy's part is the project's to edit."""
+    """The error names the part and the remedy; the project may edit the tenancy's part."""
     project = bakery(tmp_path)
-    environment.minutehand(project, "install", *THEIRS[2:])  # tables alone say which tenancy
+    environment.minutehand(project, "install", *THEIRS[2:])  # the tables imply the tenancy
     [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
     edited = file.read_text().replace(
         "from public.organizations as o", "from public.organizations as o where true"
@@ -149,13 +149,13 @@ def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Pat
     assert environment.minutehand(project, "upgrade")["written"] == []
 
     file.write_text(edited.replace("create table minutehand.jobs (", "create table jobs ("))
-    refused = environment.minutehand(project, "upgrade", code=1)
-    assert (refused["code"], file.name in refused["fix"]) == ("edited", True)
+    error = environment.minutehand(project, "upgrade", code=1)
+    assert (error["code"], file.name in error["fix"]) == ("edited", True)
     assert environment.minutehand(project, "upgrade", "--keep-edited")["since"] == VERSION
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file's text, without what Python keeps."""
+    """Read the texts of all files, without Python's byte code."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in folder.rglob("*")
@@ -166,37 +166,37 @@ def contents(folder: Path) -> dict[str, str]:
 def check_job(
     environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
 ) -> None:
-    """The scaffolded processor's job is enqueued and read through the Data API.
+    """Enqueue and read a job of the scaffolded processor through the Data API.
 
-    It may wait for the worker that publishes its type.
+    The job may be enqueued before the worker publishes its type.
     """
-    named = {"workspace_id": tenant, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
-    answer = client.rpc("enqueue_job", **named)
-    assert answer.status_code == 200, answer.text
+    arguments = {"workspace_id": tenant, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
+    response = client.rpc("enqueue_job", **arguments)
+    assert response.status_code == 200, response.text
     environment.run(project, "-c", WORK, env=env)
 
-    [job] = client.rows("jobs", id=f"eq.{answer.json()['job']['id']}")
+    [job] = client.rows("jobs", id=f"eq.{response.json()['job']['id']}")
     assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
 
 
 def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
-    """Another tenant's user learns nothing, not even that there is something."""
+    """Check that another tenant's user sees nothing, and gets 404 for an existing job."""
     [job, *_] = ada.rows("jobs")
-    asked = [
+    responses = [
         eve.rpc("enqueue_job", workspace_id=tenant, job_type="jobs.hello", payload={"name": "E"}),
         eve.rpc("get_job", job_id=job["id"]),
         eve.rpc("cancel_job", job_id=job["id"]),
         eve.rpc("explain_job", job_id=job["id"]),
     ]
 
-    assert [answer.status_code for answer in asked] == [404] * 4
+    assert [response.status_code for response in responses] == [404] * 4
     assert eve.rows("jobs") == []
     assert tenant not in [row["id"] for row in eve.rows("workspaces")]
     assert [row["workspace_id"] for row in ada.rows("workspace_members")] == [tenant]
 
 
 def remove(environment: Environment, project: Path, database: HostedDatabase) -> None:
-    """The printed SQL, run as the dashboard does, then the files it lists."""
+    """Run the printed SQL as the dashboard does, then delete the files that it lists."""
     sql = environment.minutehand(project, "uninstall")["sql"]
     database.as_owner(sql)
     assert database.run(LEFT_RIGHTS) == []
@@ -206,13 +206,13 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
 
 
 def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
-    """Where a project has a `.gitignore`, by the lines that it lacks."""
+    """For a project with a `.gitignore`, the note has the missing lines."""
     ignored = tmp_path / ".gitignore"
     ignored.write_text("/node_modules\n/build\n.env*\n")
     [note] = environment.minutehand(tmp_path, "install", "--dry-run")["notes"]
     lines = [line.strip() for line in note.splitlines()[1:] if line]
-    lacking = ["*.env", "key.json", "__pycache__/", "supabase/.branches/", "supabase/.temp/"]
-    assert lines == lacking
+    missing = ["*.env", "key.json", "__pycache__/", "supabase/.branches/", "supabase/.temp/"]
+    assert lines == missing
     ignored.write_text("\n".join([*lines[:3], ignored.read_text()]))
     (tmp_path / "supabase").mkdir()
     (tmp_path / "supabase/.gitignore").write_text(".branches\n.temp\n")

@@ -1,4 +1,4 @@
-"""A release leads from the last one to the present text; what it wrote never changes."""
+"""A release leads from the last release to the present sources, and its files never change."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
 NOW = datetime.now(UTC)
-#: A change that a table needs a step for.
-SAID = "alter table queue.pauses add column said text;\n"
+#: Change of a table, which needs a step.
+STEP = "alter table queue.pauses add column said text;\n"
 HOOK = {
     "url": "https://example.com/hooks",
     "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
     "event_types": ["job.created"],
 }
-#: Their organizations, or tables of ours.
+#: Tenants in a project's organizations, or in our tables.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
     "public": Tenants(),
@@ -50,24 +50,24 @@ TENANCIES = {
 
 
 def test_no_released_file_has_changed() -> None:
-    """The list in supabase/RELEASES.json against the files."""
+    """The files have the hashes in supabase/RELEASES.json."""
     assert releases.problems() == []
 
 
 def test_the_one_migration_of_an_app_is_its_present_text() -> None:
-    """Written again after each change of its schemas: `python -m infra.release.apps`."""
+    """After a change of an app's schemas, run `python -m infra.release.apps`."""
     written = {app.name: [path.read_text() for path in app.migrations] for app in apps_of(ROOT)}
     assert written == {app.name: [apps.migration_text(app)] for app in apps_of(ROOT)}
 
 
 def test_the_present_text_is_its_release_or_can_be_one() -> None:
-    """A version that is out has the engine that it had; what is to come lacks no step."""
+    """The engine of a released version has not changed; the next version lacks no step."""
     releases.check_present()
 
 
 @pytest.fixture
 def copy(released: Path, tmp_path: Path) -> Path:
-    """The checkout with this version out, as far as a release reads it, to be changed."""
+    """A copy of the checkout with this version released, which a test may change."""
     for name in ("supabase", "shared/minutehand/webhooks"):
         shutil.copytree(released / name, tmp_path / name)
     shutil.copy(released / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
@@ -75,14 +75,14 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 
 def test_a_changed_function_is_one_migration(copy: Path) -> None:
-    """It has that function, whole, and its step; one with other arguments takes its place."""
+    """The migration has the function and the step; a function with other arguments replaces it."""
     lane = copy / "supabase/schemas/04_enqueue.sql"
     text = lane.read_text()
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
     lane.write_text(text.replace(function, function.replace("p_within", "p_inside")))
     pauses = copy / "supabase/schemas/02_jobs.sql"
-    pauses.write_text(pauses.read_text() + SAID)
-    (copy / "supabase/steps/9.9.9.sql").write_text(SAID)
+    pauses.write_text(pauses.read_text() + STEP)
+    (copy / "supabase/steps/9.9.9.sql").write_text(STEP)
     note = copy / "shared/minutehand/webhooks/schemas/2100_webhooks.sql"
     note.write_text(note.read_text() + "comment on function queue.do_webhooks is 'Send.';\n")
 
@@ -91,7 +91,7 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     made = engine.read_text()
     changed = re.findall(r"^create or replace function (\S+)\(", made, re.MULTILINE)
     assert changed == ["queue.version", "queue.lane_of"]
-    assert made.count("alter table") == made.count(SAID) == 1
+    assert made.count("alter table") == made.count(STEP) == 1
     assert made.index("drop function queue.lane_of(") < made.index("function queue.lane_of(p_job")
     assert "comment on function queue.do_webhooks is" in app.read_text()
     first = made.index("lock table queue.pauses in access exclusive mode;")
@@ -100,12 +100,14 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
 
 
 def test_an_upgrade_holds_all_tables_that_it_alters_or_none(copy: Path, database: Database) -> None:
-    """Who has one of them and then wants another gets it: neither is a deadlock's victim."""
-    said = "alter table queue.leases add column said text;\n"
+    """A transaction that holds one table and then locks another causes no deadlock."""
+    lease_step = "alter table queue.leases add column said text;\n"
     leases = copy / "supabase/schemas/02_jobs.sql"
-    leases.write_text(leases.read_text() + SAID + said)
-    # whatever a statement's words are: which tables it locks is asked of Postgres
-    (copy / "supabase/steps/9.9.9.sql").write_text(f"{said}truncate queue.unpublished;\n{SAID}")
+    leases.write_text(leases.read_text() + STEP + lease_step)
+    # Postgres reports the locked tables, so the form of the statements does not matter
+    (copy / "supabase/steps/9.9.9.sql").write_text(
+        f"{lease_step}truncate queue.unpublished;\n{STEP}"
+    )
     [made] = make_release(copy, "9.9.9", now=NOW)
     text = made.read_text()
     assert (
@@ -125,9 +127,9 @@ def test_an_upgrade_holds_all_tables_that_it_alters_or_none(copy: Path, database
 
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
-    """A released file that was edited, a forgotten version, a table that needs a step."""
+    """E.g. an edited released file, a forgotten version, a table that needs a step."""
     jobs = copy / "supabase/schemas/02_jobs.sql"
-    jobs.write_text(jobs.read_text() + SAID)
+    jobs.write_text(jobs.read_text() + STEP)
     with pytest.raises(CannotRelease, match=f"those of {VERSION}, which is released, or"):
         releases.check_present(copy, VERSION)
     with pytest.raises(CannotRelease, match=r"must come: column \d+ queue\.pauses\.said text"):
@@ -141,7 +143,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 
 @pytest.fixture(scope="module")
 def texts(released: Path) -> list[str]:
-    """What the release to come adds to a project; nothing once it is out."""
+    """Return the migrations of the next release; none if this version is released."""
     made = releases.migrations(released).keys() - releases.migrations().keys()
     return [(released / name).read_text() for name in in_order(made)]
 
@@ -150,9 +152,9 @@ def texts(released: Path) -> list[str]:
 def test_an_upgrade_ends_where_a_first_install_begins(
     schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """0.3.0 as it was installed and what the releases since add, beside the engine as it is."""
+    """0.3.0 with the migrations of later releases is equal to the present engine."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
-    found = []
+    catalogues = []
     for name, parts in {
         "upgraded": [*first_release(schemas, tenants), *since(texts, schemas)],
         "new": [],
@@ -169,17 +171,17 @@ def test_an_upgrade_ends_where_a_first_install_begins(
             else:
                 plan_install(project, InstallOptions(schemas, tenants), now=NOW).apply()
             apply(database, project)
-            found.append(catalogue(database.url, schemas))
+            catalogues.append(catalogue(database.url, schemas))
 
             database.as_owner(removal_sql(project))
             assert database.everything() == before
-    assert differences(*found) == []
+    assert differences(*catalogues) == []
 
 
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
     texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """Jobs of 0.3.0 in every state, and a worker between its lease and its settlement."""
+    """There are jobs of 0.3.0 in every state, and a worker that has leased but not settled."""
     schemas = Schemas("public")
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     with hosted.database() as database, psycopg.connect(database.url, autocommit=True) as session:
@@ -205,7 +207,7 @@ def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
 
 
 class InFlight:
-    """A worker, and callers, of whichever release is installed."""
+    """A worker and callers of the installed release."""
 
     def __init__(self, session: psycopg.Connection[Any], workspace: str = "") -> None:
         self.session = session
@@ -213,23 +215,23 @@ class InFlight:
         self.tick, self.calls = str(uuid.uuid4()), 0
 
     def one(self, statement: str, *values: Any) -> Any:
-        """The only value."""
+        """Return the only value of a query."""
         row = self.session.execute(statement.encode(), values or None).fetchone()
         assert row is not None
         return row[0]
 
     def call(self, function: str, request: Any) -> Any:
-        """A function of a worker."""
+        """Call a function as a worker."""
         return self.one(f"select public.{function}(%s)", Jsonb(request))
 
     def request(self, limit: int) -> dict[str, Any]:
-        """The next lease of this worker."""
+        """Lease jobs as this worker."""
         self.calls += 1
         named = {"worker_id": "w", "tick_id": self.tick, "call": self.calls}
         return {**named, "limit": limit, "lease_seconds": 600, "job_types": ["plain", "keyed"]}
 
     def enqueue(self, count: int, job_type: str = "plain", **options: Any) -> None:
-        """Make jobs; a key of {n} is one of five."""
+        """Enqueue jobs; {n} in a key is one of five numbers."""
         items = [
             {"job_type": job_type, "payload": {}}
             | {k: v.format(n=n % 5) if isinstance(v, str) else v for k, v in options.items()}
@@ -238,7 +240,7 @@ class InFlight:
         self.one("select public.enqueue_jobs(%s, %s)", self.workspace, Jsonb(items))
 
     def register(self, *names: str) -> None:
-        """Publish types; those named keyed have a limit of one a key."""
+        """Publish types; a type named keyed has a limit of one job per key."""
         self.call(
             "register_job_types",
             [
@@ -248,7 +250,7 @@ class InFlight:
         )
 
     def fill(self) -> list[dict[str, Any]]:
-        """Jobs in every state; the settlement of those that run meanwhile."""
+        """Create jobs in every state, and return the settlement of those that are running."""
         made = "insert into public.workspaces (name) values ('W') returning id::text"
         self.workspace = self.one(made)
         self.register("plain", "keyed")
@@ -279,7 +281,7 @@ class InFlight:
         return [{**item, "outcome": "completed"} for item in items[25:]]
 
     def drain(self, leases: list[dict[str, Any]]) -> Counter[str]:
-        """Run all that is left, an hour later, to its end; how often each job was leased."""
+        """Run all remaining jobs an hour later, and return the number of leases of each."""
         asked = "select job_id from queue.waits"
         for (job_id,) in self.session.execute(asked).fetchall():
             self.one("select public.answer_job(%s, %s)", job_id, Jsonb({"answer": 1}))
@@ -306,7 +308,7 @@ class InFlight:
 def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
     texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """0.3.0 had them in its engine: rows, sealed secrets, and a delivery that a worker holds."""
+    """0.3.0 had webhooks in its engine: rows, sealed secrets, and a delivery that is leased."""
     schemas = Schemas("public")
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     write(tmp_path, first_release(schemas, Tenants()))
@@ -322,7 +324,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             job_id = engine.enqueue()
             engine.maintain()
             lease = engine.lease_one(job_types=["webhook_delivery"])
-            engine.enqueue()  # and one whose event was not read
+            engine.enqueue()  # a job whose event was not read
             kept = engine.rows(rows)
             write(tmp_path, since(texts, schemas), name="29991231000001_next")
             apply(database, tmp_path)
@@ -340,7 +342,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
 
 
 def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
-    """The parts that 0.3.0 wrote into a project."""
+    """Read the parts that 0.3.0 wrote into a project."""
     own = tenants.migration(schemas)
     engine = [
         Source(f"engine/{path.name}", rewrite(path.read_text(), schemas))
@@ -351,7 +353,7 @@ def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
 
 
 def since(texts: list[str], schemas: Schemas) -> list[Source]:
-    """What releases after 0.3.0 add; the one to come, too."""
+    """Return the migrations of releases after 0.3.0, including the next release."""
     if not texts:
         return sources_since("0.3.0", schemas, find_apps([]))
     released = in_order(name for files in list(releases.read().values())[1:] for name in files)
@@ -360,12 +362,12 @@ def since(texts: list[str], schemas: Schemas) -> list[Source]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Migrations of any folder, by their stamps."""
+    """Sort migrations of all folders by version."""
     return sorted(names, key=lambda name: Path(name).name)
 
 
 def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
-    """Write parts into one migration, as an install does, and the project's answers."""
+    """Write parts into one migration, as an install does, and the project's options."""
     text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
     for schema in re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE):
         (project / "minutehand.toml").write_text(
@@ -397,17 +399,17 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
-    """By name, before anybody's upgrade meets it."""
+    """It is named before it can break anyone's upgrade."""
     (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
     (tree / "shared/minutehand/webhooks/migrations/20261201000500_webhooks.sql").unlink()
     (tree / "supabase/migrations/20261201000100_early.sql").write_text("select 4;\n")
     (tree / "supabase/migrations/20261201000500_same.sql").write_text("select 5;\n")
     (tree / "supabase/migrations/30000101_short.sql").write_text("select 6;\n")
 
-    found = "\n".join(releases.problems(tree))
+    problems = "\n".join(releases.problems(tree))
 
-    assert "20261201000000_create.sql was released with 0.1.0 and has changed" in found
-    assert "20261201000500_webhooks.sql was released with 0.1.0 and is missing" in found
-    assert "20261201000100_early.sql is new and must sort after 20261201000500" in found
-    assert "20261201000500_same.sql is new and must sort after 20261201000500" in found
-    assert "30000101_short.sql must begin with a timestamp" in found
+    assert "20261201000000_create.sql was released with 0.1.0 and has changed" in problems
+    assert "20261201000500_webhooks.sql was released with 0.1.0 and is missing" in problems
+    assert "20261201000100_early.sql is new and must sort after 20261201000500" in problems
+    assert "20261201000500_same.sql is new and must sort after 20261201000500" in problems
+    assert "30000101_short.sql must begin with a timestamp" in problems

@@ -1,4 +1,4 @@
-"""An existing tenancy whose roles are not known here is refused, with the words found."""
+"""The migration rejects an existing tenancy with unknown roles and names the roles."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
-    """Before anyone is silently a member of nothing; the view to edit is named."""
+    """Otherwise users would silently be members of nothing; the error names the view to edit."""
     tenants = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
     plan = plan_install(
         tmp_path, InstallOptions(Schemas("minutehand"), tenants), now=datetime.now(UTC)
     )
     plan.apply()
-    found = migrations_in(tmp_path / "supabase/migrations")
+    files = migrations_in(tmp_path / "supabase/migrations")
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
         script = TABLES.replace("create schema rbac;", enum).replace("{type}", type_)
         database.as_owner(script + rows)
         if words is None:
-            apply_migrations(database.owner_url, found)
+            apply_migrations(database.owner_url, files)
             return
-        with pytest.raises(MigrationFailed) as refused:
-            apply_migrations(database.owner_url, found)
+        with pytest.raises(MigrationFailed) as error:
+            apply_migrations(database.owner_url, files)
 
-    assert words in str(refused.value)
-    assert "tenant_members" in str(refused.value)
+    assert words in str(error.value)
+    assert "tenant_members" in str(error.value)

@@ -1,4 +1,4 @@
-"""An app of the package is part of a project unless it is taken out, at the install or later."""
+"""An app of the package is part of a project unless it is left out, at the install or later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE = ROOT / "shared/minutehand/webhooks/README.md"
 
 
 def install(folder: Path, database: HostedDatabase, *without: str) -> Project:
-    """Install into an empty folder, and apply."""
+    """Install into an empty folder and apply the migrations."""
     options = InstallOptions(SCHEMAS, Tenants(), without=without)
     plan_install(folder, options, now=NOW).apply()
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
@@ -37,25 +37,26 @@ def install(folder: Path, database: HostedDatabase, *without: str) -> Project:
 
 
 def state(database: HostedDatabase) -> list[str]:
-    """What there is, and the rows with which an engine begins."""
+    """List the objects of a database and the rows of a new install."""
     return [*catalogue(database.url, SCHEMAS), *first_rows(database.url, SCHEMAS)]
 
 
 def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_path: Path) -> None:
-    """By the option of the install, or by the lines of the page; maintenance misses nothing."""
-    [taking_out] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    """By the option of the install, or by the SQL of the page; maintenance works without them."""
+    [removal] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     with hosted.database() as one, hosted.database() as other:
         before = one.everything()
         project = install(tmp_path / "without", one, "-minutehand.webhooks")
         install(tmp_path / "with", other)
         assert any("put_webhook" in line for line in state(other))
-        other.as_owner(taking_out)
+        other.as_owner(removal)
 
         assert differences(state(one), state(other)) == []
         assert [line for line in state(one) if "webhook" in line] == []
         [(done,)] = one.run("select minutehand.run_maintenance()")
-        [(said,)] = one.run("select minutehand.explain_queue()")
-        assert (done["failed"], [f["reason"] for f in said["findings"]]) == ([], ["no_worker"])
+        [(explained,)] = one.run("select minutehand.explain_queue()")
+        reasons = [finding["reason"] for finding in explained["findings"]]
+        assert (done["failed"], reasons) == ([], ["no_worker"])
         with psycopg.connect(one.url, autocommit=True) as session:
             recorded = recorded_facts(SCHEMAS, [])
             assert recorded is not None
@@ -75,7 +76,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
 
 
 def test_an_app_of_the_package_is_found_unless_it_is_taken_out() -> None:
-    """By its import name, of which a misspelt one is refused."""
+    """It is left out by its import name; a misspelt name is an error."""
     assert [app.name for app in find_apps([])] == ["webhooks"]
     assert find_apps(["-minutehand.webhooks"]) == []
     chat = "minutehand_apps.chat"

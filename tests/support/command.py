@@ -34,6 +34,6 @@ class Run:
 
 @cache
 def commands() -> dict[str, Any]:
-    """Every verb as its command; Typer brings a click of its own."""
+    """Return all commands by name; the type is Any because Typer has its own copy of Click."""
     group: Any = typer.main.get_command(app)
     return {name: group.get_command(None, name) for name in group.list_commands(None)}

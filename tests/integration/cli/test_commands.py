@@ -1,4 +1,4 @@
-"""The verbs of `minutehand` against the running stack: that each arrives is test_ways_in's."""
+"""The commands of `minutehand` with the running stack; test_ways_in has the ways to enqueue."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.usefixtures("acme_key")
 
 @pytest.fixture
 def run(stack: RunningStack) -> Run:
-    """Run a command line against the stack as Ada."""
+    """Return a function that runs command lines on the stack as Ada."""
     return Run(env={"MINUTEHAND_ENV_FILE": str(stack.folder / "env")})
 
 
 @pytest.fixture
 def account(stack: RunningStack) -> str:
-    """The payload that names an account of Ada's workspace."""
+    """Payload with an account of Ada's workspace."""
     with stack.connect() as connection:
         row = connection.execute(
             "insert into public.accounts (workspace_id, name, domain)"
@@ -42,18 +42,18 @@ def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> No
 
     words = [line.split()[1] for line in lines]
     assert (words[0], words[-1]) == ("created", "completed")
-    assert '"credits":' in lines[-1]  # what came of it, not only that it did
+    assert '"credits":' in lines[-1]  # the result, not only the status
 
 
 def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> None:
-    """No one types 36 characters; the console shows the last eight."""
+    """A person need not type 36 characters, of which the console shows the last eight."""
     job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
     end = job["id"][-10:]
 
-    assert job["id"] in [one["id"] for one in run.json("ls", "-s", "scheduled")]
+    assert job["id"] in [row["id"] for row in run.json("ls", "-s", "scheduled")]
     assert job["id"] in run("show", job["id"][:30]).stdout
     assert "It is scheduled for" in run.json("explain", end)["sentence"]
-    assert "It is scheduled for" in run("explain", end).stdout  # by the reader's clock
+    assert "It is scheduled for" in run("explain", end).stdout  # in local time
     assert run.json("cancel", end)["status"] == "cancelled"
     assert run.json("retry", end)["status"] in {"pending", "processing"}
     run("watch", end)
@@ -61,21 +61,21 @@ def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> Non
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
-    """One who watches in a terminal must not have to look for what is wanted."""
+    """A person who watches in a terminal sees the command to type."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         job_id = worker.enqueue()
         wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
         worker.settle(worker.lease_soon(), "waiting", wait=wait)
 
-        shown = run("show", job_id)
-        assert "It waits for an answer to: Which size? [XL, it's]" in shown.stdout
-        assert f"minutehand answer {job_id}" in shown.stdout
+        output = run("show", job_id).stdout
+        assert "It waits for an answer to: Which size? [XL, it's]" in output
+        assert f"minutehand answer {job_id}" in output
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
         worker.settle(worker.lease_soon(), "completed", result={})
 
 
 def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningStack) -> None:
-    """It looked as if its name were misspelt."""
+    """Without the reason, the type's name would seem to be misspelt."""
     schedules = [{"name": "edge.beat", "cron": "0 7 * * *", "timezone": "Europe/Berln"}]
     spec = json.dumps([{"job_type": "edge.beat", "schedules": schedules}])
     with stack.connect() as connection:
@@ -91,13 +91,13 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
 
 
 def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
-    """As of a schedule that a processor declares; only the operator sees them."""
+    """Only the operator sees them, e.g. the jobs of a processor's schedule."""
     spec = json.dumps([{"job_type": "of.clock"}])
-    made = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
+    enqueue = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
     secret = stack.values["SUPABASE_SECRET_KEY"]
     with stack.connect() as connection:
         connection.execute("select public.register_job_types(%s)", (spec,))
-        connection.execute(made)
+        connection.execute(enqueue)
 
     [job] = run.json("ls", "-w", "system", "--type", "of.clock", "--token", secret)
 
@@ -107,7 +107,7 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
 
 
 def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
-    """By the operator's key, and only when asked twice."""
+    """Both need the operator's key, and an erasure needs a confirmation."""
     user = str(uuid.uuid4())
     job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
 
@@ -120,14 +120,14 @@ def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
 
 
 def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
-    """A script says --yes."""
+    """A script passes --yes."""
     assert run.refused("retry", "--all")["code"] == "not_confirmed"
     assert run.json("retry", "--type", "no_such_type", "--yes")["count"] == 0
     assert "minutehand retry --type TYPE" in run.refused("retry")["fix"]
 
 
 def test_a_refusal_says_what_to_do_next(run: Run) -> None:
-    """By the API's stable word, whatever its sentence is."""
+    """The fix depends on the API's stable code, and not on its sentence."""
     assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
     assert "--type, --queue and --all" in run.refused("pause")["error"]
     refusal = run.refused("show", "00000000")
@@ -137,7 +137,7 @@ def test_a_refusal_says_what_to_do_next(run: Run) -> None:
 def test_without_a_stack_it_says_what_to_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The first mistake of every newcomer."""
+    """Every newcomer makes this mistake first."""
     for name in ("MINUTEHAND_ENV_FILE", "SUPABASE_URL", "API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))

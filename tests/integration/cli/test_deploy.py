@@ -1,8 +1,8 @@
-"""`minutehand deploy` against moto's AWS: what is refused before, what is made, run and left.
+"""`minutehand deploy` with moto's AWS: checks before a deploy, resources, jobs and the deletion.
 
-Two projects from the wheel, each with a database as a hosted project's, are in one account. What
-moto has not is answered here: routes and functions by tests/support/deployed.py, the project's ref
-by its database's address.
+Two projects from the wheel, each with a database like a hosted project's, share an account. For the
+parts that moto lacks, tests/support/deployed.py runs routes and functions, and a wrapper of the CLI
+replaces the project's ref by the database's address.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.pages import blocks
 from tests.support.patience import until
 from tests.support.stranger import Stranger
 
-#: Up to four deploys, the wheel and the CLI, on a machine that may be busy.
+# enough for four deploys, the wheel and the CLI on a busy machine
 pytestmark = pytest.mark.timeout(1200)
 
 SECRETS = {
@@ -47,15 +47,15 @@ dev: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co'}
 open: {}
 greedy: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co', workerReservedConcurrency: 50}
 """
-#: What the page says to fill, for a project behind its Data API on this machine.
-FILLED = {
+#: Values by placeholder of the page, for a project whose Data API is on this machine.
+PLACEHOLDERS = {
     "https://<project-ref>.supabase.co": "{url}\n  supabaseProject: {ref}",
     "sb_publishable_<key>": PUBLISHABLE_KEY,
     "<you>@example.com": "ada@acme.test",
     "<your-app-domain>": "app.acme.test",
 }
-#: The Supabase CLI where the Management API, which alone knows a ref, is not reached; which it is
-#: was asked once.
+#: Wrapper of the Supabase CLI, because only the Management API, which is not reachable, knows a
+#: ref. It prints the version itself, which takes the CLI long.
 CLI = """#!/bin/sh
 [ "$*" != --version ] || exec echo {version}
 for word; do
@@ -69,19 +69,19 @@ exec {cli} "$@"
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    """A new account: ten functions at once, nothing made."""
-    with closing(Account()) as made:
-        yield made
+    """A new, empty account that runs ten functions at once."""
+    with closing(Account()) as account:
+        yield account
 
 
 class Deployer:
-    """The stranger's project by a name, and the command in it."""
+    """The stranger's project with a name, and the command in it."""
 
     def __init__(self, project: Stranger, account: Account, name: str = "shop") -> None:
         self.project, self.folder, self.account = project, project.folder, account
-        answers = self.folder / "minutehand.toml"
-        was = f'name = "{Project.at(self.folder).name}"'
-        answers.write_text(answers.read_text().replace(was, f'name = "{name}"'))
+        options = self.folder / "minutehand.toml"
+        old_line = f'name = "{Project.at(self.folder).name}"'
+        options.write_text(options.read_text().replace(old_line, f'name = "{name}"'))
         self.region = "us-east-1"
         self.secrets = self.folder / "secrets.env"
         self.programs = self.folder.with_name(f"{name}-programs")
@@ -97,7 +97,7 @@ class Deployer:
 
     @property
     def environ(self) -> dict[str, str]:
-        """That of someone who may use the account."""
+        """Environment variables with access to the account."""
         return {
             "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "AWS_ENDPOINT_URL": self.account.url,
@@ -112,28 +112,28 @@ class Deployer:
         return self.project.environment.run(self.folder, *command, env=self.environ, code=None)
 
     def refused(self, *arguments: str) -> dict[str, Any]:
-        """How it ends with exit code 1; the CLI is asked for nothing."""
+        """Run a deploy that must fail, without migrations, and return its error."""
         done = self.deploy(*arguments, "--no-database")
         assert done.returncode == 1, done.stdout + done.stderr
         refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
         return refusal
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the account."""
+        """Return a boto3 client of the account."""
         return self.account.client(service)
 
 
 @pytest.fixture
 def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
-    """A project that may be deployed."""
-    made = Deployer(stranger.copy(tmp_path / "shop"), account)
-    (made.folder / "minutehand.stages.yml").write_text(STAGES)
-    made.write_secrets(SECRETS)
-    return made
+    """A project that is ready for a deploy."""
+    deployer = Deployer(stranger.copy(tmp_path / "shop"), account)
+    (deployer.folder / "minutehand.stages.yml").write_text(STAGES)
+    deployer.write_secrets(SECRETS)
+    return deployer
 
 
 def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deployer) -> None:
-    """Placeholders, unknown stages, missing secrets, a file that others may read."""
+    """E.g. placeholders, unknown stages, missing secrets, a file that others may read."""
     assert "supabaseUrl" in deployer.refused("open")["error"]
     assert deployer.refused("prd")["code"] == "unknown_stage"
     deployer.secrets.chmod(0o644)
@@ -148,7 +148,7 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert (refusal["code"], "--region" in refusal["fix"]) == ("no_region", True)
     assert not deployer.account.asked
 
-    # a reservation that the account cannot give: CloudFormation would find out after minutes
+    # a reservation that the account cannot give, which CloudFormation would report after minutes
     deployer.region = "us-east-1"
     refusal = deployer.refused("greedy")
 
@@ -158,13 +158,13 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
 
 @cache
 def version_of(cli: Path) -> str:
-    """What a program says of its version."""
-    said = subprocess.run([cli, "--version"], capture_output=True, text=True, check=True)
-    return said.stdout.strip()
+    """Run a program with --version and return its output."""
+    done = subprocess.run([cli, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 class Live(Deployer):
-    """One whose stage `prod` is a database of its own, made ready as the page of AWS says."""
+    """A project whose stage `prod` has its own database, prepared by the steps of the AWS page."""
 
     def __init__(
         self, project: Stranger, deployed: Deployed, name: str, database: HostedDatabase, api: Api
@@ -190,24 +190,24 @@ class Live(Deployer):
             "code"
         ] == ("placeholders")
         stages = self.folder / "minutehand.stages.yml"
-        for placeholder, value in FILLED.items():
-            filled = value.format(url=api.url, ref=ref)
-            stages.write_text(stages.read_text().replace(placeholder, filled))
+        for placeholder, value in PLACEHOLDERS.items():
+            text = value.format(url=api.url, ref=ref)
+            stages.write_text(stages.read_text().replace(placeholder, text))
         (self.folder / "prod.env").write_text(f"STAGE=prod\nSUPABASE_URL={api.url}\n")
         self.sh(self.block("gen signing-key"))
         self.sh(self.block("token worker"))
-        # the local Data API signs with the legacy secret, which the page has a line for
-        written = self.secrets.read_text()
+        # the local Data API signs with the legacy secret, for which the page has a line
+        text = self.secrets.read_text()
         legacy = f"SUPABASE_JWT_SECRET={JWT_SECRET}\nSUPABASE_SECRET_KEY={SECRET_KEY}\n"
-        self.secrets.write_text(re.sub("SUPABASE_WORKER_KEY=.+\n", legacy, written))
+        self.secrets.write_text(re.sub("SUPABASE_WORKER_KEY=.+\n", legacy, text))
 
-    def block(self, said: str) -> str:
-        """The one block of shell of the page that says something."""
-        [found] = [block for block in self.printed if said in block]
-        return found
+    def block(self, text: str) -> str:
+        """Return the only shell block of the page that contains a text."""
+        [block] = [block for block in self.printed if text in block]
+        return block
 
     def sh(self, script: str) -> str:
-        """Run a shell's lines in its folder; return what they print."""
+        """Run a shell script in the project's folder and return its output."""
         environ = {"HOME": os.environ["HOME"], **self.environ}
         environ["XDG_CACHE_HOME"] = str(self.project.environment.cache)
         environ["NODE_COMPILE_CACHE"] = os.environ["NODE_COMPILE_CACHE"]
@@ -223,71 +223,74 @@ class Live(Deployer):
         return done.stdout
 
     def git(self, *arguments: str) -> str:
-        """Run git in its folder, as someone."""
-        who = ("-c", "user.name=Ada", "-c", "user.email=ada@acme.test")
+        """Run git in the project's folder as Ada."""
+        author = ("-c", "user.name=Ada", "-c", "user.email=ada@acme.test")
         done = subprocess.run(
-            ["git", *who, *arguments], cwd=self.folder, capture_output=True, text=True, check=True
+            ["git", *author, *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout.strip()
 
     def commit(self) -> str:
-        """Commit all that no secret is in; return which commit that is."""
+        """Commit all files that git does not ignore, and return the commit's id."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "As it is deployed")
         return self.git("rev-parse", "HEAD")
 
     def deployed_now(self, *arguments: str) -> dict[str, Any]:
-        """Deploy and return what it printed."""
+        """Deploy and return the printed JSON."""
         done = self.deploy("prod", *arguments)
         assert done.returncode == 0, done.stderr
-        printed: dict[str, Any] = json.loads(done.stdout)
-        return printed
+        output: dict[str, Any] = json.loads(done.stdout)
+        return output
 
-    def ask(self, method: str, path: str, **body: Any) -> Any:
-        """A request of Ada's to the stack's API."""
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        """Call the stack's API as Ada and return the response's body."""
         bearer = f"Bearer {user_token(ADA)}"
-        sent = json.dumps(body) if body else None
-        answer = self.deployed.request(self.stack, method, path, sent, authorization=bearer)
-        assert answer["statusCode"] < 300, answer
-        return json.loads(answer["body"])
+        text = json.dumps(body) if body else None
+        response = self.deployed.request(self.stack, method, path, text, authorization=bearer)
+        assert response["statusCode"] < 300, response
+        return json.loads(response["body"])
 
     def greeting(self, name: str = "Ada") -> dict[str, Any]:
-        """The result of a job that Ada makes and reads by the API alone."""
-        asked = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": name}}
-        made = self.ask("POST", "/api/jobs", **asked)
-        return self.result_of(made["id"])
+        """Enqueue a job as Ada by the API and return its result."""
+        job = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": name}}
+        return self.result_of(self.call("POST", "/api/jobs", **job)["id"])
 
-    def result_of(self, job: str) -> dict[str, Any]:
-        """A job's result, once it has ended."""
+    def result_of(self, job_id: str) -> dict[str, Any]:
+        """Wait for a job's end and return its result."""
 
-        def ended() -> Any:
-            found = self.ask("GET", f"/api/jobs/{job}")
-            return found if found["finished_at"] else None
+        def finished() -> Any:
+            job = self.call("GET", f"/api/jobs/{job_id}")
+            return job if job["finished_at"] else None
 
-        found: dict[str, Any] = until(ended)["result"]
-        return found
+        result: dict[str, Any] = until(finished)["result"]
+        return result
 
     def published(self) -> list[tuple[Any, ...]]:
-        """Which commit the types are of."""
+        """Read the commit of the published job types."""
         return self.database.run("select distinct commit from minutehand_engine.job_types")
 
     def holdings(self) -> list[str]:
-        """What the account holds that has this project's name."""
+        """List the account's resources with this project's name."""
         return [name for name in self.account.holdings() if self.stack.partition("-")[0] in name]
 
 
 @pytest.fixture
 def hosted(postgres: Postgres) -> Hosted:
-    """Makes databases as hosted projects have them."""
+    """A server for databases like those of hosted projects."""
     return Hosted(postgres, supabase_cli())
 
 
 @pytest.fixture
 def deployed(tmp_path: Path) -> Iterator[Deployed]:
-    """A new account whose functions run."""
+    """A new account that runs its functions."""
     site = runtime_site(tmp_path / "site")
-    with closing(Deployed(site, tmp_path / "code")) as made:
-        yield made
+    with closing(Deployed(site, tmp_path / "code")) as deployed:
+        yield deployed
 
 
 @pytest.fixture
@@ -301,14 +304,14 @@ def shop(deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path)
 def bakery(
     deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path
 ) -> Iterator[Live]:
-    """Another one, in the same account."""
+    """Another project in the same account."""
     with hosted.database() as database, data_api(database, "minutehand") as api:
         yield Live(stranger.copy(tmp_path / "bakery"), deployed, "bakery", database, api)
 
 
 @pytest.mark.weekly(only=True)
 def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Live) -> None:
-    """The first job by the API alone; what one does leaves the other as it is."""
+    """The first job is enqueued by the API; neither project affects the other."""
     empty = shop.account.holdings()
     first = shop.commit()
     check_first_deploy(shop)
@@ -330,7 +333,7 @@ def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Li
 
 
 def check_next_release_and_back(shop: Live, first: str) -> None:
-    """Younger code runs at once and its types hold; a roll-back is the older commit's deploy."""
+    """New code runs and publishes its types at once; a roll-back deploys the older commit."""
     ours = shop.holdings()
     processor = shop.folder / "work" / "processors" / "hello.py"
     processor.write_text(processor.read_text().replace("Hello, {", "Good morning, {"))
@@ -349,7 +352,7 @@ def check_next_release_and_back(shop: Live, first: str) -> None:
 
 
 def check_first_deploy(shop: Live) -> None:
-    """Migrations, stack, secrets by function, first tick; then a job by the API, and one by SQL."""
+    """Deploy migrations, stack and secrets, run the first tick, a job by the API and one by SQL."""
     before = list(shop.account.asked)
     assert "checked and packaged" in shop.sh(shop.block("--dry-run"))
     assert shop.account.asked == before
@@ -362,8 +365,8 @@ def check_first_deploy(shop: Live) -> None:
     assert functions <= set(shop.holdings())
     ssm = shop.client("ssm")
     names = ("jobs", "status", "worker", "health")
-    held = [ssm.get_parameter(Name=f"/shop/prod/{name}", WithDecryption=True) for name in names]
-    secrets = [set(json.loads(each["Parameter"]["Value"])) for each in held]
+    responses = [ssm.get_parameter(Name=f"/shop/prod/{n}", WithDecryption=True) for n in names]
+    secrets = [set(json.loads(response["Parameter"]["Value"])) for response in responses]
     key, token = {"SUPABASE_JWT_SECRET"}, {"WORKER_SECRET_TOKEN"}
     assert secrets == [key, {*SECRETS} - {"BACKGROUND_JOB_TOKEN"}, {*SECRETS}, {*secrets[3]}]
     assert token < secrets[3]
@@ -375,7 +378,7 @@ def check_first_deploy(shop: Live) -> None:
 
 
 def check_wake_up(shop: Live) -> None:
-    """What the database asks of pg_net for a job of SQL's is let in by the worker."""
+    """The worker accepts the request that the database makes by pg_net after an enqueue in SQL."""
     sql = "select minutehand.enqueue_job(%s, 'work.hello', '{\"name\": \"Eve\"}') -> 'job' ->> 'id'"
     [[job]] = shop.database.run(sql, ACME)
     [*_, [url, headers]] = shop.database.run(
@@ -383,34 +386,34 @@ def check_wake_up(shop: Live) -> None:
     )
     path = url.partition(".amazonaws.com")[2]
 
-    named = {name.lower(): value for name, value in headers.items()}
-    answer = shop.deployed.request(shop.stack, "POST", path, "{}", **named)
+    lower_case = {name.lower(): value for name, value in headers.items()}
+    response = shop.deployed.request(shop.stack, "POST", path, "{}", **lower_case)
 
-    assert answer["statusCode"] < 300, answer
+    assert response["statusCode"] < 300, response
     assert shop.result_of(job) == {"greeting": "Hello, Eve!"}
 
 
 def check_doctor(shop: Live) -> None:
-    """It finds a stored secret that is missing, and its fix is literal."""
-    asked = ("doctor", "--stage", "prod", "--only", "aws")
-    assert shop.run(*asked).returncode == 0
+    """The doctor finds a missing stored secret, and its fix can be pasted."""
+    command = ("doctor", "--stage", "prod", "--only", "aws")
+    assert shop.run(*command).returncode == 0
     shop.client("ssm").put_parameter(
         Name="/shop/prod/worker", Value="{}", Type="SecureString", Overwrite=True
     )
-    [finding] = json.loads(shop.run(*asked).stdout)
+    [finding] = json.loads(shop.run(*command).stdout)
     assert "/shop/prod/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
     assert finding["fix"] == "minutehand deploy prod --secrets-only"
 
     shop.sh(shop.block("--secrets-only"))
 
-    assert shop.run(*asked).returncode == 0
+    assert shop.run(*command).returncode == 0
 
 
 def check_another_is_refused(shop: Live, bakery: Live) -> None:
-    """A project of the same name and another database takes no one's stack."""
-    answers = bakery.folder / "minutehand.toml"
-    named = answers.read_text()
-    answers.write_text(named.replace('"bakery"', '"shop"'))
+    """A project with the same name and another database must not replace the stack."""
+    options = bakery.folder / "minutehand.toml"
+    text = options.read_text()
+    options.write_text(text.replace('"bakery"', '"shop"'))
     before = shop.account.holdings()
 
     for refusal in (bakery.refused("prod"), bakery.refused("prod", "--secrets-only")):
@@ -418,14 +421,14 @@ def check_another_is_refused(shop: Live, bakery: Live) -> None:
         assert "minutehand.toml" in refusal["fix"]
 
     assert shop.account.holdings() == before
-    answers.write_text(named)
+    options.write_text(text)
 
 
 def check_deletion(shop: Live) -> None:
-    """With what CloudFormation leaves; without --yes nothing goes, and what stays is said."""
+    """The deletion includes resources that CloudFormation leaves; without --yes it only lists."""
     before = shop.holdings()
-    said = json.loads(shop.run("undeploy", "prod").stdout)
-    assert said["deleted"] == []
+    output = json.loads(shop.run("undeploy", "prod").stdout)
+    assert output["deleted"] == []
     assert shop.holdings() == before
     worker = "select value #>> '{}' from minutehand_engine.settings where name = 'worker_url'"
     assert shop.database.run(worker) != []
@@ -437,12 +440,12 @@ def check_deletion(shop: Live) -> None:
 
 
 def delete(project: Live) -> None:
-    """Undeploy it; then the key, which is kept and named."""
+    """Undeploy a project, and then delete the key, which undeploy keeps and names."""
     done = project.run("undeploy", "prod", "--yes", "--secrets", str(project.secrets))
 
     assert done.returncode == 0, done.stderr
     kept = json.loads(done.stdout)["kept"]
-    [key] = [each.rpartition("/")[2] for each in kept if each.startswith("arn:aws:kms")]
+    [key] = [item.rpartition("/")[2] for item in kept if item.startswith("arn:aws:kms")]
     [left] = project.holdings()
     assert (left[:4], left.split()[-1]) == ("key ", key)
     project.client("kms").schedule_key_deletion(KeyId=key)

@@ -1,4 +1,4 @@
-"""The faults that stop people, planted one by one: doctor names each, and its fix."""
+"""Frequent faults, planted one by one, which the doctor must find with their fixes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tests.support.stacks import RunningStack
 
 
 def planted(stack: RunningStack, changes: Mapping[str, str | None]) -> Target:
-    """The stack with some values planted; None takes one away."""
+    """Return the stack with planted settings; None removes a setting."""
     values = {**stack.values, **changes}
     return Target({name: value for name, value in values.items() if value is not None})
 
 
-def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
-    """What one check says with those values planted."""
+def run_one_check(stack: RunningStack, check: str, **changes: str | None) -> Finding:
+    """Run a check with planted settings and return its finding."""
     [finding] = run_checks(planted(stack, changes), [check])
     return finding
 
 
 def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
-    """A doctor that cries wolf is not asked twice."""
-    # on a busy machine a tick may be late, or an answer
+    """False alarms would make people ignore the doctor."""
+    # repeated, because a tick or a response may be late on a busy machine
     good = {"ok", "skip"}
-    until(lambda: {each.verdict for each in run_checks(planted(stack, {}))} <= good, every=2)
+    until(lambda: {f.verdict for f in run_checks(planted(stack, {}))} <= good, every=2)
 
 
 REF = "abcdefghijklmnopqrst"
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
-#: The one check that fails | what is planted | a word of the detail | a word of the fix
+#: The only check that fails | the planted setting | a part of the detail | a part of the fix
 FAULTS = """\
 settings | SUPABASE_PUBLISHABLE_KEY= | is not set | sb_publishable
 settings | SUPABASE_URL={dashboard} | dashboard's address | SUPABASE_URL={hosted}
@@ -63,7 +63,7 @@ api | API_URL=http://127.0.0.1:9 | does not respond | minutehand dev
 
 @pytest.mark.parametrize("fault", FAULTS.splitlines())
 def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: str) -> None:
-    """What follows from it is not reported: twenty lines about one password hide the password."""
+    """Consequences are not reported, because twenty lines about a password would hide it."""
     url = stack.values["DATABASE_URL"]
     read_only = "options=-c%20default_transaction_read_only%3Don"
     line = fault.format(
@@ -77,14 +77,14 @@ def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: s
     check, change, detail, fix = line.split(" | ")
     name, _, value = change.partition("=")
     findings = run_checks(planted(stack, {name: value or None}))
-    failed = [each for each in findings if each.verdict == "fail"]
+    failed = [finding for finding in findings if finding.verdict == "fail"]
 
     assert [finding.check for finding in failed] == [check], failed
     assert detail in failed[0].detail
     assert fix in str(failed[0].fix)
 
 
-#: A package | what is wrong with a module of its processors | a word of the fix
+#: A package | the faulty module of its processors | a part of the fix
 MODULES = """\
 lacking | import nonexist_lib | pip install nonexist_lib
 misspelt | from minutehand import processer | python -c 'import misspelt.processors.bad'
@@ -96,7 +96,7 @@ divides | 1 / 0 | python -c 'import divides.processors.bad'
 def test_processors_that_cannot_be_imported_are_a_finding(
     stack: RunningStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
-    """A user's module may raise anything, and a traceback is no report: nor with `--json`."""
+    """A user's module may raise anything, and must not cause a traceback, also with `--json`."""
     package, code, fix = module.split(" | ")
     folder = tmp_path / package / "processors"
     folder.mkdir(parents=True)
@@ -119,12 +119,12 @@ def test_processors_that_cannot_be_imported_are_a_finding(
 def test_a_pooler_is_known_by_what_it_keeps(
     stack: RunningStack, tmp_path: Path, mode: str, verdict: str, detail: str
 ) -> None:
-    """It listens at any port."""
+    """A pooler may listen on any port."""
     with pooled(stack.database_url, tmp_path, mode=mode) as url:
-        [found] = run_checks(planted(stack, {"DATABASE_URL": url}), ["sessions"])
+        [finding] = run_checks(planted(stack, {"DATABASE_URL": url}), ["sessions"])
 
-    assert found.verdict == verdict
-    assert detail in found.detail
+    assert finding.verdict == verdict
+    assert detail in finding.detail
 
 
 BROKEN = Path(__file__).with_name("faults.sql").read_text("utf-8")
@@ -133,15 +133,15 @@ ONE = r"(?m)^-- (\S+) \| (\w+) \| (.+) \| (.+)\n((?:.+\n)+?)-- back: (.+)"
 
 @pytest.mark.parametrize("fault", re.findall(ONE, BROKEN), ids=lambda fault: fault[2])
 def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...]) -> None:
-    """By hand, by another tool, or by a full disk."""
-    check, verdict, detail, fix, breaks, mends = fault
+    """A person, another tool or a full disk may break it."""
+    check, verdict, detail, fix, breaks, repairs = fault
     with stack.connect() as sql:
         sql.execute(breaks.encode())
     try:
-        finding = found(stack, check)
+        finding = run_one_check(stack, check)
     finally:
         with stack.connect() as sql:
-            sql.execute(mends.encode())
+            sql.execute(repairs.encode())
 
     assert finding.verdict == verdict, finding
     assert detail in finding.detail, finding
@@ -149,11 +149,11 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
 
 
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:
-    """For a person each finding with its fix; for a program one JSON list."""
+    """People get each finding with its fix, programs a JSON list."""
     run = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})
-    words = run("doctor", "--only", "settings", code=1)
+    report = run("doctor", "--only", "settings", code=1)
     findings = run.json("doctor", "--only", "settings", code=1)
 
-    assert "fail  settings" in words.stdout
-    assert "→ SUPABASE_PUBLISHABLE_KEY=" in words.stdout
-    assert [each["verdict"] for each in findings] == ["fail"]
+    assert "fail  settings" in report.stdout
+    assert "→ SUPABASE_PUBLISHABLE_KEY=" in report.stdout
+    assert [finding["verdict"] for finding in findings] == ["fail"]

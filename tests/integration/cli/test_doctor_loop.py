@@ -1,7 +1,7 @@
-"""Doctor as a person uses it: a fault, the printed fix pasted as it is, and nothing failed.
+"""The doctor in use: after a fault, the printed fix is pasted unchanged, and all checks pass.
 
-A fix is SQL for the editor, `NAME=value` for the settings, or a command; a comment behind it says
-more, and … in a value marks what only its reader has.
+A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comment may follow it,
+and … marks a value that only the reader has.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.stacks import RunningStack
 PLANTED = dict(
     re.findall(r"(?m)^-- (.+)\n((?:(?!--).+\n)+)", Path(__file__).with_name("loop.sql").read_text())
 )
-#: In settings and environment: {url} is the database's, {…} values made above or below.
+#: Faulty settings; the test fills in the values in braces.
 SETTINGS = """\
 SUPABASE_PUBLISHABLE_KEY=
 SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong
@@ -76,23 +76,24 @@ SQL = re.compile(r"(select|alter|create|drop|grant|revoke|insert|delete|update)\
 
 
 class World:
-    """What doctor looks at, and a person can change."""
+    """The parts that the doctor checks and a person can change."""
 
     def __init__(self, stack: RunningStack, **planted: str) -> None:
         self.stack, self.values, self.clock_is_right = stack, {**stack.values, **planted}, False
 
     @property
     def owner(self) -> str:
-        """The project's owner, as whom the dashboard's editor runs."""
+        """Address of the database as the project's owner, the user of the dashboard's editor."""
         return as_user(self.stack.values["DATABASE_URL"], "postgres")
 
     def wrong(self) -> list[Finding]:
-        """What doctor says that is not well."""
+        """Run the doctor and return its failures and warnings."""
         values = {name: value for name, value in self.values.items() if value}
-        return [each for each in run_checks(Target(values)) if each.verdict in ("fail", "warn")]
+        findings = run_checks(Target(values))
+        return [finding for finding in findings if finding.verdict in ("fail", "warn")]
 
     def paste(self, fix: str) -> None:
-        """Do what a fix says, word for word."""
+        """Apply a fix literally."""
         if SQL.match(fix):
             with psycopg.connect(self.owner, autocommit=True) as editor:
                 editor.execute(fix.encode())
@@ -101,26 +102,26 @@ class World:
         name, assigned, value = line.partition("=")
         if assigned and name.isupper():
             self.values[name] = self.stack.values[name] if "…" in value else value
-        elif line.startswith("minutehand ") and line != "minutehand dev":  # which runs on
-            said = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
+        elif line.startswith("minutehand ") and line != "minutehand dev":  # which does not end
+            output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
             if comment.startswith("as "):
-                self.values[comment.removeprefix("as ")] = said
+                self.values[comment.removeprefix("as ")] = output
         elif line == "timedatectl set-ntp true":
             self.clock_is_right = True
         else:
-            raise AssertionError(f"nothing that can be pasted: {fix}")
+            raise AssertionError(f"the fix must be text to paste: {fix}")
 
-    def mend(self, found: list[Finding]) -> None:
-        """Paste each printed fix, until nothing is wrong; each fault takes three rounds at most."""
+    def repair(self, findings: list[Finding]) -> None:
+        """Paste all printed fixes until nothing is wrong, in at most three rounds."""
         for _ in range(3):
-            for finding in found:
-                whole = str(finding.fix)
-                for fix in [whole] if SQL.match(whole) else whole.splitlines():
+            for finding in findings:
+                text = str(finding.fix)
+                for fix in [text] if SQL.match(text) else text.splitlines():
                     self.paste(fix.strip())
-            if not (found := self.wrong()):
+            if not (findings := self.wrong()):
                 return
-        assert [finding for finding in found if finding.check != "schedule"] == []
-        until(lambda: not self.wrong(), every=1)  # on a busy machine a tick may be late
+        assert [finding for finding in findings if finding.check != "schedule"] == []
+        until(lambda: not self.wrong(), every=1)  # because a tick may be late on a busy machine
 
 
 @pytest.mark.weekly(only=True)
@@ -130,10 +131,10 @@ def test_a_fault_in_the_database_goes_by_its_fix(doomed: RunningStack, fault: st
     with psycopg.connect(world.owner, autocommit=True) as sql:
         sql.execute(PLANTED[fault].encode())
 
-    found = world.wrong()
-    world.mend(found)
+    findings = world.wrong()
+    world.repair(findings)
 
-    assert found, fault
+    assert findings, fault
 
 
 @pytest.mark.weekly(only=True)
@@ -156,27 +157,27 @@ def test_a_fault_in_the_settings_goes_by_its_fix(doomed: RunningStack, fault: st
         ).partition("=")
         world = World(doomed, **{name: value})
 
-        found = world.wrong()
-        world.mend(found)
+        findings = world.wrong()
+        world.repair(findings)
 
-    assert found, fault
+    assert findings, fault
 
 
 def test_a_wrong_clock_goes_by_its_fix(doomed: RunningStack) -> None:
-    """The other's clock is what its answers say."""
+    """The server's clock is read from the headers of its responses."""
     world = World(doomed)
     with skewed(doomed.values["SUPABASE_URL"], world) as url:
         world.values["SUPABASE_URL"] = url
 
-        found = world.wrong()
-        world.mend(found)
+        findings = world.wrong()
+        world.repair(findings)
 
-    assert [finding.check for finding in found] == ["clock"]
+    assert [finding.check for finding in findings] == ["clock"]
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A server of this process, for the block."""
+    """Run a server in this process during the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -189,13 +190,13 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """One that writes no log."""
+    """A request handler without a log."""
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def answer(self, status: int, body: bytes) -> None:
-        """Send JSON."""
+    def respond(self, status: int, body: bytes) -> None:
+        """Send a JSON response."""
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
@@ -204,17 +205,17 @@ class Quiet(BaseHTTPRequestHandler):
 
 
 def another_server() -> AbstractContextManager[str]:
-    """Someone else's, which knows none of our paths."""
+    """Run someone else's server, which has none of our paths."""
 
     class Elsewhere(Quiet):
         def do_GET(self) -> None:
-            self.answer(404, b'{"error": "no such page"}')
+            self.respond(404, b'{"error": "no such page"}')
 
     return serving(Elsewhere)
 
 
 def skewed(url: str, world: World) -> AbstractContextManager[str]:
-    """The same server, an hour ahead until this machine's clock is mended."""
+    """Run a proxy whose clock is an hour ahead until this machine's clock is corrected."""
 
     class Skewed(Quiet):
         def date_time_string(self, timestamp: float | None = None) -> str:
@@ -222,10 +223,10 @@ def skewed(url: str, world: World) -> AbstractContextManager[str]:
             return format_datetime(datetime.now(UTC) + ahead, usegmt=True)
 
         def do_GET(self) -> None:
-            passed = {name: self.headers[name] for name in self.headers if name != "Host"}
+            headers = {name: self.headers[name] for name in self.headers if name != "Host"}
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            answer = httpx.request(self.command, url + self.path, headers=passed, content=body)
-            self.answer(answer.status_code, answer.content)
+            response = httpx.request(self.command, url + self.path, headers=headers, content=body)
+            self.respond(response.status_code, response.content)
 
         do_POST = do_GET
 

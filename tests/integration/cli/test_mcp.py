@@ -1,4 +1,4 @@
-"""`minutehand mcp` as an agent's program starts it: tools over standard input and output."""
+"""`minutehand mcp` started by an agent's program, with tools over standard input and output."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.stacks import RunningStack
 
 
 async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
-    """What it may change is asked for on the command line, and not by a prompt."""
-    from mcp import ClientSession, StdioServerParameters  # half a second, which one process needs
+    """Rights to change jobs come from the command line, and not from a prompt."""
+    from mcp import ClientSession, StdioServerParameters  # takes half a second to import
     from mcp.client.stdio import stdio_client
 
     server = StdioServerParameters(

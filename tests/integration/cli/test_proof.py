@@ -1,9 +1,9 @@
-"""`doctor --stage`'s proof: a throw-away job all the way, and planted faults that it must name."""
+"""The proof of `doctor --stage`: a temporary job, and planted faults that it must find."""
 
 from __future__ import annotations
 
 from minutehand.cli.doctor.findings import Finding
-from tests.integration.cli.test_doctor import found
+from tests.integration.cli.test_doctor import run_one_check
 from tests.support.stacks import RunningStack
 
 LEFT = (
@@ -13,17 +13,17 @@ LEFT = (
 PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"
 
 
-def proved(stack: RunningStack, **changes: str | None) -> Finding:
-    """What the proof says, which must leave nothing."""
-    finding = found(stack, "proof", **changes)
+def run_proof(stack: RunningStack, **changes: str | None) -> Finding:
+    """Run the proof, which must leave nothing behind, and return its finding."""
+    finding = run_one_check(stack, "proof", **changes)
     with stack.connect() as sql:
         assert sql.execute(LEFT).fetchall() == [(0,), (0,)]
     return finding
 
 
 def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
-    """Each step and each kind of topic with its time; nothing is left."""
-    finding = proved(stack)
+    """The finding has the duration of each step and of each kind of topic."""
+    finding = run_proof(stack)
 
     assert finding.verdict == "ok", finding
     for step in ("enqueued", "joined", "leased", "settled", "message on job", "message on session"):
@@ -31,11 +31,11 @@ def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
 
 
 def test_the_step_that_fails_is_named_with_its_fix(stack: RunningStack) -> None:
-    """By the first thing that does not happen, and nothing is left either."""
+    """The finding names the first step that fails."""
     with stack.connect() as sql:
         sql.execute(PAUSE.encode())
         try:
-            finding = proved(stack)
+            finding = run_proof(stack)
         finally:
             sql.execute("delete from queue.pauses where name = 'default'")
 

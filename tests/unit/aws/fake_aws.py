@@ -1,6 +1,6 @@
-"""Amazon on this machine, as far as moto knows it: S3, KMS, SSM, SQS, all at one address.
+"""AWS on this machine by moto: S3, KMS, SSM and SQS at one address.
 
-What is put there is kept by the test process: take names of your own.
+Resources stay until the end of the test process, so tests must use different names.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from minutehand.local.aws import MotoServer
 
 @contextmanager
 def fake_aws(*more: str) -> Iterator[str]:
-    """Serve on a free port; yields the address, for AWS_ENDPOINT_URL.
+    """Serve on a free port and yield the address for AWS_ENDPOINT_URL.
 
     Args:
-        more: Services that are asked besides S3 and KMS. moto imports each at its first request,
-            which takes seconds on a busy machine: more than our clients wait.
+        more: Services that are used besides S3 and KMS. moto imports each at its first request,
+            which takes longer on a busy machine than our clients wait, so it is done here.
     """
     server = MotoServer("127.0.0.1", 0)
     server.start()

@@ -1,4 +1,4 @@
-"""What the packager takes of a project's folder."""
+"""The files of a project's folder that the packager uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minutehand.deploy.package import _mirror
 
 
 def test_no_secret_is_linked_into_the_build(tmp_path: Path) -> None:
-    """A file of includes is; what `install` keeps out of git is not."""
+    """Included files are linked, but not the files that `install` keeps out of git."""
     root, service = tmp_path / "shop", tmp_path / "service"
     root.mkdir()
     for name in ("serverless.yml", "alarms.yml", "secrets.env", "prod.env", "key.json", ".env"):

@@ -1,4 +1,4 @@
-"""Sealed values: they open in their own row, under their own key, and nowhere else."""
+"""Sealed values can be opened only in their own row and with their own key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "apollo-key-sehr-geheim-é"
 
 @pytest.fixture(params=["file", "kms"])
 def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> DataKeys:
-    """Both sources of data keys keep the same promises."""
+    """Both sources of data keys, which have the same guarantees."""
     if request.param == "file":
         return FileDataKeys(tmp_path / "keys" / "sealing.key")
     key = client(settings, "kms").create_key()["KeyMetadata"]["Arn"]
@@ -36,7 +36,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> 
 
 
 async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
-    """Also in another process, which shares nothing but the wrapping key."""
+    """Also in another process, which shares only the wrapping key."""
     sealed = await Sealer(keys).seal(SECRET, context=ACME)
 
     assert SECRET not in sealed
@@ -45,7 +45,7 @@ async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
 
 
 async def test_a_value_copied_to_another_row_stays_shut(keys: DataKeys) -> None:
-    """Who can write to the table must not be able to use another tenant's key."""
+    """A person who can write to the table must not be able to use another tenant's key."""
     sealer = Sealer(keys)
     sealed = await sealer.seal(SECRET, context=ACME)
     await sealer.open(sealed, context=ACME)
@@ -54,8 +54,8 @@ async def test_a_value_copied_to_another_row_stays_shut(keys: DataKeys) -> None:
         await sealer.open(sealed, context=GLOBEX)
 
 
-class RefusingKms:
-    """KMS that answers every call with one error."""
+class FailingKms:
+    """A KMS that returns the same error for every call."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -79,30 +79,30 @@ class RefusingKms:
 def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
     code: str, raised: type[Exception], settings: Settings
 ) -> None:
-    """A broken value is asked for again by a person, an outage by the worker."""
-    keys = KmsDataKeys(settings, "alias/any", kms=RefusingKms(code))
+    """A person must enter a broken value again, whereas the worker retries after an outage."""
+    keys = KmsDataKeys(settings, "alias/any", kms=FailingKms(code))
 
     with pytest.raises(raised):
         keys.unwrap("a", b"x", ACME)
 
 
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
-    """API and worker start together on a fresh clone."""
+    """API and worker start at the same time on a new clone."""
     path = tmp_path / "deep" / "er" / "sealing.key"
-    made: list[DataKey] = []
+    keys: list[DataKey] = []
     start = threading.Barrier(8)
 
-    def make() -> None:
+    def generate() -> None:
         start.wait()
-        made.append(FileDataKeys(path).generate(ACME))
+        keys.append(FileDataKeys(path).generate(ACME))
 
-    threads = [threading.Thread(target=make) for _ in range(8)]
+    threads = [threading.Thread(target=generate) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    opened = [FileDataKeys(path).unwrap(key.key_id, key.wrapped, ACME) for key in made]
-    assert opened == [key.plain for key in made]
+    opened = [FileDataKeys(path).unwrap(key.key_id, key.wrapped, ACME) for key in keys]
+    assert opened == [key.plain for key in keys]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]

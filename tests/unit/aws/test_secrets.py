@@ -1,4 +1,4 @@
-"""Secrets from SSM: read once, refreshed in time, and errors that name the parameter."""
+"""Secrets from SSM are read once and refreshed in time, and errors name the parameter."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def put(settings: Settings, name: str, value: str) -> None:
     )
 
 
-def naming(settings: Settings, parameter: str) -> dict[str, str]:
-    """A function's environment."""
+def function_environment(settings: Settings, parameter: str) -> dict[str, str]:
+    """Return a function's environment with the name of its parameter."""
     return {
         "SECRETS_PARAMETER": parameter,
         "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
@@ -34,7 +34,7 @@ def naming(settings: Settings, parameter: str) -> dict[str, str]:
 
 
 class Built:
-    """A handler that answers with the token it was built with."""
+    """A handler that returns the token with which it was built."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.token = environ["TOKEN"]
@@ -52,12 +52,12 @@ BUILT: list[Built] = []
 
 
 class Rotation:
-    """A handler over one parameter, with the wall clock in the test's hand."""
+    """A handler with secrets of one parameter and a wall clock that the test sets."""
 
     def __init__(self, settings: Settings, parameter: str) -> None:
         self.now = 0.0
         BUILT.clear()
-        environ = naming(settings, parameter)
+        environ = function_environment(settings, parameter)
         self.handler = RotatingHandler(environ, Built, wall_clock=lambda: self.now)
 
     def token_after(self, seconds: float) -> str:
@@ -69,7 +69,7 @@ class Rotation:
 def test_a_rotated_secret_is_taken_up_within_minutes(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No deploy for a rotation, and no call to SSM for each request."""
+    """A rotation needs no deploy, and a request no call of SSM."""
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "one"}))
     rotation = Rotation(settings, "/minutehand/test/a")
 
@@ -80,8 +80,8 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert rotation.token_after(1) == "one"
     with caplog.at_level(logging.INFO):
         assert rotation.token_after(1) == "two"
-    given = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
-    assert given == ["secrets.rotated"]
+    events = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
+    assert events == ["secrets.rotated"]
     assert [built.closed for built in BUILT] == [True, False]
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "three"}))
     assert rotation.token_after(299) == "two"
@@ -93,14 +93,14 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
 
 
 def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> None:
-    """A client of it costs as much CPU as all that a worker imports."""
+    """A client of boto3 takes as much CPU as all imports of a worker."""
     put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))
     code = (
         "import os, sys; from minutehand.aws.secrets import read_secrets;"
         "print(read_secrets(os.environ)['TOKEN'], 'boto3' in sys.modules)"
     )
 
-    environ = {**os.environ, **naming(settings, "/minutehand/test/b")}
+    environ = {**os.environ, **function_environment(settings, "/minutehand/test/b")}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
@@ -109,19 +109,21 @@ def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "problem"),
     [
         ("not json", "must be JSON"),
         ("[]", "must be an object of strings"),
         ('{"a": 1, "b": "x"}', "must be an object of strings"),
     ],
 )
-def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str, said: str) -> None:
-    """And its content is not repeated in the error."""
+def test_a_parameter_of_another_shape_is_rejected(
+    settings: Settings, value: str, problem: str
+) -> None:
+    """The error does not contain the parameter's value."""
     put(settings, "/minutehand/test/c", value)
 
-    with pytest.raises(ConfigurationError, match=said) as refused:
-        read_secrets(naming(settings, "/minutehand/test/c"))
-    assert "/minutehand/test/c" in str(refused.value)
-    assert '{"NAME":"value"}' in str(refused.value)
-    assert value not in str(refused.value)
+    with pytest.raises(ConfigurationError, match=problem) as error:
+        read_secrets(function_environment(settings, "/minutehand/test/c"))
+    assert "/minutehand/test/c" in str(error.value)
+    assert '{"NAME":"value"}' in str(error.value)
+    assert value not in str(error.value)

@@ -1,4 +1,4 @@
-"""The command's small parts: strangers' words, settings files, who one is."""
+"""Small parts of the command: texts of strangers, settings files, tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 def test_brackets_and_escapes_of_strangers_are_only_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Questions, reasons and errors come from jobs and other members."""
+    """Jobs and other members write questions, reasons and errors."""
     output = Output()
 
     output.note("Which one? [yes, no] [/dim]")
@@ -41,8 +41,8 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
-def test_what_is_no_answer_is_a_sentence(content: bytes) -> None:
-    """A page of a proxy before the API, half of an answer, or none; 204 has none to give."""
+def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
+    """The body may be a proxy's page, incomplete or empty; only 204 may have no body."""
     request = httpx.Request("GET", "https://api/api/jobs")
 
     assert parse_response(httpx.Response(204, request=request)) is None
@@ -51,13 +51,13 @@ def test_what_is_no_answer_is_a_sentence(content: bytes) -> None:
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
-    """One that was copied with a character too much."""
+    """The token may have been copied with one character too many."""
     with pytest.raises(CommandFailed, match="ASCII characters"):
         _ = Connection({}, given_token="x\N{SNOWMAN}").token
 
 
 def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
-    """`--env-file prod.env` must not be mixed with the shell's leftovers."""
+    """Variables of the shell must not override values of `--env-file prod.env`."""
     file = tmp_path / "prod.env"
     file.write_text("# a comment\nexport API_URL='https://api'\n\nSUPABASE_URL=https://x=y\n")
     environ = {"API_URL": "http://other", "SUPABASE_URL": "http://other", "HOME": "/"}
@@ -67,26 +67,26 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     file.write_text("NEXT_PUBLIC_SUPABASE_URL=https://x\n")
     assert load_values(file, environ)["SUPABASE_URL"] == "https://x"
     assert load_values(None, environ)["API_URL"] == "http://other"
-    unserved = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
-    assert load_values(None, unserved) == unserved  # as before any API is deployed
+    without_api = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
+    assert load_values(None, without_api) == without_api  # before an API is deployed
     (tmp_path / ".local").mkdir()
     (tmp_path / ".local" / "env").write_text("API_URL=http://local\n")
-    beside = {"API_URL": "http://mine", "MINUTEHAND_PROJECT": str(tmp_path)}
-    assert load_values(None, beside)["API_URL"] == "http://mine"
+    with_api = {"API_URL": "http://mine", "MINUTEHAND_PROJECT": str(tmp_path)}
+    assert load_values(None, with_api)["API_URL"] == "http://mine"
     with pytest.raises(CommandFailed, match="must be a file"):
         load_values(tmp_path / "missing", environ)
 
 
 def test_a_duration_is_the_consoles() -> None:
-    """To the last digit, where halves are rounded and units change."""
-    chance = random.Random(90)
+    """Command and console agree to the last digit, also on halves and at changes of unit."""
+    rng = random.Random(90)
     edges = [0, 68.5, 999.5, 1250, 59_949, 59_950, 59_999, 3_599_500, 3_600_000, 86_399_000, 10**9]
-    lengths = edges + [round(10 ** chance.uniform(0, 9), 1) for _ in range(500)]
+    durations = edges + [round(10 ** rng.uniform(0, 9), 1) for _ in range(500)]
     script = f"""import {{ duration }} from "{ROOT}/infra/console/lib/format.js";
-console.log(JSON.stringify({json.dumps(lengths)}.map(duration)));"""
+console.log(JSON.stringify({json.dumps(durations)}.map(duration)));"""
 
     done = subprocess.run(
         [node_binary(), "--input-type=module", "-e", script], check=True, capture_output=True
     )
 
-    assert [format_duration(each) for each in lengths] == json.loads(done.stdout)
+    assert [format_duration(value) for value in durations] == json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""`watch` prints what a job says as it comes, in one flow."""
+"""`watch` prints a job's output as it arrives, without extra line breaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def page(**more: Any) -> dict[str, Any]:
 
 
 def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """An attempt that starts again says so; a terminal obeys nothing that a job says."""
+    """A new attempt starts a new line, and control characters of a job are escaped."""
     output = Output()
     print_output(output, page(text="Grüße, "))
     print_output(output, page(text="We\x1b[2Jlt", **{"from": 7}))
@@ -41,10 +41,10 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tokyo")
 def test_instants_are_by_the_readers_clock() -> None:
-    """As in the console: a sentence has the day where it is another, programs get UTC."""
+    """As in the console, times are local, with the date if it is not today; programs get UTC."""
     line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
     assert format_log_line(line).plain == "00:04:05.678  info    x"
     assert localize_times("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."
     now = datetime.now(UTC)
-    said = localize_times(f"expected {now:%Y-%m-%d %H:%M:%S}+00")
-    assert said == f"expected {(now.hour + 9) % 24:02}:{now:%M:%S}"
+    sentence = localize_times(f"expected {now:%Y-%m-%d %H:%M:%S}+00")
+    assert sentence == f"expected {(now.hour + 9) % 24:02}:{now:%M:%S}"

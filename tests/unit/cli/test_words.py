@@ -1,4 +1,4 @@
-"""What documents, runbooks and fixes have people type is something that can be typed."""
+"""Commands in documents, runbooks and fixes exist."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.support.command import commands
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
-#: The command's name in running text, followed by a word that is no verb.
+#: Words after the command's name in running text.
 PROSE = "on else and is in with the talks reads command deploy. import"
 
-#: The folders whose pages and messages name commands; those of apps do it for theirs.
+#: Folders whose pages and messages name commands.
 PARTS = ("cli", "deploy", "local", "terminal")
 
 
 def lines_to_type() -> Iterator[tuple[Path, str]]:
-    """Every command that a document, a runbook, a fix or the database's advice names."""
+    """Yield the commands in documents, runbooks, fixes and the database's advice."""
     files = [
         ROOT / "README.md",
         *(ROOT / "supabase" / "schemas").glob("*.sql"),
@@ -39,7 +39,7 @@ def lines_to_type() -> Iterator[tuple[Path, str]]:
 
 
 def options_of(command: Any, words: list[str]) -> set[str]:
-    """The options a command takes, of its subcommand when one is named."""
+    """Return the options of a command, or of its subcommand if one is named."""
     for word in words:
         if word in getattr(command, "commands", {}):
             return options_of(command.commands[word], [])
@@ -47,28 +47,28 @@ def options_of(command: Any, words: list[str]) -> set[str]:
 
 
 def test_every_command_that_is_named_exists_with_its_options() -> None:
-    """A runbook with a misspelt option costs minutes at three in the morning."""
+    """A misspelt option in a runbook costs minutes at three in the morning."""
     known = commands()
     wrong = []
-    seen = 0
+    count = 0
     for path, line in lines_to_type():
-        verb, *words = line.split()
-        if verb in PROSE.split():
+        command, *words = line.split()
+        if command in PROSE.split():
             continue
-        seen += 1
-        if verb not in known:
+        count += 1
+        if command not in known:
             wrong.append(f"{path.relative_to(ROOT)}: minutehand {line}")
             continue
-        given = {word.split("=")[0].rstrip(".,:") for word in words if word.startswith("-")}
-        if unknown := given - options_of(known[verb], words) - {"--help"}:
+        options = {word.split("=")[0].rstrip(".,:") for word in words if word.startswith("-")}
+        if unknown := options - options_of(known[command], words) - {"--help"}:
             wrong.append(f"{path.relative_to(ROOT)}: minutehand {line} ({', '.join(unknown)})")
 
-    assert seen > 20
+    assert count > 20
     assert wrong == []
 
 
-def test_the_readme_names_every_verb() -> None:
-    """The table is the command's contents page."""
+def test_the_readme_names_every_command() -> None:
+    """The table is the index of the commands."""
     table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
 
     assert [name for name in commands() if f"`{name}" not in table] == []

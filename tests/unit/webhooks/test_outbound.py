@@ -1,4 +1,4 @@
-"""Where a webhook may lead, and that the connection goes to the address that was checked."""
+"""Webhooks may use only public addresses, and connect to the address that was checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_is_not_public_is_refused(address: str) -> None:
 
 @pytest.mark.parametrize("url", ODD_SPELLINGS.split())
 async def test_odd_spellings_lead_nowhere(url: str) -> None:
-    """The resolver's reading counts, not the spelling."""
+    """The resolved address is checked, and not the spelling."""
     async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
         with pytest.raises((AddressRejected, httpx.ConnectError)):
             await http.post(url)
@@ -41,7 +41,7 @@ async def test_odd_spellings_lead_nowhere(url: str) -> None:
 async def test_one_private_address_among_public_ones_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One who answers so has something in mind."""
+    """Such a DNS response is suspicious."""
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
     with pytest.raises(AddressRejected, match=NAME):
@@ -51,7 +51,7 @@ async def test_one_private_address_among_public_ones_is_enough(
 async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One look-up only; Host is that of the name."""
+    """There is only one look-up, and the header Host is the name."""
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,22 +62,22 @@ async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    asked = answer_with(monkeypatch, ["127.0.0.1"])
+    names = answer_with(monkeypatch, ["127.0.0.1"])
     async with server, httpx.AsyncClient(transport=PublicTransport(loopback=True)) as http:
         response = await http.post(f"http://{NAME}:{port}/in", content=b"{}")
 
     assert response.status_code == 204
     assert f"host: {NAME}:{port}".encode() in heads[0].lower()
-    assert asked == [NAME]
+    assert names == [NAME]
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> list[str]:
-    """Let the system's resolver answer so; returns the names it is asked for."""
-    asked: list[str] = []
+    """Let the system's resolver return these addresses; return the list of resolved names."""
+    names: list[str] = []
 
     def look_up(host: Any, port: Any, *_args: Any, **_options: Any) -> list[Any]:
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+        names.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return asked
+    return names
