@@ -1,6 +1,6 @@
-"""Puts beside the modules of the wheel what `minutehand.resources` finds there.
+"""Adds the files that `minutehand.resources` finds to the wheel.
 
-A hook of the build, so that `pip install` of a checkout or of an address of git has it too.
+This is a hook of the build, so that `pip install` of a checkout or a git address has them too.
 """
 
 from __future__ import annotations

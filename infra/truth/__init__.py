@@ -1,1 +1,1 @@
-"""Holds the local Data API against PostgREST: the same requests, and what may differ."""
+"""Comparison of the local Data API with PostgREST, by the same requests."""

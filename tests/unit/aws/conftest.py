@@ -1,4 +1,4 @@
-"""moto's AWS and a service with set answers, each on a port of its own."""
+"""moto's AWS and a service with prepared responses, each on a free port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.aws.fake_aws import fake_aws
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
-    """The address of a fake AWS."""
+    """Address of a fake AWS."""
     with fake_aws("ssm") as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -36,13 +36,13 @@ def settings(aws: str) -> Settings:
 
 
 class Service(ThreadingHTTPServer):
-    """An endpoint of AWS. It stores each request, and gives `left` in turn, then `answer`."""
+    """An endpoint of AWS that stores requests and returns first `left`, then always `answer`."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Message, bytes]] = []
         self.left: list[tuple[int, bytes]] = []
         self.answer: tuple[int, bytes] = (202, b"")
-        #: Closed, it holds every answer back.
+        #: While this gate is closed, no response is sent.
         self.gate, self.arrived = threading.Event(), threading.Event()
         self.gate.set()
         super().__init__(("127.0.0.1", 0), _Asked)

@@ -1,4 +1,4 @@
-"""Extra workers: for the jobs that one worker has no time for, once, and bounded."""
+"""Extra workers for a backlog, started once and up to a limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.virtual_time import LoopClock, leaping
 def tick(
     queue: ModelQueue, seconds: float, extra: int, *, fan_out: bool = True, starts: bool = True
 ) -> tuple[list[int], TickSummary]:
-    """Run jobs of so many seconds. Return the numbers of extra workers asked for, and the summary.
+    """Run jobs that take `seconds`. Return the numbers of requested extra workers, and the summary.
 
     Args:
         extra: How many it may start.
@@ -57,7 +57,7 @@ def tick(
 def test_a_backlog_starts_as_many_as_it_is_worth(
     due: int, most: int, fan_out: bool, expected: list[int]
 ) -> None:
-    """At most as many as runs are admitted, asked for once. Extra and idle workers ask for none."""
+    """They are requested once, up to the limit of runs, but not by extra or idle workers."""
 
     class Backlogged(ModelQueue):
         def _lease(self, request: Any) -> LeaseResponse:
@@ -89,7 +89,7 @@ def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
 def test_what_a_run_leaves_when_it_leases_no_more_is_counted(
     before: int, left: int, expected: list[int]
 ) -> None:
-    """Another worker continues with the jobs it could not take, but not at some limit."""
+    """Another worker continues with the jobs that this run could not lease, unless at a limit."""
 
     class Backlogged(ModelQueue):
         def _lease(self, request: Any) -> LeaseResponse:

@@ -1,4 +1,4 @@
-"""Calls of AWS without a client of boto3: repeated as it repeats them."""
+"""Calls of AWS without a client of boto3, with the retries and endpoints of boto3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonS
 
 
 def ask(service: Service, attempts: int = 1) -> bytes:
-    """Call it as SSM is called."""
+    """Call the service as SSM is called."""
     return call(
         "ssm",
         "/",
@@ -43,7 +43,7 @@ def ask(service: Service, attempts: int = 1) -> bytes:
 def test_what_may_pass_is_asked_again_once(
     aws: str, service: Service, answers: list[tuple[int, bytes]], left: int, said: str | None
 ) -> None:
-    """Many functions start at once, and SSM bounds how often it is asked."""
+    """Many functions start at once, and SSM limits its calls."""
     service.left = answers
     if said is None:
         assert ask(service, attempts=2) == b"{}"
@@ -56,7 +56,7 @@ def test_what_may_pass_is_asked_again_once(
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
     aws: str, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A host has a profile, and a function that was restored an address that gives some."""
+    """A host has a profile, and a restored function an address with credentials."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     profile = tmp_path / "credentials"
@@ -73,7 +73,7 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 def test_a_function_s_session_token_is_sent_and_signed(
     aws: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AWS knows the keys of a role by it, and refuses them without."""
+    """AWS rejects the keys of a role without it."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
     service.left = [(200, b"{}")]
 
@@ -85,14 +85,14 @@ def test_a_function_s_session_token_is_sent_and_signed(
 
 
 def asked_by_boto3(service: str, region: str) -> str:
-    """Where a client of boto3 sends its call, by the process's environment."""
+    """Return the endpoint that a client of boto3 uses in the process's environment."""
     urls: list[str] = []
 
     def note(request: Any, **_: object) -> AWSResponse:
         urls.append(request.url)
         return AWSResponse(
             request.url, 200, HTTPHeaders(), None
-        )  # it has no body: the call fails behind it
+        )  # without a body, so that the call fails after the request
 
     made: Any = boto3.client(service, region_name=region)  # type: ignore[call-overload]
     made.meta.events.register("before-send", note)
@@ -122,7 +122,7 @@ FIPS = {"AWS_USE_FIPS_ENDPOINT": "True"}
 def test_an_address_is_where_boto3_asks(
     aws: str, monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
 ) -> None:
-    """A cold start must not ask another host than every call behind it."""
+    """A cold start must call the same host as all later calls."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
 

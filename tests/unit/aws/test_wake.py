@@ -1,4 +1,4 @@
-"""The wake-up hint: sent as Lambda expects it, shared by a crowd, never in the way."""
+"""The wake-up hint is sent as Lambda expects it, shared by concurrent calls, and fails none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.aws.conftest import Service
 
 @pytest.fixture
 def settings(settings: Settings, service: Service) -> Settings:
-    """Settings that point at it."""
+    """Settings with the address of the fake service."""
     return settings.model_copy(update={"aws_endpoint_url": service.url})
 
 
@@ -27,7 +27,7 @@ def waker(settings: Settings) -> LambdaWaker:
 
 
 async def test_the_worker_is_invoked_asynchronously(waker: LambdaWaker, service: Service) -> None:
-    """An Event invoke returns at once; the request's id travels with it."""
+    """An Event invoke returns at once and has the id of the request."""
     with request_context("request-4711"):
         await waker.wake()
 
@@ -45,7 +45,7 @@ async def test_the_worker_is_invoked_asynchronously(waker: LambdaWaker, service:
 async def test_extra_workers_that_are_refused_are_left_to_the_next_tick(
     settings: Settings, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 429 is normal: it is the account's bound on concurrent runs."""
+    """A 429 is normal, because the account limits concurrent runs."""
     assert await start_extra_workers(settings, 3) == 3
     sources = [json.loads(body)["source"] for _, _, body in service.asked]
     assert sources == ["minutehand.extra_worker"] * 3
@@ -58,13 +58,13 @@ async def test_extra_workers_that_are_refused_are_left_to_the_next_tick(
 async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     waker: LambdaWaker, service: Service
 ) -> None:
-    """Who comes while an invoke is under way may have committed after its lease."""
+    """A call during an invoke may have committed after that worker's lease."""
     service.gate.clear()
     first = asyncio.ensure_future(waker.wake())
     await asyncio.to_thread(service.arrived.wait, 60)
 
     crowd = []
-    for _ in range(5):  # also those who come when others wait already
+    for _ in range(5):  # also calls that arrive while others wait already
         crowd += [asyncio.ensure_future(waker.wake(reason="redrive")) for _ in range(10)]
         await asyncio.sleep(0.01)
     service.gate.set()
