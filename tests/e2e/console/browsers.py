@@ -1,4 +1,4 @@
-"""Where Chromium is and how it is started."""
+"""Path and flags of Chromium."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FLAGS = [
 
 
 def chromium() -> str:
-    """Where Chromium is: CHROMIUM, or the system's; first the one without windows.
+    """Return the path of Chromium: CHROMIUM, or the system's, first the headless shell.
 
-    Opening a page costs the shell a ninth of what it costs the whole browser.
+    The headless shell opens a page in a ninth of the whole browser's time.
     """
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)

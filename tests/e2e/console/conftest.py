@@ -1,4 +1,4 @@
-"""A real Chromium before the running stack; every page is watched for errors and warnings."""
+"""A real Chromium in front of the running stack. A page's errors and warnings fail its test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUNNING = pytest.StashKey[Browser]()
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Browser:
-    """One for all files here; its event loop must be gone before the async tests elsewhere."""
+    """One browser for this folder. Its event loop must end before async tests elsewhere begin."""
     folder: pytest.Collector = request.node.parent
     if RUNNING not in folder.stash:
         ends = ExitStack()
@@ -42,7 +42,7 @@ def browser(request: pytest.FixtureRequest) -> Browser:
 
 @pytest.fixture
 def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
-    """A workspace of this test alone: Ada manages it, Bob is a member, Eve is a stranger."""
+    """A new workspace per test. Ada manages it, Bob is a member, and Eve has no access."""
     made = {"id": str(uuid4()), "name": f"Test {uuid4().hex[:6]}"}
     with stack.connect() as connection:
         connection.execute(
@@ -59,10 +59,10 @@ def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Begin `visit` last, so that pages are closed before the rows that they show are deleted.
+    """Set up `visit` last, so that pages are closed before their rows are deleted.
 
-    A page that still reads would report the 404 as its error. And a test here may be the one that
-    starts the stack and Chromium, a minute on a busy machine.
+    An open page would report a 404 as an error. The timeout is long because the first test starts
+    the stack and Chromium, which takes a minute on a busy machine.
     """
     item.add_marker(pytest.mark.timeout(300))
     names: list[str] = getattr(item, "fixturenames", [])
@@ -76,7 +76,7 @@ Visit = Callable[..., Visitor]
 
 @pytest.fixture
 def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> Iterator[Visit]:
-    """Open the console as somebody; at the end no page may have complained."""
+    """Return a function that opens the console. At the end no page may have errors."""
     visitors: list[Visitor] = []
 
     def open_console(
@@ -100,6 +100,6 @@ def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> I
 
 @pytest.fixture
 def worker(stack: RunningStack, workspace: dict[str, str]) -> Iterator[HandWorker]:
-    """A worker moved by hand, with a job type of this test alone."""
+    """A worker that the test controls, with a job type per test."""
     with HandWorker(stack, workspace["id"]) as hand:
         yield hand

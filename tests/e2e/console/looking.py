@@ -1,4 +1,4 @@
-"""Looking at a page: what axe finds, and whether it fits."""
+"""Checks of a page: accessibility by axe, and its width."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.support.paths import ROOT
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-#: The rules whose answer is another in another colour scheme.
+#: Rules whose result depends on the colour scheme.
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 
 def violations(page: Page, *, colours_only: bool = False) -> list[str]:
-    """What axe finds, in one line each."""
+    """Return the violations that axe finds, one line each."""
     if not page.evaluate("'axe' in window"):
         axe = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
         page.evaluate(f"() => {{ {axe} }}")
@@ -24,7 +24,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
         {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": TAGS}
     )
     found: list[dict[str, Any]] = page.evaluate(
-        # a sandboxed frame cannot be asked: its origin is no one's
+        # axe cannot check a sandboxed frame, because the frame has an opaque origin
         "(runOnly) => axe.run(document, {runOnly, resultTypes: ['violations'], iframes: false})"
         ".then((r) => r.violations)",
         only,
@@ -37,7 +37,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
 
 
 def violations_in_both_schemes(visitor: Visitor) -> list[str]:
-    """What axe finds by every rule in light, and by those of colours in dark: no other differ."""
+    """Return the violations in light by all rules, and in dark by the rules about colours."""
     found = []
     for scheme in SCHEMES:
         visitor.page.emulate_media(color_scheme=scheme)
@@ -48,5 +48,5 @@ def violations_in_both_schemes(visitor: Visitor) -> list[str]:
 
 
 def fits(page: Page) -> None:
-    """Wait until nothing is wider than the window: what was resized is drawn a moment later."""
+    """Wait until nothing is wider than the window, because a resize is drawn a moment later."""
     page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")

@@ -1,4 +1,4 @@
-"""Who visits the console, and a browser context that remembers what its pages complained of."""
+"""Visitors of the console. A visitor's browser context collects the errors of its pages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.support.stacks import RunningStack
 
 __all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "expect"]
 
-#: Of a machine ten times slower than a developer's; a condition that holds costs no time.
+#: Timeout for a machine ten times slower than a developer's. A condition that holds costs no time.
 PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-#: Browsers report every 503, but "not ready" is an answer: another test's job may be overdue.
+#: Browsers report every 503, but "not ready" is valid, since another test's job may be overdue.
 NOT_READY = re.compile(r"status of 503 .*/api/health/ready\)")
-#: A page that is left before its socket is open closes it.
+#: Warning of a page that is left before its socket is open.
 NOT_OPEN_YET = re.compile("WebSocket is closed before the connection is established")
-#: What a browser notes of a connection that was cut.
+#: Errors that a browser reports for a lost connection.
 NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
   && document.getAnimations().every((one) => one.playState !== 'running'
@@ -34,13 +34,13 @@ _GO = """async (path) => {
 
 
 class Visitor:
-    """One person's browser: own storage, one page, no forgiveness for console errors."""
+    """One person's browser with its own storage and one page. It collects console errors."""
 
     def __init__(
         self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
     ) -> None:
         options.setdefault("viewport", {"width": 1280, "height": 820})
-        options.setdefault("reduced_motion", "reduce")  # frames that no test looks at
+        options.setdefault("reduced_motion", "reduce")  # saves frames that no test checks
         self.stack = stack
         self.context = browser.new_context(base_url=stack.api_url, **options)
         self.context.set_default_timeout(PATIENCE_MS)
@@ -61,7 +61,7 @@ class Visitor:
         return page
 
     def another_tab(self, path: str) -> Page:
-        """A second page of the same browser, signed in as the first."""
+        """Open a second page of the same browser with the same session."""
         page = self._new_page()
         page.goto(path)
         return page
@@ -71,34 +71,34 @@ class Visitor:
             self._said.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
     def problems(self) -> list[str]:
-        """What was said and not expected."""
+        """Return the unexpected console messages."""
         return [said for said in self._said if not any(p.search(said) for p in self.allowed)]
 
     def remember(self, key: str, value: str) -> None:
-        """Put something into local storage before the first script of any page runs."""
+        """Set an item of local storage before the first script of any page runs."""
         pair = f"{json.dumps(key)}, {json.dumps(value)}"
         self.context.add_init_script(
-            # a sandboxed frame has no storage, and no session to be given
+            # a sandboxed frame has no storage and must get no session
             "if (top === window && localStorage.getItem("
             f"{json.dumps(key)}) === null) localStorage.setItem({pair})"
         )
 
     def sign_in(self, who: DemoUser) -> None:
-        """Take up a session without the form."""
+        """Sign in without the form."""
         self.remember("minutehand.session", json.dumps(self.stack.session_of(who.email)))
 
     def open(self, path: str) -> None:
-        """Go to an address and wait until its view is there."""
+        """Load an address and wait for its view."""
         self.page.goto(path)
         self.page.locator("h1").first.wait_for()
 
     def go(self, path: str) -> None:
-        """Go on to an address as its link does: nothing is loaded again; then wait as `settle`."""
+        """Navigate as a link does, without loading the page again, then call `settle`."""
         self.page.evaluate(_GO, path)
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing on the page is still being read and nothing moves."""
+        """Wait until the page has no reads in flight and nothing moves."""
         self.page.wait_for_function(_SETTLED)
 
     def close(self) -> None:

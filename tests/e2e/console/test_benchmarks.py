@@ -1,4 +1,4 @@
-"""Beacon's pages: submit a benchmark, see the regions' answers side by side, take the receipts."""
+"""Beacon's pages: submit a benchmark, compare the regions' answers, download the receipts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
-    """By a member, by the form; no page is reloaded on the way, and it fits a narrow screen."""
+    """A member uses the form. No page is reloaded, and the pages fit a narrow screen."""
     visitor = visit(BOB, "/benchmarks", allow=("422",))
     page = visitor.page
     page.get_by_role("button", name="New benchmark").click()

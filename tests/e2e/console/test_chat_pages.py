@@ -1,4 +1,4 @@
-"""The chat's pages: answers as they are written, work as a card that asks, and its page."""
+"""The chat's pages: live answers, cards of work with questions, and the page that work builds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ print("<b>")
 """
 
 
-def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None:
-    """By keyboard, from the list to the page that the work has built, and back to the list."""
+def test_a_chat_with_work(visit: Visit, workspace: dict[str, str]) -> None:
+    """The keyboard works from the list to the page that the work built, and back to the list."""
     visitor = visit(ADA, "/chat")
     page = visitor.page
     expect(page.get_by_text("No conversations yet")).to_be_visible()
@@ -70,10 +70,10 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     assert found == []
 
 
-def test_an_answer_is_written_stopped_asked_for_again_and_fails(
+def test_an_answer_is_streamed_stopped_retried_and_fails(
     visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
 ) -> None:
-    """Words as they come, as Markdown; what was said stays, and a reason is the answer's."""
+    """The answer appears live as Markdown, keeps its text at an end, and shows the error."""
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
     with stack.connect() as connection:

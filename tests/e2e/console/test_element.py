@@ -1,4 +1,4 @@
-"""The element and the hooks on somebody else's page without a build, with its own client."""
+"""The element and the hooks on a foreign page without a build, with the page's own client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stacks import RunningStack
 pytestmark = pytest.mark.browser
 
 EVIL = "<img src=x onerror=\"document.title='breached'\">"
-#: In place of the console's own program, so that the page has its origin and its policy.
+#: Replaces the console's program, so that the page has its origin and content policy.
 PAGE = """
 const { url, key, token, id, session } = VALUES;
 document.body.innerHTML = '<main><h1>Mine</h1><div id="jobs"></div></main>';
@@ -34,7 +34,7 @@ await import("/lib/element.js");
 """
 
 
-#: A component that enqueues, and one that shows the job of an id and notes each of its renders.
+#: A component that enqueues, and one that shows a job and records each render.
 HOOKS = """
 const { url, key, token, workspace_id, type } = VALUES;
 document.body.innerHTML = '<main><h1>Mine</h1><div id="app"></div></main>';
@@ -59,7 +59,7 @@ render(h(Mine), document.getElementById("app"));
 
 @pytest.fixture
 def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
-    """Open a page of one's own in the place of the console's program."""
+    """Open a page whose script replaces the console's program."""
 
     def open_page(script: str, **values: str | None) -> Page:
         given = {
@@ -79,10 +79,10 @@ def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[...,
     return open_page
 
 
-def test_hooks_give_the_job_of_their_id_and_act_on_it(
+def test_hooks_return_the_job_of_their_id_and_change_it(
     mine: Callable[..., Page], worker: HandWorker
 ) -> None:
-    """One after the other: no render has the first one's end when the second has begun."""
+    """Two jobs follow one another. No render shows the first job's end after the second began."""
     page = mine(HOOKS, workspace_id=worker.workspace_id, type=worker.job_type)
     status = page.locator("#app p")
     expect(status).to_have_text("none")
@@ -99,7 +99,7 @@ def test_hooks_give_the_job_of_their_id_and_act_on_it(
     expect(status).to_have_text("pending")
     assert page.evaluate("mine.followed.cancel().then((job) => job.status)") == "cancelled"
     expect(status).to_have_text("cancelled")
-    page.wait_for_function("() => ends.length === 3")  # a retry at once would have none
+    page.wait_for_function("() => ends.length === 3")  # an immediate retry would have none
     assert page.evaluate("mine.made.retry({ n: 4 }).then((job) => job.payload.n)") == 4
     page.evaluate("void mine.made.enqueue([])")
     expect(status).to_have_text("payload_invalid")
@@ -111,7 +111,7 @@ def test_hooks_give_the_job_of_their_id_and_act_on_it(
 
 
 def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: HandWorker) -> None:
-    """State, progress, question, result; what others wrote is text; a foreign id is said."""
+    """The page shows state, progress, question and result, text as text, and a foreign id."""
     page = mine(PAGE, id=worker.enqueue({}))
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Queued")
@@ -150,7 +150,7 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
 def test_a_guest_sees_the_job_of_their_session_live(
     mine: Callable[..., Page], worker: HandWorker, stack: RunningStack
 ) -> None:
-    """Without an account, by the session's id alone: state, progress, words and the end."""
+    """The session's id is enough to see state, progress, output and the end."""
     with stack.connect() as connection:
         opened = connection.execute(
             "select public.open_guest_session(%s) ->> 'session_id'", (worker.workspace_id,)

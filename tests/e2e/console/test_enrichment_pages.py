@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
-    """Save, test, a new account, its button, its job; no page is reloaded."""
+    """Save the key, test it, add an account, press its button, see its job. No page is reloaded."""
     visitor = visit(ADA, "/workspace/settings/api")
     page = visitor.page
     expect(page.get_by_text("Not configured")).to_be_visible()

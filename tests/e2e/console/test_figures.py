@@ -1,4 +1,4 @@
-"""One figure, one source: page, tab and command show the same numbers of a queue in every state."""
+"""Page, tab and command show the same numbers of a queue with jobs in every state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
-#: Jobs by state, one number for each.
+#: Number of jobs by state. Each number is different.
 PLANTED = {
     "queued": 3,
     "scheduled": 2,
@@ -33,7 +33,7 @@ PLANTED = {
 def test_page_tab_and_command_show_the_same(
     visit: Visit, stack: RunningStack, worker: HandWorker, tmp_path: Path
 ) -> None:
-    operators = stack.values["SUPABASE_SECRET_KEY"]  # under any name; it counts all workspaces
+    operators = stack.values["SUPABASE_SECRET_KEY"]  # any name, because it counts all workspaces
     variables = {name: value for name, value in stack.values.items() if value != operators}
     variables["MINUTEHAND_WORKSPACE_ID"] = worker.workspace_id
     env = tmp_path / "env"
@@ -42,7 +42,7 @@ def test_page_tab_and_command_show_the_same(
     plant(worker, run)
 
     def ended() -> dict[str, int]:
-        """Return the statistics' counts, which are made within seconds."""
+        """Wait for the statistics, which are updated within seconds, and return their counts."""
         types = run.json("status")["types"].values()
         return {name: sum(each[name] for each in types) for name in ("completed", "failed")}
 
@@ -67,7 +67,7 @@ def test_page_tab_and_command_show_the_same(
 
 
 def plant(worker: HandWorker, run: Run) -> None:
-    """Bring jobs into each state. Nothing changes by itself within an hour."""
+    """Bring jobs into each state. No job changes its state within an hour."""
     error = {"error": {"type": "E", "message": "busy"}}
     wait = {"wait": {"kind": "ask", "name": "n", "question": "Which month?"}}
     ends: dict[str, tuple[str, dict[str, Any]]] = {

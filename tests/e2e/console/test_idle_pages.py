@@ -1,4 +1,4 @@
-"""A tab that no one touches asks for nothing: what it shows comes by itself."""
+"""An idle tab sends no requests, because its socket delivers every change."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-#: A subscription says once a minute that it is still there.
+#: A subscription is renewed once a minute.
 KEPT = "/rpc/follow_topic"
-STEP_MS = 2000  # of the page's time: shorter than a reply is waited for
-STEPS_TO_REST = 8  # longer than until a heartbeat, whose reply comes after what was sent before
-STEPS = 45  # for all pages less than until a token is renewed
+STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
+STEPS_TO_REST = 8  # longer than a heartbeat's interval; its reply comes after earlier messages
+STEPS = 45  # for all pages together less than the life of a token
 
 
 ASKS, REPLY = {"heartbeat", "phx_join"}, {"phx_reply"}
@@ -34,7 +34,7 @@ HIDE = """() => {
 
 
 class _Heart:
-    """What a page asks of its sockets and of the Data API: in its time, replies would be late."""
+    """Heartbeats and calls of a page, answered outside its clock, where replies would be late."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -62,14 +62,14 @@ class _Heart:
             noted(str(ref))
 
     def beat(self) -> None:
-        """Let a step of the page's time pass, and the server answer what was sent in it."""
+        """Advance the page's clock by a step, then let the server respond."""
         self._page.clock.run_for(STEP_MS)
         while self._waiting:
             self._page.wait_for_timeout(5)
 
 
 def _requests_of(page: Page) -> list[str]:
-    """What the page asks from here on, also when a socket is opened."""
+    """Record the page's requests and new sockets from now on."""
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -81,7 +81,7 @@ def _requests_of(page: Page) -> list[str]:
 
 
 class _Ada:
-    """Makes what the pages show, by the apps' own routes."""
+    """Creates the rows that the pages show, through the routes of the apps."""
 
     def __init__(self, stack: RunningStack, workspace_id: str) -> None:
         self.workspace = {"workspace_id": workspace_id}
@@ -126,7 +126,7 @@ class _Ada:
         return str(self.post("/api/v1/jobs", {**spec, **self.workspace})["id"])
 
     def training(self) -> str:
-        """A file that is no video: its jobs fail at once."""
+        """A training of a file that is not a video, so that its jobs fail immediately."""
         content = b"this is no video"
         described = {"filename": "a.mp4", "content_type": "video/mp4", "size": len(content)}
         upload = f"/api/uploads/{self.post('/api/uploads', {**described, **self.workspace})['id']}"
@@ -139,12 +139,12 @@ class _Ada:
         return str(made["training"]["id"])
 
 
-def test_an_idle_tab_asks_for_nothing(
+def test_an_idle_tab_sends_no_requests(
     visit: Visit, stack: RunningStack, workspace: dict[str, str]
 ) -> None:
-    """A while of each page's time: no request comes twice, and no socket is opened again.
+    """While each page's clock advances, no request repeats and no socket is opened again.
 
-    Where no one looks, or a plan has ended, nothing is held open either.
+    A hidden page, or the page of an ended plan, keeps no subscription.
     """
     with _Ada(stack, workspace["id"]) as ada:
         asked_for = {"prompt": "A fair", "speed_vs_detail": "fast_but_skip_details"}
@@ -180,7 +180,7 @@ def test_an_idle_tab_asks_for_nothing(
         visitor.open(path)
         visitor.settle()
         for _ in range(STEPS_TO_REST):
-            heart.beat()  # its topic is joined, and what came meanwhile is read
+            heart.beat()  # its topic is joined, and later changes are read
         asked = _requests_of(page)
         for _ in range(STEPS):
             heart.beat()

@@ -1,4 +1,4 @@
-"""Planted incidents: page and command name the same holder, and what they print ends it."""
+"""Page and command name the same holder of an incident, and their printed steps resolve it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from minutehand.local.users import ADA
-from tests.e2e.console.incidents import INCIDENTS, Incident, Night, steps_until
+from tests.e2e.console.incidents import INCIDENTS, Incident, IncidentSetup, steps_until
 from tests.e2e.console.people import Visitor
 from tests.e2e.console.worker import delete
 from tests.support.command import Run
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def here(stack: RunningStack) -> Iterator[str]:
-    """A workspace of its own, which Ada manages."""
+    """A new workspace, which Ada manages."""
     workspace = str(uuid4())
     with stack.connect() as connection:
         connection.execute(
@@ -39,7 +39,7 @@ def here(stack: RunningStack) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def visitor(browser: Browser, stack: RunningStack, here: str) -> Iterator[Visitor]:
-    """Ada, signed in once; no page may complain."""
+    """Ada, signed in once. No page may have errors."""
     made = Visitor(browser, stack, workspace_id=here)
     made.sign_in(ADA)
     made.open("/overview")
@@ -50,15 +50,15 @@ def visitor(browser: Browser, stack: RunningStack, here: str) -> Iterator[Visito
 
 
 @pytest.fixture
-def night(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[Night]:
-    """What one incident leaves behind ends with it."""
+def incident_setup(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[IncidentSetup]:
+    """Resources of an incident, removed at the end of the test."""
     (tmp_path / "env").write_text(
         "".join(
             f"{key}={value}\n"
             for key, value in {**stack.values, "MINUTEHAND_WORKSPACE_ID": here}.items()
         )
     )
-    made = Night(stack, here, Run(env={"MINUTEHAND_ENV_FILE": str(tmp_path / "env")}))
+    made = IncidentSetup(stack, here, Run(env={"MINUTEHAND_ENV_FILE": str(tmp_path / "env")}))
     with made.ends:
         yield made
     made.one(
@@ -68,17 +68,17 @@ def night(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[Night]:
 
 
 @pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
-def test_what_is_printed_ends_the_incident(
-    visitor: Visitor, night: Night, incident: Incident
+def test_the_printed_command_resolves_the_incident(
+    visitor: Visitor, incident_setup: IncidentSetup, incident: Incident
 ) -> None:
-    """The first screen of the job and `explain` say the same holder and the same act.
+    """The job's first screen and `explain` name the same holder and the same step.
 
-    It is two clicks from Overview, and two commands end it: `explain` and what that prints. Of a
-    child that waits for something, it prints the child's.
+    The job is two clicks from Overview. Two commands resolve the incident: `explain` and the
+    command that it prints. If a child waits, `explain` prints the child's command.
     """
-    job_id = incident.plant(night)
-    until(lambda: night.explain(job_id)["reason"] == incident.reason)
-    said = night.explain(job_id)
+    job_id = incident.plant(incident_setup)
+    until(lambda: incident_setup.explain(job_id)["reason"] == incident.reason)
+    said = incident_setup.explain(job_id)
     held = said["held_by"] or {}
     assert held.get("kind") == incident.kind
     status = said["status"]
@@ -93,24 +93,24 @@ def test_what_is_printed_ends_the_incident(
     if command := said["next"][0].get("command"):
         expect(page.locator(".command").first).to_contain_text(command)
 
-    night.typed = 1  # `minutehand explain`
-    for step in steps_until(night, said):
-        night.act(step, job_id)
-    assert night.typed <= (3 if incident.kind == "child" else 2)
-    night.mend()
-    night.stop_what_is_cancelled()
+    incident_setup.command_count = 1  # `minutehand explain`
+    for step in steps_until(incident_setup, said):
+        incident_setup.act(step, job_id)
+    assert incident_setup.command_count <= (3 if incident.kind == "child" else 2)
+    incident_setup.fix()
+    incident_setup.settle_cancelled()
 
     def is_over() -> bool:
-        now = night.explain(job_id)
-        again = night.one("select true from public.jobs where replay_of = %s", job_id)
+        now = incident_setup.explain(job_id)
+        again = incident_setup.one("select true from public.jobs where replay_of = %s", job_id)
         return bool(again) or (now["reason"], now["status"]) != (incident.reason, status)
 
     until(is_over)
-    visitor.go("/overview")  # what it showed is deleted
+    visitor.go("/overview")  # the rows on the page are deleted
 
 
 def clicks_to(visitor: Visitor, job_id: str) -> int:
-    """Go from Overview to the job's page by the links that are there; count what is clicked."""
+    """Follow the links from Overview to the job's page, and return the number of clicks."""
     visitor.go("/overview")
     visitor.settle()
     clicks = [visitor.page.locator(f'main a[href="/jobs/{job_id}"]').first]

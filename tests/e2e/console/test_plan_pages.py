@@ -1,4 +1,4 @@
-"""The pages of plans: a prompt, its report as it is made, its log, and deletion."""
+"""The pages of plans: a prompt, its live report, its log, and deletion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOSTILE = "Plan a fair <img src=x onerror=alert(1)> for 200 guests"
 
 
 def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) -> None:
-    """By keyboard; what was written stays text."""
+    """The keyboard is enough, and written text stays text."""
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
     expect(page.get_by_text("No plans yet")).to_be_visible()

@@ -1,4 +1,4 @@
-"""What others wrote is text; what runs is ours; what is loaded is little and known."""
+"""Foreign text never becomes markup, and a page loads few, pinned files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
-#: Over the wire with headers, until the page is live, without the list: three seconds at 50 kB/s.
+#: Bytes with headers until the page is live, without the list: three seconds at 50 kB/s.
 FIRST_LOAD_BYTES = 150_000
-#: A hundred jobs as the local Data API sends them, which compresses nothing.
+#: Bytes of a hundred jobs from the local Data API, which does not compress.
 LIST_BYTES = 150_000
 
 
@@ -31,7 +31,7 @@ LIST_BYTES = 150_000
 def test_hostile_payloads_logs_errors_and_names_are_text(
     visit: Visit, worker: HandWorker, stack: RunningStack, workspace: dict[str, str]
 ) -> None:
-    """Nothing a job carries becomes markup or script, on any page it appears on."""
+    """No content of a job becomes markup or script on any page."""
     job_id = worker.enqueue({HOSTILE: [HOSTILE]}, idempotency_key=HOSTILE[:200])
     [lease] = worker.lease()
     worker.report(
@@ -72,7 +72,7 @@ def test_hostile_payloads_logs_errors_and_names_are_text(
 
 @pytest.mark.browser
 def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
-    """A hundred jobs, each with 180 kB of payload: one small request reads them."""
+    """One small request reads a hundred jobs with payloads of 180 kB each."""
     for _ in range(5):
         worker.enqueue_many([{"payload": {"to": "ada", "body": "x" * 180_000}}] * 20)
     visitor = visit(None, "/nowhere")
@@ -88,7 +88,7 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     )
 
     def finished(sent: dict[str, Any]) -> None:
-        if path := paths.get(sent["requestId"]):  # else the page before asked for it
+        if path := paths.get(sent["requestId"]):  # so that the earlier page's requests do not count
             bytes_of.setdefault(path, []).append(sent["encodedDataLength"])
 
     wire.on("Network.loadingFinished", finished)
@@ -101,7 +101,7 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere_or_unpinned() -> None:
-    """Every /vendor address in the console is in vendor.json, and no other host is named."""
+    """Every /vendor address of the console is in vendor.json, and it names no other host."""
     console = ROOT / "infra/console"
     pinned = set(json.loads((console / "vendor.json").read_text())["files"])
     used = set()
@@ -112,8 +112,8 @@ def test_nothing_is_loaded_from_elsewhere_or_unpinned() -> None:
     assert used == pinned
 
 
-def test_unknown_files_are_404_and_pages_are_the_console(stack: RunningStack) -> None:
-    """The router's addresses get the page, a missing module does not get HTML."""
+def test_unknown_files_are_404_and_routes_return_the_page(stack: RunningStack) -> None:
+    """The router's addresses return the page, and a missing module returns no HTML."""
     with httpx.Client(base_url=stack.api_url) as client:
         page = client.get("/accounts/123").headers
         assert client.get("/parts/nothing.js").status_code == 404

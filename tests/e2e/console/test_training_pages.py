@@ -1,4 +1,4 @@
-"""The training app's pages: from a video to its transcript, wide and narrow."""
+"""The training app's pages: from a video to its transcript, on wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ HAS_PICTURES = (
 )
 
 
-def test_a_video_becomes_a_transcript_before_ones_eyes(
+def test_a_video_becomes_a_transcript_live(
     visit: Visit, stack: RunningStack, browser: Browser
 ) -> None:
-    """Uploaded, worked on, played at a place, retried, deleted; no page is reloaded."""
+    """Upload, process, play from a line, retry and delete a video. No page is reloaded."""
     visitor = visit(ADA, "/trainings")
     page = visitor.page
     expect(page.get_by_text("No videos yet")).to_be_visible()
@@ -103,10 +103,10 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(
     expect(page.get_by_text("No videos yet")).to_be_visible()
 
 
-def test_an_upload_survives_a_lost_connection_and_a_reload_and_is_aborted(
+def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
     visit: Visit, tmp_path: Path
 ) -> None:
-    """A part that failed is sent again, one that arrived is not; what is aborted is gone."""
+    """Only a part that failed is sent again. An aborted upload leaves nothing."""
     file = tmp_path / "long.mp4"
     file.write_bytes(bytes(MIN_PART_BYTES + 5))
     page = visit(ADA, "/trainings", allow=("net::ERR_FAILED",)).page
@@ -117,7 +117,7 @@ def test_an_upload_survives_a_lost_connection_and_a_reload_and_is_aborted(
         if parts.count("1") == 1 and parts[-1] == "1":
             route.abort()
         elif parts[-1] == "1":
-            route.continue_()  # the other part is never answered
+            route.continue_()  # the other part gets no response
 
     def begin() -> None:
         page.get_by_role("button", name="New video").click()
@@ -147,8 +147,8 @@ def test_an_upload_survives_a_lost_connection_and_a_reload_and_is_aborted(
     expect(page.locator("[data-upload]")).to_have_count(0)
 
 
-def test_a_wrong_file_says_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:
-    """In seconds; the monitor has the failed jobs of all trainings."""
+def test_a_wrong_file_shows_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:
+    """The error appears within seconds. The monitor has the failed jobs of all trainings."""
     picture, empty, file = (tmp_path / name for name in ("roof.png", "none.mp4", "notes.mp4"))
     picture.write_bytes(b"no matter")
     empty.touch()

@@ -1,4 +1,4 @@
-"""Each view in Chromium: what it is for; then axe, light and dark, and a phone's width."""
+"""Each view in Chromium: its purpose, axe in light and dark, and a phone's width."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Look = Callable[[Visitor], None]
 
 
 @pytest.fixture
-def look() -> Look:
-    """See that a page is fit for everybody, on a wide screen and on a phone."""
+def check_page() -> Look:
+    """Check a page's accessibility, and its width on a wide screen and a phone."""
 
     def check(visitor: Visitor) -> None:
         visitor.settle()
@@ -37,12 +37,14 @@ def look() -> Look:
     return check
 
 
-def test_jobs_live_filtered_and_acted_on(visit: Visit, worker: HandWorker, look: Look) -> None:
-    """They come by themselves and move between states; a selection is retried with its number."""
+def test_jobs_are_live_filtered_and_retried(
+    visit: Visit, worker: HandWorker, check_page: Look
+) -> None:
+    """Jobs appear and change state live. A retry of a selection names its number of jobs."""
     visitor = visit(ADA, "/jobs")
     page = visitor.page
     expect(page.get_by_text("No jobs yet")).to_be_visible()
-    look(visitor)
+    check_page(visitor)
 
     ids = worker.enqueue_many([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
     rows = page.locator("tr.job-row")
@@ -59,7 +61,7 @@ def test_jobs_live_filtered_and_acted_on(visit: Visit, worker: HandWorker, look:
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
-    look(visitor)
+    check_page(visitor)
     page.get_by_label("Select all loaded jobs").check()
     page.get_by_role("button", name="Retry 2").click()
     page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
@@ -70,7 +72,7 @@ def test_jobs_live_filtered_and_acted_on(visit: Visit, worker: HandWorker, look:
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
 
-def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: HandWorker) -> None:
+def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many([{}] * 450)
     page = visit(ADA, "/jobs").page
     box, foot = page.locator(".table-scroll"), page.locator(".foot")
@@ -100,11 +102,11 @@ def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: Ha
     held[0].continue_()
 
     expect(foot).to_have_text("451 jobs")
-    assert page.locator("tr.job-row").count() < 60  # only what is on screen is in the page
+    assert page.locator("tr.job-row").count() < 60  # the page has only the visible rows
 
 
 def test_failures_are_grouped_and_retried_together(
-    visit: Visit, worker: HandWorker, look: Look
+    visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
     worker.enqueue_many([{}] * 3)
     for lease in worker.lease(limit=3):
@@ -117,7 +119,7 @@ def test_failures_are_grouped_and_retried_together(
     page = visitor.page
     group = page.get_by_role("row", name=re.compile("declined"))
     expect(group).to_contain_text("3")
-    look(visitor)
+    check_page(visitor)
 
     group.get_by_role("button", name="Retry 3").click()
     page.get_by_role("dialog").get_by_role("button", name="Retry 3 jobs").click()
@@ -125,15 +127,15 @@ def test_failures_are_grouped_and_retried_together(
     expect(page.get_by_text("No failed jobs")).to_be_visible()
 
 
-def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: Look) -> None:
-    """Without a reload: progress, log, a question answered where it is asked, attempts, result."""
+def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, check_page: Look) -> None:
+    """Progress, log, question, attempts and result appear without a reload."""
     job_id = worker.enqueue({"n": 1})
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator("h1 .badge")).to_have_text("Queued")
     lease = worker.lease_soon()
     expect(page.locator("h1 .badge")).to_have_text("Running")
-    expect(page.get_by_role("progressbar")).to_have_count(0)  # none was said, which is not 0 %
+    expect(page.get_by_role("progressbar")).to_have_count(0)  # no report is not 0 %
     worker.report(lease, 40, "half of it")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
@@ -150,7 +152,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
 
     worker.settle(lease, "waiting", wait={"kind": "ask", "name": "q", "question": "Which colour?"})
     expect(page.get_by_text("Which colour?")).to_be_visible()
-    look(visitor)
+    check_page(visitor)
     page.get_by_placeholder("Your answer").fill("blue")
     page.get_by_role("button", name="Answer", exact=True).click()
 
@@ -160,7 +162,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
     expect(page.get_by_role("region", name="Result")).to_contain_text("42")
     waterfall = page.get_by_role("list", name="Waterfall")
     expect(waterfall).to_be_visible()
-    look(visitor)
+    check_page(visitor)
     waterfall.get_by_role("button", name=re.compile("paint")).click()
     expect(page.get_by_role("region", name="Details of paint")).to_contain_text("blue")
     page.get_by_role("button", name="Run again from here").click()
@@ -168,10 +170,10 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
     expect(page.get_by_text("from paint")).to_be_visible()
 
 
-def test_a_failed_job_says_why_and_runs_again_with_another_payload(
-    visit: Visit, worker: HandWorker, look: Look
+def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
+    visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
-    """The cause, its line and the remedy are on the first screen."""
+    """The first screen shows the cause, its line and the step to resolve it."""
     job_id = worker.enqueue({"month": "2026-13"})
     frame = {"file": "invoices.py", "line": 42, "function": "mail", "own": True}
     error = {"type": "Boom", "message": "there is no month 13", "traceback": {"frames": [frame]}}
@@ -181,7 +183,7 @@ def test_a_failed_job_says_why_and_runs_again_with_another_payload(
     expect(page.locator(".error-text")).to_have_text("there is no month 13")
     expect(page.locator("h2", has_text="Boom")).to_contain_text("invoices.py:42")
     expect(page.locator(".remedy").first).to_contain_text("Fix the cause")
-    look(visitor)
+    check_page(visitor)
 
     page.get_by_role("button", name="Retry with another payload").click()
     form = page.get_by_role("dialog")
@@ -192,15 +194,15 @@ def test_a_failed_job_says_why_and_runs_again_with_another_payload(
     expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
 
 
-def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: HandWorker) -> None:
-    """No read is waited for without an end: a page says what it does not know, and continues."""
+def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: HandWorker) -> None:
+    """A read has a timeout. The page then names what it could not read, and continues."""
     worker.enqueue()
     visitor = visit(ADA, "/jobs", allow=(NETWORK,))
     page = visitor.page
     expect(page.locator(".freshness")).to_have_text("Live")
     visitor.context.route("**/rest/v1/**", lambda _: None)
     worker.enqueue()
-    expect(page.locator(".incidents")).to_contain_text("The Data API has not answered")
+    expect(page.locator(".incidents")).to_contain_text("The Data API has not responded")
     expect(page.locator(".freshness")).to_have_text("Catching up")
     fresh = visitor.another_tab("/jobs")
     expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
@@ -211,20 +213,20 @@ def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: Hand
         expect(tab.locator("tr.job-row")).to_have_count(2)
 
 
-def test_a_type_is_enqueued_by_its_form_and_paused(
-    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
+def test_a_form_enqueues_a_job_and_a_type_is_paused(
+    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
 ) -> None:
-    """The form names a rejected field. Every page names a pause, and what else stops the type."""
+    """The form names a rejected field. Every page names a pause and other causes of a stop."""
     properties = {"month": {"type": "string"}}
     worker.register(
         payload_schema={"type": "object", "required": ["month"], "properties": properties}
     )
     visitor = visit(ADA, "/types", allow=("422",))
     page = visitor.page
-    look(visitor)
+    check_page(visitor)
     page.get_by_role("link", name=worker.job_type).click()
     expect(page.get_by_role("heading", name="Payload schema")).to_be_visible()
-    look(visitor)
+    check_page(visitor)
     page.get_by_role("button", name="Enqueue").click()
     form = page.get_by_role("dialog")
     form.get_by_role("button", name="as JSON").click()
@@ -242,7 +244,7 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
     visitor.open("/schedules")
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
-    look(visitor)
+    check_page(visitor)
 
     with stack.connect() as operator:
         request = Jsonb({"kind": "job_type", "name": worker.job_type})
@@ -252,8 +254,8 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     expect(page.locator(".toast")).to_contain_text("still paused. An operator can resume the type")
 
 
-def test_schedules_and_webhooks_are_kept_by_managers(
-    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
+def test_managers_change_schedules_and_webhooks(
+    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
 ) -> None:
     visitor = visit(ADA, "/schedules")
     page = visitor.page
@@ -271,7 +273,7 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     visitor.open("/schedules")
     row.get_by_role("button", name="Switch off").click()
     expect(row).to_contain_text("Off")
-    look(visitor)
+    check_page(visitor)
     row.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete the schedule").click()
     expect(page.get_by_text("No schedules")).to_be_visible()
@@ -285,9 +287,9 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     expect(hook).to_contain_text("On")
     hook.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("link", name="The delivery")).to_be_visible()
-    look(visitor)
+    check_page(visitor)
 
-    # nothing takes it there, so the page says what each delivery met with
+    # no server takes it there, so the page shows each delivery's error
     with stack.connect() as database:
         failed = "select true from queue.webhooks where url = %s and failures > 0"
         until(lambda: database.execute(failed, ["https://hooks.invalid/hooks"]).fetchone())
@@ -302,10 +304,10 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     expect(member.get_by_role("button", name="Add a webhook")).to_have_count(0)
 
 
-def test_the_overview_shows_rates_and_what_fails(
-    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
+def test_the_overview_shows_rates_and_failures(
+    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
 ) -> None:
-    """A pause from there is named on the page of a job that it holds, which leads back to it."""
+    """The page of a held job names a pause from the Overview and links back to it."""
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
@@ -319,7 +321,7 @@ def test_the_overview_shows_rates_and_what_fails(
     page = visitor.page
     expect(page.get_by_role("heading", name="What fails")).to_be_visible()
     expect(page.locator(".uplot").first).to_be_visible()
-    look(visitor)
+    check_page(visitor)
 
     page.get_by_role("button", name="Pause jobs").click()
     page.get_by_label("Reason, if any").fill("we move the ledger")
@@ -332,25 +334,27 @@ def test_the_overview_shows_rates_and_what_fails(
     expect(page.get_by_role("button", name="Pause jobs")).to_be_visible()
 
 
-def test_the_way_in_and_out(visit: Visit, look: Look) -> None:
-    """One click signs a demo account in; who signs out, or was signed out, is led back."""
+def test_sign_in_and_sign_out(visit: Visit, check_page: Look) -> None:
+    """One click signs in to a demo account. Afterwards a sign-in returns to the same page."""
     visitor = visit(None, "/jobs")
     page = visitor.page
-    look(visitor)
+    check_page(visitor)
     page.get_by_role("button", name=re.compile(ADA.email)).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, look: Look) -> None:
-    """Find, open and cancel a job, go to a view, ask for help; what opens over a page, too."""
+def test_common_actions_work_by_keyboard(
+    visit: Visit, worker: HandWorker, check_page: Look
+) -> None:
+    """Find, open and cancel a job, change the view and open the help, all by keyboard."""
     worker.enqueue({})
     visitor = visit(ADA, "/jobs")
     page = visitor.page
     expect(page.locator("tr.job-row")).to_have_count(1)
     page.keyboard.press("?")
-    look(visitor)
+    check_page(visitor)
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type(worker.job_type)
@@ -362,19 +366,19 @@ def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, lo
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.get_by_role("button", name="Cancel", exact=True).press("Enter")
     expect(page.get_by_role("button", name="Keep it")).to_be_focused()
-    look(visitor)
+    check_page(visitor)
     page.get_by_role("button", name="Cancel 1 job").press("Enter")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     expect(page.locator(".actions button:focus")).to_have_text("Retry")
     page.keyboard.press("Control+k")
-    expect(page.locator(".palette-input")).to_be_focused()  # it loads when first asked for
+    expect(page.locator(".palette-input")).to_be_focused()  # its module is loaded on first use
     page.keyboard.type("schedules")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")
 
 
-def test_times_are_by_the_server_s_clock(visit: Visit, worker: HandWorker) -> None:
-    """A browser two hours ahead takes no new job for an old one."""
+def test_times_use_the_server_s_clock(visit: Visit, worker: HandWorker) -> None:
+    """A browser whose clock is two hours ahead does not show a new job as old."""
     worker.enqueue()
     visitor = visit(None, "/nowhere")
     visitor.sign_in(ADA)

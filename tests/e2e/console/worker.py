@@ -1,4 +1,4 @@
-"""A worker moved by hand: tests say when a job is leased, reports, settles or is lost."""
+"""A worker that a test controls: when it leases, reports, settles or loses a job."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.stacks import RunningStack
 
 
 def delete(stack: RunningStack, statement: str, *values: Any) -> None:
-    """Delete what a test has made, while the stack's own workers may still run some of it.
+    """Delete the rows of a test while the stack's own workers may still run some of its jobs.
 
-    A deletion waits for the jobs that run as it begins. A job that is leased after that is locked
-    before the app's rows, which the deletion locks first: of a deadlock's two transactions one
-    fails and is to be repeated.
+    A deletion waits for running jobs. A job that is leased later locks its row before the app's
+    rows, and the deletion locks them in the other order. One of the two then fails with a deadlock,
+    so the deletion is repeated.
     """
     with stack.connect() as connection:
         while True:
@@ -28,12 +28,12 @@ def delete(stack: RunningStack, statement: str, *values: Any) -> None:
                 time.sleep(0.05)
 
 
-#: Until what must come; it ends as soon as it is there.
+#: Timeout of a wait, which ends as soon as its condition holds.
 PATIENCE_SECONDS = 60.0
 
 
 class HandWorker:
-    """Leases jobs of one type, for which no one else has a processor."""
+    """Leases jobs of one type that no other worker serves."""
 
     def __init__(
         self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None, **policy: Any
@@ -51,7 +51,7 @@ class HandWorker:
             raise
 
     def register(self, **policy: Any) -> None:
-        """Publish the type, as a deploy does."""
+        """Register the type, as a deploy does."""
         self._call("register_job_types", {"p_types": [{"job_type": self.job_type, **policy}]})
 
     def __enter__(self) -> Self:
@@ -66,9 +66,9 @@ class HandWorker:
         self, function: str, arguments: dict[str, Any], headers: dict[str, str] | None = None
     ) -> Any:
         give_up = time.monotonic() + PATIENCE_SECONDS
-        # a token lives as long as a test, and a thousand histories are longer than that
+        # a thousand histories take longer than the life of a token
         headers = headers or self._stack.headers(self._stack.token(None, role="job_worker"))
-        # as every client of the Data API: 503 while it reads a changed schema means once more
+        # repeat on 503, because the Data API is loading a changed schema
         while True:
             answer = self._client.post(function, json=arguments, headers=headers)
             if answer.status_code != 503:
@@ -79,7 +79,7 @@ class HandWorker:
         return answer.json()
 
     def enqueue(self, payload: Any = None, **options: Any) -> str:
-        """Add a job; returns its id."""
+        """Add a job and return its id."""
         return self.enqueue_many([{"payload": payload or {}, **options}])[0]
 
     def enqueue_many(self, jobs: list[dict[str, Any]]) -> list[str]:
@@ -95,10 +95,10 @@ class HandWorker:
         return [one["job"]["id"] for one in made["jobs"]]
 
     def lease(self, limit: int = 1) -> list[dict[str, Any]]:
-        """Lease `limit` jobs; a lease is `{job, fence, …}`.
+        """Lease `limit` jobs. A lease is `{job, fence, …}`.
 
-        What another worker is looking at is passed over, and reclaims and promotions happen once
-        a second: as a worker does, ask again.
+        Call again like a worker if jobs are missing, because rows that another worker has locked
+        are skipped, and reclaims and promotions happen once per second.
         """
         leases: list[dict[str, Any]] = []
         give_up = time.monotonic() + PATIENCE_SECONDS
@@ -128,7 +128,7 @@ class HandWorker:
     def report(
         self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any
     ) -> str:
-        """Report progress and log lines; returns ok, cancel or lost."""
+        """Report progress and log lines. Returns ok, cancel or lost."""
         item: dict[str, Any] = {"job_id": lease["job"]["id"], "fence": lease["fence"], **more}
         if percentage is not None:
             item["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}
@@ -137,7 +137,7 @@ class HandWorker:
         return str(answer["results"][0]["outcome"])
 
     def settle(self, lease: dict[str, Any], outcome: str = "completed", **more: Any) -> str:
-        """End the attempt; returns what became of that."""
+        """End the attempt and return the database's result."""
         item = {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": outcome, **more}
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
         return str(answer["results"][0]["outcome"])
