@@ -1,4 +1,4 @@
-"""Watchers while so many large reads run that the database refuses more."""
+"""Watches while the database rejects further large reads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.integration.api.test_streams import follow
 from tests.support.engine import ACME, ADA
 
 
-async def test_who_watches_waits_while_too_many_read_much(api: Api) -> None:
-    """A stream continues and misses nothing; a single read learns when to repeat."""
+async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
+    """A stream continues and misses nothing. A single read gets the time of its retry."""
     engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
     engine.enqueue_many(101)
     async with asyncio.timeout(60):

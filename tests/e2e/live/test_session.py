@@ -1,7 +1,7 @@
-"""One client of supabase-js, the oldest and the newest that may be used, through outages and users.
+"""Clients of the oldest and newest supported supabase-js through outages and changes of user.
 
 Everything is real: the client, the Data API, Auth, and the Realtime process, which is stopped,
-killed and cut off.
+killed and disconnected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRIVER = Path(__file__).parent / "js" / "session.mjs"
 
 
 class Page:
-    """The Node process that holds the client, and what it has said."""
+    """A Node process with a client, and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -40,7 +40,7 @@ class Page:
 
     @classmethod
     async def open(cls, stack: RunningStack, url: str, library: Path) -> Self:
-        """Start it; nothing is followed yet."""
+        """Start the process, which follows nothing yet."""
         key = stack.supabase_publishable_key
         request = {"url": url, "key": key, "library": str(library)}
         process = await asyncio.create_subprocess_exec(
@@ -53,7 +53,7 @@ class Page:
         return cls(process)
 
     async def says(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Wait for the next thing it says that is so."""
+        """Wait for the next output line that matches."""
         assert self._process.stdout is not None
         async with asyncio.timeout(120):
             while line := await self._process.stdout.readline():
@@ -63,7 +63,7 @@ class Page:
         raise AssertionError(f"it ended: {self.said[-20:]}")
 
     async def shows(self, is_it: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
-        """Wait until what is shown of the job and of the list is so."""
+        """Wait until the states of the job and the list match."""
 
         def is_so(_: object = None) -> bool:
             return is_it(self.shown("job"), self.shown("list"))
@@ -72,64 +72,65 @@ class Page:
             await self.says(is_so)
 
     async def is_fresh(self, *words: str) -> None:
-        """Wait until both, the job and the list, are shown as one of these."""
+        """Wait until the freshness of both the job and the list is one of these."""
         await self.shows(lambda *both: {one["freshness"] for one in both} <= set(words))
 
     def shown(self, of: str) -> dict[str, Any]:
-        """What is shown of the job, or of the list."""
+        """Return the shown rows of the job or the list."""
         nothing = {"of": of, "freshness": None, "missing": None, "problem": None}
         return next((one for one in reversed(self.said) if one.get("of") == of), nothing)
 
     async def does(self, name: str, **values: Any) -> None:
-        """Have it do something; returns when it is done."""
+        """Send a command and wait until it is done."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps({'name': name, **values})}\n".encode())
         await self.says(lambda said: said.get("done") == name)
 
     @property
     def events(self) -> list[int]:
-        """The numbers of the events it was given."""
+        """Return the numbers of the received events."""
         return [said["event"] for said in self.said if "event" in said]
 
     async def close(self) -> None:
-        """End it."""
+        """End the process."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.communicate()
 
 
 class Pages:
-    """The oldest and the newest supabase-js side by side: what happens to one does to both."""
+    """Two pages with the oldest and the newest supabase-js, which get the same commands."""
 
     def __init__(self, pages: list[Page]) -> None:
         self._pages = pages
 
     async def all(self, act: Callable[[Page], Awaitable[object]]) -> None:
-        """Have both do something, or wait for both."""
+        """Send a command to both pages, or wait for both."""
         await asyncio.gather(*(act(page) for page in self._pages))
 
     async def are(self, *words: str) -> None:
-        """Wait until all is shown as one of these."""
+        """Wait until the freshness on both pages is one of these."""
         await self.all(lambda page: page.is_fresh(*words))
 
     async def end_with(self, events: list[int]) -> None:
-        """Wait for the job's end; each event has come once and in order."""
+        """Wait for the job's end, and check that each event came once and in order."""
         await self.all(lambda page: page.says(lambda said: "ended" in said))
         assert [page.events for page in self._pages] == [events, events]
 
 
 @pytest.fixture
 def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand."""
+    """A worker that the test controls."""
     with HandWorker(stack, stack.demo_workspace_id) as hand:
         yield hand
 
 
 @pytest.fixture(scope="session")
 def libraries() -> list[Path]:
-    """The oldest and the newest supabase-js that the package may be used with.
+    """The oldest and the newest supabase-js that the package supports.
 
-    As the package's range and this project's own dependency say; fetched once per machine.
+    They are the start of the package's range and this project's own dependency, fetched once per
+    machine.
     """
     package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
     oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")
@@ -147,7 +148,7 @@ def libraries() -> list[Path]:
 async def pages_of(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> AsyncIterator[tuple[Pages, Wire, dict[str, Any]]]:
-    """Ada's two pages, live, over a wire of their own; and the lease of the job they follow."""
+    """Open Ada's two live pages over one proxy. Also yields the lease of their job."""
     job = await asyncio.to_thread(worker.enqueue)
     lease = await asyncio.to_thread(worker.lease_soon)
     async with Wire(int(stack.supabase_url.rsplit(":", 1)[1])) as wire:
@@ -171,7 +172,7 @@ async def sign_in(page: Page, stack: RunningStack, email: str) -> None:
 
 @contextmanager
 def realtime_of(stack: RunningStack) -> Iterator[psutil.Process]:
-    """The stack's Realtime process; it runs on at the end, whatever was done to it."""
+    """The stack's Realtime process, which runs again at the end of the test."""
     launcher = psutil.Process(stack.launcher.pid)
     [process] = [
         one
@@ -189,7 +190,7 @@ def realtime_of(stack: RunningStack) -> Iterator[psutil.Process]:
 async def test_after_an_outage_a_page_is_live_and_has_missed_nothing(
     stack: RunningStack, worker: HandWorker, libraries: list[Path], outage: str
 ) -> None:
-    """Realtime is stopped or killed, or nothing at all comes through: what is said is true."""
+    """The reported freshness is true when Realtime stops, dies, or delivers nothing."""
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
         with realtime_of(stack) as realtime:
             if outage == "black hole":
@@ -198,7 +199,7 @@ async def test_after_an_outage_a_page_is_live_and_has_missed_nothing(
             else:
                 realtime.send_signal(signal.SIGSTOP if outage == "stopped" else signal.SIGKILL)
             await asyncio.to_thread(worker.report, lease, 50)
-            # a killed one may be back before a page has said that it was gone
+            # a killed process may be back before a page reports the outage
             words = ("offline",) if outage == "black hole" else ("polling",)
             await pages.are(*words, *(("catching-up", "live") if outage == "killed" else ()))
             wire.is_hole = False
@@ -212,10 +213,10 @@ async def test_after_an_outage_a_page_is_live_and_has_missed_nothing(
 async def test_another_user_is_shown_nothing_of_the_first(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> None:
-    """Ada signs out, Eve signs in on the same page; Ada comes back and has missed nothing.
+    """Ada signs out, and Eve signs in on the same page. Ada returns and has missed nothing.
 
-    What was sent to Ada comes late, by the same socket, while Eve's channel of the topic is asked
-    for: supabase-js asks for it before the server has said that the first one is left.
+    Messages to Ada arrive late on the same socket, while Eve's channel of the topic is joining.
+    supabase-js joins it before the server has confirmed that the first channel is left.
     """
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
 
@@ -244,10 +245,10 @@ async def test_another_user_is_shown_nothing_of_the_first(
         await pages.end_with([1, 2, 3, 4])
 
 
-async def test_a_token_that_cannot_be_renewed_empties_nothing(
+async def test_a_token_that_cannot_be_renewed_discards_nothing(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> None:
-    """A page wakes with an old token while Auth is away: no one has signed out."""
+    """A page that wakes with an old token during an outage of Auth does not sign out."""
     async with pages_of(stack, worker, libraries) as (pages, _, lease):
         await pages.all(lambda page: page.does("block", part="/auth/v1/token"))
         await pages.all(lambda page: page.does("sleep", seconds=3700))

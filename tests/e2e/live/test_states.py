@@ -1,4 +1,4 @@
-"""A rule that is written twice, since a page's clock moves a job from scheduled to queued."""
+"""The console and SQL derive a job's state alike, because a page's clock ends a delay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unnest('{pending,processing,waiting,completed,failed,cancelled}'::text[]) a
 
 
 def test_the_console_derives_the_state_that_sql_does(renewed: Renewed) -> None:
-    """In every case of status, attempts and times."""
+    """Every combination of status, attempts and times gives the same state."""
     with renewed.connect() as connection:
         cases = [case for (case,) in connection.execute(CASES)]
     module = (ROOT / "infra" / "console" / "lib" / "states.js").as_uri()

@@ -1,7 +1,8 @@
-"""A wire that loses messages: a TCP proxy that drops frames, is cut, falls silent, is a black hole.
+"""A TCP proxy that drops frames, closes connections, falls silent, or becomes a black hole.
 
-Between a client and the stack's gateway or the Realtime server. Ordinary HTTP passes; what is
-dropped comes from a seeded generator. Doubled and swapped messages are in the stories of follow.
+It runs between a client and the stack's gateway or the Realtime server. Ordinary HTTP passes. A
+seeded generator chooses the dropped frames. The unit tests of follow have repeated and swapped
+messages.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Wire:
     """A proxy to one port of this machine.
 
     Attributes:
-        drop: The share of messages to clients that is lost from now on.
-        dropped: How many were.
-        swallowed: How often something was said on a connection that had fallen silent.
+        drop: Share of messages to clients to drop from now on.
+        dropped: Number of dropped messages.
+        swallowed: Number of sends on a connection that has fallen silent.
         closed: Whether new connections are refused.
-        is_hole: Whether new connections are taken, and nothing passes on them for ever.
+        is_hole: Whether new connections are accepted but pass nothing.
     """
 
     def __init__(self, port: int, *, seed: int = 0) -> None:
@@ -51,30 +52,30 @@ class Wire:
 
     @property
     def url(self) -> str:
-        """Where clients go."""
+        """URL for clients."""
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def cut(self) -> int:
-        """Abort every connection; how many there were."""
+        """Abort every connection and return their number."""
         for writers in self._links.values():
             for writer in writers:
                 writer.transport.abort()
         return len(self._links)
 
     def fall_silent(self) -> None:
-        """Let nothing pass on the present connections any more, and keep them open."""
+        """Pass nothing more on the current connections, but keep them open."""
         self._silent |= set(self._links)
 
     def hold(self) -> None:
-        """Keep what is sent to clients on sockets, until it is let go."""
+        """Hold messages to clients until `let_go`."""
         self._passes.clear()
 
     def let_go(self) -> None:
-        """Bring what was kept, in order, and what comes."""
+        """Deliver the held messages in order, then pass new ones."""
         self._passes.set()
 
     def heal(self) -> None:
-        """Let all pass again: a socket that fell silent stays so, of other requests none hangs."""
+        """Pass everything again. A silent socket stays silent, but no other request hangs."""
         self.closed = self.is_hole = False
         for task, writers in self._links.items():
             if task not in self._sockets:
@@ -94,7 +95,7 @@ class Wire:
                 writers.append(up)
                 await self._relay(task, (reader, writer), (server, up))
         except (OSError, asyncio.IncompleteReadError):
-            pass  # either side is gone
+            pass  # one side has disconnected
         finally:
             del self._links[task]
             self._silent.discard(task)
@@ -108,9 +109,9 @@ class Wire:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
-        """Until either side is gone."""
+        """Relay data until one side disconnects."""
         lines = (await client[0].readuntil(b"\r\n\r\n")).split(b"\r\n")
-        # compressed frames could not be distinguished
+        # the proxy cannot parse compressed frames
         head = b"\r\n".join(line for line in lines if not line.lower().startswith(COMPRESSION))
         server[1].write(head)
         protocol = None
@@ -146,7 +147,7 @@ class Wire:
                 await asyncio.gather(*ways, return_exceptions=True)
 
     def _some_of(self, protocol: Protocol, data: bytes) -> bytes:
-        """What is not dropped of the frames that have arrived whole."""
+        """Return the complete frames without the dropped ones."""
         protocol.receive_data(data)
         kept = b""
         for frame in protocol.events_received():

@@ -1,4 +1,4 @@
-"""The page of a streaming chat followed to the letter: a Next.js project, its stack, its pages."""
+"""A Next.js project built exactly by the page of a streaming chat, with its stack and pages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
-#: What `create-next-app` makes, with pages of the tests; its lock has their versions.
+#: Project of `create-next-app` with pages of the tests. Its lock file pins the versions.
 PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
-#: Answers that a test speaks: an attempt reads the lines of a file of its own as they come.
+#: Model whose answers a test writes. An attempt follows the lines of its own file.
 PACED = """\
 import asyncio
 import os
@@ -62,19 +62,19 @@ async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
 
 @dataclass(frozen=True)
 class Site:
-    """A running chat, and what its model says."""
+    """A running chat, and the file of its model's answers."""
 
     url: str
     stack: RunningStack
     folder: Path
 
     def say(self, chat: str, *lines: str, attempt: int = 1) -> None:
-        """Have an attempt at a chat's answer do this next: `say …`, `end`, `fail …` or `die`."""
+        """Append a command for an attempt at a chat's answer: `say …`, `end`, `fail …` or `die`."""
         with (self.folder / "scripts" / f"{chat}.{attempt}").open("a") as script:
             script.writelines(f"{line}\n" for line in lines)
 
     def jobs(self, chat: str) -> list[tuple[str, int]]:
-        """The status and the attempts of each job of a chat, the first made first."""
+        """Return the status and attempts of each job of a chat, the oldest first."""
         asked = (
             "select status::text, attempts from minutehand.jobs where session_id = %s order by id"
         )
@@ -83,16 +83,16 @@ class Site:
 
 
 def files_of(page: Path) -> dict[str, str]:
-    """The files that a page has its reader write, by their paths."""
+    """Return the files of a page's code blocks by their paths."""
     block = r"^`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
     return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 
 
 def write_project(folder: Path, environment: Environment, archive: Path) -> None:
-    """What the page says up to its last command, with the archive and the wheel as built."""
+    """Follow the page up to its last command, with the built archive and wheel."""
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
     packages = made_once_in(_kept("packages"), _install)
-    # linked, not copied: they are 400 MB, and nothing writes into them
+    # link the modules, because they are 400 MB and nothing writes into them
     subprocess.run(["cp", "-al", f"{packages}/node_modules", folder], check=True)
     with tarfile.open(archive) as tar:
         tar.extractall(folder / "unpacked", filter="data")
@@ -106,7 +106,7 @@ def write_project(folder: Path, environment: Environment, archive: Path) -> None
 
 
 def _kept(name: str) -> Path:
-    """A folder that is kept from run to run, for this lock."""
+    """Return a folder for this lock file that later runs use again."""
     lock = hashlib.sha256((PROJECT / "package-lock.json").read_bytes()).hexdigest()
     return CACHE / f"nextjs-{name}-{lock[:16]}"
 
@@ -120,7 +120,7 @@ def _install(folder: Path) -> None:
 
 @contextmanager
 def running_site(folder: Path, environment: Environment) -> Iterator[Site]:
-    """Build and serve a project beside its own stack."""
+    """Build a project and serve it together with its own stack."""
     environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
     environ["MINUTEHAND_PROJECT"] = str(folder)
     state = folder / ".local"

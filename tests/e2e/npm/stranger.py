@@ -1,4 +1,4 @@
-"""A stranger's npm project: the packed archive, supabase-js and TypeScript, nothing of ours."""
+"""A foreign npm project with the packed archive, supabase-js and TypeScript."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REACTS = ("18", "19")
 
 
 def install(folder: Path, *packages: str) -> None:
-    """Install packages, each as npm writes it, into a project of nothing else in the folder."""
+    """Create a project in the folder and install packages, each named as in npm."""
     package = {"name": "stranger", "private": True, "type": "module"}
     (folder / "package.json").write_text(json.dumps(package))
     shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
@@ -32,13 +32,13 @@ def install(folder: Path, *packages: str) -> None:
 
 @dataclass(frozen=True)
 class Stranger:
-    """An npm project in a folder of its own."""
+    """An npm project in its own folder."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
-        """Install the archive, what it depends on, and further packages, each `name@version`."""
+        """Install the archive, its dependencies, and further packages, each `name@version`."""
         ours = json.loads((ROOT / "package.json").read_text("utf-8"))
         install(
             folder,
@@ -50,7 +50,7 @@ class Stranger:
         return cls(folder)
 
     def node(self, script: str, *arguments: str) -> str:
-        """Run a script of an installed package; returns what it prints, complaints too."""
+        """Run a script of an installed package and return its output and errors."""
         done = subprocess.run(
             [str(node_binary()), str(self.folder / "node_modules" / script), *arguments],
             cwd=self.folder,
@@ -69,12 +69,12 @@ class Stranger:
         declarations: bool = False,
         library: bool = False,
     ) -> str:
-        """Compile strictly; returns what tsc complains about, but for supabase-js's own types.
+        """Compile strictly and return the errors of tsc, without errors in supabase-js's types.
 
         Args:
-            declarations: Check what is in `.d.ts` files too: it takes as long again, and says the
-                same whenever the other arguments are the same.
-            library: And in TypeScript's own, to whose events ours are added.
+            declarations: Also check `.d.ts` files, which doubles the time. The result depends only
+                on the other arguments.
+            library: Also check TypeScript's own library, to whose events the package adds its own.
         """
         folder = f"./node_modules/types-react-{react}"
         options = {

@@ -1,4 +1,4 @@
-"""A streaming chat by its page alone: `useChat` of the AI SDK in Next.js, its answers our jobs."""
+"""A streaming chat built by its page: `useChat` of the AI SDK in Next.js, with jobs as replies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.console.people import PATIENCE_MS
 from tests.e2e.npm.site import Site, running_site, write_project
 from tests.support.patience import until
 
-#: The first builds the wheel and the project, and starts its stack.
+#: The first test builds the wheel and the project, and starts its stack.
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 def site(
     environment: Environment, npm_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A project of its own: the page is followed with the wheel's stack and tenancy `personal`."""
+    """A project that follows the page, with the wheel's stack and tenancy `personal`."""
     folder = tmp_path_factory.mktemp("site") / "my-chat"
     write_project(folder, environment, npm_archive)
     with running_site(folder, environment) as running:
@@ -34,7 +34,7 @@ def site(
 
 @pytest.fixture
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    """A browser in which Ada has signed in by the page's form; no page of it may complain."""
+    """Browser in which Ada has signed in by the page's form. No page may have errors."""
     context = browser.new_context(base_url=site.url)
     context.set_default_timeout(PATIENCE_MS)
     said: list[str] = []
@@ -52,7 +52,7 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 
 
 class Tab:
-    """A tab before one chat."""
+    """A tab with one chat."""
 
     def __init__(self, context: BrowserContext, chat: str) -> None:
         self.page: Page = context.new_page()
@@ -64,27 +64,27 @@ class Tab:
         self.page.get_by_role("button", name=button).click()
 
     def shows(self, *messages: str) -> None:
-        """Wait until these are all its messages."""
+        """Wait until the chat has exactly these messages."""
         expect(self.page.locator("li")).to_have_text(messages)
 
     def is_now(self, status: str) -> None:
-        """Wait for the status of the chat, or its error."""
+        """Wait for the chat's status or error."""
         expect(self.status).to_have_text(status)
 
 
 @pytest.fixture
 def chat() -> str:
-    """A chat of the test alone."""
+    """A new chat per test."""
     return f"chat-{uuid4().hex}"
 
 
 @pytest.fixture
 def tab(context: BrowserContext, chat: str) -> Callable[[], Tab]:
-    """Open a tab before the chat."""
+    """Open a tab with the chat."""
     return lambda: Tab(context, chat)
 
 
-def test_the_page_s_chat_says_each_word_once_through_a_reload(context: BrowserContext) -> None:
+def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext) -> None:
     [page] = context.pages
     line = "one two three four five six seven eight nine ten"
     answer = page.locator("p").nth(1)
@@ -101,10 +101,10 @@ def test_the_page_s_chat_says_each_word_once_through_a_reload(context: BrowserCo
     expect(page.locator("p")).to_have_count(2)
 
 
-def test_two_tabs_read_along_and_stop_ends_it_for_both(
+def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
     tab: Callable[[], Tab], site: Site, chat: str
 ) -> None:
-    """What was said by then stays, also for one who opens the chat later."""
+    """The text up to the stop remains, also in a chat that is opened later."""
     first = tab()
     first.does("Send")
     site.say(chat, "say one")
@@ -154,10 +154,10 @@ def test_an_answer_that_fails_is_the_chat_s_error(
     shown.shows("Question", "one")
 
 
-def test_what_a_killed_attempt_said_is_taken_back(
+def test_the_text_of_a_killed_attempt_is_discarded(
     tab: Callable[[], Tab], site: Site, chat: str
 ) -> None:
-    """In the tab that read it, and in one that comes in the midst of the next attempt."""
+    """The tab that read it and a tab opened during the next attempt both drop the text."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "say two")
@@ -176,9 +176,7 @@ def test_what_a_killed_attempt_said_is_taken_back(
     assert site.jobs(chat) == [("completed", 2)]
 
 
-def test_a_network_that_was_away_doubles_no_word(
-    tab: Callable[[], Tab], site: Site, chat: str
-) -> None:
+def test_an_outage_repeats_no_word(tab: Callable[[], Tab], site: Site, chat: str) -> None:
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one")
@@ -193,10 +191,10 @@ def test_a_network_that_was_away_doubles_no_word(
     shown.is_now("ready")
 
 
-def test_an_answer_is_made_again_and_continued(
+def test_an_answer_is_regenerated_and_continued(
     tab: Callable[[], Tab], site: Site, chat: str
 ) -> None:
-    """Each is a job of its own; what continues a message is a part of that, here and later."""
+    """Each reply is a job. A continuation is part of its message, now and after a reload."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "end")
@@ -219,7 +217,7 @@ def test_an_answer_is_made_again_and_continued(
     assert [status for status, _ in site.jobs(chat)] == ["completed"] * 3
 
 
-def test_a_server_action_s_job_is_in_the_page_that_the_server_renders_and_live(
+def test_a_server_action_s_job_is_rendered_by_the_server_and_live(
     context: BrowserContext, site: Site
 ) -> None:
     [page] = context.pages

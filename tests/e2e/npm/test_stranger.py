@@ -1,4 +1,4 @@
-"""The packed archive as somebody else uses it: installed, compiled strictly, run, watched."""
+"""The packed archive in a foreign project: installed, compiled strictly, run and watched."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ export const result: {} = ended[0].result;
 document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
 window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
 """
-#: What a page has beside the example.
+#: Declarations that a page needs around the example.
 LIVE = """\
 import { supabase } from "./supabase.js";
 import { watchJob } from "minutehand";
 declare const page: HTMLElement, id: string;
 """
-#: What a route of Stripe's has beside the example.
+#: Declarations that a Stripe route needs around the example.
 STRIPE = """\
 import { createClient } from "@supabase/supabase-js";
 declare const process: { env: Record<string, string | undefined> };
@@ -111,25 +111,27 @@ const ended = ref("");
 
 
 def examples(page: Path = README, *, language: str = "ts") -> list[str]:
-    """The TypeScript of a page, in order."""
+    """Return the TypeScript examples of a page in order."""
     return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def typed(stranger: Stranger) -> Stranger:
-    """The stranger's project with the job types that the README declares."""
+    """The foreign project with the job types that the README declares."""
     (stranger.folder / "jobs.d.ts").write_text(f'import "minutehand";\n{examples()[1]}')
     return stranger
 
 
 @pytest.fixture
 def mail(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker of the shop's one job type, moved by hand."""
+    """A worker of the shop's only job type, which the test controls."""
     with HandWorker(stack, stack.demo_workspace_id, job_type="invoices.mail") as hand:
         yield hand
 
 
-def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked: Path) -> None:
+def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element(
+    unpacked: Path,
+) -> None:
     package = json.loads((unpacked / "package.json").read_text("utf-8"))
     imported = {
         name
@@ -141,7 +143,7 @@ def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked:
     assert package["name"] == "minutehand"
     assert package["version"] != "0.0.0"
     assert "dependencies" not in package
-    # the module that defines an element: a bundler drops what is imported for nothing else
+    # a bundler would drop an import without names, which defines the element
     assert package["sideEffects"] == ["./element.js"]
     optional = {"optional": True}
     assert package["peerDependenciesMeta"] == {"ai": optional, "react": optional}
@@ -170,7 +172,7 @@ def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
 
 @pytest.mark.parametrize("react", REACTS)
 def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
-    """The React types with a component that uses them, and the examples that no test runs."""
+    """Check the React types by a component, and the examples that no test runs."""
     client = 'import { createClient } from "@supabase/supabase-js";\n'
     (typed.folder / "supabase.ts").write_text(
         f'{client}export const supabase = createClient("http://x", "k");\n'
@@ -194,10 +196,10 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "jsx"), [("closed.ts", CLOSED, "react"), ("solid.tsx", SOLID, "solid-js")]
 )
-def test_without_declared_job_types_only_what_the_engine_takes_compiles(
+def test_without_declared_job_types_only_valid_options_compile(
     stranger: Stranger, file: str, text: str, jsx: str
 ) -> None:
-    """Any name of a type, filters by theirs, the element's events everywhere and in Solid."""
+    """Any job type is allowed, filters are checked, and the element has its events in Solid."""
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / file).write_text(text)
 
@@ -215,10 +217,10 @@ def test_without_declared_job_types_only_what_the_engine_takes_compiles(
         ("vue", VUE, ("vue-tsc/bin/vue-tsc.js", "--project")),
     ],
 )
-def test_the_element_is_one_of_svelte_s_and_vue_s(
+def test_svelte_and_vue_know_the_element(
     stranger: Stranger, kind: str, text: str, checker: tuple[str, str]
 ) -> None:
-    """By their own checkers: its properties and the jobs of its events, and no other type."""
+    """The frameworks' checkers accept its properties and events, and reject other types."""
     right, wrong = f"Job.{kind}", f"Wrong.{kind}"
     (stranger.folder / right).write_text(text.replace("ID", "'id'"))
     (stranger.folder / wrong).write_text(text.replace("ID", "3"))
@@ -250,7 +252,7 @@ def test_the_element_is_one_of_svelte_s_and_vue_s(
 def test_the_readme_s_program_sees_its_job_live_to_completed(
     typed: Stranger, stack: RunningStack, mail: HandWorker
 ) -> None:
-    """Packed, installed, compiled strictly, run: what a reader of the README does."""
+    """The README's program is installed, compiled strictly and run from the packed archive."""
     follow, *_ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
     # this stack's jobs are in `public`
