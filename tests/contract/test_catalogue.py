@@ -203,6 +203,7 @@ WITHOUT_SHARES = {
     "handle_signal jobs": "the children of one job: signals take turns",
     "tidy_turns ready": "the first job of one turn",
     "session_workspace jobs": "the tenants of one session",
+    "reset_schedules schedules": "one pass is over the schedules of all",
 }
 
 
