@@ -215,19 +215,15 @@ class Engine:
             return list(threads.map(act, actions))
 
     def blocked(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        """Call it in a thread; return once it waits for a lock."""
+        """Call it in a thread. Return once a session waits for a lock, or before it tries again."""
         result = ThreadPoolExecutor(1).submit(call, *args, **options)
-        self.until_waiting()
-        return result
-
-    def until_waiting(self) -> None:
-        """Wait until a session waits for a lock, or sleeps before it tries again (lock_jobs)."""
         waiting = (
             "select from pg_stat_activity where datname = current_database()"
             " and (wait_event_type = 'Lock' or wait_event = 'PgSleep')"
         )
         with self.database.connect() as connection:
             until(lambda: connection.execute(waiting).rowcount, every=0.02)
+        return result
 
 
 def handle(lease: dict[str, Any]) -> dict[str, Any]:

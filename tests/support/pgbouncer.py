@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,8 +17,6 @@ import psycopg
 from supabase_local.ports import reserve_port
 from tests.support.patience import until
 
-#: The first that keeps prepared statements in transaction mode.
-KEEPS_STATEMENTS = (1, 21)
 #: The user without rights, on Linux.
 UNPRIVILEGED = 65534
 
@@ -32,22 +29,11 @@ def program() -> str:
     return found
 
 
-@cache
-def version() -> tuple[int, ...]:
-    said = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"PgBouncer (\d+)\.(\d+)", said.stdout)
-    assert found, said.stdout
-    return tuple(map(int, found.groups()))
-
-
 @contextmanager
-def pooled(
-    database_url: str, folder: Path, *, mode: str, statements: int = 0, sessions: int = 20
-) -> Iterator[str]:
+def pooled(database_url: str, folder: Path, *, mode: str, sessions: int = 20) -> Iterator[str]:
     """The address of a pooler in this mode; it signs in as that address does.
 
     Args:
-        statements: How many prepared statements of a session it keeps, from its version 1.21 on.
         sessions: Most that it opens.
     """
     target, port = urlsplit(database_url), reserve_port()
@@ -67,8 +53,6 @@ def pooled(
     ]
     if os.geteuid() == 0:  # which it refuses to run as
         lines.append(f"user = {pwd.getpwuid(UNPRIVILEGED).pw_name}")
-    if version() >= KEEPS_STATEMENTS:
-        lines.append(f"max_prepared_statements = {statements}")
     config = folder / f"pgbouncer-{port}.ini"
     config.write_text("\n".join(lines) + "\n")
     with (folder / "pgbouncer.log").open("wb") as log:

@@ -26,28 +26,20 @@ from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 OWN = AddressProbe(sessions=True, notifications=True, role=True)
-#: By mode, how many prepared statements it keeps, and its sessions: what it keeps.
-MODES: list[tuple[str, int, int, AddressProbe]] = [
-    ("session", 0, 20, OWN),
-    ("session", 200, 20, OWN),
-    ("transaction", 0, 20, AddressProbe()),
-    ("transaction", 200, 20, AddressProbe()),
-    ("transaction", 0, 1, AddressProbe()),
-    ("statement", 0, 20, AddressProbe()),
+#: By mode and its number of sessions, what an address keeps.
+MODES: list[tuple[str, int, AddressProbe]] = [
+    ("session", 20, OWN),
+    ("transaction", 20, AddressProbe()),
+    ("transaction", 1, AddressProbe()),
+    ("statement", 20, AddressProbe()),
 ]
 
 
-@pytest.mark.parametrize(("mode", "statements", "sessions", "wanted"), MODES)
+@pytest.mark.parametrize(("mode", "sessions", "wanted"), MODES)
 def test_what_an_address_keeps_is_asked_of_it(
-    renewed: Renewed,
-    tmp_path: Path,
-    mode: str,
-    statements: int,
-    sessions: int,
-    wanted: AddressProbe,
+    renewed: Renewed, tmp_path: Path, mode: str, sessions: int, wanted: AddressProbe
 ) -> None:
-    more = {"statements": statements, "sessions": sessions}
-    with pooled(renewed.url, tmp_path, mode=mode, **more) as url:
+    with pooled(renewed.url, tmp_path, mode=mode, sessions=sessions) as url:
         assert asyncio.run(probe(url)) == wanted
     assert asyncio.run(probe(renewed.url)) == OWN
 
