@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, Self
@@ -115,29 +113,6 @@ class _Ada:
         )
         return str(answer.raise_for_status().json()[0]["id"])
 
-    def benchmark(self) -> str:
-        spec = {
-            "jobspec_id": f"idle-{uuid4().hex[:8]}",
-            "version": "1",
-            "benchmark": {"name": "Idle"},
-            "constraints": {"regions": ["us-east"], "min_regions": 1},
-            "questions": ["Why?"],
-        }
-        return str(self.post("/api/v1/jobs", {**spec, **self.workspace})["id"])
-
-    def training(self) -> str:
-        """A training of a file that is not a video, so that its jobs fail immediately."""
-        content = b"this is no video"
-        described = {"filename": "a.mp4", "content_type": "video/mp4", "size": len(content)}
-        upload = f"/api/uploads/{self.post('/api/uploads', {**described, **self.workspace})['id']}"
-        checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        body = {"parts": [{"part_number": 1, "checksum": checksum}]}
-        part = self.post(f"{upload}/parts", body)["parts"][0]
-        httpx.put(part["url"], content=content, headers=part["headers"]).raise_for_status()
-        joined = base64.b64encode(hashlib.sha256(hashlib.sha256(content).digest()).digest())
-        made = self.post(f"{upload}/complete", {"checksum": f"{joined.decode()}-1"})
-        return str(made["training"]["id"])
-
 
 def test_an_idle_tab_sends_no_requests(
     visit: Visit, stack: RunningStack, workspace: dict[str, str]
@@ -150,22 +125,15 @@ def test_an_idle_tab_sends_no_requests(
         asked_for = {"prompt": "A fair", "speed_vs_detail": "fast_but_skip_details"}
         plan = ada.post("/api/plans", {**asked_for, **ada.workspace})["plan_id"]
         session, account = ada.chat(), ada.account()
-        training, benchmark = ada.training(), ada.benchmark()
-    ended = {
-        f"/plans/{plan}": "Completed",
-        f"/benchmarks/{benchmark}": "Completed",
-        f"/trainings/{training}": "Failed",
-    }
     visitor = visit(ADA, "/plans")
     page = visitor.page
-    for path, word in ended.items():
-        visitor.go(path)
-        expect(page.get_by_text(word, exact=True).first).to_be_visible()
+    visitor.go(f"/plans/{plan}")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.clock.install()
     heart = _Heart(page)
     repeated, held = {}, {}
     for path in [
-        *ended,
+        f"/plans/{plan}",
         "/plans",
         "/chat",
         f"/chat/session#{session}",

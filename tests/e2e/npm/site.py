@@ -84,7 +84,7 @@ class Site:
 
 def files_of(page: Path) -> dict[str, str]:
     """Return the files of a page's code blocks by their paths."""
-    block = r"^`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
+    block = r"^[^`\n]*`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
     return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 
 
