@@ -148,6 +148,16 @@ select coalesce(
 $$;
 revoke execute on function queue.process_end from public;
 
+-- Return a number of other jobs in words, for example '29 other jobs'.
+create function queue.other_jobs(p_count integer)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
+$$;
+revoke execute on function queue.other_jobs from public;
+
 -- Turn the expired leases of jobs into items that queue.settle applies. A guilty job has lost its
 -- attempt. A suspect and an innocent job are released, and spend no attempt. A guilty job whose
 -- process left evidence is retried after its backoff. The reason of a guilty job is worker_lost.
@@ -185,7 +195,7 @@ select coalesce(array_agg(
           case b.verdict
             when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
             when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
-              ' while it ran %5$s other jobs; the job runs in a process of its own next'
+              ' while it ran %5$s too; the job runs next with half of them, or alone'
             when 'guilty' then case
               when w.evidence is null
                 then 'attempt %1$s was lost: worker %2$s stopped answering'
@@ -196,7 +206,7 @@ select coalesce(array_agg(
           w.worker_id,
           queue.process_end(w.evidence),
           coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'another job'),
-          b.company - 1
+          queue.other_jobs(b.company - 1)
         )
       ))
     )

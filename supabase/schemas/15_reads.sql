@@ -1755,10 +1755,7 @@ as $$
 select jsonb_build_object(
   'suspect_since', s.since,
   'process_end', queue.process_end(p_job.error_data -> 'evidence'),
-  'died_with', case p_job.error_data ->> 'company'
-    when '1' then '1 other job'
-    else (p_job.error_data ->> 'company') || ' other jobs'
-  end,
+  'died_with', queue.other_jobs((p_job.error_data ->> 'company')::integer),
   'beside', (
     select nullif(count(*), 0)
     from queue.suspects as o
