@@ -1,1 +1,1 @@
-"""Training: uploaded videos become transcripts, procedures and videos at a host, stage by stage."""
+"""Training app. Turns uploaded videos into transcripts and procedures, and publishes the videos."""

@@ -1,6 +1,6 @@
-"""The uploads bucket: its name, its client, the size of an object.
+"""The uploads bucket: its name, its S3 client, and the size of an object.
 
-How files are written and read, and what a missing one means, is left to those who extend it.
+Subclasses read and write files, and decide how to treat a missing file.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final
 from minutehand.aws import client
 from minutehand.config import Settings
 
-#: Most of a file's name in its key.
+#: Maximum length of the file name in a key.
 NAME_CHARACTERS: Final = 120
 _ID: Final = "[0-9a-f-]{36}"
-#: The key of an uploaded file, as creating an upload gives it out.
+#: Key of an uploaded file, as returned when an upload is created.
 KEY: Final = re.compile(
     rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
     rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
@@ -23,9 +23,9 @@ KEY: Final = re.compile(
 
 
 class UploadsBucket:
-    """To be extended; nothing is connected before it is needed."""
+    """Base class for access to the uploads bucket. Connects to S3 on first use."""
 
-    #: Longest wait for S3's next bytes.
+    #: Maximum wait for the next bytes from S3.
     READ_SECONDS = 20.0
 
     def __init__(self, settings: Settings) -> None:
@@ -41,7 +41,7 @@ class UploadsBucket:
         return self._settings.uploads_bucket or ""
 
     async def find_size(self, key: str) -> int | None:
-        """Measure an object in bytes; None when there is none.
+        """Return the size of an object in bytes, or None if the object does not exist.
 
         Raises:
             ConfigurationError: This deployment has no uploads bucket.

@@ -1,4 +1,4 @@
-"""Programs that work on strangers' bytes: children with bounded time, memory and output."""
+"""Child processes for untrusted files, with limits on time, memory and output."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 MEMORY_BYTES: Final = 2 * 1024**3
-#: A program gets its processor time within so many times that of a clock: others run here too.
-PATIENCE: Final = 10
+#: Limit of elapsed time, as a multiple of the limit of CPU time, because other programs run too.
+ELAPSED_PER_CPU_SECOND: Final = 10
 
 
 async def run_child(
-    command: Sequence[str], on_line: Callable[[str], None], *, seconds: float, most_bytes: int = 0
+    command: Sequence[str], on_line: Callable[[str], None], *, seconds: float, max_bytes: int = 0
 ) -> int:
-    """Run a program without a shell and give its errors line by line; returns its exit code.
+    """Run a program without a shell, pass on its stderr line by line, and return its exit code.
 
-    It gets no variable and no input of ours. Cancelling ends it, with all it has started, before
-    anything else happens; the bounds, which end in a TimeoutError, hold for one whose worker was
-    killed, too.
+    The program gets no input and no environment variable except `LC_ALL`. If the caller is
+    cancelled, the program and its children are killed first. The limits also hold after the worker
+    is killed.
+
+    Raises:
+        TimeoutError: The program reached its limit of time.
     """
     child = await asyncio.create_subprocess_exec(
         *command,
@@ -35,33 +38,33 @@ async def run_child(
     )
     assert child.stderr is not None
     try:
-        _bind(child.pid, math.ceil(seconds), most_bytes)
-        async with asyncio.timeout(seconds * PATIENCE):
+        _bind(child.pid, math.ceil(seconds), max_bytes)
+        async with asyncio.timeout(seconds * ELAPSED_PER_CPU_SECOND):
             while line := await _line(child.stderr):
                 on_line(line.decode("utf-8", "replace").rstrip())
             code = await child.wait()
     finally:
         if child.returncode is None:
-            # with what it has started, which would outlive it and hold our end of the pipe
+            # Kill the whole process group, because a surviving child would keep the pipe open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            # and not `wait`, which never ends while unread output keeps the pipe paused
+            # Not `wait`, because `wait` never returns while unread output keeps the pipe paused.
             await asyncio.shield(child.communicate())
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise TimeoutError
     return code
 
 
-def _bind(pid: int, seconds: int, most_bytes: int) -> None:
-    """Limit a process that has just begun; Linux can."""
-    limits = {"CORE": 0, "CPU": seconds, "FSIZE": most_bytes, "AS": MEMORY_BYTES}
-    for name, most in limits.items() if hasattr(resource, "prlimit") else ():
+def _bind(pid: int, seconds: int, max_bytes: int) -> None:
+    """Set the resource limits of a process that has just started. Does nothing outside Linux."""
+    limits = {"CORE": 0, "CPU": seconds, "FSIZE": max_bytes, "AS": MEMORY_BYTES}
+    for name, limit in limits.items() if hasattr(resource, "prlimit") else ():
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, getattr(resource, f"RLIMIT_{name}"), (most, most))
+            resource.prlimit(pid, getattr(resource, f"RLIMIT_{name}"), (limit, limit))
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, or a part of one that has no end."""
+    """Read the next line, or the part of an overlong line that fits the buffer."""
     try:
         return await stream.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:

@@ -1,4 +1,4 @@
-"""The app's demo: the console's sample video, uploaded in parts as a browser does."""
+"""The app's demo. Uploads the console's sample video in parts, as a browser does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SAMPLE = "/apps/training/sample.mp4"
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Upload the sample, which enqueues its jobs; answers their ids."""
+    """Upload the sample, which enqueues its jobs, and return their ids."""
     video = (await api.get(SAMPLE)).raise_for_status().content
     created = await api.post(
         "/api/uploads",

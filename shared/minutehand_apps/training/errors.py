@@ -1,4 +1,4 @@
-"""Why a stage did not finish, as the worker's own exception: with a stable word for programs."""
+"""Errors of a stage. Each carries a stable code for programs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from minutehand.queue import ProcessorError
 
 
 def refused(code: str, reason: str) -> ProcessorError:
-    """Another attempt would end in the same way."""
+    """Create an error that no other attempt would avoid."""
     return ProcessorError(reason, retryable=False, data={"code": code})
 
 
 def later(code: str, reason: str, *, after: timedelta | None = None) -> ProcessorError:
-    """Another attempt may do better, after what a service asked for or the backoff."""
+    """Create an error after which the job is retried.
+
+    Args:
+        after: Wait that the service requested. Default: the backoff of the job type.
+    """
     seconds = None if after is None else after.total_seconds()
     return ProcessorError(reason, retry_after=seconds, data={"code": code})

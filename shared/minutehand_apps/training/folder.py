@@ -1,6 +1,6 @@
-"""A folder for one job's files, which goes with it, also when its worker is killed.
+"""A temporary folder for one job.
 
-A killed worker removes nothing; the next folder made on that disk removes it.
+A killed worker cannot delete its folder. The next job on that disk deletes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX: Final = "minutehand-job-"
 
 @contextlib.contextmanager
 def job_folder(below: Path | None = None) -> Iterator[Path]:
-    """Make one, locked while its worker lives: the system lets go of the lock of one that died."""
+    """Create a folder and lock it. The system releases the lock when the worker's process ends."""
     below = below or Path(tempfile.gettempdir())
     for orphan in below.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(orphan):

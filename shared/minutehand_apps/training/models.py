@@ -1,6 +1,6 @@
-"""What trainings are at the edges: rows as jobs read them, payloads, answers of the API.
+"""Models of rows, payloads and responses.
 
-The rules for a training are in SQL.
+SQL enforces the rules for a training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Line = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Lenient(BaseModel):
-    """A row, of which only what is named here matters."""
+    """Model that ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -23,13 +23,13 @@ class TrainingPayload(BaseModel):
     """Payload of `transcription`, `sop_generation` and `mux_upload`."""
 
     training_id: UUID
-    #: For people who look at the job; where the recording lies is the training's own.
+    #: Shown to people who look at the job. The key of the recording is in the training's row.
     audio_url: str | None = None
     video_url: str | None = None
 
 
 class ChunkPayload(BaseModel):
-    """Payload of `training_chunk`: a chunk of the sound."""
+    """Payload of `training_chunk`, which transcribes a chunk of the sound."""
 
     training_id: UUID
     number: int = Field(ge=1, le=1000)
@@ -55,7 +55,7 @@ class StoredTraining(Lenient):
 
 
 class Transcription(Lenient):
-    """How a training's transcription is."""
+    """State of the `transcription` job."""
 
     status: str
     error: str | None = None
@@ -63,17 +63,17 @@ class Transcription(Lenient):
 
 
 class Loaded(Lenient):
-    """What a leased job works on; `training` is None when it is gone."""
+    """Data for a leased job. `training` is None if it was deleted."""
 
     training: StoredTraining | None
-    #: Raised each time the job is run again after its end.
+    #: Number of the job's run, incremented by each retry of a finished job.
     generation: int = 1
     transcribed: list[int] = []
     transcription: Transcription | None = None
 
 
 class SpokenSegment(Lenient):
-    """A few words and when they were said, in seconds of the recording."""
+    """A few words with their start and end, in seconds of the recording."""
 
     start: float
     end: float
@@ -91,7 +91,7 @@ class Chunk(Lenient):
 
 
 class Step(BaseModel):
-    """One thing to do, and where in the video it is shown."""
+    """One instruction, with its time in the video."""
 
     title: Line
     detail: Annotated[str, Field(max_length=2000)] = ""
@@ -99,7 +99,7 @@ class Step(BaseModel):
 
 
 class Procedure(BaseModel):
-    """A standard operating procedure as a model writes it; members beside these are dropped."""
+    """A standard operating procedure as a model writes it. Other fields are dropped."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     purpose: Annotated[str, Field(max_length=2000)] = ""
@@ -109,17 +109,15 @@ class Procedure(BaseModel):
 
 
 class StoredProcedure(Lenient):
-    """What the transcript was made into."""
+    """Procedure of a training, with its author."""
 
-    procedure: Procedure | None = Field(
-        description="Null without a language model: the transcript is what there is."
-    )
-    author: str = Field(description="The model that wrote it, or why there is none.")
+    procedure: Procedure | None = Field(description="Null without a language model.")
+    author: str = Field(description="The model that wrote it, or why there is no procedure.")
     offline: bool
 
 
 class JobState(Lenient):
-    """A job of a training, as `background_jobs` shows it."""
+    """A job of a training, as in `background_jobs`."""
 
     id: UUID
     job_type: str
@@ -137,14 +135,14 @@ class JobState(Lenient):
 
 
 class TrainingState(Lenient):
-    """A training with what is finished of it and its jobs."""
+    """A training with its results and jobs."""
 
     id: UUID
     workspace_id: UUID
     title: str
     status: Literal["pending", "running", "cancelling", "completed", "failed", "cancelled"]
     progress_percentage: int
-    reason: str | None = Field(description="Why it failed.")
+    reason: str | None = Field(description="Why it failed, or null.")
     session_id: str
     created_at: AwareDatetime
     media: dict[str, Any] | None
@@ -152,20 +150,20 @@ class TrainingState(Lenient):
     transcript: dict[str, Any] | None
     procedure: StoredProcedure | None
     published: dict[str, Any] | None
-    transcribed: int = Field(description="Chunks of about half a minute that are transcribed.")
+    transcribed: int = Field(description="Number of transcribed chunks of about half a minute.")
     jobs: list[JobState]
-    share_id: UUID | None = Field(description="The key of its procedure's link; null: not shared.")
+    share_id: UUID | None = Field(description="Key of the procedure's public link, or null.")
 
 
 class TrainingPage(BaseModel):
     """A page of trainings, newest first."""
 
     trainings: list[TrainingState]
-    next: UUID | None = Field(description="Give as `after` for the next page; null at the end.")
+    next: UUID | None = Field(description="`after` of the next page, or null on the last page.")
 
 
 class TranscriptState(Lenient):
-    """What was recognised so far."""
+    """Transcript so far."""
 
     text: str
     segments: list[SpokenSegment]
@@ -173,26 +171,26 @@ class TranscriptState(Lenient):
     engine: str | None
     offline: bool
     complete: bool
-    missing_seconds: float | None = Field(description="Of the end, which the file lacks.")
+    missing_seconds: float | None = Field(description="Seconds missing at the end of the file.")
 
 
 class Share(BaseModel):
-    """Whether anyone who has its link may read something."""
+    """Whether the procedure has a public link."""
 
     shared: bool
 
 
 class Shared(BaseModel):
-    """The key of a link; null where there is none."""
+    """Key of the public link, or null without one."""
 
     share_id: UUID | None
-    url: str | None = Field(description="The link's path; null where there is none.")
+    url: str | None = Field(description="Path of the public link, or null without a link.")
 
 
 class Video(BaseModel):
-    """Where the video can be played for a while."""
+    """URL from which the video can be played."""
 
-    url: str = Field(description="Readable without any other key until it expires.")
+    url: str = Field(description="URL that needs no other key until it expires.")
     expires_in_seconds: int
-    host: str = Field(description="Where the video is kept: `s3`, or the video host as well.")
-    playback_id: str | None = Field(description="The video host's id for players; else null.")
+    host: str = Field(description="`s3`, or the video host that also has the video.")
+    playback_id: str | None = Field(description="Id for the video host's players, or null.")

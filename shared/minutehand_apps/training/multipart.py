@@ -1,6 +1,6 @@
-"""S3 multipart uploads: the browser sends the parts straight to S3 by presigned URLs.
+"""S3 multipart uploads. The browser sends the parts directly to S3 by presigned URLs.
 
-S3 is the only memory of what has arrived; who may upload is left to the routes.
+Only S3 records which parts have arrived. The routes decide who may upload.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class UploadError(JobServiceError):
 
 
 class UploadNotFound(UploadError):
-    """The upload was not found: it was aborted, has expired, or is complete."""
+    """The upload was aborted, has expired, or is complete."""
 
 
 class UploadIncomplete(UploadError):
-    """Parts are missing or of the wrong size; `missing` holds their numbers."""
+    """Parts are missing or have the wrong size. `missing` lists their numbers."""
 
     def __init__(self, missing: tuple[int, ...]) -> None:
         self.missing = missing
@@ -37,30 +37,30 @@ class UploadIncomplete(UploadError):
 
 
 class StorageUnavailable(UploadError):
-    """S3 did not answer; safe to repeat."""
+    """S3 did not respond. Safe to repeat."""
 
 
 class Uploads(UploadsBucket):
     """Multipart uploads into this deployment's bucket."""
 
-    READ_SECONDS = 10.0  # a request waits
+    READ_SECONDS = 10.0  # shorter, because a request waits
 
     async def create(self, key: str, *, content_type: str) -> str:
-        """Begin an upload and return S3's id for it."""
-        made = await self._call(
+        """Start an upload and return its id at S3."""
+        response = await self._call(
             "create_multipart_upload", Key=key, ContentType=content_type, ChecksumAlgorithm="SHA256"
         )
-        upload_id: str = made["UploadId"]
+        upload_id: str = response["UploadId"]
         return upload_id
 
     async def sign(
         self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
     ) -> dict[int, str]:
-        """A URL for each part, to be PUT to within `URL_LIFETIME` with the bytes planned.
+        """Return presigned URLs by part number, each valid for the part's exact length.
 
         Args:
-            checksums: Base64 of the SHA-256 of each part, by number; it is to be sent as the
-                header `x-amz-checksum-sha256`, without which the address is not valid.
+            checksums: SHA-256 of each part in base64, by part number. The client must send it as
+                the header `x-amz-checksum-sha256`, or S3 rejects the request.
         """
         return await asyncio.to_thread(self._sign, key, upload_id, cut, dict(checksums))
 
@@ -75,9 +75,9 @@ class Uploads(UploadsBucket):
                     "Key": key,
                     "UploadId": upload_id,
                     "PartNumber": number,
-                    # signed, so that a part cannot bring more than was announced
+                    # Signed, so that a part cannot be longer than announced.
                     "ContentLength": cut.bytes_of(number),
-                    # signed, so that no other bytes are taken
+                    # Signed, so that S3 accepts no other bytes.
                     "ChecksumSHA256": checksum,
                 },
                 ExpiresIn=int(URL_LIFETIME.total_seconds()),
@@ -86,30 +86,30 @@ class Uploads(UploadsBucket):
         }
 
     async def parts(self, key: str, upload_id: str) -> tuple[Part, ...]:
-        """Every part that has arrived, by number.
+        """Return the parts that have arrived, by number.
 
         Raises:
-            UploadNotFound: It is not there, any more.
+            UploadNotFound: The upload was aborted, has expired, or is complete.
         """
-        found: list[Part] = []
+        parts: list[Part] = []
         marker = 0
         while True:
             page = await self._call(
                 "list_parts", Key=key, UploadId=upload_id, PartNumberMarker=marker
             )
-            found += [
+            parts += [
                 Part(p["PartNumber"], p["Size"], p["ETag"], p.get("ChecksumSHA256"))
                 for p in page.get("Parts", ())
             ]
             if not page.get("IsTruncated"):
-                return tuple(sorted(found, key=lambda part: part.number))
+                return tuple(sorted(parts, key=lambda part: part.number))
             marker = page["NextPartNumberMarker"]
 
     async def complete(self, key: str, upload_id: str, cut: Plan) -> None:
-        """Join the parts; doing so again is harmless.
+        """Join the parts. Repeating the call is harmless.
 
         Raises:
-            UploadIncomplete: Parts are missing; nothing was changed.
+            UploadIncomplete: Parts are missing. Nothing was changed.
             UploadNotFound: The upload was aborted or has expired.
         """
         try:
@@ -117,7 +117,7 @@ class Uploads(UploadsBucket):
             missing = cut.missing(arrived)
             if missing:
                 raise UploadIncomplete(missing)
-            wanted = [
+            parts = [
                 {"PartNumber": part.number, "ETag": part.etag}
                 | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
                 for part in arrived
@@ -127,26 +127,26 @@ class Uploads(UploadsBucket):
                 "complete_multipart_upload",
                 Key=key,
                 UploadId=upload_id,
-                MultipartUpload={"Parts": wanted},
+                MultipartUpload={"Parts": parts},
             )
         except UploadNotFound:
-            # a repeated call, or a lost answer: the object itself shows which
+            # If an earlier call completed the upload, the object exists with the planned size.
             if await self.size_of(key) != cut.size_bytes:
                 raise
 
     async def abort(self, key: str, upload_id: str) -> None:
-        """Throw the parts away; doing so again is harmless."""
+        """Delete the parts. Repeating the call is harmless."""
         try:
             await self._call("abort_multipart_upload", Key=key, UploadId=upload_id)
         except UploadNotFound:
             return
 
     async def size_of(self, key: str) -> int | None:
-        """Size of a complete object in bytes; None when there is none."""
+        """Return the size of a complete object in bytes, or None if it does not exist."""
         return await asyncio.to_thread(_typed, functools.partial(self._size, key))
 
     async def check(self, key: str, cut: Plan, announced: str) -> bool:
-        """Read a complete object, and say whether it has the checksum that was announced."""
+        """Read a complete object, and return whether it has the announced checksum."""
 
         def read() -> bool:
             digest = FileDigest(cut.part_bytes)
@@ -158,7 +158,7 @@ class Uploads(UploadsBucket):
         return await asyncio.to_thread(_typed, read)
 
     async def remove(self, key: str) -> None:
-        """Remove a complete object; doing so again is harmless."""
+        """Delete a complete object. Repeating the call is harmless."""
         await self._call("delete_object", Key=key)
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
@@ -180,7 +180,7 @@ def _typed(call: Callable[[], T]) -> T:
         if code in {"InvalidPart", "InvalidPartOrder", "EntityTooSmall"}:
             raise UploadIncomplete(()) from error
         if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 or code == "SlowDown":
-            raise StorageUnavailable(f"S3 answered {code}") from error
+            raise StorageUnavailable(f"S3 returned {code}") from error
         raise
     except BotoCoreError as error:
-        raise StorageUnavailable(f"S3 did not answer: {type(error).__name__}") from error
+        raise StorageUnavailable(f"S3 did not respond: {type(error).__name__}") from error

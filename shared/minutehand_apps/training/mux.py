@@ -1,6 +1,6 @@
-"""Mux's video API: direct uploads sent piece by piece, and the videos they become.
+"""Client for Mux's video API: direct uploads, and the videos made from them.
 
-When to ask, and what an answer means for a training, is processors.py's.
+`processors.py` decides when to call it and how to treat its responses.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from minutehand.worker import VendorError, classify_no_response, classify_status
 from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
-MAX_ANSWER_BYTES: Final = 1_000_000
-#: Sent at once; a multiple of 256 KiB, as resumable uploads want.
+MAX_RESPONSE_BYTES: Final = 1_000_000
+#: Size of one request, a multiple of 256 KiB as resumable uploads require.
 PIECE_BYTES: Final = 16 * 1024 * 1024
 UPLOAD_SECONDS: Final = 6 * 3600
-#: Longest time for one piece, over a slow line.
+#: Maximum time for one piece, on a slow line.
 PIECE_SECONDS: Final = 600.0
 _RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 
 
 class HostUpload(Lenient):
-    """A direct upload; `url` is a capability and is never logged or stored."""
+    """A direct upload. `url` grants access, so it is never logged or stored."""
 
     id: str
     status: str
@@ -41,13 +41,13 @@ class HostUpload(Lenient):
 
 
 class Playback(Lenient):
-    """An id by which players ask for a video."""
+    """An id by which players request a video."""
 
     id: str
 
 
 class Problems(Lenient):
-    """What is wrong, in the host's words."""
+    """Error messages of the host."""
 
     messages: tuple[str, ...] = ()
 
@@ -63,14 +63,14 @@ class HostAsset(Lenient):
 
 
 class HostError(VendorError):
-    """The video host did not do as asked; its calls cost nothing, so each may be made again."""
+    """A call to the video host failed. Calls are free of charge, so each may be repeated."""
 
     vendor = "The video host"
     prefix = "host_"
 
 
 class Mux:
-    """Speaks Mux's video API with one access token.
+    """Mux's video API with one access token.
 
     References:
         https://www.mux.com/docs/api-reference/video/direct-uploads,
@@ -85,26 +85,26 @@ class Mux:
         self._http = outbound_http.connect(timeout=outbound_http.timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
-        """Begin an upload of a video that only signed addresses will play.
+        """Start an upload of a video that only signed URLs can play.
 
-        Not repeated: an upload that no one fills expires at the host.
+        The call is not repeated. An unused upload expires at the host.
         """
         body = {
             "new_asset_settings": {"playback_policies": ["signed"], "passthrough": passthrough},
             "timeout": UPLOAD_SECONDS,
             "cors_origin": "*",
         }
-        made = await self._call(HostUpload, "POST", "/uploads", body=body)
-        if made is None:
-            raise HostError("The video host has no uploads", code="failed")
-        return made
+        upload = await self._call(HostUpload, "POST", "/uploads", body=body)
+        if upload is None:
+            raise HostError("The video host does not support uploads", code="failed")
+        return upload
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
-        """The present state of an upload; None when there is none."""
+        """Return the state of an upload, or None if it does not exist."""
         return await self._call(HostUpload, "GET", f"/uploads/{quote(upload_id, safe='')}")
 
     async def find_asset(self, asset_id: str) -> HostAsset | None:
-        """The present state of a video; None when there is none."""
+        """Return the state of a video, or None if it does not exist."""
         return await self._call(HostAsset, "GET", f"/assets/{quote(asset_id, safe='')}")
 
     async def send(
@@ -115,12 +115,12 @@ class Mux:
         *,
         on_sent: Callable[[int], None],
     ) -> None:
-        """Send a video piece by piece, from where an earlier attempt stopped.
+        """Send a video piece by piece, from the byte at which an earlier attempt stopped.
 
         Args:
-            url: The upload's.
-            read: Gives `length` bytes from `start` on.
-            on_sent: Called with the bytes that have arrived.
+            url: URL of the upload.
+            read: Returns `length` bytes from `start`.
+            on_sent: Called with the number of bytes that have arrived.
         """
         at = await self._put(url, b"", f"bytes */{size}", size)
         while at < size:
@@ -129,7 +129,7 @@ class Mux:
             span = f"bytes {at}-{at + len(piece) - 1}/{size}"
             arrived = await self._put(url, piece, span, size)
             if arrived <= at:
-                raise HostError(f"The video host takes no more than {at} bytes", code="failed")
+                raise HostError(f"The video host stopped after {at} bytes", code="failed")
             at = arrived
         on_sent(size)
 
@@ -138,19 +138,19 @@ class Mux:
         await self._http.aclose()
 
     async def _put(self, url: str, piece: bytes, span: str, size: int) -> int:
-        """Send a piece; how many bytes of the whole have arrived."""
+        """Send a piece, and return the number of bytes that have arrived in total."""
         response = await self._send(
             "PUT", url, within=PIECE_SECONDS, content=piece, headers={"content-range": span}
         )
         if response.status in {200, 201}:
             return size
         if response.status == 308:
-            found = _RECEIVED.fullmatch(response.headers.get("range", ""))
-            return int(found[1]) + 1 if found else 0
-        if response.status in {404, 410}:  # the next attempt asks for another
-            what = "The address to upload to has expired at the video host"
-            raise HostError(what, code="upload_gone", said=what)
-        raise _refusal(response)
+            received = _RECEIVED.fullmatch(response.headers.get("range", ""))
+            return int(received[1]) + 1 if received else 0
+        if response.status in {404, 410}:  # the next attempt starts another upload
+            message = "The upload URL has expired at the video host"
+            raise HostError(message, code="upload_gone", said=message)
+        raise _rejection(response)
 
     async def _call(
         self, kind: type[T], method: str, path: str, *, body: Mapping[str, Any] | None = None
@@ -159,40 +159,47 @@ class Mux:
         if response.status in {404, 410}:
             return None
         if response.status not in {200, 201}:
-            raise _refusal(response)
+            raise _rejection(response)
         try:
             return kind.model_validate((response.object() or {}).get("data"))
         except ValidationError as error:
-            what = f"The video host's answer is not as documented: {error}"
-            raise HostError(what[:500], code="failed") from error
+            message = f"The video host returned an undocumented response: {error}"
+            raise HostError(message[:500], code="failed") from error
 
     async def _send(self, method: str, url: str, **options: Any) -> outbound_http.HttpResponse:
-        given = {name: value for name, value in options.items() if value}
-        # what was never made carried no request, and asking again does no harm
+        arguments = {name: value for name, value in options.items() if value}
+        # Repeat a request that was never sent, or that only reads.
         retrying = outbound_http.retrying(
             lambda error: (
                 isinstance(error, outbound_http.NoResponse) and (error.unsent or method == "GET")
             ),
             attempts=3,
         )
-        ask = functools.partial(
-            outbound_http.exchange, self._http, method, url, max_bytes=MAX_ANSWER_BYTES, **given
+        exchange = functools.partial(
+            outbound_http.exchange,
+            self._http,
+            method,
+            url,
+            max_bytes=MAX_RESPONSE_BYTES,
+            **arguments,
         )
         try:
-            answer: outbound_http.HttpResponse = await retrying(ask)
+            response: outbound_http.HttpResponse = await retrying(exchange)
         except outbound_http.NoResponse as error:
             code = classify_no_response(error).code
             raise HostError(f"The video host {error}", code=code) from error
-        return answer
+        return response
 
 
-def _refusal(response: outbound_http.HttpResponse) -> HostError:
-    found = classify_status(response.status)
-    said = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[:500]
+def _rejection(response: outbound_http.HttpResponse) -> HostError:
+    failure = classify_status(response.status)
+    message = without_secrets(" ".join(response.body[:2_000].decode(errors="replace").split()))[
+        :500
+    ]
     return HostError(
-        f"The video host answered {response.status}: {said or 'it says no more'}",
-        code=found.code,
-        hope=found.hope,
+        f"The video host returned {response.status}: {message or 'no message'}",
+        code=failure.code,
+        hope=failure.hope,
         status=response.status,
         retry_after=requested_wait(response.headers, now=datetime.now(UTC)),
     )

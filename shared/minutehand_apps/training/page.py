@@ -1,6 +1,6 @@
-"""A procedure as one HTML page: no script, and of other places nothing but its video.
+"""A procedure as one HTML page. The page has no script and loads nothing but its video.
 
-Everything that a model or a person wrote is text, never markup.
+Text of a model or a person is escaped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5
 
 
 def harmless(video: str | None) -> dict[str, str]:
-    """Headers with which it runs nothing and loads nothing but the video."""
+    """Return headers that forbid the page to run scripts and to load anything but the video."""
     place = urlsplit(video or "")
     media = f"; media-src {place.scheme}://{place.netloc}" if video else ""
     return {
@@ -43,7 +43,7 @@ def harmless(video: str | None) -> dict[str, str]:
 
 
 def render(stored: StoredProcedure, video: str | None) -> str:
-    """The page, ready to be served; `video` is where the recording can be played."""
+    """Render the page. `video` is the URL from which the recording can be played."""
     procedure = stored.procedure
     assert procedure is not None
     return (
@@ -66,7 +66,7 @@ def _listed(title: str, lines: list[str]) -> str:
 def _steps(procedure: Procedure, video: str | None) -> Iterator[str]:
     ends = [*(step.at_seconds for step in procedure.steps[1:]), None]
     for step, end in zip(procedure.steps, ends, strict=True):
-        # the picture is the video at that place; played, it ends where the next step begins
+        # The video shows the frame at this time. Playback stops at the start of the next step.
         to = f",{end:.1f}" if end is not None and end > step.at_seconds else ""
         place = f"{video}#t={step.at_seconds:.1f}{to}"
         picture = (

@@ -1,4 +1,4 @@
-"""How a file is cut into parts, and the checksums of its parts and of the whole; no storage."""
+"""Division of a file into parts, and the checksums of the parts and the whole. No storage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MIB: Final = 1024 * 1024
-#: S3 takes at most 10,000 parts of 5 MiB to 5 GiB; fewer, larger ones keep answers short.
+#: S3 accepts at most 10,000 parts of 5 MiB to 5 GiB. Fewer, larger parts keep responses short.
 MIN_PART_BYTES: Final = 8 * MIB
 MAX_PARTS: Final = 2_000
 MAX_BYTES: Final = 16 * 1024 * MIB
@@ -22,44 +22,44 @@ class Part:
     number: int
     size_bytes: int
     etag: str
-    #: Base64 of its SHA-256, where storage keeps it.
+    #: SHA-256 in base64, if the storage keeps it.
     checksum: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a file of `size_bytes` is cut; every part but the last has `part_bytes`."""
+    """Division of a file of `size_bytes`. Every part but the last has `part_bytes`."""
 
     size_bytes: int
     part_bytes: int
 
     @property
     def count(self) -> int:
-        """Number of parts; an empty file has one, as S3 wants."""
+        """Number of parts. An empty file has one part, as S3 requires."""
         return max(1, -(-self.size_bytes // self.part_bytes))
 
     def bytes_of(self, number: int) -> int:
-        """Size of part `number`, counted from 1."""
+        """Return the size of part `number`, counted from 1."""
         if number < self.count:
             return self.part_bytes
         return self.size_bytes - (self.count - 1) * self.part_bytes
 
     def missing(self, arrived: Iterable[Part]) -> tuple[int, ...]:
-        """Numbers of the parts that have yet to arrive in their right size."""
+        """Return the numbers of the parts that have not arrived with their planned size."""
         whole = {part.number for part in arrived if part.size_bytes == self.bytes_of(part.number)}
         return tuple(number for number in range(1, self.count + 1) if number not in whole)
 
 
 def plan(size_bytes: int) -> Plan:
-    """Cut a file so that neither the parts nor their number exceed what S3 takes."""
+    """Plan parts whose number and size are within the limits of S3."""
     if not 0 <= size_bytes <= MAX_BYTES:
-        raise ValueError(f"a file of {size_bytes} bytes; 0 to {MAX_BYTES} are taken")
+        raise ValueError(f"a file must have 0 to {MAX_BYTES} bytes, but this one has {size_bytes}")
     part = max(MIN_PART_BYTES, -(-size_bytes // MAX_PARTS))
     return Plan(size_bytes, -(-part // MIB) * MIB)
 
 
 class FileDigest:
-    """SHA-256 of a file as it passes by: over the whole, and over its parts' checksums.
+    """Incremental SHA-256 of a file, and of the checksums of its parts.
 
     Args:
         part_bytes: Size of every part but the last.
@@ -76,7 +76,7 @@ class FileDigest:
         self._parts = b""
 
     def update(self, piece: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         self._whole.update(piece)
         while piece:
             room = self._part_bytes - self._in_part
@@ -87,7 +87,10 @@ class FileDigest:
                 self._end_part()
 
     def matches(self, announced: str) -> bool:
-        """Whether a checksum, `<hex>` or `<hex>-<parts>`, is this file's; to be asked once."""
+        """Compare with a checksum, `<hex>` or `<hex>-<parts>`.
+
+        Call this once, after the last byte.
+        """
         if "-" not in announced:
             return announced == self._whole.hexdigest()
         if self._in_part or not self._parts:
@@ -101,12 +104,12 @@ class FileDigest:
 
 
 def read_checksum(text: str) -> str:
-    """A SHA-256 as base64, from base64 or hexadecimal.
+    """Convert a SHA-256 in base64 or hexadecimal to base64.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is not a SHA-256.
     """
     raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
     if len(raw) != 32:
-        raise ValueError("a SHA-256 has 32 bytes")
+        raise ValueError("a SHA-256 must have 32 bytes")
     return base64.b64encode(raw).decode()

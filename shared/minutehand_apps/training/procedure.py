@@ -1,6 +1,6 @@
-"""Procedures out of transcripts, by a language model; what it says is checked.
+"""Procedures, written by a language model from a transcript and then checked.
 
-Without a model there is none: the transcript with its times is what a person has, and it says so.
+Without a model there is no procedure, and the person sees the transcript with its times.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from minutehand.ai import Material, Prompt
 from minutehand_apps.training.models import Procedure, SpokenSegment
 
 OFFLINE: Final = "no language model is connected"
-#: Most of a transcript that one prompt carries; about 60,000 tokens.
-MOST_CHARACTERS: Final = 240_000
-#: A step's time must be this close to something that was said.
+#: Maximum length of the transcript in a prompt, about 60,000 tokens.
+MAX_CHARACTERS: Final = 240_000
+#: Maximum distance of a step's time from a spoken segment.
 NEAR_SECONDS: Final = 5.0
 INSTRUCTIONS: Final = (
     "You turn the transcript of a training video into a standard operating procedure. Work only"
@@ -25,10 +25,10 @@ INSTRUCTIONS: Final = (
 
 
 def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
-    """What the model is asked; ValueError where the transcript is too long for one prompt."""
+    """Write the prompt. Raises ValueError if the transcript is too long for one prompt."""
     text = "\n".join(f"[{segment.start:.1f}] {segment.text}" for segment in segments)
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"a transcript of {len(text)} characters; {MOST_CHARACTERS} are taken")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text)} characters of transcript (maximum {MAX_CHARACTERS})")
     return Prompt(
         name="procedure",
         instructions=INSTRUCTIONS,
@@ -37,17 +37,17 @@ def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
     )
 
 
-def check_times(found: Procedure, segments: Sequence[SpokenSegment]) -> None:
-    """Refuse, by a ValueError, a step that comes from nowhere in the video."""
-    for number, step in enumerate(found.steps, 1):
+def check_times(procedure: Procedure, segments: Sequence[SpokenSegment]) -> None:
+    """Raise ValueError if nothing is said in the video at the time of a step."""
+    for number, step in enumerate(procedure.steps, 1):
         if not any(
-            said.start - NEAR_SECONDS <= step.at_seconds <= said.end + NEAR_SECONDS
-            for said in segments
+            segment.start - NEAR_SECONDS <= step.at_seconds <= segment.end + NEAR_SECONDS
+            for segment in segments
         ):
             raise ValueError(f"step {number} is at {step.at_seconds:.0f} s, where nothing is said")
 
 
-def in_order(found: Procedure) -> Procedure:
-    """The procedure, its steps in the order of the video."""
-    steps = sorted(found.steps, key=lambda step: step.at_seconds)
-    return found.model_copy(update={"steps": steps})
+def in_order(procedure: Procedure) -> Procedure:
+    """Return the procedure with its steps in the order of the video."""
+    steps = sorted(procedure.steps, key=lambda step: step.at_seconds)
+    return procedure.model_copy(update={"steps": steps})

@@ -1,6 +1,6 @@
-"""The training processors: transcription, sop_generation and mux_upload, and a chunk of the sound.
+"""The processors `transcription`, `sop_generation`, `mux_upload` and `training_chunk`.
 
-What is finished is stored with the training and never repeated by another attempt or run.
+A finished result is stored with the training, and no other attempt or run repeats its work.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from minutehand_apps.training.models import (
     TrainingPayload,
 )
 from minutehand_apps.training.services import Training
-from minutehand_apps.training.settings import MOST_SECONDS
+from minutehand_apps.training.settings import MAX_SECONDS
 
 if TYPE_CHECKING:
     from minutehand_apps.training.mux import HostUpload, Mux
 
 Outcome = dict[str, Any] | Fail | Snooze
-#: A stage is not begun with less than this before the worker run ends.
+#: Minimum time before the end of the worker run for a stage to start.
 SECONDS_TO_SPARE: Final = 10.0
-#: Pause until an upload looks again whether its video was checked, or the host has it ready.
+#: Pause until an upload checks again whether its video was checked, or is ready at the host.
 CHECK_SECONDS: Final = 2.0
-HOST_LOOKS_SECONDS: Final = 10.0
-#: How long the video host may take to make a video playable.
-HOST_PATIENCE: Final = timedelta(hours=6)
-#: Least processor time for taking the sound out, beyond what its length asks for.
+HOST_POLL_SECONDS: Final = 10.0
+#: Maximum time for the video host to make a video playable.
+HOST_MAX_WAIT: Final = timedelta(hours=6)
+#: CPU time for extracting the sound, in addition to the length of the video.
 SOUND_SECONDS: Final = 60.0
-#: A file whose end is missing says so from this many seconds on.
-LEAST_MISSING: Final = 2.0
-#: A transcription reports its progress at most this often while others recognise its chunks.
-PROGRESS_REPORTS: Final = 20
-MOST_CHUNK_BYTES: Final = 100_000
-NOT_SET_UP: Final = "What this needs is not set up here. An operator must look at its settings."
+#: Minimum time missing at the end of a file that is reported.
+MIN_MISSING_SECONDS: Final = 2.0
+#: Maximum number of progress reports while the chunks are transcribed.
+MAX_PROGRESS_REPORTS: Final = 20
+MAX_CHUNK_BYTES: Final = 100_000
+NOT_CONFIGURED: Final = "This deployment lacks a required setting. An operator must add it."
 
 
 class Processors:
-    """The app's processors over one process's dependencies."""
+    """The app's processors and the dependencies that they share."""
 
     def __init__(self, app: Training) -> None:
         self._app = app
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Check the recording, take its sound out, and write down what is said."""
+        """Check the recording, extract its sound, and transcribe it."""
         loaded = await self._app.store.load(job.id, job.fence)
         training = loaded.training
         if training is None:
@@ -76,13 +76,13 @@ class Processors:
             transcript = training.transcript
         await self._app.files.remove(prefix=sound_prefix(training.workspace_id, training.id))
         missing = (training.sound or {}).get("missing_seconds")
-        ends = f"; the file lacks its last {missing:.0f} s" if missing else ""
+        ends = f", but the file lacks its last {missing:.0f} s" if missing else ""
         ctx.log("info", f"The transcript is ready{ends}")
         ctx.progress(100, "finished", f"The transcript is ready{ends}")
         return {"training_id": str(training.id), **transcript}
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Write the procedure, where there is a model."""
+        """Write the procedure, if there is a model."""
         training = (await self._app.store.load(job.id, job.fence)).training
         if training is None:
             return _gone(job.payload)
@@ -91,14 +91,14 @@ class Processors:
             with _set_up(ctx):
                 written = await self._write(job, ctx, training)
             stored = await self._app.store.store(job.id, job.fence, "procedure", written)
-        found = stored["procedure"]
-        done = "The procedure is ready" if found else "No procedure: there is no language model"
-        ctx.progress(100, "finished", done)
-        steps = len(found["steps"]) if found else 0
+        procedure = stored["procedure"]
+        ending = "The procedure is ready" if procedure else "No procedure without a language model"
+        ctx.progress(100, "finished", ending)
+        steps = len(procedure["steps"]) if procedure else 0
         return {"training_id": str(training.id), "steps": steps, "author": stored["author"]}
 
     async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Bring the video to the video host, where there is one, once it is known to be one."""
+        """Publish the checked video at the video host, if there is one."""
         loaded = await self._app.store.load(job.id, job.fence)
         training, checked = loaded.training, loaded.transcription
         if training is None:
@@ -113,31 +113,31 @@ class Processors:
         if published is None:
             with _set_up(ctx):
                 calls = VendorCalls(job, ctx, "video host")
-                found = await calls.get(partial(self._publish, job, ctx, training))
-            if isinstance(found, Snooze):
-                return found
-            published = await self._app.store.store(job.id, job.fence, "published", found)
+                result = await calls.get(partial(self._publish, job, ctx, training))
+            if isinstance(result, Snooze):
+                return result
+            published = await self._app.store.store(job.id, job.fence, "published", result)
         ctx.progress(100, "finished", "The video is ready")
         return {"training_id": str(training.id), **published}
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
-        """Write down what is said in one chunk."""
-        loaded, said = await self._app.store.load(job.id, job.fence), job.payload
+        """Transcribe one chunk."""
+        loaded, payload = await self._app.store.load(job.id, job.fence), job.payload
         if loaded.training is None:
-            return _gone(said)
-        if said.number not in loaded.transcribed:
-            key = sound_key(job.workspace_id, said.training_id, said.number)
+            return _gone(payload)
+        if payload.number not in loaded.transcribed:
+            key = sound_key(job.workspace_id, payload.training_id, payload.number)
             with _set_up(ctx):
                 sound = await self._app.files.read_part(key, missing="audio_gone")
                 calls = VendorCalls(job, ctx, "speech to text")
-                found = await calls.get(partial(self._transcribe, ctx, said, sound))
-                await self._app.store.store_chunk(job.id, job.fence, found)
-        return {"number": said.number}
+                transcribed = await calls.get(partial(self._transcribe, ctx, payload, sound))
+                await self._app.store.store_chunk(job.id, job.fence, transcribed)
+        return {"number": payload.number}
 
     async def _prepare(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
-        """Fetch the recording once, check it, and take its sound out."""
+        """Download the recording once, check it, and extract its sound."""
         from minutehand_apps.training.folder import job_folder
 
         store = partial(self._app.store.store, job.id, job.fence)
@@ -159,7 +159,8 @@ class Processors:
         if size > self._app.videos.upload_bytes:
             raise refused(
                 "video_too_large",
-                f"A video has at most {self._app.videos.upload_bytes} bytes, this one {size}",
+                f"A video has at most {self._app.videos.upload_bytes} bytes, but this one has"
+                f" {size}",
             )
         digest = await self._app.files.fetch(
             training.object_key, file, on_bytes=lambda done, of: report(done / of if of else 0.5)
@@ -167,17 +168,17 @@ class Processors:
         if training.checksum is not None and not digest.matches(training.checksum):
             raise refused(
                 "checksum_mismatch",
-                "The file that arrived is not the one that was sent: its checksum differs",
+                "The uploaded file differs from the file that was sent (checksum mismatch)",
             )
         return size
 
     async def _check(self, file: Path, size: int) -> dict[str, Any]:
-        """Whether the recording is one; what its sender said of it does not count."""
+        """Check the recording by its content, because the sender's claims are not trusted."""
         media = await (await self._app.ffmpeg()).look(file)
-        if media.seconds is not None and media.seconds > MOST_SECONDS:
+        if media.seconds is not None and media.seconds > MAX_SECONDS:
             raise refused(
                 "video_too_long",
-                f"A video lasts at most {MOST_SECONDS / 3600:g} hours, this one"
+                f"A video lasts at most {MAX_SECONDS / 3600:g} hours, but this one lasts"
                 f" {media.seconds / 3600:.1f}",
             )
         return {"bytes": size, **asdict(media)}
@@ -185,31 +186,31 @@ class Processors:
     async def _cut(
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
     ) -> dict[str, Any]:
-        """Take the sound out, and keep it in chunks that are cut where no one speaks."""
+        """Extract the sound, cut it in pauses, and store the chunks."""
         from minutehand.ai import BYTES_PER_SECOND
         from minutehand_apps.training.media import cut
 
         if media["audio"] is None:
-            raise refused("no_audio", "The video has no sound: there is nothing to write down")
-        seconds = media["seconds"] or MOST_SECONDS
+            raise refused("no_audio", "The video has no sound, so there is nothing to transcribe")
+        seconds = media["seconds"] or MAX_SECONDS
         file = folder / "sound"
         room = int((media["seconds"] or 0) * BYTES_PER_SECOND) + SPARE_BYTES
         if shutil.disk_usage(folder).free < room:
             raise later("no_room", "The worker's disk has no room for the sound")
         ffmpeg = await self._app.ffmpeg()
-        for track in range(media.get("tracks", 1)):  # the first that is not silent
+        for track in range(media.get("tracks", 1)):  # the first track that is not silent
             sound = await ffmpeg.listen(
                 folder / "video",
                 file,
                 seconds=SOUND_SECONDS + seconds,
-                most_seconds=MOST_SECONDS,
+                max_seconds=MAX_SECONDS,
                 track=track,
                 on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
             )
             if not sound.silent:
                 break
         if sound.silent:
-            raise refused("silent", "The video's sound is silent: there is nothing to write down")
+            raise refused("silent", "The sound is silent, so there is nothing to transcribe")
         chunks = cut(sound.seconds, sound.pauses)
         with file.open("rb") as samples:
             for number, (start, end) in enumerate(chunks, 1):
@@ -221,28 +222,28 @@ class Processors:
                 )
                 _report(ctx, "audio", 0.6 + 0.4 * number / len(chunks))
         missing = round(seconds - sound.seconds, 1) if sound.broken_off else 0
-        if missing > LEAST_MISSING:
-            ctx.log("warning", f"The file breaks off: its last {missing:.0f} s are missing")
+        if missing > MIN_MISSING_SECONDS:
+            ctx.log("warning", f"The file is truncated: its last {missing:.0f} s are missing")
         return {
             "seconds": sound.seconds,
             "chunks": chunks,
-            "missing_seconds": missing if missing > LEAST_MISSING else None,
+            "missing_seconds": missing if missing > MIN_MISSING_SECONDS else None,
         }
 
     async def _transcribe_all(
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
     ) -> None:
-        """Have each chunk transcribed by its own job; ProcessorError where some were not."""
+        """Transcribe each chunk in a child job. Raises ProcessorError if a child job failed."""
         from minutehand.queue import NewJob
 
         chunks, transcribed = sound.get("chunks", []), set(loaded.transcribed)
-        # a later run has children of its own, though it is the same job
+        # A retry of the finished job starts a new run, which needs child jobs under another name.
         name = f"training_chunk@{loaded.generation}"
 
         async def missing() -> list[int]:
             return [n for n in range(1, len(chunks) + 1) if n not in transcribed]
 
-        # remembered, since the children of later attempts hang on it
+        # A step, because later attempts must wait for the same child jobs.
         numbers = await ctx.step(f"to transcribe@{loaded.generation}", missing)
         if not numbers:
             return
@@ -262,26 +263,28 @@ class Processors:
             name=name,
         )
         failed: list[str] = []
-        size = -(-len(ids) // PROGRESS_REPORTS)
-        # a few at a time, so that this job reports the progress of its chunks
+        size = -(-len(ids) // MAX_PROGRESS_REPORTS)
+        # Wait for a few at a time, so that this job reports the progress of its chunks.
         for start in range(0, len(ids), size):
             done = len(chunks) - len(ids) + start
             ctx.progress(
                 20 + 79 * done / len(chunks),
                 "transcribe",
-                f"The words are written down: {done} of {len(chunks)} chunks",
+                f"Transcribed {done} of {len(chunks)} chunks",
             )
             ended = await ctx.gather(
                 ids[start : start + size], on_failed="return", name=f"{name}:{start}"
             )
-            failed += [each.error_message or each.status for each in ended if not each.completed]
+            failed += [
+                child.error_message or child.status for child in ended if not child.completed
+            ]
         if failed:
             raise refused(
                 "chunks_missing",
                 f"{len(failed)} of {len(chunks)} chunks could not be transcribed: {failed[0]}",
             )
 
-    async def _transcribe(self, ctx: JobContext, said: ChunkPayload, sound: bytes) -> Chunk:
+    async def _transcribe(self, ctx: JobContext, payload: ChunkPayload, sound: bytes) -> Chunk:
         from minutehand.worker import clean_text
 
         transcript = await self._app.speech.transcribe(
@@ -289,19 +292,21 @@ class Processors:
         )
 
         def at(seconds: float) -> float:
-            return round(min(said.start + seconds, said.end), 3)
+            return round(min(payload.start + seconds, payload.end), 3)
 
         segments = [
-            SpokenSegment(start=at(each.start), end=at(each.end), text=clean_text(each.text)[:4000])
-            for each in transcript.segments
-            if clean_text(each.text).strip()
+            SpokenSegment(
+                start=at(segment.start), end=at(segment.end), text=clean_text(segment.text)[:4000]
+            )
+            for segment in transcript.segments
+            if clean_text(segment.text).strip()
         ]
-        if sum(len(each.text.encode()) + 50 for each in segments) > MOST_CHUNK_BYTES:
+        if sum(len(segment.text.encode()) + 50 for segment in segments) > MAX_CHUNK_BYTES:
             raise refused(
                 "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
             )
         return Chunk(
-            number=said.number,
+            number=payload.number,
             segments=segments,
             language=transcript.language,
             engine=transcript.engine[:200],
@@ -309,14 +314,14 @@ class Processors:
         )
 
     async def _join(self, job: Job[Any], training: StoredTraining) -> dict[str, Any]:
-        """Store that the transcript is complete; with it, the procedure's job."""
+        """Store the transcript's summary, which also enqueues the job for the procedure."""
         chunks = await self._app.store.load_chunks(job.id, job.fence)
-        words = sum(len(said.text.split()) for chunk in chunks for said in chunk.segments)
+        words = sum(len(segment.text.split()) for chunk in chunks for segment in chunk.segments)
         if words == 0:
             raise refused(
                 "no_speech", "The recording has sound, but no words were recognised in it"
             )
-        found = {
+        summary = {
             "chunks": len(chunks),
             "words": words,
             "language": next((c.language for c in chunks if c.language), None),
@@ -324,80 +329,80 @@ class Processors:
             "engine": chunks[0].engine,
             "offline": any(chunk.offline for chunk in chunks),
         }
-        return await self._app.store.store(job.id, job.fence, "transcript", found)
+        return await self._app.store.store(job.id, job.fence, "transcript", summary)
 
     async def _write(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
-        """Have a model write the procedure from what was said; without one there is none."""
+        """Have a model write the procedure from the transcript. Without a model there is none."""
         from minutehand.ai import ask_for
-        from minutehand_apps.training import procedure
+        from minutehand_apps.training import procedure as procedures
 
         model = self._app.model
         if model.offline:
-            return {"procedure": None, "author": procedure.OFFLINE, "offline": True}
+            return {"procedure": None, "author": procedures.OFFLINE, "offline": True}
         chunks = await self._app.store.load_chunks(job.id, job.fence)
-        segments = [said for chunk in chunks for said in chunk.segments]
+        segments = [segment for chunk in chunks for segment in chunk.segments]
         try:
-            prompt = procedure.write_prompt(training.title, segments)
+            prompt = procedures.write_prompt(training.title, segments)
         except ValueError as error:
             raise refused("transcript_too_long", f"The model cannot take {error}") from error
 
         async def written() -> Procedure:
-            found = await ask_for(
+            procedure = await ask_for(
                 job,
                 ctx,
                 model,
                 prompt,
                 Procedure,
-                check=lambda found: procedure.check_times(found, segments),
+                check=lambda found: procedures.check_times(found, segments),
             )
-            return procedure.in_order(found)
+            return procedures.in_order(procedure)
 
         ctx.progress(10, "procedure", "A model writes the procedure")
-        found = await ctx.step("procedure", written)  # a model is paid once
-        return {"procedure": found, "author": model.name[:200], "offline": False}
+        stored = await ctx.step("procedure", written)  # a step, so that the model is paid once
+        return {"procedure": stored, "author": model.name[:200], "offline": False}
 
     async def _publish(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any] | Snooze:
-        """Bring the video to the host and wait until it can be played there."""
+        """Send the video to the host and wait until it can be played there."""
         host, media = self._app.host, training.media or {}
         if host is None:
-            note = "No video host is configured: the video stays in the uploads bucket"
+            note = "No video host is configured, so the video stays in the uploads bucket"
             ctx.log("info", note)
-            found = {"host": "s3", "playback_id": None, "note": note}
-            return {**found, "duration_seconds": media.get("seconds")}
+            result = {"host": "s3", "playback_id": None, "note": note}
+            return {**result, "duration_seconds": media.get("seconds")}
         note_host = partial(self._app.store.note_host, job.id, job.fence)
         asset_id = training.host_asset
         if asset_id is None:
             upload = await self._send(job, ctx, training, host)
             asset_id = upload.asset_id
             if upload.status == "errored":
-                await note_host(upload=None, asset=None)  # a retry sends it again
+                await note_host(upload=None, asset=None)  # so that a retry sends the video again
                 raise refused("host_refused", "The video host cannot use the upload")
             if asset_id is None:
-                return _wait_for_host(ctx, "The video host takes the video over")
+                return _wait_for_host(ctx, "The video host is importing the video")
             await note_host(upload=upload.id, asset=asset_id)
         asset = await host.find_asset(asset_id)
         if asset is None or asset.status == "errored":
             await note_host(upload=None, asset=None)
-            given = asset.errors.messages if asset and asset.errors else ("it is gone",)
-            problem = "; ".join(given)[:500]
+            messages = asset.errors.messages if asset and asset.errors else ("it was deleted",)
+            problem = "; ".join(messages)[:500]
             raise refused("host_refused", f"The video host cannot use the video: {problem}")
         if asset.status != "ready":
-            return _wait_for_host(ctx, "The video host makes the video playable")
+            return _wait_for_host(ctx, "The video host is preparing the video")
         return {
             "host": "mux",
             "asset_id": asset.id,
-            "playback_id": next((each.id for each in asset.playback_ids), None),
+            "playback_id": next((playback.id for playback in asset.playback_ids), None),
             "duration_seconds": asset.duration,
         }
 
     async def _send(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining, host: Mux
     ) -> HostUpload:
-        """The upload of this video, sent; an earlier attempt's continues where it stopped."""
+        """Send the video, or the rest if an earlier attempt stopped, and return the upload."""
         upload = None
         if training.host_upload is not None:
             upload = await host.find_upload(training.host_upload)
@@ -420,50 +425,50 @@ class Processors:
 
 @contextmanager
 def _set_up(ctx: JobContext) -> Iterator[None]:
-    """A deployment that lacks what a stage needs will not have it at the next attempt."""
+    """Raise a permanent error if the deployment lacks a setting that the stage needs."""
     try:
         yield
     except ConfigurationError as error:
         ctx.log("error", str(error), code="not_configured")
-        raise refused("not_configured", NOT_SET_UP) from error
+        raise refused("not_configured", NOT_CONFIGURED) from error
 
 
 def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
-    """Look again later, for `HOST_PATIENCE` from the first look of this run on."""
+    """Snooze until the next check, for at most `HOST_MAX_WAIT` from the first check of this run."""
     memo, now = ctx.memo("host looked at"), ctx.clock.now()
     if memo.last is None:
         memo.add(now.isoformat())
-    if now - datetime.fromisoformat(memo.last) > HOST_PATIENCE:
-        raise refused("host_too_slow", "The video host does not make the video playable")
+    if now - datetime.fromisoformat(memo.last) > HOST_MAX_WAIT:
+        raise refused("host_too_slow", "The video host did not make the video playable in time")
     ctx.progress(95, "publish", sentence)
-    return Snooze(after=HOST_LOOKS_SECONDS)
+    return Snooze(after=HOST_POLL_SECONDS)
 
 
 def _gone(payload: TrainingPayload | ChunkPayload) -> Fail:
     return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
 
 
-#: What people read while a stage is done, and which part of its job's percentage it is.
+#: Text of each stage for people, and its first and last percentage of the job's progress.
 _STAGES: Final[dict[str, tuple[str, float, float]]] = {
-    "fetch": ("The recording is fetched", 1, 6),
-    "audio": ("The sound is taken out", 6, 20),
-    "transcribe": ("The words are written down", 0, 100),
-    "publish": ("The video is sent to the video host", 0, 100),
+    "fetch": ("Downloading the recording", 1, 6),
+    "audio": ("Extracting the sound", 6, 20),
+    "transcribe": ("Transcribing the sound", 0, 100),
+    "publish": ("Sending the video to the video host", 0, 100),
 }
 
 
 def _report(ctx: JobContext, stage: str, share: float) -> None:
-    """Report how far a stage is, 0 to 1, as its share of the job."""
+    """Report the progress of a stage, 0 to 1."""
     sentence, first, last = _STAGES[stage]
     ctx.progress(first + (last - first) * min(1.0, share), stage, sentence)
 
 
 def register(registry: Registry, settings: Settings, *, app: Training | None = None) -> Training:
-    """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
+    """Add the app's processors to `registry`. Returns the dependencies, to be closed at exit."""
     app = app or Training(settings)
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
-    long = timedelta(minutes=14)  # a Lambda ends after fifteen
+    long = timedelta(minutes=14)  # a Lambda is stopped after fifteen
     for job_type, run in (
         ("transcription", processors.transcription),
         ("sop_generation", processors.sop_generation),
@@ -472,7 +477,8 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
         registry.processor(
             job_type,
             payload=TrainingPayload,
-            workspace_concurrency=app.videos.max_running,  # each may hold a whole video on the disk
+            # because each may have a whole video on the disk
+            workspace_concurrency=app.videos.max_running,
             timeout=long,
             backoff=backoff,
             internal=True,

@@ -1,7 +1,7 @@
-"""The app's routes, found by the `jobs` function: hand a recording in, follow it, read it.
+"""The app's routes for trainings, which the `jobs` function finds.
 
-Uploading is uploads.py's. Reading happens under row level security; the rest is a call of a SQL
-function under the caller's token.
+The routes for uploads are in `uploads.py`. Reads use row level security. Everything else calls a
+SQL function with the caller's token.
 """
 
 from __future__ import annotations
@@ -41,15 +41,12 @@ from minutehand_apps.training.uploads import UploadRoutes
 
 
 class NewTranscription(Body):
-    """A recording to be transcribed."""
+    """Request to transcribe a recording."""
 
     user_id: UUID = Field(description="The caller.")
-    company_id: UUID = Field(description="The workspace it belongs to.")
+    company_id: UUID = Field(description="The workspace of the training.")
     audio_url: Annotated[
-        str,
-        Field(
-            min_length=1, max_length=2000, description="An upload of the caller's, by its `key`."
-        ),
+        str, Field(min_length=1, max_length=2000, description="`key` of an upload of the caller.")
     ]
     title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = None
 
@@ -85,12 +82,12 @@ class TrainingRoutes:
         self,
         workspace_id: UUID,
         caller: SignedIn,
-        after: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
+        after: Annotated[UUID | None, Query(description="`next` of the previous page.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> TrainingPage:
-        """Trainings of a workspace with their jobs and percentages, newest first."""
+        """List the trainings of a workspace with their jobs and percentages, newest first."""
         functions = self._app.acting_as(caller.token)
-        await functions.workspace(workspace_id)  # 404 for another's
+        await functions.workspace(workspace_id)  # 404 for a workspace of others
         params = [("workspace_id", f"eq.{workspace_id}"), ("order", "id.desc")]
         if after is not None:
             params.append(("id", f"lt.{after}"))
@@ -99,19 +96,20 @@ class TrainingRoutes:
         return TrainingPage.model_validate({"trainings": rows, "next": following})
 
     async def get_training(self, training_id: UUID, caller: SignedIn) -> TrainingState:
-        """A training: what is finished of it, and its jobs."""
+        """Return the results and the jobs of a training."""
         return TrainingState.model_validate(await self._read(training_id, caller.token))
 
     async def transcribe(
         self, training_id: UUID, body: NewTranscription, caller: SignedIn, services: Provided
     ) -> StartedTranscription:
-        """Transcribe an upload of the caller's; called again it is the same job."""
+        """Transcribe an upload of the caller. A repeated call returns the same job."""
         if str(body.user_id) != str(caller.subject):
             raise ApiError(403, "forbidden", "user_id must be the caller")
-        # by its shape, before storage is asked: no one learns from here what else lies there
-        named = KEY.fullmatch(body.audio_url)
-        own = (str(body.company_id), str(caller.subject))
-        if named is None or named.group("workspace", "owner") != own:
+        # Check the form of the key before storage is read, so that no one can test for other
+        # objects.
+        match = KEY.fullmatch(body.audio_url)
+        owner = (str(body.company_id), str(caller.subject))
+        if match is None or match.group("workspace", "owner") != owner:
             raise ApiError(404, "upload_not_found", "Upload not found")
         with unavailable_if_missing("the uploads bucket"):
             if await self._app.files.find_size(body.audio_url) is None:
@@ -128,7 +126,7 @@ class TrainingRoutes:
         return StartedTranscription.model_validate(started)
 
     async def get_transcript(self, training_id: UUID, caller: SignedIn) -> TranscriptState:
-        """The transcript so far, with the time of each segment."""
+        """Return the transcript so far, with the time of each segment."""
         training = await self._read(training_id, caller.token)
         chunks = await self._app.acting_as(caller.token).select(
             "training_chunks", ("training_id", f"eq.{training_id}"), ("order", "number.asc")
@@ -147,12 +145,12 @@ class TrainingRoutes:
         )
 
     async def get_video(self, training_id: UUID, caller: SignedIn) -> Video:
-        """A URL to play the video from, valid for an hour."""
+        """Return a URL to play the video from, valid for an hour."""
         training = await self._read(training_id, caller.token)
         key = training["object_key"]
         with unavailable_if_missing("the uploads bucket"):
             if await self._app.files.find_size(key) is None:
-                raise ApiError(404, "video_not_found", "The video is not kept here any more")
+                raise ApiError(404, "video_not_found", "The video is no longer stored")
             url = self._app.files.presign(key)
         published = training["published"] or {}
         return Video(
@@ -163,12 +161,12 @@ class TrainingRoutes:
         )
 
     async def cancel(self, training_id: UUID, caller: SignedIn) -> TrainingState:
-        """Stop the work; what is finished stays."""
+        """Stop the work and keep the finished results."""
         await self._app.acting_as(caller.token).call("training_cancel", training_id=training_id)
         return await self.get_training(training_id, caller)
 
     async def retry(self, training_id: UUID, caller: SignedIn, services: Provided) -> TrainingState:
-        """Run a training's failed and cancelled jobs again, after what is finished."""
+        """Run a training's failed and cancelled jobs again, keeping the finished results."""
         retried = await self._app.acting_as(caller.token).call(
             "training_retry", training_id=training_id, repeatable=False
         )
@@ -177,33 +175,35 @@ class TrainingRoutes:
         return await self.get_training(training_id, caller)
 
     async def share(self, training_id: UUID, body: Share, caller: SignedIn) -> Shared:
-        """Make the link of a procedure, which opens for anyone who has it, or end it."""
-        made = await self._app.acting_as(caller.token).call(
+        """Create or delete the public link of a procedure."""
+        link = await self._app.acting_as(caller.token).call(
             "training_share", training_id=training_id, is_shared=body.shared
         )
-        key = made["share_id"]
+        key = link["share_id"]
         return Shared(share_id=key, url=f"/api/trainings/shared/{key}" if key else None)
 
     async def shared(self, request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
-        """A procedure by its link, with a picture a step that plays it."""
+        """Show a procedure by its public link. Each step has a frame that plays the video."""
         async with services.request_slot(request, None):
-            found = (await self._app.acting_as(None).call("training_shared", share_id=share_id))[
-                "shared"
-            ]
-        if found is None:
+            procedure = (
+                await self._app.acting_as(None).call("training_shared", share_id=share_id)
+            )["shared"]
+        if procedure is None:
             raise not_found("procedure")
-        video = self._app.files.presign(found["object_key"]) if found["has_picture"] else None
-        stored = StoredProcedure.model_validate(found["procedure"])
+        video = (
+            self._app.files.presign(procedure["object_key"]) if procedure["has_picture"] else None
+        )
+        stored = StoredProcedure.model_validate(procedure["procedure"])
         return HTMLResponse(render(stored, video), headers=harmless(video))
 
     async def delete_training(self, training_id: UUID, caller: SignedIn) -> None:
-        """Delete a training with its results, its video and its sound; its jobs are cancelled."""
-        gone = await self._app.acting_as(caller.token).call(
+        """Delete a training, its results, its video and its sound, and cancel its jobs."""
+        deleted = await self._app.acting_as(caller.token).call(
             "training_delete", training_id=training_id, repeatable=False
         )
-        with suppress(ProcessorError):  # the bucket's own rules expire what is left
-            prefix = sound_prefix(gone["workspace_id"], training_id)
-            await self._app.files.remove(gone["object_key"], prefix=prefix)
+        with suppress(ProcessorError):  # the lifecycle rules of the bucket delete the rest
+            prefix = sound_prefix(deleted["workspace_id"], training_id)
+            await self._app.files.remove(deleted["object_key"], prefix=prefix)
 
     async def _read(self, training_id: UUID, token: str) -> dict[str, Any]:
         rows: list[dict[str, Any]] = await self._app.acting_as(token).select(
@@ -215,7 +215,7 @@ class TrainingRoutes:
 
 
 def router(services: Services) -> APIRouter:
-    """The app's routes over one process's services."""
+    """Create the app's routes."""
     app = services.provide(Training, lambda: Training(services.settings))
     everything = APIRouter()
     for prefix, tag, part in (

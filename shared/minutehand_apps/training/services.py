@@ -1,6 +1,6 @@
-"""What training works with: its store, files, ffmpeg, an ear, a language model, a video host.
+"""Dependencies of the app: store, files, ffmpeg, speech to text, language model and video host.
 
-Made once per process; nothing is connected or loaded before it is needed.
+Created once per process. Each is connected or loaded on first use.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ class Training(Dependencies):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's functions."""
+        """The SQL functions for the worker."""
         return WorkerStore(self.settings)
 
     @cached_property
     def speech(self) -> SpeechToText:
-        """Transcribes the videos."""
+        """The service that transcribes the videos."""
         from minutehand.ai import make_speech_to_text
 
         return self._given[0] or make_speech_to_text(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
-        """Writes the procedures."""
+        """The model that writes the procedures."""
         from minutehand.ai import make_language_model
 
         return self._given[1] or make_language_model(self.settings)
 
     @cached_property
     def videos(self) -> TrainingSettings:
-        """What the environment says about videos."""
+        """The settings for videos."""
         return TrainingSettings.from_env(self.settings.environ)
 
     @cached_property
     def host(self) -> Mux | None:
-        """The video host; None where none is configured."""
+        """The video host, or None if no host is configured."""
         if self._given[2] is not None or self.videos.mux_token_id is None:
             return self._given[2]
         if self.videos.mux_token_secret is None:
@@ -80,8 +80,8 @@ class Training(Dependencies):
         )
 
     async def ffmpeg(self) -> Ffmpeg:
-        """Reads the videos; ConfigurationError where there is none."""
+        """Find ffmpeg. Raises ConfigurationError if there is none."""
         from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
 
-        # the wheel runs it once to see whether it works
+        # In a thread, because the wheel runs ffmpeg once to check it.
         return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.videos))

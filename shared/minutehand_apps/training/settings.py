@@ -1,4 +1,4 @@
-"""What the environment says about recordings: limits, the video host, and the ffmpeg."""
+"""Settings for recordings: limits, the video host, and ffmpeg."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from minutehand.config import read_count, read_list, read_text, read_url
 from minutehand_apps.training.parts import MAX_BYTES
 
-#: Longest playing time of a recording.
-MOST_SECONDS: Final = 4 * 3600.0
+#: Maximum playing time of a recording.
+MAX_SECONDS: Final = 4 * 3600.0
 
 
 class TrainingSettings(BaseModel):
-    """What the environment says about videos."""
+    """Settings for videos, from environment variables."""
 
     model_config = ConfigDict(frozen=True)
 
-    #: The video host's access token; unset: videos stay in the uploads bucket alone.
+    #: The video host's access token. If unset, videos stay in the uploads bucket.
     mux_token_id: str | None = None
     mux_token_secret: str | None = Field(default=None, repr=False)
     mux_base_url: str = "https://api.mux.com"
-    #: Most jobs of a type that a workspace has running at once; more of them wait.
+    #: Maximum number of running jobs per type and workspace. More jobs wait.
     max_running: int = 3
     upload_types: tuple[str, ...] = ("video/*", "audio/*")
     upload_bytes: int = 5 * 1024**3
-    #: The ffmpeg that reads videos; unset: the one of the wheel imageio-ffmpeg.
+    #: Path of ffmpeg. If unset, ffmpeg of the package imageio-ffmpeg.
     ffmpeg_path: str | None = None
 
     @classmethod

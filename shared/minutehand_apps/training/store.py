@@ -1,4 +1,4 @@
-"""The app's SQL functions that the worker calls, as typed calls."""
+"""Typed calls of the app's SQL functions for the worker."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from minutehand_apps.training.models import Chunk, Loaded
 
 
 class WorkerStore(FunctionStore):
-    """What the processors may do, as `job_worker`; every call may be repeated.
+    """SQL functions of the processors, called as `job_worker`. Every call may be repeated.
 
-    Each raises LeaseLost when another attempt has taken over; nothing was stored then.
+    Each raises LeaseLost and stores nothing if another attempt has taken over.
     """
 
     async def load(self, job_id: str, fence: int) -> Loaded:
-        """Load what a leased job works on."""
+        """Load the data for a leased job."""
         loaded: Loaded = await self._functions.call_held(
             "training_load", job_id, fence, parse=reading(Loaded)
         )
@@ -32,7 +32,7 @@ class WorkerStore(FunctionStore):
     async def store(
         self, job_id: str, fence: int, name: str, value: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Store what a stage found; returns what was stored before, if anything."""
+        """Store the result of a stage once, and return the stored result."""
         stored: dict[str, Any] = await self._functions.call_held(
             "training_store", job_id, fence, parse=decode_object, name=name, value=dict(value)
         )
@@ -46,7 +46,7 @@ class WorkerStore(FunctionStore):
     async def note_host(
         self, job_id: str, fence: int, *, upload: str | None, asset: str | None
     ) -> None:
-        """Record the video host's ids of the upload and the video."""
+        """Store the video host's ids of the upload and the video."""
         await self._functions.call_held(
             "training_note_host", job_id, fence, upload=upload, asset=asset
         )

@@ -1,7 +1,7 @@
-"""The routes of uploads: begin, sign parts, complete, abort and resume a recording of any size.
+"""The routes for uploads: create, sign parts, complete, abort and resume.
 
-An upload's id names its place and its owner; nothing about it is kept but in S3. A complete
-recording becomes a training, in one transaction.
+The id of an upload contains its key and its owner, so that only S3 stores an upload. Completing a
+recording creates the training and its jobs in one transaction.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from minutehand_apps.training.multipart import (
 from minutehand_apps.training.parts import MAX_BYTES, Plan, plan, read_checksum
 from minutehand_apps.training.services import Training
 
-#: Parts signed in one answer.
+#: Maximum number of parts signed per request.
 MAX_SIGNED = 100
-#: Files up to this size are read when they are completed; larger ones are the worker's to check.
+#: Maximum size of a file that is checked when it is completed. The worker checks larger files.
 CHECKED_BYTES = 256 * 1024 * 1024
 CHECKSUM = "x-amz-checksum-sha256"
 
@@ -56,10 +56,10 @@ _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,12
 
 
 def _of_file(text: str) -> str:
-    """A file's checksum as `<hex>` over the whole, or `<hex>-<parts>` over its parts' checksums."""
+    """Normalise a file's checksum, `<hex>` of the whole or `<hex>-<parts>` of its checksums."""
     digest, dash, count = text.partition("-")
     if dash and not re.fullmatch("[0-9]{1,5}", count):
-        raise ValueError("the number of parts follows the dash")
+        raise ValueError("the number of parts must follow the dash")
     return f"{base64.b64decode(read_checksum(digest)).hex()}{dash}{count}"
 
 
@@ -72,16 +72,14 @@ class CreateUpload(Body):
     workspace_id: UUID | None = Field(
         default=None, description="May be omitted by members of a single workspace."
     )
-    title: Title | None = Field(
-        default=None, description="What it is called; after its file if omitted."
-    )
+    title: Title | None = Field(default=None, description="Title. Default: the name of the file.")
     training_id: UUID | None = Field(
-        default=None, description="The id that the training gets; a new one if omitted."
+        default=None, description="Id for the training. Default: a new id."
     )
 
 
 class PartToSign(Body):
-    """A part to send, and what is in it."""
+    """A part to send, and its checksum."""
 
     part_number: Annotated[int, Field(strict=True, ge=1)]
     checksum: Annotated[
@@ -92,27 +90,27 @@ class PartToSign(Body):
 
 
 class SignParts(Body):
-    """Which parts to sign."""
+    """Parts to sign."""
 
     parts: Annotated[tuple[PartToSign, ...], Field(min_length=1, max_length=MAX_SIGNED)]
 
 
 class CompleteUpload(Body):
-    """What the whole file must be."""
+    """Checksum of the whole file."""
 
     checksum: Annotated[
         str,
         AfterValidator(_of_file),
         Field(
             max_length=80,
-            description="SHA-256 of the file, hexadecimal or base64; or of its parts' checksums,"
-            " with a dash and their number behind it.",
+            description="SHA-256 of the file, hexadecimal or base64, or `<hash>-<parts>`: the"
+            " SHA-256 of its parts' checksums, and the number of parts.",
         ),
     ]
 
 
 class SignedPart(BaseModel):
-    """Where to PUT one part, exactly how many bytes of it, and with which headers."""
+    """URL, exact size and headers for the PUT of one part."""
 
     part_number: int
     url: str
@@ -121,64 +119,64 @@ class SignedPart(BaseModel):
 
 
 class SignedParts(BaseModel):
-    """URLs to PUT parts to."""
+    """URLs to which the parts are PUT."""
 
     parts: tuple[SignedPart, ...]
     expires_in_seconds: int
 
 
 class Upload(BaseModel):
-    """An upload, what has arrived of it, and the training it became."""
+    """An upload, its missing parts, and the training created from it."""
 
     id: str
-    key: str = Field(description="The object's name.")
+    key: str = Field(description="Key of the object in the bucket.")
     title: str
     size_bytes: int
     part_bytes: int
     part_count: int
     complete: bool = False
-    missing: tuple[int, ...] = Field(description="Numbers of the parts yet to send.")
+    missing: tuple[int, ...] = Field(description="Numbers of the parts that have not arrived.")
     training: TrainingState | None = Field(
-        default=None, description="What the complete file became, with its jobs."
+        default=None, description="The training of the complete upload, with its jobs."
     )
 
 
 class Place(BaseModel):
-    """What an upload's id says; its holder may have written any of it."""
+    """Content of an upload's id. Its holder may have changed any of it."""
 
     model_config = ConfigDict(frozen=True)
 
     key: str
-    #: S3's id; an empty one would make a call about the upload one about the object.
+    #: Id at S3. An empty id would turn a call for the upload into a call for the object.
     s3_id: Annotated[str, Field(pattern="^[!-~]{1,1024}$")]
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
     title: Title
-    #: The id that its training is to have.
+    #: Id for the training.
     training_id: UUID | None = None
 
     @property
     def cut(self) -> Plan:
-        """How the file is cut."""
+        """Division of the file into parts."""
         return plan(self.size_bytes)
 
     @property
     def named(self) -> re.Match[str]:
-        """The workspace that it goes to, and the owner who began it; ValueError where none is."""
+        """Workspace and owner in the key. Raises ValueError if the key is not an upload's key."""
         if (named := KEY.fullmatch(self.key)) is None:
-            raise ValueError("not a key of ours")
+            raise ValueError("not the key of an upload")
         return named
 
     def encode(self) -> str:
-        """The upload's id; URL-safe."""
+        """Encode the upload's id, URL-safe."""
         raw = self.model_dump_json(exclude_none=True).encode()
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
     @classmethod
     def decode(cls, upload_id: str) -> Self:
-        """What an id says.
+        """Decode an id.
 
         Raises:
-            ValueError: No id of ours.
+            ValueError: The id was not created here.
         """
         padded = upload_id + "=" * (-len(upload_id) % 4)
         return cls.model_validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -202,39 +200,42 @@ class UploadRoutes:
     async def create_upload(
         self, body: CreateUpload, caller: SignedIn, services: Provided
     ) -> Upload:
-        """Begin an upload of a recording, of an allowed type and size."""
-        kind, taken = body.content_type, self._app.videos.upload_types
-        if not any(kind == each or fnmatch(kind, each) for each in taken):
+        """Start an upload of a recording of an allowed type and size."""
+        content_type, accepted = body.content_type, self._app.videos.upload_types
+        is_accepted = content_type in accepted or any(
+            fnmatch(content_type, pattern) for pattern in accepted
+        )
+        if not is_accepted:
             raise ApiError(
                 415,
                 "upload_type_refused",
-                f"Files of type {kind} are not taken",
-                detail={"allowed": list(taken)},
+                f"Files of type {content_type} are not accepted",
+                detail={"allowed": list(accepted)},
             )
         self._refuse_size(body.size)
         if body.size == 0:
             raise ApiError(422, "empty_file", "The file is empty")
-        wanted = body.training_id
-        # before the bytes are sent: completing the upload would refuse it
-        if wanted is not None and await self._read(wanted, caller) is not None:
-            raise ApiError(409, "training_exists", "This training has a recording already")
+        training_id = body.training_id
+        # Checked before the bytes are sent, because completing the upload would fail.
+        if training_id is not None and await self._read(training_id, caller) is not None:
+            raise ApiError(409, "training_exists", "This training already has a recording")
         workspace_id = await services.queue_of(caller).workspace(body.workspace_id)
         key = (
             f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
         )
         with self._storage() as uploads:
-            s3_id = await uploads.create(key, content_type=kind)
+            s3_id = await uploads.create(key, content_type=content_type)
         place = Place(
             key=key,
             s3_id=s3_id,
             size_bytes=body.size,
             title=body.title or _title(body.filename),
-            training_id=wanted,
+            training_id=training_id,
         )
         return _answer(place, missing=place.cut.missing(()))
 
     async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
-        """What has arrived, to resume an upload after a break, and what it became."""
+        """Return the missing parts, to resume an upload, or the training of a complete upload."""
         place = await _place(upload_id, caller, services)
         with self._storage() as uploads:
             try:
@@ -249,13 +250,18 @@ class UploadRoutes:
     async def sign_parts(
         self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
     ) -> SignedParts:
-        """URLs for parts, each valid only for the bytes of its checksum; ask for more as needed."""
+        """Return URLs for parts, each valid only for the bytes with its checksum.
+
+        Clients request further URLs as needed.
+        """
         place = await _place(upload_id, caller, services)
-        # again: the id is the caller's to write
+        # Checked again, because the caller could change the id.
         self._refuse_size(place.size_bytes)
         checksums = {part.part_number: part.checksum for part in body.parts}
         if max(checksums) > place.cut.count:
-            raise invalid_argument("parts", f"names part {max(checksums)} of {place.cut.count}")
+            raise invalid_argument(
+                "parts", f"contains part {max(checksums)}, but there are only {place.cut.count}"
+            )
         with self._storage() as uploads:
             urls = await uploads.sign(place.key, place.s3_id, place.cut, checksums)
         return SignedParts(
@@ -274,10 +280,10 @@ class UploadRoutes:
     async def complete_upload(
         self, upload_id: UploadId, body: CompleteUpload, caller: SignedIn, services: Provided
     ) -> Upload:
-        """Join the parts, check the file, and make of it what it becomes; harmless when repeated.
+        """Join the parts, check the file, and create the training. Repeating the call is harmless.
 
-        409 with the missing parts when some have not arrived; 422 `checksum_mismatch` when the
-        file is another one, which is removed. Larger files are checked by the worker.
+        Returns 409 with the missing parts if some have not arrived, and 422 `checksum_mismatch` if
+        the file differs, which deletes it. The worker checks larger files.
         """
         place = await _place(upload_id, caller, services)
         with self._storage() as uploads:
@@ -289,19 +295,19 @@ class UploadRoutes:
                 raise ApiError(
                     422,
                     "checksum_mismatch",
-                    "The file that arrived is not the one that was sent: begin the upload again",
+                    "The uploaded file differs from the file that was sent. Upload it again.",
                 )
         training = await self._start(place, body.checksum, caller, services)
         return _answer(place, missing=(), training=training)
 
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
-        """Abort an upload and delete its parts; a complete file stays."""
+        """Abort an upload and delete its parts. A complete file stays."""
         place = await _place(upload_id, caller, services)
         with self._storage() as uploads:
             await uploads.abort(place.key, place.s3_id)
 
     async def _start(self, place: Place, checksum: str, caller: Caller, services: Services) -> Any:
-        """Make of a complete recording its training; the same one for the same key."""
+        """Create the training of a complete recording. The same key gives the same training."""
         started = await self._app.acting_as(caller.token).call(
             "training_start",
             workspace_id=place.named["workspace"],
@@ -315,28 +321,28 @@ class UploadRoutes:
         return await self._read(started["training_id"], caller)
 
     async def _read(self, value: UUID | str, caller: Caller, column: str = "id") -> Any:
-        """A training, if the caller may see it."""
+        """Read a training, or return None if the caller may not see it."""
         functions = self._app.acting_as(caller.token)
-        found = await functions.select("training_states", (column, f"eq.{value}"))
-        return found[0] if found else None
+        rows = await functions.select("training_states", (column, f"eq.{value}"))
+        return rows[0] if rows else None
 
     def _refuse_size(self, size_bytes: int) -> None:
-        most = self._app.videos.upload_bytes
-        if size_bytes > most:
+        limit = self._app.videos.upload_bytes
+        if size_bytes > limit:
             raise ApiError(
                 413,
                 "upload_too_large",
-                f"A file has at most {most} bytes, this one {size_bytes}",
-                detail={"max_bytes": most},
+                f"A file has at most {limit} bytes, but this one has {size_bytes}",
+                detail={"max_bytes": limit},
             )
 
     @contextmanager
     def _storage(self) -> Iterator[Uploads]:
-        """The process's uploads, and their errors as the API's."""
+        """Yield the process's uploads and convert their errors to the API's errors."""
         try:
             yield self._app.uploads
         except ConfigurationError as error:
-            raise ApiError(503, "not_configured", "This deployment takes no uploads") from error
+            raise ApiError(503, "not_configured", "Uploads are not configured") from error
         except UploadNotFound as error:
             raise not_found("upload") from error
         except UploadIncomplete as error:
@@ -345,7 +351,7 @@ class UploadRoutes:
                 409, "upload_incomplete", str(error), detail={"missing": missing}
             ) from error
         except StorageUnavailable as error:
-            raise unavailable("The file store did not answer") from error
+            raise unavailable("The file store did not respond") from error
 
 
 def _answer(place: Place, *, missing: tuple[int, ...], training: Any = None) -> Upload:
@@ -363,7 +369,7 @@ def _answer(place: Place, *, missing: tuple[int, ...], training: Any = None) -> 
 
 
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
-    """The upload of an id, if it is the caller's."""
+    """Decode an upload's id, and check that the upload belongs to the caller."""
     try:
         place = Place.decode(upload_id)
         is_owner = place.named["owner"] == str(caller.subject)
@@ -376,14 +382,14 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
 
 
 def _title(filename: str) -> str:
-    """What people call a file: its name without ending and dashes."""
+    """Convert a file name to a title, without its ending and dashes."""
     stem = PurePosixPath(filename.replace("\\", "/")).stem
     words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
     return (words[:1].upper() + words[1:])[:200] or "File"
 
 
 def _safe_name(filename: str) -> str:
-    """The last part of a key, in characters that need no escaping anywhere."""
+    """Convert a file name to the last part of a key, with characters that need no escaping."""
     plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
     return name[-NAME_CHARACTERS:] or "file"

@@ -28,7 +28,7 @@ async def test_a_child_has_no_more_than_it_is_given(
         tmp_path, "sleep 0.2; for limit in v t f c; do ulimit -$limit >&2; done; env >&2\n"
     )
 
-    code = await run_child([speak], said.append, seconds=60, most_bytes=4096)
+    code = await run_child([speak], said.append, seconds=60, max_bytes=4096)
 
     assert (code, said[:4]) == (0, [str(2 * 1024**2), "60", "8", "0"])
     assert {line.partition("=")[0] for line in said[4:]} <= {"LC_ALL", "PWD", "SHLVL", "_"}

@@ -1,4 +1,4 @@
-// A bar that says how much is done, to eyes and ears.
+// Labelled progress bar.
 
 import { html } from "../../lib/ui.js";
 import { JobProgress } from "../../parts/badge.js";

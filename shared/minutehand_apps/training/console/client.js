@@ -1,8 +1,8 @@
-// The guide's browser client: submit a recording, get the id of its job.
+// The guide's browser client. Submits a recording and returns the id of its job.
 
 export function trainingClient(request) {
   return {
-    /** Have a recording transcribed, and a procedure made of it. */
+    /** Have a recording transcribed, and a procedure written from the transcript. */
     async createTranscriptionJob(userId, companyId, audioUrl, trainingId) {
       const made = await request(
         "POST",

@@ -1,4 +1,4 @@
-// What the pages of training read and do, and how a training is shown while it is processed.
+// Requests of the training pages, and texts for a training's state.
 
 import { callRoute as call, request, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -24,12 +24,14 @@ export const trainings = {
 
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 const PAGE = 100;
-export const MOST_COUNTED = 1000;
+export const MAX_COUNTED = 1000;
 const RUNNING = ["processing", "cancelling"];
 
 export const isLiveJob = ({ status }) => status === "pending" || RUNNING.includes(status);
 
-/** A page of the jobs of all trainings, newest first; with the first, how many need a look. */
+/**
+ * Read a page of the jobs of all trainings, newest first. The first page also counts jobs by state.
+ */
 export async function monitored(workspaceId, { status, type, after }, signal) {
   const asked = (columns) => {
     const some = supabase().from("background_jobs").select(columns).eq("company_id", workspaceId);
@@ -40,7 +42,7 @@ export async function monitored(workspaceId, { status, type, after }, signal) {
   if (after) page = page.lt("id", after);
   const open = asked("status")
     .in("status", ["pending", "failed", ...RUNNING])
-    .limit(MOST_COUNTED);
+    .limit(MAX_COUNTED);
   const [jobs, found] = await Promise.all([
     unwrap(page.order("id", { ascending: false }).limit(PAGE), signal),
     after ? [] : unwrap(open, signal),
@@ -62,22 +64,22 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-/** What a job makes, in words for people. */
+/** Name of a job's result for people. */
 export const MAKES = {
   transcription: "Transcript",
   sop_generation: "Procedure",
   mux_upload: "Video",
 };
-/** What it does meanwhile. */
+/** Text for a running job. */
 const DOES = {
-  transcription: "Writing down what is said",
-  sop_generation: "Making a procedure of it",
+  transcription: "Transcribing the sound",
+  sop_generation: "Writing a procedure",
   mux_upload: "Preparing the video",
 };
-/** Why a job that began does not run: what it waits for, or what failed and is tried again. */
+/** Why a pending job does not run: the event that it waits for, or the error that is retried. */
 const waitsFor = ({ status, stage, progress_message: message, error_data: error }) =>
   status === "pending" && (stage === "waiting" ? message : error?.message);
-/** What is being done of a training, or why nothing is. */
+/** Describe the running jobs of a training, or why none runs. */
 export const nowOf = ({ jobs }) =>
   jobs
     .filter((job) => job.status === "processing")
@@ -85,7 +87,7 @@ export const nowOf = ({ jobs }) =>
     .join("; ") ||
   jobs.map(waitsFor).find(Boolean) ||
   "Waiting for its turn";
-/** What there is of a training that is ready, or what is being done of one that is not. */
+/** Describe the results of a finished training, or the running jobs of another. */
 export function aboutOf(training) {
   if (training.reason) return training.reason;
   if (!isOver(training.status)) return nowOf(training);
@@ -99,7 +101,7 @@ export function aboutOf(training) {
 }
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** 0:05, 12:40, 1:02:03: a time in a video. */
+/** Format a time in a video as 0:05, 12:40 or 1:02:03. */
 export function clock(seconds) {
   const text = new Date(Math.max(0, seconds) * 1000).toISOString().slice(11, 19);
   return text.replace(/^00:0?|^0/, "");

@@ -1,4 +1,4 @@
-// The training app's pages in the console: videos, and the transcript and procedure of each.
+// The training app's pages in the console.
 
 export default {
   name: "Training",

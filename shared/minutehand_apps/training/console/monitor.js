@@ -1,4 +1,4 @@
-// The job monitor over all trainings: what runs, what failed and why; its filter is in the address.
+// Job monitor over all trainings. The filter is in the URL.
 
 import { atLeast } from "../../lib/format.js";
 import { setQuery, useQuery } from "../../lib/router.js";
@@ -9,7 +9,7 @@ import { choice } from "../../parts/field.js";
 import { useLivePages } from "../../parts/live.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { liveList } from "../../parts/table.js";
-import { isLiveJob, JOB_TYPES, MAKES, MOST_COUNTED, monitored } from "./data.js";
+import { isLiveJob, JOB_TYPES, MAKES, MAX_COUNTED, monitored } from "./data.js";
 import { attributesOf, columnsOf } from "./job-monitor.js";
 
 export const title = () => "Job monitor";
@@ -34,7 +34,7 @@ export default function Monitor({ workspace }) {
     },
   );
   const rows = found.value?.flatMap((page) => page.jobs) ?? [];
-  const last = useRef({}); // another filter begins with the counts of the one before
+  const last = useRef({}); // keeps the counts while another filter loads
   if (found.value) last.current = found.value[0].counts;
   const counts = last.current;
   const tab = (name, word, tone) => {
@@ -49,7 +49,7 @@ export default function Monitor({ workspace }) {
       ${
         counts[name] > 0 &&
         html`<span class="group-count num">
-          ${atLeast(counts[name], counts[name] >= MOST_COUNTED)}
+          ${atLeast(counts[name], counts[name] >= MAX_COUNTED)}
         </span>`
       }
     </a>`;

@@ -1,4 +1,4 @@
-// One training: its jobs while they run, the video, and the procedure or the transcript beside it.
+// One training: its running jobs, its video, and its procedure or transcript.
 
 import { useTopicRefresh } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
@@ -41,7 +41,7 @@ export default function TrainingPage({ id }) {
 
 function Training({ id, remove }) {
   const player = useRef(null);
-  const [at, setAt] = useState(null); // of the video, once it plays
+  const [at, setAt] = useState(null); // position of the playing video
   const found = useFetch((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
@@ -56,7 +56,7 @@ function Training({ id, remove }) {
   const unread = placeholderPage("Training", found, "training");
   if (unread) return unread;
   const act = createAction(found.refresh);
-  const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
+  const cancel = () => act("Could not stop", () => trainings.cancel(id)); // finished results stay
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);
   const { share_id: shareId } = training;
@@ -108,8 +108,8 @@ function Training({ id, remove }) {
     ${
       training.status === "failed" &&
       html`<p class="notice failed wrap" role="alert">
-        <span class="strong">${training.reason ?? "It failed."}</span>
-        <span>Retry continues after what is finished. If the file is the reason, upload another.</span>
+        <span class="strong">${training.reason ?? "The training failed."}</span>
+        <span>Retry keeps the finished results. If the file is the cause, upload another.</span>
       </p>`
     }
     ${
@@ -141,10 +141,10 @@ function Training({ id, remove }) {
   </article>`;
 }
 
-/** What there will be, in the place where it will be. */
+/** List of the expected results, shown where they will appear. */
 const Coming = ({ jobs }) =>
   html`<section class="card stack coming" aria-labelledby="h-coming">
-    <h2 id="h-coming">What is made of it</h2>
+    <h2 id="h-coming">Results</h2>
     <ul>
       ${Object.entries(MAKES).map(
         ([type, what]) => html`<li key=${type}>
@@ -154,11 +154,11 @@ const Coming = ({ jobs }) =>
       )}
     </ul>
     <p class="muted small">
-      The words appear here while they are written down. You can leave this page meanwhile.
+      The transcript appears here as it is written. You can leave this page.
     </p>
   </section>`;
 
-/** The jobs that it is made of. */
+/** The jobs of a training. */
 const Details = ({ training: { title: name, jobs }, refresh }) =>
   html`<details class="more">
     <summary>Details</summary>
@@ -176,7 +176,7 @@ const Details = ({ training: { title: name, jobs }, refresh }) =>
     </div>
   </details>`;
 
-/** Say so when a training ends while it is shown. */
+/** Notify when a training ends while it is shown. */
 function useNotice(training) {
   const before = useRef(null);
   const status = training?.status;
@@ -203,12 +203,12 @@ const named = (what, lines = []) =>
     <ul class="bullets">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
   </div>`;
 
-const NO_MODEL = "no language model is connected. The transcript is what there is.";
+const NO_MODEL = "no language model is connected";
 
 function Procedure({ stored: { procedure, author, offline }, jump, address }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
-    ${!procedure && html`<p class="muted wrap">There is none: ${offline ? NO_MODEL : `${author}.`}</p>`}
+    ${!procedure && html`<p class="muted wrap">There is no procedure, because ${offline ? NO_MODEL : author}.</p>`}
     ${
       procedure &&
       html`
@@ -249,7 +249,7 @@ function Transcript({ of, jump, at }) {
       <p class="muted small wrap">
         ${
           of.offline
-            ? "Recognised on this server, which mishears: read it beside the video."
+            ? "Recognised on this server, with mistakes. Compare it with the video."
             : `Transcribed by ${of.engine}.`
         }
         ${of.missing_seconds ? ` The file lacks its last ${Math.round(of.missing_seconds)} s.` : ""}

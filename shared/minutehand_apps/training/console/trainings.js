@@ -1,4 +1,4 @@
-// Training: the videos of a workspace, the uploads under way, and a form for another.
+// Training: the videos of a workspace, the running uploads, and a form for another video.
 
 import { useLivePages } from "../../parts/live.js";
 import { html, useState } from "../../lib/ui.js";
@@ -13,7 +13,7 @@ import { Uploading } from "./uploading.js";
 
 export const title = () => "Training";
 
-/** Of what is over there is nothing to wait for. */
+/** Progress of a training that has not ended. */
 const PROGRESS = column("Progress", "bare", (one) =>
   isOver(one.status)
     ? null

@@ -1,4 +1,4 @@
-// Chooses a video to learn from; sending it continues after the dialog is closed.
+// Chooses a video. Its upload continues after the dialog is closed.
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
@@ -9,14 +9,15 @@ import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
 
-const MOST_BYTES = 5 * 1024 ** 3; // as UPLOADS_MAX_BYTES, unless it says otherwise
+const MAX_BYTES = 5 * 1024 ** 3; // the default of UPLOADS_MAX_BYTES
 
-/** Why a file cannot be learnt from, as far as its name and size say; null: it may. */
+/** Why a file is rejected by its name or size, or null if it is accepted. */
 function problemOf(file) {
   if (!file) return null;
   if (file.size === 0) return `${file.name} is empty.`;
-  if (file.size > MOST_BYTES) return `${file.name} has ${bytes(file.size)}; 5 GB are taken.`;
-  // browsers do not know every container
+  if (file.size > MAX_BYTES)
+    return `${file.name} has ${bytes(file.size)}, but at most 5 GB are accepted.`;
+  // Browsers do not know every container.
   if (!file.type || /^(video|audio)\//.test(file.type)) return null;
   return `${file.name} is not a video. Choose an MP4, MOV, WebM, MKV or AVI file with sound.`;
 }
@@ -63,7 +64,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar">
       <span class="muted small">
-        ${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}
+        ${file ? `${file.name}, ${bytes(file.size)}` : "No video at hand?"}
       </span>
       ${
         (!file || problem) &&

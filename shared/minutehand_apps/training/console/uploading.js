@@ -1,4 +1,4 @@
-// The uploads under way, each with its progress and what can be done about it.
+// The running uploads, each with its progress and its actions.
 
 import { bytes } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
@@ -16,7 +16,7 @@ const WORDS = {
   finishing: ["Completing", "processing"],
 };
 
-/** What follows an upload's end: its training's page, or why there is none. */
+/** Open the training after its upload, or show why the upload failed. */
 function started(upload, error) {
   const made = upload?.training;
   if (!made) return notifyFailure("Could not upload", error ?? null);

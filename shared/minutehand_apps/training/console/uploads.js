@@ -1,28 +1,32 @@
 /**
- * Uploads from the browser, part by part straight to storage.
+ * Uploads from the browser, part by part directly to storage.
  *
  * They continue while other pages are open. After a reload the person chooses the same file again,
- * and only the parts that have not arrived are sent.
+ * and only the missing parts are sent.
  */
 
 import { request } from "../../api.js";
 import { createStore, isTransient } from "../../lib/store.js";
 
 const ROUTE = "/api/uploads";
-const PREFIX = "minutehand.uploads "; // with the upload's id, so that each tab keeps its own
+// followed by the upload's id, so that no two tabs share an entry
+const PREFIX = "minutehand.uploads ";
 const CONCURRENT_PARTS = 3;
 const MAX_TRIES = 10;
 const MAX_DELAY_SECONDS = 30;
 const PART_TIMEOUT_MS = 15 * 60_000;
 
-/** The uploads of this browser that have not ended, those of an earlier page load included. */
+/** The unfinished uploads of this browser, including those of an earlier page load. */
 export class Uploads {
   #store = createStore(readKept());
   #files = new Map();
-  #sending = new Map(); // the AbortController of each upload that is being sent
+  #sending = new Map(); // the AbortController of each running upload
   #onEnd;
 
-  /** `onEnd(upload)` is called for each that was completed, `onEnd(null, error)` for one lost. */
+  /**
+   * `onEnd(upload)` is called after an upload was completed, `onEnd(null, error)` after one was
+   * lost.
+   */
   constructor(onEnd) {
     this.#onEnd = onEnd;
   }
@@ -30,7 +34,7 @@ export class Uploads {
   get = () => this.#store.get();
   subscribe = (listener) => this.#store.subscribe(listener);
 
-  /** Begin an upload; returns when sending has begun. The API refuses sizes, types and names. */
+  /** Start an upload. Returns when sending has started. The API checks size, type and name. */
   async begin(file, fields, whose) {
     const body = { filename: file.name || "file", size: file.size, ...fields };
     const { id, title } = await request("POST", ROUTE, { body });
@@ -41,11 +45,11 @@ export class Uploads {
     this.resume(id, file);
   }
 
-  /** Send what has not arrived, and complete the upload. After a reload `file` must be given. */
+  /** Send the missing parts, and complete the upload. After a reload `file` is required. */
   async resume(id, file = this.#files.get(id)) {
     const { name, size, modified } = this.get().find((one) => one.id === id);
     if (file.name !== name || file.size !== size || file.lastModified !== modified)
-      throw new Error(`That is not the file this upload was begun with: ${name}, ${size} bytes`);
+      throw new Error(`This upload was started with another file: ${name}, ${size} bytes`);
     const stop = new AbortController();
     this.#files.set(id, file);
     this.#sending.set(id, stop);
@@ -56,11 +60,11 @@ export class Uploads {
       this.#onEnd(upload);
     } catch (error) {
       if (stop.signal.aborted) return;
-      stop.abort(); // the other parts
+      stop.abort(); // also stops the other parts
       if (error.status !== 404)
         return this.#change(id, { state: "interrupted", problem: error.message });
       this.#forget(id);
-      this.#onEnd(null, new Error("The upload has expired or was aborted; start it again"));
+      this.#onEnd(null, new Error("The upload has expired or was aborted. Start it again."));
     }
   }
 
@@ -95,7 +99,7 @@ const readKept = () =>
     .filter((name) => name.startsWith(PREFIX))
     .map((name) => interrupted(JSON.parse(localStorage[name])));
 
-/** Send the parts that have not arrived, and complete the upload. */
+/** Send the missing parts, and complete the upload. */
 async function send(id, file, signal, change) {
   const call = (method, more, body) =>
     repeat(() => request(method, routeOf(id) + more, { body, signal }), signal);
@@ -117,7 +121,7 @@ async function send(id, file, signal, change) {
   };
 
   const sendPart = async (number) => {
-    // each try asks for a new address, because an address expires
+    // Each try requests another URL, because a URL expires.
     const body = { parts: [{ part_number: number, checksum: base64(await sumOf(number)) }] };
     const signed = await request("POST", `${routeOf(id)}/parts`, { body, signal });
     await put(signed.parts[0], partOf(number), signal, (bytes) => report(number, bytes));
@@ -134,7 +138,7 @@ async function send(id, file, signal, change) {
   return call("POST", "/complete", { checksum: `${base64(whole)}-${upload.part_count}` });
 }
 
-/** Call `run` again while the connection, storage or the API fails for a time. */
+/** Call `run` again while the connection, storage or the API fails temporarily. */
 async function repeat(run, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -151,10 +155,10 @@ const hash = async (blob) =>
   new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
 const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
 
-/** Send a part by XMLHttpRequest, since fetch does not report how much of a body has been sent. */
+/** Send a part by XMLHttpRequest, because fetch does not report upload progress. */
 function put({ url, headers }, body, signal, onBytes) {
   return new Promise((resolve, reject) => {
-    signal.throwIfAborted(); // stopped while the address was asked for
+    signal.throwIfAborted(); // stopped while the URL was requested
     const http = new XMLHttpRequest();
     signal.addEventListener("abort", () => http.abort());
     const fail = (message) => () =>
@@ -164,9 +168,9 @@ function put({ url, headers }, body, signal, onBytes) {
     http.timeout = PART_TIMEOUT_MS;
     http.upload.onprogress = (event) => onBytes(event.loaded);
     http.onload = () =>
-      http.status === 200 ? resolve() : fail(`Storage refused a part (${http.status})`)();
+      http.status === 200 ? resolve() : fail(`Storage rejected a part (${http.status})`)();
     http.onerror = fail("Storage cannot be reached");
-    http.ontimeout = fail("Storage did not answer in time");
+    http.ontimeout = fail("Storage did not respond in time");
     http.onabort = fail("Stopped");
     http.send(body);
   });

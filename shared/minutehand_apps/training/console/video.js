@@ -1,15 +1,15 @@
-// The video, played from an address that is signed for an hour and asked for again when it expires.
+// The video player. Its URL is signed for an hour and requested again when it expires.
 
 import { useFetch } from "../../lib/store.js";
 import { html, useRef } from "../../lib/ui.js";
 import { Placeholder } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
-/** The address of a training's video, once it has one. */
+/** The URL of a training's video, or null before the video was checked. */
 export const useVideo = (id) =>
   useFetch(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
 
-/** The picture at a place of the video; pressed, the video plays from there. */
+/** Frame of the video at a time. A click plays the video from there. */
 export const Picture = ({ address, seconds, title, jump }) =>
   html`<button
     type="button"
@@ -27,19 +27,19 @@ export const Picture = ({ address, seconds, title, jump }) =>
 
 export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
-  const wanted = useRef(0); // where to continue when the address is a new one
+  const wanted = useRef(0); // time at which to continue after the URL was replaced
   const renewed = useRef(0);
   handle.current = {
     jump: (seconds) => {
       wanted.current = seconds;
       if (!element.current) return;
       element.current.currentTime = seconds;
-      element.current.play().catch(() => {}); // a browser may want a click on the video itself
+      element.current.play().catch(() => {}); // a browser may require a click on the video itself
       element.current.scrollIntoView({ block: "nearest" });
     },
   };
   const expired = () => {
-    if (Date.now() - renewed.current < 10_000) return; // not the address, then
+    if (Date.now() - renewed.current < 10_000) return; // a URL this new has not expired
     renewed.current = Date.now();
     wanted.current = element.current?.currentTime || wanted.current;
     found.refresh();
@@ -65,8 +65,8 @@ export function Video({ of: found, title, handle, onTime }) {
           ${
             found.value.host === "mux" &&
             html`<p class="muted small wrap">
-              At the video host as <code>${found.value.playback_id}</code>; its players need a
-              signed address.
+              At the video host as <code>${found.value.playback_id}</code>; Its players need a
+              signed URL.
             </p>`
           }
         `

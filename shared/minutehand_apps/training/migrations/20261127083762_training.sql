@@ -1,32 +1,32 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Training turns uploaded videos into transcripts and procedures: the app's tables and its two
--- views.
--- Delete this app's folder, and the platform does not notice.
+-- Training turns uploaded videos into transcripts and procedures. This file has the app's tables
+-- and its two views.
+-- The platform does not depend on this app's folder, so the folder can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- What a stage found is written once and never again, by no attempt or run; null before.
+-- The result of a stage is null until it is written once. No attempt or run overwrites it.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
-  object_key text not null, -- the file in the uploads bucket
-  -- SHA-256 of the file, or of its parts' checksums with their number behind a dash
+  object_key text not null, -- key of the file in the uploads bucket
+  -- SHA-256 of the file, or `<hex>-<parts>` of its parts' checksums
   checksum text,
-  media jsonb, -- what the check found: {bytes, seconds, video, audio}
-  sound jsonb, -- {seconds, chunks: [[start, end], …]}, once its sound is cut
-  -- {chunks, words, language, engine, offline, duration_seconds}, once all chunks are there
+  media jsonb, -- result of the check: {bytes, seconds, video, audio}
+  sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
+  -- {chunks, words, language, engine, offline, duration_seconds}, after the last chunk
   transcript jsonb,
-  -- {procedure, author, offline}; procedure is null without a language model
+  -- {procedure, author, offline}. procedure is null without a language model.
   procedure jsonb,
-  published jsonb, -- {host, playback_id, duration_seconds, note}, once it can be played
-  host_upload text, -- the video host's id of the upload
-  host_asset text, -- and of the video
+  published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
+  host_upload text, -- id of the upload at the video host
+  host_asset text, -- id of the video at the video host
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  share_id uuid, -- random: the key of its link; null: it is not shared
+  share_id uuid, -- random key of the public link, null without a link
   constraint trainings_one_share unique (share_id),
   constraint trainings_one_per_object unique (object_key),
   constraint trainings_title_is_bounded
@@ -43,13 +43,13 @@ create table public.trainings (
     )
 );
 comment on table public.trainings is
-  'Recordings to learn from, and what was made of them.';
+  'Uploaded recordings, with their transcripts, procedures and published videos.';
 create index trainings_newest on public.trainings (workspace_id, id desc);
 
 create table public.training_jobs (
   training_id uuid not null references public.trainings (id) on delete cascade,
   job_type text not null,
-  job_id uuid not null, -- it may have been removed by retention
+  job_id uuid not null, -- retention may have deleted the job
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   primary key (training_id, job_type),
   constraint training_jobs_job_is_unique unique (job_id),
@@ -57,16 +57,15 @@ create table public.training_jobs (
     check (job_type in ('transcription', 'sop_generation', 'mux_upload'))
 );
 comment on table public.training_jobs is
-  'The jobs of a training, one per type; a retry runs the '
-  'same job again.';
+  'The jobs of a training, one per type. A retry runs the same job again.';
 create index training_jobs_by_workspace on public.training_jobs (workspace_id);
 
 create table public.training_chunks (
   training_id uuid not null references public.trainings (id) on delete cascade,
-  number integer not null, -- its place, from 1
+  number integer not null, -- position in the transcript, from 1
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   segments jsonb not null, -- [{start, end, text}], in seconds of the recording
-  language text, -- as the engine names it
+  language text, -- name of the language as the engine reports it
   engine text not null,
   offline boolean not null,
   primary key (training_id, number),
@@ -77,8 +76,7 @@ create table public.training_chunks (
     )
 );
 comment on table public.training_chunks is
-  'The transcript in stretches of about half a minute, stored as they are recognised; never '
-  'written twice.';
+  'Parts of a transcript of about half a minute, each stored once after its recognition.';
 create index training_chunks_by_workspace on public.training_chunks (workspace_id);
 
 create view public.background_jobs with (security_invoker = true) as
@@ -111,7 +109,7 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- what failed has used up the retries that it was allowed: none, where another would fail too
+  -- A failed job has used the retries that it was allowed. A permanent error allows none.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -130,7 +128,7 @@ join public.jobs as j on j.id = t.job_id
 join public.trainings as r on r.id = t.training_id;
 comment on view public.background_jobs is
   'The jobs of trainings: transcription, sop_generation and mux_upload. The service role may '
-  'delete ended ones.';
+  'delete finished jobs.';
 
 create view public.job_queue with (security_invoker = true) as
 select
@@ -148,8 +146,8 @@ from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id
 where j.status = 'pending';
 comment on view public.job_queue is
-  'The pending jobs of trainings; by priority, created_at it is the order of leasing inside a '
-  'workspace.';
+  'The pending jobs of trainings. Ordered by priority and created_at, they are leased in this '
+  'order within a workspace.';
 
 create function training.delete_background_job()
 returns trigger
@@ -158,13 +156,13 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- not queue.refuse, on which the caller holds no right
+    -- Not queue.refuse, because the caller may not execute it.
     raise exception
       using
         errcode = 'PT409',
         hint = 'invalid_state',
         detail = old.id::text,
-        message = 'only an ended job is deleted; cancel it first';
+        message = 'only a finished job can be deleted; cancel it first';
   end if;
   delete from public.jobs
   where parent_id = old.id and finished_at is not null;
@@ -236,8 +234,7 @@ cross join lateral (
   where b.training_id = t.id
 ) as j;
 comment on view public.training_states is
-  'Trainings with their jobs: status, percentage and what '
-  'went wrong.';
+  'Trainings with the status, percentage and errors of their jobs.';
 
 select queue.show_to_members('public.trainings');
 select queue.show_to_members('public.training_jobs');
@@ -248,7 +245,7 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Whose a training is, and what may quote someone.
+-- Person marks for `export` and `erase`: owners, and columns that may quote someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: key';
 comment on column public.trainings.media is 'Person: words to clear';
@@ -258,8 +255,8 @@ comment on column public.trainings.published is 'Person: words';
 comment on column public.trainings.created_by is 'Person: owner';
 comment on column public.training_chunks.segments is 'Person: words';
 
--- What members do with trainings, and what workers load and store.
--- The file is checked by the worker; whose upload it is, here.
+-- Functions for members, and for workers to load and store. The worker checks the file. This file
+-- checks who owns the upload.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -309,7 +306,7 @@ as $$
 declare
   v_done record;
 begin
-  -- the platform's own job: no member may enqueue it, but it is for the member
+  -- An internal job that members may not enqueue, enqueued on behalf of the member.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -354,7 +351,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- where an upload of the caller's own lies, and nothing else
+  -- The key must be one that this caller's uploads can have.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -384,7 +381,7 @@ begin
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
     v_wake := training.enqueue(v_made, 'mux_upload') or v_wake;
-  else -- the upload is the key: completed twice, it is one training
+  else -- completing the same upload twice creates one training
     select * into v_made
     from public.trainings
     where object_key = p_object_key;
@@ -418,14 +415,14 @@ exception when check_violation then
 end;
 $$;
 comment on function public.training_start is
-  'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
-  'same upload. For members.';
+  'Create a training and its jobs for an upload: {training_id, job_id, wake}. A repeated call '
+  'returns the first training. For members.';
 select queue.allow('authenticated, service_role', 'public.training_start');
 
 create function public.training_cancel(p_training_id uuid)
 returns jsonb
 language plpgsql
-security definer -- its jobs are the platform's own
+security definer -- members may not execute queue.cancel
 set search_path = ''
 as $$
 declare
@@ -445,8 +442,7 @@ begin
 end;
 $$;
 comment on function public.training_cancel is
-  'Stop every job of a training; what is finished is '
-  'kept. 409 when it has ended.';
+  'Stop every job of a training and keep the finished results. 409 if no job is running.';
 select queue.allow('authenticated, service_role', 'public.training_cancel');
 
 create function public.training_retry(p_training_id uuid)
@@ -460,7 +456,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
-  -- what was recognised without a word may be better understood now
+  -- Chunks without words may be recognised now.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -479,7 +475,7 @@ begin
     perform queue.refuse(
       409,
       'invalid_state',
-      'only a failed or cancelled training is retried',
+      'only a failed or cancelled training can be retried',
       p_training_id::text
     );
   end if;
@@ -490,8 +486,8 @@ begin
 end;
 $$;
 comment on function public.training_retry is
-  'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
-  'wake}; 409 without any.';
+  'Run the failed and cancelled jobs of a training again, keeping the finished results: '
+  '{training_id, wake}. 409 if there are none.';
 select queue.allow('authenticated, service_role', 'public.training_retry');
 
 create function public.training_delete(p_training_id uuid)
@@ -512,8 +508,8 @@ begin
 end;
 $$;
 comment on function public.training_delete is
-  'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
-  'Its jobs are cancelled.';
+  'Delete a training with its results and cancel its jobs: {object_key, workspace_id}. The caller '
+  'deletes the files.';
 select queue.allow('authenticated, service_role', 'public.training_delete');
 
 create function public.training_share(p_training_id uuid, p_is_shared boolean)
@@ -533,7 +529,7 @@ begin
 end;
 $$;
 comment on function public.training_share is
-  'Let anyone who has its link read a training''s procedure, or no longer: {share_id}.';
+  'Create or delete the public link of a training''s procedure: {share_id}.';
 select queue.allow('authenticated, service_role', 'public.training_share');
 
 create function training.shared(p_share_id uuid)
@@ -541,7 +537,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- its random id is the key to it
+as $$ -- the random id authorises the caller
 select jsonb_build_object(
   'shared', (
     select jsonb_build_object(
@@ -558,14 +554,14 @@ select jsonb_build_object(
 $$;
 select queue.allow('anon, authenticated, service_role', 'training.shared');
 
--- Bound when it is made: callers need no usage of the schema.
+-- A SQL body that is parsed at creation, so that callers need no usage on the schema training.
 create function public.training_shared(p_share_id uuid)
 returns jsonb
 language sql stable
 set search_path = '' begin atomic select training.shared(p_share_id);
 end;
 comment on function public.training_shared is
-  'A procedure by the key of its link: {shared: {title, procedure, object_key, has_picture}}.';
+  'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}.';
 select queue.allow('anon, authenticated, service_role', 'public.training_shared');
 
 create function training.held(p_request jsonb, p_refuse boolean)
@@ -603,7 +599,7 @@ revoke execute
 create function public.training_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -636,8 +632,8 @@ begin
 end;
 $$;
 comment on function public.training_load is
-  'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
-  'training null when gone.';
+  'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}. '
+  'training is null if it was deleted.';
 select queue.allow('job_worker, service_role', 'public.training_load');
 
 create function public.training_load_chunks(p_request jsonb)
@@ -660,8 +656,7 @@ begin
 end;
 $$;
 comment on function public.training_load_chunks is
-  'The transcript of a leased job''s training '
-  '{job_id, fence}: {chunks}.';
+  'The transcript of a leased job''s training {job_id, fence}: {chunks}.';
 select queue.allow('job_worker, service_role', 'public.training_load_chunks');
 
 create function public.training_store(p_request jsonb)
@@ -689,7 +684,7 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- in one transaction with the transcript, so that a crash leaves both or none
+  -- In one transaction with the transcript, so that a crash leaves both or neither.
   if v_training.transcript is not null
     and not exists (
       select 1
@@ -703,8 +698,8 @@ begin
 end;
 $$;
 comment on function public.training_store is
-  'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
-  'With the transcript sop_generation is enqueued.';
+  'Store the result of a stage {job_id, fence, name, value} once, and return the stored result. '
+  'Storing the transcript enqueues sop_generation.';
 select queue.allow('job_worker, service_role', 'public.training_store');
 
 create function public.training_store_chunk(p_request jsonb)
@@ -738,7 +733,7 @@ begin
 end;
 $$;
 comment on function public.training_store_chunk is
-  'Store the transcript of a chunk {job_id, fence, chunk} unless it is there: {stored}.';
+  'Store the transcript of a chunk {job_id, fence, chunk} once: {stored}.';
 select queue.allow('job_worker, service_role', 'public.training_store_chunk');
 
 create function public.training_note_host(p_request jsonb)
@@ -760,6 +755,5 @@ begin
 end;
 $$;
 comment on function public.training_note_host is
-  'Note the video host''s ids {job_id, fence, '
-  'upload, asset}.';
+  'Record the video host''s ids {job_id, fence, upload, asset}.';
 select queue.allow('job_worker, service_role', 'public.training_note_host');

@@ -1,30 +1,30 @@
--- Training turns uploaded videos into transcripts and procedures: the app's tables and its two
--- views.
--- Delete this app's folder, and the platform does not notice.
+-- Training turns uploaded videos into transcripts and procedures. This file has the app's tables
+-- and its two views.
+-- The platform does not depend on this app's folder, so the folder can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- What a stage found is written once and never again, by no attempt or run; null before.
+-- The result of a stage is null until it is written once. No attempt or run overwrites it.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
-  object_key text not null, -- the file in the uploads bucket
-  -- SHA-256 of the file, or of its parts' checksums with their number behind a dash
+  object_key text not null, -- key of the file in the uploads bucket
+  -- SHA-256 of the file, or `<hex>-<parts>` of its parts' checksums
   checksum text,
-  media jsonb, -- what the check found: {bytes, seconds, video, audio}
-  sound jsonb, -- {seconds, chunks: [[start, end], …]}, once its sound is cut
-  -- {chunks, words, language, engine, offline, duration_seconds}, once all chunks are there
+  media jsonb, -- result of the check: {bytes, seconds, video, audio}
+  sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
+  -- {chunks, words, language, engine, offline, duration_seconds}, after the last chunk
   transcript jsonb,
-  -- {procedure, author, offline}; procedure is null without a language model
+  -- {procedure, author, offline}. procedure is null without a language model.
   procedure jsonb,
-  published jsonb, -- {host, playback_id, duration_seconds, note}, once it can be played
-  host_upload text, -- the video host's id of the upload
-  host_asset text, -- and of the video
+  published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
+  host_upload text, -- id of the upload at the video host
+  host_asset text, -- id of the video at the video host
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  share_id uuid, -- random: the key of its link; null: it is not shared
+  share_id uuid, -- random key of the public link, null without a link
   constraint trainings_one_share unique (share_id),
   constraint trainings_one_per_object unique (object_key),
   constraint trainings_title_is_bounded
@@ -41,13 +41,13 @@ create table public.trainings (
     )
 );
 comment on table public.trainings is
-  'Recordings to learn from, and what was made of them.';
+  'Uploaded recordings, with their transcripts, procedures and published videos.';
 create index trainings_newest on public.trainings (workspace_id, id desc);
 
 create table public.training_jobs (
   training_id uuid not null references public.trainings (id) on delete cascade,
   job_type text not null,
-  job_id uuid not null, -- it may have been removed by retention
+  job_id uuid not null, -- retention may have deleted the job
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   primary key (training_id, job_type),
   constraint training_jobs_job_is_unique unique (job_id),
@@ -55,16 +55,15 @@ create table public.training_jobs (
     check (job_type in ('transcription', 'sop_generation', 'mux_upload'))
 );
 comment on table public.training_jobs is
-  'The jobs of a training, one per type; a retry runs the '
-  'same job again.';
+  'The jobs of a training, one per type. A retry runs the same job again.';
 create index training_jobs_by_workspace on public.training_jobs (workspace_id);
 
 create table public.training_chunks (
   training_id uuid not null references public.trainings (id) on delete cascade,
-  number integer not null, -- its place, from 1
+  number integer not null, -- position in the transcript, from 1
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   segments jsonb not null, -- [{start, end, text}], in seconds of the recording
-  language text, -- as the engine names it
+  language text, -- name of the language as the engine reports it
   engine text not null,
   offline boolean not null,
   primary key (training_id, number),
@@ -75,8 +74,7 @@ create table public.training_chunks (
     )
 );
 comment on table public.training_chunks is
-  'The transcript in stretches of about half a minute, stored as they are recognised; never '
-  'written twice.';
+  'Parts of a transcript of about half a minute, each stored once after its recognition.';
 create index training_chunks_by_workspace on public.training_chunks (workspace_id);
 
 create view public.background_jobs with (security_invoker = true) as
@@ -109,7 +107,7 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- what failed has used up the retries that it was allowed: none, where another would fail too
+  -- A failed job has used the retries that it was allowed. A permanent error allows none.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -128,7 +126,7 @@ join public.jobs as j on j.id = t.job_id
 join public.trainings as r on r.id = t.training_id;
 comment on view public.background_jobs is
   'The jobs of trainings: transcription, sop_generation and mux_upload. The service role may '
-  'delete ended ones.';
+  'delete finished jobs.';
 
 create view public.job_queue with (security_invoker = true) as
 select
@@ -146,8 +144,8 @@ from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id
 where j.status = 'pending';
 comment on view public.job_queue is
-  'The pending jobs of trainings; by priority, created_at it is the order of leasing inside a '
-  'workspace.';
+  'The pending jobs of trainings. Ordered by priority and created_at, they are leased in this '
+  'order within a workspace.';
 
 create function training.delete_background_job()
 returns trigger
@@ -156,13 +154,13 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- not queue.refuse, on which the caller holds no right
+    -- Not queue.refuse, because the caller may not execute it.
     raise exception
       using
         errcode = 'PT409',
         hint = 'invalid_state',
         detail = old.id::text,
-        message = 'only an ended job is deleted; cancel it first';
+        message = 'only a finished job can be deleted; cancel it first';
   end if;
   delete from public.jobs
   where parent_id = old.id and finished_at is not null;
@@ -234,8 +232,7 @@ cross join lateral (
   where b.training_id = t.id
 ) as j;
 comment on view public.training_states is
-  'Trainings with their jobs: status, percentage and what '
-  'went wrong.';
+  'Trainings with the status, percentage and errors of their jobs.';
 
 select queue.show_to_members('public.trainings');
 select queue.show_to_members('public.training_jobs');
@@ -246,7 +243,7 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Whose a training is, and what may quote someone.
+-- Person marks for `export` and `erase`: owners, and columns that may quote someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: key';
 comment on column public.trainings.media is 'Person: words to clear';

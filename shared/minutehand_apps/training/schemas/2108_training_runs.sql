@@ -1,5 +1,5 @@
--- What members do with trainings, and what workers load and store.
--- The file is checked by the worker; whose upload it is, here.
+-- Functions for members, and for workers to load and store. The worker checks the file. This file
+-- checks who owns the upload.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -49,7 +49,7 @@ as $$
 declare
   v_done record;
 begin
-  -- the platform's own job: no member may enqueue it, but it is for the member
+  -- An internal job that members may not enqueue, enqueued on behalf of the member.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -94,7 +94,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- where an upload of the caller's own lies, and nothing else
+  -- The key must be one that this caller's uploads can have.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -124,7 +124,7 @@ begin
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
     v_wake := training.enqueue(v_made, 'mux_upload') or v_wake;
-  else -- the upload is the key: completed twice, it is one training
+  else -- completing the same upload twice creates one training
     select * into v_made
     from public.trainings
     where object_key = p_object_key;
@@ -158,14 +158,14 @@ exception when check_violation then
 end;
 $$;
 comment on function public.training_start is
-  'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
-  'same upload. For members.';
+  'Create a training and its jobs for an upload: {training_id, job_id, wake}. A repeated call '
+  'returns the first training. For members.';
 select queue.allow('authenticated, service_role', 'public.training_start');
 
 create function public.training_cancel(p_training_id uuid)
 returns jsonb
 language plpgsql
-security definer -- its jobs are the platform's own
+security definer -- members may not execute queue.cancel
 set search_path = ''
 as $$
 declare
@@ -185,8 +185,7 @@ begin
 end;
 $$;
 comment on function public.training_cancel is
-  'Stop every job of a training; what is finished is '
-  'kept. 409 when it has ended.';
+  'Stop every job of a training and keep the finished results. 409 if no job is running.';
 select queue.allow('authenticated, service_role', 'public.training_cancel');
 
 create function public.training_retry(p_training_id uuid)
@@ -200,7 +199,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
-  -- what was recognised without a word may be better understood now
+  -- Chunks without words may be recognised now.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -219,7 +218,7 @@ begin
     perform queue.refuse(
       409,
       'invalid_state',
-      'only a failed or cancelled training is retried',
+      'only a failed or cancelled training can be retried',
       p_training_id::text
     );
   end if;
@@ -230,8 +229,8 @@ begin
 end;
 $$;
 comment on function public.training_retry is
-  'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
-  'wake}; 409 without any.';
+  'Run the failed and cancelled jobs of a training again, keeping the finished results: '
+  '{training_id, wake}. 409 if there are none.';
 select queue.allow('authenticated, service_role', 'public.training_retry');
 
 create function public.training_delete(p_training_id uuid)
@@ -252,8 +251,8 @@ begin
 end;
 $$;
 comment on function public.training_delete is
-  'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
-  'Its jobs are cancelled.';
+  'Delete a training with its results and cancel its jobs: {object_key, workspace_id}. The caller '
+  'deletes the files.';
 select queue.allow('authenticated, service_role', 'public.training_delete');
 
 create function public.training_share(p_training_id uuid, p_is_shared boolean)
@@ -273,7 +272,7 @@ begin
 end;
 $$;
 comment on function public.training_share is
-  'Let anyone who has its link read a training''s procedure, or no longer: {share_id}.';
+  'Create or delete the public link of a training''s procedure: {share_id}.';
 select queue.allow('authenticated, service_role', 'public.training_share');
 
 create function training.shared(p_share_id uuid)
@@ -281,7 +280,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- its random id is the key to it
+as $$ -- the random id authorises the caller
 select jsonb_build_object(
   'shared', (
     select jsonb_build_object(
@@ -298,14 +297,14 @@ select jsonb_build_object(
 $$;
 select queue.allow('anon, authenticated, service_role', 'training.shared');
 
--- Bound when it is made: callers need no usage of the schema.
+-- A SQL body that is parsed at creation, so that callers need no usage on the schema training.
 create function public.training_shared(p_share_id uuid)
 returns jsonb
 language sql stable
 set search_path = '' begin atomic select training.shared(p_share_id);
 end;
 comment on function public.training_shared is
-  'A procedure by the key of its link: {shared: {title, procedure, object_key, has_picture}}.';
+  'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}.';
 select queue.allow('anon, authenticated, service_role', 'public.training_shared');
 
 create function training.held(p_request jsonb, p_refuse boolean)
@@ -343,7 +342,7 @@ revoke execute
 create function public.training_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -376,8 +375,8 @@ begin
 end;
 $$;
 comment on function public.training_load is
-  'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}; '
-  'training null when gone.';
+  'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}. '
+  'training is null if it was deleted.';
 select queue.allow('job_worker, service_role', 'public.training_load');
 
 create function public.training_load_chunks(p_request jsonb)
@@ -400,8 +399,7 @@ begin
 end;
 $$;
 comment on function public.training_load_chunks is
-  'The transcript of a leased job''s training '
-  '{job_id, fence}: {chunks}.';
+  'The transcript of a leased job''s training {job_id, fence}: {chunks}.';
 select queue.allow('job_worker, service_role', 'public.training_load_chunks');
 
 create function public.training_store(p_request jsonb)
@@ -429,7 +427,7 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- in one transaction with the transcript, so that a crash leaves both or none
+  -- In one transaction with the transcript, so that a crash leaves both or neither.
   if v_training.transcript is not null
     and not exists (
       select 1
@@ -443,8 +441,8 @@ begin
 end;
 $$;
 comment on function public.training_store is
-  'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
-  'With the transcript sop_generation is enqueued.';
+  'Store the result of a stage {job_id, fence, name, value} once, and return the stored result. '
+  'Storing the transcript enqueues sop_generation.';
 select queue.allow('job_worker, service_role', 'public.training_store');
 
 create function public.training_store_chunk(p_request jsonb)
@@ -478,7 +476,7 @@ begin
 end;
 $$;
 comment on function public.training_store_chunk is
-  'Store the transcript of a chunk {job_id, fence, chunk} unless it is there: {stored}.';
+  'Store the transcript of a chunk {job_id, fence, chunk} once: {stored}.';
 select queue.allow('job_worker, service_role', 'public.training_store_chunk');
 
 create function public.training_note_host(p_request jsonb)
@@ -500,6 +498,5 @@ begin
 end;
 $$;
 comment on function public.training_note_host is
-  'Note the video host''s ids {job_id, fence, '
-  'upload, asset}.';
+  'Record the video host''s ids {job_id, fence, upload, asset}.';
 select queue.allow('job_worker, service_role', 'public.training_note_host');
