@@ -1,1 +1,1 @@
-"""Beacon: benchmark specs measured in several regions, with a signed receipt for each."""
+"""Beacon app. Runs benchmark specs in several regions and signs a receipt of each execution."""

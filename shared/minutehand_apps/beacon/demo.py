@@ -1,4 +1,4 @@
-"""The app's demo: questions put to the local providers in three regions, and signed."""
+"""The app's demo. Sends questions to the local providers in three regions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import uuid
 
 import httpx
 
-#: The queue's job appears when the outbox is published, by the next worker run.
+#: Maximum wait for the queue's job, which the next worker run publishes.
 PUBLISHED_WITHIN_SECONDS = 60.0
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Submit the demo's job spec; returns its job in the queue."""
+    """Submit the demo's job spec, and return the id of its job in the queue."""
     first = "In which year did the first message cross the ARPANET?"
     spec = {
         "workspace_id": workspace_id,

@@ -1,4 +1,4 @@
-"""The app's lines in `/api/v1/health`: the outbox, and whether there are providers."""
+"""The app's lines in `/api/v1/health`: the outbox and the providers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from minutehand.config import Settings
 from minutehand_apps.beacon.settings import BeaconSettings
 from minutehand_apps.beacon.store import WorkerStore
 
-#: Seconds a message may wait in the outbox: beyond the first a warning, beyond the second the
-#: publisher is dead.
+#: Maximum age of a message in the outbox before a warning, and before the publisher counts as dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 
 
 async def checks(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The outbox's depth and oldest message, and the configured providers."""
+    """Check the outbox's depth and oldest message, and the configured providers."""
     store = WorkerStore(settings)
     try:
         health = await store.health()
@@ -28,19 +27,19 @@ async def checks(settings: Settings) -> dict[str, dict[str, Any]]:
             "warn" if dead else "pass",
             depth,
             "messages",
-            f"{depth} not yet published" + (f"; {dead} dead letters" if dead else ""),
+            f"{depth} not yet published" + (f", {dead} dead letters" if dead else ""),
         ),
         "outbox_oldest": _line(
             "fail" if late > DEAD_SECONDS else "warn" if late > LATE_SECONDS else "pass",
             oldest,
             "s",
-            "nothing waits" if oldest is None else f"has waited {oldest:.0f} s",
+            "empty" if oldest is None else f"oldest message has waited {oldest:.0f} s",
         ),
         "providers": _line(
             "pass" if providers else "warn",
             providers,
             "providers",
-            "configured" if providers else "BEACON_PROVIDERS names none",
+            "configured" if providers else "BEACON_PROVIDERS lists no provider",
         ),
     }
 

@@ -1,6 +1,6 @@
-"""The contracts: job specs, messages, answers, receipts and rows, each written once.
+"""Models of job specs, messages, answers, receipts and rows.
 
-The JSON Schemas that the API publishes are made from these models.
+The API publishes their JSON Schemas.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-#: Regions that a job spec may name; each is an execution.
+#: Maximum regions in a job spec. Each region is one execution.
 MAX_REGIONS = 50
 
 JobStatus = Literal["created", "queued", "processing", "completed", "failed", "cancelled"]
 ExecutionStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 
-_VISIBLE = r"[^ \t\n\r]"  # something beside blanks
+_VISIBLE = r"[^ \t\n\r]"  # at least one visible character
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
 QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=_VISIBLE)]
 JobspecId = Annotated[
@@ -41,19 +41,19 @@ Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:
 
 
 class Exact(BaseModel):
-    """A model that takes nothing it does not know."""
+    """Model that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Row(BaseModel):
-    """What others wrote; members that are not named do not matter."""
+    """Model of foreign data that ignores unknown fields."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Benchmark(BaseModel):
-    """What is measured; other members are kept as they came."""
+    """The benchmark. Unknown fields are stored unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -61,28 +61,28 @@ class Benchmark(BaseModel):
 
 
 class Constraints(Exact):
-    """Where a job runs, and what is enough."""
+    """Regions of a job, and the number that must succeed."""
 
     regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] = Field(
-        description="Each once."
+        description="Different regions."
     )
     min_regions: int = Field(
         ge=1, le=MAX_REGIONS, strict=True, description="Regions that must succeed."
     )
     timeout: int = Field(
-        default=3600, ge=1, le=86400, strict=True, description="Seconds that each region has."
+        default=3600, ge=1, le=86400, strict=True, description="Seconds per region."
     )
 
 
 class Question(Exact):
-    """A question with an id of its own."""
+    """A question with its own id."""
 
     id: ShortText
     question: QuestionText
     category: ShortText
 
 
-class Asked(Exact):
+class AskedQuestion(Exact):
     """A question as sent to a provider."""
 
     question_id: str
@@ -91,21 +91,21 @@ class Asked(Exact):
 
 
 class JobSpec(Exact):
-    """A benchmark: questions put to providers in regions."""
+    """Job spec: questions, and the regions whose providers answer them."""
 
     jobspec_id: JobspecId
     version: Version | Annotated[int, Field(ge=0, le=2**53 - 1)]
     benchmark: Benchmark
     constraints: Constraints
     questions: Annotated[list[QuestionText | Question], Field(min_length=1, max_length=500)] = (
-        Field(description="A string is given the id q1, q2, … by its place.")
+        Field(description="A string gets the id q1, q2, … by its position.")
     )
     metadata: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         regions = self.constraints.regions
-        ids = [question.question_id for question in self.asked]
+        ids = [question.question_id for question in self.asked_questions]
         if len(set(regions)) < len(regions):
             raise ValueError("constraints.regions must name each region once")
         if self.constraints.min_regions > len(regions):
@@ -115,18 +115,20 @@ class JobSpec(Exact):
         return self
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked_questions(self) -> list[AskedQuestion]:
         """The questions with their ids, in order."""
         return [
-            Asked(question_id=f"q{place}", question=each)
-            if isinstance(each, str)
-            else Asked(question_id=each.id, question=each.question, category=each.category)
-            for place, each in enumerate(self.questions, 1)
+            AskedQuestion(question_id=f"q{place}", question=question)
+            if isinstance(question, str)
+            else AskedQuestion(
+                question_id=question.id, question=question.question, category=question.category
+            )
+            for place, question in enumerate(self.questions, 1)
         ]
 
 
 class JobMessage(Exact):
-    """What the outbox holds and the queue carries: version 1 of the message about a job."""
+    """Message about a job in the outbox and the queue, version 1."""
 
     version: Literal[1]
     job_id: UUID
@@ -143,7 +145,7 @@ class ExecutionMessage(Exact):
 
 
 class Response(Exact):
-    """One question's answer."""
+    """Answer to one question."""
 
     question_id: ShortText
     question: QuestionText
@@ -159,31 +161,31 @@ class OutputData(Exact):
 
 
 class NestedData(Exact):
-    """The same once more inside a `data`, as some runners write it."""
+    """The answers inside a second `data`, as some providers send them."""
 
     data: OutputData
 
 
 class Output(Exact):
-    """What an execution gave; this app writes the direct form, and reads both."""
+    """Output of an execution. This app writes the direct form and reads both."""
 
     data: OutputData | NestedData
 
     @property
     def responses(self) -> list[Response]:
-        """The answers, in any form they came in."""
+        """The answers of either form."""
         return (self.data.data if isinstance(self.data, NestedData) else self.data).responses
 
 
 class Hashes(Exact):
-    """What a receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
+    """Hashes that a receipt signs, each as sha256:<hex> of canonical JSON (RFC 8785)."""
 
-    jobspec: Digest = Field(description="Of the job spec.")
-    output: Digest | None = Field(default=None, description="Of the member `output`.")
+    jobspec: Digest = Field(description="Hash of the job spec.")
+    output: Digest | None = Field(default=None, description="Hash of the field `output`.")
 
 
 class Signed(Exact):
-    """What receipts of both kinds state; see the app's README for every member."""
+    """Fields of both kinds of receipts. The app's README describes them."""
 
     id: UUID
     workspace_id: UUID
@@ -198,7 +200,7 @@ class Signed(Exact):
 
 
 class Receipt(Signed):
-    """A signed statement of one execution."""
+    """Signed receipt of one execution."""
 
     format: Literal["minutehand-beacon-receipt/2"]
     execution_id: UUID
@@ -209,23 +211,23 @@ class Receipt(Signed):
 
 
 class Closing(Signed):
-    """The signed end of a job: what it came to, and how many receipts it has."""
+    """Signed closing receipt of a job: its outcome and the number of its receipts."""
 
     format: Literal["minutehand-beacon-closing/2"]
     status: Literal["completed", "failed"]
     error: str | None
     reached: list[Region] = Field(description="Regions that answered.")
-    executions: int = Field(description="How many were asked for.")
-    receipts: int = Field(description="How many of them have a receipt.")
+    executions: int = Field(description="Number of executions.")
+    receipts: int = Field(description="Number of executions with a receipt.")
 
 
 class Bundle(Exact):
-    """A job's spec and receipts, to be verified without asking anyone."""
+    """A job's spec and receipts, which can be verified offline."""
 
     format: Literal["minutehand-beacon-bundle/2"] = "minutehand-beacon-bundle/2"
     jobspec: dict[str, Any]
     receipts: Annotated[list[dict[str, Any]], Field(max_length=MAX_REGIONS)]
-    closing: dict[str, Any] | None = Field(description="Null while the job has not ended.")
+    closing: dict[str, Any] | None = Field(description="Null until the job ends.")
 
 
 class JobRow(Row):
@@ -249,7 +251,7 @@ class ExecutionRow(Row):
 
 
 class Started(Row):
-    """What a leased job works on: all executions, or the one it is; None where it is gone."""
+    """Data for a leased job: all executions, or its one execution. None if it was deleted."""
 
     job: JobRow | None
     executions: list[ExecutionRow] = []
@@ -257,7 +259,7 @@ class Started(Row):
 
 
 class Ended(Row):
-    """What a job came to."""
+    """Outcome of a job."""
 
     status: JobStatus
     reached: list[str]
@@ -266,7 +268,7 @@ class Ended(Row):
     executions: int
 
 
-#: By the names under /api/v1/schemas.
+#: Models by their names below /api/v1/schemas.
 SCHEMAS: dict[str, type[BaseModel]] = {
     "jobspec": JobSpec,
     "output": Output,
@@ -278,6 +280,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def first_problem(error: ValidationError, whole: str = "the document") -> str:
-    """The first thing wrong with a value, and where; `whole` names the value itself."""
+    """Describe the first validation error and its path. `whole` names the value itself."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -1,4 +1,4 @@
-"""The publisher: what each worker run does for the outbox. The rules are in SQL."""
+"""The publisher, which each worker run calls for the outbox. The rules are in SQL."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from minutehand_apps.beacon.services import Beacon
 
 logger = logging.getLogger(__name__)
 
-#: Patience for one call; what was not committed by then is offered again.
+#: Time limit of one call. A call that does not commit in this time is retried later.
 CALL_SECONDS = 5.0
-#: Messages taken at once.
+#: Maximum messages per call.
 BATCH = 50
-#: Jobs that ended in the queue alone are looked for this often.
+#: Interval between checks for jobs that ended in the queue without their processor.
 RECONCILE_SECONDS = 10
 
 
 class Outbox:
-    """Moves messages into the queue, and ends what the queue ended."""
+    """Publishes messages of the outbox, and reconciles jobs with the queue."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
         self._reconciled_at = float("-inf")
 
     async def run(self) -> int:
-        """Publish what is due, and now and then reconcile; returns how many jobs were made."""
+        """Publish due messages and reconcile now and then. Returns the number of published jobs."""
         published = 0
         while True:
-            # a call in flight when Postgres dies may never be answered
+            # If Postgres dies during a call, its response may never arrive.
             async with asyncio.timeout(CALL_SECONDS):
-                made = await self._app.store.publish(limit=BATCH)
-            published += made
-            if made < BATCH:
+                count = await self._app.store.publish(limit=BATCH)
+            published += count
+            if count < BATCH:
                 break
         if self._app.clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
             self._reconciled_at = self._app.clock.monotonic()

@@ -1,6 +1,7 @@
-"""The beacon processors: a job and its executions, each of which ends in a signed receipt.
+"""The processors of a job and of its executions, each of which ends in a signed receipt.
 
-Asking providers is `provider_client`'s, signing `receipts`', and what is enough SQL's.
+`provider_client` calls the providers, and `receipts` signs. SQL decides whether enough regions
+succeeded.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from minutehand_apps.beacon.provider_client import AtProvider
 from minutehand_apps.beacon.receipts import receipt_of, signature_problem, stated_of
 from minutehand_apps.beacon.services import Beacon
 
-#: Longest call of a provider, however lively its answer drips.
+#: Maximum time of one call to a provider, however slowly the response arrives.
 CALL_SECONDS = 10.0
 
 
 class Processors:
-    """The app's processors over one process's dependencies."""
+    """The app's processors and the dependencies that they share."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run every region as a child job, then end by what was reached."""
+        """Run every region as a child job, then end the job with its outcome."""
         store = self._app.store
         started = await store.start(job.id, job.fence)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
         ctx.progress(5, "executing", f"{len(started.executions)} executions")
-        said = {"version": 1, "job_id": str(started.job.id)}
+        identity = {"version": 1, "job_id": str(started.job.id)}
         children = [
-            {**said, "execution_id": str(each.id), "region": each.region}
-            for each in started.executions
+            {**identity, "execution_id": str(execution.id), "region": execution.region}
+            for execution in started.executions
         ]
         options = EnqueueOptions(priority=job.priority, session_id=job.session_id)
         await ctx.map(
@@ -56,7 +57,7 @@ class Processors:
         return {"job_id": str(started.job.id), "reached": ended.reached}
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Put the questions to a provider of the region, and sign what it gave, once."""
+        """Send the questions to a provider of the region, and sign its answers once."""
         started = await self._app.store.start(job.id, job.fence, "beacon_start_execution")
         execution = started.execution
         if execution is None or started.job is None:
@@ -71,36 +72,42 @@ class Processors:
                 return Fail(f"This version cannot run the job spec: {error}")
             providers = self._app.own_settings.serving(execution.region)
             if not providers:
-                return Fail(f"no provider serves the region {execution.region}")
-            gave = await ctx.remote(
+                return Fail(f"No provider serves the region {execution.region}")
+            output = await ctx.remote(
                 execution.region,
-                [AtProvider(self._app.providers, each, execution, spec) for each in providers],
+                [
+                    AtProvider(self._app.providers, provider, execution, spec)
+                    for provider in providers
+                ],
                 within=spec.constraints.timeout,
                 call_seconds=CALL_SECONDS,
             )
-            signed = await self._app.signer.sign(receipt_of(started.job, execution, gave))
+            signed = await self._app.signer.sign(receipt_of(started.job, execution, output))
             try:
                 receipt = await self._app.store.issue(job.id, job.fence, signed)
             except InvalidState as error:
                 return Fail(error.message)
-            ctx.log("info", "The receipt was issued", provider=gave["provider"])
-        else:  # an attempt before this one died after it
+            ctx.log("info", "The receipt was issued", provider=output["provider"])
+        else:  # an earlier attempt died after it stored the receipt
             await self._app.signer.key()
             if problem := signature_problem(receipt, self._app.signer.public):
-                return Fail(f"The stored receipt was not signed here: {problem}")
+                return Fail(f"The stored receipt is not valid: {problem}")
         shown = ("execution_id", "region", "provider", "model")
         return {**{name: receipt[name] for name in shown}, "receipt_id": receipt["id"]}
 
 
 def register(registry: Registry, settings: Settings, *, app: Beacon | None = None) -> Beacon:
-    """Add the app's processors and its publisher; returns what they hold, to be closed."""
+    """Add the app's processors and its publisher.
+
+    Returns the dependencies, to be closed at exit.
+    """
     app = app or Beacon(settings)
     processors = Processors(app)
     registry.publisher("beacon", Outbox(app).run)
     registry.processor(
         "beacon_job", payload=JobMessage, backoff=Backoff(first=2, cap=60), internal=True
     )(processors.job)
-    # what is limited is how many run: submissions queue
+    # Running executions are limited, submissions are not.
     registry.processor(
         "beacon_execution",
         payload=ExecutionMessage,

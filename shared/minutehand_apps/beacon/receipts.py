@@ -1,6 +1,6 @@
-"""Receipts: signing by the app's one key, and verifying them without asking anyone.
+"""Receipts: signing with the app's key, and offline verification.
 
-A receipt proves what its signer stated; that the signer measured honestly it cannot prove.
+A receipt proves what its signer stated. It does not prove that the measurement was honest.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Keys = Mapping[str, str]
 
 
 class Unreadable(Exception):
-    """What was given is neither a bundle nor a receipt nor a key set; the text says why."""
+    """The input is not a bundle, a receipt or a key set. The message says why."""
 
 
 def canonical(value: Any) -> bytes:
-    """The one text of a JSON value (RFC 8785), in UTF-8.
+    """Serialize a JSON value in its canonical form (RFC 8785), in UTF-8.
 
     Raises:
-        ValueError: It holds what JSON cannot carry unchanged.
+        ValueError: JSON cannot represent the value exactly.
     """
     try:
         return rfc8785.dumps(value)
@@ -53,27 +53,27 @@ def canonical(value: Any) -> bytes:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 over the canonical JSON, as `sha256:<hex>`."""
+    """Return the SHA-256 of the canonical JSON, as `sha256:<hex>`."""
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
 def encode(data: bytes) -> str:
-    """Write bytes as base64url without padding."""
+    """Encode bytes as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
-    """Read what `encode` wrote; ValueError for anything else."""
+    """Decode base64url without padding. Raises ValueError for other text."""
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def thumbprint(x: str) -> str:
-    """The RFC 7638 thumbprint of an Ed25519 public key."""
+    """Return the RFC 7638 thumbprint of an Ed25519 public key."""
     return encode(hashlib.sha256(canonical({"crv": "Ed25519", "kty": "OKP", "x": x})).digest())
 
 
 class Signer:
-    """Signs receipts by the app's key, which the first worker that needs it makes."""
+    """Signs receipts with the app's key, which the first worker creates."""
 
     def __init__(self, settings: Settings, store: WorkerStore) -> None:
         self._settings = settings
@@ -82,10 +82,10 @@ class Signer:
         self.public: Keys = {}
 
     async def sign(self, stated: dict[str, Any]) -> dict[str, Any]:
-        """Return the statement with its id, its time, and the signature over all of it.
+        """Return the statement with an id, the time, and a signature of all fields.
 
         Raises:
-            ProcessorError: The key cannot be opened here.
+            ProcessorError: The key cannot be unsealed here.
         """
         key = await self.key()
         now = datetime.now(UTC)
@@ -99,17 +99,17 @@ class Signer:
         return {**statement, "signature": encode(key.sign(canonical(statement)))}
 
     async def key(self) -> Ed25519PrivateKey:
-        """Open the key that signs; where there is none, make it."""
+        """Unseal the signing key, or create it if there is none."""
         if self._key is not None:
             return self._key
         sealer = make_sealer(self._settings)
         stored = await self._store.signing_key()
         if stored is None:
-            made = Ed25519PrivateKey.generate()
-            x = encode(made.public_key().public_bytes_raw())
+            key = Ed25519PrivateKey.generate()
+            x = encode(key.public_key().public_bytes_raw())
             kid = thumbprint(x)
             sealed = await sealer.seal(
-                encode(made.private_bytes_raw()), context=row_context(signing_key=kid)
+                encode(key.private_bytes_raw()), context=row_context(signing_key=kid)
             )
             stored = await self._store.signing_key({"kid": kid, "x": x, "sealed": sealed})
             assert stored is not None
@@ -119,8 +119,8 @@ class Signer:
             )
         except SealBroken as error:
             raise ProcessorError(
-                "The key that signs receipts cannot be opened here: was it sealed by another "
-                "key file or KMS key? See the app's README"
+                "The key that signs receipts cannot be unsealed here. It was probably sealed with "
+                "another key file or KMS key. See the app's README."
             ) from error
         self.public = {stored["kid"]: stored["x"]}
         self._key = Ed25519PrivateKey.from_private_bytes(decode(seed))
@@ -128,7 +128,7 @@ class Signer:
 
 
 def stated_of(job: JobRow) -> dict[str, Any]:
-    """What every receipt of a job states."""
+    """Return the fields that all receipts of a job share."""
     return {
         "workspace_id": str(job.workspace_id),
         "job_id": str(job.id),
@@ -138,55 +138,55 @@ def stated_of(job: JobRow) -> dict[str, Any]:
     }
 
 
-def receipt_of(job: JobRow, execution: ExecutionRow, gave: Mapping[str, Any]) -> dict[str, Any]:
-    """State what one execution gave."""
+def receipt_of(job: JobRow, execution: ExecutionRow, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the unsigned receipt of one execution."""
     stated = stated_of(job)
     return {
         **stated,
         "format": "minutehand-beacon-receipt/2",
         "execution_id": str(execution.id),
         "region": execution.region,
-        **gave,
-        "hashes": {**stated["hashes"], "output": digest_of(gave["output"])},
+        **result,
+        "hashes": {**stated["hashes"], "output": digest_of(result["output"])},
     }
 
 
 def signature_problem(document: Mapping[str, Any], keys: Keys) -> str | None:
-    """Say why a document's signature proves nothing; None when it was made by one of the keys."""
+    """Check a document's signature. Returns the problem, or None if one of the keys made it."""
     x = keys.get(str(document.get("key_id")))
     if x is None:
-        return f"the key {document.get('key_id')} is not among the keys given"
+        return f"the key {document.get('key_id')} is not in the key set"
     signed = {name: value for name, value in document.items() if name != "signature"}
     try:
         key = Ed25519PublicKey.from_public_bytes(decode(x))
         key.verify(decode(str(document.get("signature"))), canonical(signed))
     except (InvalidSignature, ValueError):
-        return "it is not what was signed"
+        return "the signature does not match"
     return None
 
 
 def read_keys(value: Any) -> dict[str, str]:
-    """Read the Ed25519 keys of a JWK set (RFC 7517) by id.
+    """Return the Ed25519 keys of a JWK set (RFC 7517) by id.
 
     Raises:
-        Unreadable: It is not a JWK set, or a key is not the one its id says.
+        Unreadable: The value is not a JWK set, or a key does not match its id.
     """
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
         raise Unreadable("this is not a JSON Web Key Set: `keys` is missing")
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for key in listed:
         if isinstance(key, dict) and key.get("crv") == "Ed25519":
             x, kid = str(key.get("x")), str(key.get("kid"))
             if kid != thumbprint(x):
                 raise Unreadable(f"the key {kid!r} does not match its id (RFC 7638)")
-            found[kid] = x
-    return found
+            keys[kid] = x
+    return keys
 
 
 @dataclass(slots=True)
 class Report:
-    """What verifying found: what was proved, what is wrong, what could not be checked."""
+    """Result of a verification: passed checks, problems, and checks that could not be made."""
 
     passed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -194,7 +194,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """`failed`, `incomplete` where not everything could be checked, else `passed`."""
+        """`failed` if there is a problem, `incomplete` if a check was not possible, or `passed`."""
         if self.problems:
             return "failed"
         return "incomplete" if self.unchecked or not self.passed else "passed"
@@ -204,76 +204,79 @@ class Report:
         return {"verdict": self.verdict, **asdict(self)}
 
 
-def verify(given: Any, keys: Keys) -> Report:
-    """Verify a bundle, or a single receipt, by public keys from a source that is trusted.
+def verify(document: Any, keys: Keys) -> Report:
+    """Verify a bundle or a single receipt with trusted public keys.
 
     Raises:
-        Unreadable: It is neither.
+        Unreadable: The value is neither.
     """
     report = Report()
-    if isinstance(given, dict) and "signature" in given:
-        _check(report, given, keys)
+    if isinstance(document, dict) and "signature" in document:
+        _check(report, document, keys)
         return report
     try:
-        bundle = Bundle.model_validate(given)
+        bundle = Bundle.model_validate(document)
     except ValidationError as error:
-        said = f"this is neither a bundle nor a receipt: {first_problem(error)}"
-        raise Unreadable(said) from error
-    read = [_check(report, each, keys, bundle.jobspec) for each in bundle.receipts]
-    receipts = [each for each in read if isinstance(each, Receipt)]
+        message = f"this is neither a bundle nor a receipt: {first_problem(error)}"
+        raise Unreadable(message) from error
+    checked = [_check(report, receipt, keys, bundle.jobspec) for receipt in bundle.receipts]
+    receipts = [receipt for receipt in checked if isinstance(receipt, Receipt)]
     if bundle.closing is None:
-        report.unchecked.append("the closing receipt: the job had not ended, others may follow")
+        report.unchecked.append("closing receipt: the job had not ended, more may follow")
         return report
     closing = _check(report, bundle.closing, keys, bundle.jobspec)
     if not isinstance(closing, Closing):
-        report.problems.append("closing: it is not a closing receipt")
+        report.problems.append("closing: this is not a closing receipt")
         return report
-    if any(each.job_id != closing.job_id for each in receipts):
-        report.problems.append("closing: a receipt is of another job")
-    here = len({each.execution_id for each in receipts})
-    if here != closing.receipts:
-        said = f"the job has {closing.receipts} receipts, and {here} are here"
-        report.problems.append(f"closing: {said}")
+    if any(receipt.job_id != closing.job_id for receipt in receipts):
+        report.problems.append("closing: a receipt belongs to another job")
+    count = len({receipt.execution_id for receipt in receipts})
+    if count != closing.receipts:
+        message = f"the job has {closing.receipts} receipts, but the bundle has {count}"
+        report.problems.append(f"closing: {message}")
     return report
 
 
 def _check(
     report: Report, document: Any, keys: Keys, spec: Mapping[str, Any] | None = None
 ) -> Signed | None:
-    """Check one receipt's form, signature and hashes; None where it cannot be read."""
+    """Check a receipt's form, signature and hashes.
+
+    Returns None if the receipt cannot be parsed.
+    """
     closes = isinstance(document, dict) and "reached" in document
     try:
-        read: Signed = (Closing if closes else Receipt).model_validate(document)
+        receipt: Signed = (Closing if closes else Receipt).model_validate(document)
     except (ValidationError, RecursionError) as error:
-        text = first_problem(error) if isinstance(error, ValidationError) else "nested too deep"
+        text = first_problem(error) if isinstance(error, ValidationError) else "too deeply nested"
         report.problems.append(f"receipt: {text}")
         return None
-    name = read.region if isinstance(read, Receipt) else "closing"
+    name = receipt.region if isinstance(receipt, Receipt) else "closing"
     problem = signature_problem(document, keys)
-    if isinstance(read, Receipt) and digest_of(document["output"]) != read.hashes.output:
-        problem = problem or "the output is not the one signed for"
+    if isinstance(receipt, Receipt) and digest_of(document["output"]) != receipt.hashes.output:
+        problem = problem or "the output differs from the signed output"
     if spec is not None:
-        problem = problem or _spec_problem(read, spec)
+        problem = problem or _spec_problem(receipt, spec)
     if problem is None:
         report.passed.append(name)
     else:
         report.problems.append(f"{name}: {problem}")
-    return read
+    return receipt
 
 
-def _spec_problem(read: Signed, given: Mapping[str, Any]) -> str | None:
-    """Say how a receipt does not fit the job spec that came with it."""
+def _spec_problem(receipt: Signed, document: Mapping[str, Any]) -> str | None:
+    """Check that a receipt fits the job spec of its bundle. Returns the problem or None."""
     try:
-        same = digest_of(given) == read.hashes.jobspec
-        spec = JobSpec.model_validate(given)
+        same = digest_of(document) == receipt.hashes.jobspec
+        spec = JobSpec.model_validate(document)
     except ValueError:
         return "the job spec cannot be read"
     if not same:
-        return "the job spec is not the one signed for"
-    if isinstance(read, Receipt):
-        answered = [(each.question_id, each.question) for each in read.output.responses]
-        if answered != [(each.question_id, each.question) for each in spec.asked]:
+        return "the job spec differs from the signed job spec"
+    if isinstance(receipt, Receipt):
+        answered = [(answer.question_id, answer.question) for answer in receipt.output.responses]
+        if answered != [(answer.question_id, answer.question) for answer in spec.asked_questions]:
             return "there must be one answer per question, in order"
-        if read.region not in spec.constraints.regions:
-            return "the region is not the job spec's"
+        if receipt.region not in spec.constraints.regions:
+            return "the job spec does not name the region"
     return None

@@ -1,7 +1,7 @@
-"""The app's routes below /api/v1, found by the `jobs` function: jobs, executions, keys, outbox.
+"""The app's routes below /api/v1, which the `jobs` function finds.
 
-Each is a call of a SQL function or a read under the caller's own token; what it may do is
-decided there, and a row of others is a missing one.
+Each route calls a SQL function or reads with the caller's token. SQL decides what the caller may
+do, and rows of others count as missing.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from minutehand_apps.beacon.receipts import canonical, read_keys, signature_prob
 from minutehand_apps.beacon.services import Beacon
 
 Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[UUID | None, Query(description="The `next` of the page before.")]
+Cursor = Annotated[UUID | None, Query(description="`next` of the previous page.")]
 WorkspaceFilter = Annotated[
     UUID | None,
-    Query(description="One of the caller's workspaces; may be omitted by members of one."),
+    Query(description="A workspace of the caller. Optional for members of one workspace."),
 ]
-#: A job's own id, or its jobspec_id: the newest job of that id is meant then.
+#: A job's id, or a jobspec_id, which means the newest job with it.
 JobOrSpecId = Annotated[str, Path(min_length=1, max_length=200)]
-NEXT = Field(description="Pass as `cursor` for more; null at the end.")
+NEXT = Field(description="`cursor` of the next page, or null on the last page.")
 R = TypeVar("R", bound=BaseModel)
 
 
 class Submission(JobSpec):
-    """A job spec to run, and where."""
+    """A job spec to run, with its workspace and priority."""
 
     workspace_id: UUID | None = Field(
-        default=None, description="Needed by members of several workspaces."
+        default=None, description="Required for members of several workspaces."
     )
     priority: int = Field(default=100, ge=0, le=1000, description="Smaller runs first.")
 
 
 class Submitted(BaseModel):
-    """A job that was submitted, now or before."""
+    """A submitted job, or the job of an earlier identical submission."""
 
     id: UUID
     jobspec_id: str
@@ -67,7 +67,7 @@ class Submitted(BaseModel):
 
 
 class Execution(BaseModel):
-    """One execution; `output`, what it gave, is not in lists."""
+    """One execution. Lists omit `output`."""
 
     id: UUID
     job_id: UUID
@@ -85,7 +85,7 @@ class Execution(BaseModel):
 
 
 class ExecutionPage(BaseModel):
-    """Executions, newest first."""
+    """A page of executions, newest first."""
 
     executions: list[Execution]
     next: UUID | None = NEXT
@@ -100,12 +100,12 @@ class ListedJob(BaseModel):
     version: str
     priority: int
     status: JobStatus
-    error: str | None = Field(description="Why it failed; null otherwise.")
-    name: str | None = Field(description="Of its benchmark.")
-    min_regions: int | None = Field(description="How many regions have to succeed.")
-    reached: list[str] = Field(description="Regions that succeeded; filled at the end.")
+    error: str | None = Field(description="Why it failed, or null.")
+    name: str | None = Field(description="Name of the benchmark.")
+    min_regions: int | None = Field(description="Number of regions that must succeed.")
+    reached: list[str] = Field(description="Regions that succeeded, stored at the end.")
     outbox_status: Literal["pending", "published", "dead", "cancelled"]
-    queue_job_id: UUID | None = Field(description="Follow it live by this job of the queue.")
+    queue_job_id: UUID | None = Field(description="Job in the queue, for live updates.")
     created_by: UUID | None
     created_at: AwareDatetime
     started_at: AwareDatetime | None
@@ -114,29 +114,29 @@ class ListedJob(BaseModel):
 
 
 class JobState(ListedJob):
-    """A job with its spec, and its executions with what they gave."""
+    """A job with its spec, executions and outputs."""
 
     spec: dict[str, Any]
 
 
 class JobPage(BaseModel):
-    """Jobs, newest first."""
+    """A page of jobs, newest first."""
 
     jobs: list[ListedJob]
     next: UUID | None = NEXT
 
 
 class Redrive(Exact):
-    """Which dead letters to publish again."""
+    """Dead letters to publish again."""
 
     workspace_id: UUID | None = None
     ids: list[UUID] | None = Field(
-        default=None, max_length=500, description="Messages or jobs; all when absent."
+        default=None, max_length=500, description="Ids of messages or jobs. Default: all."
     )
 
 
 class Redriven(BaseModel):
-    """How many dead letters are pending again; at most 500 at a time."""
+    """Number of dead letters that are pending again, at most 500 per call."""
 
     count: int
 
@@ -148,7 +148,7 @@ class KeySet(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The app's routes over one process's services."""
+    """Create the app's routes."""
     app = Routes(services.provide(Beacon, lambda: Beacon(services.settings)))
     routes = APIRouter(prefix="/api/v1", tags=["beacon"])
     add = routes.add_api_route
@@ -157,10 +157,10 @@ def router(services: Services) -> APIRouter:
         app.submit,
         methods=["POST"],
         status_code=202,
-        responses={200: {"description": "Submitted before: the same job.", "model": Submitted}},
+        responses={200: {"description": "The job of an earlier submission.", "model": Submitted}},
     )
     add("/jobs", app.list_jobs, methods=["GET"], response_model_exclude_unset=True)
-    # an answer without a category has none, rather than a null
+    # Answers without a category omit the field, so unset fields are excluded.
     add("/jobs/{id}", app.get_job, methods=["GET"], response_model_exclude_unset=True)
     add("/jobs/{id}/bundle", app.get_bundle, methods=["GET"])
     add("/jobs/{id}/cancel", app.cancel, methods=["POST"])
@@ -178,7 +178,7 @@ def router(services: Services) -> APIRouter:
 
 
 class Routes:
-    """What each route does."""
+    """The handlers of the routes."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
@@ -186,26 +186,26 @@ class Routes:
     async def submit(
         self, body: Submission, caller: SignedIn, services: Provided, response: Response
     ) -> Submitted:
-        """Accept a job spec: it is queued, regardless of the backlog.
+        """Accept a job spec and queue it.
 
-        The same jobspec_id and version again is the same job, with 200; with another body, 409.
+        A repeated jobspec_id and version returns the same job with 200, or 409 if the body differs.
         """
         spec = body.model_dump(
             mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True
         )
         try:
-            canonical(spec)  # receipts hash it
+            canonical(spec)  # fails for values that receipts could not hash
         except ValueError as error:
             raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
-        answer = await self._app.acting_as(caller.token).call(
+        result = await self._app.acting_as(caller.token).call(
             "beacon_submit", spec=spec, workspace_id=body.workspace_id, priority=body.priority
         )
-        if answer["wake"]:
+        if result["wake"]:
             await services.waker.wake()
-        if not answer["created"]:
+        if not result["created"]:
             response.status_code = 200
-        response.headers["Location"] = f"/api/v1/jobs/{answer['id']}"
-        return Submitted.model_validate(answer)
+        response.headers["Location"] = f"/api/v1/jobs/{result['id']}"
+        return Submitted.model_validate(result)
 
     async def list_jobs(
         self,
@@ -216,7 +216,7 @@ class Routes:
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> JobPage:
-        """Jobs of a workspace, newest first."""
+        """List the jobs of a workspace, newest first."""
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_job_states",
@@ -229,20 +229,22 @@ class Routes:
     async def get_job(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> JobState:
-        """One job by its id, or the newest one of a jobspec_id."""
+        """Return a job by its id, or the newest job with a jobspec_id."""
         functions = self._app.acting_as(caller.token)
         job = await find_job(functions, id, workspace_id)
         outputs = await functions.select(
             "beacon_executions", ("select", "id,output"), ("job_id", f"eq.{job['id']}")
         )
         by_id = {row["id"]: row["output"] for row in outputs}
-        executions = [{**each, "output": by_id.get(each["id"])} for each in job["executions"]]
+        executions = [
+            {**execution, "output": by_id.get(execution["id"])} for execution in job["executions"]
+        ]
         return JobState.model_validate({**job, "executions": executions})
 
     async def get_bundle(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> Bundle:
-        """A job's spec and receipts, to be verified without asking anyone."""
+        """Return a job's spec and receipts, which can be verified offline."""
         functions = self._app.acting_as(caller.token)
         job = await find_job(functions, id, workspace_id)
         of, select = f"eq.{job['id']}", functions.select
@@ -258,7 +260,7 @@ class Routes:
     async def cancel(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> Submitted:
-        """Cancel a job and its executions; repeatable, 409 when it has ended otherwise."""
+        """Cancel a job and its executions. Repeatable. 409 if the job has completed or failed."""
         functions = self._app.acting_as(caller.token)
         job = await find_job(functions, id, workspace_id)
         return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
@@ -274,7 +276,7 @@ class Routes:
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> ExecutionPage:
-        """Executions of a workspace, newest first."""
+        """List the executions of a workspace, newest first."""
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_execution_states",
@@ -285,7 +287,7 @@ class Routes:
         return ExecutionPage(executions=rows, next=more)
 
     async def get_receipt(self, id: UUID, caller: SignedIn) -> JSONResponse:
-        """The signed receipt of an execution; 404 while there is none."""
+        """Return the signed receipt of an execution. 404 before there is a receipt."""
         rows = await self._app.acting_as(caller.token).select(
             "beacon_executions", ("select", "receipt"), ("id", f"eq.{id}")
         )
@@ -295,27 +297,27 @@ class Routes:
         return JSONResponse(rows[0]["receipt"])
 
     async def _check(self, *receipts: dict[str, Any]) -> None:
-        """Refuse stored receipts that the app's key did not sign."""
+        """Reject stored receipts that the app's key did not sign."""
         keys = read_keys(await self._app.keys()) if receipts else {}
-        for each in receipts:
-            if problem := signature_problem(each, keys):
-                raise ApiError(409, "receipt_invalid", f"Receipt {each.get('id')}: {problem}")
+        for receipt in receipts:
+            if problem := signature_problem(receipt, keys):
+                raise ApiError(409, "receipt_invalid", f"Receipt {receipt.get('id')}: {problem}")
 
     async def get_keys(self) -> Response:
-        """The public key that verifies receipts; needs no token."""
+        """Return the public key that verifies receipts. Needs no token."""
         return JSONResponse(await self._app.keys(), headers={"Cache-Control": "max-age=300"})
 
     async def redrive(self, body: Redrive, caller: SignedIn, services: Provided) -> Redriven:
-        """Publish dead letters again; their jobs become `created` again."""
-        answer = await self._app.acting_as(caller.token).call(
+        """Publish dead letters again. Their jobs become `created` again."""
+        result = await self._app.acting_as(caller.token).call(
             "beacon_redrive", workspace_id=body.workspace_id, ids=body.ids
         )
-        if answer["wake"]:
+        if result["wake"]:
             await services.waker.wake()
-        return Redriven(count=answer["count"])
+        return Redriven(count=result["count"])
 
     async def get_schema(self, name: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
-        """One JSON Schema (2020-12): jobspec, output, receipt, closing, bundle, job-message."""
+        """Return a JSON Schema: jobspec, output, receipt, closing, bundle or job-message."""
         if name not in SCHEMAS:
             raise not_found("schema")
         return SCHEMAS[name].model_json_schema()
@@ -324,16 +326,16 @@ class Routes:
 async def find_job(
     functions: CallerFunctions, id: str, workspace_id: UUID | None
 ) -> dict[str, Any]:
-    """Find a job by either id; a jobspec_id is one workspace's. 404 where it is missing."""
-    wanted = ("select", ",".join(JobState.model_fields)), ("order", "id.desc"), ("limit", "1")
+    """Find a job by its id, or by a jobspec_id within one workspace. 404 if there is none."""
+    params = ("select", ",".join(JobState.model_fields)), ("order", "id.desc"), ("limit", "1")
     if _is_uuid(id):
         rows: list[dict[str, Any]] = await functions.select(
-            "beacon_job_states", ("id", f"eq.{id}"), *wanted
+            "beacon_job_states", ("id", f"eq.{id}"), *params
         )
         if rows:
             return rows[0]
     home = ("workspace_id", f"eq.{await functions.workspace(workspace_id)}")
-    rows = await functions.select("beacon_job_states", ("jobspec_id", f"eq.{id}"), home, *wanted)
+    rows = await functions.select("beacon_job_states", ("jobspec_id", f"eq.{id}"), home, *params)
     if not rows:
         raise not_found("job")
     return rows[0]
@@ -344,10 +346,10 @@ async def page(
     table: str,
     row: type[R],
     filters: dict[str, object],
-    asked: tuple[UUID | None, UUID | None, int],
+    part: tuple[UUID | None, UUID | None, int],
 ) -> tuple[list[R], UUID | None]:
-    """Read a page of rows, newest first by id, and the cursor of the next one."""
-    workspace_id, cursor, limit = asked
+    """Read a page of rows, newest first by id, and the cursor of the next page."""
+    workspace_id, cursor, limit = part
     params: list[tuple[str, str]] = [
         ("select", ",".join(name for name in row.model_fields if name != "output")),
         ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
@@ -359,7 +361,7 @@ async def page(
         params.append(("id", f"lt.{cursor}"))
     rows = await functions.select(table, *params)
     more = UUID(rows[limit - 1]["id"]) if len(rows) > limit else None
-    return [row.model_validate(each) for each in rows[:limit]], more
+    return [row.model_validate(values) for values in rows[:limit]], more
 
 
 def _is_uuid(text: str) -> bool:

@@ -1,6 +1,6 @@
-"""What beacon works with: its store, its providers, what signs its receipts.
+"""Dependencies of the app: its store, its providers, and the signer of receipts.
 
-Made once per process; nothing is connected or unsealed before it is needed.
+Created once per process. Each is connected or unsealed on first use.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class Beacon(Dependencies):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's functions."""
+        """The SQL functions for the worker."""
         return WorkerStore(self.settings)
 
     @cached_property
     def own_settings(self) -> BeaconSettings:
-        """Where providers are; ConfigurationError where BEACON_PROVIDERS is malformed."""
+        """The providers. Raises ConfigurationError if BEACON_PROVIDERS is malformed."""
         return BeaconSettings.from_env(self.settings.environ)
 
     @cached_property
     def providers(self) -> httpx.AsyncClient:
-        """The connections to every provider."""
+        """The HTTP client for all providers."""
         return connections()
 
     @cached_property
@@ -41,5 +41,5 @@ class Beacon(Dependencies):
         return Signer(self.settings, self.store)
 
     async def keys(self) -> dict[str, Any]:
-        """Read the public key, as a JWK set; anyone may."""
+        """Read the public key as a JWK set. Public."""
         return await self.acting_as(None).call("beacon_keys")

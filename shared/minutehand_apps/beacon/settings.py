@@ -1,4 +1,4 @@
-"""Where providers are, by region: the variable BEACON_PROVIDERS, a JSON list."""
+"""The providers by region, from the variable BEACON_PROVIDERS, a JSON list."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from minutehand_apps.beacon.models import Region, ShortText
 
 VARIABLE = "BEACON_PROVIDERS"
 EXAMPLE = '[{"name": "acme", "url": "https://eu.acme.example", "regions": ["eu-west"]}]'
-#: Means every region that a spec may name.
+#: Matches every region.
 ANY_REGION = "*"
 
 
 class Provider(BaseModel):
-    """One provider: an HTTP server that answers questions in some regions."""
+    """A provider: an HTTP server that answers questions in some regions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ShortText
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^ ]*[^ /]$")]
     regions: tuple[Region | str, ...] = Field(min_length=1)
-    #: Sent as a bearer token; unset: none is.
+    #: Bearer token for the provider. If unset, none is sent.
     token: str | None = Field(default=None, repr=False)
 
 
 class BeaconSettings(BaseModel):
-    """What the environment says about providers."""
+    """Settings for providers, from environment variables."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,25 +38,27 @@ class BeaconSettings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read `BEACON_PROVIDERS`; none when it is unset.
+        """Read `BEACON_PROVIDERS`. If it is unset, there are no providers.
 
         Raises:
-            ConfigurationError: It is not a list of providers, or two have one name.
+            ConfigurationError: The value is not a list of providers, or two have the same name.
         """
         text = read_text(environ, VARIABLE)
         if text is None:
             return cls()
         try:
-            found = cls.model_validate({"providers": json.loads(text)})
+            settings = cls.model_validate({"providers": json.loads(text)})
         except ValueError as error:
             raise ConfigurationError(
                 VARIABLE, f"must be a list of providers: {error}", EXAMPLE
             ) from error
-        if len({each.name for each in found.providers}) < len(found.providers):
-            raise ConfigurationError(VARIABLE, "must give each provider a name of its own", EXAMPLE)
-        return found
+        if len({provider.name for provider in settings.providers}) < len(settings.providers):
+            raise ConfigurationError(VARIABLE, "must give each provider a different name", EXAMPLE)
+        return settings
 
     def serving(self, region: str) -> list[Provider]:
-        """The providers of a region: those that name it first, then those of any region."""
-        able = [each for each in self.providers if {region, ANY_REGION} & set(each.regions)]
-        return sorted(able, key=lambda each: region not in each.regions)
+        """Return the providers of a region. Providers that name the region come first."""
+        matching = [
+            provider for provider in self.providers if {region, ANY_REGION} & set(provider.regions)
+        ]
+        return sorted(matching, key=lambda provider: region not in provider.regions)

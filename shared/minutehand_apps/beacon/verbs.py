@@ -1,6 +1,6 @@
-"""`minutehand beacon`: submit a job spec, export its receipts, and verify them without a server.
+"""`minutehand beacon`: submit job specs, export receipts, and verify them offline.
 
-What is checked is in receipts.py; input and output are here.
+This module has the commands' input and output. The checks are in receipts.py.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 FIXES = {
-    "receipt_not_found": "an execution has a receipt once it is completed; "
+    "receipt_not_found": "an execution gets its receipt when it completes: "
     "`minutehand beacon show JOB` shows its state",
-    "jobspec_conflict": "give the changed spec another version",
+    "jobspec_conflict": "change the version of the spec",
     "jobspec_invalid": "the schema is at /api/v1/schemas/jobspec",
 }
 EXIT = {"passed": 0, "failed": 1, "incomplete": 2}
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its jobspec_id.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="A file to write to.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write to.")]
 
 
 @app.command()
 def verify(
     source: Annotated[
-        str, typer.Argument(help="A bundle or receipt in a file, - for stdin, or a job's id.")
+        str, typer.Argument(help="File with a bundle or receipt, - for stdin, or a job's id.")
     ],
     *,
     keys: Annotated[
-        str | None, typer.Option(help="Public keys (JWK set) in a file; else the API's own.")
+        str | None, typer.Option(help="File with public keys (JWK set). Default: the API's keys.")
     ] = None,
     token: Token = None,
     env_file: EnvFile = None,
@@ -61,21 +61,21 @@ def verify(
 ) -> None:
     """Verify receipts: signatures, hashes, count. 0 passed, 1 failed, 2 could not be verified.
 
-    With --keys FILE nothing is asked of anyone. Take keys from a source you trust, not from where
-    you got the receipt.
+    With --keys FILE this works offline. Take the keys from a source you trust, not from where you
+    got the receipt.
     """
     from minutehand_apps.beacon import receipts
 
     output = Output(as_json=as_json)
     is_file = source == "-" or Path(source).exists()
     try:
-        given = loads(read_text(source)) if is_file else None
-        known = loads(read_text(keys)) if keys is not None else None
-        if given is None or known is None:
+        document = loads(read_text(source)) if is_file else None
+        key_set = loads(read_text(keys)) if keys is not None else None
+        if document is None or key_set is None:
             with connected(env_file, token, None) as connection:
-                given = given or _bundle(connection, source)
-                known = known or connection.get("/api/v1/keys")
-        report = receipts.verify(given, receipts.read_keys(known))
+                document = document or _bundle(connection, source)
+                key_set = key_set or connection.get("/api/v1/keys")
+        report = receipts.verify(document, receipts.read_keys(key_set))
     except (CommandFailed, receipts.Unreadable, ValueError) as failed:
         output.failure(str(failed), code="unreadable", fix=getattr(failed, "fix", None))
         raise typer.Exit(2) from failed
@@ -87,7 +87,7 @@ def verify(
         ):
             for line in lines:
                 output.text(Text(f"{mark} {line}", style=colour), lines=False)
-        words = {"passed": "verified", "failed": "NOT verified", "incomplete": "not verified whole"}
+        words = {"passed": "verified", "failed": "NOT verified", "incomplete": "partly verified"}
         output.out.print(Text(words[report.verdict], style="bold"))
     raise typer.Exit(EXIT[report.verdict])
 
@@ -97,39 +97,40 @@ def verify(
 def submit(
     output: Output,
     connection: Connection,
-    source: Annotated[str, typer.Argument(help="A job spec in a file, - for standard input.")],
+    source: Annotated[str, typer.Argument(help="File with a job spec, or - for stdin.")],
 ) -> None:
-    """Submit a job spec; the same jobspec_id and version again is the same job."""
+    """Submit a job spec. A repeated jobspec_id and version returns the same job."""
     spec = parse_object(read_text(source), source)
-    made = connection.call(
+    job = connection.call(
         "POST", "/api/v1/jobs", json={**spec, "workspace_id": connection.workspace}
     )
-    output.value(made, text=f"job {made['id']} ({made['jobspec_id']}): {made['status']}")
+    output.value(job, text=f"job {job['id']} ({job['jobspec_id']}): {job['status']}")
 
 
 @app.command()
 @verb
 def show(output: Output, connection: Connection, job: JobId) -> None:
     """Show a job: its state, and each region's answers."""
-    found = connection.get(f"/api/v1/jobs/{quote(job, safe='')}")
-    if output.answered(found):
+    state = connection.get(f"/api/v1/jobs/{quote(job, safe='')}")
+    if output.answered(state):
         return
     output.text(
-        f"{found['jobspec_id']} {found['version']}: {found['status']}, "
-        f"reached {' '.join(found['reached']) or 'none yet'}"
+        f"{state['jobspec_id']} {state['version']}: {state['status']}, "
+        f"reached {' '.join(state['reached']) or 'none yet'}"
     )
-    for each in found["executions"]:
-        line = Text(f"{each['region']}: ", style="bold")
-        line.append(f"{each['status']} {each['provider'] or ''} {each['error'] or ''}".strip())
+    for execution in state["executions"]:
+        line = Text(f"{execution['region']}: ", style="bold")
+        words = (execution["status"], execution["provider"], execution["error"])
+        line.append(" ".join(filter(None, words)))
         output.text(line, lines=False)
-        for answer in (each["output"] or {"data": {"responses": []}})["data"]["responses"]:
+        for answer in (execution["output"] or {"data": {"responses": []}})["data"]["responses"]:
             output.text(Text(f"  {answer['question_id']}: {answer['response']}"), lines=False)
 
 
 @app.command()
 @verb
 def export(output: Output, connection: Connection, job: JobId, *, out: Out = None) -> None:
-    """Write a job's receipts and spec, for `minutehand beacon verify` wherever it is read."""
+    """Write a job's spec and receipts to a file for `minutehand beacon verify`."""
     _write(output, _bundle(connection, job), out)
 
 
@@ -150,4 +151,4 @@ def _write(output: Output, value: Any, out: Path | None) -> None:
         sys.stdout.write(text)
     else:
         out.write_text(text, "utf-8")
-        output.note(f"written to {out}")
+        output.note(f"Wrote {out}")

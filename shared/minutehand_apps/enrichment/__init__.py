@@ -1,1 +1,1 @@
-"""Enrichment: workspaces complete their accounts and contacts through their own Apollo key."""
+"""Enrichment app. Completes the accounts and contacts of a workspace with its own Apollo key."""

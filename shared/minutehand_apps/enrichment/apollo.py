@@ -1,6 +1,6 @@
-"""What enrichment asks of Apollo: the protocol, its records and its errors.
+"""Client interface for Apollo: the protocol, its records and its errors.
 
-The two implementations are `apollo_http` (the vendor) and `apollo_offline` (no network).
+`apollo_http` implements it with Apollo's API, and `apollo_offline` without network.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Source = Literal["apollo", "offline"]
 
 
 class Row(BaseModel):
-    """What others wrote; members that are not named do not matter."""
+    """Model of foreign data that ignores unknown fields."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Organization(Row):
-    """A company as Apollo returns it; a field that is `None` was not returned."""
+    """A company from Apollo. A field is `None` if Apollo did not return it."""
 
     id: str | None = None
     name: str | None = None
@@ -36,7 +36,7 @@ class Organization(Row):
 
 
 class Person(Row):
-    """A person as Apollo returns it; a field that is `None` was not returned."""
+    """A person from Apollo. A field is `None` if Apollo did not return it."""
 
     id: str | None = None
     name: str | None = None
@@ -49,42 +49,42 @@ class Person(Row):
 
 
 class Match(Row):
-    """The answer to one call, what it cost, and who gave it."""
+    """Result of one call, with its cost and its source."""
 
     credits: int = Field(ge=0)
     source: Source
 
 
 class OrganizationMatch(Match):
-    """The answer to a call for a company."""
+    """Result of a call for a company."""
 
     organization: Organization | None
 
 
 class PersonMatch(Match):
-    """The answer to a call for a person."""
+    """Result of a call for a person."""
 
     person: Person | None
 
 
 class Usage(Row):
-    """What Apollo says about the key's balance."""
+    """Credit balance of the key."""
 
     credits_remaining: int | None
-    """`None` when the key works but may not read the balance (only master keys may)."""
+    """`None` if the key may not read the balance. Only master keys may."""
     source: Source
 
 
 class ApolloError(VendorError):
-    """Apollo gave no usable answer; each kind below asks for something else.
+    """A call to Apollo failed. Each subclass needs different handling.
 
     ApolloError
-    ├─ ApolloKeyRejected     401, 403   the key is wrong or may not do this: a person must act
-    ├─ ApolloOutOfCredits    402        nothing left to spend: a person must act
-    ├─ ApolloRequestRefused  400, 422   the same request will be refused again
-    ├─ ApolloRateLimited     429        come back after `retry_after`
-    ├─ ApolloUnreadable      200        an answer, maybe paid for, but not as documented
-    └─ ApolloUnavailable     5xx, no or broken answer: wait; `charged` where it may have been served
+    ├─ ApolloKeyRejected     401, 403   the key is wrong or lacks a right, a person must act
+    ├─ ApolloOutOfCredits    402        no credits left, a person must act
+    ├─ ApolloRequestRefused  400, 422   the same request would be rejected again
+    ├─ ApolloRateLimited     429        retry after `retry_after`
+    ├─ ApolloUnreadable      200        undocumented response that may have been charged
+    └─ ApolloUnavailable     5xx, no or partial response, retry later; `charged` if it may be served
     """
 
     vendor = "Apollo"
@@ -92,7 +92,7 @@ class ApolloError(VendorError):
 
 
 class ApolloKeyRejected(ApolloError):
-    """The key is wrong, or not allowed to do this."""
+    """The key is wrong or lacks a right."""
 
     code = "wrong_key"
 
@@ -104,46 +104,46 @@ class ApolloOutOfCredits(ApolloError):
 
 
 class ApolloRequestRefused(ApolloError):
-    """Apollo understood the request and refuses it for good."""
+    """Apollo rejects the request permanently."""
 
     code = "request_refused"
 
 
 class ApolloRateLimited(ApolloError):
-    """Too many calls; `retry_after` is `None` when Apollo did not say how long."""
+    """Too many calls. `retry_after` is `None` if Apollo did not state a wait."""
 
     code = "rate_limited"
     hope = "later"
 
 
 class ApolloUnreadable(ApolloError):
-    """An answer that is not as documented."""
+    """The response is not as documented."""
 
     code = "answer_unusable"
     charged = True
 
 
 class ApolloUnavailable(ApolloError):
-    """Apollo failed, did not answer in time, or ended in the middle of its answer."""
+    """Apollo failed, did not respond in time, or sent a partial response."""
 
     code = "unreachable"
     hope = "later"
 
 
 class ApolloClient(Protocol):
-    """One workspace's way to Apollo; every method may raise any `ApolloError`."""
+    """Apollo client of one workspace. Every method may raise any `ApolloError`."""
 
     @property
     def source(self) -> Source:
-        """Who answers."""
+        """Source of the data."""
         ...
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
-        """Look one company up by its domain."""
+        """Find a company by its domain."""
         ...
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Look one person up by mail address; `name` makes a match likelier."""
+        """Find a person by mail address. `name` makes a match more likely."""
         ...
 
     async def usage(self) -> Usage:
@@ -152,5 +152,5 @@ class ApolloClient(Protocol):
 
 
 def json_record(record: BaseModel) -> dict[str, Any]:
-    """Give a match in the form the ledger stores."""
+    """Convert a match to the JSON that the ledger stores."""
     return record.model_dump(mode="json", exclude_none=True)

@@ -1,6 +1,6 @@
-"""Apollo without a network: answers deterministic data per domain and says so in `source`.
+"""Apollo without network. Returns the same data for the same domain, with `source` "offline".
 
-The local default (`USE_MOCK_APOLLO=true`); a reserved `.invalid` domain is a company no one knows.
+This is the local default (`USE_MOCK_APOLLO=true`). Domains below `.invalid` have no company.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CALL_SECONDS = 1.0
 
 
 class OfflineApollo:
-    """Answers every call after `call_seconds`, as a vendor would, but from nowhere.
+    """Apollo client that answers every call after `call_seconds`, without network.
 
     Args:
-        api_key: Any key starting `test-key-` works; every other one is rejected as Apollo would.
-        call_seconds: How long a call takes.
+        api_key: A key that starts with `test-key-` works. Others are rejected.
+        call_seconds: Duration of a call.
     """
 
     source: Literal["offline"] = "offline"
@@ -37,21 +37,21 @@ class OfflineApollo:
         self._call_seconds = call_seconds
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
-        """Describe the same company for the same domain, for 1 credit."""
+        """Return the company of a domain, for 1 credit."""
         await self._call()
-        found = organization_for(domain)
+        organization = organization_for(domain)
         return OrganizationMatch(
-            organization=found, credits=int(found is not None), source="offline"
+            organization=organization, credits=int(organization is not None), source="offline"
         )
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Describe the same person for the same address, for 1 credit."""
+        """Return the person of an address, for 1 credit."""
         await self._call()
-        found = person_for(email, name)
-        return PersonMatch(person=found, credits=int(found is not None), source="offline")
+        person = person_for(email, name)
+        return PersonMatch(person=person, credits=int(person is not None), source="offline")
 
     async def usage(self) -> Usage:
-        """Report a balance that never runs out."""
+        """Report a constant balance."""
         await self._call()
         return Usage(credits_remaining=CREDITS_REMAINING, source="offline")
 
@@ -66,7 +66,7 @@ class OfflineApollo:
 
 
 def organization_for(domain: str) -> Organization | None:
-    """Describe a company by nothing but its domain; `None` under the reserved `.invalid`."""
+    """Make up a company from its domain. Returns `None` below the reserved `.invalid`."""
     if domain.endswith(".invalid"):
         return None
     return Organization(
@@ -82,7 +82,7 @@ def organization_for(domain: str) -> Organization | None:
 
 
 def person_for(email: str, name: str | None) -> Person | None:
-    """Describe a person by nothing but an address; `None` under the reserved `.invalid`."""
+    """Make up a person from an address. Returns `None` below the reserved `.invalid`."""
     if email.endswith(".invalid"):
         return None
     handle = email.partition("@")[0]

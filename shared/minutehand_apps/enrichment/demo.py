@@ -1,6 +1,6 @@
-"""The app's demo: store a key, enrich every account and contact.
+"""The app's demo. Stores a key and enriches every account and contact.
 
-Goes through the same functions as a person in the console does, as a signed-in manager.
+It calls the same functions as the console, as a signed-in manager.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import httpx
 
 DEMO_KEY = "test-key-demo-0001"
-#: Ids of the seeded accounts and contacts; what a person added is not touched.
+#: Ids of the seeded accounts and contacts. Other records are not enriched.
 SEEDED_ACCOUNTS = "ac000000-0000-4000-8000-{}"
 SEEDED_CONTACTS = "cc000000-0000-4000-8000-{}"
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Enqueue the demo's jobs; answers their ids.
+    """Enqueue the demo's jobs and return their ids.
 
-    Where someone saved a key of their own, nothing is enriched: that might cost them credits.
+    If someone saved another key, nothing is enriched, because that could cost credits.
     """
     ids: list[str] = []
     if await _has_demo_key(api, workspace_id):
@@ -29,7 +29,7 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
 
 
 async def _has_demo_key(api: httpx.AsyncClient, workspace_id: str) -> bool:
-    """Whether the workspace uses the demo's key, which is stored where there is none."""
+    """Return whether the workspace uses the demo's key. Stores the key if there is none."""
     path = f"/api/workspaces/{workspace_id}/settings"
     answer = await api.get(path)
     answer.raise_for_status()

@@ -1,6 +1,6 @@
-"""Payloads, records and results of enrichment, and what makes a domain a domain.
+"""Payloads, records and results of enrichment, and parsing of domains and addresses.
 
-Which fields Apollo may fill is decided here; whether it may overwrite one, in SQL.
+This module decides which fields Apollo may fill. SQL decides which may be overwritten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Kind = Literal["account", "contact"]
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{3,253}}$)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])")
 _EMAIL = re.compile(r"[^@\s<>,;\"]{1,64}@([^@\s]{3,253})")
-#: Longest texts that the tables take, in characters; 200 for the others.
+#: Maximum lengths of texts in the tables, in characters. Others have 200.
 _LIMITS = {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}
 
 RecordId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -26,9 +26,9 @@ RecordId = Annotated[str, Field(min_length=1, max_length=200)]
 class EnrichAccount(BaseModel):
     """Payload of `enrich_account`."""
 
-    account_id: RecordId = Field(description="One that no account has fails as not found.")
+    account_id: RecordId = Field(description="Id of the account. An unknown id fails as not found.")
     domain: Annotated[str, Field(max_length=2000)] | None = Field(
-        default=None, description="Looked up instead of the account's own."
+        default=None, description="Domain to look up instead of the account's."
     )
 
 
@@ -37,22 +37,22 @@ class EnrichContact(BaseModel):
 
     contact_id: RecordId
     email: Annotated[str, Field(max_length=320)] | None = Field(
-        default=None, description="Looked up instead of the contact's own."
+        default=None, description="Address to look up instead of the contact's."
     )
 
 
 class Loaded(Row):
-    """A job's record with its workspace's Apollo settings, as SQL answers it."""
+    """A job's record with its workspace's Apollo settings."""
 
     record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
     apollo_client: str | None = None
-    #: How long Apollo still wants this key to wait; None or below 0 when it does not.
+    #: Remaining wait that Apollo requested for this key. None or negative without a wait.
     paused_seconds: float | None = None
 
 
 class Applied(Row):
-    """What an update changed; `kept` names the fields a person had edited meanwhile."""
+    """Result of an update. `kept` names the fields that a person edited."""
 
     missing: bool
     updated: list[str]
@@ -70,25 +70,27 @@ class Enriched(Row):
     kept: list[str] = Field(default_factory=list)
 
 
-def account_fields(found: Organization) -> dict[str, Any]:
-    """What an account takes from a company; fields Apollo did not return are absent."""
+def account_fields(organization: Organization) -> dict[str, Any]:
+    """Return an account's fields from a company. Fields that Apollo did not return are absent."""
     return _returned(
         {
-            "name": found.name,
-            "industry": found.industry,
-            "employee_count": found.estimated_num_employees,
-            # the table refuses endless decimals, and the answer is paid for
-            "annual_revenue": found.annual_revenue and round(found.annual_revenue, 2),
-            "city": found.city,
-            "state": found.state,
-            "country": found.country,
+            "name": organization.name,
+            "industry": organization.industry,
+            "employee_count": organization.estimated_num_employees,
+            # Rounded, because the table rejects long decimals, and the response is paid for.
+            "annual_revenue": organization.annual_revenue and round(organization.annual_revenue, 2),
+            "city": organization.city,
+            "state": organization.state,
+            "country": organization.country,
         }
     )
 
 
-def contact_fields(found: Person) -> dict[str, Any]:
-    """What a contact takes from a person; fields Apollo did not return are absent."""
-    return _returned({"name": found.name, "title": found.title, "linkedin_url": found.linkedin_url})
+def contact_fields(person: Person) -> dict[str, Any]:
+    """Return a contact's fields from a person. Fields that Apollo did not return are absent."""
+    return _returned(
+        {"name": person.name, "title": person.title, "linkedin_url": person.linkedin_url}
+    )
 
 
 def _returned(fields: dict[str, Any]) -> dict[str, Any]:
@@ -101,11 +103,11 @@ def _is_sane(value: object) -> bool:
 
 
 def find_domain(text: str | None) -> str | None:
-    """Read a domain out of what people type: an address, upper case, `www.`, a mail's end.
+    """Find a domain in a URL, a mail address, or a domain with upper case or `www.`.
 
     Returns:
-        The bare domain in lower case, international names in their `xn--` form; `None` when
-        there is none in it.
+        The domain in lower case, with international names in their `xn--` form, or `None` if
+        the text contains no domain.
     """
     if not text:
         return None
@@ -121,7 +123,7 @@ def find_domain(text: str | None) -> str | None:
 
 
 def find_email(text: str | None) -> str | None:
-    """Read one mail address, lower-cased in its domain; `None` when it is none."""
+    """Parse a mail address and lower-case its domain. Returns `None` for other text."""
     address = (text or "").strip()
     match = _EMAIL.fullmatch(address)
     domain = find_domain(match[1]) if match else None

@@ -1,6 +1,6 @@
-"""The enrichment processors: one account, one contact.
+"""The processors `enrich_account` and `enrich_contact`.
 
-What may be overwritten is decided in SQL.
+SQL decides which fields may be overwritten.
 """
 
 from __future__ import annotations
@@ -48,66 +48,72 @@ from minutehand_apps.enrichment.services import Enrichment
 
 logger = logging.getLogger(__name__)
 
-#: The name of a job's one paid call, in its steps.
+#: Name of the step with the paid call.
 CALL = "apollo"
 
-SHUT = "The stored Apollo API key cannot be opened; enter it again in the settings"
-AWAY = "The stored Apollo API key cannot be opened now: the key service did not answer"
-SHORTEST_WAIT = timedelta(seconds=1)
+KEY_UNREADABLE = "The stored Apollo API key cannot be unsealed. Enter it again in the settings."
+KEY_SERVICE_DOWN = (
+    "The stored Apollo API key cannot be unsealed now, because the key service did not respond"
+)
+MIN_WAIT = timedelta(seconds=1)
 
 Ended = Enriched | Fail | Snooze
 
 
 @dataclass(frozen=True)
 class Task:
-    """One enrichment: which record, looked up by what, and how its answer becomes fields."""
+    """One enrichment: its record, its search term, and how the response becomes fields."""
 
     kind: Kind
     record_id: str
     hint: Literal["domain", "email"]
-    #: Looked up instead of the record's own.
-    given: str | None
+    #: Search term from the payload, used instead of the record's.
+    override: str | None
 
     def find_term(self, record: Mapping[str, Any]) -> str | None:
-        """What is looked up; None where there is nothing usable."""
-        text = self.given or record[self.hint]
+        """Return the domain or address to look up, or None if there is no valid one."""
+        text = self.override or record[self.hint]
         return find_domain(text) if self.kind == "account" else find_email(text)
 
     async def look_up(
         self, client: ApolloClient, term: str, record: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Make the one paid call."""
+        """Make the paid call."""
         if self.kind == "account":
             return json_record(await client.enrich_organization(term))
         return json_record(await client.match_person(email=term, name=record["name"]))
 
     def read(self, answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The fields, and all that was said; None when no one was found."""
+        """Return the fields and the whole record, or None without a match."""
         if self.kind == "account":
             company = OrganizationMatch.model_validate({"organization": None, **answer})
-            found = company.organization
-            return (account_fields(found), json_record(found)) if found else None
+            organization = company.organization
+            return (
+                (account_fields(organization), json_record(organization)) if organization else None
+            )
         person = PersonMatch.model_validate({"person": None, **answer}).person
         return (contact_fields(person), json_record(person)) if person else None
 
 
 class Processors:
-    """The app's processors over one process's dependencies."""
+    """The app's processors and the dependencies that they share."""
 
     def __init__(self, app: Enrichment) -> None:
         self._app = app
 
     async def enrich_account(self, job: Job[EnrichAccount], ctx: JobContext) -> Ended:
-        """Complete an account with what Apollo knows about its domain."""
-        given = job.payload
+        """Complete an account with Apollo's data for its domain."""
+        payload = job.payload
         return await self._enrich(
-            job, ctx, Task("account", given.account_id, "domain", given.domain)
+            job, ctx, Task("account", payload.account_id, "domain", payload.domain)
         )
 
     async def enrich_contact(self, job: Job[EnrichContact], ctx: JobContext) -> Ended:
-        """Complete a contact with what Apollo knows about its mail address."""
-        given = job.payload
-        return await self._enrich(job, ctx, Task("contact", given.contact_id, "email", given.email))
+        """Complete a contact with Apollo's data for its mail address."""
+        payload = job.payload
+        return await self._enrich(
+            job, ctx, Task("contact", payload.contact_id, "email", payload.email)
+        )
 
     async def _enrich(self, job: Job[Any], ctx: JobContext, task: Task) -> Ended:
         noun = task.kind
@@ -116,7 +122,7 @@ class Processors:
         loaded = await self._app.store.load(job.id, job.fence, noun, task.record_id)
         record = loaded.record
         if record is None:
-            # it may be in a transaction that commits a moment later, so this is worth retrying
+            # The record's transaction may commit a moment later, so this is retried.
             raise _not_found(noun, task.record_id)
 
         ctx.progress(20, "settings")
@@ -129,7 +135,7 @@ class Processors:
                     str(job.workspace_id), loaded.sealed_key, mode=loaded.apollo_client
                 )
         except SealBroken:
-            return Fail(SHUT)
+            return Fail(KEY_UNREADABLE)
 
         if loaded.paused_seconds is not None and loaded.paused_seconds > 0:
             return _wait_for_apollo(timedelta(seconds=loaded.paused_seconds), ctx)
@@ -141,7 +147,7 @@ class Processors:
             return await self._look_up_and_apply(job, ctx, calls, task, client, record)
         except ApolloRateLimited as error:
             if error.retry_after is not None:
-                # the limit is the key's: its other jobs need not run into it one by one
+                # Pause the key's other jobs too, because the limit is per key.
                 await self._app.store.pause(
                     job.id, job.fence, seconds=error.retry_after.total_seconds()
                 )
@@ -173,13 +179,13 @@ class Processors:
         result = Enriched(
             outcome="no match", looked_up=term, source=answer["source"], credits=answer["credits"]
         )
-        found = task.read(answer)
-        if found is None:
-            ctx.log("info", "no match: Apollo does not know it; nothing was changed")
+        match = task.read(answer)
+        if match is None:
+            ctx.log("info", "No match at Apollo. Nothing was changed.")
             ctx.progress(100, "completed", "no match")
             return result
 
-        fields, metadata = found
+        fields, metadata = match
         ctx.progress(90, "updating")
         ctx.log("info", f"Updating {task.kind} record…")
         applied = await self._app.store.apply(
@@ -206,11 +212,11 @@ class Processors:
     async def _paid(
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Call once per job, however many attempts it takes, and count its cost."""
+        """Make the call once per job, across attempts, and record its cost."""
         store = self._app.store
-        already = await store.begin_call(job.id, job.fence)
-        if already is not None:
-            return already
+        earlier = await store.begin_call(job.id, job.fence)
+        if earlier is not None:
+            return earlier
         try:
             answer = await call()
         except ApolloError as error:
@@ -223,18 +229,18 @@ class Processors:
 
 @contextmanager
 def _key_service(job: Job[Any]) -> Iterator[None]:
-    """Keep AWS's own words from the job, where members read them: they name roles and keys."""
+    """Log AWS errors and replace them in the job, because they contain names of roles and keys."""
     try:
         yield
     except Exception as error:
-        # known by its name: importing botocore to ask would cost every worker that needs none
+        # Compared by name, because importing botocore would slow down workers without KMS.
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(
-            "the key service refused",
+            "the key service rejected the request",
             extra={"event": "aws.unavailable", "job_id": job.id, "reason": str(error)[:300]},
         )
-        raise ProcessorError(AWAY) from error
+        raise ProcessorError(KEY_SERVICE_DOWN) from error
 
 
 def _not_found(noun: str, record_id: str) -> ProcessorError:
@@ -242,22 +248,22 @@ def _not_found(noun: str, record_id: str) -> ProcessorError:
 
 
 def _wait_for_apollo(wait: timedelta, ctx: JobContext) -> Snooze:
-    wait = max(wait, SHORTEST_WAIT)
+    wait = max(wait, MIN_WAIT)
     at = ctx.clock.now() + wait
-    again = f"Apollo has reached its rate limit; it is asked again at {clock_time(at, wait)}"
-    ctx.log("warning", again, seconds=wait.total_seconds())
-    ctx.progress(None, "waiting", again)
+    message = f"Apollo's rate limit is reached. The next call is at {clock_time(at, wait)}."
+    ctx.log("warning", message, seconds=wait.total_seconds())
+    ctx.progress(None, "waiting", message)
     return Snooze(after=wait)
 
 
 def register(
     registry: Registry, settings: Settings, *, app: Enrichment | None = None
 ) -> Enrichment:
-    """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
+    """Add the app's processors to `registry`. Returns the dependencies, to be closed at exit."""
     app = app or Enrichment(settings)
     processors = Processors(app)
     backoff = Backoff(first=60, cap=3600)
-    # Apollo limits calls by key, and a key is a workspace's
+    # Apollo's limits are per key, and each workspace has one key.
     registry.processor(
         "enrich_account", payload=EnrichAccount, workspace_concurrency=5, backoff=backoff
     )(processors.enrich_account)

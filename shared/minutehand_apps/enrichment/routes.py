@@ -1,6 +1,6 @@
-"""The app's routes, found by the `jobs` function: settings, and the buttons that enrich.
+"""The app's routes for settings and enrichment, which the `jobs` function finds.
 
-Each is a call of a SQL function under the caller's own token; what it may do is decided there.
+Each route calls a SQL function with the caller's token. SQL decides what the caller may do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand_apps.enrichment.settings_routes import SettingsRoutes
 
 
 def router(services: Services) -> APIRouter:
-    """The app's routes over one process's services."""
+    """Create the app's routes."""
     app = services.provide(Enrichment, lambda: Enrichment(services.settings))
     routes = APIRouter(prefix="/api", tags=["enrichment"])
     SettingsRoutes(app).add_to(routes)
@@ -37,7 +37,7 @@ def router(services: Services) -> APIRouter:
         return job
 
     running: dict[int | str, dict[str, Any]] = {
-        200: {"model": Job, "description": "Already running: its job."}
+        200: {"model": Job, "description": "The job that is already running."}
     }
 
     @routes.post("/accounts/{account_id}/enrich", status_code=201, responses=running)

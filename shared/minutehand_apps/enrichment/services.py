@@ -1,6 +1,6 @@
-"""What enrichment works with: its store, the sealer, and the Apollo client a workspace uses.
+"""Dependencies of the app: its store, the sealer, and the Apollo client of a workspace.
 
-Made once per process; nothing is connected or unwrapped before it is needed.
+Created once per process. Each is connected or unsealed on first use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Enrichment(Dependencies):
     """Dependencies of one process.
 
     Args:
-        offline_call_seconds: How long the offline Apollo takes to answer; the contract says 1.
+        offline_call_seconds: Duration of a call of the offline client. The guide requires 1.
     """
 
     def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
@@ -33,55 +33,60 @@ class Enrichment(Dependencies):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's functions."""
+        """The SQL functions for the worker."""
         return WorkerStore(self.settings)
 
     @cached_property
     def sealer(self) -> Sealer:
-        """Seals and opens workspaces' keys."""
+        """The sealer of the workspaces' keys."""
         return make_sealer(self.settings)
 
     @cached_property
     def vendor(self) -> ApolloSettings:
-        """What the environment says about Apollo."""
+        """The settings for Apollo."""
         return ApolloSettings.from_env(self.settings.environ)
 
     def is_offline(self, mode: str | None) -> bool:
-        """Whether a workspace with this setting talks to the offline Apollo."""
+        """Return whether a workspace with this setting uses the offline client."""
         return mode == "offline" or (mode is None and self.vendor.use_mock)
 
     def apollo(
-        self, api_key: str, *, mode: str | None, answer_seconds: float = 20.0
+        self, api_key: str, *, mode: str | None, response_seconds: float = 20.0
     ) -> ApolloClient:
-        """Make the client a workspace's settings ask for; `None` takes the deployment's."""
+        """Create the client for a workspace's setting. `None` means the deployment's setting."""
         if self.is_offline(mode):
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
-        # here and not at the top: a worker on the offline client need not load it
+        # Imported here, so that workers with the offline client do not load httpx.
         from minutehand_apps.enrichment.apollo_http import HttpApollo
 
         return HttpApollo(
-            api_key, http=self._vendor, base_url=self.vendor.base_url, answer_seconds=answer_seconds
+            api_key,
+            http=self._vendor,
+            base_url=self.vendor.base_url,
+            response_seconds=response_seconds,
         )
 
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
-        # one for all keys: making one reads every root certificate, and connections are kept
+        # One HTTP client for all keys, which keeps connections and reads the root certificates
+        # once.
         from minutehand.queue import outbound_http
 
         return outbound_http.connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
-        """Seal a key for this workspace alone."""
+        """Seal a key for this workspace."""
         return await self.sealer.seal(api_key, context=key_context(workspace_id))
 
     async def unseal(self, workspace_id: str, sealed: str, *, mode: str | None) -> str:
-        """Open a workspace's key.
+        """Unseal a workspace's key.
 
-        A `test-key-…` that was stored by plain SQL is used unchanged where the offline
-        client answers: it is not secret, and no vendor would accept it.
+        With the offline client a `test-key-…` that was stored as plain text is returned unchanged,
+        because it is not secret.
 
         Raises:
-            SealBroken: It was sealed for another workspace, or altered, or its key was deleted.
+            SealBroken: The key was sealed for another workspace, changed, or its KMS key was
+            deleted.
         """
         if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
             return sealed
@@ -89,5 +94,5 @@ class Enrichment(Dependencies):
 
 
 def key_context(workspace_id: str) -> dict[str, str]:
-    """What a sealed Apollo key is bound to, so that it opens in no other row."""
+    """Return the context of a sealed Apollo key, without which the key cannot be unsealed."""
     return row_context(field="apollo_api_key", workspace_id=workspace_id)

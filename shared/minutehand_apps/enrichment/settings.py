@@ -1,4 +1,4 @@
-"""Where Apollo answers, and whether the offline client replaces it everywhere."""
+"""Settings for Apollo's URL and the offline client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.config import read_flag, read_url
 
 
 class ApolloSettings(BaseModel):
-    """What the environment says about Apollo."""
+    """Settings for Apollo, from environment variables."""
 
     model_config = ConfigDict(frozen=True)
 

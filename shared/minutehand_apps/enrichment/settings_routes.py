@@ -1,6 +1,6 @@
-"""A workspace's settings over HTTP: the Apollo key goes in, and never comes out again.
+"""The routes for a workspace's settings. The Apollo key can be written but never read.
 
-Who may read and who may change is decided in SQL under the caller's token.
+SQL decides, with the caller's token, who may read and change settings.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 
 TEST_SECONDS = 8.0
-"""How long a person waits for a connection test."""
+"""Time limit of a connection test."""
 
 
 def _checked_key(key: SecretStr) -> SecretStr:
     text = key.get_secret_value().strip()
     if not 8 <= len(text) <= 200 or not all("!" <= sign <= "~" for sign in text):
-        raise ValueError("should be 8 to 200 visible ASCII characters without spaces")
+        raise ValueError("must be 8 to 200 visible ASCII characters without spaces")
     return SecretStr(text)
 
 
@@ -31,34 +31,34 @@ ApiKey = Annotated[SecretStr, AfterValidator(_checked_key)]
 
 
 class KeyState(BaseModel):
-    """What anyone learns about the key."""
+    """Whether there is a key, and its last four characters."""
 
     configured: bool
     last4: str | None = None
 
 
 class WorkspaceSettings(BaseModel):
-    """A workspace's settings as its members see them."""
+    """A workspace's settings for its members."""
 
     workspace_id: UUID
     apollo_api_key: KeyState
     apollo_client: Literal["apollo", "offline"] | None = Field(
-        default=None, description="null uses the deployment's setting."
+        default=None, description="null for the deployment's setting."
     )
     apollo_auto_enrich: bool
     apollo_paused_until: AwareDatetime | None = Field(
-        default=None, description="Until when Apollo asked this key to wait."
+        default=None, description="End of the wait that Apollo requested for this key."
     )
     enrichment_credits_used: int
     enrichment_calls_unanswered: int = Field(
-        description="Calls without an answer, which may or may not have cost a credit."
+        description="Calls without a response, which may or may not have cost a credit."
     )
     can_manage: bool
     updated_at: AwareDatetime | None = None
 
 
 class ChangeSettings(Body):
-    """What to change; omitted fields keep their values."""
+    """Changes of settings. Omitted fields keep their values."""
 
     apollo_api_key: ApiKey = Field(default=SecretStr(""), description="A new key.")
     apollo_client: Literal["apollo", "offline"] | None = None
@@ -66,20 +66,20 @@ class ChangeSettings(Body):
 
 
 class TestConnection(Body):
-    """Which key to test."""
+    """The key to test."""
 
     apollo_api_key: ApiKey | None = Field(
-        default=None, description="A key that is not stored yet; the stored one if omitted."
+        default=None, description="A key to test. Default: the stored key."
     )
 
 
 class ConnectionTest(BaseModel):
-    """How a connection test went."""
+    """Result of a connection test."""
 
     ok: bool
     source: Literal["apollo", "offline"] | None = None
     credits_remaining: int | None = Field(
-        default=None, description="null when the key may not read its balance."
+        default=None, description="null if the key may not read its balance."
     )
     reason: str | None = Field(
         default=None,
@@ -104,7 +104,7 @@ class SettingsRoutes:
         add(f"{path}/test-connection", self.test_connection, methods=["POST"])
 
     async def get_settings(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
-        """Read a workspace's settings."""
+        """Return a workspace's settings."""
         return WorkspaceSettings.model_validate(
             await self._app.acting_as(caller.token).call(
                 "get_workspace_settings", workspace_id=workspace_id
@@ -114,11 +114,11 @@ class SettingsRoutes:
     async def put_settings(
         self, workspace_id: UUID, body: ChangeSettings, caller: SignedIn
     ) -> WorkspaceSettings:
-        """Change settings; managers only. A new Apollo key replaces the old one at once."""
+        """Change settings. For managers. A new Apollo key replaces the old key immediately."""
         await self._require_manager(workspace_id, caller)
-        given = body.model_fields_set
-        changes = body.model_dump(include=given - {"apollo_api_key"})
-        if "apollo_api_key" in given:
+        names = body.model_fields_set
+        changes = body.model_dump(include=names - {"apollo_api_key"})
+        if "apollo_api_key" in names:
             key = body.apollo_api_key.get_secret_value()
             with unavailable_if_missing("the key service"):
                 sealed = await self._app.seal(str(workspace_id), key)
@@ -126,13 +126,13 @@ class SettingsRoutes:
         return await self._put(workspace_id, changes, caller)
 
     async def delete_key(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
-        """Remove the Apollo key; managers only."""
+        """Remove the Apollo key. For managers."""
         return await self._put(workspace_id, {"sealed_key": None, "last4": None}, caller)
 
     async def test_connection(
         self, workspace_id: UUID, caller: SignedIn, body: TestConnection | None = None
     ) -> ConnectionTest:
-        """Try the stored key, or one that is not stored yet, without spending a credit."""
+        """Test the stored key, or a key that is not stored yet, without spending a credit."""
         settings = await self._require_manager(workspace_id, caller)
         mode = settings.apollo_client
         if body is not None and body.apollo_api_key is not None:
@@ -175,7 +175,7 @@ class SettingsRoutes:
         return settings
 
     async def _try_key(self, key: str, mode: str | None) -> ConnectionTest:
-        client = self._app.apollo(key, mode=mode, answer_seconds=TEST_SECONDS)
+        client = self._app.apollo(key, mode=mode, response_seconds=TEST_SECONDS)
         try:
             usage = await client.usage()
         except ApolloError as error:

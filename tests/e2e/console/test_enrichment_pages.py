@@ -36,7 +36,7 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     other = visitor.another_tab(page.url)
     account = page.url
     button = page.get_by_role("button", name="Enrich Alpha")
-    expect(button).to_have_attribute("title", "Asks Apollo, for at most 1 credit")
+    expect(button).to_have_attribute("title", "Calls Apollo, at most 1 credit")
     button.click()
 
     for each in (page, other):
@@ -63,7 +63,7 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     fits(page)
     assert violations_in_both_schemes(visitor) == []
     visitor.go("/contacts")
-    page.get_by_role("button", name="Enter the first one").click()
+    page.get_by_role("button", name="Add the first").click()
     page.get_by_label("Name").fill("Ann Lee")
     page.get_by_label("Email").fill("ann@gamma.example")
     page.get_by_label("Account").select_option("Gamma")
@@ -79,3 +79,20 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Enrich Umbra").click()
     expect(page.get_by_text("Nothing was found for umbra.invalid.")).to_be_visible()
+
+
+def test_a_member_edits_accounts_and_may_not_change_the_key(visit: Visit) -> None:
+    """Under the person's own rights; buttons that would be refused are not offered."""
+    page = visit(BOB, "/accounts").page
+    page.get_by_role("button", name="New account").click()
+    page.get_by_label("Name").fill("Beta")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Employees").fill("12")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("[data-field=employee_count]")).to_have_text("12")
+
+    settings = visit(BOB, "/workspace/settings/api").page
+    expect(
+        settings.get_by_text("Only managers of the workspace may change the key")
+    ).to_be_visible()

@@ -1,10 +1,10 @@
-// The answers of a job: every question with its text and category, the regions side by side.
+// The answers of a job: every question with its text and category, and one column per region.
 
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { asked, responsesOf, STATES } from "./data.js";
 
-/** Whether the regions that answered say the same; nothing where fewer than two did. */
+/** Whether all regions gave the same answer, or nothing if fewer than two answered. */
 const Agreement = ({ texts }) =>
   texts.length < 2
     ? null

@@ -1,4 +1,4 @@
-// Benchmarks: the jobs of a workspace, newest first, and what of them could not be queued.
+// Benchmarks: the jobs of a workspace, newest first, and the jobs that could not be queued.
 
 import { pluralize } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
@@ -18,7 +18,7 @@ loadStyles("/apps/beacon/beacon.css");
 
 export const title = () => "Benchmarks";
 
-/** A region with its state, which is its colour to eyes and a word to ears and pointers. */
+/** A region with its state, as a colour and as a word for screen readers and tooltips. */
 const regionOf = ({ region, status }) => {
   const { tone, word } = STATES[status];
   return html`<li key=${region} data-tone=${tone} title=${word}>
@@ -86,7 +86,7 @@ export default function Benchmarks({ workspace }) {
             Write down questions and regions; each region answers them, and each execution gets a
             signed receipt.
           </p>
-          <button type="button" onClick=${() => setWriting(true)}>Begin with an example</button>
+          <button type="button" onClick=${() => setWriting(true)}>Start with an example</button>
         <//>`,
       },
       [

@@ -1,4 +1,4 @@
-// What the benchmark pages read and do, all by the app's own routes.
+// Requests of the benchmark pages to the app's routes.
 
 import { callRoute } from "../../api.js";
 import { STATES as OF_JOBS } from "../../lib/states.js";
@@ -17,18 +17,18 @@ export const beacon = {
   keys: () => call("GET /api/v1/keys"),
 };
 
-/** The states of jobs and executions, beside the engine's own. */
+/** The states of jobs and executions that the engine does not have. */
 export const STATES = {
   ...OF_JOBS,
   created: { word: "Created", tone: "pending" },
   pending: { word: "Pending", tone: "pending" },
   processing: OF_JOBS.running,
 };
-/** `v1` for 1, and what begins with a v as it is. */
+/** Format version 1 as `v1`, and leave a version that starts with v unchanged. */
 export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** A spec's questions as they are put: `{question_id, question, category}`, in order. */
+/** Return a spec's questions in order, as `{question_id, question, category}`. */
 export const asked = (spec) =>
   spec.questions.map((one, index) =>
     typeof one === "string"
@@ -36,6 +36,6 @@ export const asked = (spec) =>
       : { question_id: one.id, question: one.question, category: one.category },
   );
 
-/** The answers of an output, in either of its forms. */
+/** Return the answers of an output in either of its two forms. */
 export const responsesOf = (output) =>
   output ? ("data" in output.data ? output.data.data : output.data).responses : [];

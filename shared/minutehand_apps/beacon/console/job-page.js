@@ -1,4 +1,4 @@
-// One job: each region's state while it runs, then the answers side by side, and the receipts.
+// One job: the state of each region while it runs, the answers by region, and the receipts.
 
 import { pluralize } from "../../lib/format.js";
 import { useTopicRefresh } from "../../parts/live.js";
@@ -20,18 +20,17 @@ export const title = () => "Benchmark";
 export default function JobPage({ id, workspace }) {
   const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
-  // the job and its executions share a session, which begins with its job of the queue
+  // The job and its executions share a session, which exists once the job is in the queue.
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
   const freshness = useTopicRefresh(found, [topic], isLive ?? true);
   const unread = placeholderPage("Benchmark", found, "job");
   if (unread) return unread;
-  const executions = pluralize(job.executions.length, "execution");
   const act = createAction(found.refresh);
   const cancel = () =>
     act("Could not cancel", () => beacon.cancel(job.id), undefined, {
       title: "Cancel this job?",
-      text: `Of ${executions}, those that are completed keep their receipts.`,
+      text: "Completed executions keep their receipts.",
       action: "Cancel the job",
       danger: true,
     });

@@ -1,4 +1,4 @@
-// The beacon app's pages in the console: benchmark jobs, their answers per region, signed receipts.
+// The beacon app's pages in the console.
 
 export default {
   name: "Beacon",

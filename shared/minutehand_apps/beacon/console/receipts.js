@@ -1,4 +1,4 @@
-// A job's receipts, taken along to be verified anywhere; and the page of one.
+// Downloads of a job's receipts for verification elsewhere, and the page of one receipt.
 
 import { shortId } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";
@@ -28,14 +28,14 @@ export function Receipts({ id }) {
       <${ActionButton} className="quiet" run=${keys}>Public key<//>
     </div>
     <p class="muted small">
-      Each is signed. Anyone can verify the bundle without this server: <code>
+      Each receipt is signed. Anyone can verify the bundle offline: <code>
         minutehand beacon verify bundle.json --keys beacon-keys.json
       </code>
     </p>
   </section>`;
 }
 
-/** One receipt at an address of its own. */
+/** The page of one receipt. */
 export default function ReceiptPage({ id, receipt }) {
   const read = useFetch(() => beacon.bundle(id), [id]);
   const unread = placeholderPage("Receipt", read, "receipt");
@@ -77,7 +77,7 @@ export default function ReceiptPage({ id, receipt }) {
       </dl>
     </section>
     <details class="card more">
-      <summary>As it was signed</summary>
+      <summary>Signed JSON</summary>
       <${JsonView} value=${one} label="Receipt" />
     </details>
   </article>`;

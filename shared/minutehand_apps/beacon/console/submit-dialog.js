@@ -1,11 +1,11 @@
-// Submits a job spec from a form: a name, regions, and a question per line. The API checks it.
+// Submits a job spec from a form with a name, regions, and a question per line. The API validates.
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
 import { area, field } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
-/** What a first benchmark may look like: each question has one right answer. */
+/** Example for a first benchmark. Each question has one right answer. */
 const EXAMPLE = {
   name: "Everyday knowledge",
   regions: "us-east, eu-west",
@@ -17,7 +17,7 @@ history: In which year did people first walk on the Moon?`,
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 
-/** A line is a question, or `category: question` with a category of one word. */
+/** Parse a line: a question, or `category: question` with a category of one word. */
 function questionOf(line, index) {
   const found = /^([A-Za-z][\w-]*):\s+(.+)$/.exec(line);
   return found ? { id: `q${index + 1}`, question: found[2], category: found[1] } : line;
@@ -26,7 +26,7 @@ function questionOf(line, index) {
 export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
   const [form, setForm] = useState(EXAMPLE);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  /** A line for a member of the form. */
+  /** Create a text input for a field of the form. */
   const textLine = (label, name, attributes = {}) =>
     field(label, form[name], set(name), attributes);
   const submit = async () => {
@@ -60,13 +60,13 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     wide>
     ${textLine("Name", "name", { required: true, maxlength: 200 })}
     ${area(
-      html`Questions <span class="hint">one a line; “category: question” gives a category</span>`,
+      html`Questions <span class="hint">one per line, or “category: question”</span>`,
       form.questions,
       set("questions"),
       { rows: 6, required: true },
     )}
     <div class="field-grid">
-      ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", {
+      ${textLine(html`Regions <span class="hint">separated by commas</span>`, "regions", {
         required: true,
       })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}

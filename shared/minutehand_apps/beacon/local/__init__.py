@@ -1,4 +1,4 @@
-"""The local stack's providers: servers in a process of their own, and where they are."""
+"""The local stack's providers, which run in one process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Mapping
 
 from minutehand_apps.beacon.settings import ANY_REGION, VARIABLE
 
-#: Each is at home in two regions, so that every region has a second one; all serve any other.
+#: Two regions per provider, so that every region has a fallback. All providers accept any region.
 HOMES = {
     "alpha": ("us-east", "eu-west"),
     "beta": ("eu-west", "asia-pacific"),
     "gamma": ("asia-pacific", "us-east"),
 }
-#: Processes by name: the module to run, and what it reads beside PORT.
+#: Processes by name: the module to run, and its environment in addition to PORT.
 PROCESSES = {
     "beacon-providers": (
         "minutehand_apps.beacon.local.provider_server",
         {"PROVIDER_NAMES": ",".join(HOMES)},
     )
 }
-#: Where each answers 200 once it serves.
+#: Path that returns 200 when the provider is ready.
 READY = f"/{next(iter(HOMES))}/v1/health"
 
 
 def environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """Say where the providers are, each below its name, to every part of the stack."""
+    """Return the environment variable that lists the providers' URLs."""
     url = urls["beacon-providers"]
     providers = [
         {"name": name, "url": f"{url}/{name}", "regions": [*homes, ANY_REGION]}

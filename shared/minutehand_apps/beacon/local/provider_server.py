@@ -1,6 +1,6 @@
-"""Providers as a server: the protocol's other side, for the local stack, tests and load.
+"""A server for the provider protocol, for the local stack, tests and load tests.
 
-It answers repeatably and without a model, and misbehaves on request: see `Faults`.
+Its answers are deterministic and need no model. `Faults` makes it misbehave.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-MODEL = "offline-1"  # what is said to have answered
+MODEL = "offline-1"  # reported as the model of every answer
 
 
 class Faults(BaseModel):
-    """How a provider misbehaves in a region; the defaults are good behaviour."""
+    """Faults of a provider in a region. The default is no fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    down: bool = Field(default=False, description="Every call is answered with 503.")
-    delay_seconds: float = Field(default=0, ge=0, le=3600, description="How long a task takes.")
+    down: bool = Field(default=False, description="Every call returns 503.")
+    delay_seconds: float = Field(default=0, ge=0, le=3600, description="Duration of a task.")
     wrong_format: bool = Field(default=False, description="The result's data is a text.")
     wrong_region: bool = Field(default=False, description="The result names another region.")
-    nested: bool = Field(default=False, description="The answers are in data.data: allowed.")
+    nested: bool = Field(default=False, description="The answers are in data.data (valid).")
     answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
 
 @dataclass(slots=True)
 class Task:
-    """Work that was accepted."""
+    """An accepted task."""
 
     task_id: str
-    asked: dict[str, Any]
+    request: dict[str, Any]
     ready_at: float
     cancelled: bool = False
 
     @property
     def status(self) -> str:
-        """How far it is, by the protocol's words."""
+        """State of the task in the protocol."""
         if self.cancelled:
             return "cancelled"
         return "completed" if time.monotonic() >= self.ready_at else "running"
 
 
 class ProviderServer:
-    """One provider: its tasks, its faults per region, and the routes over them."""
+    """One provider: its tasks, its faults per region, and its routes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,47 +62,47 @@ class ProviderServer:
         self.tasks: list[Task] = []
         self._by_id: dict[str, Task] = {}
         self._by_key: dict[str, Task] = {}
-        one = "/v1/executions/{task_id}"
+        path = "/v1/executions/{task_id}"
         self.app = Starlette(
             routes=[
                 Route("/v1/executions", self.submit, methods=["POST"]),
-                Route(one, self.answer),
-                Route(one + "/{what:str}", self.answer, methods=["GET", "POST"]),
+                Route(path, self.answer),
+                Route(path + "/{what:str}", self.answer, methods=["GET", "POST"]),
                 Route("/v1/health", self.health),
                 Route("/faults", self.set_faults, methods=["PUT"]),
             ]
         )
 
     def fault(self, region: str) -> Faults:
-        """How the provider behaves in `region` at present."""
+        """Return the current faults for `region`."""
         return self.faults.get(region) or self.faults.get("*") or Faults()
 
     async def submit(self, request: Request) -> Response:
-        """Begin; the same key again is the same task unless that one was cancelled."""
-        asked = await request.json()
-        fault = self.fault(asked["region"])
+        """Start a task. The same key returns the same task unless that task was cancelled."""
+        body = await request.json()
+        fault = self.fault(body["region"])
         if fault.down:
             return _away()
         key = request.headers["idempotency-key"]
         task = self._by_key.get(key)
         if task is None or task.cancelled:
-            task = Task(uuid.uuid4().hex, asked, time.monotonic() + fault.delay_seconds)
+            task = Task(uuid.uuid4().hex, body, time.monotonic() + fault.delay_seconds)
             self.tasks.append(task)
             self._by_id[task.task_id] = self._by_key[key] = task
         return JSONResponse({"task_id": task.task_id, "status": "accepted"}, status_code=202)
 
     async def answer(self, request: Request) -> Response:
-        """Say how far a task is, give what it came to, or stop it."""
+        """Return the state or the result of a task, or cancel the task."""
         task = self._by_id.get(request.path_params["task_id"])
-        what = request.path_params.get("what")
-        if task is None or (what == "result" and task.status != "completed"):
-            return JSONResponse({"error": "there is none"}, status_code=404)
-        fault = self.fault(task.asked["region"])
+        action = request.path_params.get("what")
+        if task is None or (action == "result" and task.status != "completed"):
+            return JSONResponse({"error": "task not found"}, status_code=404)
+        fault = self.fault(task.request["region"])
         if fault.down:
             return _away()
-        if what == "result":
+        if action == "result":
             return JSONResponse(_result(task, fault))
-        if what == "cancel" and task.status == "running":
+        if action == "cancel" and task.status == "running":
             task.cancelled = True
         return JSONResponse({"task_id": task.task_id, "status": task.status})
 
@@ -111,18 +111,21 @@ class ProviderServer:
         return JSONResponse({"provider": self.name, "status": "ok"})
 
     async def set_faults(self, request: Request) -> Response:
-        """Replace all faults: an object of `Faults` by region, `*` for the others."""
+        """Replace all faults.
+
+        The body has a `Faults` object per region, and `*` for other regions.
+        """
         try:
-            given = await request.json()
-            self.faults = {region: Faults.model_validate(one) for region, one in given.items()}
+            body = await request.json()
+            self.faults = {region: Faults.model_validate(fault) for region, fault in body.items()}
         except (ValueError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, status_code=422)
-        return JSONResponse({region: one.model_dump() for region, one in self.faults.items()})
+        return JSONResponse({region: fault.model_dump() for region, fault in self.faults.items()})
 
 
 def _result(task: Task, fault: Faults) -> dict[str, Any]:
-    region = task.asked["region"]
-    responses = [_response(each, region) for each in task.asked["questions"]]
+    region = task.request["region"]
+    responses = [_response(question, region) for question in task.request["questions"]]
     if fault.answers == "missing":
         responses = responses[1:]
     elif fault.answers == "twice":
@@ -132,18 +135,18 @@ def _result(task: Task, fault: Faults) -> dict[str, Any]:
     data: Any = {"responses": responses}
     return {
         "task_id": task.task_id,
-        "execution_id": task.asked["execution_id"],
+        "execution_id": task.request["execution_id"],
         "region": "nowhere-1" if fault.wrong_region else region,
         "model": MODEL,
         "data": "the answers" if fault.wrong_format else {"data": data} if fault.nested else data,
     }
 
 
-def _response(asked: dict[str, Any], region: str) -> dict[str, Any]:
-    """An answer that anyone can recompute, and that differs a little between regions."""
-    number = hashlib.sha256(f"{region}\n{asked['question']}".encode()).digest()[0]
+def _response(question: dict[str, Any], region: str) -> dict[str, Any]:
+    """Compute an answer from the question and the region, so that regions differ a little."""
+    number = hashlib.sha256(f"{region}\n{question['question']}".encode()).digest()[0]
     text = f"A provider's answer would be here: {region} says {number}. (sample: no provider asked)"
-    return {**asked, "response": text, "duration_ms": 20 + number}
+    return {**question, "response": text, "duration_ms": 20 + number}
 
 
 def _away() -> Response:
@@ -151,8 +154,8 @@ def _away() -> Response:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve each of PROVIDER_NAMES below its name on PORT until SIGTERM."""
-    import uvicorn  # a tool of development, which the functions do without
+    """Serve each provider of PROVIDER_NAMES below its name, on PORT, until SIGTERM."""
+    import uvicorn  # imported here, because the functions do not install uvicorn
 
     names = environ["PROVIDER_NAMES"].split(",")
     app = Starlette(routes=[Mount(f"/{name}", ProviderServer(name).app) for name in names])

@@ -1,7 +1,7 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Beacon keeps job specs, their outbox, one execution per region, and signed receipts.
--- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
+-- Beacon stores job specs, their outbox, one execution per region, and signed receipts.
+-- The platform does not depend on this app's folder and migration, so both can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -9,36 +9,35 @@ revoke all on schema beacon from public;
 create table public.beacon_jobs (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  jobspec_id text not null, -- the id its author gave the spec; with the version, one job
+  jobspec_id text not null, -- id from the spec's author. With the version it identifies one job.
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- as stored: the view beacon_job_states knows the queue's part of it
+  -- Stored state. The view beacon_job_states adds the state of the queue's job.
   status text not null default 'created',
-  -- a deferred constraint makes a job without an outbox row impossible
+  -- A deferred constraint forbids a job without an outbox row.
   outbox_id uuid not null,
-  queue_job_id uuid, -- the beacon_job job; null until it is published
-  reached text[] not null default '{}', -- regions that answered; filled at the end
+  queue_job_id uuid, -- the beacon_job job, null until it is published
+  reached text[] not null default '{}', -- regions that answered, stored at the end
   error text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- the signed receipt that closes the job and counts all others; null before
+  -- Signed closing receipt with the number of other receipts, null until the job ends.
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
     check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
 );
 comment on table public.beacon_jobs is
-  'Submitted job specs; a job exists only together with its '
-  'row in the outbox.';
+  'Submitted job specs. Every job has a row in the outbox.';
 
 create table public.beacon_outbox (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   job_id uuid not null,
-  message jsonb not null, -- {version, job_id, jobspec_id}, by the schema job-message
+  message jsonb not null, -- {version, job_id, jobspec_id}, in the schema job-message
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
@@ -53,9 +52,9 @@ create table public.beacon_outbox (
     check (status in ('pending', 'published', 'dead', 'cancelled'))
 );
 comment on table public.beacon_outbox is
-  'Messages about jobs on their way into the queue, written in the transaction of the job.';
+  'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- deferred: the two rows point at each other, and are there together or not at all
+-- Deferred, because the two rows reference each other and must be inserted together.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -66,13 +65,13 @@ create table public.beacon_executions (
   job_id uuid not null references public.beacon_jobs (id) on delete cascade,
   jobspec_id text not null,
   region text not null,
-  model text, -- what the provider says it ran
+  model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- who gave the output
-  queue_job_id uuid, -- the child job; null before it started
+  provider text, -- provider that gave the output
+  queue_job_id uuid, -- the child job, null before it started
   output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- as it was signed
+  receipt jsonb, -- the receipt as it was signed
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -86,7 +85,7 @@ create table public.beacon_executions (
     )
 );
 comment on table public.beacon_executions is
-  'A job''s questions put to a provider of one region, with the signed receipt of the answers.';
+  'Executions of a job, one per region, each with the answers and their signed receipt.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
 create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
@@ -101,16 +100,15 @@ create index beacon_executions_newest
   on public.beacon_executions (workspace_id, id desc);
 
 create table beacon.signing_key (
-  id integer primary key default 1, -- always 1: there is one key
-  kid text not null, -- its RFC 7638 thumbprint
-  x text not null, -- the public key, base64url
-  sealed text not null, -- the private key, sealed for the workers
+  id integer primary key default 1, -- always 1, because there is one key
+  kid text not null, -- RFC 7638 thumbprint of the key
+  x text not null, -- public key, base64url
+  sealed text not null, -- private key, sealed for the workers
   created_at timestamptz not null default queue.clock(),
   constraint signing_key_one_row check (id = 1)
 );
 comment on table beacon.signing_key is
-  'The key that signs receipts, made by the first worker '
-  'that needs it.';
+  'The key that signs receipts. The first worker that needs the key creates it.';
 
 create view public.beacon_execution_states with (security_invoker = true) as
 select
@@ -139,8 +137,7 @@ select
 from public.beacon_executions as e
 left join public.jobs as q on q.id = e.queue_job_id;
 comment on view public.beacon_execution_states is
-  'Executions with the present state of their '
-  'jobs in the queue.';
+  'Executions with the current state of their jobs in the queue.';
 
 create view public.beacon_job_states with (security_invoker = true) as
 select
@@ -154,7 +151,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- a job is queued once its job of the queue is due: until then it is only accepted
+    -- A job is created until its job of the queue is due, and then queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -182,8 +179,7 @@ from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is
-  'Jobs with their executions and their present state '
-  'in the queue.';
+  'Jobs with their executions and their current state in the queue.';
 
 alter table beacon.signing_key enable row level security;
 revoke all on beacon.signing_key from public, anon, authenticated, service_role;
@@ -196,7 +192,7 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Whose a spec is, and what may quote someone.
+-- Person marks for `export` and `erase`: owners, and columns that may quote someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';
@@ -210,16 +206,16 @@ comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
--- What members do, and the way from the outbox into the queue.
--- A job, its executions and its outbox row are one transaction; running it is the worker's.
+-- Functions for members, and the way from the outbox into the queue.
+-- A job, its executions and its outbox row are inserted in one transaction. The worker runs the
+-- job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- what the guide asks of a spec; the API's model asks for more, and the worker reads by that
--- model
+-- Checks that the guide requires. The API's model and the worker's model check more.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -254,7 +250,7 @@ create function public.beacon_submit(
 )
 returns jsonb
 language plpgsql
-security definer -- members hold no right to write jobs
+security definer -- members may not write jobs directly
 set search_path = ''
 as $$
 declare
@@ -323,14 +319,14 @@ begin
   perform queue.admit(
     'jobs',
     v_workspace,
-    queue.caller(), -- as many will run
+    queue.caller(), -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
 comment on function public.beacon_submit is
-  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
+  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '
   'returns the first job.';
 select queue.allow('authenticated, service_role', 'public.beacon_submit');
 
@@ -404,10 +400,11 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  perform queue.take_call_slot(j.workspace_id) -- it waits for another change of the same job
+  -- it may wait for a concurrent change of the same job
+  perform queue.take_call_slot(j.workspace_id)
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- locks in one order everywhere: outbox, queue, job, executions
+  -- Lock in the same order everywhere: outbox, queue, job, executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -441,7 +438,7 @@ begin
 end;
 $$;
 comment on function public.beacon_cancel is
-  'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
+  'Cancel a job and its executions. Repeatable. 409 if the job has completed or failed.';
 select queue.allow('authenticated, service_role', 'public.beacon_cancel');
 
 create function public.beacon_redrive(
@@ -450,7 +447,7 @@ create function public.beacon_redrive(
 )
 returns jsonb
 language plpgsql
-security definer -- members hold no right to write the outbox
+security definer -- members may not write the outbox directly
 set search_path = ''
 as $$
 declare
@@ -500,14 +497,14 @@ begin
 end;
 $$;
 comment on function public.beacon_redrive is
-  'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
-  'workspace when null.';
+  'Publish dead letters again, at most 500: {count, wake}. p_ids are ids of messages or jobs, or '
+  'null for all of the workspace.';
 select queue.allow('authenticated, service_role', 'public.beacon_redrive');
 
 create function public.beacon_publish(p_limit integer default 50)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -526,9 +523,10 @@ begin
     where status = 'pending' and next_attempt_at <= queue.clock()
     order by next_attempt_at, id
     limit p_limit
-    for update skip locked -- publishers side by side take different rows
+    for update skip locked -- concurrent publishers take different rows
   loop
-    begin -- the job and its line in one transaction: exactly once
+    -- inserts the job and updates its row in one transaction, so that each job is published once
+    begin
       select * into v_job
       from public.beacon_jobs
       where id = v_row.job_id;
@@ -539,8 +537,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- a client that reads its job after submitting it finds it created, as the
-        -- guide's test does
+        -- A client that reads its job after submitting finds it created, as the guide's test
+        -- expects.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -553,7 +551,7 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- what the queue refuses for its content it always refuses; other errors may pass, ten times
+      -- A message that the queue rejects is never retried. Other errors are retried ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -573,7 +571,7 @@ begin
         perform beacon.end_job(
           v_row.job_id,
           'failed',
-          'it could not be queued: ' || v_message
+          'the job could not be queued: ' || v_message
         );
       end if;
     end;
@@ -582,8 +580,7 @@ begin
 end;
 $$;
 comment on function public.beacon_publish is
-  'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
-  'worker.';
+  'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_publish');
 
 create function public.beacon_reconcile()
@@ -594,7 +591,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
+  -- The queue's job ended without its processor: it was cancelled, became a dead letter, or was
+  -- deleted.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -603,7 +601,7 @@ begin
           case o.status when 'cancelled' then 'cancelled' else 'failed' end,
           case
             when o.status <> 'cancelled'
-              then coalesce(o.error_message, 'its job in the queue is gone')
+              then coalesce(o.error_message, 'its job in the queue was deleted')
           end
         )::text
       )
@@ -623,16 +621,17 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End jobs that ended in the queue without their processor: {ended}; for the worker.';
+  'End jobs that ended in the queue without their processor: {ended}. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_reconcile');
 
--- What a running job and its executions read and report, as the holders of their leases.
--- The worker asks the providers and signs; whether enough regions succeeded is decided here.
+-- Functions for leased jobs and executions.
+-- The worker calls the providers and signs. These functions decide whether enough regions
+-- succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -663,8 +662,8 @@ begin
 end;
 $$;
 comment on function public.beacon_start is
-  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
-  'gone; for the worker.';
+  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
+  'deleted. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_start');
 
 create function public.beacon_start_execution(p_request jsonb)
@@ -706,8 +705,8 @@ begin
 end;
 $$;
 comment on function public.beacon_start_execution is
-  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
-  'gone; for the worker.';
+  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null if '
+  'they were deleted. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
 
 create function public.beacon_issue(p_request jsonb)
@@ -727,7 +726,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- before its executions
+  -- The job is locked before its executions.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id
@@ -777,8 +776,8 @@ begin
 end;
 $$;
 comment on function public.beacon_issue is
-  'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
-  'first; for the worker.';
+  'Store the signed receipt of a leased execution {job_id, fence, receipt} once: {receipt}, as '
+  'stored. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_issue');
 
 create function public.beacon_finish(p_request jsonb)
@@ -802,14 +801,14 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- children that ended without their processor
+    -- Close executions whose child job ended without its processor.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,
       completed_at = queue.clock(),
       error = case
         when q.status <> 'cancelled'
-          then coalesce(q.error_message, 'it did not complete')
+          then coalesce(q.error_message, 'the execution did not complete')
       end
     from public.jobs as q
     where e.job_id = v_job.id
@@ -867,20 +866,19 @@ begin
 end;
 $$;
 comment on function public.beacon_finish is
-  'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
-  'executions}; with its signed '
-  'closing receipt, the job ends as this; for the worker.';
+  'Outcome of a leased beacon_job {job_id, fence, closing}: {status, reached, error, receipts, '
+  'executions}. With closing, the signed closing receipt, the job ends. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_finish');
 
 create function public.beacon_key(p_made jsonb default null)
 returns jsonb
 language plpgsql
-security definer -- no role reads the sealed key directly
+security definer -- no role may read the sealed key directly
 set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  if p_made is not null then -- another worker's, had it been first
+  if p_made is not null then -- another worker may have stored its key first
     insert into beacon.signing_key (kid, x, sealed)
     values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed')
     on conflict (id) do nothing;
@@ -889,7 +887,7 @@ begin
 end;
 $$;
 comment on function public.beacon_key is
-  'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
+  'The sealed key that signs receipts, or null. p_made is stored if there is no key. For the '
   'worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_key');
 
@@ -913,14 +911,13 @@ select jsonb_build_object(
 from beacon.signing_key
 $$;
 comment on function public.beacon_keys is
-  'The public key that verifies receipts, as a JWK set '
-  '(RFC 7517); for anyone.';
+  'The public key that verifies receipts, as a JWK set (RFC 7517). Public.';
 select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 
 create function public.beacon_health()
 returns jsonb
 language plpgsql stable
-security definer -- probes hold no rights on the app's tables
+security definer -- probes have no rights on the app's tables
 set search_path = ''
 as $$
 begin

@@ -1,5 +1,5 @@
--- Beacon keeps job specs, their outbox, one execution per region, and signed receipts.
--- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
+-- Beacon stores job specs, their outbox, one execution per region, and signed receipts.
+-- The platform does not depend on this app's folder and migration, so both can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -7,36 +7,35 @@ revoke all on schema beacon from public;
 create table public.beacon_jobs (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  jobspec_id text not null, -- the id its author gave the spec; with the version, one job
+  jobspec_id text not null, -- id from the spec's author. With the version it identifies one job.
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- as stored: the view beacon_job_states knows the queue's part of it
+  -- Stored state. The view beacon_job_states adds the state of the queue's job.
   status text not null default 'created',
-  -- a deferred constraint makes a job without an outbox row impossible
+  -- A deferred constraint forbids a job without an outbox row.
   outbox_id uuid not null,
-  queue_job_id uuid, -- the beacon_job job; null until it is published
-  reached text[] not null default '{}', -- regions that answered; filled at the end
+  queue_job_id uuid, -- the beacon_job job, null until it is published
+  reached text[] not null default '{}', -- regions that answered, stored at the end
   error text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- the signed receipt that closes the job and counts all others; null before
+  -- Signed closing receipt with the number of other receipts, null until the job ends.
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
     check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
 );
 comment on table public.beacon_jobs is
-  'Submitted job specs; a job exists only together with its '
-  'row in the outbox.';
+  'Submitted job specs. Every job has a row in the outbox.';
 
 create table public.beacon_outbox (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   job_id uuid not null,
-  message jsonb not null, -- {version, job_id, jobspec_id}, by the schema job-message
+  message jsonb not null, -- {version, job_id, jobspec_id}, in the schema job-message
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
@@ -51,9 +50,9 @@ create table public.beacon_outbox (
     check (status in ('pending', 'published', 'dead', 'cancelled'))
 );
 comment on table public.beacon_outbox is
-  'Messages about jobs on their way into the queue, written in the transaction of the job.';
+  'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- deferred: the two rows point at each other, and are there together or not at all
+-- Deferred, because the two rows reference each other and must be inserted together.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -64,13 +63,13 @@ create table public.beacon_executions (
   job_id uuid not null references public.beacon_jobs (id) on delete cascade,
   jobspec_id text not null,
   region text not null,
-  model text, -- what the provider says it ran
+  model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- who gave the output
-  queue_job_id uuid, -- the child job; null before it started
+  provider text, -- provider that gave the output
+  queue_job_id uuid, -- the child job, null before it started
   output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- as it was signed
+  receipt jsonb, -- the receipt as it was signed
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -84,7 +83,7 @@ create table public.beacon_executions (
     )
 );
 comment on table public.beacon_executions is
-  'A job''s questions put to a provider of one region, with the signed receipt of the answers.';
+  'Executions of a job, one per region, each with the answers and their signed receipt.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
 create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
@@ -99,16 +98,15 @@ create index beacon_executions_newest
   on public.beacon_executions (workspace_id, id desc);
 
 create table beacon.signing_key (
-  id integer primary key default 1, -- always 1: there is one key
-  kid text not null, -- its RFC 7638 thumbprint
-  x text not null, -- the public key, base64url
-  sealed text not null, -- the private key, sealed for the workers
+  id integer primary key default 1, -- always 1, because there is one key
+  kid text not null, -- RFC 7638 thumbprint of the key
+  x text not null, -- public key, base64url
+  sealed text not null, -- private key, sealed for the workers
   created_at timestamptz not null default queue.clock(),
   constraint signing_key_one_row check (id = 1)
 );
 comment on table beacon.signing_key is
-  'The key that signs receipts, made by the first worker '
-  'that needs it.';
+  'The key that signs receipts. The first worker that needs the key creates it.';
 
 create view public.beacon_execution_states with (security_invoker = true) as
 select
@@ -137,8 +135,7 @@ select
 from public.beacon_executions as e
 left join public.jobs as q on q.id = e.queue_job_id;
 comment on view public.beacon_execution_states is
-  'Executions with the present state of their '
-  'jobs in the queue.';
+  'Executions with the current state of their jobs in the queue.';
 
 create view public.beacon_job_states with (security_invoker = true) as
 select
@@ -152,7 +149,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- a job is queued once its job of the queue is due: until then it is only accepted
+    -- A job is created until its job of the queue is due, and then queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -180,8 +177,7 @@ from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is
-  'Jobs with their executions and their present state '
-  'in the queue.';
+  'Jobs with their executions and their current state in the queue.';
 
 alter table beacon.signing_key enable row level security;
 revoke all on beacon.signing_key from public, anon, authenticated, service_role;
@@ -194,7 +190,7 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Whose a spec is, and what may quote someone.
+-- Person marks for `export` and `erase`: owners, and columns that may quote someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';

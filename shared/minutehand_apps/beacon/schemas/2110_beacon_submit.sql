@@ -1,13 +1,13 @@
--- What members do, and the way from the outbox into the queue.
--- A job, its executions and its outbox row are one transaction; running it is the worker's.
+-- Functions for members, and the way from the outbox into the queue.
+-- A job, its executions and its outbox row are inserted in one transaction. The worker runs the
+-- job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- what the guide asks of a spec; the API's model asks for more, and the worker reads by that
--- model
+-- Checks that the guide requires. The API's model and the worker's model check more.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -42,7 +42,7 @@ create function public.beacon_submit(
 )
 returns jsonb
 language plpgsql
-security definer -- members hold no right to write jobs
+security definer -- members may not write jobs directly
 set search_path = ''
 as $$
 declare
@@ -111,14 +111,14 @@ begin
   perform queue.admit(
     'jobs',
     v_workspace,
-    queue.caller(), -- as many will run
+    queue.caller(), -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
 comment on function public.beacon_submit is
-  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
+  'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '
   'returns the first job.';
 select queue.allow('authenticated, service_role', 'public.beacon_submit');
 
@@ -192,10 +192,11 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  perform queue.take_call_slot(j.workspace_id) -- it waits for another change of the same job
+  -- it may wait for a concurrent change of the same job
+  perform queue.take_call_slot(j.workspace_id)
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- locks in one order everywhere: outbox, queue, job, executions
+  -- Lock in the same order everywhere: outbox, queue, job, executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -229,7 +230,7 @@ begin
 end;
 $$;
 comment on function public.beacon_cancel is
-  'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
+  'Cancel a job and its executions. Repeatable. 409 if the job has completed or failed.';
 select queue.allow('authenticated, service_role', 'public.beacon_cancel');
 
 create function public.beacon_redrive(
@@ -238,7 +239,7 @@ create function public.beacon_redrive(
 )
 returns jsonb
 language plpgsql
-security definer -- members hold no right to write the outbox
+security definer -- members may not write the outbox directly
 set search_path = ''
 as $$
 declare
@@ -288,14 +289,14 @@ begin
 end;
 $$;
 comment on function public.beacon_redrive is
-  'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
-  'workspace when null.';
+  'Publish dead letters again, at most 500: {count, wake}. p_ids are ids of messages or jobs, or '
+  'null for all of the workspace.';
 select queue.allow('authenticated, service_role', 'public.beacon_redrive');
 
 create function public.beacon_publish(p_limit integer default 50)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -314,9 +315,10 @@ begin
     where status = 'pending' and next_attempt_at <= queue.clock()
     order by next_attempt_at, id
     limit p_limit
-    for update skip locked -- publishers side by side take different rows
+    for update skip locked -- concurrent publishers take different rows
   loop
-    begin -- the job and its line in one transaction: exactly once
+    -- inserts the job and updates its row in one transaction, so that each job is published once
+    begin
       select * into v_job
       from public.beacon_jobs
       where id = v_row.job_id;
@@ -327,8 +329,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- a client that reads its job after submitting it finds it created, as the
-        -- guide's test does
+        -- A client that reads its job after submitting finds it created, as the guide's test
+        -- expects.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -341,7 +343,7 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- what the queue refuses for its content it always refuses; other errors may pass, ten times
+      -- A message that the queue rejects is never retried. Other errors are retried ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -361,7 +363,7 @@ begin
         perform beacon.end_job(
           v_row.job_id,
           'failed',
-          'it could not be queued: ' || v_message
+          'the job could not be queued: ' || v_message
         );
       end if;
     end;
@@ -370,8 +372,7 @@ begin
 end;
 $$;
 comment on function public.beacon_publish is
-  'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
-  'worker.';
+  'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_publish');
 
 create function public.beacon_reconcile()
@@ -382,7 +383,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
+  -- The queue's job ended without its processor: it was cancelled, became a dead letter, or was
+  -- deleted.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -391,7 +393,7 @@ begin
           case o.status when 'cancelled' then 'cancelled' else 'failed' end,
           case
             when o.status <> 'cancelled'
-              then coalesce(o.error_message, 'its job in the queue is gone')
+              then coalesce(o.error_message, 'its job in the queue was deleted')
           end
         )::text
       )
@@ -411,5 +413,5 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End jobs that ended in the queue without their processor: {ended}; for the worker.';
+  'End jobs that ended in the queue without their processor: {ended}. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_reconcile');

@@ -1,10 +1,11 @@
--- What a running job and its executions read and report, as the holders of their leases.
--- The worker asks the providers and signs; whether enough regions succeeded is decided here.
+-- Functions for leased jobs and executions.
+-- The worker calls the providers and signs. These functions decide whether enough regions
+-- succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables
+security definer -- the worker has no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -35,8 +36,8 @@ begin
 end;
 $$;
 comment on function public.beacon_start is
-  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}, job null when it is '
-  'gone; for the worker.';
+  'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
+  'deleted. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_start');
 
 create function public.beacon_start_execution(p_request jsonb)
@@ -78,8 +79,8 @@ begin
 end;
 $$;
 comment on function public.beacon_start_execution is
-  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null when '
-  'gone; for the worker.';
+  'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null if '
+  'they were deleted. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
 
 create function public.beacon_issue(p_request jsonb)
@@ -99,7 +100,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- before its executions
+  -- The job is locked before its executions.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id
@@ -149,8 +150,8 @@ begin
 end;
 $$;
 comment on function public.beacon_issue is
-  'Store the signed receipt of a leased execution {job_id, fence, receipt}, once: {receipt}, the '
-  'first; for the worker.';
+  'Store the signed receipt of a leased execution {job_id, fence, receipt} once: {receipt}, as '
+  'stored. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_issue');
 
 create function public.beacon_finish(p_request jsonb)
@@ -174,14 +175,14 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- children that ended without their processor
+    -- Close executions whose child job ended without its processor.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,
       completed_at = queue.clock(),
       error = case
         when q.status <> 'cancelled'
-          then coalesce(q.error_message, 'it did not complete')
+          then coalesce(q.error_message, 'the execution did not complete')
       end
     from public.jobs as q
     where e.job_id = v_job.id
@@ -239,20 +240,19 @@ begin
 end;
 $$;
 comment on function public.beacon_finish is
-  'What a leased beacon_job {job_id, fence} came to: {status, reached, error, receipts, '
-  'executions}; with its signed '
-  'closing receipt, the job ends as this; for the worker.';
+  'Outcome of a leased beacon_job {job_id, fence, closing}: {status, reached, error, receipts, '
+  'executions}. With closing, the signed closing receipt, the job ends. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_finish');
 
 create function public.beacon_key(p_made jsonb default null)
 returns jsonb
 language plpgsql
-security definer -- no role reads the sealed key directly
+security definer -- no role may read the sealed key directly
 set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  if p_made is not null then -- another worker's, had it been first
+  if p_made is not null then -- another worker may have stored its key first
     insert into beacon.signing_key (kid, x, sealed)
     values (p_made ->> 'kid', p_made ->> 'x', p_made ->> 'sealed')
     on conflict (id) do nothing;
@@ -261,7 +261,7 @@ begin
 end;
 $$;
 comment on function public.beacon_key is
-  'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the '
+  'The sealed key that signs receipts, or null. p_made is stored if there is no key. For the '
   'worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_key');
 
@@ -285,14 +285,13 @@ select jsonb_build_object(
 from beacon.signing_key
 $$;
 comment on function public.beacon_keys is
-  'The public key that verifies receipts, as a JWK set '
-  '(RFC 7517); for anyone.';
+  'The public key that verifies receipts, as a JWK set (RFC 7517). Public.';
 select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 
 create function public.beacon_health()
 returns jsonb
 language plpgsql stable
-security definer -- probes hold no rights on the app's tables
+security definer -- probes have no rights on the app's tables
 set search_path = ''
 as $$
 begin

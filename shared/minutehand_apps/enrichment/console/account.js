@@ -1,4 +1,4 @@
-// One account: its fields, its people, its enrichment, which fills the page as it runs.
+// One account: its fields, its contacts, and its enrichment. Fields appear while the job runs.
 
 import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
@@ -28,7 +28,7 @@ export default function AccountPage({ id, workspace }) {
     [id],
   );
   const job = found.value?.history.find((one) => !ENDED.has(one.status));
-  // enrichment may be asked for elsewhere: by a colleague, another tab
+  // An enrichment may be started elsewhere, by a colleague or in another tab.
   useTopicRefresh(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
   const unread = placeholderPage("Account", found, "account");
   if (unread) return unread;
@@ -64,7 +64,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
     ${
       last?.status === "failed" &&
       html`<p class="notice failed wrap" role="alert">
-        <span><span class="strong">It was not enriched.</span> ${last.error_message}</span>
+        <span><span class="strong">The account was not enriched.</span> ${last.error_message}</span>
       </p>`
     }
     ${
@@ -92,7 +92,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
                 )}
               </ul>`
               : html`<p class="muted">
-                No contacts yet. <a href="/contacts">Add one among the contacts</a>.
+                No contacts yet. <a href="/contacts">Add one under Contacts</a>.
               </p>`
           }
         </section>
@@ -121,14 +121,14 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
   </article>`;
 }
 
-/** What a job's stages are to people. */
+/** Text for each stage of a job. */
 const STAGES = {
   starting: "Beginning",
   settings: "Reading the settings",
-  client: "Opening Apollo",
-  enriching: "Asking Apollo",
-  processing: "Reading the answer",
-  updating: "Filling in the fields",
+  client: "Connecting to Apollo",
+  enriching: "Calling Apollo",
+  processing: "Reading the response",
+  updating: "Updating the fields",
 };
 const inWords = ({ progress }) => ({
   ...progress,
@@ -149,7 +149,7 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
-/** What Apollo said beside what a person wrote, and a button that takes it over. */
+/** Apollo's value for a field that a person edited, with a button to use it. */
 function Beside({ account, name, label, kind, onSaved }) {
   const said = account.metadata?.apollo_fields?.[name] ?? null;
   if (said === null || String(said) === String(account[name] ?? "")) return null;
@@ -165,7 +165,7 @@ function Beside({ account, name, label, kind, onSaved }) {
   </div>`;
 }
 
-/** The names of fields that have changed since they were shown first, in their order. */
+/** The names of fields that changed since the page was opened, in their order. */
 function useArrived(account) {
   const first = useRef(account);
   const names = FIELDS.map(([name]) => name);

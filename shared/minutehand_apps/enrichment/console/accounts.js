@@ -1,4 +1,4 @@
-// Accounts: a list with search, each with its enrichment, and the form of a new one.
+// Accounts: a list with search and enrichment, and a form for a new account.
 
 import { number } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
@@ -33,7 +33,7 @@ export default function Accounts({ workspace }) {
       label="Accounts"
       nameOf=${(row) => row.name}
       columns=${COLUMNS}
-      hint="A company with its domain is completed by Apollo: industry, size, place, revenue."
+      hint="Apollo completes a company with a domain: industry, size, city, revenue."
       add=${() => setAdding(true)}
       workspace=${workspace} />
     ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${close} />`}

@@ -1,4 +1,4 @@
-// Contacts: the people of the accounts, each with its own enrichment; and a form for another.
+// Contacts: the people of the accounts, with their enrichment, and a form for a new contact.
 
 import { safeUrl } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";
@@ -13,7 +13,7 @@ export const title = () => "Contacts";
 
 const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
 
-/** A profile's address as a link, if it is one at all. */
+/** Link to a profile, if its URL is valid. */
 const Profile = ({ url }) =>
   safeUrl(url)
     ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
@@ -37,7 +37,7 @@ const COLUMNS = [
 
 export default function Contacts({ workspace }) {
   const [adding, setAdding] = useState(false);
-  const [added, setAdded] = useState(0); // the list begins again with each
+  const [added, setAdded] = useState(0); // counts new contacts, to reload the list
   return html`
     <${RecordsPage}
       key=${added}
@@ -45,7 +45,7 @@ export default function Contacts({ workspace }) {
       label="Contacts"
       nameOf=${nameOf}
       columns=${COLUMNS}
-      hint="A person with an address is completed by Apollo: title and profile."
+      hint="Apollo completes a person with a mail address: title and profile."
       add=${() => setAdding(true)}
       workspace=${workspace} />
     ${

@@ -1,4 +1,4 @@
-// What the enrichment pages read and do: records under row level security, writes by the API.
+// Requests of the enrichment pages. Reads use row level security, writes use the API.
 
 import { callRoute, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -11,10 +11,10 @@ const TEXT = {
   contacts: ["name", "email", "title"],
 };
 
-/** Where values come from, by the name of the client that was asked. */
+/** Sources of values, by client name. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
-/** A page of records by name, after so many; `search` matches any text column. */
+/** Read a page of records by name. `search` matches any text column. */
 export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   let query = supabase()
     .from(table)
@@ -32,7 +32,7 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? cursor + PAGE : null };
 }
 
-/** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
+/** Replace characters with a meaning in filters, because Data APIs differ in how they quote. */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
 export const accountOf = async (id, signal) =>
@@ -52,7 +52,7 @@ export const jobsOf = (accountId, signal) =>
       .limit(5),
     signal,
   );
-/** The enrichments of a workspace that have not ended, by the record that each is of. */
+/** Read the running enrichments of a workspace, by the id of their record. */
 export async function running(kind, workspaceId, signal) {
   const jobs = await unwrap(
     enrichmentsOf(kind)
@@ -64,12 +64,12 @@ export async function running(kind, workspaceId, signal) {
   return new Map(jobs.map((job) => [job.payload[`${kind}_id`], job]));
 }
 
-/** Change an account's fields as a person does: enrichment will not overwrite them. */
+/** Change an account's fields as a person, so that enrichment will not overwrite them. */
 export const edit = (id, changes) =>
   unwrap(supabase().from("accounts").update(changes).eq("id", id).select("*"));
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
 
-/** What Apollo may charge for so many. */
+/** Maximum cost of this number of calls. */
 export const costOf = (count) => `at most ${pluralize(count, "credit")}`;
 
 export const enrichment = (kind, id) =>

@@ -1,4 +1,4 @@
-// The enrichment app's pages in the console: accounts, contacts, API settings.
+// The enrichment app's pages in the console.
 
 export default {
   name: "Enrichment",

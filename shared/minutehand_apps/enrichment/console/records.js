@@ -1,4 +1,4 @@
-// A list of records with its search, each with its enrichment: accounts and contacts alike.
+// A list of records with search and enrichment, for accounts and contacts.
 
 import { useLivePages } from "../../parts/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
@@ -16,20 +16,20 @@ import { costOf, enrichment, page, running } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");
 
-/** The button of a record; what it may cost is said before it is pressed. */
+/** Button that enriches a record. Its tooltip states the maximum cost. */
 export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
   const run = () => createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
   return html`<${ActionButton}
     className=${className}
     run=${run}
     disabled=${Boolean(job)}
-    title=${`Asks Apollo, for ${costOf(1)}`}
+    title=${`Calls Apollo, ${costOf(1)}`}
     aria-label=${`Enrich ${name}`}>
     <${Icon} name="sparkles" /> Enrich
   <//>`;
 }
 
-/** How a record's enrichment is: that of the job that runs, or when it last was. */
+/** State of the running enrichment, or the time of the last. */
 export const Enriched = ({ row, job }) =>
   job
     ? html`<${StateBadge} job=${job} />`
@@ -41,11 +41,11 @@ export const Enriched = ({ row, job }) =>
         </span>`
       : html`<${Tag} tone="pending">Not enriched<//>`;
 
-/** The first letter of a name, to find it by. */
+/** The first letter of a name. */
 const Mark = ({ name }) =>
   html`<span class="mark" aria-hidden="true">${[...name.trim()][0]?.toUpperCase() ?? "?"}</span>`;
 
-/** A record's name, and what it is about. */
+/** A record's name with a second line. */
 export const Named = ({ name, href, under }) =>
   html`<span class="named">
     <${Mark} name=${name} />
@@ -55,7 +55,7 @@ export const Named = ({ name, href, under }) =>
     </span>
   </span>`;
 
-/** The page of a kind; `columns` are those of its own, `action` is in its head. */
+/** The page of a kind of records, with a form `add` and the kind's `columns`. */
 export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace }) {
   const search = useQuery().get("search") ?? "";
   const records = useLivePages(
@@ -98,7 +98,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
             <//>`
           : html`<${Empty} title=${`No ${kind}s yet`}>
               <p>${hint}</p>
-              <button type="button" onClick=${add}>Enter the first one</button>
+              <button type="button" onClick=${add}>Add the first</button>
             <//>`,
       },
       [

@@ -1,4 +1,4 @@
-// A workspace's Apollo key: it goes in, is tested and removed, and never comes out again.
+// A workspace's Apollo key, which can be saved, tested and removed, but never read.
 
 import { number } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";
@@ -71,7 +71,7 @@ function Loaded({ settings, workspace, refresh }) {
   const toggle = ({ target: { checked } }) =>
     save(
       { apollo_auto_enrich: checked },
-      checked ? "New accounts are enriched by themselves" : "New accounts wait for the button",
+      checked ? "New accounts are enriched automatically" : "New accounts are enriched on request",
     );
   return html`
     <section class="card stack" aria-labelledby="h-apollo">
@@ -118,7 +118,7 @@ function Loaded({ settings, workspace, refresh }) {
                 spellcheck="false"
                 value=${key}
                 onInput=${(event) => setKey(event.target.value)}
-                placeholder=${state.configured ? "Replaces the present one" : ""} />
+                placeholder=${state.configured ? "Replaces the current key" : ""} />
               <span class="hint">
                 It is sealed before it is stored, and no one can read it back.
               </span>
@@ -132,7 +132,7 @@ function Loaded({ settings, workspace, refresh }) {
               <//>
             </div>
           </form>`
-          : html`<p class="muted">A manager of the workspace keeps the key.</p>`
+          : html`<p class="muted">Only managers of the workspace may change the key.</p>`
       }
     </section>
     <section class="card" aria-labelledby="h-auto">
@@ -146,20 +146,20 @@ function Loaded({ settings, workspace, refresh }) {
           onChange=${toggle} />
         <span>
           Enrich new accounts as they arrive
-          <span class="under">At most one credit for each. Off, each waits for its button.</span>
+          <span class="under">At most one credit per account. If off, enrich each account with its button.</span>
         </span>
       </label>
     </section>
     <section aria-labelledby="h-usage" class="stack">
       <h2 id="h-usage">Usage</h2>
       <div class="grid-cards">
-        ${figure("Credits used", number(settings.enrichment_credits_used), "counted once an answer")}
+        ${figure("Credits used", number(settings.enrichment_credits_used), "counted once per response")}
         ${figure(
-          "Calls without an answer",
+          "Calls without a response",
           number(settings.enrichment_calls_unanswered),
           "each may have cost a credit",
         )}
-        ${source && figure("Answers come from", source, "as this workspace chose")}
+        ${source && figure("Source", source, "chosen by this workspace")}
       </div>
     </section>
   `;

@@ -1,22 +1,21 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
--- Delete this app's migrations, its seed and shared/minutehand_apps/enrichment, and the platform
--- does not notice.
+-- Enrichment stores a workspace's settings, accounts and contacts, and records what people edit.
+-- The platform does not depend on this app's folder, migration and seed, so they can be deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
-  -- sealed with the workspace as context; null while none is set
+  -- sealed with the workspace as context, null without a key
   apollo_api_key_encrypted text,
-  apollo_api_key_last4 text, -- its last four characters, to recognise it by
-  apollo_client text, -- apollo or offline; null takes the deployment's (USE_MOCK_APOLLO)
-  -- whether a new account with a domain is enriched by itself
+  apollo_api_key_last4 text, -- last four characters of the key
+  apollo_client text, -- apollo or offline, null for the deployment's setting (USE_MOCK_APOLLO)
+  -- whether new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
-  apollo_paused_until timestamptz, -- until when Apollo asked this key to wait (429)
-  -- credits paid, counted once per answered call
+  apollo_paused_until timestamptz, -- end of the wait that Apollo requested for this key (429)
+  -- paid credits, counted once per answered call
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -28,8 +27,8 @@ create table public.workspace_settings (
     )
 );
 comment on table public.workspace_settings is
-  'Settings of workspaces: members read them, managers change them; neither can select the key''s '
-  'ciphertext.';
+  'Settings of workspaces. Members may read them and managers may change them. Neither may select '
+  'the ciphertext of the key.';
 
 create table public.accounts (
   id uuid primary key default gen_random_uuid(),
@@ -38,13 +37,13 @@ create table public.accounts (
   domain text, -- without scheme and www
   industry text,
   employee_count bigint,
-  annual_revenue numeric, -- of a year, in US dollars
+  annual_revenue numeric, -- per year, in US dollars
   city text,
   state text,
   country text,
   enriched_at timestamptz, -- when Apollo's data was last applied
-  metadata jsonb not null default '{}', -- enrichment sets apollo_…
-  edited_at jsonb not null default '{}', -- per field, when a person last wrote it
+  metadata jsonb not null default '{}', -- enrichment writes keys that start with apollo_
+  edited_at jsonb not null default '{}', -- time of a person's last edit, by field
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint accounts_belong_to_one_workspace unique (workspace_id, id),
@@ -66,13 +65,12 @@ create table public.accounts (
     )
 );
 comment on table public.accounts is
-  'Companies a workspace knows; several (branches) may have the '
-  'same domain.';
+  'Companies of a workspace. Several, such as branches, may have the same domain.';
 
 create table public.contacts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  account_id uuid, -- where the person works, of the same workspace
+  account_id uuid, -- the person's company, in the same workspace
   name text,
   email text,
   title text,
@@ -92,18 +90,18 @@ create table public.contacts (
       and length(linkedin_url) <= 2000
     )
 );
-comment on table public.contacts is 'People a workspace knows.';
+comment on table public.contacts is 'People of a workspace.';
 
 create index accounts_by_name on public.accounts (workspace_id, name, id);
 create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Remember which fields a person wrote and when; enrichment itself says it is not a person.
+-- Record which fields a person wrote and when. Enrichment marks its own writes.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which callers who edit hold no rights
+security definer -- reads the engine's clock, on which callers have no rights
 set search_path = ''
 as $$
 begin
@@ -142,7 +140,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- as if it did not exist
+    -- as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -165,7 +163,7 @@ revoke execute
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
-security definer -- shows that a key is configured to callers who may not read it
+security definer -- returns whether a key is stored to callers who may not read it
 set search_path = ''
 as $$
 begin
@@ -197,8 +195,8 @@ begin
 end;
 $$;
 comment on function public.get_workspace_settings is
-  'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
-  'characters. For members.';
+  'A workspace''s settings, with the last four characters of the Apollo key if one is configured. '
+  'For members.';
 select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
@@ -226,7 +224,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- another key, or another client, was never asked to wait
+    -- A pause belongs to the old key and client.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -241,8 +239,8 @@ begin
 end;
 $$;
 comment on function public.put_workspace_settings is
-  'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
-  'key). For managers.';
+  'Change apollo_auto_enrich, apollo_client, or sealed_key with last4 (null removes the key). For '
+  'managers.';
 select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
 
 create function public.get_sealed_apollo_key(p_workspace_id uuid)
@@ -263,7 +261,7 @@ begin
 end;
 $$;
 comment on function public.get_sealed_apollo_key is
-  'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
+  'The sealed key, which only this deployment can unseal, so that the API can test it. For '
   'managers.';
 select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
 
@@ -274,7 +272,8 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
--- of permissive ones Postgres asks each: one a command, and what holds for all restricts them
+-- Postgres evaluates every permissive policy of a command. So each command has one, and the rule
+-- for all commands is a restrictive policy.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
@@ -305,7 +304,7 @@ revoke all
   from public, anon, authenticated, service_role;
 revoke all on public.accounts from public, anon, authenticated, service_role;
 revoke all on public.contacts from public, anon, authenticated, service_role;
--- no browser's role may select the ciphertext: no guest, no member, no manager
+-- No role of a browser may select the ciphertext.
 grant select (
   workspace_id,
   apollo_api_key_last4,
@@ -344,7 +343,7 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- An account is a company's, a contact a person's.
+-- Person marks: an account describes a company, a contact a person.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';
@@ -359,20 +358,21 @@ comment on column public.contacts.linkedin_url is 'Person: words';
 comment on column public.contacts.metadata is 'Person: words';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
 
--- Enriching a record: who may ask for it, what the worker reads, pays and writes.
--- A call is paid once whatever happens to its job, and what a person wrote is never overwritten.
+-- Enrichment of a record: permissions, and what the worker reads, pays and writes.
+-- A call is paid at most once per job, and a person's edits are never overwritten.
 
--- No reference to jobs: the record of what was paid outlives the job. The answer, which
--- describes a person, does not.
+-- There is no reference to jobs, because the record of a payment outlives its job.
+-- The answer, which describes a person, is deleted with the job.
 create table enrichment.calls (
   job_id uuid not null,
-  fence bigint not null, -- the lease under which it was called
+  fence bigint not null, -- fence of the lease that made the call
   -- who pays
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  started_at timestamptz not null default now(), -- when the call was about to be made
-  answered_at timestamptz, -- null when no answer came: it may have cost a credit or not
+  started_at timestamptz not null default now(), -- time just before the call
+  -- null without a response, when a credit may or may not have been charged
+  answered_at timestamptz,
   credits integer,
-  -- which a later attempt uses instead of paying again; null once the job is deleted
+  -- used by later attempts instead of a second payment, null after the job is deleted
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -425,7 +425,7 @@ select public.enqueue_job(
     case p_kind when 'account' then 'domain' else 'email' end, p_term
   )),
   jsonb_build_object(
-    'unique', jsonb_build_object( -- one live job a record
+    'unique', jsonb_build_object( -- one unfinished job per record
       'key', format('enrich_%s:%s', p_kind, p_id),
       'until', 'finished',
       'on_conflict', 'skip'
@@ -440,7 +440,7 @@ grant execute on function enrichment.enqueue to authenticated, service_role;
 
 create function public.enrich_account(p_account_id uuid)
 returns jsonb
--- row level security decides which account exists for the caller
+-- Row level security decides which accounts the caller may see.
 language plpgsql
 set search_path = ''
 as $$
@@ -463,8 +463,8 @@ begin
 end;
 $$;
 comment on function public.enrich_account is
-  'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
-  'there is one.';
+  'Enqueue the enrichment of an account: {job, created, wake}. If a job is unfinished, it is '
+  'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_account');
 
 create function public.enrich_contact(p_contact_id uuid)
@@ -491,15 +491,15 @@ begin
 end;
 $$;
 comment on function public.enrich_contact is
-  'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
-  'there is one.';
+  'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
+  'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
--- a new account and its job are one transaction: neither exists without the other
+-- Inserts a new account's job in the account's transaction.
 create function enrichment.enqueue_new_account()
 returns trigger
 language plpgsql
-security definer -- reads the settings past row level security
+security definer -- reads the settings regardless of row level security
 set search_path = ''
 as $$
 begin
@@ -544,7 +544,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- a payload may name any id; one that is none is of no record
+  -- A payload may contain any text as id. Text that is not an id matches no record.
   v_id constant uuid := case
     when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
       then (p_request ->> 'id')::uuid
@@ -579,7 +579,7 @@ revoke execute
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- reads the ciphertext for the worker, bound to the job's own workspace
+security definer -- reads the ciphertext for the worker, only of the job's own workspace
 set search_path = ''
 as $$
 declare
@@ -602,8 +602,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_load is
-  'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
-  'settings; for the worker.';
+  'The record of a leased job {job_id, fence, kind, id}, null if missing, with the settings for '
+  'Apollo. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_load');
 
 create function public.enrichment_begin_call(p_request jsonb)
@@ -636,8 +636,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_begin_call is
-  'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
-  'for the worker.';
+  'Record that a call will be made, or return the {answer} that an earlier attempt paid for. For '
+  'the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
 
 create function public.enrichment_finish_call(p_request jsonb)
@@ -672,8 +672,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_finish_call is
-  'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its '
-  'credits, once; for the worker.';
+  'Record the answer of a leased job''s call {job_id, fence, answer, credits} and add its '
+  'credits, once. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
 
 create function public.enrichment_abandon_call(p_request jsonb)
@@ -694,19 +694,19 @@ begin
 end;
 $$;
 comment on function public.enrichment_abandon_call is
-  'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; '
-  'for the worker.';
+  'Delete a leased job''s call {job_id, fence} that Apollo rejected and so did not charge. For the '
+  'worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
 
 create function public.enrichment_apply(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker's role holds no rights on tables
+security definer -- the worker's role has no rights on the tables
 set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- before the job: a person's unfinished edit is waited for without holding up the job's reports
+  -- Locked before the job, so that waiting for a person's edit does not delay the job's reports.
   v_row constant jsonb := enrichment.record(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
@@ -719,7 +719,7 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- what no person wrote; a field that was emptied before the job was made is asked for
+  -- Fields that no person wrote. A field that was emptied before the job was created may be filled.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f
@@ -774,9 +774,9 @@ begin
 end;
 $$;
 comment on function public.enrichment_apply is
-  'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
-  'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
-  'the worker.';
+  'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except '
+  'fields that a person wrote. metadata.apollo_fields has all of them: {missing, updated, kept}. '
+  'For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_apply');
 
 create function public.enrichment_pause(p_request jsonb)
@@ -798,18 +798,18 @@ begin
     from public.jobs
     where id = (p_request ->> 'job_id')::uuid
   );
-  perform enrichment.held_job(p_request); -- last, as above; a lost lease rolls back
+  perform enrichment.held_job(p_request); -- last, because a lost lease must roll back everything
   return '{"paused": true}';
 end;
 $$;
 comment on function public.enrichment_pause is
-  'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
-  'too; for the worker.';
+  'Record a wait that Apollo requested for the key {job_id, fence, seconds}, so that other jobs '
+  'wait too. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_pause');
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 grant usage on schema enrichment to authenticated, service_role;
 
--- Apollo's answer quotes the contact that was looked for.
+-- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';

@@ -1,20 +1,19 @@
--- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
--- Delete this app's migrations, its seed and shared/minutehand_apps/enrichment, and the platform
--- does not notice.
+-- Enrichment stores a workspace's settings, accounts and contacts, and records what people edit.
+-- The platform does not depend on this app's folder, migration and seed, so they can be deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
-  -- sealed with the workspace as context; null while none is set
+  -- sealed with the workspace as context, null without a key
   apollo_api_key_encrypted text,
-  apollo_api_key_last4 text, -- its last four characters, to recognise it by
-  apollo_client text, -- apollo or offline; null takes the deployment's (USE_MOCK_APOLLO)
-  -- whether a new account with a domain is enriched by itself
+  apollo_api_key_last4 text, -- last four characters of the key
+  apollo_client text, -- apollo or offline, null for the deployment's setting (USE_MOCK_APOLLO)
+  -- whether new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
-  apollo_paused_until timestamptz, -- until when Apollo asked this key to wait (429)
-  -- credits paid, counted once per answered call
+  apollo_paused_until timestamptz, -- end of the wait that Apollo requested for this key (429)
+  -- paid credits, counted once per answered call
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -26,8 +25,8 @@ create table public.workspace_settings (
     )
 );
 comment on table public.workspace_settings is
-  'Settings of workspaces: members read them, managers change them; neither can select the key''s '
-  'ciphertext.';
+  'Settings of workspaces. Members may read them and managers may change them. Neither may select '
+  'the ciphertext of the key.';
 
 create table public.accounts (
   id uuid primary key default gen_random_uuid(),
@@ -36,13 +35,13 @@ create table public.accounts (
   domain text, -- without scheme and www
   industry text,
   employee_count bigint,
-  annual_revenue numeric, -- of a year, in US dollars
+  annual_revenue numeric, -- per year, in US dollars
   city text,
   state text,
   country text,
   enriched_at timestamptz, -- when Apollo's data was last applied
-  metadata jsonb not null default '{}', -- enrichment sets apollo_…
-  edited_at jsonb not null default '{}', -- per field, when a person last wrote it
+  metadata jsonb not null default '{}', -- enrichment writes keys that start with apollo_
+  edited_at jsonb not null default '{}', -- time of a person's last edit, by field
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint accounts_belong_to_one_workspace unique (workspace_id, id),
@@ -64,13 +63,12 @@ create table public.accounts (
     )
 );
 comment on table public.accounts is
-  'Companies a workspace knows; several (branches) may have the '
-  'same domain.';
+  'Companies of a workspace. Several, such as branches, may have the same domain.';
 
 create table public.contacts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  account_id uuid, -- where the person works, of the same workspace
+  account_id uuid, -- the person's company, in the same workspace
   name text,
   email text,
   title text,
@@ -90,18 +88,18 @@ create table public.contacts (
       and length(linkedin_url) <= 2000
     )
 );
-comment on table public.contacts is 'People a workspace knows.';
+comment on table public.contacts is 'People of a workspace.';
 
 create index accounts_by_name on public.accounts (workspace_id, name, id);
 create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Remember which fields a person wrote and when; enrichment itself says it is not a person.
+-- Record which fields a person wrote and when. Enrichment marks its own writes.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which callers who edit hold no rights
+security definer -- reads the engine's clock, on which callers have no rights
 set search_path = ''
 as $$
 begin
@@ -140,7 +138,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- as if it did not exist
+    -- as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -163,7 +161,7 @@ revoke execute
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
-security definer -- shows that a key is configured to callers who may not read it
+security definer -- returns whether a key is stored to callers who may not read it
 set search_path = ''
 as $$
 begin
@@ -195,8 +193,8 @@ begin
 end;
 $$;
 comment on function public.get_workspace_settings is
-  'A workspace''s settings; of the Apollo key whether one is configured, and its last four '
-  'characters. For members.';
+  'A workspace''s settings, with the last four characters of the Apollo key if one is configured. '
+  'For members.';
 select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
@@ -224,7 +222,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- another key, or another client, was never asked to wait
+    -- A pause belongs to the old key and client.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -239,8 +237,8 @@ begin
 end;
 $$;
 comment on function public.put_workspace_settings is
-  'Change any of apollo_auto_enrich, apollo_client, and sealed_key with last4 (null removes the '
-  'key). For managers.';
+  'Change apollo_auto_enrich, apollo_client, or sealed_key with last4 (null removes the key). For '
+  'managers.';
 select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
 
 create function public.get_sealed_apollo_key(p_workspace_id uuid)
@@ -261,7 +259,7 @@ begin
 end;
 $$;
 comment on function public.get_sealed_apollo_key is
-  'The stored key as it is sealed, for the API to test it: only this deployment can open it. For '
+  'The sealed key, which only this deployment can unseal, so that the API can test it. For '
   'managers.';
 select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
 
@@ -272,7 +270,8 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
--- of permissive ones Postgres asks each: one a command, and what holds for all restricts them
+-- Postgres evaluates every permissive policy of a command. So each command has one, and the rule
+-- for all commands is a restrictive policy.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
@@ -303,7 +302,7 @@ revoke all
   from public, anon, authenticated, service_role;
 revoke all on public.accounts from public, anon, authenticated, service_role;
 revoke all on public.contacts from public, anon, authenticated, service_role;
--- no browser's role may select the ciphertext: no guest, no member, no manager
+-- No role of a browser may select the ciphertext.
 grant select (
   workspace_id,
   apollo_api_key_last4,
@@ -342,7 +341,7 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- An account is a company's, a contact a person's.
+-- Person marks: an account describes a company, a contact a person.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';

@@ -1,17 +1,18 @@
--- Enriching a record: who may ask for it, what the worker reads, pays and writes.
--- A call is paid once whatever happens to its job, and what a person wrote is never overwritten.
+-- Enrichment of a record: permissions, and what the worker reads, pays and writes.
+-- A call is paid at most once per job, and a person's edits are never overwritten.
 
--- No reference to jobs: the record of what was paid outlives the job. The answer, which
--- describes a person, does not.
+-- There is no reference to jobs, because the record of a payment outlives its job.
+-- The answer, which describes a person, is deleted with the job.
 create table enrichment.calls (
   job_id uuid not null,
-  fence bigint not null, -- the lease under which it was called
+  fence bigint not null, -- fence of the lease that made the call
   -- who pays
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  started_at timestamptz not null default now(), -- when the call was about to be made
-  answered_at timestamptz, -- null when no answer came: it may have cost a credit or not
+  started_at timestamptz not null default now(), -- time just before the call
+  -- null without a response, when a credit may or may not have been charged
+  answered_at timestamptz,
   credits integer,
-  -- which a later attempt uses instead of paying again; null once the job is deleted
+  -- used by later attempts instead of a second payment, null after the job is deleted
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -64,7 +65,7 @@ select public.enqueue_job(
     case p_kind when 'account' then 'domain' else 'email' end, p_term
   )),
   jsonb_build_object(
-    'unique', jsonb_build_object( -- one live job a record
+    'unique', jsonb_build_object( -- one unfinished job per record
       'key', format('enrich_%s:%s', p_kind, p_id),
       'until', 'finished',
       'on_conflict', 'skip'
@@ -79,7 +80,7 @@ grant execute on function enrichment.enqueue to authenticated, service_role;
 
 create function public.enrich_account(p_account_id uuid)
 returns jsonb
--- row level security decides which account exists for the caller
+-- Row level security decides which accounts the caller may see.
 language plpgsql
 set search_path = ''
 as $$
@@ -102,8 +103,8 @@ begin
 end;
 $$;
 comment on function public.enrich_account is
-  'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
-  'there is one.';
+  'Enqueue the enrichment of an account: {job, created, wake}. If a job is unfinished, it is '
+  'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_account');
 
 create function public.enrich_contact(p_contact_id uuid)
@@ -130,15 +131,15 @@ begin
 end;
 $$;
 comment on function public.enrich_contact is
-  'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
-  'there is one.';
+  'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
+  'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
--- a new account and its job are one transaction: neither exists without the other
+-- Inserts a new account's job in the account's transaction.
 create function enrichment.enqueue_new_account()
 returns trigger
 language plpgsql
-security definer -- reads the settings past row level security
+security definer -- reads the settings regardless of row level security
 set search_path = ''
 as $$
 begin
@@ -183,7 +184,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- a payload may name any id; one that is none is of no record
+  -- A payload may contain any text as id. Text that is not an id matches no record.
   v_id constant uuid := case
     when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
       then (p_request ->> 'id')::uuid
@@ -218,7 +219,7 @@ revoke execute
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- reads the ciphertext for the worker, bound to the job's own workspace
+security definer -- reads the ciphertext for the worker, only of the job's own workspace
 set search_path = ''
 as $$
 declare
@@ -241,8 +242,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_load is
-  'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
-  'settings; for the worker.';
+  'The record of a leased job {job_id, fence, kind, id}, null if missing, with the settings for '
+  'Apollo. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_load');
 
 create function public.enrichment_begin_call(p_request jsonb)
@@ -275,8 +276,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_begin_call is
-  'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
-  'for the worker.';
+  'Record that a call will be made, or return the {answer} that an earlier attempt paid for. For '
+  'the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
 
 create function public.enrichment_finish_call(p_request jsonb)
@@ -311,8 +312,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_finish_call is
-  'Record the answer of a leased job''s call {job_id, fence, answer, credits} and count its '
-  'credits, once; for the worker.';
+  'Record the answer of a leased job''s call {job_id, fence, answer, credits} and add its '
+  'credits, once. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
 
 create function public.enrichment_abandon_call(p_request jsonb)
@@ -333,19 +334,19 @@ begin
 end;
 $$;
 comment on function public.enrichment_abandon_call is
-  'Forget a leased job''s call {job_id, fence} that Apollo refused and therefore did not charge; '
-  'for the worker.';
+  'Delete a leased job''s call {job_id, fence} that Apollo rejected and so did not charge. For the '
+  'worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
 
 create function public.enrichment_apply(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- the worker's role holds no rights on tables
+security definer -- the worker's role has no rights on the tables
 set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- before the job: a person's unfinished edit is waited for without holding up the job's reports
+  -- Locked before the job, so that waiting for a person's edit does not delay the job's reports.
   v_row constant jsonb := enrichment.record(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
@@ -358,7 +359,7 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- what no person wrote; a field that was emptied before the job was made is asked for
+  -- Fields that no person wrote. A field that was emptied before the job was created may be filled.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f
@@ -413,9 +414,9 @@ begin
 end;
 $$;
 comment on function public.enrichment_apply is
-  'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
-  'person wrote, beside which they are in metadata.apollo_fields: {missing, updated, kept}; for '
-  'the worker.';
+  'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except '
+  'fields that a person wrote. metadata.apollo_fields has all of them: {missing, updated, kept}. '
+  'For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_apply');
 
 create function public.enrichment_pause(p_request jsonb)
@@ -437,18 +438,18 @@ begin
     from public.jobs
     where id = (p_request ->> 'job_id')::uuid
   );
-  perform enrichment.held_job(p_request); -- last, as above; a lost lease rolls back
+  perform enrichment.held_job(p_request); -- last, because a lost lease must roll back everything
   return '{"paused": true}';
 end;
 $$;
 comment on function public.enrichment_pause is
-  'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
-  'too; for the worker.';
+  'Record a wait that Apollo requested for the key {job_id, fence, seconds}, so that other jobs '
+  'wait too. For the worker.';
 select queue.allow('job_worker, service_role', 'public.enrichment_pause');
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 grant usage on schema enrichment to authenticated, service_role;
 
--- Apollo's answer quotes the contact that was looked for.
+-- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';
