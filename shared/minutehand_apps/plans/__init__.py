@@ -1,1 +1,4 @@
-"""Plans: a goal planned in stages, its text streamed, and always a report, even a partial one."""
+"""Plans app.
+
+Plans a goal in stages, streams the text, and always has a report, if only a partial one.
+"""

@@ -1,4 +1,4 @@
-"""The stages of a plan: what each is called, what it needs, what it asks for, and its shape."""
+"""The stages of a plan: their titles, their dependencies and the models of their results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 from minutehand_apps.plans import shapes as s
 
 Speed = Literal["fast_but_skip_details", "balanced_speed_and_detail", "all_details_but_slow"]
-#: How much detail each has.
+#: Level of detail of each setting.
 LEVELS: Final[dict[Speed, int]] = {
     "fast_but_skip_details": 1,
     "balanced_speed_and_detail": 2,
@@ -18,10 +18,10 @@ LEVELS: Final[dict[Speed, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage, which runs as soon as those that it needs are done.
+    """A stage, which runs when the stages that it needs are done.
 
     Attributes:
-        level: The least detail at which it is run.
+        level: Minimum level of detail at which the stage runs.
     """
 
     name: str
@@ -53,7 +53,7 @@ STAGES: Final = (
 
 
 def stages_of(speed: Speed) -> tuple[Stage, ...]:
-    """The stages of a plan, in the order in which they may begin."""
+    """Return the stages of a plan, in the order in which they may start."""
     chosen = [stage for stage in STAGES if stage.level <= LEVELS[speed]]
     names = {stage.name for stage in chosen}
     return tuple(

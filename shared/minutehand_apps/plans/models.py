@@ -1,4 +1,4 @@
-"""What is asked of a plan, what is stored of it, and what its routes answer."""
+"""Models of requests, stored plans and responses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class NewPlan(BaseModel):
     prompt: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"\S")]
     speed_vs_detail: Speed = "balanced_speed_and_detail"
     workspace_id: UUID | None = Field(
-        default=None, description="Needed by members of several workspaces."
+        default=None, description="Required for members of several workspaces."
     )
 
 
 class Created(BaseModel):
-    """A plan that was accepted, and where to follow it."""
+    """An accepted plan, with the URLs of its stream and report."""
 
     plan_id: UUID
     status: Status
@@ -48,7 +48,10 @@ class StageState(BaseModel):
 
 
 class ReportedPlan(BaseModel):
-    """What a report is made of, and all that its link shows: a guest's plan has its id as key."""
+    """Input of a report.
+
+    A public link shows only these fields, because a guest's plan_id grants access to the plan.
+    """
 
     prompt: str
     speed_vs_detail: Speed
@@ -62,24 +65,24 @@ class ReportedPlan(BaseModel):
 
     @property
     def title(self) -> str:
-        """Its title, once it has one."""
+        """Title of the plan, or "Project plan" before the first stage."""
         named = {stage.name: stage.result or {} for stage in self.stages}
         return str(named.get("understand", {}).get("title", "Project plan"))
 
 
 class Plan(ReportedPlan):
-    """A plan, and the stages that have ended."""
+    """A plan with its ended stages."""
 
     plan_id: UUID
     job_id: UUID
-    share_id: UUID | None = Field(description="The key of its report's link; null: not shared.")
+    share_id: UUID | None = Field(description="Key of the report's public link, or null.")
     session_id: str | None = Field(
-        description="Of a guest's plan, which has no owner: the session that shows its job."
+        description="Guest session of a guest's plan, to follow its job."
     )
 
 
 class Missing(BaseModel):
-    """A chapter that the report lacks, and why."""
+    """A chapter that is missing from the report, with the reason."""
 
     stage: str
     title: str
@@ -96,7 +99,7 @@ class Outlined(BaseModel):
 
 
 class ReportChapter(BaseModel):
-    """A chapter: texts, lists of lines, and tables with their head first."""
+    """A chapter: texts, lists of lines, and tables with a header row."""
 
     stage: str
     title: str
@@ -104,7 +107,7 @@ class ReportChapter(BaseModel):
 
 
 class Report(BaseModel):
-    """A report for programs: what exists, and what is missing."""
+    """The report as JSON, with existing and missing chapters."""
 
     plan_id: UUID
     title: str
@@ -112,21 +115,21 @@ class Report(BaseModel):
     partial: bool
     missing: list[Missing]
     notice: str
-    outline: list[Outlined] = Field(description="Every chapter, in the order of reading.")
+    outline: list[Outlined] = Field(description="Every chapter, in reading order.")
     chapters: list[ReportChapter]
 
 
 class Share(BaseModel):
-    """Whether anyone who has its link may read the report."""
+    """Whether the report has a public link."""
 
     shared: bool
 
 
 class Shared(BaseModel):
-    """The key of a report's link; null where there is none."""
+    """Key of the public link, or null without one."""
 
     share_id: UUID | None
-    url: str | None = Field(description="The link's path; null where there is none.")
+    url: str | None = Field(description="Path of the public link, or null without a link.")
 
 
 class StreamStatus(BaseModel):
@@ -143,9 +146,9 @@ class PlanPayload(BaseModel):
 
 
 class Loaded(BaseModel):
-    """What a leased job plans; `prompt` is None when the plan is gone."""
+    """Data for a leased job. `prompt` is None if the plan was deleted."""
 
     prompt: str | None
     speed_vs_detail: Speed | None
-    #: What stages that have ended found, by their names.
+    #: Results of the completed stages, by name.
     done: dict[str, dict[str, Any]]

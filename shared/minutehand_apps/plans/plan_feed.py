@@ -1,4 +1,4 @@
-"""A plan's events are its job's, one for one, so that their numbers have no gaps either."""
+"""The events of a plan, which are its job's events with the same gapless numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from uuid import UUID
 from minutehand.queue import CallerFunctions, QueueError
 from minutehand.web import sse
 
-_OTHERWISE: Final = {"cancel_requested": "plan_cancelling"}
+_RENAMED: Final = {"cancel_requested": "plan_cancelling"}
 
 
 class PlanFeed:
-    """One plan's events by `seq`; it ends with the plan, or when that is deleted."""
+    """Event source for one plan, ordered by `seq`. Ends when the plan ends or is deleted."""
 
     def __init__(self, plan_id: UUID, functions: CallerFunctions, *, after: int) -> None:
         self.subject = f"plan:{plan_id}"
@@ -24,46 +24,47 @@ class PlanFeed:
         self._is_known = False
 
     async def read(self) -> sse.Batch:
-        """Events after the last one read; the end when nothing is left.
+        """Read the events after the last one read. The batch has an end if no more will follow.
 
         Raises:
-            QueueError: The first time with 404: there is no such plan, or it is not the reader's.
+            QueueError: On the first read, with 404 if the plan does not exist or is of another
+            owner.
         """
         try:
-            found = await self._functions.call(
+            response = await self._functions.call(
                 "plan_events", plan_id=self._id, after=self._after, limit=sse.READ_LIMIT
             )
         except QueueError as error:
             if error.status != 404 or not self._is_known:
                 raise
-            said = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
-            return sse.Batch([self._line(said)], end="deleted")
-        self._is_known, self.subject = True, f"job:{found['job_id']}"
-        lines = [self._line(event) for event in map(_in_words, found["events"])]
-        if found["events"]:
-            self._after = found["events"][-1]["seq"]
-            self._end = found["events"][-1]["type"].removeprefix("job.")
-        end = (self._end or "ended") if found["ended"] else None
+            event = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
+            return sse.Batch([self._line(event)], end="deleted")
+        self._is_known, self.subject = True, f"job:{response['job_id']}"
+        lines = [self._line(event) for event in map(_convert, response["events"])]
+        if response["events"]:
+            self._after = response["events"][-1]["seq"]
+            self._end = response["events"][-1]["type"].removeprefix("job.")
+        end = (self._end or "ended") if response["ended"] else None
         return sse.Batch(lines, end=end, more=len(lines) == sse.READ_LIMIT)
 
-    def _line(self, said: Mapping[str, Any]) -> sse.SseEvent:
-        event = {"plan_id": str(self._id), **said}
-        return sse.SseEvent(str(said["seq"]), None, event)
+    def _line(self, values: Mapping[str, Any]) -> sse.SseEvent:
+        event = {"plan_id": str(self._id), **values}
+        return sse.SseEvent(str(values["seq"]), None, event)
 
 
-def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's event as a plan's: a line of its log may be a stage's beginning or end."""
+def _convert(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a job's event to a plan's event. A log line may start or end a stage."""
     kind, data = str(event["type"]).removeprefix("job."), event["data"] or {}
     if kind == "log":
         line = data["log"]
-        said = line.get("metadata") or {}
-        kind = said.get("event") or "log"
+        metadata = line.get("metadata") or {}
+        kind = metadata.get("event") or "log"
         data = {"level": line["level"], "message": line["message"]}
-        data |= {name: said[name] for name in ("stage", "title") if name in said}
+        data |= {name: metadata[name] for name in ("stage", "title") if name in metadata}
     elif kind == "progress":
         kind, data = "stage_progress", data.get("progress") or {}
     else:
-        kind = _OTHERWISE.get(kind, f"plan_{kind}")
+        kind = _RENAMED.get(kind, f"plan_{kind}")
         names = ("error_message", "attempts")
         data = {name: data[name] for name in names if data.get(name) is not None}
     return {"seq": event["seq"], "type": kind, "data": data, "at": event["at"]}

@@ -1,7 +1,7 @@
-"""The plan processor: one job a plan, whose stages run side by side as far as the graph allows.
+"""The processor `plan`. One job runs the stages of a plan, in parallel as far as the graph allows.
 
-A stage is a remembered step of the job, kept for the report as soon as it ends: a crash, a retry
-and a failure of others never lose it.
+Each stage is a step of the job and is stored for the report when it ends. Neither a crash nor a
+retry nor another stage's failure loses its result.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ from minutehand_apps.plans.shapes import Chapter
 
 
 class Processor:
-    """One process's dependencies, and what is done with a plan."""
+    """The processor and its dependencies."""
 
     def __init__(self, app: Plans) -> None:
         self._app = app
 
     async def run(self, job: Job[PlanPayload], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run every stage that is not done; a failed one is tried again by the job's retry."""
+        """Run every unfinished stage. A retry of the job runs failed stages again."""
         plan = await self._app.store.load(job.id, job.fence)
         if plan.prompt is None or plan.speed_vs_detail is None:
-            return Fail("The plan is gone")
+            return Fail("The plan was deleted")
         stages = stages_of(plan.speed_vs_detail)
         run = _Run(self._app, job, ctx, plan.prompt, len(stages), plan.done)
         steps = [
-            Step(name=each.name, run=partial(run.stage, each), after=each.needs) for each in stages
+            Step(name=stage.name, run=partial(run.stage, stage), after=stage.needs)
+            for stage in stages
         ]
         try:
             await ctx.graph(steps)
         except StagesFailed as error:
-            raise _in_words(error, stages) from error
+            raise _chapters_error(error, stages) from error
         return {"stages": [stage.name for stage in stages]}
 
 
-def _in_words(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
-    """Which chapters are missing and why, as people read it."""
+def _chapters_error(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
+    """Create an error with the titles of the failed chapters and the first reason."""
     titles = [stage.title for stage in stages if stage.name in error.failed]
     first = next(iter(error.failed.values()))
     return ProcessorError(
@@ -61,7 +62,7 @@ def _in_words(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
 
 
 class _Run:
-    """One run of one plan's job."""
+    """One attempt of one plan's job."""
 
     def __init__(
         self,
@@ -78,22 +79,22 @@ class _Run:
         self._prompt = prompt
         self._stages = stages
         self._done = done
-        #: Why the model gave no answer at all: then no other stage asks it in this attempt.
+        #: Error of an unavailable model, so that no other stage of this attempt calls the model.
         self._down: ProcessorError | None = None
 
-    async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a stage, report it and keep it; one of an earlier job is there."""
+    async def stage(self, stage: Stage, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a stage and store its result, or return the result of an earlier job."""
         if stage.name in self._done:
             return self._done[stage.name]
         self._show(stage)
         self._report("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
-            if stage.shape.said is None:
-                chapter = await self._make(stage, given, None)
+            if stage.shape.streamed_field is None:
+                chapter = await self._make(stage, results, None)
             else:
                 async with self._ctx.stream(stage.name) as words:
-                    chapter = await self._make(stage, given, words)
+                    chapter = await self._make(stage, results, words)
         except ProcessorError as error:
             self._report("stage_failed", stage, "error", f"{stage.title}: {error}")
             await keep(reason=str(error))
@@ -110,19 +111,19 @@ class _Run:
         self._ctx.progress(100 * len(self._done) / self._stages, stage.name, stage.title)
 
     async def _make(
-        self, stage: Stage, given: Mapping[str, Any], words: TextSink | None
+        self, stage: Stage, results: Mapping[str, Any], words: TextSink | None
     ) -> Chapter:
-        model, said = self._app.model, stage.shape.said
+        model, field = self._app.model, stage.shape.streamed_field
         if model.offline:
             sample = SAMPLES[stage.name]
-            if words is None or said is None:
+            if words is None or field is None:
                 await asyncio.sleep(self._app.pace_seconds)
             else:
-                await self._recite(words, sample[said])
+                await self._recite(words, sample[field])
             return stage.shape.model_validate(sample)
         if self._down is not None:
             raise self._down
-        prompt = prompts.of_stage(stage, self._prompt, given)
+        prompt = prompts.write_prompt(stage, self._prompt, results)
         try:
             return await ask_for(
                 self._job,
@@ -130,9 +131,9 @@ class _Run:
                 model,
                 prompt,
                 stage.shape,
-                check=lambda found: found.check(given),
+                check=lambda found: found.check(results),
                 into=words,
-                field=said,
+                field=field,
             )
         except ProcessorError as error:
             if error.data and error.data.get("hope") != "differently":
@@ -140,7 +141,7 @@ class _Run:
             raise
 
     async def _recite(self, words: TextSink, sample: str | list[str]) -> None:
-        """Say a sample word by word, as a model would."""
+        """Stream a sample word by word, as a model would."""
         text = sample if isinstance(sample, str) else "\n".join(sample)
         pieces = re.findall(r"\s*\S+", text)
         for piece in pieces:
@@ -148,12 +149,12 @@ class _Run:
             await asyncio.sleep(self._app.pace_seconds / len(pieces))
 
     def _report(self, event: str, stage: Stage, level: str, message: str) -> None:
-        # each line of the log is an event of the job, and so of the plan's stream
+        # Each line of the log is an event of the job, and so an event of the plan's stream.
         self._ctx.log(level, message, event=event, stage=stage.name, title=stage.title)
 
 
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
-    """Add the processor to `registry`; returns what it holds, to be closed at the end."""
+    """Add the processor to `registry`. Returns the dependencies, to be closed at exit."""
     app = app or Plans(settings)
     registry.processor(
         "plan", payload=PlanPayload, workspace_concurrency=25, timeout=780, internal=True

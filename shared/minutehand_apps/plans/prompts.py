@@ -1,4 +1,4 @@
-"""Every prompt of the plans. What a person wrote is material, never part of the instructions."""
+"""The prompts of the stages. A person's text is material and never part of the instructions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from minutehand.ai import Material, Prompt
 from minutehand_apps.plans.graph import STAGES, Stage
 
-_ASKS: Final = {
+_REQUESTS: Final = {
     "understand": "Say what is to be planned: a title, the goal, and the facts that the prompt"
     " states, each in a line with its own words for dates, money and quantities.",
     "assumptions": "List what has to be assumed, and why.",
@@ -33,16 +33,16 @@ _ASKS: Final = {
 _TITLES: Final = {stage.name: stage.title for stage in STAGES}
 
 
-def of_stage(stage: Stage, prompt: str, given: Mapping[str, Any]) -> Prompt:
-    """What a stage asks for, out of the prompt and what the stages before it found."""
-    found = [
+def write_prompt(stage: Stage, prompt: str, results: Mapping[str, Any]) -> Prompt:
+    """Write the prompt of a stage, with the user's prompt and the results of earlier stages."""
+    materials = [
         Material(_TITLES[name], json.dumps(result, ensure_ascii=False))
-        for name, result in given.items()
+        for name, result in results.items()
     ]
     return Prompt(
         stage.name,
-        f"You work on one chapter of a project plan: {stage.title}. {_ASKS[stage.name]} Write in"
-        " the language of the prompt, for its author.",
-        [Material("The prompt", prompt), *found],
+        f"You work on one chapter of a project plan: {stage.title}. {_REQUESTS[stage.name]} Write"
+        " in the language of the prompt, for its author.",
+        [Material("The prompt", prompt), *materials],
         most_tokens=4000,
     )

@@ -1,4 +1,4 @@
-"""The report: made of what the stages stored, whenever it is read, so that there always is one."""
+"""The report, composed from the stored stages whenever it is read, so that there always is one."""
 
 from __future__ import annotations
 
@@ -34,61 +34,63 @@ blockquote{margin:0;padding-left:1rem;border-left:3px solid var(--line);color:va
 
 
 def notice(plan: ReportedPlan) -> str:
-    """Who wrote it."""
+    """Describe the author of the report."""
     models = sorted({stage.model for stage in plan.stages if stage.model})
     if models:
-        return f"Written by {', '.join(models)}; days and costs are added up from its figures."
-    asked = any(stage.status == "failed" for stage in plan.stages)
-    return "" if asked or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."
+        return f"Written by {', '.join(models)}. Days and costs are sums of its figures."
+    was_called = any(stage.status == "failed" for stage in plan.stages)
+    return (
+        "" if was_called or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."
+    )
 
 
 def missing(plan: ReportedPlan) -> list[Missing]:
-    """The chapters that are not there, each with the reason."""
-    found = {stage.name: stage for stage in plan.stages}
+    """Return the missing chapters, each with the reason."""
+    stages = {stage.name: stage for stage in plan.stages}
     why = {
-        "cancelled": "The plan was cancelled before.",
-        "failed": plan.error or "What it needs is missing.",
-    }.get(plan.status, "It has not been made yet.")
+        "cancelled": "The plan was cancelled before this chapter.",
+        "failed": plan.error or "A chapter that it needs is missing.",
+    }.get(plan.status, "This chapter has not been written yet.")
     return [
         Missing(stage=stage.name, title=stage.title, reason=reason or why)
         for stage in stages_of(plan.speed_vs_detail)
-        if (reason := found[stage.name].reason if stage.name in found else None)
-        or stage.name not in found
+        if (reason := stages[stage.name].reason if stage.name in stages else None)
+        or stage.name not in stages
     ]
 
 
 def _in_order(plan: ReportedPlan) -> list[Stage]:
-    """Its stages as they are read, the summary first."""
+    """Sort the stages for reading, the summary first."""
     return sorted(stages_of(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
 
 
 def outline(plan: ReportedPlan) -> list[Outlined]:
-    """Every chapter and how it is; one runs as soon as those that it needs are there."""
-    found = {stage.name: stage for stage in plan.stages}
-    done = {name for name, stage in found.items() if stage.result is not None}
-    lives = plan.status in {"pending", "running", "cancelling"}
+    """Return every chapter with its state. A chapter is running if all that it needs is done."""
+    stages = {stage.name: stage for stage in plan.stages}
+    done = {name for name, stage in stages.items() if stage.result is not None}
+    is_live = plan.status in {"pending", "running", "cancelling"}
 
     def status(stage: Stage) -> Any:
         if stage.name in done:
             return "completed"
-        if lives:
-            runs = plan.status != "pending" and set(stage.needs) <= done
-            return "running" if runs else "waiting"
-        return found[stage.name].status if stage.name in found else "missing"
+        if is_live:
+            is_running = plan.status != "pending" and set(stage.needs) <= done
+            return "running" if is_running else "waiting"
+        return stages[stage.name].status if stage.name in stages else "missing"
 
     return [
         Outlined(
             stage=stage.name,
             title=stage.title,
             status=status(stage),
-            reason=found[stage.name].reason if stage.name in found else None,
+            reason=stages[stage.name].reason if stage.name in stages else None,
         )
         for stage in _in_order(plan)
     ]
 
 
 def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
-    """The chapters that are there, the summary first."""
+    """Return the completed chapters, the summary first."""
     results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
     for stage in _in_order(plan):
         if stage.name not in results:
@@ -97,7 +99,7 @@ def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
 
 
 def report_of(plan: Plan) -> Report:
-    """The report for programs."""
+    """Return the report for JSON."""
     gaps = missing(plan)
     return Report(
         plan_id=plan.plan_id,
@@ -115,7 +117,7 @@ def report_of(plan: Plan) -> Report:
 
 
 def markdown(plan: Plan) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     lines = [f"# {plan.title}", "", f"> {' '.join(plan.prompt.split())}", ""]
     lines += [f"Status: {plan.status}. {notice(plan)}".strip(), ""]
     if gaps := missing(plan):
@@ -142,7 +144,7 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def html(plan: ReportedPlan) -> str:
-    """The report as one page that needs nothing else; nothing that others wrote is markup."""
+    """Return the report as one self-contained page. All text is escaped."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -151,10 +153,10 @@ def html(plan: ReportedPlan) -> str:
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',
     ]
     if gaps := missing(plan):
-        reasons = dict.fromkeys(each.reason for each in gaps)
-        titles = {why: ", ".join(one.title for one in gaps if one.reason == why) for why in reasons}
+        reasons = dict.fromkeys(gap.reason for gap in gaps)
+        titles = {why: ", ".join(gap.title for gap in gaps if gap.reason == why) for why in reasons}
         items = "".join(
-            f"<li>{escape(named)}: {escape(reason)}</li>" for reason, named in titles.items()
+            f"<li>{escape(names)}: {escape(reason)}</li>" for reason, names in titles.items()
         )
         parts.append(f"<h2>This report is partial</h2><ul>{items}</ul>")
     for stage, blocks in chapters(plan):

@@ -1,6 +1,6 @@
-"""The app's routes: create a plan, follow it, read its report, cancel and delete it.
+"""The app's routes: create, follow, read, cancel and delete plans.
 
-Each is a call of a SQL function under the caller's own token, or as a guest's, who knows the id.
+Each route calls a SQL function with the caller's token, or as a guest who knows the plan's id.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from minutehand_apps.plans.report import html, markdown, report_of
 from minutehand_apps.plans.services import Plans
 
 JSON, HTML, MARKDOWN = "application/json", "text/html", "text/markdown"
-#: A report runs nothing and loads nothing, wherever it is opened.
+#: Headers that forbid a report to run scripts or load anything.
 _HARMLESS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
@@ -57,7 +57,7 @@ async def _acting(caller: UserOrGuest, services: Provided) -> CallerFunctions:
     return (await _provided(services)).acting_as(token_of(caller))
 
 
-#: The app's SQL functions as the caller may call them.
+#: The app's SQL functions with the caller's rights.
 Functions = Annotated[CallerFunctions, Depends(_acting)]
 
 
@@ -69,46 +69,46 @@ async def create(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> Created:
-    """Plan a prompt; a member's same key finds the same plan. A guest's plan has its id as key."""
+    """Create a plan. A member's repeated Idempotency-Key returns the first plan."""
     key = parse_key(idempotency_key)
-    made = await functions.call(
+    plan = await functions.call(
         "plan_start",
         plan=body.model_dump(include={"prompt", "speed_vs_detail"}),
         workspace_id=body.workspace_id,
         idempotency_key=key,
         repeatable=key is not None,
     )
-    if made["wake"]:
+    if plan["wake"]:
         await services.waker.wake()
-    at = f"/api/plans/{made['plan_id']}"
+    at = f"/api/plans/{plan['plan_id']}"
     response.headers["Location"] = at
     return Created.model_validate(
-        {**made, "stream_url": f"{at}/stream", "report_url": f"{at}/report"}
+        {**plan, "stream_url": f"{at}/stream", "report_url": f"{at}/report"}
     )
 
 
 @routes.get("/{plan_id}")
 async def get_plan(plan_id: UUID, functions: Functions) -> Plan:
-    """A plan: its state, and the stages that have ended."""
+    """Return a plan: its state, and its ended stages."""
     return await functions.call("plan_read", parse=reading(Plan), plan_id=plan_id)
 
 
 @routes.delete("/{plan_id}", status_code=204)
 async def delete(plan_id: UUID, functions: Functions) -> None:
-    """Delete a plan; it is cancelled, its streams end, and from then on it is a 404."""
+    """Delete and cancel a plan. Its streams end, and its routes return 404."""
     await functions.call("plan_delete", plan_id=plan_id, repeatable=False)
 
 
 @routes.post("/{plan_id}/cancel")
 async def cancel(plan_id: UUID, functions: Functions) -> Plan:
-    """Stop a plan; stages that have ended make up its report. Harmless when repeated."""
+    """Cancel a plan. Its report has the finished stages. Repeating the call is harmless."""
     await functions.call("plan_cancel", plan_id=plan_id)
     return await get_plan(plan_id, functions)
 
 
 @routes.post("/{plan_id}/retry")
 async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan:
-    """Continue a failed or cancelled plan; stages that are done stay. 409 in any other state."""
+    """Continue a failed or cancelled plan after its finished stages. 409 in any other state."""
     await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
     await services.waker.wake()
     return await get_plan(plan_id, functions)
@@ -116,27 +116,27 @@ async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan
 
 @routes.post("/{plan_id}/chapters/{stage}/retry")
 async def redo(plan_id: UUID, stage: str, functions: Functions, services: Provided) -> Plan:
-    """Make one chapter of an ended plan again; the others stay. 409 before its end."""
+    """Rewrite one chapter of an ended plan and keep the others. 409 before its end."""
     plan = await get_plan(plan_id, functions)
-    if stage not in {each.name for each in stages_of(plan.speed_vs_detail)}:
+    if stage not in {stage_.name for stage_ in stages_of(plan.speed_vs_detail)}:
         raise not_found("chapter")
-    made = await functions.call("plan_redo", plan_id=plan_id, stage=stage, repeatable=False)
-    if made["wake"]:
+    job = await functions.call("plan_redo", plan_id=plan_id, stage=stage, repeatable=False)
+    if job["wake"]:
         await services.waker.wake()
     return await get_plan(plan_id, functions)
 
 
 @routes.put("/{plan_id}/share")
 async def share(plan_id: UUID, body: Share, functions: Functions) -> Shared:
-    """Make the link of a plan's report, which opens for anyone who has it, or end it."""
-    made = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
-    key = made["share_id"]
+    """Create or delete the public link of a plan's report."""
+    link = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
+    key = link["share_id"]
     return Shared(share_id=key, url=f"/api/plans/shared/{key}" if key else None)
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
-    """A report by its link, as far as it is made."""
+    """Show a report by its public link, as far as it exists."""
     functions = (await _provided(services)).acting_as(None)
     async with services.request_slot(request, None):
         plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
@@ -147,7 +147,7 @@ async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/{plan_id}/stream-status")
 async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus:
-    """Whether the stream can be opened: from its creation, as long as the plan exists."""
+    """Return whether the stream can be opened. It can while the plan exists."""
     await functions.call("plan_events", plan_id=plan_id, after=0, limit=1)
     return StreamStatus()
 
@@ -157,7 +157,7 @@ async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus
     response_model=None,
     responses={
         200: {"content": {sse.MEDIA_TYPE: _TEXT, JSON: {}}},
-        204: {"description": "The plan has ended and everything was read: stop."},
+        204: {"description": "The plan has ended and every event was read. Do not reconnect."},
     },
 )
 async def get_stream(
@@ -168,9 +168,9 @@ async def get_stream(
     after: Annotated[int | None, Query(ge=0)] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Any:
-    """Every event of the plan from the first, logs included, until it ends; resumed by its id.
+    """Stream every event of the plan, log lines included. `Last-Event-ID` resumes the stream.
 
-    Events are unnamed and carry `{plan_id, seq, type, data, at}`. JSON by `Accept`.
+    Events are unnamed and have the form `{plan_id, seq, type, data, at}`. `Accept` selects JSON.
     """
     accept = request.headers.get("accept", "")
     feed = PlanFeed(
@@ -193,7 +193,7 @@ async def get_stream(
     responses={200: {"content": {HTML: _TEXT, MARKDOWN: _TEXT}}},
 )
 async def get_report(request: Request, plan_id: UUID, functions: Functions) -> Any:
-    """The present report, also of a failed or cancelled plan: HTML; Markdown, JSON by `Accept`."""
+    """Return the current report, in any state. `Accept` selects HTML, Markdown or JSON."""
     plan = await get_plan(plan_id, functions)
     accept = request.headers.get("accept", "")
     if MARKDOWN in accept:
@@ -204,5 +204,5 @@ async def get_report(request: Request, plan_id: UUID, functions: Functions) -> A
 
 
 def router(_: Services) -> APIRouter:
-    """The app's routes."""
+    """Create the app's routes."""
     return routes

@@ -1,4 +1,7 @@
-"""Without a language model: one plan for all prompts, under a banner that says so."""
+"""The sample plan, used for all prompts without a language model.
+
+Its report is marked as a sample.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _COSTS: Final = {
     "Fees of twelve stalls": -1200,
 }
 
-#: What each stage finds.
+#: Result of each stage.
 SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "understand": {
         "title": "Sample plan: a street market for a Saturday in June",

@@ -1,4 +1,4 @@
-"""What plans works with: its store and the language model, once per process."""
+"""Dependencies of the app: its store and the language model, once per process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Plans(Dependencies):
     """Dependencies of one process.
 
     Attributes:
-        pace_seconds: PLANS_PACE_SECONDS, how long each stage of a sample takes, so that people can
-            follow and cancel it.
+        pace_seconds: PLANS_PACE_SECONDS, the duration of each stage of a sample, so that people
+            can follow and cancel it.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
@@ -28,12 +28,12 @@ class Plans(Dependencies):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's SQL functions."""
+        """The SQL functions for the worker."""
         return WorkerStore(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
-        """Writes the plans; samples replace it where it is offline."""
+        """The model that writes the plans. If it is offline, the sample is used."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

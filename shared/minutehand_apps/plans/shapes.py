@@ -1,7 +1,7 @@
-"""What each stage finds, as a model fills it, and how it reads: as blocks of a report.
+"""Models of the stages' results, with their checks and their blocks in the report.
 
-The plan is the model's: tasks, days, costs, risks. The code checks that tasks depend on each other
-without a circle, and adds up.
+The model chooses tasks, days, costs and risks. The code checks that no tasks depend on each other
+in a cycle, and computes the sums.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from pydantic import BaseModel, Field
 Line = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=6000)]
 Days = Annotated[float, Field(ge=0, le=10_000)]
-#: A part of a chapter: a text, a list of lines, or a table with its head first.
+#: Part of a chapter: a text, a list of lines, or a table with a header row.
 Block = str | list[str] | list[list[str]]
 
 
 class Chapter(BaseModel):
-    """The result of a stage; what a model adds to it is dropped."""
+    """Result of a stage. Other fields of the model's output are dropped."""
 
-    #: The field that people read while it is written; None where there is nothing but a table.
-    said: ClassVar[str | None] = None
+    #: Field that is streamed while it is written, or None for a table.
+    streamed_field: ClassVar[str | None] = None
 
-    def check(self, given: Mapping[str, Any]) -> None:
-        """Refuse what does not fit the results of the stages before, with a ValueError."""
+    def check(self, results: Mapping[str, Any]) -> None:
+        """Raise ValueError if the result contradicts the results of earlier stages."""
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
-        """How it reads, by the results of other stages where it needs them."""
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
+        """Return the chapter's blocks. Some need the results of other stages."""
         raise NotImplementedError
 
 
 class Brief(Chapter):
-    """What the prompt asks for."""
+    """Goal and facts of the prompt."""
 
-    said: ClassVar[str | None] = "goal"
+    streamed_field: ClassVar[str | None] = "goal"
     title: Line
     goal: Text
     facts: list[Line] = Field(default_factory=list, max_length=30)
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
-        """The goal, then the facts."""
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
+        """Return the goal and the facts."""
         return [self.goal, self.facts]
 
 
 class Points(Chapter):
-    """Lines of one kind."""
+    """A list of lines."""
 
-    said: ClassVar[str | None] = "points"
+    streamed_field: ClassVar[str | None] = "points"
     points: Annotated[list[Line], Field(min_length=1, max_length=30)]
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """A list."""
         return [self.points]
 
@@ -60,16 +60,16 @@ class Points(Chapter):
 class Prose(Chapter):
     """A text."""
 
-    said: ClassVar[str | None] = "text"
+    streamed_field: ClassVar[str | None] = "text"
     text: Text
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """The text."""
         return [self.text]
 
 
 class Task(BaseModel):
-    """A piece of work."""
+    """A task of the work breakdown."""
 
     id: Annotated[str, Field(min_length=1, max_length=30)]
     title: Line
@@ -81,76 +81,76 @@ class Tasks(Chapter):
 
     tasks: Annotated[list[Task], Field(min_length=1, max_length=60)]
 
-    def check(self, given: Mapping[str, Any]) -> None:
-        """Each id is one task's."""
+    def check(self, results: Mapping[str, Any]) -> None:
+        """Check that no two tasks have the same id."""
         if len({_key(task.id) for task in self.tasks}) < len(self.tasks):
-            raise ValueError("two tasks have one id")
+            raise ValueError("two tasks have the same id")
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
-        """A table, and the sum."""
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
+        """Return a table and the sum of days."""
         rows = [[task.id, task.title, f"{task.days:g}"] for task in self.tasks]
         total = sum(task.days for task in self.tasks)
         return [[["Task", "What", "Days"], *rows], f"{total:g} days of work in all."]
 
 
 def _key(name: str) -> str:
-    """A name of a task as models may write it."""
+    """Normalise the name of a task, because models vary case and spaces."""
     return " ".join(name.split()).casefold()
 
 
 class Order(BaseModel):
-    """What a task comes after."""
+    """The tasks that must be done before one task."""
 
     task: Line
     after: list[Line] = Field(default_factory=list, max_length=60)
 
 
-_OUTDATED = "The work breakdown is another one now: make this chapter again to have its days."
+_OUTDATED = "The work breakdown has changed. Rewrite this chapter to compute the days."
 
 
 class Schedule(Chapter):
-    """Which task comes after which."""
+    """Order of the tasks."""
 
     order: Annotated[list[Order], Field(max_length=60)]
 
-    def _after(self, given: Mapping[str, Any]) -> dict[str, set[str]]:
-        """The ids that each task comes after; they may be named by titles and in another case."""
-        tasks = given["work_breakdown"]["tasks"]
+    def _after(self, results: Mapping[str, Any]) -> dict[str, set[str]]:
+        """Map each task's id to the ids of its predecessors. Names may be titles, in any case."""
+        tasks = results["work_breakdown"]["tasks"]
         ids = {_key(task[name]): task["id"] for name in ("title", "id") for task in tasks}
         after: dict[str, set[str]] = {task["id"]: set() for task in tasks}
-        for each in self.order:
-            named = [each.task, *each.after]
+        for order in self.order:
+            named = [order.task, *order.after]
             if unknown := [name for name in named if _key(name) not in ids]:
                 listed = ", ".join(map(str, after))
-                raise ValueError(f"{', '.join(unknown)}: unknown tasks; there are {listed}")
+                raise ValueError(f"{', '.join(unknown)}: unknown tasks, known are {listed}")
             task, *before = (ids[_key(name)] for name in named)
             after[task].update(before)
         return after
 
-    def check(self, given: Mapping[str, Any]) -> None:
-        """Each task is there, and the graph has no circle."""
+    def check(self, results: Mapping[str, Any]) -> None:
+        """Check that all tasks exist and that the order has no cycle."""
         try:
-            TopologicalSorter(self._after(given)).prepare()
+            TopologicalSorter(self._after(results)).prepare()
         except CycleError as error:
             circle = " → ".join(map(str, error.args[1]))
-            raise ValueError(f"the tasks wait for each other: {circle}") from error
+            raise ValueError(f"the tasks depend on each other in a cycle: {circle}") from error
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
-        """Each task from its first day to its last, if nothing holds it up but what it needs."""
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
+        """Return a table with the earliest start and end day of each task."""
         try:
-            return self._by_days(given)
+            return self._by_days(results)
         except (KeyError, ValueError):
-            # the work breakdown is made again after it: what is left is what comes after what
-            rows = [[each.task, ", ".join(each.after)] for each in self.order]
+            # The work breakdown was rewritten later, so only the order is shown.
+            rows = [[order.task, ", ".join(order.after)] for order in self.order]
             return [[["Task", "After"], *rows], _OUTDATED]
 
-    def _by_days(self, given: Mapping[str, Any]) -> list[Block]:
-        after = self._after(given)
+    def _by_days(self, results: Mapping[str, Any]) -> list[Block]:
+        after = self._after(results)
         ends: dict[str, float] = {}
-        days = {task["id"]: float(task["days"]) for task in given["work_breakdown"]["tasks"]}
+        days = {task["id"]: float(task["days"]) for task in results["work_breakdown"]["tasks"]}
         rows = []
         for task in TopologicalSorter(after).static_order():
-            begins = max((ends[each] for each in after[task]), default=0.0)
+            begins = max((ends[previous] for previous in after[task]), default=0.0)
             ends[task] = begins + days[task]
             rows.append([task, ", ".join(sorted(after[task])), f"{begins:g}", f"{ends[task]:g}"])
         longest = max(ends.values(), default=0.0)
@@ -162,7 +162,7 @@ class Cost(BaseModel):
     """A line of a budget."""
 
     title: Line
-    amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Below 0 for what comes in.")]
+    amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Negative for income.")]
 
 
 class Costs(Chapter):
@@ -171,42 +171,47 @@ class Costs(Chapter):
     currency: Annotated[str, Field(min_length=1, max_length=40)] = "EUR"
     costs: Annotated[list[Cost], Field(max_length=60)]
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
-        """A table, and the sum."""
-        rows = [[each.title, f"{each.amount:,.2f}"] for each in self.costs]
-        total = sum(each.amount for each in self.costs)
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
+        """Return a table and the sum."""
+        rows = [[cost.title, f"{cost.amount:,.2f}"] for cost in self.costs]
+        total = sum(cost.amount for cost in self.costs)
         return [[["Cost", self.currency], *rows], f"{total:,.2f} {self.currency} in all."]
 
 
 class Milestone(BaseModel):
-    """A point in time."""
+    """A milestone with its date."""
 
     title: Line
     when: Line
 
 
 class Milestones(Chapter):
-    """Points in time."""
+    """Milestones of the plan."""
 
     milestones: Annotated[list[Milestone], Field(min_length=1, max_length=30)]
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """A table."""
-        return [[["When", "What"], *([each.when, each.title] for each in self.milestones)]]
+        return [
+            [
+                ["When", "What"],
+                *([milestone.when, milestone.title] for milestone in self.milestones),
+            ]
+        ]
 
 
 class Risk(BaseModel):
-    """What may go wrong."""
+    """A risk and the response to it."""
 
     risk: Line
     answer: Line
 
 
 class Risks(Chapter):
-    """What may go wrong, and what is done about it."""
+    """Risks of the plan."""
 
     risks: Annotated[list[Risk], Field(min_length=1, max_length=30)]
 
-    def blocks(self, given: Mapping[str, Any]) -> list[Block]:
+    def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """A table."""
-        return [[["Risk", "Answer"], *([each.risk, each.answer] for each in self.risks)]]
+        return [[["Risk", "Answer"], *([risk.risk, risk.answer] for risk in self.risks)]]

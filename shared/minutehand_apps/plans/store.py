@@ -1,4 +1,4 @@
-"""The app's SQL functions that the worker calls, as typed calls."""
+"""Typed calls of the app's SQL functions for the worker."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from minutehand_apps.plans.models import Loaded
 
 
 class WorkerStore(FunctionStore):
-    """What the processor may do, as `job_worker`; every call may be repeated.
+    """SQL functions of the processor, called as `job_worker`. Every call may be repeated.
 
-    Each raises LeaseLost when another attempt has taken over; nothing was stored then.
+    Each raises LeaseLost and stores nothing if another attempt has taken over.
     """
 
     async def load(self, job_id: str, fence: int) -> Loaded:
-        """The plan of a leased job."""
+        """Load the plan of a leased job."""
         loaded: Loaded = await self._functions.call_held(
             "plan_load", job_id, fence, parse=reading(Loaded)
         )
         return loaded
 
-    async def keep(self, job_id: str, fence: int, name: str, **found: Any) -> None:
-        """Keep what a stage found, or why it failed, so that the report has it at once.
+    async def keep(self, job_id: str, fence: int, name: str, **values: Any) -> None:
+        """Store the result of a stage, or why it failed, for the report.
 
         Args:
-            found: `result` and `model`, or `reason`.
+            values: `result` and `model`, or `reason`.
         """
-        await self._functions.call_held("plan_keep", job_id, fence, name=name, **found)
+        await self._functions.call_held("plan_keep", job_id, fence, name=name, **values)

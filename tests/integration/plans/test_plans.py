@@ -88,7 +88,7 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [(CIRCLE, "wait for each other: "), (UNKNOWN, "Paint: unknown tasks; there are A, B, C")],
+    [(CIRCLE, "in a cycle: "), (UNKNOWN, "Paint: unknown tasks, known are A, B, C")],
 )
 async def test_an_order_that_cannot_be_is_mended_once(
     with_model: Harness, server: ModelServer, wrong: Any, said: str
@@ -157,6 +157,22 @@ async def test_a_plan_waits_for_a_model_that_is_away(
     shown = [e["data"]["percentage"] for _, e in said if e["type"] == "stage_progress"]
     assert shown == sorted(shown)
     assert with_model.project.row(done["job_id"])["attempts"] == 1
+
+
+async def test_a_cancelled_plan_has_a_partial_report(harness: Harness) -> None:
+    """Also one that had not begun; cancelling again is harmless."""
+    plan_id = await harness.create()
+    for _ in range(2):
+        plan = (await harness.call("POST", f"/{plan_id}/cancel", user=None)).json()
+        assert plan["status"] == "cancelled"
+
+    assert "- Risks: The plan was cancelled before this chapter." in await harness.report(plan_id)
+    as_json = await harness.call(
+        "GET", f"/{plan_id}/report", user=None, headers={"Accept": "application/json"}
+    )
+    assert as_json.json()["partial"] is True
+    said = await harness.stream(f"/{plan_id}/stream", user=None)
+    assert said[-1][1]["type"] == "plan_cancelled"
 
 
 async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
@@ -279,7 +295,7 @@ async def test_a_report_is_there_whichever_chapter_is_made_again(
         for accept in formats:
             assert stage.title in await with_model.report(plan_id, accept)
         if stage.name == "work_breakdown":
-            outdated = "| c | A,  sign |\n| Oven |  |\n\nThe work breakdown is another one now"
+            outdated = "| c | A,  sign |\n| Oven |  |\n\nThe work breakdown has changed"
             assert outdated in await with_model.report(plan_id)
             server.answers["dependencies"] = {"order": [{"task": "X"}]}
     assert "1 days along the longest chain" in await with_model.report(plan_id)

@@ -1,4 +1,4 @@
-// The pages of plans in the console: prompts, and the plan of each while it is made.
+// The plans app's pages in the console.
 
 export default {
   name: "Plans",

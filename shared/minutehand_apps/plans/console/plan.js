@@ -1,4 +1,4 @@
-// One plan: its report as far as it is made, its stages, and its log.
+// One plan: its report so far, its stages, and its log.
 
 import { callRoute, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
@@ -30,7 +30,7 @@ const FORMATS = [
   { name: "Markdown", type: "text/markdown", file: "plan.md" },
 ];
 
-/** A plan and its report. */
+/** Read a plan and its report. */
 async function readPlan(id, signal) {
   const params = { plan_id: id };
   const [plan, report] = await Promise.all([
@@ -44,7 +44,7 @@ export default function PlanPage({ id }) {
   const found = useFetch((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
   const live = isLive(plan?.status);
-  const session = plan?.session_id; // of a guest's, whose job is no one's to follow
+  const session = plan?.session_id; // null for members' plans, which are followed by their job
   useTopicRefresh(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
   const { output } = useJob(live ? plan.job_id : null, { session_id: session });
   const unread = placeholderPage("Plan", found, "plan");
@@ -58,7 +58,7 @@ export default function PlanPage({ id }) {
   const remove = () =>
     act("Could not delete", gone, undefined, {
       title: "Delete this plan?",
-      text: "Its report goes with it. This cannot be undone.",
+      text: "Its report is deleted too. This cannot be undone.",
       action: "Delete plan",
       danger: true,
     });
@@ -71,7 +71,7 @@ export default function PlanPage({ id }) {
       download(file, await callRoute(route, { params, headers, as: "blob" }));
     });
   const redo = (stage) =>
-    act("Could not make it again", () =>
+    act("Could not rewrite the chapter", () =>
       callRoute("POST /api/plans/{plan_id}/chapters/{stage}/retry", {
         params: { ...params, stage },
       }),
@@ -137,7 +137,7 @@ export default function PlanPage({ id }) {
   </article>`;
 }
 
-/** What happened, read when it is opened and whenever the plan has changed meanwhile. */
+/** Log of the plan, read when it is opened and after each change of the plan. */
 function Log({ plan }) {
   const [isOpen, setIsOpen] = useState(false);
   const read = async (signal) => {
@@ -175,7 +175,7 @@ const WORDS = {
 };
 const TONES = { completed: "completed", failed: "failed", running: "processing" };
 
-/** Every chapter, as the plan fills. */
+/** List of all chapters, with the state of each. */
 const Outline = ({ of }) =>
   html`<nav class="outline" aria-label="Chapters">
     <ol>
@@ -216,7 +216,7 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, said, red
       ${
         redo &&
         html`<${ActionButton} className="quiet" run=${redo}
-          aria-label=${`Make again: ${name}`}>Make again<//>`
+          aria-label=${`Rewrite: ${name}`}>Rewrite<//>`
       }
     </div>
     ${
@@ -228,9 +228,8 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, said, red
             ? html`<p class="problem wrap">${reason}</p>`
             : html`<p class="muted">
             ${
-              { running: "Being written…", waiting: "Comes when what it builds on is there." }[
-                status
-              ] ?? "It was not made."
+              { running: "Being written…", waiting: "Waits for other chapters." }[status] ??
+              "Not written."
             }
           </p>`
     }
@@ -239,7 +238,7 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, said, red
 
 const isNumber = (text) => /^-?[\d.,]+$/.test(text);
 
-/** A block as text nodes: what was written stays text. */
+/** Render a block as text nodes, so that no text becomes markup. */
 function blockOf(block) {
   if (typeof block === "string") return html`<p>${block}</p>`;
   if (block.length === 0) return null;

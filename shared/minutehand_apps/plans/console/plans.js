@@ -1,4 +1,4 @@
-// Plans of a workspace, the latest first, as row level security shows them; and a form for another.
+// Plans of a workspace, newest first, and a form for a new plan.
 
 import { callRoute } from "../../api.js";
 import { useLatest } from "../../parts/live.js";
@@ -22,7 +22,7 @@ const SPEEDS = [
 
 export const isLive = (status) => ["pending", "running", "cancelling"].includes(status);
 
-/** A plan's state as the console's jobs have it. */
+/** Map a plan's status to a tone of the console's badges. */
 export const toneOf = (status) =>
   status === "cancelling"
     ? { tone: "processing", word: "Cancelling" }
@@ -48,8 +48,8 @@ export default function Plans({ workspace }) {
         rows: found.value,
         key: (one) => one.plan_id,
         empty: html`<${Empty} title="No plans yet">
-          <p>Describe a project. Its plan is made in stages, and there is a report at any moment.</p>
-          <${ActionButton} run=${async () => setIsAsking(true)}>Make the first one<//>
+          <p>Describe a project. Its plan is written in stages, and the report is available at any time.</p>
+          <${ActionButton} run=${async () => setIsAsking(true)}>Create the first<//>
         <//>`,
       },
       [
@@ -71,7 +71,7 @@ export default function Plans({ workspace }) {
 function NewPlan({ workspaceId, onClose }) {
   const [prompt, setPrompt] = useState("");
   const [speed, setSpeed] = useState("balanced_speed_and_detail");
-  // the same key for the same form: pressed twice, it is one plan
+  // One key per form, so that a double click creates one plan.
   const key = useMemo(() => crypto.randomUUID(), [prompt, speed]);
   const create = async () => {
     const made = await callRoute("POST /api/plans", {
@@ -82,7 +82,7 @@ function NewPlan({ workspaceId, onClose }) {
   };
   return html`<${DialogForm}
     title="New plan"
-    action="Plan it"
+    action="Create plan"
     doing="Creating…"
     run=${create}
     onClose=${onClose}

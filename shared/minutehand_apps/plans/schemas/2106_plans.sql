@@ -1,19 +1,20 @@
--- Plans: prompts, and what each stage of their planning found. State, progress and events are the
--- job's. Delete this app, and the engine does not notice.
+-- Plans: prompts, and the results of their stages. State, progress and events are those of the job.
+-- The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists plans;
 revoke all on schema plans from public;
 
 create table public.plans (
-  id uuid primary key default gen_random_uuid(), -- random: a guest's plan is read by it
+  -- random, because the id authorises access to a guest's plan
+  id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   prompt text not null,
   speed_vs_detail text not null,
   job_id uuid not null,
   idempotency_key text,
-  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_by uuid, -- null for a guest's plan, which is open to anyone with its id
   created_at timestamptz not null default queue.clock(),
-  share_id uuid, -- random: the key of its link; null: it is not shared
+  share_id uuid, -- random key of the public link, null without a link
   constraint plans_one_share unique (share_id),
   constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
   constraint plans_speed_is_known
@@ -27,7 +28,7 @@ create table public.plans (
   constraint plans_key_is_bounded check (char_length(idempotency_key) <= 255),
   constraint plans_one_per_key unique (workspace_id, idempotency_key)
 );
-comment on table public.plans is 'Prompts to be planned.';
+comment on table public.plans is 'Prompts, each planned by one job.';
 create index plans_newest on public.plans (workspace_id, created_at desc);
 create index plans_by_job on public.plans (job_id);
 
@@ -36,8 +37,8 @@ create table public.plan_stages (
   name text not null,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   result jsonb,
-  model text, -- null: a sample
-  reason text, -- why it failed
+  model text, -- null for a sample
+  reason text, -- why the stage failed
   ended_at timestamptz not null default queue.clock(),
   primary key (plan_id, name),
   constraint plan_stages_have_an_end
@@ -46,7 +47,7 @@ create table public.plan_stages (
     check (octet_length(result::text) <= 200000 and char_length(name) <= 100)
 );
 comment on table public.plan_stages is
-  'What the stages of plans found; a report is made of it.';
+  'Results of the stages of plans, from which the reports are composed.';
 create index plan_stages_by_workspace on public.plan_stages (workspace_id);
 
 create view public.plan_states with (security_invoker = true) as
@@ -63,7 +64,7 @@ select
     when j.status in ('processing', 'waiting')
         or j.status = 'pending' and j.started_at is not null
       then 'running'
-    else coalesce(j.status, 'completed') -- null: retention removed its job
+    else coalesce(j.status, 'completed') -- the job is null after retention deleted it
   end as status,
   coalesce((j.progress ->> 'percentage')::numeric, 0) as percentage,
   case
@@ -83,7 +84,7 @@ comment on view public.plan_states is
   'Plans with their state: pending, running, cancelling, completed, failed or cancelled.';
 
 insert into queue.settings (name, value)
-values ('plan_guest_plans_per_minute', '60'); -- from an address; null: no limit
+values ('plan_guest_plans_per_minute', '60'); -- per address, null for no limit
 
 -- 1. What callers do ------------------------------------------------------------------------------
 
@@ -109,8 +110,8 @@ revoke execute
   on function plans.plan_or_refuse
   from public, anon, authenticated, service_role;
 
--- Give a plan a job of its own; whether a worker is to be woken. A guest follows it by a session of
--- its own, as long as one may be open.
+-- Create a job for a plan, and return whether to wake a worker. A guest's plan gets a guest session
+-- of thirty days, the maximum.
 create function plans.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
@@ -152,7 +153,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- no role may write plans
+as $$ -- no role may write plans directly
 declare
   v_user uuid := queue.caller();
   v_workspace uuid := case
@@ -163,7 +164,7 @@ declare
     )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
-  -- guests share a workspace: a key of theirs would find others' plans
+  -- Guests share a workspace, so their keys could collide with those of other guests.
   v_key text := case when v_user is not null then p_idempotency_key end;
   v_plan public.plans;
   v_wake boolean := false;
@@ -257,7 +258,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$ -- guests have no rights on tables
 select plans.as_json(plans.plan_or_refuse(p_plan_id))
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.read');
@@ -267,7 +268,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- no role may write plans
+as $$ -- no role may write plans directly
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
@@ -285,7 +286,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- its random id is the key to it, and to no more: a guest's plan is changed by its own
+as $$ -- The random id authorises reading. Changes of a guest's plan need the plan's id.
 select jsonb_build_object(
   'plan', (
     select plans.as_json(p)
@@ -306,7 +307,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$ -- guests have no rights on tables
 select jsonb_build_object(
   'job_id', p.job_id,
   'ended', coalesce(j.finished_at is not null, true)
@@ -346,7 +347,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
@@ -361,16 +362,17 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- refused where another transaction has it, for which the service would wait
+    -- Fails if another transaction has locked the job, because the service would wait.
     perform queue.hold_jobs(array[v_plan.job_id]);
-    -- guests may not retry jobs, so the app does it for them: whose plan this is was checked
+    -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked
+    -- access.
     perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
   end if;
   perform public.retry_job(v_plan.job_id);
@@ -380,13 +382,13 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.retry');
 
--- Make a chapter of an ended plan again, by a new job that keeps the others.
+-- Delete a chapter of an ended plan and enqueue a new job, which keeps the other chapters.
 create function plans.redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
@@ -423,7 +425,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
@@ -441,7 +443,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- the worker may read no app's table
+as $$ -- the worker may not read the app's tables
 declare
   v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was read');
   v_plan public.plans;
@@ -462,7 +464,7 @@ begin
 end;
 $$;
 comment on function public.plan_load is
-  'The plan of a leased job, null when it is gone: {prompt, speed_vs_detail, done}.';
+  'The plan of a leased job, null if it was deleted: {prompt, speed_vs_detail, done}.';
 select queue.allow('job_worker, service_role', 'public.plan_load');
 
 create function public.plan_keep(p_request jsonb)
@@ -470,7 +472,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- the worker may write no app's table
+as $$ -- the worker may not write the app's tables
 declare
   v_job public.jobs := queue.held_job(
     p_request,
@@ -496,15 +498,15 @@ begin
     model = excluded.model,
     reason = excluded.reason,
     ended_at = excluded.ended_at
-  where s.result is null; -- what was found stays
+  where s.result is null; -- an existing result stays
   return '{"kept": true}';
 end;
 $$;
 comment on function public.plan_keep is
-  'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
+  'Store {name, result, model} or {name, reason} for a leased job''s plan.';
 select queue.allow('job_worker, service_role', 'public.plan_keep');
 
--- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+-- Functions for guests. SQL bodies are parsed at creation, so callers need no usage on the schema.
 create function public.plan_start(
   p_plan jsonb,
   p_workspace_id uuid,
@@ -519,7 +521,7 @@ set search_path = '' begin atomic select plans.start(
 );
 end;
 comment on function public.plan_start is
-  'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
+  'Create a plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_start');
 
 create function public.plan_read(p_plan_id uuid)
@@ -528,7 +530,7 @@ language sql stable
 set search_path = '' begin atomic select plans.read(p_plan_id);
 end;
 comment on function public.plan_read is
-  'A plan with its state, and the stages that have ended.';
+  'A plan with its state and its ended stages.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_read');
 
 create function public.plan_events(
@@ -550,7 +552,7 @@ language sql
 set search_path = '' begin atomic select plans.cancel(p_plan_id);
 end;
 comment on function public.plan_cancel is
-  'Stop a plan; stages that have ended are kept, and are its report.';
+  'Cancel a plan. Its report has the finished stages.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_cancel');
 
 create function public.plan_retry(p_plan_id uuid)
@@ -559,7 +561,7 @@ language sql
 set search_path = '' begin atomic select plans.retry(p_plan_id);
 end;
 comment on function public.plan_retry is
-  'Continue a failed or cancelled plan behind the stages that are done; 409 in any other state.';
+  'Continue a failed or cancelled plan after its finished stages. 409 in any other state.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_retry');
 
 create function public.plan_redo(p_plan_id uuid, p_stage text)
@@ -568,7 +570,7 @@ language sql
 set search_path = '' begin atomic select plans.redo(p_plan_id, p_stage);
 end;
 comment on function public.plan_redo is
-  'Make a chapter of an ended plan again and keep the others: {plan_id, wake}; 409 before its end.';
+  'Rewrite a chapter of an ended plan and keep the others: {plan_id, wake}. 409 before its end.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_redo');
 
 create function public.plan_share(p_plan_id uuid, p_is_shared boolean)
@@ -577,7 +579,7 @@ language sql
 set search_path = '' begin atomic select plans.share(p_plan_id, p_is_shared);
 end;
 comment on function public.plan_share is
-  'Let anyone who has its link read a plan''s report, or no longer: {share_id}.';
+  'Create or delete the public link of a plan''s report: {share_id}.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_share');
 
 create function public.plan_shared(p_share_id uuid)
@@ -586,7 +588,7 @@ language sql stable
 set search_path = '' begin atomic select plans.shared(p_share_id);
 end;
 comment on function public.plan_shared is
-  'A plan by the key of its link, as plan_read but for its ids: {plan}; null where there is none.';
+  'The plan with this public link, as in plan_read but without ids: {plan}, or null.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
 
 create function public.plan_delete(p_plan_id uuid)
@@ -595,7 +597,7 @@ language sql
 set search_path = '' begin atomic select plans.delete(p_plan_id);
 end;
 comment on function public.plan_delete is
-  'Delete a plan and cancel its job; from then on it is a 404.';
+  'Delete a plan and cancel its job. Later calls return 404.';
 select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
 
 -- Row level security and grants -------------------------------------------------------------------
@@ -605,7 +607,7 @@ select queue.show_to_members('public.plan_stages');
 select queue.show_to_members('public.plan_states');
 select queue.charge_rows('public.plans');
 
--- A guest's plan has no owner: what names them is found by their words.
+-- A guest's plan has no owner. A search for the person's words finds the plan.
 comment on column public.plans.prompt is 'Person: words';
 comment on column public.plans.idempotency_key is 'Person: words';
 comment on column public.plans.created_by is 'Person: owner';
