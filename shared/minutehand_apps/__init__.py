@@ -1,1 +1,1 @@
-"""Reference apps, each in one folder that can be deleted without touching the platform."""
+"""Reference apps. Each is one folder, which can be deleted without changing the platform."""

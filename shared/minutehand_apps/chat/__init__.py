@@ -1,1 +1,1 @@
-"""Chat: conversations whose complex requests become background work, steered in the chat."""
+"""Chat app. Turns complex requests into background work, which people control from the chat."""

@@ -1,4 +1,4 @@
-"""The app's demo: a request that becomes work, asks a question and takes its default."""
+"""The app's demo. Sends a request that becomes work and asks a question, whose default is taken."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import httpx
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Say something; answers the ids of the jobs it became."""
+    """Send a message, and return the ids of its jobs."""
     text = "Research renewable energy and build me an interactive dashboard."
-    said = await api.post(
+    response = await api.post(
         "/api/chat",
         json={
             "messages": [{"role": "user", "content": text}],
@@ -16,5 +16,5 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
             "ask_seconds": 2,
         },
     )
-    said.raise_for_status()
-    return [each["id"].removeprefix("work_") for each in said.json()["work"]]
+    response.raise_for_status()
+    return [work["id"].removeprefix("work_") for work in response.json()["work"]]

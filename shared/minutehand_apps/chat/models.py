@@ -1,6 +1,6 @@
-"""What is decided about a message, and what work brings: the shapes that a model fills.
+"""Models of decisions and results, which a language model fills.
 
-A member that a model adds is dropped; what it leaves out or cuts wrong is asked for once more.
+Unknown fields are dropped. An output with missing or invalid fields is requested once more.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
 class Shape(BaseModel):
-    """A shape that drops what it does not know."""
+    """Model that ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ChatPayload(Shape):
-    """Payload of `chat_message`: what is said stays in the chat's own tables."""
+    """Payload of `chat_message`. The text of the message is in the chat's tables."""
 
     message_id: UUID
     ask_seconds: int | None = None
 
 
-class Said(Shape):
+class Message(Shape):
     """An earlier message of the session."""
 
     type: Literal["message", "reply", "question", "answer", "info"]
@@ -36,43 +36,45 @@ class Said(Shape):
 
 
 class Progress(Shape):
-    """How far work came before this attempt."""
+    """Progress of earlier attempts."""
 
     percentage: float
     stage: str | None
 
 
 class Loaded(Shape):
-    """What a leased job works on; `text` is None when its session is gone."""
+    """Data for a leased job. `text` is None if the session was deleted."""
 
     text: str | None
     progress: Progress | None
-    history: list[Said]
+    history: list[Message]
 
 
 class Decision(Shape):
-    """What a message asks for."""
+    """How to handle a message."""
 
-    #: An answer in plain words is one.
+    #: The default applies to answers in plain text.
     tier: Literal["instant", "standard", "async"] = "standard"
-    reply: str = Field(default="", max_length=20_000, description="The answer, unless async.")
+    reply: str = Field(default="", max_length=20_000, description="The answer, empty for async.")
     type: Literal["research", "build", "write"] = "write"
-    title: str = Field(default="", max_length=200, description="Of the work, in a line.")
-    page: bool = Field(default=False, description="Whether the result is a page to look at.")
+    title: str = Field(default="", max_length=200, description="Title of the work.")
+    page: bool = Field(default=False, description="Whether the result is a page.")
     question: str = Field(
-        default="", max_length=300, description="What to ask first, if the result depends on it."
+        default="",
+        max_length=300,
+        description="Question whose answer changes the result, or empty.",
     )
     options: list[Line] = Field(default_factory=list, max_length=6)
 
 
 class Findings(Shape):
-    """What research brought, from what the model knows."""
+    """Points from the model's knowledge."""
 
     points: Annotated[list[Line], Field(min_length=1, max_length=20)]
 
 
 class Answer(Shape):
-    """A result in words."""
+    """A result as text."""
 
     text: Text
 
@@ -82,36 +84,42 @@ class Figure(Shape):
 
     label: Line
     value: float
-    unit: Annotated[str, Field(max_length=40)] = Field("", description="As %, EUR or years.")
+    unit: Annotated[str, Field(max_length=40)] = Field(
+        "", description="For example %, EUR or years."
+    )
 
 
 class Section(Shape):
-    """A part of a page."""
+    """A section of a page."""
 
     title: Line
     text: Annotated[str, Field(max_length=4000)] = ""
     figures: list[Figure] = Field(default_factory=list, max_length=40)
-    steps: list[Line] = Field(default_factory=list, max_length=40, description="In their order.")
+    steps: list[Line] = Field(
+        default_factory=list, max_length=40, description="Ordered steps or dates."
+    )
 
 
-def _plain_colours(given: Any) -> Any:
-    """What can be read as #rrggbb, #rgb included; a page has its own colours for the rest."""
-    if not isinstance(given, list):
-        return given
-    long = (re.sub(r"^#(\w)(\w)(\w)$", r"#\1\1\2\2\3\3", str(each).strip()) for each in given)
-    return [each for each in long if re.fullmatch("#[0-9a-fA-F]{6}", each)][:3]
+def _plain_colours(value: Any) -> Any:
+    """Keep valid colours in the form #rrggbb. A page has defaults for missing colours."""
+    if not isinstance(value, list):
+        return value
+    colours = (
+        re.sub(r"^#(\w)(\w)(\w)$", r"#\1\1\2\2\3\3", str(colour).strip()) for colour in value
+    )
+    return [colour for colour in colours if re.fullmatch("#[0-9a-fA-F]{6}", colour)][:3]
 
 
 class Page(Shape):
-    """A page: a dashboard, a timeline, a report."""
+    """A page: a dashboard, a timeline or a report."""
 
     title: Line
     summary: Text
     sections: Annotated[list[Section], Field(min_length=1, max_length=12)]
     colours: Annotated[list[str], BeforeValidator(_plain_colours)] = Field(
-        default_factory=list, max_length=3, description="As #rrggbb, the main one first."
+        default_factory=list, max_length=3, description="Colours as #rrggbb, the main colour first."
     )
 
 
-#: What a job returns, as its result.
+#: Result of a job.
 Result = dict[str, Any]

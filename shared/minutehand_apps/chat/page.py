@@ -1,6 +1,6 @@
-"""A page as one HTML file: no script, no address, nothing but what it shows.
+"""A page as one HTML file without scripts, URLs or external resources.
 
-Everything that a model or a person wrote is text, never markup.
+Text of a model or a person is escaped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ background:var(--main);margin-right:.5rem}li::marker{font-weight:700}
 
 
 def render(page: Page, note: str) -> str:
-    """The page, ready to be served; `note` says where its content comes from."""
+    """Render the page. `note` states the source of its content."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -51,11 +51,12 @@ def _section(section: Section) -> str:
 def _bars(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
-    most = max(abs(each.value) for each in figures) or 1
+    largest = max(abs(figure.value) for figure in figures) or 1
     rows = "".join(
-        f'<dt>{escape(each.label)}</dt><dd><i style="width:{70 * abs(each.value) / most:.0f}%"></i>'
-        f"{_number(each.value)} {escape(each.unit)}</dd>"
-        for each in figures
+        f"<dt>{escape(figure.label)}</dt><dd>"
+        f'<i style="width:{70 * abs(figure.value) / largest:.0f}%"></i>'
+        f"{_number(figure.value)} {escape(figure.unit)}</dd>"
+        for figure in figures
     )
     return f"<dl>{rows}</dl>"
 

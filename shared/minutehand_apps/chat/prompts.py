@@ -1,15 +1,15 @@
-"""Every prompt of the chat. What a person wrote is material, never part of the instructions."""
+"""The prompts of the chat. A person's text is material and never part of the instructions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from minutehand.ai import Material, Prompt
-from minutehand_apps.chat.models import Decision, Said
+from minutehand_apps.chat.models import Decision, Message
 
 
-def decide(text: str, history: Sequence[Said], *, may_work: bool) -> Prompt:
-    """Answer at once, or say which work it takes."""
+def decide(text: str, history: Sequence[Message], *, may_work: bool) -> Prompt:
+    """Ask for a reply, or for a description of the work."""
     work = (
         "Use tier async when the request needs research, a page, a long text or several steps: then"
         " leave reply empty, and give the type (research, build or write), a title, whether the"
@@ -29,51 +29,51 @@ def decide(text: str, history: Sequence[Said], *, may_work: bool) -> Prompt:
 
 
 def research(text: str, decision: Decision, answer: str | None) -> Prompt:
-    """List what is known about a topic."""
+    """Ask for points about a topic."""
     return Prompt(
         "research",
         f"Collect what you know for this work: {decision.title}. One point a line, with years and"
         " figures where you are sure of them; leave out what you would have to guess.",
-        _given(text, decision, answer),
+        _request(text, decision, answer),
         most_tokens=3000,
     )
 
 
 def page(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Fill a page."""
+    """Ask for the content of a page."""
     return Prompt(
         "page",
         f"Fill the page for this work: {decision.title}. Give sections with texts, figures that"
         " can be drawn as bars, and steps or dates in order where they fit. Use the colours that"
         " were asked for.",
-        [*_given(text, decision, answer), *_points(points)],
+        [*_request(text, decision, answer), *_known(points)],
         most_tokens=6000,
     )
 
 
 def write(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Write a result in words."""
+    """Ask for a result as text."""
     return Prompt(
         "write",
         f"Write the result of this work in plain text: {decision.title}.",
-        [*_given(text, decision, answer), *_points(points)],
+        [*_request(text, decision, answer), *_known(points)],
         most_tokens=6000,
     )
 
 
-def _given(text: str, decision: Decision, answer: str | None) -> list[Material]:
-    asked = [Material(decision.question, answer)] if answer else []
-    return [Material("The request", text), *asked]
+def _request(text: str, decision: Decision, answer: str | None) -> list[Material]:
+    answers = [Material(decision.question, answer)] if answer else []
+    return [Material("The request", text), *answers]
 
 
-def _points(points: Sequence[str]) -> list[Material]:
+def _known(points: Sequence[str]) -> list[Material]:
     listed = "\n".join(points)
     return [Material("What is known", listed)] if listed else []
 
 
-def _before(history: Sequence[Said]) -> list[Material]:
+def _before(history: Sequence[Message]) -> list[Material]:
     lines = [
-        f"{'Person' if each.type in {'message', 'answer'} else 'Assistant'}: {each.content}"
-        for each in history
+        f"{'Person' if message.type in {'message', 'answer'} else 'Assistant'}: {message.content}"
+        for message in history
     ]
     return [Material("Earlier in this chat", "\n".join(lines))] if lines else []

@@ -1,6 +1,7 @@
-"""The app's routes: a session's chat, its work's state, events, messages and cancelling.
+"""The app's routes: chat, and the state, events, messages and cancellation of a session's work.
 
-A session is named by its id and belongs to a guest or to the calling user; the rules are in SQL.
+A session belongs to the calling user, or without a token to anyone with its id. The rules are in
+SQL.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ from minutehand_apps.chat.session_feed import SessionFeed
 
 logger = logging.getLogger(__name__)
 
-#: How long a reply is waited for; behind a gateway the function has 20 s in all.
+#: Maximum wait for a reply. Behind a gateway the function has 20 s in total.
 WAIT_SECONDS: Final = 60.0
-STILL_WRITING: Final = "Your answer is still being written; it comes as a message of the session."
+STILL_WRITING: Final = "Your answer is still being written. It will be a message of this session."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=200)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=200)]
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}
 }
-#: A page runs nothing and loads nothing, wherever it is opened.
+#: Headers that forbid a page to run scripts or load anything.
 _HARMLESS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
@@ -59,17 +60,17 @@ class Turn(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What is said: the last message; the ones before are in the session."""
+    """A request. Its last message is new, because the session stores the others."""
 
     messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None
     ask_seconds: int | None = Field(
-        default=None, ge=1, le=604_800, description="Then a question's default is taken."
+        default=None, ge=1, le=604_800, description="Seconds until a question's default is used."
     )
 
 
 class CancelRequest(BaseModel):
-    """One piece of work, or all work of a session."""
+    """A work item, or all work of a session."""
 
     workId: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     sessionId: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -98,19 +99,19 @@ async def _acting(caller: UserOrGuest, services: Provided) -> CallerFunctions:
 async def _named(session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None) -> str:
     named = session_id or x_session_id
     if not named:
-        raise invalid_argument("sessionId", "must be given", location="query")
+        raise invalid_argument("sessionId", "is required", location="query")
     return named
 
 
-#: The app's SQL functions as the caller may call them.
+#: The app's SQL functions with the caller's rights.
 Functions = Annotated[CallerFunctions, Depends(_acting)]
-#: The session that a request names in its query or header.
+#: The session in the request's query or header.
 Session = Annotated[str, Depends(_named)]
 
 
 @routes.post(
     "/api/chat",
-    responses={202: {"description": "Work has begun, or the reply takes longer."}},
+    responses={202: {"description": "Work has started, or the reply takes longer."}},
     response_model=None,
 )
 async def chat(
@@ -121,14 +122,14 @@ async def chat(
     x_session_id: _HEADER_ID = None,
     idempotency_key: IdempotencyHeader = None,
 ) -> JSONResponse:
-    """Say something: 200 with the reply, or 202 with the work that has begun."""
+    """Post a message. Returns 200 with the reply, or 202 with the started work."""
     key, began_at = parse_key(idempotency_key), services.clock.monotonic()
     if body.messages[-1].role != "user":
         raise invalid_argument("messages", "must end with a message of role user")
     session_id = x_session_id or f"chat_{secrets.token_hex(32)}"
     functions = await _acting(caller, services)
     async with services.request_slot(request, caller):
-        made = await functions.call(
+        message = await functions.call(
             "chat_request",
             session_id=session_id,
             repeatable=key is not None,
@@ -139,13 +140,13 @@ async def chat(
                 "workspace_id": body.workspace_id,
             },
         )
-    if made["wake"]:
+    if message["wake"]:
         await services.waker.wake()
     with services.stream_slot(request, caller):
-        found = await _outcome(functions, services, session_id, made["message_id"], began_at)
-    work, reply = found["work"], found["reply"]
-    if reply is None and not work and found["status"] in {"failed", "cancelled"}:
-        reason = found["error_message"] or "The reply was stopped"
+        outcome = await _outcome(functions, services, session_id, message["message_id"], began_at)
+    work, reply = outcome["work"], outcome["reply"]
+    if reply is None and not work and outcome["status"] in {"failed", "cancelled"}:
+        reason = outcome["error_message"] or "The reply was cancelled"
         raise ApiError(502, "reply_failed", reason, detail={"sessionId": session_id})
     tier = "async" if work else "standard"
     logger.info(
@@ -153,13 +154,13 @@ async def chat(
         extra={
             "event": "chat.classified",
             "tier": tier if work or reply else "unknown yet",
-            "kinds": [each["type"] for each in work],
+            "kinds": [item["type"] for item in work],
         },
     )
-    text = reply or found["waits_for"] or STILL_WRITING
+    text = reply or outcome["waits_for"] or STILL_WRITING
     answer = {
         "sessionId": session_id,
-        "messageId": f"msg_{made['message_id']}",
+        "messageId": f"msg_{message['message_id']}",
         "tier": tier,
         "reply": text,
         "message": {"role": "assistant", "content": text},
@@ -171,13 +172,13 @@ async def chat(
 
 @routes.get("/api/chat")
 async def said(functions: Functions, named: Session) -> dict[str, Any]:
-    """A session's conversation: its latest messages in order."""
+    """Return the latest messages of a session, in order."""
     return await functions.call("chat_said", session_id=named)
 
 
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
-    """The page that a result brought; its address is the key to it."""
+    """Show the page of a result. Its random id grants access."""
     functions = (await _provided(services)).acting_as(None)
     async with services.request_slot(request, None):
         content = (await functions.call("chat_page", message_id=message_id))["page"]
@@ -189,7 +190,7 @@ async def page(request: Request, message_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/api/async-status")
 async def status(functions: Functions, named: Session) -> dict[str, Any]:
-    """The state of a session's work; empty for an unknown session."""
+    """Return the state of a session's work. An unknown session has none."""
     return await functions.call("chat_status", session_id=named)
 
 
@@ -201,7 +202,7 @@ async def events(
     named: Session,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4096)] = None,
 ) -> Response:
-    """A session's events from the first, unnamed, `connected` first; `Last-Event-ID` resumes."""
+    """Stream a session's events after the event `connected`. `Last-Event-ID` resumes the stream."""
     feed = SessionFeed(
         named,
         (await _provided(services)).streaming_to(token_of(caller)),
@@ -215,16 +216,16 @@ async def events(
 async def cancel(
     body: CancelRequest, functions: Functions, x_session_id: _HEADER_ID = None
 ) -> dict[str, Any]:
-    """Cancel a piece of work by its id, or with `cancelAll` all of a session."""
+    """Cancel a work item by its id, or with `cancelAll` all work of a session."""
     session_id = body.sessionId or x_session_id
     if body.workId is None and not (session_id and body.cancelAll):
-        raise invalid_argument("workId", "or sessionId with cancelAll must be given")
+        raise invalid_argument("workId", "or sessionId with cancelAll is required")
     return await functions.call("chat_cancel", session_id=session_id, work_id=body.workId)
 
 
 @routes.get("/api/async-messages")
 async def list_messages(functions: Functions, named: Session) -> dict[str, Any]:
-    """Messages between work and people; they count as read."""
+    """Return the messages between work and people, and mark them as read."""
     return await functions.call("chat_messages", session_id=named, repeatable=False)
 
 
@@ -232,7 +233,7 @@ async def list_messages(functions: Functions, named: Session) -> dict[str, Any]:
 async def send_message(
     body: MessageRequest, functions: Functions, services: Provided, x_session_id: _HEADER_ID = None
 ) -> dict[str, Any]:
-    """Answer a question in any words."""
+    """Answer a question with free text."""
     done = await functions.call(
         "chat_respond",
         session_id=await _named(body.sessionId, x_session_id),
@@ -251,18 +252,18 @@ async def _outcome(
     message_id: str,
     began_at: float,
 ) -> dict[str, Any]:
-    """What became of a message, once there is a reply or an end, or the wait is over."""
+    """Return the outcome of a message, after a reply, an end, or the maximum wait."""
     until = began_at + (WAIT_SECONDS if services.timing.streaming else sse.BUFFERED_SECONDS)
     pause = 0.05
     while True:
-        found = await functions.call("chat_outcome", session_id=session_id, message_id=message_id)
-        over = found["reply"] is not None or found["status"] in {"failed", "cancelled", None}
-        if over or services.clock.monotonic() >= until:
-            return found
+        outcome = await functions.call("chat_outcome", session_id=session_id, message_id=message_id)
+        is_over = outcome["reply"] is not None or outcome["status"] in {"failed", "cancelled", None}
+        if is_over or services.clock.monotonic() >= until:
+            return outcome
         await asyncio.sleep(pause)
         pause = min(0.5, pause * 1.5)
 
 
 def router(_: Services) -> APIRouter:
-    """The app's routes."""
+    """Create the app's routes."""
     return routes

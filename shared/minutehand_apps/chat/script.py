@@ -1,6 +1,6 @@
-"""Without a language model: fixed replies that walk the same flow, each marked as a sample.
+"""Fixed replies without a language model. They follow the same flow and are marked as samples.
 
-A dozen plain words decide the tier. No figure is read, none is computed, nothing is concluded.
+A few keywords decide the tier. The content of a request is not interpreted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAGES: Final = frozenset({"dashboard", "visualization", "timeline", "page", "ch
 
 
 def decide(text: str) -> Decision:
-    """The tier and the work, by plain words."""
+    """Choose the tier and the type of work by keywords."""
     words = set(re.findall("[a-z]+", text.lower()))
     if not words & (_RESEARCH | _BUILD):
         tier = "instant" if words & _GREETINGS else "standard"
@@ -46,17 +46,17 @@ def decide(text: str) -> Decision:
 
 
 def research() -> Findings:
-    """Points that say nothing."""
+    """Return a placeholder for points."""
     return Findings(points=[f"A point would be here. ({SAMPLE})"])
 
 
 def write() -> str:
-    """A text that says nothing."""
+    """Return a placeholder for a text."""
     return f"The text of the result would be here. ({SAMPLE})"
 
 
 def page(answer: str | None) -> Page:
-    """The page of every sample, in the colours of the answer."""
+    """Return the sample page, in the colours of the answer."""
     words = (answer or "").lower()
     return Page(
         title="Sample dashboard",

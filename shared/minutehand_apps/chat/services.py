@@ -1,4 +1,4 @@
-"""What the chat works with: its settings, its store and the language model, once per process."""
+"""Dependencies of the app: its settings, its store and the language model, once per process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Chat(Dependencies):
 
     Attributes:
         works: ENABLE_ASYNC_WORK, whether requests become background work.
-        ask_seconds: CHAT_ASK_SECONDS, how long a question waits before its default is taken.
-        pace_seconds: CHAT_PACE_SECONDS, how long each stage of a script is shown, so that people
+        ask_seconds: CHAT_ASK_SECONDS, the wait for an answer before a question's default is used.
+        pace_seconds: CHAT_PACE_SECONDS, the duration of each stage of a script, so that people
             can follow and cancel it.
     """
 
@@ -34,12 +34,12 @@ class Chat(Dependencies):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """What the worker may do."""
+        """The SQL functions for the worker."""
         return WorkerStore(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
-        """Decides and writes; the script does, where it is offline."""
+        """The model that decides and writes. If it is offline, the script is used."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

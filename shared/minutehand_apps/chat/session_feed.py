@@ -1,4 +1,4 @@
-"""A session's events in the words of the chat: the engine's feed of a session, event for event."""
+"""Event source for a session, which converts the engine's feed to the chat's events."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TYPES: Final = {
 
 
 class SessionFeed:
-    """The events of a session's work; none before there is such a session, or for another's.
+    """The events of a session's work. There are none for unknown sessions and those of others.
 
-    Its cursors are those of the engine's feed. One that is older than the feed begins again, and
-    `reset` says so.
+    Cursors are those of the engine's feed. If a cursor is older than the feed, the stream sends
+    `reset` and starts again.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class SessionFeed:
         self._greeting = [self._line(after or "", "connected", None, now, {})]
 
     async def read(self) -> sse.Batch:
-        """Events after the last ones read; the first time with `connected` before all else."""
+        """Read the events after the last one read. The first batch starts with `connected`."""
         page = await self._history.page()
         lines, self._greeting = self._greeting, []
         if page.reset:
             self._history = sse.HistoryFeed(self.subject, self._page, after=sse.BEGINNING)
             lines.append(self._line(sse.BEGINNING, "reset", None, self._opened_at, {}))
             return sse.Batch(lines, more=True)
-        # the last by the page's own: what it has passed over is not read again
+        # The last line gets the page's cursor, so that skipped events are not read again.
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         found = (self._read(*each) for each in zip(page.events, cursors, strict=True))
         lines += [line for line in found if line is not None]
@@ -63,31 +63,32 @@ class SessionFeed:
             return None
         progress: dict[str, Any] = data.get("progress") or {}
         work_id: str | None = f"work_{event.job_id}"
-        # what the decision waits for comes before it is known whether the message becomes work
+        # Before the decision it is unknown whether the message becomes work, so this belongs to the
+        # reply.
         is_reply = data["work_type"] is None or progress.get("percentage") == 0
-        said = {"type": data["work_type"], "title": data["work_title"]}
+        content = {"type": data["work_type"], "title": data["work_title"]}
         if is_reply:
             kind, work_id = kind.replace("work_", "reply_"), None
-            said = {"messageId": data["message_id"]}
+            content = {"messageId": data["message_id"]}
         if event.type == "job.waiting":
             if brought is None:
                 return None
-            said |= {name: brought.get(name) for name in ("options", "default", "expiresAt")}
-            said |= {"messageId": brought["id"], "question": brought["content"]}
+            content |= {name: brought.get(name) for name in ("options", "default", "expiresAt")}
+            content |= {"messageId": brought["id"], "question": brought["content"]}
         elif event.type == "job.completed" and not is_reply:
-            said["result"] = brought
+            content["result"] = brought
         elif event.type == "job.failed":
-            said["error"] = data.get("error_message")
-        return self._line(cursor, kind, work_id, event.created_at, said | progress)
+            content["error"] = data.get("error_message")
+        return self._line(cursor, kind, work_id, event.created_at, content | progress)
 
     def _line(
         self, cursor: str, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
     ) -> sse.SseEvent:
-        said = {
+        event = {
             "type": kind,
             "workId": work_id,
             "sessionId": self._session_id,
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return sse.SseEvent(cursor, None, said)
+        return sse.SseEvent(cursor, None, event)

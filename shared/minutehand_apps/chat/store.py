@@ -1,4 +1,4 @@
-"""The app's SQL functions that the worker calls, as typed calls."""
+"""Typed calls of the app's SQL functions for the worker."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from minutehand_apps.chat.models import Loaded
 
 
 class WorkerStore(FunctionStore):
-    """What the processor may do, as `job_worker`; every call may be repeated.
+    """SQL functions of the processor, called as `job_worker`. Every call may be repeated.
 
-    Each raises LeaseLost when another attempt has taken over; nothing was said then.
+    Each raises LeaseLost and stores nothing if another attempt has taken over.
     """
 
     async def load(self, job_id: str, fence: int) -> Loaded:
-        """Load what a leased job works on."""
+        """Load the data for a leased job."""
         loaded: Loaded = await self._functions.call_held(
             "chat_load", job_id, fence, parse=reading(Loaded)
         )
@@ -27,13 +27,12 @@ class WorkerStore(FunctionStore):
         fence: int,
         kind: Literal["reply", "question", "info"],
         content: str,
-        **more: Any,
+        **fields: Any,
     ) -> None:
-        """Say something in the session, once per kind, and per name of a question.
+        """Post a message in the session, once per kind and name of a question.
 
         Args:
-            more: `question` {name, options, default, expires_at}; `work` {type, title}, which the
-                message becomes.
+            fields: `question` {name, options, default, expires_at}, or `work` {type, title}.
         """
-        said = {"type": kind, "content": content, **more}
-        await self._functions.call_held("chat_say", job_id, fence, **said)
+        arguments = {"type": kind, "content": content, **fields}
+        await self._functions.call_held("chat_say", job_id, fence, **arguments)

@@ -47,7 +47,7 @@ async def test_a_model_decides_asks_and_fills_a_page(
     work = await with_model.ended(session)
 
     assert work["result"]["text"] == (
-        "Two a day. <script>\n\nFrom what the model knows; nothing was looked up."
+        "Two a day. <script>\n\nFrom the model's knowledge, without research."
     )
     url = work["result"]["page"]["url"].removeprefix("/api")
     page = await with_model.call("GET", url, user=None)

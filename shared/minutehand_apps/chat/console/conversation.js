@@ -1,5 +1,4 @@
-// A session: what was said, answers as they are written, work as a card with its question, and a box
-// to write in.
+// A session: its messages, streamed answers, work as a card with its question, and a box for text.
 
 import { callRoute, jobs as api, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
@@ -26,7 +25,7 @@ export const title = () => "Conversation";
 const { useJob } = createHooks(hooks, supabase);
 
 const FOUND_MS = 250;
-/** A piece of work's status as a job's. */
+/** Maps a work item's status to a job's status. */
 const STATUS = {
   accepted: "pending",
   in_progress: "processing",
@@ -36,7 +35,7 @@ const STATUS = {
 const LIVE = ["pending", "processing", "waiting"];
 const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
-/** What a session holds; one that is still to begin holds nothing. */
+/** Read a session. A session without messages is empty. */
 async function readSession(id, signal) {
   const as = { headers: { "X-Session-Id": id }, signal };
   const [talk, state] = await Promise.all([
@@ -46,7 +45,7 @@ async function readSession(id, signal) {
   return { ...talk, work: [...state.activeWork, ...state.endedWork], asks: state.pendingQuestions };
 }
 
-/** Show the end of the page as more is said, unless the person has scrolled up to read. */
+/** Scroll to the end of the page when text is added, unless the person has scrolled up. */
 function useEndInSight(isThere) {
   const [log, end] = [useRef(null), useRef(null)];
   const isAtEnd = useRef(true);
@@ -101,7 +100,7 @@ function Conversation({ id, workspaceId }) {
   );
   useEffect(() => {
     if (!sending || hasBegun || found.isLoading) return undefined;
-    const timer = setTimeout(found.refresh, FOUND_MS); // until there is something to follow
+    const timer = setTimeout(found.refresh, FOUND_MS); // until there is a job to follow
     return () => clearTimeout(timer);
   }, [sending, hasBegun, found.isLoading]);
   const { log, end, isAway, goThere } = useEndInSight(Boolean(session));
@@ -118,7 +117,8 @@ function Conversation({ id, workspaceId }) {
         body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
       });
     } catch (error) {
-      if (error.code !== "reply_failed") throw error; // the answer itself says it
+      // the message of the reply already shows this error
+      if (error.code !== "reply_failed") throw error;
     } finally {
       setSending((count) => count - 1);
       found.refresh();
@@ -128,12 +128,12 @@ function Conversation({ id, workspaceId }) {
     setText(words);
     box.current?.focus();
   };
-  const again = (words) => act("Could not ask again", () => send(words));
+  const again = (words) => act("Could not send again", () => send(words));
   const replied = new Set(messages.filter((one) => one.type === "reply").map((one) => one.job));
   const asked = new Map(
     messages.filter((one) => one.type === "message").map((one) => [one.job, one.content]),
   );
-  // asked, and neither answered nor become work
+  // a message that is neither answered nor work
   const open = messages.filter(
     (one) =>
       one.type === "message" && !one.work && !replied.has(one.job) && one.status !== "completed",
@@ -166,7 +166,7 @@ function Conversation({ id, workspaceId }) {
           callRoute("POST /api/async-cancel", { headers, body: { workId } }),
         )} />`;
   };
-  // what a card says is not said twice: an open question is in it, and that its work has begun
+  // Hides questions that a card shows, and the message that work has started.
   const isShown = (one) =>
     !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
   const retry = (one) => {
@@ -214,23 +214,23 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
-/** What an empty conversation says. */
+/** Text of an empty conversation. */
 const Beginning = () =>
   html`<div class="chat-empty">
-    <p class="strong">What would you like to know, or have made?</p>
+    <p class="strong">What would you like to know or create?</p>
     <p class="muted">
       Simple questions are answered at once. What takes longer is done in the background: you can go
       on meanwhile, and are asked when something is to be decided.
     </p>
   </div>`;
 
-/** A small button of a message: its drawing, and its word for who needs it. */
+/** A small button of a message, with an icon and a label for screen readers and tooltips. */
 const tool = (icon, word, run) =>
   html`<${ActionButton} className="tool" run=${run} title=${word} aria-label=${word}>
     <${Icon} name=${icon} />
   <//>`;
 
-/** What can be done with a message, in a line below it. */
+/** The actions of a message, in a line below it. */
 const Below = ({ at, children }) =>
   html`<div class="chat-below">
     ${children} <span class="hint"><${When} at=${new Date(at).toISOString()} /></span>
@@ -258,11 +258,11 @@ function Theirs({ message: { type, content, result, timestamp }, question, onRet
   </article>`;
 }
 
-/** An answer that is being written, or why there is none; with what was said of it. */
+/** An answer that is being written, or the reason why there is none, with its text so far. */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
   const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null);
-  // a job that is to run again says all of it again
+  // a retried job streams all its text again
   const said = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const waits = message.waits_for ?? progress?.message;
@@ -310,7 +310,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       <span class="strong wrap grow">${item.title}</span>
       ${
         question
-          ? html`<${Tag} tone="waiting">Waits for your answer<//>`
+          ? html`<${Tag} tone="waiting">Waiting for your answer<//>`
           : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
       }
       ${
@@ -343,7 +343,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
 }
 
 function Composer({ box, text, setText, onSend, stop }) {
-  // the same key for the same words: sent twice, they are one message
+  // one key per text, so that sending twice creates one message
   const [key, setKey] = useState(() => crypto.randomUUID());
   const [problem, setProblem] = useState("");
   const change = (words) => {

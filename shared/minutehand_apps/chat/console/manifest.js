@@ -1,4 +1,4 @@
-// The chat's pages in the console: sessions, and what is said and done in each.
+// The chat app's pages in the console.
 
 export default {
   name: "Chat",

@@ -1,4 +1,4 @@
-// Sessions of a workspace, the latest first, as row level security shows them.
+// Sessions of a workspace, newest first.
 
 import { useLatest } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
@@ -10,7 +10,10 @@ import { When } from "../../parts/when.js";
 
 export const title = () => "Chat";
 
-/** Sessions are named behind the #, which no browser sends: the id is a guest session's key. */
+/**
+ * The id is in the fragment, which browsers do not send, because it grants access to guest
+ * sessions.
+ */
 const addressOf = (id) => `/chat/session#${id}`;
 
 export default function Sessions({ workspace }) {
@@ -33,7 +36,7 @@ export default function Sessions({ workspace }) {
             What takes longer is done in the background, asks you when it has to, and posts its
             result.
           </p>
-          <${ActionButton} run=${begin}>Begin one<//>
+          <${ActionButton} run=${begin}>Start one<//>
         <//>`,
       },
       [

@@ -1,6 +1,6 @@
--- Chat: sessions, what is said in them, and the work that a message becomes.
--- A message is a job; its state, progress and events are the job's. Delete this app, and the engine
--- does not notice.
+-- Chat: sessions, their messages, and the work that a message becomes. A message is a job, and its
+-- state, progress and events are those of the job.
+-- The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists chat;
 revoke all on schema chat from public;
@@ -9,19 +9,20 @@ create table public.async_session_state (
   session_id text primary key,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
-  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_by uuid, -- null for a guest's session, which is open to anyone with its id
   created_at timestamptz not null default queue.clock(),
   last_message_at timestamptz not null default queue.clock()
 );
 comment on table public.async_session_state is
-  'Chat sessions. Members see their workspaces''.';
+  'Chat sessions. Members see those of their workspaces.';
 create index async_session_state_newest
   on public.async_session_state (workspace_id, last_message_at desc);
 create index async_session_state_oldest
   on public.async_session_state (last_message_at);
 
 create table public.async_messages (
-  id uuid primary key default gen_random_uuid(), -- random: a page is read by it
+  -- random, because the id grants access to a result's page
+  id uuid primary key default gen_random_uuid(),
   seq bigint generated always as identity unique,
   session_id text not null
     references public.async_session_state (session_id) on delete cascade,
@@ -29,11 +30,11 @@ create table public.async_messages (
   job_id uuid not null,
   type text not null,
   content text not null,
-  -- of a message that became work; null before, and when it was answered at once
+  -- type of the work that the message became, null for other messages
   work_type text,
   work_title text,
-  question jsonb, -- of a question {name, options, default, expires_at}
-  answers uuid, -- of an answer the question
+  question jsonb, -- {name, options, default, expires_at} of a question
+  answers uuid, -- id of the question that this message answers
   client_id text,
   read_at timestamptz,
   created_at timestamptz not null default queue.clock(),
@@ -49,7 +50,7 @@ create table public.async_messages (
   constraint async_messages_answer_once unique (answers)
 );
 comment on table public.async_messages is
-  'What people and work say in a session, in the order of seq.';
+  'Messages of people and work in a session, ordered by seq.';
 create index async_messages_of_a_session on public.async_messages (session_id, seq);
 create index async_messages_of_a_workspace
   on public.async_messages (workspace_id, created_at);
@@ -61,7 +62,7 @@ create unique index async_messages_ask_once
   on public.async_messages (job_id, (question ->> 'name'))
   where type = 'question';
 
--- The state of a job as people see it; null where retention removed the job.
+-- State of a job for people, or null after retention deleted the job.
 create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
@@ -109,10 +110,10 @@ comment on view public.async_work_items is 'Background work of chats.';
 
 insert into queue.settings (name, value)
 values
-  -- of an id that a caller brings: it is the key of a guest's session
+  -- minimum for an id from a caller, because the id grants access to a guest's session
   ('chat_session_id_min_characters', '32'),
-  ('chat_guest_messages_per_minute', '60'), -- from an address; null: no limit
-  ('chat_retention_days', '90'); -- since a session's latest message
+  ('chat_guest_messages_per_minute', '60'), -- per address, null for no limit
+  ('chat_retention_days', '90'); -- after a session's latest message
 
 -- 1. Which session a caller may use ---------------------------------------------------------------
 
@@ -203,7 +204,7 @@ revoke execute
 
 -- 2. A message, and what became of it -------------------------------------------------------------
 
--- Sessions whose latest message is older than the retention, a few at a time.
+-- Delete some sessions whose latest message is older than the retention.
 create function chat.forget_old_sessions()
 returns void
 language sql
@@ -229,7 +230,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- no role may write messages
+as $$ -- no role may write messages directly
 declare
   v_text text := p_request ->> 'text';
   v_session public.async_session_state;
@@ -329,7 +330,7 @@ revoke execute
   on function chat.result
   from public, anon, authenticated, service_role;
 
--- What a job that has begun waits for, in words.
+-- Describe the event that a started job waits for.
 create function chat.waits_for(p_job public.jobs)
 returns text
 language sql stable
@@ -347,7 +348,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$ -- guests have no rights on tables
 select jsonb_build_object(
   'status', j.status,
   'error_message', j.error_message,
@@ -372,7 +373,7 @@ left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
--- What was said of a reply that was stopped, or failed on the way.
+-- Return the streamed text of a reply that was cancelled or failed.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -439,7 +440,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$ -- guests have no rights on tables
 select jsonb_build_object(
   'sessionId', p_session_id,
   'title', s.title,
@@ -463,7 +464,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- its random id is the key to it
+as $$ -- the random id grants access
 select jsonb_build_object(
   'page', (
     select j.result -> 'page'
@@ -477,7 +478,7 @@ select queue.allow('anon, authenticated, service_role', 'chat.page');
 
 -- 3. The state of a session's work ----------------------------------------------------------------
 
--- Whether a question may still be answered.
+-- Return whether a question can still be answered.
 create function chat.is_open(p_message public.async_messages)
 returns boolean
 language sql stable
@@ -574,7 +575,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on tables
+as $$ -- guests have no rights on tables
 select jsonb_build_object(
   'sessionId', p_session_id,
   'activeWork', chat.work(s.session_id, true),
@@ -587,7 +588,8 @@ select jsonb_build_object(
       and m.type in ('question', 'info')
       and m.read_at is null
   ),
-  -- of the workspace, without a session of guests: of the latest requests alone
+  -- Counts jobs of the latest 500 messages in the session's workspace. Without a session it is the
+  -- guests' workspace.
   'queueStatus', (
     select jsonb_build_object(
       'queued', count(*) filter (where j.status = 'pending'),
@@ -610,7 +612,7 @@ from chat.session_or_null(p_session_id) as s
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.status');
 
--- What an event of a job means in its session: the work, and the question or result it brought.
+-- Convert a job's event to a session's event, with the work and its question or result.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -638,12 +640,12 @@ revoke execute
   on function chat.event_json
   from public, anon, authenticated, service_role;
 
--- A page of the session's feed, see queue.read_feed, of the jobs of its messages alone.
+-- Read a page of the session's feed (queue.read_feed), only of the jobs of its messages.
 create function chat.events(p_session_id text, p_cursor text)
 returns jsonb
 language plpgsql stable
 security definer
-set search_path = '' -- guests hold no rights on any table
+set search_path = '' -- guests have no rights on tables
 set enable_seqscan = off
 set jit = off
 as $$
@@ -676,7 +678,7 @@ select queue.allow('anon, authenticated, service_role', 'chat.events');
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
--- The jobs of a work item, or of all work of a session, that the caller may cancel.
+-- Return the jobs of a work item, or of all work of a session, that the caller may cancel.
 create function chat.jobs_of(p_session_id text, p_work_id text)
 returns setof public.jobs
 language plpgsql stable
@@ -694,7 +696,7 @@ begin
         and m.work_type is not null
       order by j.id;
   elsif p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-    return query -- a guest may cancel work whose id they know
+    return query -- a guest may cancel work if they know its id
       select j.*
       from public.async_messages as m
       join public.jobs as j on j.id = m.job_id
@@ -714,7 +716,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_all constant public.jobs[] := array(
     select j
@@ -724,9 +726,9 @@ declare
     select j.id
     from unnest(v_all) as j
     where j.finished_at is null
-      -- all of a session: what was asked to stop before is not cancelled by this call
+      -- Cancelling a whole session does not count work whose cancellation was requested before.
       and (p_work_id is not null or j.cancel_requested_at is null)
-      -- what has its result has ended, though its worker did not say so yet
+      -- Work with a result has ended, even if its worker has not settled the job yet.
       and not exists (
         select from public.async_messages as r
         where r.job_id = j.id and r.type = 'info'
@@ -740,7 +742,7 @@ begin
     perform queue.refuse(
       409,
       'invalid_state',
-      'the work has ended already',
+      'the work has already ended',
       case
         when v_all[1].finished_at is null then 'completed'
         else v_all[1].status
@@ -765,7 +767,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_id text := (chat.session_or_null(p_session_id)).session_id;
   v_answer jsonb := (
@@ -800,7 +802,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- guests hold no rights on any table
+as $$ -- guests have no rights on tables
 declare
   v_session public.async_session_state := chat.session_or_refuse(p_session_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
@@ -822,9 +824,10 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- refused where another transaction has it, for which the service would wait
+    -- Fails if another transaction has locked the job, because the service would wait.
     perform queue.hold_jobs(array[v_question.job_id]);
-    -- guests may not answer jobs, so the app does it for them: whose session this is was checked
+    -- Guests may not answer jobs, so the app answers as service_role. The session was checked
+    -- above.
     perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
   end if;
   perform public.answer_job(
@@ -857,7 +860,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- the worker may read no app's table
+as $$ -- the worker may not read the app's tables
 declare
   v_job public.jobs := queue.held_job(
     p_request,
@@ -893,7 +896,7 @@ begin
 end;
 $$;
 comment on function public.chat_load is
-  'A leased job''s message, how far it came, and those before: {text, progress, history}.';
+  'A leased job''s message, its progress, and earlier messages: {text, progress, history}.';
 select queue.allow('job_worker, service_role', 'public.chat_load');
 
 create function public.chat_say(p_request jsonb)
@@ -901,7 +904,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
-as $$ -- the worker may write no app's table
+as $$ -- the worker may not write the app's tables
 declare
   v_job public.jobs := queue.held_job(
     p_request,
@@ -938,22 +941,22 @@ begin
     nullif(p_request -> 'question', 'null')
   from public.async_messages as m
   where m.job_id = v_job.id and m.type = 'message'
-  on conflict do nothing; -- a repeated attempt says it once
+  on conflict do nothing; -- a repeated attempt posts the message once
   return '{"said": true}';
 end;
 $$;
 comment on function public.chat_say is
-  'Say {type, content, question, work} as a leased job, once: {said}.';
+  'Post a message {type, content, question, work} of a leased job, once: {said}.';
 select queue.allow('job_worker, service_role', 'public.chat_say');
 
--- What guests call. Bodies are bound when they are made: callers need no usage of the schema.
+-- Functions for guests. SQL bodies are parsed at creation, so callers need no usage on the schema.
 create function public.chat_request(p_session_id text, p_request jsonb)
 returns jsonb
 language sql
 set search_path = '' begin atomic select chat.request(p_session_id, p_request);
 end;
 comment on function public.chat_request is
-  'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_request');
 
 create function public.chat_outcome(p_session_id text, p_message_id uuid)
@@ -962,7 +965,7 @@ language sql stable
 set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id);
 end;
 comment on function public.chat_outcome is
-  'What became of a message: {status, error_message, waits_for, reply, work}.';
+  'Outcome of a message: {status, error_message, waits_for, reply, work}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_outcome');
 
 create function public.chat_said(p_session_id text)
@@ -971,7 +974,7 @@ language sql stable
 set search_path = '' begin atomic select chat.said(p_session_id);
 end;
 comment on function public.chat_said is
-  'The latest messages of a session, in order: {sessionId, title, messages}; none if unknown.';
+  'The latest messages of a session, in order: {sessionId, title, messages}. None if unknown.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_said');
 
 create function public.chat_page(p_message_id uuid)
@@ -980,7 +983,7 @@ language sql stable
 set search_path = '' begin atomic select chat.page(p_message_id);
 end;
 comment on function public.chat_page is
-  'The content of the page of a result, by the result''s message: {page}.';
+  'Content of the page of a result, by the id of the result''s message: {page}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_page');
 
 create function public.chat_status(p_session_id text)
@@ -989,7 +992,7 @@ language sql stable
 set search_path = '' begin atomic select chat.status(p_session_id);
 end;
 comment on function public.chat_status is
-  'The state of a session''s work; empty for an unknown session.';
+  'State of a session''s work. An unknown session has none.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_status');
 
 create function public.chat_events(p_session_id text, p_cursor text default null)
@@ -998,7 +1001,7 @@ language sql stable
 set search_path = '' begin atomic select chat.events(p_session_id, p_cursor);
 end;
 comment on function public.chat_events is
-  'Events of the jobs of a session''s messages after a cursor, as session_feed.';
+  'Events of the jobs of a session''s messages after a cursor, in the form of session_feed.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_events');
 
 create function public.chat_cancel(p_session_id text, p_work_id text)
@@ -1016,7 +1019,7 @@ language sql
 set search_path = '' begin atomic select chat.messages(p_session_id);
 end;
 comment on function public.chat_messages is
-  'Messages between a session''s work and people; they count as read.';
+  'Messages between a session''s work and people. Reading marks them as read.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_messages');
 
 create function public.chat_respond(
@@ -1033,7 +1036,7 @@ set search_path = '' begin atomic select chat.respond(
 );
 end;
 comment on function public.chat_respond is
-  'Answer a question in any words, once: {success, messageId, workId, status}.';
+  'Answer a question with free text, once: {success, messageId, workId, status}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
 
 -- Row level security and grants -------------------------------------------------------------------
@@ -1043,7 +1046,7 @@ select queue.show_to_members('public.async_messages');
 select queue.show_to_members('public.async_work_items');
 select queue.charge_rows('public.async_session_state', 'public.async_messages');
 
--- A guest's chat has no owner: what names them is found by their words.
+-- A guest's chat has no owner. A search for the person's words finds the chat.
 comment on column public.async_session_state.session_id is 'Person: words';
 comment on column public.async_session_state.title is 'Person: words';
 comment on column public.async_session_state.created_by is 'Person: owner';
