@@ -1,1 +1,1 @@
-"""The local stack of `minutehand dev`: a local Supabase with the functions, the worker and AWS."""
+"""The local stack of `minutehand dev`: Supabase, the functions, the worker and AWS."""

@@ -1,6 +1,6 @@
-"""The functions on one origin without Lambda: their ASGI apps, the console; beside them the worker.
+"""The functions and the console on one origin without Lambda, and the process of the worker.
 
-`python -m minutehand.local.api` serves on API_PORT; the same apps and the same tick as on AWS.
+`python -m minutehand.local.api` serves on API_PORT, with the same apps and worker run as on AWS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand.local.site import console_routes
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
 
-#: For running jobs to be released when the stack stops, which kills a second later.
+#: Time to release running jobs before the stack kills the process a second later.
 STOP_SECONDS = 4.0
 
 
@@ -38,13 +38,13 @@ def main(environ: Mapping[str, str]) -> int:
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
-        ws="none",  # an upgrade with a body would wait for ever
+        ws="none",  # an upgrade request with a body would wait for ever
         log_config=None,
         access_log=False,
-        timeout_keep_alive=75,  # as the gateway: clients close first
-        timeout_graceful_shutdown=2,  # for requests under way; streams end by themselves
+        timeout_keep_alive=75,  # as the gateway, so that clients close first
+        timeout_graceful_shutdown=2,  # for running requests, because streams end by themselves
         server_header=False,
-        proxy_headers=False,  # there is no proxy: what connects is the caller
+        proxy_headers=False,  # there is no proxy, so the peer is the caller
     )
     Server(config, service.end_streams).run()
     return 0

@@ -1,6 +1,6 @@
-"""AWS on this machine: a moto server with the bucket that the service uses.
+"""Local AWS: a moto server with the service's bucket.
 
-`python -m minutehand.local.aws` serves on AWS_PORT, and forgets everything when it stops.
+`python -m minutehand.local.aws` serves on AWS_PORT. The data is lost when it stops.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class MotoServer:
     """A moto server on this machine.
 
     Args:
-        port: 0 takes a free one.
-        around: A middleware before moto, if any.
+        port: Port, or 0 for a free port.
+        around: Middleware before moto.
     """
 
     def __init__(
         self, host: str, port: int, around: Callable[[App], App] = lambda app: app
     ) -> None:
-        # slow, as boto3, and needed by this process alone
+        # Imported here, because only this process needs these slow imports.
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from moto.moto_server.werkzeug_app import MotoRequestHandler as Handler
         from werkzeug.serving import make_server
@@ -41,7 +41,7 @@ class MotoServer:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """URL of the server."""
         return f"http://{self._server.host}:{self._server.port}"
 
     def start(self) -> None:
@@ -56,8 +56,8 @@ class MotoServer:
 
 
 def client(service: str, endpoint: str, **options: Any) -> Any:
-    """A client of the AWS that serves at `endpoint`."""
-    import boto3  # slow, and needed by few
+    """Create a boto3 client for the server at `endpoint`."""
+    import boto3  # imported here, because it is slow and rarely needed
 
     return boto3.client(  # type: ignore[call-overload]
         service,
@@ -70,7 +70,10 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
 
 
 def prepare(endpoint: str) -> None:
-    """Create what a deployment finds on AWS; with its CORS rules the bucket is ready."""
+    """Create the resources that a deployment would have on AWS.
+
+    The bucket is ready with its CORS rules.
+    """
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
     rule = {
@@ -85,7 +88,7 @@ def prepare(endpoint: str) -> None:
 def main(environ: Mapping[str, str]) -> NoReturn:
     """Serve until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    # moto's own start-up line and a line per request: the service's logs say enough
+    # Omit moto's start-up line and its line per request, because the service logs its calls.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = int(environ["AWS_PORT"])
     server = MotoServer("127.0.0.1", port)
@@ -93,7 +96,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)  # taking moto's modules apart takes seconds
+    os._exit(0)  # because unloading moto's modules takes seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Brings a local database to a project's state: the engine, the apps, the demo, the seeds."""
+"""Applies the engine, the apps and the seeds to a local database."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from supabase_local.migrations import MigrationFailed, apply_migrations
 
 
 def apply_project(url: str, project: Project | None = None) -> list[Path]:
-    """Apply what is pending of a project; in a checkout record what we have left.
+    """Apply pending migrations of a project, and record the catalogs in a checkout.
 
     Args:
-        url: As for `apply_migrations`, which says what is raised.
-        project: The project around by default.
+        url: As for `apply_migrations`, which documents the errors.
+        project: Default: the project of the current folder.
     """
     project = project or Project.find()
-    wanted = find_migrations(project)
+    migrations = find_migrations(project)
     if checkout() != project.root:
-        return apply_migrations(url, wanted)
+        return apply_migrations(url, migrations)
     recorded = apply_recorded(url, find_recorded(project), record_file(project.root))
-    return [*recorded, *apply_migrations(url, wanted)]
+    return [*recorded, *apply_migrations(url, migrations)]
 
 
 def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:
-    """Apply the engine and apps of this package, and record what each has left."""
-    done: list[Path] = []
+    """Apply the engine and this package's apps, and record the catalog of each."""
+    applied_files: list[Path] = []
     for name, files in parts.items():
         if applied := apply_migrations(url, files):
             with psycopg.connect(url, autocommit=True) as connection:
                 record_catalog(connection, record, name)
-        done += applied
-    return done
+        applied_files += applied
+    return applied_files
 
 
 def check_engine(url: str, project: Project) -> None:
-    """Raise MigrationFailed if the engine is not in the database: nothing else would work."""
+    """Raise MigrationFailed if the database lacks the engine, without which nothing works."""
     with psycopg.connect(url) as connection:
-        sign = f"{project.schema_}.lease_jobs"
-        row = connection.execute("select to_regproc(%s)", (sign,)).fetchone()
+        function = f"{project.schema_}.lease_jobs"
+        row = connection.execute("select to_regproc(%s)", (function,)).fetchone()
     if row is None or row[0] is None:
         raise MigrationFailed(
-            f"Minutehand is not installed in schema {project.schema_}: `minutehand install` copies"
+            f"Minutehand is not installed in schema {project.schema_}. `minutehand install` copies"
             " its migrations into supabase/migrations"
         )
 
 
 def seed_files(project: Project | None = None) -> list[Path]:
-    """List the seeds of a project and of its apps, in the order in which they run."""
+    """List the seeds of a project and its apps, in the order in which they run."""
     project = project or Project.find()
     return [*Config.read(project.root).seeds(), *seeds_of_apps(project)]

@@ -1,8 +1,8 @@
-"""The demo jobs: enqueued as a signed-in user, and followed in the terminal.
+"""The demo jobs, which are enqueued as a signed-in user and followed in the terminal.
 
-What an app enqueues is its own business: its `demo` module with
-`async def enqueue(api, data, workspace_id) -> list[str]`, where `api` and `data` are HTTP clients
-of the service and of the Data API with the user's token, and the result is the ids of the jobs.
+An app's `demo` module has `async def enqueue(api, data, workspace_id) -> list[str]`, which returns
+the ids of its jobs. `api` and `data` are HTTP clients of the service and of the Data API with the
+user's token.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from minutehand.queue.data_api import profile_headers
 from minutehand.queue.models import ENDED
 from supabase_local.logs import Say
 
-PATIENCE_SECONDS = 180.0
+MAX_WAIT_SECONDS = 180.0
 COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 
 class DemoFailed(Exception):
-    """A demo job could not be enqueued or followed."""
+    """A demo job could not be enqueued or read."""
 
 
 async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
-    """Run the demo of every app; true when each job ended well."""
+    """Run the demo of every app. Returns whether every job ended well."""
     apps = find_apps(values["MINUTEHAND_APPS"].split(","))
     modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
     if not modules:
@@ -48,14 +48,14 @@ async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
         data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
         ids: list[str] = []
         for name, module in modules.items():
-            made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
-            say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
-            ids += made
+            job_ids = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
+            say(f"demo: {len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} of {name}")
+            ids += job_ids
         return await follow(data, ids, say, started=started)
 
 
 def ended_well(job: Mapping[str, Any]) -> bool:
-    """Whether a job completed, and its result does not say that it is only a part."""
+    """Return whether a job completed with a whole result."""
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
     return job["status"] == "completed" and outcome not in {"partial", "failed"}
@@ -63,49 +63,49 @@ def ended_well(job: Mapping[str, Any]) -> bool:
 
 async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
     """Return the access token of the demo user."""
-    answer = await data.post(
+    response = await data.post(
         "/auth/v1/token?grant_type=password",
         headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
         json={"email": values["DEMO_EMAIL"], "password": values["DEMO_PASSWORD"]},
     )
-    if answer.status_code != 200:
-        raise DemoFailed(f"{values['DEMO_EMAIL']} could not sign in: {answer.text}")
-    token: str = answer.json()["access_token"]
+    if response.status_code != 200:
+        raise DemoFailed(f"{values['DEMO_EMAIL']} could not sign in: {response.text}")
+    token: str = response.json()["access_token"]
     return token
 
 
 async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float) -> bool:
-    """Say of each job how it ended, until all have; true when each ended well."""
+    """Print how each job ended, until all have ended. Returns whether every job ended well."""
     ended: set[str] = set()
-    begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    began_at = time.time() - (time.monotonic() - started)  # start of the command as wall-clock time
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
         jobs = await read_jobs(data, ids)
         for job in jobs:
             if job["status"] in ENDED and job["id"] not in ended:
                 if not ended:
-                    seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - begun
-                    say(f"the first job ended {seconds:.1f} s after the command")
+                    seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - began_at
+                    say(f"the first job ended {seconds:.1f} s after the start of the command")
                 ended.add(job["id"])
                 say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
         if len(ended) == len(ids):
             return all(ended_well(job) for job in jobs)
         if time.monotonic() > deadline:
-            say(f"[red]not every job ended within {PATIENCE_SECONDS:.0f} s[/]")
+            say(f"[red]not every job ended within {MAX_WAIT_SECONDS:.0f} s[/]")
             return False
         await asyncio.sleep(0.2)
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
-    """Read jobs as their owner may; while the database is unavailable, nothing is new."""
+    """Read jobs with the owner's rights. Returns none while the database is unavailable."""
     columns = "id,job_type,status,finished_at,result"
     try:
-        answer = await data.get(f"/rest/v1/jobs?id=in.({','.join(ids)})&select={columns}")
+        response = await data.get(f"/rest/v1/jobs?id=in.({','.join(ids)})&select={columns}")
     except httpx.TransportError:
         return []
-    if answer.status_code >= 500:
+    if response.status_code >= 500:
         return []
-    if answer.status_code != 200:
-        raise DemoFailed(f"the demo jobs cannot be read: {answer.text}")
-    jobs: list[dict[str, Any]] = answer.json()
+    if response.status_code != 200:
+        raise DemoFailed(f"the demo jobs cannot be read: {response.text}")
+    jobs: list[dict[str, Any]] = response.json()
     return jobs

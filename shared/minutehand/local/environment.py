@@ -1,4 +1,4 @@
-"""The environment of the local stack: what its parts are started with, what `.local/env` says."""
+"""The environment variables of the local stack's processes, and of `.local/env`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supabase_local.environment import for_children as supabase_environment
 from supabase_local.ports import LOOPBACK, reserve_port
 
 PREFERRED_API = 8000
-#: Our names of a project's keys, and what `supabase status -o env` calls them.
+#: Names of a project's keys, and the names of the same keys in `supabase status -o env`.
 CLI_NAMES = {
     "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
     "SUPABASE_SECRET_KEY": ("SECRET_KEY", "SERVICE_ROLE_KEY"),
@@ -28,13 +28,13 @@ CLI_NAMES = {
     "DATABASE_URL": ("DB_URL",),
 }
 FROM_CLI = "… (supabase status -o env prints it)"
-#: Of the launcher's environment, what the product's parts get besides.
+#: Variables that the product's processes inherit from the launcher, in addition to Supabase's.
 PASSED = frozenset({"WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"})
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where each part listens on loopback."""
+    """Ports of the parts on loopback."""
 
     gateway: int
     realtime: int
@@ -43,7 +43,10 @@ class Ports:
 
     @classmethod
     def choose(cls, *, prefer_known: bool) -> Ports:
-        """Reserve ports; the documented ones when free, unless many stacks share the machine."""
+        """Reserve ports.
+
+        The documented ports are used if they are free, unless many stacks share the machine.
+        """
         return cls(
             gateway=reserve_port(PREFERRED_GATEWAY if prefer_known else None),
             realtime=reserve_port(),
@@ -55,9 +58,9 @@ class Ports:
 def contract(
     ports: Ports, supabase: Mapping[str, str], database_url: str, state: Path, project: Project
 ) -> dict[str, str]:
-    """Build what `.local/env` holds: names for tools, and the settings.
+    """Build the content of `.local/env`: names for tools, and the settings.
 
-    `supabase` is the keys of a stack of its own, or all values of another Supabase.
+    `supabase` has the keys of this stack's Supabase, or all values of another Supabase.
     """
     api = f"http://{LOOPBACK}:{ports.api}"
     return {
@@ -76,22 +79,22 @@ def contract(
         "STREAMING": "true",
         **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
-        # a file and not moto's KMS, which forgets its keys when it stops
+        # Not moto's KMS, because moto loses its keys when it stops.
         "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
 
 
 def sealing_key(values: Mapping[str, str]) -> str:
-    """The key that seals in a project: made of its secret, so that no machine has one alone."""
+    """Derive the sealing key from the project's secret, which all its machines have."""
     secret = values.get("SUPABASE_SECRET_KEY") or values["SUPABASE_JWT_SECRET"]
     digest = hmac.digest(secret.encode(), b"sealing key of a project", "sha256")
     return base64.urlsafe_b64encode(digest).decode()
 
 
 def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
-    """Who can sign in to a stack: those of our demo workspaces, or as their own tenants.
+    """Return the accounts for sign-in: those of the demo workspaces, or of personal tenants.
 
-    Empty where the tenants are the project's own: their people are its seed's.
+    Empty if the tenants are the project's, because its seed has their people.
     """
     if tenancy == "existing":
         return {}
@@ -106,48 +109,48 @@ def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
 
 
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a stack beside another Supabase takes from it; names as ours or the Supabase CLI's.
+    """Return the values of another Supabase, by our names or those of the Supabase CLI.
 
-    Without a `DATABASE_URL` the worker polls, and nothing wakes it. Who may sign in to our demo
-    workspaces there is taken by the names of `demo_values`.
+    Without `DATABASE_URL` the worker polls, and nothing wakes it. Accounts of the demo workspaces
+    may be given with the names of `demo_values`.
 
     Raises:
         ConfigurationError: A key is missing.
     """
     url = url.rstrip("/")
-    found = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
-    for name, others in {**CLI_NAMES, **dict.fromkeys(demo_values(), ())}.items():
-        value = next((environ[key] for key in (name, *others) if environ.get(key)), None)
+    values = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
+    for name, aliases in {**CLI_NAMES, **dict.fromkeys(demo_values(), ())}.items():
+        value = next((environ[key] for key in (name, *aliases) if environ.get(key)), None)
         if value is not None:
-            found[name] = value
-    if "SUPABASE_PUBLISHABLE_KEY" not in found:
+            values[name] = value
+    if "SUPABASE_PUBLISHABLE_KEY" not in values:
         raise ConfigurationError("SUPABASE_PUBLISHABLE_KEY", "is not set", FROM_CLI)
-    if not {"SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET"} & found.keys():
+    if not {"SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET"} & values.keys():
         raise ConfigurationError("SUPABASE_SECRET_KEY", "is not set", FROM_CLI)
-    return found
+    return values
 
 
 def for_children(
     values: Mapping[str, str], inherited: Mapping[str, str], project: Project
 ) -> dict[str, str]:
-    """Build the environment of the stack's own processes.
+    """Build the environment of the stack's processes.
 
-    Beyond what every part of a local Supabase gets, what sets the worker, and the variables that
-    the apps' `lambda.yml` name, may be overridden; a developer's real AWS account is never reached.
+    They inherit the variables of a local Supabase, those for the worker, and those in the apps'
+    `lambda.yml`. Credentials for AWS are replaced, so that no real account is used.
     """
-    of_apps = needs_of(project).variables(inherited)
-    passed = {
+    app_variables = needs_of(project).variables(inherited)
+    inherited_values = {
         name: value
         for name, value in inherited.items()
         if name in PASSED
         or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
-        or (value and name in of_apps)
+        or (value and name in app_variables)
     }
     return {
-        **supabase_environment(values, inherited),  # with the apps' defaults and local servers
-        **passed,
+        **supabase_environment(values, inherited),  # contains the apps' defaults and local servers
+        **inherited_values,
         VARIABLE: str(project.root),
-        # the project's own packages, as for a command run with `python -m` in its folder
+        # The project's packages, as for `python -m` in the project's folder.
         "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",

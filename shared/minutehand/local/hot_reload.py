@@ -1,6 +1,6 @@
-"""Ends the local worker when a file of its apps has changed: it is started again with the new ones.
+"""Ends the local worker after a change of its apps' files, so that it starts again with the change.
 
-What runs is released and runs again, from its last step.
+Running jobs are released and continue after their last step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from minutehand.config import Settings
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
-#: Between two looks at some hundred files, which take milliseconds: a system under load drops
-#: events, and files written into a new folder before it is watched raise none.
+#: Interval of scans, each of which takes milliseconds. Scans are used, because file events can be
+#: lost under load or in new folders.
 SCAN_SECONDS = 0.5
 
-#: Python files by version: time of change in ns, and size.
+#: Version of each Python file: modification time in ns, and size.
 Files = Mapping[Path, tuple[int, int]]
 
 
@@ -29,14 +29,14 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     """Watch the folders of the apps, and call `end` at the first change.
 
     Args:
-        loaded: The files as they were when the worker's processors were loaded: what changed
-            since is noticed at once.
+        loaded: Versions of the files when the processors were loaded. Later changes are found in
+            the first scan.
     """
-    folders, found = watched_folders(settings), loaded
-    while found == loaded:
+    folders, versions = watched_folders(settings), loaded
+    while versions == loaded:
         await asyncio.sleep(SCAN_SECONDS)
-        found = await asyncio.to_thread(files_of, folders)
-    changed = [path for path in {*loaded, *found} if loaded.get(path) != found.get(path)]
+        versions = await asyncio.to_thread(files_of, folders)
+    changed = [path for path in {*loaded, *versions} if loaded.get(path) != versions.get(path)]
     names = sorted(path.name for path in changed)
     logger.info("files changed", extra={"event": "reload.seen", "files": names})
     forget_compiled(changed)
@@ -44,24 +44,24 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
 
 
 def forget_compiled(paths: Iterable[Path]) -> None:
-    """Remove what was compiled: Python thinks it fresh when second and size are the same."""
+    """Delete bytecode, because Python considers it fresh if the second and the size are equal."""
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 def files_of(folders: Iterable[Path]) -> Files:
-    """The Python files below the folders, as they are now."""
-    found = {}
+    """Return the versions of the Python files below the folders."""
+    versions = {}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         with suppress(FileNotFoundError):  # removed meanwhile
-            found[path] = (path.stat().st_mtime_ns, path.stat().st_size)
-    return found
+            versions[path] = (path.stat().st_mtime_ns, path.stat().st_size)
+    return versions
 
 
 def watched_folders(settings: Settings) -> list[Path]:
-    """The apps' folders; of `package.*` the one in which a new app would appear."""
+    """Return the apps' folders. For `package.*` it is the folder in which new apps would appear."""
     wildcards = [package for package in settings.apps if package.endswith(".*")]
-    own = (app for app in find_apps(wildcards) if not app.is_built_in)
-    parents = {app.folder.parent for app in own}
+    project_apps = (app for app in find_apps(wildcards) if not app.is_built_in)
+    parents = {app.folder.parent for app in project_apps}
     folders = {app.folder for app in find_apps(settings.apps)}
     return sorted(parents | {folder for folder in folders if folder.parent not in parents})

@@ -1,4 +1,4 @@
-"""The foreground process of `minutehand dev`: the stack, its addresses, and the demo."""
+"""The foreground process of `minutehand dev`: the stack, its URLs, and the demo."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class Launcher(supabase.Launcher):
         )
         self._options = options
         if options.once:
-            self.stopped = FAILED  # before every demo job had ended
+            self.stopped = FAILED  # until every demo job has ended
 
     def describe(self, failure: Exception) -> str:
-        """Return what a person reads of a failure."""
+        """Return the message of a failure for a person."""
         if isinstance(failure, PartMissing):
             return (
-                f"{failure}\nWork with it by: minutehand dev --supabase-url http://127.0.0.1:54321"
+                f"{failure}\nTo use it, run: minutehand dev --supabase-url http://127.0.0.1:54321"
             )
         return str(failure)
 
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
-        """Return the project's stack; name a Supabase of the CLI that runs beside it."""
+        """Return the project's stack. Mentions a Supabase of the CLI that runs as well."""
         url = self._options.supabase_url
         here = None if url or self.any_ports else _supabase_here(Project.find())
         if here:
             self.say(
-                f"[bold]a Supabase answers at {here}[/]; this stack has a database of its own,"
-                f" and works with that one by: minutehand dev --supabase-url {here}"
+                f"[bold]a Supabase runs at {here}[/]. This stack uses its own database."
+                f" To use that Supabase instead, run: minutehand dev --supabase-url {here}"
             )
         return Stack(
             state,
@@ -66,9 +66,9 @@ class Launcher(supabase.Launcher):
         )
 
     def lines(self, stack: SupabaseStack) -> list[tuple[str, str]]:
-        """List where to look, as whom, and which settings of AWS are unset here."""
+        """List URLs and accounts, and the apps' variables that are not set here."""
         values = stack.values
-        postgres = values.get("DATABASE_URL") or "not known, so the worker polls: DATABASE_URL"
+        postgres = values.get("DATABASE_URL") or "unknown, so the worker polls (set DATABASE_URL)"
         lines = [
             ("Console", values["CONSOLE_URL"]),
             ("API", f"{values['API_URL']}/api/jobs"),
@@ -78,11 +78,11 @@ class Launcher(supabase.Launcher):
         ]
         if unset := needs_of(Project.find()).unset(os.environ):
             lines.append(("Unset here", ", ".join(unset)))
-            lines.append(("", "lambda.yml gives it a value here under `local`, or the environment"))
+            lines.append(("", "set it in the environment, or in lambda.yml under `local`"))
         return lines
 
     async def show(self, stack: SupabaseStack) -> int | None:
-        """Run the demo jobs; with --once their end is the run's."""
+        """Run the demo jobs. With --once the run ends after them."""
         ended_well = True
         if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
             ended_well = await demo.show(stack.values, self.say, started=self.started)
@@ -92,7 +92,7 @@ class Launcher(supabase.Launcher):
 
 
 def _supabase_here(project: Project) -> str | None:
-    """The address of a `supabase start` of this project, where one answers."""
+    """Return the URL of a running `supabase start` of this project, or None."""
     url = Config.read(project.root).address
     try:
         httpx.get(f"{url}/rest/v1/", timeout=1)
@@ -102,21 +102,24 @@ def _supabase_here(project: Project) -> str | None:
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """With which account to look around."""
+    """Return the lines about accounts."""
     if "DEMO_EMAIL" in values:
         return [
             ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
-            ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
+            ("", f"{values['DEMO_OTHER_EMAIL']} (another workspace, same password)"),
         ]
     if not default_user.is_available(values):
         return []
     member = default_user.find_member(values)
     if member is None:
         return [
-            ("Sign in", "no account belongs to a tenant yet: `minutehand docs local` says how to"),
-            ("", "make one and its membership; `minutehand` then acts as that account"),
+            (
+                "Sign in",
+                "no account belongs to a tenant yet. See `minutehand docs local` for how to",
+            ),
+            ("", "create one with a membership. `minutehand` then acts as that account"),
         ]
     return [
-        ("Sign in", f"{member.email}, with its own password, for {member.tenant}"),
+        ("Sign in", f"{member.email} with its password, for {member.tenant}"),
         ("", "`minutehand` acts as that account here, without a password"),
     ]

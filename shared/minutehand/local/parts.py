@@ -1,4 +1,4 @@
-"""The parts of the product in a local stack: the API with its worker, AWS, the apps' servers."""
+"""The product's parts in a local stack: the API with its worker, AWS, and the apps' servers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from supabase_local.ports import LOOPBACK, reserve_port
 
 
 def service_parts(api_port: int, aws_port: int) -> list[Part]:
-    """List the API, which starts the worker, and AWS."""
+    """Return the API, which starts the worker, and AWS."""
     return [
         Part(
             "api",
             (sys.executable, "-m", "minutehand.local.api"),
-            # before its first tick no job type is known
+            # No job type is registered before the worker's first run.
             probe(f"http://{LOOPBACK}:{api_port}/api/health/ready", _has_ticked),
             {"API_PORT": str(api_port)},
-            needs_database=True,  # a worker must not begin between two migrations
+            needs_database=True,  # A worker must not start between two migrations.
         ),
         Part(
             "aws",
@@ -34,13 +34,13 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
 
 
 def _has_ticked(response: httpx.Response) -> bool:
-    """Whether a tick was seen, which publishes the job types."""
-    # the other checks are of the queue's state, which must not prevent a start
+    """Return whether the worker has run once, which registers the job types."""
+    # Only this check, because the state of the queue must not prevent a start.
     return bool(response.json()["checks"]["last_tick"]["verdict"] == "pass")
 
 
 def companions(apps: Sequence[App]) -> tuple[list[Part], dict[str, str]]:
-    """The apps' processes, each on a free port, and the variables with their addresses."""
+    """Return the apps' processes, each on a free port, and the variables with their URLs."""
     parts: list[Part] = []
     variables: dict[str, str] = {}
     for app in apps:

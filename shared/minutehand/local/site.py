@@ -1,4 +1,4 @@
-"""The console as the local API's origin serves it: its files and configuration, the apps' pages."""
+"""The console on the local API's origin: its files, its configuration, and the apps' pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minutehand.web.site import ConsoleFiles, config_route, security_headers
 
 
 def console_routes(settings: Settings) -> list[BaseRoute]:
-    """What CloudFront serves beside the API."""
+    """Create the routes that CloudFront serves in a deployment."""
     headers = security_headers(settings, settings.environ)
     return [
         config_route(settings, demoAccounts=_demo_accounts(settings)),
@@ -30,7 +30,7 @@ def console_routes(settings: Settings) -> list[BaseRoute]:
 
 
 def _demo_accounts(settings: Settings) -> list[dict[str, str]]:
-    """Of this machine's own database."""
+    """Return the demo accounts of the local database."""
     if settings.stage != "local" or not settings.environ.get("DEMO_EMAIL"):
         return []
     return [
@@ -44,7 +44,7 @@ def _demo_accounts(settings: Settings) -> list[dict[str, str]]:
 
 
 def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
-    """Serve each app's pages under /apps/<name>, and the list of names that the console reads."""
+    """Serve each app's pages below /apps/<name>, and the list of apps for the console."""
     with_pages = [app for app in apps if (app.folder / "console" / "manifest.js").is_file()]
     names = [app.name for app in with_pages]
 
@@ -59,7 +59,7 @@ def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[Base
 
 
 def _vendored_modules() -> list[BaseRoute]:
-    """Serve the npm packages that package.json names, and no others, under /vendor."""
+    """Serve the npm packages of package.json below /vendor, and no others."""
     folder = node_home()
     names = json.loads((folder / "package.json").read_text())
     packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})

@@ -1,4 +1,4 @@
-"""The stack of `minutehand dev`: a local Supabase with the product's parts, or these alone."""
+"""The stack of `minutehand dev`: a local Supabase with the product's parts, or only the parts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Stack(SupabaseStack):
     """Every process of the stack.
 
     Args:
-        state: The folder it lives in; the caller holds its lock.
-        say: Called with sentences for a person.
+        state: Folder of the stack, locked by the caller.
+        say: Called with messages for a person.
         inherited: The launcher's environment.
-        scratch: Trade the database's durability for speed; for tests.
-        prefer_known: Take the documented ports when they are free.
-        remote: Values of a Supabase that runs already; only worker, API and console start then.
+        scratch: Disable the database's durability, for tests.
+        prefer_known: Use the documented ports if they are free.
+        remote: Values of another Supabase. Then only worker, API and console start.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Stack(SupabaseStack):
         keys = remote or {**state.secrets(), **demo_values(project.tenancy)}
         values = contract(ports, keys, self.database_url, state.path, project)
         write_private(Path(values["SEALING_KEY_FILE"]), sealing_key(keys))
-        # local servers for the apps' services are started only with a whole stack, or for a demo
-        alone = remote is not None and "DEMO_EMAIL" not in remote
-        of_apps, variables = companions([] if alone else find_apps(project.apps))
+        # The apps' local servers are started with a whole stack, or with demo accounts.
+        has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
+        app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
         node_home(say)
-        parts = [*service_parts(ports.api, ports.aws), *of_apps]
+        parts = [*service_parts(ports.api, ports.aws), *app_parts]
         if postgres is not None:
             parts += supabase_parts(
                 gateway_script(say),
@@ -87,34 +87,34 @@ class Stack(SupabaseStack):
         )
 
     async def start(self) -> None:
-        """Start everything; StackFailed if a part ends or does not respond to a real request."""
+        """Start everything. Raises StackFailed if a part ends or does not respond."""
         if self._is_remote:
             await self._check_remote()
         await super().start()
 
     def migrations(self) -> list[Path]:
-        """List the project's migrations; in the checkout the present text."""
+        """List the project's migrations, or in a checkout the current schemas."""
         return find_migrations(self.project)
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply what is pending, and see that the engine is there."""
+        """Apply pending migrations, and check that the engine is installed."""
         applied = apply_project(owner, self.project)
         check_engine(owner, self.project)
         return applied
 
     def before_seeds(self, url: str) -> None:
-        """Make the accounts to sign in with, as the project's tenants are."""
+        """Create the demo accounts for the project's kind of tenants."""
         if self.project.tenancy == "workspaces":
             create_demo_users(url)
         elif self.project.tenancy == "personal":
             self._create_own_tenants(url)
 
     def seeds(self) -> list[Path]:
-        """List the demo's seed, the project's and the apps'."""
+        """List the seeds of the demo, the project and the apps."""
         return [*self._demo_seed(), *seed_files(self.project)]
 
     def _create_own_tenants(self, url: str) -> None:
-        """Two accounts to sign in with; a project's trigger on new users may refuse them."""
+        """Create two accounts. A project's trigger on new users may reject them."""
         try:
             create_demo_users(url, (ADA, EVE))
         except psycopg.DatabaseError as error:
@@ -124,7 +124,7 @@ class Stack(SupabaseStack):
             self.state.write_env(self.values)
 
     def _demo_seed(self) -> list[Path]:
-        """Our demo workspaces, for a project that has our tables and not our seed."""
+        """Return the seed of the demo workspaces if the project has the tables but not the seed."""
         if self.project.tenancy != "workspaces" or checkout() == self.project.root:
             return []
         text = (resource("seed") / "seed.sql").read_text("utf-8")
@@ -139,11 +139,12 @@ class Stack(SupabaseStack):
         headers = {"apikey": key, "accept-profile": self.project.schema_}
         async with httpx.AsyncClient(timeout=10, headers=headers) as client:
             try:
-                answer = await client.get(f"{url}/rest/v1/jobs?select=id&limit=1")
+                response = await client.get(f"{url}/rest/v1/jobs?select=id&limit=1")
             except httpx.TransportError as error:
-                raise StackFailed(f"no Supabase answers at {url}: `supabase start`") from error
-        if answer.status_code in {404, 406}:
+                raise StackFailed(f"no Supabase responds at {url}. Run `supabase start`") from error
+        if response.status_code in {404, 406}:
             raise StackFailed(
-                f"{url} has no Minutehand in schema {self.project.schema_}: `minutehand install`, "
-                "then `supabase migration up`, and expose the schema in supabase/config.toml"
+                f"{url} has no Minutehand in schema {self.project.schema_}. Run `minutehand"
+                " install`, then `supabase migration up`, and expose the schema in"
+                " supabase/config.toml"
             )

@@ -1,6 +1,6 @@
-"""The demo users, written straight into the Auth tables with fixed ids.
+"""The demo users, inserted into Auth's tables with fixed ids.
 
-The local Auth server has no admin API, and fixed ids let the seed refer to its users.
+The local Auth server has no admin API, and the seed refers to the fixed ids.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from uuid import UUID
 import psycopg
 
 PASSWORD = "minutehand-demo"
-# of bcrypt's lowest cost: the password is printed at every start, so there is nothing to slow down
+# Hashed with bcrypt's lowest cost, because the password is public.
 PASSWORD_HASH = "$2b$04$YSokj4P0m2zo8VWCYF6ACuk5uzXv2lLj8ai6hf4oaYLjgQ5nLw9m."
 
 
 @dataclass(frozen=True)
 class DemoUser:
-    """Someone who can sign in to the local stack."""
+    """A user who can sign in to the local stack."""
 
     id: UUID
     email: str
     role: str
-    #: None for the operator, who belongs to no workspace.
+    #: None for the operator, who has no workspace.
     workspace_id: UUID | None
 
 
@@ -58,7 +58,7 @@ where not exists (
 
 
 def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
-    """Add the users that are missing; safe to call on every start."""
+    """Insert missing users. Safe to call on every start."""
     with psycopg.connect(url) as connection:
         for user in users:
             values = {

@@ -1,6 +1,6 @@
-"""The local stack's worker, in a process of its own: its loop, what wakes it, and hot reload.
+"""The local stack's worker process: its loop, its wake-ups, and hot reload.
 
-`minutehand.local.api` starts it, and starts it again when it has ended.
+`minutehand.local.api` starts this process, and restarts it after it ends.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ async def start() -> AsyncIterator[Running]:
 
 
 def end() -> None:
-    """End this process in good order."""
+    """Shut down this process."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def report_module(name: str, error: Exception) -> None:
-    """Log a module of processors that cannot be loaded; saving it loads it again."""
+    """Log a module of processors that failed to load. Saving the file loads it again."""
     logger.error(
         "%s cannot be loaded; the others run, and saving it loads it",
         name,
@@ -78,8 +78,8 @@ def report_module(name: str, error: Exception) -> None:
 
 
 async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) -> None:
-    """Run the loop once the Data API answers: an earlier tick would only be refused."""
-    # the Data API reads the schema a moment after the migrations; the loop reports what lasts
+    """Run the loop when the Data API responds, because an earlier run would fail."""
+    # The Data API reads the schema shortly after the migrations. The loop reports lasting errors.
     until = time.monotonic() + DATA_API_SECONDS
     while database_url and time.monotonic() < until:
         try:
