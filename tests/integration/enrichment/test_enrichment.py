@@ -110,7 +110,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
         (
             "update public.workspace_settings"
             " set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
-            "enter it again",
+            "Enter it again",
         ),
         ("update public.accounts set domain = null", "The account has no usable domain"),
     ],
@@ -150,7 +150,7 @@ async def test_an_account_of_another_workspace_is_missing(office: Office) -> Non
     job = await office.tick(await office.enqueue("enrich_account", {"account_id": SOYLENT}))
 
     assert (waiting["status"], waiting["attempts"]) == ("pending", attempts)
-    assert "The next call is at" in waiting["progress"]["message"]
+    assert "asked again" in waiting["progress"]["message"]
     assert (done["status"], done["attempts"]) == ("completed", attempts + 1)
     assert online.credits() == 1
 
