@@ -79,20 +79,3 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Enrich Umbra").click()
     expect(page.get_by_text("Nothing was found for umbra.invalid.")).to_be_visible()
-
-
-def test_a_member_edits_accounts_and_may_not_change_the_key(visit: Visit) -> None:
-    """Under the person's own rights; buttons that would be refused are not offered."""
-    page = visit(BOB, "/accounts").page
-    page.get_by_role("button", name="New account").click()
-    page.get_by_label("Name").fill("Beta")
-    page.get_by_role("button", name="Add").click()
-    page.get_by_role("button", name="Edit").click()
-    page.get_by_label("Employees").fill("12")
-    page.get_by_role("button", name="Save").click()
-    expect(page.locator("[data-field=employee_count]")).to_have_text("12")
-
-    settings = visit(BOB, "/workspace/settings/api").page
-    expect(
-        settings.get_by_text("Only managers of the workspace may change the key")
-    ).to_be_visible()
